@@ -1,0 +1,70 @@
+package nimbus
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Prefixes of ids, so that a person (and a log search) sees what an id names.
+const (
+	PrefixOrg      = "org"
+	PrefixRepo     = "repo"
+	PrefixJob      = "job"
+	PrefixAttempt  = "att"
+	PrefixHost     = "host"
+	PrefixToken    = "tok"
+	PrefixUser     = "user"
+	PrefixSandbox  = "sbx"
+	PrefixDelivery = "del"
+)
+
+// crockford is the base32 alphabet of ULIDs in lower case: ids are used as
+// file names, host names and runner names.
+const crockford = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// idLength is the number of characters after the prefix: 128 bits in base32.
+const idLength = 26
+
+// NewID returns "<prefix>_<ulid>": 48 bits of at's milliseconds, so that ids
+// sort by time, and 80 random bits, so that they can't be guessed.
+func NewID(prefix string, at time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16)
+	rand.Read(b[6:]) //nolint:errcheck // crypto/rand.Read never fails: it aborts the program
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	var out [idLength]byte
+	for i := idLength - 1; i >= 0; i-- {
+		out[i] = crockford[lo&31]
+		lo = lo>>5 | hi<<59
+		hi >>= 5
+	}
+	return prefix + "_" + string(out[:])
+}
+
+// CheckID tells whether id is well formed and has the given prefix. Ids come
+// from outside and become file names, so everything that takes one checks it.
+func CheckID(prefix, id string) error {
+	rest, ok := strings.CutPrefix(id, prefix+"_")
+	if !ok || len(rest) != idLength {
+		return Errorf(CodeInvalid, "%q is not a %s id", clip(id), prefix).
+			WithHint("%s ids look like %s_%s", prefix, prefix, strings.Repeat("0", idLength))
+	}
+	for _, c := range rest {
+		if !strings.ContainsRune(crockford, c) {
+			return Errorf(CodeInvalid, "%q is not a %s id", clip(id), prefix)
+		}
+	}
+	return nil
+}
+
+// clip shortens a caller's text before it is repeated in an error.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(s[:most], ""), len(s))
+	}
+	return s
+}

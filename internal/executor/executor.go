@@ -1,0 +1,96 @@
+// Package executor is the contract between the host agent and what gives jobs
+// their sandboxes. Each executor is a sub-package; executortest is the suite
+// that all of them pass.
+package executor
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// Executor makes sandboxes. Its methods are safe for concurrent use.
+type Executor interface {
+	// Name is the word in a class, nimbus.ExecutorMicroVM for example.
+	Name() string
+	// Status tells whether this machine can make sandboxes, by trying what can
+	// only be known by trying. It ends within ctx and never fails: a machine
+	// that can't is an answer, with a hint.
+	Status(ctx context.Context) nimbus.ExecutorStatus
+	// Create makes a sandbox and returns once its guest can be dialled. What it
+	// made before an error, it has removed. An unknown image is an error with
+	// code not_found. When ctx ends, creation is given up.
+	Create(ctx context.Context, spec Spec) (Sandbox, error)
+	// Adopt finds a sandbox again that an earlier process of the agent created
+	// in dir, whatever state it is in; even one whose processes are gone can be
+	// waited for and destroyed. Not_found means that nothing of it exists.
+	Adopt(ctx context.Context, id, dir string) (Sandbox, error)
+	// Sweep removes everything on this host that this executor made for this
+	// agent (told by names and directories that it owns) and that is not in
+	// keep. It returns the ids it removed.
+	Sweep(ctx context.Context, keep []string) ([]string, error)
+}
+
+// Spec is a sandbox to be made.
+type Spec struct {
+	// ID is the attempt's id: a checked nimbus id, so it may be a file name.
+	ID string
+	// Dir is the sandbox's own directory. It exists, is empty, is on a local
+	// disk, belongs to the agent alone, and is removed by the agent after
+	// Destroy. Adopt gets the same one. Keep paths of sockets in it short: a
+	// unix socket's path holds 107 bytes.
+	Dir   string
+	Class nimbus.Class
+	// Deadline is how long the sandbox lives without a Renew, counted on the
+	// host's boot-time clock: the shim kills it then, agent or not.
+	Deadline time.Duration
+}
+
+// Sandbox is one sandbox, used for one attempt.
+type Sandbox interface {
+	ID() string
+	// Dial opens a new connection to the guest, which serves GuestService over
+	// h2c on it. A new connection may end the one before.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Network is what Prepare must tell the guest; nil when the sandbox has its
+	// network already.
+	Network() *nimbusv1.NetworkConfig
+	// Renew moves the shim's deadline to d from now.
+	Renew(ctx context.Context, d time.Duration) error
+	// Wait returns when the sandbox has ended by itself, by Kill or by its
+	// deadline. It may be called more than once.
+	Wait(ctx context.Context) (Exit, error)
+	// Kill ends every process of the sandbox at once. Idempotent.
+	Kill(ctx context.Context) error
+	// Destroy kills, removes everything outside of Dir (taps, namespaces,
+	// cgroups, mounts) and checks that it is gone. Idempotent; an error means
+	// that something is left, and Sweep will try again.
+	Destroy(ctx context.Context) error
+}
+
+// Exit is how a sandbox ended, as its shim saw it.
+type Exit struct {
+	// Cause tells who ended it.
+	Cause ExitCause
+	// Code is the exit code of the sandbox's first process (the VMM, the guest
+	// in a container), -1 when a signal ended it. It is not the job's.
+	Code   int
+	Signal string
+	// Detail is the end of what that process wrote to stderr or its console,
+	// bounded and printable: for the operator's log, never for the job's.
+	Detail string
+}
+
+// ExitCause tells who ended a sandbox.
+type ExitCause string
+
+// The causes.
+const (
+	ExitSelf     ExitCause = "self"     // it ended by itself
+	ExitKilled   ExitCause = "killed"   // Kill or Destroy
+	ExitDeadline ExitCause = "deadline" // not renewed in time
+	ExitUnknown  ExitCause = "unknown"  // its shim left no record: the host was cut off
+)
