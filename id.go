@@ -33,7 +33,7 @@ const idLength = 26
 func NewID(prefix string, at time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16)
-	rand.Read(b[6:]) //nolint:errcheck // crypto/rand.Read never fails: it aborts the program
+	rand.Read(b[6:]) // never fails: it ends the program instead
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 	var out [idLength]byte
 	for i := idLength - 1; i >= 0; i-- {

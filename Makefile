@@ -1,0 +1,104 @@
+# The two that the README names: make demo, make test. `make help` lists all.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Targets share bin/ and .cache/: one after another, each using all cores.
+.NOTPARALLEL:
+
+export CGO_ENABLED ?= 0
+TOOLS   := .cache/tools
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+
+##@ Use
+
+.PHONY: demo
+demo: ## Run three jobs of a real workflow, each in its own microVM
+	@scripts/deps demo
+	@$(MAKE) --no-print-directory build
+	@bin/nimbus up --demo
+
+.PHONY: build
+build: web programs ## Build bin/, the web app inside
+	@echo "build: bin/nimbus bin/nimbus-agent" >&2
+	@$(GOBUILD) -o bin/ ./cmd/nimbus ./cmd/nimbus-agent
+
+# The small static programs of a sandbox. They are embedded in bin/nimbus, so
+# that one file carries everything.
+.PHONY: programs
+programs:
+	@echo "build: programs" >&2
+	@$(GOBUILD) -o bin/ ./cmd/nimbus-shim ./cmd/nimbus-guest ./cmd/nimbus-runner
+	@cp bin/nimbus-shim bin/nimbus-guest bin/nimbus-runner internal/programs/dist/
+
+WEB_SOURCES := $(shell git ls-files web 2>/dev/null | grep -v '^web/dist/')
+
+.PHONY: web
+web: .cache/web.built
+
+.cache/web.built: $(WEB_SOURCES)
+	@scripts/deps build
+	@echo "build: web" >&2
+	@cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@mkdir -p $(@D) && touch $@
+
+##@ Check
+
+.PHONY: test
+test: ## Everything, with real servers; installs what it needs
+	@scripts/deps test
+	@$(MAKE) --no-print-directory build
+	@scripts/test
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Linters, API compatibility, generated code
+	@scripts/deps lint
+	@scripts/lint
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME (30s)
+	@scripts/fuzz $(or $(FUZZTIME),30s)
+
+##@ Change
+
+.PHONY: generate
+generate: $(TOOLS)/buf $(TOOLS)/sqlc $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go web/node_modules ## Write the generated code anew
+	$(TOOLS)/buf generate
+	$(TOOLS)/sqlc generate
+	go generate ./...
+
+web/node_modules: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: api-baseline
+api-baseline: $(TOOLS)/buf ## Take today's API as what must not break (at a release)
+	$(TOOLS)/buf build -o api/baseline.binpb
+
+# Tools have modules of their own, so that their dependencies stay out of ours.
+# They are built once per version.
+$(TOOLS)/buf: tools/buf/go.mod
+	@$(call tool,buf,github.com/bufbuild/buf/cmd/buf)
+$(TOOLS)/sqlc: tools/sqlc/go.mod
+	@$(call tool,sqlc,github.com/sqlc-dev/sqlc/cmd/sqlc)
+$(TOOLS)/golangci-lint: tools/golangci-lint/go.mod
+	@$(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+$(TOOLS)/protoc-gen-go: go.mod
+	@echo "build: protoc-gen-go" >&2; go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+$(TOOLS)/protoc-gen-connect-go: go.mod
+	@echo "build: protoc-gen-connect-go" >&2; go build -o $@ connectrpc.com/connect/cmd/protoc-gen-connect-go
+
+define tool
+echo "build: $(1) (once, takes a minute or more)" >&2; mkdir -p $(TOOLS); \
+cd tools/$(1) && go build -o ../../$(TOOLS)/$(1) $(2)
+endef
+
+.PHONY: clean
+clean: ## Remove what was built; images and tools stay in .cache
+	rm -rf bin .cache/web.built test/results bench/results
+
+.PHONY: help
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

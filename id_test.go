@@ -1,0 +1,39 @@
+package nimbus
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNewID(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	seen := map[string]bool{}
+	for range 10_000 {
+		id := NewID(PrefixJob, at)
+		if err := CheckID(PrefixJob, id); err != nil {
+			t.Fatal(err)
+		}
+		if seen[id] {
+			t.Fatalf("%s came twice", id)
+		}
+		seen[id] = true
+	}
+	if a, b := NewID(PrefixJob, at), NewID(PrefixJob, at.Add(time.Millisecond)); a >= b {
+		t.Errorf("%s is not before %s, made a millisecond later", a, b)
+	}
+}
+
+func TestCheckIDRefusesWhatIsNoFileName(t *testing.T) {
+	t.Parallel()
+	good := NewID(PrefixAttempt, time.Now())
+	for _, id := range []string{
+		"", "att_", good[:len(good)-1], good + "0", "job_" + good[4:], strings.ToUpper(good),
+		"att_../../../../etc/passwd00000"[:30], "att_" + strings.Repeat("/", 26), "att_" + strings.Repeat("u", 26),
+	} {
+		if err := CheckID(PrefixAttempt, id); ErrorCode(err) != CodeInvalid {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+// Package arch holds the rules of the house that a compiler can't: which room
+// may know which, what every package must have, and how lean the host agent is.
+package arch_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/nimbus-ci/nimbus"
+
+// pkg is what `go list` tells of a package.
+type pkg struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Standard   bool
+}
+
+// room is a package's path inside the module; "" is the vocabulary.
+func (p pkg) room() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+}
+
+// goList runs go list in the module's root and decodes its packages.
+func goList(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Standard"}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Stderr = os.Stderr
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// inRoom tells whether path is room or below it.
+func inRoom(path, room string) bool { return path == room || strings.HasPrefix(path, room+"/") }
+
+// mayKnow says, for each room, which others of ours it may import. A room that
+// isn't listed may know no other: add it with the reason in the commit.
+// Rooms below a listed one share its rule unless they are listed themselves.
+var mayKnow = map[string][]string{
+	"":                   {},
+	"api/gen":            {},
+	"client":             {"", "api/gen"},
+	"examples":           {},
+	"images":             {},
+	"web":                {},
+	"internal/agent":     {"", "api/gen", "client", "internal/executor", "internal/guestlink", "internal/lifecycle", "internal/logs", "internal/shim"},
+	"internal/blob":      {""},
+	"internal/bus":       {},
+	"internal/cli":       {"", "api/gen", "client", "examples", "internal"},
+	"internal/demo":      {"", "api/gen", "client", "examples", "internal"},
+	"internal/executor":  {"", "api/gen", "images", "internal/guestlink", "internal/shim"},
+	"internal/forge":     {""},
+	"internal/guest":     {"", "api/gen", "internal/guestlink"},
+	"internal/guestlink": {"", "api/gen"},
+	"internal/httpapi":   {"", "api/gen", "client", "internal/bus", "internal/logs", "internal/scheduler"},
+	"internal/identity":  {""},
+	"internal/lifecycle": {},
+	"internal/logs":      {"", "internal/bus"},
+	"internal/programs":  {""},
+	"internal/scheduler": {"", "internal/bus", "internal/lifecycle"},
+	"internal/server":    {"", "api/gen", "internal", "web"},
+	"internal/shim":      {""},
+	"internal/store":     {"", "internal/identity", "internal/scheduler"},
+	"internal/testenv":   {},
+	"cmd/nimbus":         {"internal/cli"},
+	"cmd/nimbus-agent":   {"", "internal/agent", "internal/executor", "internal/lifecycle", "internal/programs"},
+	"cmd/nimbus-guest":   {"internal/guest"},
+	"cmd/nimbus-runner":  {"internal/forge/githubtest"},
+	"cmd/nimbus-shim":    {"internal/shim"},
+	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
+	"bench":              {"", "api/gen", "client", "examples", "internal"},
+}
+
+// rule finds the entry of mayKnow that governs a room.
+func rule(room string) (allowed []string, governed string, ok bool) {
+	for r := room; ; {
+		if allowed, ok := mayKnow[r]; ok && (r != "" || room == "") {
+			return allowed, r, true
+		}
+		i := strings.LastIndexByte(r, '/')
+		if i < 0 {
+			return nil, "", false
+		}
+		r = r[:i]
+	}
+}
+
+func TestDependencyRule(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "./...") {
+		allowed, governed, ok := rule(p.room())
+		if !ok {
+			t.Errorf("package %s is in no room of the house: add its room to mayKnow and docs/ARCHITECTURE.md", p.ImportPath)
+			continue
+		}
+		for _, imported := range p.Imports {
+			other, ours := strings.CutPrefix(imported, module)
+			other = strings.TrimPrefix(other, "/")
+			if !ours || governed != "" && inRoom(other, governed) {
+				continue
+			}
+			if !slices.ContainsFunc(allowed, func(room string) bool { return other == room || room != "" && inRoom(other, room) }) {
+				t.Errorf("%s imports %s: %q may know only %q", p.ImportPath, imported, governed, allowed)
+			}
+		}
+	}
+}
+
+// TestVocabularyIsStdlibOnly keeps the root package importable from anywhere.
+func TestVocabularyIsStdlibOnly(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "-deps", ".") {
+		if !p.Standard && p.ImportPath != module {
+			t.Errorf("the vocabulary depends on %s", p.ImportPath)
+		}
+	}
+}
+
+// TestDoublesStayOutOfProduction: only the demo and tests may know the double
+// of GitHub, and nobody but tests the conformance suites.
+func TestDoublesStayOutOfProduction(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "./...") {
+		for _, imported := range p.Imports {
+			room := strings.TrimPrefix(imported, module+"/")
+			suite := strings.HasSuffix(room, "test") && strings.HasPrefix(imported, module) && !inRoom(room, "internal/forge/githubtest")
+			if suite && !strings.HasSuffix(p.room(), "test") && !inRoom(p.room(), "test") {
+				t.Errorf("%s imports the test package %s", p.ImportPath, imported)
+			}
+			double := inRoom(room, "internal/forge/githubtest") && strings.HasPrefix(imported, module)
+			if double && !inRoom(p.room(), "internal/forge") && !inRoom(p.room(), "internal/demo") && !inRoom(p.room(), "test") && p.room() != "cmd/nimbus-runner" {
+				t.Errorf("%s imports the double of GitHub", p.ImportPath)
+			}
+		}
+	}
+}
+
+func TestEveryPackageIsDocumentedOnce(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "./...") {
+		if inRoom(p.room(), "api/gen") || inRoom(p.room(), "internal/store/gen") {
+			continue
+		}
+		var documented []string
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if hasPackageDoc(file) {
+				documented = append(documented, name)
+			}
+		}
+		if len(p.GoFiles) > 0 && len(documented) != 1 {
+			t.Errorf("%s: want one file with a package comment, found %q", p.ImportPath, documented)
+		}
+	}
+}
+
+func hasPackageDoc(file *ast.File) bool { return file.Doc != nil && file.Doc.Text() != "" }
+
+func TestNoDrawers(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "./...") {
+		switch name := p.ImportPath[strings.LastIndexByte(p.ImportPath, '/')+1:]; name {
+		case "util", "utils", "common", "shared", "helper", "helpers", "types", "models", "misc", "base":
+			t.Errorf("%s: %q says nothing of what is in it", p.ImportPath, name)
+		}
+	}
+}
