@@ -61,6 +61,13 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Linters, API compatibility, generat
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)
 
+##@ Measure
+
+.PHONY: bench bench-idle
+bench: bench-idle ## All figures; QUICK=1 for a short run
+bench-idle: build ## What an idle `nimbus up` costs
+	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
+
 ##@ Change
 
 .PHONY: generate
