@@ -33,7 +33,7 @@ programs:
 	@$(GOBUILD) -o bin/ ./cmd/nimbus-shim ./cmd/nimbus-guest ./cmd/nimbus-runner
 	@cp bin/nimbus-shim bin/nimbus-guest bin/nimbus-runner internal/programs/dist/
 
-WEB_SOURCES := $(shell git ls-files web 2>/dev/null | grep -v '^web/dist/')
+WEB_SOURCES := $(shell git ls-files web 2>/dev/null | grep -v "^web/dist/")
 
 .PHONY: web
 web: .cache/web.built

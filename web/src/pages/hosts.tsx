@@ -1,0 +1,68 @@
+import { useQuery } from "@tanstack/react-query";
+
+import { hosts, message } from "../api";
+import type { Host } from "../gen/nimbus/v1/host_pb";
+import { Command, Loading, Notice } from "../ui/notice";
+
+export function HostsPage() {
+  const { data, error, isPending } = useQuery({
+    queryKey: ["hosts"],
+    queryFn: async ({ signal }) => (await hosts.listHosts({}, { signal })).hosts,
+    refetchInterval: 5_000,
+  });
+  return (
+    <>
+      <h1 className="mb-4 text-xl font-semibold">Hosts</h1>
+      {isPending ? (
+        <Loading what="hosts" />
+      ) : error && !data ? (
+        <Notice title="The hosts can't be read">
+          <p>{message(error)}</p>
+        </Notice>
+      ) : data.length === 0 ? (
+        <Notice title="No host has joined">
+          <p>
+            <Command>nimbus hosts token</Command> makes a token for one machine.
+          </p>
+        </Notice>
+      ) : (
+        <ul className="grid gap-4">
+          {data.map((host) => (
+            <HostCard key={host.id} host={host} />
+          ))}
+        </ul>
+      )}
+    </>
+  );
+}
+
+function HostCard({ host }: { host: Host }) {
+  const ready = host.state === "ready";
+  const has = host.inventory;
+  return (
+    <li className="rounded-lg border border-line bg-panel p-4">
+      <div className="flex flex-wrap items-baseline gap-x-3 gap-y-1">
+        <h2 className="font-semibold">{host.name}</h2>
+        <span className={ready ? "text-good" : "text-warn"}>{ready ? "Ready" : "Away"}</span>
+        <span className="text-sm text-quiet">
+          {has?.cpus} CPUs · {((has?.memoryMib ?? 0) / 1024).toFixed(1)} GiB · {has?.arch} · agent {host.version} ·{" "}
+          {host.running === 1 ? "1 job" : `${host.running} jobs`}
+        </span>
+      </div>
+      <ul className="mt-3 grid gap-2 text-sm">
+        {has?.executors.map((executor) => (
+          <li key={executor.name} className="grid grid-cols-[6rem_1fr] gap-x-3">
+            <span className={executor.available ? "text-good" : "text-warn"}>
+              {executor.available ? "✓" : "–"} {executor.name}
+              <span className="sr-only">{executor.available ? " is available" : " is not available"}</span>
+            </span>
+            <span className="min-w-0 break-words text-quiet">
+              {executor.detail}
+              {executor.hint && <span className="block text-ink">{executor.hint}</span>}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </li>
+  );
+}

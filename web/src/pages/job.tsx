@@ -1,0 +1,156 @@
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { useRef } from "react";
+
+import { jobs as service, message } from "../api";
+import { type Job, JobState } from "../gen/nimbus/v1/job_pb";
+import { isFinished } from "../job/state";
+import { millis } from "../job/timeline";
+import { TimelineView } from "../job/timeline-view";
+import { jobKey, useJob } from "../live";
+import { LogView } from "../log/view";
+import { Loading, Notice } from "../ui/notice";
+import { StandingMark } from "../ui/standing";
+
+export function JobPage({ jobId }: { jobId: string }) {
+  const { data: job, error } = useJob(jobId);
+  if (!job) {
+    return error ? (
+      <Notice title="This job can't be shown">
+        <p>{message(error)}</p>
+        <p>
+          <Link to="/">All jobs</Link>
+        </p>
+      </Notice>
+    ) : (
+      <Loading what="job" />
+    );
+  }
+  // The sandbox outlives the job's end for a moment: the timeline goes on.
+  const ongoing = !isFinished(job);
+  return (
+    <div className="flex flex-1 flex-col gap-4">
+      <Head job={job} />
+      <TimelineView timeline={job.timeline} running={ongoing} />
+      <LogView key={job.id} jobId={job.id} />
+      <Events jobId={job.id} />
+    </div>
+  );
+}
+
+function Head({ job }: { job: Job }) {
+  const github = job.github;
+  return (
+    <div>
+      <nav aria-label="Breadcrumb" className="text-sm text-quiet">
+        <Link to="/">Jobs</Link> <span aria-hidden>/</span> {github ? `${github.owner}/${github.repo}` : "command"}
+      </nav>
+      <div className="mt-1 flex flex-wrap items-center gap-x-4 gap-y-2">
+        <h1 className="min-w-0 text-xl font-semibold break-words">{job.name}</h1>
+        <span role="status" data-testid="standing">
+          <StandingMark job={job} />
+        </span>
+        {job.exitCode !== undefined && <span className="text-sm text-quiet">exit code {job.exitCode}</span>}
+        {!isFinished(job) && <Cancel job={job} />}
+      </div>
+      {job.reason?.message && <p className={`mt-1 ${job.state === JobState.UNSCHEDULABLE ? "text-warn" : "text-quiet"}`}>{job.reason.message}</p>}
+      <dl className="mt-2 flex flex-wrap gap-x-5 gap-y-0.5 text-sm text-quiet">
+        <Fact name="Runs in" value={[job.class?.executor, job.class?.image].filter(Boolean).join(" · ")} />
+        <Fact name="Size" value={job.class ? `${job.class.cpus} CPU, ${job.class.memoryMib} MiB` : ""} />
+        <Fact name="Attempt" value={job.attemptCount > 0 ? String(job.attemptCount) : ""} />
+        <Fact name="Started" value={clock(millis(job.timeline?.receivedAt))} />
+        {github?.htmlUrl.startsWith("https://") && (
+          <a href={github.htmlUrl} rel="noreferrer">
+            At GitHub
+          </a>
+        )}
+      </dl>
+    </div>
+  );
+}
+
+function Fact({ name, value }: { name: string; value: string }) {
+  if (!value) return null;
+  return (
+    <div className="flex gap-1.5">
+      <dt>{name}</dt>
+      <dd className="text-ink">{value}</dd>
+    </div>
+  );
+}
+
+function clock(ms: number | undefined): string {
+  return ms === undefined ? "" : new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
+function Cancel({ job }: { job: Job }) {
+  const queries = useQueryClient();
+  const dialog = useRef<HTMLDialogElement>(null);
+  const cancel = useMutation({
+    mutationFn: () => service.cancelJob({ jobId: job.id }),
+    onSuccess: (answer) => {
+      queries.setQueryData(jobKey(job.id), answer.job);
+      dialog.current?.close();
+    },
+  });
+  return (
+    <>
+      <button
+        type="button"
+        onClick={() => dialog.current?.showModal()}
+        className="ml-auto rounded border border-line px-3 py-1 text-sm hover:border-bad hover:text-bad"
+      >
+        Cancel job
+      </button>
+      <dialog ref={dialog} aria-labelledby="cancel-title" className="m-auto max-w-sm rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
+        <h2 id="cancel-title" className="text-lg font-semibold">
+          Cancel this job?
+        </h2>
+        <p className="mt-2 text-quiet">Its processes get ten seconds to end, then its sandbox is destroyed. The log stays.</p>
+        {cancel.error && (
+          <p role="alert" className="mt-2 text-bad">
+            {message(cancel.error)}
+          </p>
+        )}
+        <div className="mt-5 flex justify-end gap-3">
+          <button type="button" onClick={() => dialog.current?.close()} className="rounded border border-line px-3 py-1.5 hover:bg-hover">
+            Keep it
+          </button>
+          <button
+            type="button"
+            disabled={cancel.isPending}
+            onClick={() => cancel.mutate()}
+            className="rounded bg-bad px-3 py-1.5 font-medium text-page disabled:opacity-60"
+          >
+            {cancel.isPending ? "Cancelling…" : "Cancel job"}
+          </button>
+        </div>
+      </dialog>
+    </>
+  );
+}
+
+/** The job's history, for whoever wants to know why it went as it did. */
+function Events({ jobId }: { jobId: string }) {
+  const { data } = useQuery({
+    queryKey: ["events", jobId],
+    queryFn: async ({ signal }) => (await service.listJobEvents({ jobId }, { signal })).events,
+  });
+  if (!data?.length) return null;
+  return (
+    <details className="rounded-lg border border-line bg-panel px-4 py-2 text-sm">
+      <summary className="cursor-pointer font-semibold">History ({data.length})</summary>
+      <ol className="mt-2 grid gap-1">
+        {data.map((event) => (
+          <li key={event.seq} className="grid grid-cols-[6.5rem_8rem_1fr] gap-x-3 max-sm:grid-cols-[6.5rem_1fr]">
+            <time className="text-quiet tabular-nums">{new Date(millis(event.at) ?? 0).toISOString().slice(11, 23)}</time>
+            <span className="font-medium">{event.kind.replaceAll("_", " ")}</span>
+            <span className="min-w-0 break-words text-quiet max-sm:col-span-2">
+              {[event.detail, event.actor].filter(Boolean).join(" · ")}
+            </span>
+          </li>
+        ))}
+      </ol>
+    </details>
+  );
+}

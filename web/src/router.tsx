@@ -1,0 +1,39 @@
+import { createRootRoute, createRoute, createRouter } from "@tanstack/react-router";
+
+import { HostsPage } from "./pages/hosts";
+import { JobPage } from "./pages/job";
+import { JobsPage } from "./pages/jobs";
+import { NotFound } from "./pages/notfound";
+import { Shell } from "./ui/shell";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
+
+const jobsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  validateSearch: (search: Record<string, unknown>): { show?: "active" | "failed" } =>
+    search.show === "active" || search.show === "failed" ? { show: search.show } : {},
+  component: function Jobs() {
+    const { show } = jobsRoute.useSearch();
+    return <JobsPage show={show} />;
+  },
+});
+
+const jobRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/jobs/$jobId",
+  component: function Job() {
+    const { jobId } = jobRoute.useParams();
+    return <JobPage key={jobId} jobId={jobId} />;
+  },
+});
+
+const hostsRoute = createRoute({ getParentRoute: () => root, path: "/hosts", component: HostsPage });
+
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute]) });
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}
