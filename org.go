@@ -6,6 +6,10 @@ import "time"
 // mapped to another org belong to it.
 const DefaultOrg = "default"
 
+// DefaultOrgID is the id of DefaultOrg, which every database holds from its
+// first migration on.
+const DefaultOrgID = "org_00000000000000000000000000"
+
 // Org is a tenant. Every row, key, path and token of a tenant carries its id.
 type Org struct {
 	ID        string

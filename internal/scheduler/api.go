@@ -1,0 +1,71 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Forge is what the scheduler needs of GitHub. Errors carry a nimbus.Code:
+// conflict (the runner's name is taken), not_found (GitHub no longer knows the
+// job), forbidden (the owner's settings refuse it), unavailable (ask again).
+type Forge interface {
+	// CreateRunner registers a runner for one job and returns its single-use
+	// configuration, a secret.
+	CreateRunner(ctx context.Context, job nimbus.GitHubJob, name string, labels []string) (r nimbus.Runner, jit string, err error)
+	// JobStatus reads a job as GitHub has it now.
+	JobStatus(ctx context.Context, job nimbus.GitHubJob) (nimbus.ForgeEvent, error)
+	// RemoveRunner deregisters a runner that never got a job. A runner that is
+	// gone already is no error; one that is running a job is a conflict.
+	RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.Runner) error
+}
+
+// JobTokens makes the tokens that jobs call Nimbus with. Activate and revoke
+// are idempotent: they are repeated until they succeed.
+type JobTokens interface {
+	// IssueJob makes a token of an attempt. It is inert until activated.
+	IssueJob(ctx context.Context, orgID, attemptID string) (token string, err error)
+	// ActivateJob makes the attempt's tokens work, once it is proved what runs.
+	ActivateJob(ctx context.Context, attemptID string) error
+	// RevokeJob ends the attempt's tokens.
+	RevokeJob(ctx context.Context, attemptID string) error
+}
+
+// Submission is a native job as its submitter wants it.
+type Submission struct {
+	Name           string       // what a person calls it; "" means the command
+	Class          nimbus.Class // zero fields mean the defaults, no executor the best there is
+	Spec           nimbus.Spec
+	IdempotencyKey string    // at most MaxIdempotencyKeyBytes; "" for none
+	ReceivedAt     time.Time // when the request arrived; zero means now
+}
+
+// JobFilter says which jobs to list.
+type JobFilter struct {
+	States    []nimbus.State // empty for all
+	PageSize  int            // at most MaxPageSize; 0 means DefaultPageSize
+	PageToken string         // of the page before; "" for the newest
+}
+
+// JobPage is one page of jobs, newest first.
+type JobPage struct {
+	Jobs          []nimbus.Job
+	NextPageToken string // "" on the last page
+}
+
+// PollResult is what a host has to do.
+type PollResult struct {
+	Offers []nimbus.Offer // to accept within nimbus.OfferTimeout
+	Cancel []string       // attempts of this host that should stop now
+}
+
+// Bounds of a caller's input. Beyond them a call is refused.
+const (
+	DefaultPageSize        = 50
+	MaxPageSize            = 200
+	MaxIdempotencyKeyBytes = 128
+	MaxHostNameBytes       = 64
+	MaxPollWait            = 30 * time.Second // longer waits are cut to this
+	MaxLeasesPerCall       = 1024
+)

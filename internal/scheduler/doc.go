@@ -1,0 +1,2 @@
+// Package scheduler decides which job runs where, and keeps the books about it.
+package scheduler

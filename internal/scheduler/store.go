@@ -1,0 +1,4 @@
+package scheduler
+
+// Store is where the scheduler keeps everything; internal/store implements it.
+type Store interface{}
