@@ -3,6 +3,7 @@ package nimbus
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code says what kind of failure an error is. There are few on purpose: each
@@ -34,7 +35,10 @@ type Error struct {
 	Code    Code
 	Message string
 	Hint    string
-	Err     error
+	// RetryAfter is how long to wait before the same call, where the other
+	// side said so (CodeUnavailable, CodeRateLimited); 0 means that it did not.
+	RetryAfter time.Duration
+	Err        error
 }
 
 // Errorf makes an Error. A %w verb in the format keeps the cause.
@@ -82,4 +86,14 @@ func ErrorHint(err error) string {
 		err = e.Err
 	}
 	return ""
+}
+
+// ErrorRetryAfter returns how long to wait before trying again, as the
+// outermost Error in err's chain has it; 0 when nobody said.
+func ErrorRetryAfter(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
 }
