@@ -1,0 +1,255 @@
+package forge
+
+import (
+	"context"
+	"crypto/rsa"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bradleyfalzon/ghinstallation/v2"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-github/v92/github"
+
+	nimbus "github.com/nimbus-ci/nimbus"
+)
+
+// Bounds of calling out.
+const (
+	defaultBaseURL = "https://api.github.com"
+	// defaultCallTimeout covers a whole call of App, with the token that it
+	// may have to fetch first.
+	defaultCallTimeout = 15 * time.Second
+	// maxInstallations is how many clients are kept; beyond it one is dropped
+	// and made anew when it is needed, at the cost of one more token.
+	maxInstallations = 4096
+
+	defaultRunnerGroup = 1 // "Default"
+	workFolder         = "_work"
+)
+
+// AppConfig is what NewApp needs.
+type AppConfig struct {
+	AppID      int64             // required
+	PrivateKey []byte            // PEM, as GitHub gives it out. Required
+	BaseURL    string            // default https://api.github.com
+	Timeout    time.Duration     // of one call, default 15 s
+	Transport  http.RoundTripper // default a pool of its own
+}
+
+// App calls GitHub as a GitHub App, through the installation that each job
+// came from. It is safe for concurrent use. Its errors are *nimbus.Error:
+// forbidden, not_found, conflict and invalid will stay so; unavailable may be
+// tried again after ErrorRetryAfter.
+type App struct {
+	id      int64
+	key     *rsa.PrivateKey
+	baseURL string
+	timeout time.Duration
+	shared  http.RoundTripper
+
+	mu      sync.Mutex
+	clients map[int64]*github.Client // by installation
+}
+
+// NewApp checks the configuration; it makes no call.
+func NewApp(cfg AppConfig) (*App, error) {
+	if cfg.AppID <= 0 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the GitHub App has no id")
+	}
+	key, err := jwt.ParseRSAPrivateKeyFromPEM(cfg.PrivateKey)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the GitHub App's private key is no RSA key in PEM: %w", err).
+			WithHint("download a new one from the App's settings page")
+	}
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = defaultBaseURL
+	}
+	if link(cfg.BaseURL) == "" {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a GitHub API", cfg.BaseURL)
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultCallTimeout
+	}
+	if cfg.Transport == nil {
+		cfg.Transport = newTransport()
+	}
+	return &App{
+		id:      cfg.AppID,
+		key:     key,
+		baseURL: strings.TrimRight(cfg.BaseURL, "/"),
+		timeout: cfg.Timeout,
+		shared:  boundedTransport{cfg.Transport},
+		clients: map[int64]*github.Client{},
+	}, nil
+}
+
+// CreateRunner registers a runner for one job and returns its just-in-time
+// configuration, a secret that is good for one start. The runner belongs to
+// the job's repository; GitHub can't bind it to the job. A name that is taken
+// is CodeConflict; whatever else GitHub refuses for good is CodeForbidden.
+func (a *App) CreateRunner(ctx context.Context, job nimbus.GitHubJob, name string, labels []string) (nimbus.Runner, string, error) {
+	var config *github.JITRunnerConfig
+	err := a.call(ctx, job, "create a runner", func(ctx context.Context, c *github.Client) (err error) {
+		config, _, err = c.Actions.CreateRepoJITConfig(ctx, job.Owner, job.Repo, github.CreateJITConfigRequest{
+			Name:          name,
+			RunnerGroupID: defaultRunnerGroup,
+			WorkFolder:    github.Ptr(workFolder),
+			Labels:        labels,
+		})
+		return err
+	})
+	switch nimbus.ErrorCode(err) {
+	case "":
+	case nimbus.CodeNotFound, nimbus.CodeInvalid:
+		// No access, or settings of the owner's that refuse runners: trying
+		// again won't help, the reason will.
+		return nimbus.Runner{}, "", nimbus.Errorf(nimbus.CodeForbidden, "%w", err)
+	default:
+		return nimbus.Runner{}, "", err
+	}
+	runner := nimbus.Runner{ID: config.GetRunner().GetID(), Name: name}
+	if runner.ID == 0 || config.GetEncodedJITConfig() == "" {
+		return nimbus.Runner{}, "", nimbus.Errorf(nimbus.CodeUnavailable, "GitHub answered without a runner and its configuration")
+	}
+	return runner, config.GetEncodedJITConfig(), nil
+}
+
+// JobStatus reads what GitHub says of a job now. The answer may lag behind its
+// own webhooks: "not queued" of one read is a hint, no proof.
+func (a *App) JobStatus(ctx context.Context, job nimbus.GitHubJob) (nimbus.ForgeEvent, error) {
+	var fields jobFields
+	err := a.call(ctx, job, "read a job", func(ctx context.Context, c *github.Client) error {
+		req, err := c.NewRequest(ctx, http.MethodGet, fmt.Sprintf("repos/%s/%s/actions/jobs/%d", job.Owner, job.Repo, job.JobID), nil)
+		if err != nil {
+			return err
+		}
+		fields = jobFields{}
+		_, err = c.Do(req, &fields)
+		return err
+	})
+	if err != nil {
+		return nimbus.ForgeEvent{}, err
+	}
+	ev, err := fields.event(job.Owner, job.Repo)
+	if err != nil {
+		return nimbus.ForgeEvent{}, nimbus.Errorf(nimbus.CodeUnavailable, "GitHub answered with no job: %w", err)
+	}
+	if ev == nil || ev.Job.JobID != job.JobID {
+		return nimbus.ForgeEvent{}, nimbus.Errorf(nimbus.CodeUnavailable, "GitHub answered with a status that is not known or another job")
+	}
+	ev.Job.InstallationID = job.InstallationID
+	ev.Demand = ev.Status == nimbus.ForgeQueued
+	return *ev, nil
+}
+
+// RemoveRunner deregisters a runner. One that is gone is fine; one that runs a
+// job is CodeConflict. A runner without an ID is looked up by its name: its
+// minting may have been cut off before the ID was stored.
+func (a *App) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.Runner) error {
+	err := a.call(ctx, job, "remove a runner", func(ctx context.Context, c *github.Client) error {
+		id := r.ID
+		if id == 0 {
+			var err error
+			if id, err = findRunner(ctx, c, job, r.Name); err != nil || id == 0 {
+				return err
+			}
+		}
+		_, err := c.Actions.RemoveRunner(ctx, job.Owner, job.Repo, id)
+		return err
+	})
+	switch nimbus.ErrorCode(err) {
+	case nimbus.CodeNotFound:
+		return nil
+	case nimbus.CodeInvalid: // 422 is GitHub's answer for one that is busy
+		return nimbus.Errorf(nimbus.CodeConflict, "%w", err)
+	}
+	return err
+}
+
+// findRunner returns the id of the runner called name, 0 when there is none.
+func findRunner(ctx context.Context, c *github.Client, job nimbus.GitHubJob, name string) (int64, error) {
+	runners, _, err := c.Actions.ListRunners(ctx, job.Owner, job.Repo, &github.ListRunnersOptions{Name: &name})
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range runners.Runners {
+		if r.GetName() == name {
+			return r.GetID(), nil
+		}
+	}
+	return 0, nil
+}
+
+// call runs fn with the client of the job's installation and translates its
+// error. A token that GitHub no longer takes (revoked, or our clock is off) is
+// fetched anew once.
+func (a *App) call(ctx context.Context, job nimbus.GitHubJob, what string, fn func(context.Context, *github.Client) error) error {
+	if err := checkRepository(job.Owner, job.Repo); err != nil {
+		return err
+	}
+	if job.InstallationID <= 0 {
+		return nimbus.Errorf(nimbus.CodeForbidden, "%s: the job came without an installation of the GitHub App", what).
+			WithHint("send webhooks from the App, not from a repository or organization hook")
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	for retried := false; ; retried = true {
+		client, err := a.client(job.InstallationID)
+		if err != nil {
+			return err
+		}
+		err = fn(ctx, client)
+		if err == nil {
+			return nil
+		}
+		if tokenRefused(err) && !retried {
+			a.forget(job.InstallationID, client)
+			continue
+		}
+		return translate(what, err)
+	}
+}
+
+// client returns the client of an installation, which holds its token.
+func (a *App) client(installation int64) (*github.Client, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c, ok := a.clients[installation]; ok {
+		return c, nil
+	}
+	// One AppsTransport per installation: refreshing writes to it.
+	app := ghinstallation.NewAppsTransportFromPrivateKey(a.shared, a.id, a.key)
+	app.BaseURL = a.baseURL
+	base := a.baseURL + "/"
+	c, err := github.NewClient(
+		github.WithTransport(ghinstallation.NewFromAppsTransport(app, installation)),
+		github.WithURLs(&base, nil),
+		github.WithUserAgent("nimbus"),
+		// Its own bookkeeping counts runner registrations under the wrong
+		// bucket and then refuses calls that GitHub would serve.
+		github.WithDisableRateLimitCheck(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("make client of installation %d: %w", installation, err)
+	}
+	if len(a.clients) >= maxInstallations {
+		for other := range a.clients { // any one
+			delete(a.clients, other)
+			break
+		}
+	}
+	a.clients[installation] = c
+	return c, nil
+}
+
+// forget drops a client with its token, unless it was replaced already.
+func (a *App) forget(installation int64, c *github.Client) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.clients[installation] == c {
+		delete(a.clients, installation)
+	}
+}
