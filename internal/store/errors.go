@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// SQLSTATE classes and codes of PostgreSQL that mean something to us.
+const (
+	pgUniqueViolation      = "23505"
+	pgSerializationFailure = "40001"
+	pgDeadlock             = "40P01"
+	pgAdminShutdown        = "57P01"
+	pgCannotConnectNow     = "57P03"
+	pgTooManyConnections   = "53300"
+)
+
+// errStale is returned inside a transaction that worked from a row which has
+// changed since; the transaction is run again.
+var errStale = errors.New("a row changed under the transaction")
+
+// interpret translates an error of a driver at the edge: what callers can act
+// on gets a code, everything else stays as it is and counts as internal.
+func interpret(err error) error {
+	var known *nimbus.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return &nimbus.Error{Code: nimbus.CodeNotFound, Message: "not found", Err: err}
+	case isUnique(err):
+		return &nimbus.Error{Code: nimbus.CodeConflict, Message: "it exists already", Err: err}
+	case errors.Is(err, context.Canceled):
+		return &nimbus.Error{Code: nimbus.CodeCancelled, Message: "cancelled", Err: err}
+	case isUnavailable(err):
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the database does not answer", Err: err}
+	}
+	return err
+}
+
+// lostRace tells whether a transaction failed only because of another one.
+func lostRace(err error) bool {
+	if errors.Is(err, errStale) {
+		return true
+	}
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		return pg.Code == pgSerializationFailure || pg.Code == pgDeadlock
+	}
+	code, ok := sqliteCode(err)
+	return ok && (code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED)
+}
+
+func isUnique(err error) bool {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		return pg.Code == pgUniqueViolation
+	}
+	var lite *sqlite.Error
+	return errors.As(err, &lite) &&
+		(lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+func isUnavailable(err error) bool {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		return pg.Code == pgAdminShutdown || pg.Code == pgCannotConnectNow || pg.Code == pgTooManyConnections
+	}
+	if connect := (*pgconn.ConnectError)(nil); errors.As(err, &connect) {
+		return true
+	}
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// sqliteCode is the primary result code of an SQLite error.
+func sqliteCode(err error) (int, bool) {
+	var lite *sqlite.Error
+	if !errors.As(err, &lite) {
+		return 0, false
+	}
+	return lite.Code() & 0xff, true
+}

@@ -1,0 +1,2 @@
+-- name: Now :one
+SELECT nimbus_now();

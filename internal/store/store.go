@@ -1,0 +1,112 @@
+// Package store keeps the books of Nimbus in SQL, on SQLite (one machine) or
+// PostgreSQL (many replicas), behind one conformance suite (storetest).
+//
+// The queries are in queries/*.sql and are the same for both engines; sqlc makes
+// gen/ of them. The few statements that differ are behind the type dialect. The
+// tables are in migrations/, which only go forward.
+//
+// A room adds its own tables by a migration, its queries by a file in queries/,
+// and its methods on *Store in a file of its own, written with read and write.
+//
+// Times are the database's: a transaction asks nimbus_now() once, and tests move
+// it with OffsetClock.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+)
+
+// Config says which database to open.
+type Config struct {
+	// DSN is "sqlite:<path>" or a "postgres://…" URL.
+	DSN string
+}
+
+// Store is an open database. All methods may be called concurrently. Errors
+// that mean something to a caller are *nimbus.Error: conflict for a row that is
+// there already, not_found, unavailable for a database that does not answer.
+type Store struct {
+	writer  *sql.DB // SQLite: one connection, so that writers queue here
+	reader  *sql.DB // the same as writer on PostgreSQL
+	dialect dialect
+}
+
+// Open opens the database, creating it where the engine allows, and brings its
+// tables up to date. Two processes may do so at once.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	scheme, rest, _ := strings.Cut(cfg.DSN, ":")
+	var s *Store
+	var err error
+	switch scheme {
+	case "sqlite":
+		s, err = openSQLite(ctx, rest)
+	case "postgres", "postgresql":
+		s, err = openPostgres(ctx, cfg.DSN)
+	default:
+		// The DSN is not repeated: it may hold a password.
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the database is neither sqlite:<path> nor postgres://…")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s database: %w", scheme, err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("bring the tables up to date: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// Close waits for running statements and closes the database.
+func (s *Store) Close() error {
+	if s.reader == s.writer {
+		return s.writer.Close()
+	}
+	// Readers first: the last connection of SQLite's writer folds the log in.
+	return errors.Join(s.reader.Close(), s.writer.Close())
+}
+
+// Ping tells whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	return interpret(s.reader.PingContext(ctx))
+}
+
+// Now is the database's clock, which decides about leases.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	now, err := gen.New(s.reader).Now(ctx)
+	return fromMicros(now), interpret(err)
+}
+
+// OffsetClock moves nimbus_now() against the real time, for tests.
+func (s *Store) OffsetClock(ctx context.Context, by time.Duration) error {
+	return interpret(s.dialect.offsetClock(ctx, s.writer, by))
+}
+
+// dialect is what the engines do differently.
+type dialect interface {
+	// migrations says how goose runs them here.
+	migrations() (goose.Dialect, []goose.ProviderOption, error)
+	// prepare and tune run at each start, before and after the migrations.
+	prepare(ctx context.Context, db *sql.DB) error
+	tune(ctx context.Context, db *sql.DB) error
+	// readIsolation is what gives several reads one state of the database.
+	readIsolation() sql.IsolationLevel
+	// lockJob makes other transactions wait for this one before they change
+	// the job's row, the attempts of the job, or its place in the queue.
+	lockJob(ctx context.Context, tx *sql.Tx, jobID string) error
+	// claim locks and returns the ids of up to n queued jobs of the classes, in
+	// the order of their rank. Jobs that others have locked are passed over.
+	claim(ctx context.Context, tx *sql.Tx, classIDs []string, n int) ([]string, error)
+	// nextPending locks and returns the oldest job of a flow in the backlog,
+	// "" when there is none that is not locked.
+	nextPending(ctx context.Context, tx *sql.Tx, classID, orgID, repoID string) (string, error)
+	offsetClock(ctx context.Context, db *sql.DB, by time.Duration) error
+}

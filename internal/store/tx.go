@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+)
+
+// Bounds of repeating a transaction that lost a race against another. After
+// the last try the caller gets unavailable, and may come back.
+const (
+	maxTries   = 12
+	retryPause = 2 * time.Millisecond // grows with each try, with jitter
+)
+
+// tx is one transaction with its time.
+type tx struct {
+	*gen.Queries
+	sql     *sql.Tx
+	dialect dialect
+	now     time.Time
+}
+
+// write runs f in a transaction that may change rows, and repeats it as a whole
+// when it lost a race: f must have no effect outside the database. It commits
+// when f returns nil.
+func (s *Store) write(ctx context.Context, f func(*tx) error) error {
+	var err error
+	for try := range maxTries {
+		err = s.transact(ctx, s.writer, nil, f)
+		if err == nil || !lostRace(err) {
+			return interpret(err)
+		}
+		pause := time.Duration(try+1) * retryPause
+		select {
+		case <-ctx.Done():
+			return interpret(ctx.Err())
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+	return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the database is too busy", Err: err}
+}
+
+// read runs f on one consistent state of the database.
+func (s *Store) read(ctx context.Context, f func(*tx) error) error {
+	return interpret(s.transact(ctx, s.reader, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation()}, f))
+}
+
+func (s *Store) transact(ctx context.Context, db *sql.DB, opts *sql.TxOptions, f func(*tx) error) (err error) {
+	sqlTx, err := db.BeginTx(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreDone(sqlTx.Rollback()))
+		}
+	}()
+	q := gen.New(sqlTx)
+	now, err := q.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	if err := f(&tx{Queries: q, sql: sqlTx, dialect: s.dialect, now: fromMicros(now)}); err != nil {
+		return err
+	}
+	if err := sqlTx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// ignoreDone drops the complaint of a rollback after a failed commit.
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// micros is a time as the tables hold it; 0 for the zero time.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
