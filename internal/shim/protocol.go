@@ -1,0 +1,49 @@
+package shim
+
+// The protocol between agent and shim: one connection per call, one line of
+// JSON each way. The socket is the owner's alone; messages are bounded all the
+// same, so that a confused peer costs nothing.
+
+// maxMessage is the longest line that either side reads.
+const maxMessage = 16 << 10
+
+type op string
+
+const (
+	opRenew  op = "renew"
+	opKill   op = "kill"
+	opStatus op = "status"
+	opWait   op = "wait"
+)
+
+type request struct {
+	Op         op    `json:"op"`
+	DeadlineMS int64 `json:"deadline_ms,omitempty"`
+}
+
+type response struct {
+	Error string `json:"error,omitempty"`
+	PID   int    `json:"pid,omitempty"`
+	Exit  *Exit  `json:"exit,omitempty"`
+}
+
+// Exit is how the tree ended.
+type Exit struct {
+	Cause Cause `json:"cause"`
+	// Code is the first process' exit code, -1 when a signal ended it.
+	Code        int    `json:"code"`
+	Signal      string `json:"signal,omitempty"`
+	CPUMillis   int64  `json:"cpu_ms"`
+	MaxRSSBytes int64  `json:"max_rss_bytes"`
+}
+
+// Cause tells who ended the tree.
+type Cause string
+
+// The causes.
+const (
+	CauseSelf     Cause = "self"
+	CauseKilled   Cause = "killed"
+	CauseDeadline Cause = "deadline"
+	CauseUnknown  Cause = "unknown" // the shim left no record
+)

@@ -1,0 +1,411 @@
+package shim
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// serveArg makes the program be the shim itself; without it, it launches one.
+const serveArg = "--serve"
+
+// startTimeout bounds the launch: starting a process takes milliseconds.
+const startTimeout = 20 * time.Second
+
+// Main is the program: `nimbus-shim DIR` starts a shim in DIR that nobody is
+// the parent of, and ends once that runs. It returns the exit code.
+func Main(args []string, stderr io.Writer) int {
+	var err error
+	switch {
+	case len(args) == 2 && args[0] == serveArg:
+		err = serve(args[1])
+	case len(args) == 1 && args[0] != "" && args[0][0] != '-':
+		err = launch(args[0])
+	default:
+		fmt.Fprintln(stderr, "nimbus-shim is started by the Nimbus host agent: nimbus-shim DIR")
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// launch starts the shim in a session of its own and waits until it says that
+// its process runs, or why not.
+func launch(dir string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open shim's log: %w", err)
+	}
+	defer log.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	defer r.Close()
+	cmd := exec.Command(self, serveArg, dir)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{w} // descriptor 3
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return fmt.Errorf("start: %w", err)
+	}
+	w.Close()
+	if err := r.SetReadDeadline(time.Now().Add(startTimeout)); err != nil {
+		return fmt.Errorf("bound the start: %w", err)
+	}
+	said, err := io.ReadAll(io.LimitReader(r, maxMessage))
+	if err != nil {
+		_ = cmd.Process.Kill() // it did not come up in time
+		return fmt.Errorf("wait for the start: %w", err)
+	}
+	if !bytes.Equal(said, []byte("ok")) {
+		return fmt.Errorf("not started: %s", said)
+	}
+	return nil
+}
+
+// server is a running shim.
+type server struct {
+	dir      string
+	log      *slog.Logger
+	group    group
+	cmd      *exec.Cmd
+	deadline *bootTimer
+	listener net.Listener
+	conns    sync.WaitGroup
+
+	mu    sync.Mutex
+	cause Cause // why it was killed; empty until then
+	exit  Exit
+	ended chan struct{}
+}
+
+// serve is the shim's life: start the process, keep the deadline, answer the
+// agent, leave the exit.
+func serve(dir string) error {
+	unix.CloseOnExec(3) // the launcher waits for its last writer: that is us alone
+	ready := os.NewFile(3, "ready")
+	s, err := start(dir)
+	if err != nil {
+		fmt.Fprint(ready, err)
+		return err
+	}
+	fmt.Fprint(ready, "ok")
+	ready.Close()
+
+	go s.answerAll()
+	go s.keepDeadline()
+	err = s.cmd.Wait()
+	s.log.Info("process ended", "error", err)
+	s.finish()
+	return nil
+}
+
+// start reads the spec and starts the process. The calling thread stays locked:
+// the process dies with it (and so with the shim), and it is in the namespace.
+func start(dir string) (*server, error) {
+	runtime.LockOSThread()
+	raw, err := os.ReadFile(filepath.Join(dir, specFile))
+	if err != nil {
+		return nil, fmt.Errorf("read spec: %w", err)
+	}
+	var spec Spec
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return nil, fmt.Errorf("decode spec: %w", err)
+	}
+	if len(spec.Args) == 0 || spec.Deadline <= 0 {
+		return nil, errors.New("the spec needs a command line and a deadline")
+	}
+	// What escapes its parent becomes ours, and is found at the end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("become subreaper: %w", err)
+	}
+	s := &server{dir: dir, ended: make(chan struct{}), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if s.deadline, err = newBootTimer(spec.Deadline); err != nil {
+		return nil, err
+	}
+	if s.listener, err = listen(dir); err != nil {
+		return nil, err
+	}
+	var complaints []error
+	s.group, complaints = makeGroup(spec.Cgroup)
+	for _, complaint := range complaints {
+		s.log.Warn("cgroup", "error", complaint)
+	}
+	if err := s.startProcess(spec); err != nil {
+		return nil, errors.Join(err, s.group.remove())
+	}
+	s.log.Info("started", "pid", s.cmd.Process.Pid, "deadline", spec.Deadline)
+	return s, nil
+}
+
+func (s *server) startProcess(spec Spec) error {
+	path := spec.Output
+	if path == "" {
+		path = filepath.Join(s.dir, outputFile)
+	}
+	cmd := exec.Command(spec.Args[0], spec.Args[1:]...)
+	cmd.Env = spec.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	cmd.Dir = spec.WorkDir
+	if cmd.Dir == "" {
+		cmd.Dir = s.dir
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	if spec.Namespaces {
+		ownNamespaces(cmd.SysProcAttr)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make output pipe: %w", err)
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	if spec.Netns != "" {
+		if err := enterNetns(spec.Netns); err != nil {
+			return err
+		}
+	}
+	if err := s.group.enter(); err != nil {
+		s.log.Warn("enter cgroup", "error", err)
+	}
+	err = cmd.Start()
+	if leaveErr := s.group.leave(); leaveErr != nil {
+		s.log.Warn("leave cgroup", "error", leaveErr)
+	}
+	w.Close()
+	if err != nil {
+		r.Close()
+		return fmt.Errorf("start %s: %w", filepath.Base(spec.Args[0]), err)
+	}
+	// Ends with the last writer, which finish kills.
+	go func() {
+		out := &boundedFile{path: path}
+		if err := out.drain(r); err != nil {
+			s.log.Warn("output", "error", err)
+		}
+	}()
+	s.cmd = cmd
+	return nil
+}
+
+// ownNamespaces gives the process its own view of processes, mounts, IPC and
+// host name. Without root that takes a user namespace too.
+func ownNamespaces(attr *syscall.SysProcAttr) {
+	attr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if os.Geteuid() == 0 {
+		return
+	}
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings = idMap(os.Geteuid())
+	attr.GidMappings = idMap(os.Getegid())
+}
+
+// enterNetns moves the calling thread, which stays locked.
+func enterNetns(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
+}
+
+// listen makes the socket, by a path that fits into a socket's address.
+func listen(dir string) (net.Listener, error) {
+	if err := os.Chdir(dir); err != nil {
+		return nil, fmt.Errorf("go to shim's folder: %w", err)
+	}
+	if err := os.Remove(socketFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove old socket: %w", err)
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", socketFile)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the agent: %w", err)
+	}
+	return l, nil
+}
+
+// keepDeadline kills the tree when nobody renewed it in time.
+func (s *server) keepDeadline() {
+	if s.deadline.wait() {
+		s.log.Warn("deadline passed without a renewal")
+		s.kill(CauseDeadline)
+	}
+}
+
+// kill ends the tree; the first cause stays.
+func (s *server) kill(cause Cause) {
+	s.mu.Lock()
+	if s.cause == "" {
+		s.cause = cause
+	}
+	s.mu.Unlock()
+	s.group.kill()
+	_ = s.cmd.Process.Kill() // gone already is fine
+}
+
+// finish takes the rest of the tree down, records the exit and lets the last
+// callers have it.
+func (s *server) finish() {
+	s.group.kill()
+	killDescendants()
+	if err := s.group.remove(); err != nil {
+		s.log.Warn("cgroup", "error", err)
+	}
+	state := s.cmd.ProcessState
+	s.mu.Lock()
+	s.exit = Exit{Cause: s.cause, Code: state.ExitCode()}
+	if s.exit.Cause == "" {
+		s.exit.Cause = CauseSelf
+	}
+	if status, ok := state.Sys().(unixWaitStatus); ok && status.Signaled() {
+		s.exit.Signal = unix.SignalName(status.Signal())
+	}
+	s.exit.CPUMillis = (state.UserTime() + state.SystemTime()).Milliseconds()
+	if usage, ok := state.SysUsage().(unixRusage); ok {
+		s.exit.MaxRSSBytes = usage.Maxrss << 10
+	}
+	exit := s.exit
+	s.mu.Unlock()
+	if err := writeExit(s.dir, exit); err != nil {
+		s.log.Error("record exit", "error", err)
+	}
+	close(s.ended)
+	s.deadline.stop()
+	s.listener.Close()
+	s.conns.Wait() // each call is bounded by callTimeout
+}
+
+// writeExit leaves the exit where it survives a crash of the machine.
+func writeExit(dir string, e Exit) error {
+	raw, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode exit: %w", err)
+	}
+	path := filepath.Join(dir, exitFile)
+	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("create exit file: %w", err)
+	}
+	_, err = f.Write(raw)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("write exit file: %w", err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return fmt.Errorf("publish exit file: %w", err)
+	}
+	return nil
+}
+
+// answerAll serves calls until the listener closes. Only the owner can connect.
+func (s *server) answerAll() {
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			return
+		}
+		s.conns.Go(func() {
+			defer conn.Close()
+			s.answer(conn)
+		})
+	}
+}
+
+func (s *server) answer(conn net.Conn) {
+	if err := conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
+		return
+	}
+	line, err := bufio.NewReader(io.LimitReader(conn, maxMessage)).ReadBytes('\n')
+	if err != nil {
+		return
+	}
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return
+	}
+	if r.Op == opWait {
+		// The only call that may take long: bounded by the caller, who closes.
+		if !s.awaitEnd(conn) {
+			return
+		}
+		if err := conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
+			return
+		}
+	}
+	_ = json.NewEncoder(conn).Encode(s.do(r)) // a caller that is gone asks again
+}
+
+// awaitEnd waits for the end of the tree or of the connection.
+func (s *server) awaitEnd(conn net.Conn) bool {
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return false
+	}
+	hangup := make(chan struct{})
+	s.conns.Go(func() {
+		defer close(hangup)
+		_, _ = conn.Read(make([]byte, 1)) // returns at the caller's close, or at ours
+	})
+	select {
+	case <-s.ended:
+		return true
+	case <-hangup:
+		return false
+	}
+}
+
+func (s *server) do(r request) response {
+	switch r.Op {
+	case opRenew:
+		if r.DeadlineMS <= 0 {
+			return response{Error: "a deadline must be in the future"}
+		}
+		if err := s.deadline.set(time.Duration(r.DeadlineMS) * time.Millisecond); err != nil {
+			return response{Error: err.Error()}
+		}
+		return response{}
+	case opKill:
+		s.kill(CauseKilled)
+		return response{}
+	case opStatus:
+		return response{PID: s.cmd.Process.Pid}
+	case opWait:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		exit := s.exit
+		return response{Exit: &exit}
+	}
+	return response{Error: fmt.Sprintf("unknown call %q", r.Op)}
+}

@@ -1,0 +1,234 @@
+package shim_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/shim"
+)
+
+// program is the real nimbus-shim, built once.
+var program string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "shim-test-")
+	if err != nil {
+		panic(err)
+	}
+	program = filepath.Join(dir, "nimbus-shim")
+	build := exec.Command("go", "build", "-o", program, "../../cmd/nimbus-shim")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("build nimbus-shim: %v\n%s", err, out))
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// start runs a shell script under a shim until the test ends.
+func start(t *testing.T, s shim.Spec, script string) (c *shim.Client, dir string) {
+	t.Helper()
+	// Longer than a socket's path may be: it must work all the same.
+	dir = filepath.Join(t.TempDir(), strings.Repeat("d", 90))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.Args = []string{"/bin/sh", "-c", script}
+	s.Env = append(s.Env, "PATH=/usr/bin:/bin")
+	if s.Deadline == 0 {
+		s.Deadline = time.Minute
+	}
+	c, err := shim.Start(t.Context(), program, dir, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, dir
+}
+
+func wait(t *testing.T, c *shim.Client) shim.Exit {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	exit, err := c.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exit
+}
+
+// awaitFile returns a file's content once a process has written a whole line.
+func awaitFile(t *testing.T, path string) string {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if raw, err := os.ReadFile(path); err == nil && strings.HasSuffix(string(raw), "\n") {
+			return strings.TrimSpace(string(raw))
+		}
+	}
+	t.Fatalf("%s was never written", path)
+	return ""
+}
+
+func alive(t *testing.T, pid string) bool {
+	t.Helper()
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n))
+	return err == nil && !strings.Contains(string(raw), ") Z ")
+}
+
+func TestExitIsLeftInAFile(t *testing.T) {
+	t.Parallel()
+	c, dir := start(t, shim.Spec{}, "echo bye; exit 3")
+	exit := wait(t, c)
+	if exit.Cause != shim.CauseSelf || exit.Code != 3 || exit.Signal != "" {
+		t.Errorf("got %+v", exit)
+	}
+	if out := string(c.Output(100)); out != "bye\n" {
+		t.Errorf("output %q", out)
+	}
+	// Much later, by somebody else.
+	again, err := shim.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(t, again); got != exit {
+		t.Errorf("read again: %+v, before %+v", got, exit)
+	}
+	if err := again.Renew(t.Context(), time.Minute); !errors.Is(err, shim.ErrGone) {
+		t.Errorf("renew of a shim that ended: %v", err)
+	}
+}
+
+func TestOpenOfNothing(t *testing.T) {
+	t.Parallel()
+	if _, err := shim.Open(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
+
+func TestStartTellsWhyNot(t *testing.T) {
+	t.Parallel()
+	_, err := shim.Start(t.Context(), program, t.TempDir(), shim.Spec{Args: []string{"/no/such/program"}, Deadline: time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Fatal(err)
+	}
+}
+
+// A grandchild in a session of its own is what a plain kill of the process
+// group leaves behind.
+const escaping = `setsid sh -c 'echo $$ > "$DIR/escaped"; exec sleep 1000' & echo $$ > "$DIR/first"; wait`
+
+func TestKillTakesTheWholeTree(t *testing.T) {
+	t.Parallel()
+	for name, group := range map[string]string{"with a cgroup": "shimtest-" + strconv.Itoa(os.Getpid()), "without": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			c, _ := start(t, shim.Spec{Env: []string{"DIR=" + dir}, Cgroup: shim.Cgroup{Name: group, PIDs: 100, MemoryBytes: 256 << 20, CPUs: 1}}, escaping)
+			first, escaped := awaitFile(t, dir+"/first"), awaitFile(t, dir+"/escaped")
+			if err := c.Kill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if exit := wait(t, c); exit.Cause != shim.CauseKilled || exit.Signal != "SIGKILL" || exit.Code != -1 {
+				t.Errorf("got %+v", exit)
+			}
+			if alive(t, first) || alive(t, escaped) {
+				t.Error("something of the tree is alive")
+			}
+			if group != "" {
+				if left, err := shim.Cgroups(group); err != nil || len(left) > 0 {
+					t.Errorf("cgroups left: %v, %v", left, err)
+				}
+			}
+		})
+	}
+}
+
+func TestDeadlineKillsUnlessRenewed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, _ := start(t, shim.Spec{Env: []string{"DIR=" + dir}, Deadline: 1500 * time.Millisecond}, escaping)
+	escaped := awaitFile(t, dir+"/escaped")
+	started := time.Now()
+	if err := c.Renew(t.Context(), 3*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if exit := wait(t, c); exit.Cause != shim.CauseDeadline {
+		t.Errorf("got %+v", exit)
+	}
+	if lived := time.Since(started); lived < 2500*time.Millisecond {
+		t.Errorf("killed after %s although renewed for 3 s", lived)
+	}
+	if alive(t, escaped) {
+		t.Error("the escaped process outlived the deadline")
+	}
+}
+
+func TestShimKilledTakesItsProcessWithIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, _ := start(t, shim.Spec{Env: []string{"DIR=" + dir}}, `echo $PPID > "$DIR/shim"; echo $$ > "$DIR/first"; exec sleep 1000`)
+	pid, err := strconv.Atoi(awaitFile(t, dir+"/shim"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := awaitFile(t, dir+"/first")
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit := wait(t, c); exit.Cause != shim.CauseUnknown {
+		t.Errorf("got %+v", exit)
+	}
+	for deadline := time.Now().Add(5 * time.Second); alive(t, first); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the process outlived its shim")
+		}
+	}
+}
+
+func TestFloodIsBounded(t *testing.T) {
+	t.Parallel()
+	c, dir := start(t, shim.Spec{}, "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo the end")
+	if exit := wait(t, c); exit.Code != 0 {
+		t.Fatalf("got %+v", exit)
+	}
+	var total int64
+	for _, name := range []string{"output", "output.1"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			total += info.Size()
+		}
+	}
+	if total > 1<<20 {
+		t.Errorf("%d bytes of a flood are kept", total)
+	}
+}
+
+func TestOwnProcessNamespace(t *testing.T) {
+	t.Parallel()
+	c, _ := start(t, shim.Spec{Namespaces: true}, "echo pid $$")
+	if exit := wait(t, c); exit.Code != 0 {
+		t.Fatalf("got %+v: %s", exit, c.Output(1000))
+	}
+	if out := string(c.Output(100)); out != "pid 1\n" {
+		t.Errorf("output %q", out)
+	}
+}
