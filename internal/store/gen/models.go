@@ -67,6 +67,7 @@ type Flow struct {
 	ID     string
 	Parent string
 	Tag    int64
+	Vtime  int64
 }
 
 type ForgeJob struct {
@@ -132,6 +133,52 @@ type JobEvent struct {
 	AttemptID string
 	Actor     string
 	Detail    string
+}
+
+type JobView struct {
+	ID             string
+	OrgID          string
+	RepoID         string
+	Source         string
+	Name           string
+	Repo           string
+	Labels         string
+	ClassID        string
+	Class          string
+	AnyExecutor    bool
+	Spec           string
+	GitHubJobID    int64
+	Github         string
+	IdempotencyKey string
+	MaxAttempts    int64
+	ReceivedAt     int64
+	AdmittedAt     int64
+	State          string
+	Result         string
+	ReasonCode     string
+	ReasonMessage  string
+	AttemptID      string
+	AttemptCount   int64
+	FairRank       int64
+	StopResult     string
+	StopCode       string
+	StopMessage    string
+	DueAt          int64
+	CheckAt        int64
+	Checks         int64
+	QueuedAt       int64
+	FinishedAt     int64
+	EventCount     int64
+	HostID         string
+	OfferedAt      int64
+	AcceptedAt     int64
+	SandboxReadyAt int64
+	RunningAt      int64
+	FirstOutputAt  int64
+	DestroyedAt    int64
+	ExitCode       sql.NullInt64
+	LogStored      int64
+	LogComplete    bool
 }
 
 type NimbusClock struct {

@@ -99,7 +99,8 @@ CREATE INDEX queue_rank ON queue (class_id, fair_rank, job_id);
 CREATE TABLE flows (
     id     TEXT   PRIMARY KEY,
     parent TEXT   NOT NULL, -- '' for an org, else the org
-    tag    BIGINT NOT NULL
+    tag    BIGINT NOT NULL,
+    vtime  BIGINT NOT NULL  -- of an org: the virtual time among its repos
 );
 CREATE INDEX flows_tag ON flows (parent, tag);
 
@@ -143,6 +144,21 @@ CREATE INDEX attempts_open ON attempts (expires_at) WHERE state IN ('offered', '
 CREATE INDEX attempts_host ON attempts (host_id) WHERE state IN ('offered', 'live');
 CREATE INDEX attempts_token_todo ON attempts (id) WHERE token_todo <> '';
 CREATE INDEX attempts_runner_todo ON attempts (runner_todo) WHERE runner_todo > 0;
+
+-- A job as people see it: with the phases of its current or last attempt.
+CREATE VIEW job_views AS
+SELECT jobs.*,
+       COALESCE(a.host_id, '')         AS host_id,
+       COALESCE(a.offered_at, 0)       AS offered_at,
+       COALESCE(a.accepted_at, 0)      AS accepted_at,
+       COALESCE(a.sandbox_ready_at, 0) AS sandbox_ready_at,
+       COALESCE(a.running_at, 0)       AS running_at,
+       COALESCE(a.first_output_at, 0)  AS first_output_at,
+       COALESCE(a.destroyed_at, 0)     AS destroyed_at,
+       a.exit_code                     AS exit_code,
+       COALESCE(a.log_stored, 0)       AS log_stored,
+       COALESCE(a.log_complete, FALSE) AS log_complete
+FROM jobs LEFT JOIN attempts a ON a.id = jobs.attempt_id;
 
 CREATE TABLE job_events (
     job_id     TEXT   NOT NULL REFERENCES jobs (id),

@@ -1,0 +1,18 @@
+-- name: InsertHost :exec
+INSERT INTO hosts (id, name, version, inventory, joined_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: Host :one
+SELECT * FROM hosts WHERE id = $1;
+
+-- name: Hosts :many
+SELECT hosts.*, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id AND attempts.state = 'live') AS running
+FROM hosts ORDER BY hosts.name, hosts.id;
+
+-- name: UpdateHost :execrows
+UPDATE hosts SET version = $2, inventory = $3, seen_at = $4 WHERE id = $1;
+
+-- name: TouchHost :execrows
+UPDATE hosts SET seen_at = $2 WHERE id = $1;
+
+-- name: CoolHost :exec
+UPDATE hosts SET cool_until = $2 WHERE id = $1;
