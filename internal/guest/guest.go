@@ -1,0 +1,155 @@
+// Package guest is what runs inside every sandbox: it starts the one job that
+// the sandbox is for, hands its output to the host agent and tells how it
+// ended.
+//
+// In a microVM it is pid 1: it mounts, loads modules, enters the image's root
+// and serves on a virtio-serial port. In a container or the local executor it
+// serves on a unix socket instead:
+//
+//	NIMBUS_GUEST_SOCKET      path of the socket that it makes
+//	NIMBUS_GUEST_TOKEN_FILE  file with the token that calls must carry; read
+//	                         and removed at once, so that the job, which shares
+//	                         the file system, does not have it
+//	NIMBUS_GUEST_WORKDIR     the workspace
+//
+// Whatever comes out of a sandbox is the tenant's: the agent bounds and
+// distrusts it. The other way round the guest trusts the agent.
+package guest
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
+)
+
+// workspaceDir is the workspace of a machine.
+const workspaceDir = "/workspace"
+
+// maxMessage bounds one message of the agent: a chunk of a workspace.
+const maxMessage = 1 << 20
+
+// Main runs the guest until the sandbox is destroyed, and returns an exit code
+// when it can't.
+func Main(version string, stderr io.Writer) int {
+	err := run(version)
+	fmt.Fprintln(stderr, "nimbus-guest:", err)
+	if os.Getpid() == 1 && os.Getenv("NIMBUS_GUEST_SOCKET") == "" {
+		// A machine whose first process ends would panic: say why, then stop it.
+		unix.Sync()
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // returns only on failure
+	}
+	return 1
+}
+
+func run(version string) error {
+	s := &service{version: version, events: newEvents()}
+	var l net.Listener
+	var token string
+	var err error
+	switch socket := os.Getenv("NIMBUS_GUEST_SOCKET"); {
+	case socket != "":
+		l, token, err = s.setUpLocal(socket)
+	case os.Getpid() == 1:
+		l, err = s.setUpMachine()
+	default:
+		err = errors.New("it runs inside a sandbox, started by the Nimbus host agent")
+	}
+	if err != nil {
+		return err
+	}
+	if n, ok := s.tree.(*namespace); ok {
+		go n.reap() // for as long as the guest lives
+	}
+	return serve(l, s, token)
+}
+
+func (s *service) setUpMachine() (net.Listener, error) {
+	dev, err := bootMachine()
+	if err != nil {
+		return nil, err
+	}
+	s.machine, s.workspace = true, workspaceDir
+	s.tree = &namespace{cgroup: jobCgroup()}
+	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make workspace: %w", err)
+	}
+	return guestlink.Listen(dev), nil
+}
+
+func (s *service) setUpLocal(socket string) (net.Listener, string, error) {
+	s.workspace = os.Getenv("NIMBUS_GUEST_WORKDIR")
+	s.tree = &session{}
+	if os.Getpid() == 1 {
+		s.tree = &namespace{}
+		// Processes of the namespace are seen in a /proc of its own.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return nil, "", fmt.Errorf("make mounts private: %w", err)
+		}
+		if err := (mount{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""}).do(); err != nil {
+			return nil, "", err
+		}
+	}
+	file := os.Getenv("NIMBUS_GUEST_TOKEN_FILE")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, "", fmt.Errorf("read token: %w", err)
+	}
+	if err := os.Remove(file); err != nil {
+		return nil, "", fmt.Errorf("remove token file: %w", err)
+	}
+	token := strings.TrimSpace(string(raw))
+	if token == "" {
+		return nil, "", errors.New("the token is empty")
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", socket)
+	if err != nil {
+		return nil, "", fmt.Errorf("listen for the agent: %w", err)
+	}
+	return l, token, nil
+}
+
+// serve answers calls over HTTP/2 without TLS.
+func serve(l net.Listener, s *service, token string) error {
+	mux := http.NewServeMux()
+	mux.Handle(nimbusv1connect.NewGuestServiceHandler(s, connect.WithReadMaxBytes(maxMessage)))
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Handler: authorize(mux, token), Protocols: &protocols, ReadHeaderTimeout: time.Minute,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
+	}
+	if err := server.Serve(l); err != nil {
+		return fmt.Errorf("serve the agent: %w", err)
+	}
+	return nil
+}
+
+// authorize lets only the agent in, where job code can reach the socket.
+func authorize(next http.Handler, token string) http.Handler {
+	if token == "" {
+		return next
+	}
+	want := []byte("Bearer " + token)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			http.Error(w, "only the host agent may call", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,275 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deviceTimeout bounds the wait for a device that the kernel will show: an
+// emulated machine on a busy host takes its time.
+const deviceTimeout = 30 * time.Second
+
+// portName is what the driver calls the agent's virtio-serial port.
+const portName = "agent"
+
+// kernelParameters are those of our own on the kernel's command line.
+type kernelParameters struct {
+	root, rootType string // read-only root: device and file system
+	rw             string // writable ext4 device, "" for memory
+}
+
+// bootMachine makes a machine of what the kernel left: pid 1 of an initrd with
+// nothing mounted. It ends inside the image's root and returns the port.
+func bootMachine() (io.ReadWriteCloser, error) {
+	for _, m := range []mount{
+		{"proc", "/proc", "proc", 0, ""},
+		{"sysfs", "/sys", "sysfs", 0, ""},
+		{"devtmpfs", "/dev", "devtmpfs", 0, ""},
+	} {
+		if err := m.do(); err != nil {
+			return nil, err
+		}
+	}
+	if err := loadModules("/modules"); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, fmt.Errorf("read kernel parameters: %w", err)
+	}
+	if p := parseParameters(string(raw)); p.root != "" {
+		if err := enterRoot(p); err != nil {
+			return nil, err
+		}
+	}
+	return openPort()
+}
+
+func parseParameters(cmdline string) (p kernelParameters) {
+	for _, word := range strings.Fields(cmdline) {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "nimbus.root":
+			p.root = value
+		case "nimbus.rootfs":
+			p.rootType = value
+		case "nimbus.rw":
+			p.rw = value
+		}
+	}
+	return p
+}
+
+// loadModules loads the modules of the initrd in the order of dir/order and
+// frees their memory.
+func loadModules(dir string) error {
+	order, err := os.Open(filepath.Join(dir, "order"))
+	if err != nil {
+		return fmt.Errorf("read order of modules: %w", err)
+	}
+	defer order.Close()
+	for lines := bufio.NewScanner(order); lines.Scan(); {
+		name := strings.TrimSpace(lines.Text())
+		if name == "" {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return fmt.Errorf("open module: %w", err)
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+	data                 string
+}
+
+func (m mount) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return fmt.Errorf("make mount point %s: %w", m.target, err)
+	}
+	if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", m.source, m.target, err)
+	}
+	return nil
+}
+
+// enterRoot lays a writable layer over the image's read-only root and moves
+// there.
+func enterRoot(p kernelParameters) error {
+	if err := awaitDevice(p.root); err != nil {
+		return err
+	}
+	upper := mount{"tmpfs", "/rw", "tmpfs", 0, "mode=0755"}
+	if p.rw != "" {
+		if err := awaitDevice(p.rw); err != nil {
+			return err
+		}
+		upper = mount{p.rw, "/rw", "ext4", unix.MS_NOATIME, ""}
+	}
+	mounts := []mount{{p.root, "/ro", p.rootType, unix.MS_RDONLY, ""}, upper}
+	for _, m := range mounts {
+		if err := m.do(); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"/rw/upper", "/rw/work"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("prepare writable layer: %w", err)
+		}
+	}
+	overlay := mount{"overlay", "/root.new", "overlay", 0, "lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/work"}
+	if err := overlay.do(); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		target := overlay.target + dir
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return fmt.Errorf("make mount point %s: %w", dir, err)
+		}
+		if err := unix.Mount(dir, target, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", dir, err)
+		}
+	}
+	if err := os.Remove("/init"); err != nil && !errors.Is(err, fs.ErrNotExist) { // its memory is needed no more
+		return fmt.Errorf("free the initrd: %w", err)
+	}
+	if err := os.Chdir(overlay.target); err != nil {
+		return fmt.Errorf("enter root: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("enter root: %w", err)
+	}
+	return furnish()
+}
+
+// furnish mounts what programs expect of a running system.
+func furnish() error {
+	for _, m := range []mount{
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666"},
+		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+		{"cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	} {
+		if err := m.do(); err != nil {
+			return err
+		}
+	}
+	for link, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, link); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("link %s: %w", link, err)
+		}
+	}
+	return os.Chmod("/tmp", 0o777|fs.ModeSticky)
+}
+
+// jobCgroup makes the group in which the job runs, so that its end by lack of
+// memory can be told. "" where the kernel has no memory controller.
+func jobCgroup() string {
+	const root, job = "/sys/fs/cgroup", "/sys/fs/cgroup/job"
+	_ = os.WriteFile(root+"/cgroup.subtree_control", []byte("+memory +pids"), 0) // told by the file below
+	if err := os.Mkdir(job, 0o755); err != nil {
+		return ""
+	}
+	if _, err := os.Stat(job + "/memory.events"); err != nil {
+		return ""
+	}
+	return job
+}
+
+func awaitDevice(path string) error {
+	for deadline := time.Now().Add(deviceTimeout); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // there is no udev to tell
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("device %s did not appear", path)
+		}
+	}
+}
+
+// openPort finds and opens the agent's port.
+func openPort() (io.ReadWriteCloser, error) {
+	for deadline := time.Now().Add(deviceTimeout); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // there is no udev to tell
+		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+		if err != nil {
+			return nil, fmt.Errorf("list ports: %w", err)
+		}
+		for _, path := range names {
+			raw, err := os.ReadFile(path)
+			if err == nil && strings.TrimSpace(string(raw)) == portName {
+				return openPortDevice("/dev/" + filepath.Base(filepath.Dir(path)))
+			}
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("there is no virtio-serial port %q", portName)
+		}
+	}
+}
+
+// port is a virtio-serial device: its reads give nothing while no host is
+// connected, which is no end.
+type port struct{ fd int }
+
+func openPortDevice(path string) (io.ReadWriteCloser, error) {
+	// Not by os.OpenFile: its poller takes the missing host for an end.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open port: %w", err)
+	}
+	return &port{fd: fd}, nil
+}
+
+func (p *port) Read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(p.fd, b)
+		switch {
+		case n > 0:
+			return n, nil
+		case err == nil || errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+			time.Sleep(2 * time.Millisecond) //nolint:forbidigo // no host is connected, and nothing tells when one is
+		default:
+			return 0, fmt.Errorf("read port: %w", err)
+		}
+	}
+}
+
+func (p *port) Write(b []byte) (done int, err error) {
+	for done < len(b) {
+		n, err := unix.Write(p.fd, b[done:])
+		if n > 0 {
+			done += n
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return done, fmt.Errorf("write port: %w", err)
+		}
+	}
+	return done, nil
+}
+
+func (p *port) Close() error { return unix.Close(p.fd) }

@@ -1,0 +1,149 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// service answers the agent. It implements nimbusv1connect.GuestServiceHandler.
+type service struct {
+	version string
+	// machine is whether the guest owns a whole machine: only then it may set
+	// the clock, the host's name and the network.
+	machine   bool
+	workspace string
+	tree      tree
+	events    *events
+
+	mu       sync.Mutex
+	attempt  string // of the one Start
+	process  *process
+	watching context.CancelCauseFunc // ends the watcher before
+}
+
+func (s *service) Prepare(_ context.Context, r *connect.Request[nimbusv1.PrepareRequest]) (*connect.Response[nimbusv1.PrepareResponse], error) {
+	if s.machine {
+		if err := prepareMachine(r.Msg); err != nil {
+			return nil, connect.NewError(connect.CodeInternal, err)
+		}
+	}
+	var up unix.Sysinfo_t
+	if err := unix.Sysinfo(&up); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("read uptime: %w", err))
+	}
+	return connect.NewResponse(&nimbusv1.PrepareResponse{
+		Version: s.version, Uptime: durationpb.New(time.Duration(up.Uptime) * time.Second),
+	}), nil
+}
+
+func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[nimbusv1.PutWorkspaceRequest]) (*connect.Response[nimbusv1.PutWorkspaceResponse], error) {
+	r, w := io.Pipe()
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
+		for stream.Receive() {
+			if _, err := w.Write(stream.Msg().GetChunk()); err != nil {
+				return
+			}
+		}
+		w.CloseWithError(stream.Err())
+	}()
+	files, bytes, err := unpack(r, s.workspace)
+	r.CloseWithError(err)
+	<-received
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return connect.NewResponse(&nimbusv1.PutWorkspaceResponse{Files: files, Bytes: bytes}), nil
+}
+
+func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequest]) (*connect.Response[nimbusv1.StartResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.attempt == "":
+	case s.attempt == r.Msg.GetAttemptId():
+		return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.pid()}), nil // the answer was lost
+	default:
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a sandbox serves one job: this one has served"))
+	}
+	if r.Msg.GetAttemptId() == "" || len(r.Msg.GetCommand()) == 0 {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("attempt and command are needed"))
+	}
+	as, err := lookAccount(r.Msg.GetUser())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	dir := r.Msg.GetWorkingDirectory()
+	if dir == "" {
+		dir = s.workspace
+	}
+	if as.uid != uint32(os.Geteuid()) {
+		if err := chownTree(s.workspace, int(as.uid), int(as.gid)); err != nil {
+			return nil, connect.NewError(connect.CodeInternal, err)
+		}
+	}
+	p, err := start(r.Msg, dir, as, s.tree, s.events)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	s.attempt, s.process = r.Msg.GetAttemptId(), p
+	return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.pid()}), nil
+}
+
+func (s *service) pid() int64 {
+	if s.process == nil {
+		return 0
+	}
+	return int64(s.process.cmd.Pid)
+}
+
+func (s *service) Watch(ctx context.Context, r *connect.Request[nimbusv1.WatchRequest], stream *connect.ServerStream[nimbusv1.WatchResponse]) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.mu.Lock()
+	if s.watching != nil {
+		s.watching(connect.NewError(connect.CodeAborted, errors.New("another watcher came")))
+	}
+	s.watching = cancel
+	s.mu.Unlock()
+	for seq := max(1, r.Msg.GetFromSeq()); ; {
+		event, err := s.events.next(ctx, seq)
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		if err := stream.Send(event); err != nil {
+			return err
+		}
+		if event.GetExited() != nil {
+			return nil
+		}
+		seq = event.GetSeq() + 1
+	}
+}
+
+func (s *service) Acknowledge(_ context.Context, r *connect.Request[nimbusv1.AcknowledgeRequest]) (*connect.Response[nimbusv1.AcknowledgeResponse], error) {
+	s.events.acknowledge(r.Msg.GetSeq())
+	return connect.NewResponse(&nimbusv1.AcknowledgeResponse{}), nil
+}
+
+func (s *service) Signal(_ context.Context, r *connect.Request[nimbusv1.SignalRequest]) (*connect.Response[nimbusv1.SignalResponse], error) {
+	sig := unix.SignalNum(r.Msg.GetSignal())
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGKILL:
+		s.tree.kill(sig)
+		return connect.NewResponse(&nimbusv1.SignalResponse{}), nil
+	}
+	return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("no signal of ours: %q", r.Msg.GetSignal()))
+}

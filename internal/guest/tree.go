@@ -1,0 +1,129 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// tree is how all processes of the job are reached.
+type tree interface {
+	startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error)
+	// kill sends a signal to every process of the job, wherever it has got to.
+	kill(sig unix.Signal)
+	exit(state *os.ProcessState, err error) *nimbusv1.Exited
+}
+
+// namespace is the tree of a guest that is pid 1: every other process is the
+// job's. It also reaps what nobody else does.
+type namespace struct {
+	cgroup string       // of the job, "" where there is none
+	mu     sync.Mutex   // held while one is started, so that none is reaped unknown
+	main   atomic.Int64 // its first process
+}
+
+func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
+	if n.cgroup != "" {
+		dir, err := os.Open(n.cgroup)
+		if err != nil {
+			return nil, fmt.Errorf("open the job's cgroup: %w", err)
+		}
+		defer dir.Close()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+	}
+	// The reaper must know the process before it can end.
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p, err := os.StartProcess(path, argv, attr)
+	if err != nil {
+		return nil, err
+	}
+	n.main.Store(int64(p.Pid))
+	return p, nil
+}
+
+func (n *namespace) kill(sig unix.Signal) {
+	_ = unix.Kill(-1, sig) // from pid 1: everything but itself; nothing there is fine
+}
+
+func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
+	x := exitOf(state, err)
+	if n.cgroup != "" {
+		raw, err := os.ReadFile(filepath.Join(n.cgroup, "memory.events"))
+		x.OutOfMemory = err == nil && oomKills(string(raw)) > 0
+	}
+	return x
+}
+
+func oomKills(events string) int {
+	for line := range strings.Lines(events) {
+		if rest, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// reap collects orphans for as long as the guest lives. The job's own first
+// process is left to its Wait.
+func (n *namespace) reap() {
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, unix.SIGCHLD)
+	for range died {
+		n.mu.Lock()
+		n.reapAll()
+		n.mu.Unlock()
+	}
+}
+
+// reapAll takes every dead child but the job's first process.
+func (n *namespace) reapAll() {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, task := range tasks {
+		raw, err := os.ReadFile("/proc/self/task/" + task.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, field := range strings.Fields(string(raw)) {
+			if pid, err := strconv.Atoi(field); err == nil && int64(pid) != n.main.Load() {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // alive or gone: both fine
+			}
+		}
+	}
+}
+
+// session is the tree of a guest that is not pid 1, which only tests are: it
+// reaches the job's own session.
+type session struct{ pid atomic.Int64 }
+
+func (s *session) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
+	p, err := os.StartProcess(path, argv, attr)
+	if err == nil {
+		s.pid.Store(int64(p.Pid))
+	}
+	return p, err
+}
+
+func (s *session) kill(sig unix.Signal) {
+	if pid := s.pid.Load(); pid > 1 {
+		_ = syscall.Kill(-int(pid), sig) // gone already is fine
+	}
+}
+
+func (s *session) exit(state *os.ProcessState, err error) *nimbusv1.Exited { return exitOf(state, err) }
