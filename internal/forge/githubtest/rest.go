@@ -1,0 +1,194 @@
+package githubtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/apidesc"
+)
+
+const documentation = "https://docs.github.com/rest"
+
+// request is a call of an operation.
+type request struct {
+	*http.Request
+	body []byte
+}
+
+// answer is what an operation answers.
+type answer struct {
+	status int
+	body   any // as JSON; nil for none
+	header http.Header
+}
+
+// apiError is an answer that refuses.
+type apiError struct {
+	status  int
+	message string
+	header  http.Header
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("%d %s", e.status, e.message) }
+
+func notFound() error { return &apiError{status: http.StatusNotFound, message: "Not Found"} }
+
+// operation does one operation of the API; s.mu is held during it.
+type operation func(s *Server, r *request) (answer, error)
+
+// operations are those that the double has, by their ids in the description.
+func operations() map[string]operation {
+	all := map[string]operation{}
+	for _, some := range []map[string]operation{appOperations(), runnerOperations(), jobOperations()} {
+		maps.Copy(all, some)
+	}
+	return all
+}
+
+// handler routes the operations that the double has, by the description's own
+// paths. Any other call is a violation, not a silent 404.
+func (s *Server) handler() (http.Handler, error) {
+	described, err := apidesc.Operations()
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	have := operations()
+	for _, op := range described {
+		if do, ok := have[op.ID]; ok {
+			mux.HandleFunc(op.Method+" "+op.Path, s.serveOperation(op, do))
+			delete(have, op.ID)
+		}
+	}
+	for id := range have {
+		return nil, fmt.Errorf("%s is not described", id)
+	}
+	s.mountRunnerProtocol(mux)
+	mux.HandleFunc("GET /{owner}/{repo}/actions/runs/{run_id}/job/{job_id}", s.serveLogPage)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.violate(fmt.Errorf("the double does not have %s %s", r.Method, r.URL.Path))
+		writeJSON(w, http.StatusNotFound, errorBody("Not Found"))
+	})
+	return mux, nil
+}
+
+// serveOperation checks the caller and the request, does the operation, checks
+// the answer and sends it.
+func (s *Server) serveOperation(op apidesc.Operation, do operation) http.HandlerFunc {
+	params := regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(op.Path, -1)
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBody))
+		if err != nil {
+			writeJSON(w, http.StatusRequestEntityTooLarge, errorBody("request body too large"))
+			return
+		}
+		if strings.TrimSpace(string(body)) == "null" {
+			body = nil // ghinstallation sends that, and GitHub takes it for none
+		}
+		values := map[string]string{}
+		for _, p := range params {
+			values[p[1]] = r.PathValue(p[1])
+		}
+		status, answerBody := s.answer(op, do, &request{r, body}, values, w.Header())
+		w.WriteHeader(status)
+		_, _ = w.Write(answerBody) // the caller is gone: nothing to tell it
+	}
+}
+
+// answer does an operation and checks and encodes what it answers.
+func (s *Server) answer(op apidesc.Operation, do operation, r *request, params map[string]string, header http.Header) (status int, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[op.ID]++
+	call, requestErr := op.CheckRequest(r.Context(), r.Request, params, r.body)
+	a, err := s.perform(op, do, r, requestErr)
+	var refused *apiError
+	if errors.As(err, &refused) {
+		a = answer{refused.status, errorBody(refused.message), refused.header}
+	} else if err != nil {
+		a = answer{status: http.StatusInternalServerError, body: errorBody(err.Error())}
+	}
+	if a.body != nil {
+		if body, err = json.Marshal(a.body); err != nil {
+			s.violate(fmt.Errorf("encode answer: %w", err))
+		}
+		header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	header.Set("X-RateLimit-Limit", "5000")
+	header.Set("X-RateLimit-Remaining", "4999")
+	header.Set("X-RateLimit-Reset", strconv.FormatInt(s.now().Add(time.Hour).Unix(), 10))
+	header.Set("X-RateLimit-Resource", "core")
+	maps.Copy(header, a.header)
+	if err := call.CheckResponse(r.Context(), a.status, header, body); err != nil {
+		s.violate(err)
+	}
+	return a.status, body
+}
+
+// perform is an operation with all that may refuse it, in GitHub's order.
+func (s *Server) perform(op apidesc.Operation, do operation, r *request, requestErr error) (answer, error) {
+	if refusal := s.takeRefusal(op.ID); refusal != nil {
+		return answer{}, &apiError{refusal.Status, refusal.Message, refusal.Header}
+	}
+	if err := s.authorize(authorityFor(op.Path), r.Request); err != nil {
+		return answer{}, err
+	}
+	if requestErr != nil {
+		s.violate(requestErr)
+		return answer{}, &apiError{status: http.StatusUnprocessableEntity, message: "Validation Failed: " + requestErr.Error()}
+	}
+	return do(s, r)
+}
+
+func errorBody(message string) map[string]string {
+	return map[string]string{"message": message, "documentation_url": documentation}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the caller is gone: nothing to tell it
+}
+
+// repo finds the repository that the path names.
+func (s *Server) repo(r *request) (*repository, error) {
+	repo, ok := s.repos[strings.ToLower(r.PathValue("owner")+"/"+r.PathValue("repo"))]
+	if !ok {
+		return nil, notFound()
+	}
+	return repo, nil
+}
+
+// number reads a number of the path; one that is none names nothing.
+func (r *request) number(name string) int64 {
+	n, err := strconv.ParseInt(r.PathValue(name), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// page cuts the page that per_page and page ask for.
+func page[T any](r *request, all []T) []T {
+	size := atoi(r.URL.Query().Get("per_page"), 30)
+	first := (max(atoi(r.URL.Query().Get("page"), 1), 1) - 1) * min(max(size, 1), 100)
+	all = all[min(first, len(all)):]
+	return all[:min(min(max(size, 1), 100), len(all))]
+}
+
+func atoi(s string, otherwise int) int {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n
+	}
+	return otherwise
+}
