@@ -1,6 +1,7 @@
 package nimbus
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -63,6 +64,32 @@ func (c Class) String() string {
 		words = append(words, "network:"+string(c.Network))
 	}
 	return strings.TrimSpace(strings.Join(words, " "))
+}
+
+// Complete returns the class with the defaults where nothing is set. It keeps
+// an empty executor, which the scheduler chooses. Codes: invalid.
+func (c Class) Complete() (Class, error) {
+	c.Image = cmp.Or(c.Image, DefaultImage)
+	c.CPUs = cmp.Or(c.CPUs, DefaultCPUs)
+	c.MemoryMiB = cmp.Or(c.MemoryMiB, DefaultMemoryMiB)
+	c.Network = cmp.Or(c.Network, NetworkInternet)
+	switch {
+	case c.Executor != "" && c.Executor != ExecutorMicroVM && c.Executor != ExecutorLocal:
+		return Class{}, Errorf(CodeInvalid, "there is no executor %q", clip(c.Executor)).
+			WithHint("the executors are %s and %s", ExecutorMicroVM, ExecutorLocal)
+	case !validImage(c.Image):
+		return Class{}, Errorf(CodeInvalid, "%q is not an image name", clip(c.Image))
+	case c.Arch != "" && c.Arch != "amd64" && c.Arch != "arm64":
+		return Class{}, Errorf(CodeInvalid, "there is no architecture %q", clip(c.Arch)).WithHint("use amd64 or arm64")
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return Class{}, Errorf(CodeInvalid, "a job can have 1 to %d CPUs, not %d", MaxCPUs, c.CPUs)
+	case c.MemoryMiB < 1 || c.MemoryMiB > MaxMemoryMiB:
+		return Class{}, Errorf(CodeInvalid, "a job can have 1 to %d MiB of memory, not %d", MaxMemoryMiB, c.MemoryMiB)
+	case c.Network != NetworkInternet && c.Network != NetworkNone:
+		return Class{}, Errorf(CodeInvalid, "there is no network profile %q", clip(string(c.Network))).
+			WithHint("the profiles are %s and %s", NetworkInternet, NetworkNone)
+	}
+	return c, nil
 }
 
 // OwnLabel is the label that makes a GitHub job ours. Jobs without it are

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -17,6 +18,32 @@ type Config struct {
 	// StaleAfter is the age from which a queued event is not believed before
 	// GitHub was asked. Default 10 min.
 	StaleAfter time.Duration
+	// QueueTimeout is how long a job may wait to be accepted. Default 24 h,
+	// GitHub's own.
+	QueueTimeout time.Duration
+	// StartTimeout is how long an accepted native job may take until its
+	// process runs. Default 15 min.
+	StartTimeout time.Duration
+	// CompletedGrace is how long a sandbox may go on after GitHub said that its
+	// job is over. Default 15 s.
+	CompletedGrace time.Duration
+	// MaxAttempts is how often a job is given to a host before it fails
+	// because none ever got it to begin. Default nimbus.DefaultMaxAttempts.
+	MaxAttempts int
+	// Window is how many jobs of a class are queued for hosts to claim; the
+	// rest stays in the backlog, where their order is still open. Default 64.
+	Window int
+}
+
+// withDefaults returns a copy with every field set.
+func (c Config) withDefaults() Config {
+	c.StaleAfter = cmp.Or(c.StaleAfter, 10*time.Minute)
+	c.QueueTimeout = cmp.Or(c.QueueTimeout, 24*time.Hour)
+	c.StartTimeout = cmp.Or(c.StartTimeout, 15*time.Minute)
+	c.CompletedGrace = cmp.Or(c.CompletedGrace, 15*time.Second)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, nimbus.DefaultMaxAttempts)
+	c.Window = cmp.Or(c.Window, 64)
+	return c
 }
 
 // Service schedules jobs. All methods may be called concurrently; errors are
@@ -30,104 +57,125 @@ type Service struct {
 	log    *slog.Logger
 }
 
-// New returns a service. Its Run must run for leases to expire.
+// New returns a service. Its Run must run for leases to expire. forge may be
+// nil where no forge is connected: then no delivery may be processed.
 func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log *slog.Logger) *Service {
-	return &Service{cfg: cfg, store: store, bus: b, forge: forge, tokens: tokens, log: log}
+	return &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log}
 }
 
 // Name implements lifecycle.Service.
 func (s *Service) Name() string { return "scheduler" }
 
-var errUnbuilt = nimbus.Errorf(nimbus.CodeUnsupported, "not built yet")
+// actors in the history of a job.
+const (
+	actorSystem = "system"
+	actorGitHub = "github"
+)
 
-// Run implements lifecycle.Service: it sweeps until ctx ends.
-func (s *Service) Run(ctx context.Context, ready func()) error { ready(); <-ctx.Done(); return nil }
+func actorHost(hostID string) string { return "host:" + hostID }
 
-// Submit admits a native job. Repeating it with the same idempotency key
-// returns the job of the first call.
-func (s *Service) Submit(ctx context.Context, p nimbus.Principal, sub Submission) (nimbus.Job, error) {
-	return nimbus.Job{}, errUnbuilt
+// unit is one transaction of the service. What others have to be told is kept
+// until it is committed.
+type unit struct {
+	Tx
+	cfg      Config
+	now      time.Time
+	messages []message
+	tokens   map[string]TokenTodo // by attempt id
 }
 
-// Job returns a job of an org. Codes: not_found, also across orgs.
-func (s *Service) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error) {
-	return nimbus.Job{}, errUnbuilt
+type message struct {
+	topic   string
+	payload string
 }
 
-// Jobs lists the jobs of an org, newest first.
-func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage, error) {
-	return JobPage{}, errUnbuilt
+// update runs f in a transaction, and then tells the bus and the tokens what
+// came of it. The tokens' part is also in the books: what fails here is done
+// by the next sweep.
+func (s *Service) update(ctx context.Context, f func(*unit) error) error {
+	var u *unit
+	err := s.store.Update(ctx, func(tx Tx) error {
+		u = &unit{Tx: tx, cfg: s.cfg, now: tx.Now(), tokens: map[string]TokenTodo{}}
+		return f(u)
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range u.messages {
+		s.bus.Publish(ctx, m.topic, []byte(m.payload))
+	}
+	for attemptID, todo := range u.tokens {
+		if err := s.settleToken(ctx, attemptID, todo); err != nil {
+			s.log.WarnContext(ctx, "a job's token was not settled yet", "attempt", attemptID, "todo", todo, "error", err)
+		}
+	}
+	return nil
 }
 
-// Events returns the history of a job in order. Codes: not_found.
-func (s *Service) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {
-	return nil, errUnbuilt
+// publish sends a message once, after the commit.
+func (u *unit) publish(topic, payload string) {
+	m := message{topic, payload}
+	for _, before := range u.messages {
+		if before == m {
+			return
+		}
+	}
+	u.messages = append(u.messages, m)
 }
 
-// Cancel stops a job wherever it is. A finished job is returned as it is.
-func (s *Service) Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error) {
-	return nimbus.Job{}, errUnbuilt
+// changed tells those who watch an org's jobs.
+func (u *unit) changed(j *JobRecord) { u.publish(bus.JobsTopic(j.OrgID), j.ID) }
+
+// move brings a job to another state, and sets how long it may stay there.
+func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
+	switch m.To {
+	case nimbus.StateQueued, nimbus.StatePending, nimbus.StateUnschedulable:
+		if j.State.Live() || j.DueAt.IsZero() { // waiting begins anew
+			j.DueAt = u.now.Add(u.cfg.QueueTimeout)
+		}
+	case nimbus.StateAccepted:
+		if j.Source == nimbus.SourceNative {
+			j.DueAt = u.now.Add(u.cfg.StartTimeout)
+		}
+	case nimbus.StateRunning:
+		j.DueAt = u.now.Add(runTimeout(j) + runGrace)
+		j.CheckAt, j.Checks = time.Time{}, 0
+	}
+	if err := u.MoveJob(ctx, j, m); err != nil {
+		return err
+	}
+	u.changed(j)
+	if m.To == nimbus.StateQueued {
+		u.publish(bus.TopicQueue, "")
+	}
+	return nil
 }
 
-// Hosts lists all hosts.
-func (s *Service) Hosts(ctx context.Context) ([]nimbus.Host, error) { return nil, errUnbuilt }
-
-// RegisterHost makes a host. The caller has checked its right to join.
-func (s *Service) RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error) {
-	return nimbus.Host{}, errUnbuilt
+// finish ends a job. Its attempt is not touched.
+func (u *unit) finish(ctx context.Context, j *JobRecord, e Ending, actor string) error {
+	return u.move(ctx, j, Move{To: nimbus.StateFinished, Result: e.Result, Reason: e.Reason, Actor: actor})
 }
 
-// Hello tells what a starting agent has, and which leases it still holds.
-func (s *Service) Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
-	return nil, errUnbuilt
+// note adds to a job's history what is no change of its state.
+func (u *unit) note(ctx context.Context, j *JobRecord, kind, attemptID, actor, detail string) error {
+	u.changed(j)
+	return u.AddEvent(ctx, j, nimbus.JobEvent{Kind: kind, AttemptID: attemptID, Actor: actor, Detail: detail})
 }
 
-// Poll waits up to wait for work, or for something to cancel.
-func (s *Service) Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (PollResult, error) {
-	return PollResult{}, errUnbuilt
+// token leaves something to do about an attempt's tokens. The caller saves a.
+func (u *unit) token(a *Attempt, todo TokenTodo) {
+	a.TokenTodo = todo
+	u.tokens[a.AttemptID] = todo
 }
 
-// Accept turns an offer into an assignment. Repeating it is safe. Codes: fenced.
-func (s *Service) Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error) {
-	return nimbus.Assignment{}, errUnbuilt
-}
-
-// Heartbeat renews leases; each gets its verdict.
-func (s *Service) Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
-	return nil, errUnbuilt
-}
-
-// ReportPhase records how far an attempt is. Codes: fenced.
-func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase) error {
-	return errUnbuilt
-}
-
-// CreateRunner registers the GitHub runner of an attempt. Codes: fenced,
-// conflict (the attempt is over), and those of Forge.
-func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error) {
-	return nimbus.Runner{}, "", errUnbuilt
-}
-
-// Finish records how the process of an attempt ended. Repeating it is safe.
-// Codes: fenced.
-func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error {
-	return errUnbuilt
-}
-
-// LogLease names the log that a lease may write: while it lives, and after its
-// end until the log is complete. Codes: fenced.
-func (s *Service) LogLease(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.LogKey, error) {
-	return nimbus.LogKey{}, errUnbuilt
-}
-
-// LogStored records that all lines up to lines are stored.
-func (s *Service) LogStored(ctx context.Context, key nimbus.LogKey, lines int64) error {
-	return errUnbuilt
-}
-
-// ProcessDelivery records a webhook and does what it asks for, in one
-// transaction. A delivery seen before has no effect. ev is nil for an event
-// that means nothing to Nimbus.
-func (s *Service) ProcessDelivery(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
-	return "", errUnbuilt
+// settleToken does what was left to do about an attempt's tokens.
+func (s *Service) settleToken(ctx context.Context, attemptID string, todo TokenTodo) error {
+	do := s.tokens.RevokeJob
+	if todo == TokenActivate {
+		do = s.tokens.ActivateJob
+	}
+	if err := do(ctx, attemptID); err != nil {
+		return err
+	}
+	return s.store.Update(ctx, func(tx Tx) error { return tx.TokenDone(ctx, attemptID, todo) })
 }

@@ -187,7 +187,6 @@ type Attempt struct {
 	RemoveRunnerAt time.Time     // when to try to deregister it; zero for never
 	TokenTodo      TokenTodo
 	Outcome        *nimbus.Outcome // nil unless the host told
-	LogComplete    bool            // read only
 	Version        int64           // read only
 }
 

@@ -68,7 +68,7 @@ func attempt(r gen.Attempt) (*scheduler.Attempt, error) {
 		EndedAt: fromMicros(r.EndedAt), DestroyedAt: fromMicros(r.DestroyedAt),
 		Runner:         nimbus.Runner{ID: r.RunnerID, Name: r.RunnerName},
 		RemoveRunnerAt: fromMicros(r.RunnerTodo), TokenTodo: scheduler.TokenTodo(r.TokenTodo),
-		LogComplete: r.LogComplete, Version: r.Version,
+		Version: r.Version,
 	}
 	if r.Outcome != "" {
 		a.Outcome = &nimbus.Outcome{}

@@ -1,0 +1,60 @@
+package scheduler
+
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Accept turns an offer into an assignment. It may come late: it holds as long
+// as the job was not offered to somebody else since. A repeated accept returns
+// the assignment again, with a fresh token until the job runs. Codes: fenced.
+func (s *Service) Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error) {
+	var as nimbus.Assignment
+	var needsToken bool
+	err := s.update(ctx, func(u *unit) error {
+		j, a, err := u.lease(ctx, hostID, l)
+		if err != nil {
+			return err
+		}
+		if err := u.accept(ctx, j, a); err != nil {
+			return err
+		}
+		needsToken = a.RunningAt.IsZero()
+		as = nimbus.Assignment{Lease: a.Lease, JobID: j.ID, OrgID: j.OrgID, Source: j.Source, Name: j.Name,
+			Class: j.Class, Spec: j.Spec, Timeout: runTimeout(j)}
+		return nil
+	})
+	if err != nil || !needsToken {
+		return as, err
+	}
+	// Outside the transaction: the tokens have their own. When it fails, the
+	// host accepts again.
+	as.JobToken, err = s.tokens.IssueJob(ctx, as.OrgID, as.AttemptID)
+	return as, err
+}
+
+func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
+	switch {
+	case a.State == AttemptLive && a.ExpiresAt.After(u.now):
+		return nil // repeated
+	case j.AttemptID != a.AttemptID:
+		return fenced(a.Lease) // offered again since
+	case a.State == AttemptOffered && j.State == nimbus.StateOffered:
+	case a.State == AttemptLapsed && j.State == nimbus.StateQueued: // late, and still the last
+		if err := u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorHost(a.HostID), Detail: "accepted late"}); err != nil {
+			return err
+		}
+	default:
+		return fenced(a.Lease)
+	}
+	a.State, a.AcceptedAt, a.ExpiresAt = AttemptLive, u.now, u.now.Add(nimbus.LeaseDuration)
+	if err := u.SaveAttempt(ctx, a); err != nil {
+		return err
+	}
+	j.AttemptCount++
+	if err := u.move(ctx, j, Move{To: nimbus.StateAccepted, Actor: actorHost(a.HostID)}); err != nil {
+		return err
+	}
+	return u.promote(ctx, j.Class)
+}

@@ -1,0 +1,123 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Times of a GitHub job whose runner ended before GitHub said how the job did.
+const (
+	reportGrace   = 10 * time.Second // then GitHub is asked
+	reportTimeout = 5 * time.Minute  // then nobody knows: lost
+)
+
+// Finish records how the process of an attempt ended. For a native job that is
+// its end; a GitHub job ends when GitHub says so. Repeating it is safe. Codes:
+// fenced, invalid.
+func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error {
+	if err := checkOutcome(o); err != nil {
+		return err
+	}
+	o.Reason.Message = clip(o.Reason.Message)
+	return s.update(ctx, func(u *unit) error {
+		j, a, err := u.lease(ctx, hostID, l)
+		switch {
+		case err != nil:
+			return err
+		case a.State == AttemptEnded && a.Outcome != nil:
+			return nil // repeated
+		case a.State != AttemptLive:
+			return fenced(l)
+		}
+		if err := u.endAttempt(ctx, a, &o, !a.RunningAt.IsZero()); err != nil {
+			return err
+		}
+		if j.AttemptID != a.AttemptID || j.State == nimbus.StateFinished {
+			return u.note(ctx, j, kindExited, a.AttemptID, actorHost(hostID), string(o.Result))
+		}
+		if err := u.ended(ctx, j, a, o); err != nil {
+			return err
+		}
+		return u.promote(ctx, j.Class)
+	})
+}
+
+// kindExited is the history's word for a process that ended without ending its
+// job.
+const kindExited = "exited"
+
+func checkOutcome(o nimbus.Outcome) error {
+	switch o.Result {
+	case nimbus.ResultSuccess, nimbus.ResultFailure, nimbus.ResultCancelled, nimbus.ResultTimedOut:
+	default:
+		return nimbus.Errorf(nimbus.CodeInvalid, "a host can't report the result %q", clip(string(o.Result)))
+	}
+	if o.LogLines < 0 {
+		return nimbus.Errorf(nimbus.CodeInvalid, "a log can't have %d lines", o.LogLines)
+	}
+	return nil
+}
+
+// ended decides what becomes of a job whose attempt has just ended.
+func (u *unit) ended(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Outcome) error {
+	actor := actorHost(a.HostID)
+	byItself := o.Result == nimbus.ResultSuccess || o.Result == nimbus.ResultFailure
+	switch {
+	case j.Stop.Result != "" && (!byItself || j.Source == nimbus.SourceGitHub || o.BeforeStart):
+		return u.finish(ctx, j, j.Stop, actor)
+	case j.State == nimbus.StateAccepted && o.BeforeStart && (permanent(o.Reason.Code) || !byItself && !hostsFault(o.Reason.Code)):
+		return u.finish(ctx, j, Ending{notSuccess(o.Result), o.Reason}, actor)
+	case j.Source == nimbus.SourceGitHub:
+		return u.runnerEnded(ctx, j, a, o)
+	case j.State == nimbus.StateAccepted && o.BeforeStart,
+		j.State == nimbus.StateRunning && j.Spec.Repeatable && hostsFault(o.Reason.Code):
+		return u.again(ctx, j, o.Reason, actor)
+	case j.State == nimbus.StateAccepted: // it ran, and the report of its start was lost
+		if err := u.running(ctx, j, a, actor); err != nil {
+			return err
+		}
+	}
+	return u.finish(ctx, j, Ending{o.Result, o.Reason}, actor)
+}
+
+// runnerEnded is for a GitHub job whose runner process has ended. Whether it
+// had the job, and how that went, is GitHub's to say.
+func (u *unit) runnerEnded(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Outcome) error {
+	actor := actorHost(a.HostID)
+	switch {
+	case j.State == nimbus.StateRunning:
+		j.CheckAt, j.DueAt = u.now.Add(reportGrace), u.now.Add(reportTimeout)
+	case a.Runner.Name == "": // GitHub never knew of it
+		return u.again(ctx, j, o.Reason, actor)
+	default:
+		j.CheckAt = u.now
+	}
+	if err := u.SaveJob(ctx, j); err != nil {
+		return err
+	}
+	return u.note(ctx, j, kindExited, a.AttemptID, actor, string(o.Result))
+}
+
+// permanent tells whether trying elsewhere would end the same way.
+func permanent(code nimbus.ReasonCode) bool {
+	switch code {
+	case nimbus.ReasonImageNotFound, nimbus.ReasonWorkspace, nimbus.ReasonForge, nimbus.ReasonLimit:
+		return true
+	}
+	return false
+}
+
+// hostsFault tells whether a job ended because of its host or sandbox.
+func hostsFault(code nimbus.ReasonCode) bool {
+	return code == nimbus.ReasonSandboxFailed || code == nimbus.ReasonHostShutdown
+}
+
+// notSuccess is for what ended before it began: that can't be a success.
+func notSuccess(r nimbus.Result) nimbus.Result {
+	if r == nimbus.ResultSuccess {
+		return nimbus.ResultFailure
+	}
+	return r
+}

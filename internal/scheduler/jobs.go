@@ -1,0 +1,116 @@
+package scheduler
+
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Job returns a job of an org. Codes: not_found, also across orgs.
+func (s *Service) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error) {
+	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
+		return nimbus.Job{}, err
+	}
+	var job nimbus.Job
+	err := s.store.View(ctx, func(r Reader) (err error) {
+		job, err = r.Job(ctx, orgID, jobID)
+		return err
+	})
+	return job, err
+}
+
+// Jobs lists the jobs of an org, newest first. Codes: invalid.
+func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage, error) {
+	size := f.PageSize
+	if size <= 0 {
+		size = DefaultPageSize
+	}
+	size = min(size, MaxPageSize)
+	if f.PageToken != "" { // the id of the last job of the page before
+		if err := nimbus.CheckID(nimbus.PrefixJob, f.PageToken); err != nil {
+			return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "the page token is not one of ours")
+		}
+	}
+	var page JobPage
+	err := s.store.View(ctx, func(r Reader) error {
+		jobs, err := r.Jobs(ctx, orgID, f.PageToken, f.States, size+1)
+		if len(jobs) > size {
+			jobs = jobs[:size]
+			page.NextPageToken = jobs[size-1].ID
+		}
+		page.Jobs = jobs
+		return err
+	})
+	return page, err
+}
+
+// Events returns the history of a job in order. Codes: not_found.
+func (s *Service) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {
+	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
+		return nil, err
+	}
+	var events []nimbus.JobEvent
+	err := s.store.View(ctx, func(r Reader) (err error) {
+		events, err = r.Events(ctx, orgID, jobID)
+		return err
+	})
+	return events, err
+}
+
+// Cancel stops a job wherever it is: at once where no host has it, and else as
+// soon as the host says so. A finished job is returned as it is. A GitHub job
+// stays GitHub's: there, its runner is gone. Codes: not_found.
+func (s *Service) Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error) {
+	if p.OrgID != "" && p.OrgID != orgID {
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no such job")
+	}
+	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
+		return nimbus.Job{}, err
+	}
+	var job nimbus.Job
+	err := s.update(ctx, func(u *unit) error {
+		if _, err := u.Job(ctx, orgID, jobID); err != nil {
+			return err // not found in this org
+		}
+		j, err := u.LockJob(ctx, jobID)
+		if err != nil {
+			return err
+		}
+		reason := nimbus.Reason{Code: nimbus.ReasonCancelledByUser, Message: "cancelled by " + p.Actor()}
+		if err := u.stop(ctx, j, Ending{nimbus.ResultCancelled, reason}, p.Actor()); err != nil {
+			return err
+		}
+		job, err = u.Job(ctx, orgID, jobID)
+		return err
+	})
+	return job, err
+}
+
+// stop ends a job: at once where no sandbox of it can be alive, and else by
+// asking its host, which has stopGrace to answer.
+func (u *unit) stop(ctx context.Context, j *JobRecord, e Ending, actor string) error {
+	if j.State == nimbus.StateFinished || j.Stop.Result != "" {
+		return nil
+	}
+	a, err := u.current(ctx, j)
+	if err != nil {
+		return err
+	}
+	if a != nil && a.State == AttemptLive {
+		j.Stop, j.DueAt = e, u.now.Add(stopGrace)
+		if err := u.SaveJob(ctx, j); err != nil {
+			return err
+		}
+		if err := u.stopAttempt(ctx, a, u.now); err != nil {
+			return err
+		}
+		return u.note(ctx, j, kindStopping, a.AttemptID, actor, e.Reason.Message)
+	}
+	if err := u.endOffer(ctx, a); err != nil {
+		return err
+	}
+	if err := u.finish(ctx, j, e, actor); err != nil {
+		return err
+	}
+	return u.promote(ctx, j.Class)
+}

@@ -1,0 +1,125 @@
+package scheduler
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// maxNameBytes is where a job's name is cut.
+const maxNameBytes = 200
+
+// Submit admits a native job to the caller's org, the administrator's to the
+// default one. Repeating it with the same idempotency key returns the job of
+// the first call. Codes: invalid, too_large.
+func (s *Service) Submit(ctx context.Context, p nimbus.Principal, sub Submission) (nimbus.Job, error) {
+	j, err := s.newNative(p, sub)
+	if err != nil {
+		return nimbus.Job{}, err
+	}
+	job, err := s.submit(ctx, p, *j)
+	if nimbus.ErrorCode(err) == nimbus.CodeConflict { // the same key at the same time: the other one won
+		job, err = s.submit(ctx, p, *j)
+	}
+	return job, err
+}
+
+func (s *Service) submit(ctx context.Context, p nimbus.Principal, template JobRecord) (nimbus.Job, error) {
+	var job nimbus.Job
+	err := s.update(ctx, func(u *unit) error {
+		j := template
+		id, err := u.JobByIdempotencyKey(ctx, j.OrgID, j.IdempotencyKey)
+		switch {
+		case err == nil:
+		case nimbus.ErrorCode(err) != nimbus.CodeNotFound:
+			return err
+		default:
+			if err := u.admit(ctx, &j, nil, p.Actor()); err != nil {
+				return err
+			}
+			id = j.ID
+		}
+		job, err = u.Job(ctx, j.OrgID, id)
+		return err
+	})
+	return job, err
+}
+
+// newNative checks a submission and makes a job of it.
+func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, error) {
+	if len(sub.IdempotencyKey) > MaxIdempotencyKeyBytes {
+		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "an idempotency key has at most %d bytes", MaxIdempotencyKeyBytes)
+	}
+	if err := checkSpec(sub.Spec); err != nil {
+		return nil, err
+	}
+	class, err := sub.Class.Complete()
+	if err != nil {
+		return nil, err
+	}
+	org := p.OrgID
+	if org == "" {
+		org = nimbus.DefaultOrgID
+	}
+	name := sub.Name
+	if name == "" {
+		name = strings.Join(sub.Spec.Command, " ")
+	}
+	if sub.Spec.Timeout == 0 {
+		sub.Spec.Timeout = nimbus.DefaultTimeout
+	}
+	return &JobRecord{
+		Job: nimbus.Job{OrgID: org, Source: nimbus.SourceNative, Name: clip(name), Class: class, Spec: sub.Spec,
+			Timeline: nimbus.Timeline{ReceivedAt: sub.ReceivedAt}},
+		AnyExecutor: class.Executor == "", IdempotencyKey: sub.IdempotencyKey,
+	}, nil
+}
+
+func checkSpec(spec nimbus.Spec) error {
+	size := 0
+	for _, arg := range spec.Command {
+		size += len(arg) + 1
+	}
+	for key, value := range spec.Env {
+		if key == "" || strings.ContainsAny(key, "=\x00") {
+			return nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an environment variable", clip(key))
+		}
+		size += len(key) + len(value) + 2
+	}
+	switch {
+	case len(spec.Command) == 0 || spec.Command[0] == "":
+		return nimbus.Errorf(nimbus.CodeInvalid, "there is no command to run").WithHint("nimbus run -- make test")
+	case size > nimbus.MaxCommandBytes:
+		return nimbus.Errorf(nimbus.CodeTooLarge, "command and environment have %d bytes, at most %d are taken", size, nimbus.MaxCommandBytes)
+	case spec.Timeout < 0 || spec.Timeout > nimbus.MaxTimeout:
+		return nimbus.Errorf(nimbus.CodeInvalid, "a timeout is at most %v", nimbus.MaxTimeout)
+	case spec.WorkspaceID != "" && !isSHA256(spec.WorkspaceID):
+		return nimbus.Errorf(nimbus.CodeInvalid, "%q is not the id of a workspace", clip(spec.WorkspaceID)).
+			WithHint("upload it by PUT /api/v1/workspaces, which answers its id")
+	}
+	return nil
+}
+
+func isSHA256(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// clip keeps the beginning of a text that a caller wrote.
+func clip(s string) string {
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
+	if len(s) > maxNameBytes {
+		return strings.ToValidUTF8(s[:maxNameBytes-len("…")], "") + "…"
+	}
+	return s
+}
+
+// runTimeout is how long a job may run. GitHub keeps its own time, so that ours
+// is only the bound of what it allows at all.
+func runTimeout(j *JobRecord) time.Duration {
+	if j.Source == nimbus.SourceGitHub || j.Spec.Timeout == 0 {
+		return nimbus.MaxTimeout
+	}
+	return j.Spec.Timeout
+}
