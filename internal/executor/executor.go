@@ -55,6 +55,8 @@ type Sandbox interface {
 	// Dial opens a new connection to the guest, which serves GuestService over
 	// h2c on it. A new connection may end the one before.
 	Dial(ctx context.Context) (net.Conn, error)
+	// Token is what calls to the guest carry; "" where only the agent can dial.
+	Token() string
 	// Network is what Prepare must tell the guest; nil when the sandbox has its
 	// network already.
 	Network() *nimbusv1.NetworkConfig

@@ -1,0 +1,34 @@
+package local_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/executortest"
+	"github.com/nimbus-ci/nimbus/internal/executor/local"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
+)
+
+func TestConformance(t *testing.T) {
+	testenv.Require(t, "root")
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/nimbus-shim", "../../../cmd/nimbus-guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	executortest.Run(t, executortest.Config{
+		Patience: time.Minute,
+		New: func(*testing.T) executor.Executor {
+			return local.New(local.Config{
+				Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
+				Owner: fmt.Sprintf("t%d", os.Getpid()),
+			})
+		},
+	})
+}

@@ -1,0 +1,103 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nimbus-ci/nimbus/internal/shim"
+)
+
+// detailBytes is how much of a process' last words an Exit carries.
+const detailBytes = 2 << 10
+
+// Shimmed is the part of a Sandbox that its shim does: executors embed it.
+type Shimmed struct {
+	Shim *shim.Client
+}
+
+// Renew moves the shim's deadline.
+func (s Shimmed) Renew(ctx context.Context, d time.Duration) error {
+	if err := s.Shim.Renew(ctx, d); err != nil {
+		return fmt.Errorf("renew sandbox: %w", err)
+	}
+	return nil
+}
+
+// Wait returns how the sandbox ended.
+func (s Shimmed) Wait(ctx context.Context) (Exit, error) {
+	e, err := s.Shim.Wait(ctx)
+	if err != nil {
+		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
+	}
+	return Exit{Cause: ExitCause(e.Cause), Code: e.Code, Signal: e.Signal, Detail: printable(s.Shim.Output(detailBytes))}, nil
+}
+
+// Kill ends every process of the sandbox.
+func (s Shimmed) Kill(ctx context.Context) error {
+	if err := s.Shim.Kill(ctx); err != nil {
+		return fmt.Errorf("kill sandbox: %w", err)
+	}
+	return nil
+}
+
+// End kills the sandbox and waits until its shim has confirmed the end.
+func (s Shimmed) End(ctx context.Context) error {
+	if err := s.Kill(ctx); err != nil {
+		return err
+	}
+	_, err := s.Wait(ctx)
+	return err
+}
+
+// printable makes a sandbox' own words fit for an operator's log.
+func printable(raw []byte) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, string(raw)))
+}
+
+// DialUnix connects to the unix socket of that name in dir, whose path may be
+// longer than a socket's address holds.
+func DialUnix(ctx context.Context, dir, name string) (net.Conn, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open sandbox folder: %w", err)
+	}
+	defer d.Close()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(d.Fd())), name))
+	if err != nil {
+		return nil, fmt.Errorf("dial sandbox: %w", err)
+	}
+	return conn, nil
+}
+
+// AwaitUnix dials until somebody listens, within ctx or until ended says that
+// nobody will.
+func AwaitUnix(ctx context.Context, dir, name string, ended <-chan struct{}) (net.Conn, error) {
+	const interval = 5 * time.Millisecond
+	for {
+		conn, err := DialUnix(ctx, dir, name)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-time.After(interval):
+		case <-ended:
+			return nil, errors.New("dial sandbox: it ended before it could be reached")
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		}
+	}
+}
