@@ -83,9 +83,13 @@ func (s *Server) appJSON() object {
 
 func (s *Server) installationJSON() object {
 	base := s.url + "/app/installations/" + fmt.Sprint(s.cfg.InstallationID)
+	// The description of the listing wants an account to be both a user and an
+	// enterprise (allOf where anyOf is meant), so it has the fields of both.
+	account := s.userJSON("octo-org", "Organization")
+	maps.Copy(account, object{"name": "octo-org", "slug": "octo-org", "created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0))})
 	out := object{
 		"id": s.cfg.InstallationID, "app_id": s.cfg.AppID, "app_slug": "nimbus", "target_id": 101, "target_type": "Organization",
-		"account": s.userJSON("octo-org", "Organization"), "single_file_name": nil, "repository_selection": "all",
+		"account": account, "single_file_name": nil, "repository_selection": "all",
 		"access_tokens_url": base + "/access_tokens", "repositories_url": s.url + "/installation/repositories", "html_url": base,
 		"events": []string{"workflow_job"}, "permissions": permissions(),
 		"created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0)), "suspended_by": nil, "suspended_at": nil,

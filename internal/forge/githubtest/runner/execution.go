@@ -189,6 +189,9 @@ func (x *execution) script(ctx context.Context, s protocol.Step) (int, error) {
 			dir = filepath.Join(x.layout.workspace, dir)
 		}
 	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return 1, fmt.Errorf("the working-directory %s is no folder", dir)
+	}
 	commands, err := x.layout.commandFiles(x.number)
 	if err != nil {
 		return 1, err
