@@ -45,6 +45,9 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 		if err := u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorHost(a.HostID), Detail: "accepted late"}); err != nil {
 			return err
 		}
+		if err := u.CoolHost(ctx, a.HostID, u.now); err != nil { // it is well, only slow
+			return err
+		}
 	default:
 		return fenced(a.Lease)
 	}

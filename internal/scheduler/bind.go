@@ -155,8 +155,7 @@ func (u *unit) inProgress(ctx context.Context, j *JobRecord) error {
 	if a.Outcome == nil { // its host went silent, and GitHub gives the job to nobody else
 		return u.finish(ctx, j, Ending{nimbus.ResultLost, leaseExpired(a)}, actorSystem)
 	}
-	j.CheckAt, j.DueAt = u.now.Add(reportGrace), u.now.Add(reportTimeout)
-	return u.SaveJob(ctx, j)
+	return u.awaitReport(ctx, j)
 }
 
 // elsewhere is for a job that somebody else's runner has. It waits for its end

@@ -86,18 +86,25 @@ func (u *unit) ended(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Out
 // had the job, and how that went, is GitHub's to say.
 func (u *unit) runnerEnded(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Outcome) error {
 	actor := actorHost(a.HostID)
-	switch {
-	case j.State == nimbus.StateRunning:
-		j.CheckAt, j.DueAt = u.now.Add(reportGrace), u.now.Add(reportTimeout)
-	case a.Runner.Name == "": // GitHub never knew of it
+	if j.State == nimbus.StateAccepted && a.Runner.Name == "" { // GitHub never knew of it
 		return u.again(ctx, j, o.Reason, actor)
-	default:
-		j.CheckAt = u.now
 	}
-	if err := u.SaveJob(ctx, j); err != nil {
+	if err := u.note(ctx, j, kindExited, a.AttemptID, actor, string(o.Result)); err != nil {
 		return err
 	}
-	return u.note(ctx, j, kindExited, a.AttemptID, actor, string(o.Result))
+	if j.State == nimbus.StateRunning {
+		return u.awaitReport(ctx, j)
+	}
+	return u.checkAgain(ctx, j, 0)
+}
+
+// awaitReport gives GitHub a while to tell how a job ended whose runner is
+// gone, and then asks; the while does not begin anew with each answer.
+func (u *unit) awaitReport(ctx context.Context, j *JobRecord) error {
+	if until := u.now.Add(reportTimeout); j.DueAt.IsZero() || j.DueAt.After(until) {
+		j.DueAt = until
+	}
+	return u.checkAgain(ctx, j, reportGrace)
 }
 
 // permanent tells whether trying elsewhere would end the same way.

@@ -37,7 +37,7 @@ func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Leas
 	}
 	ctx, cancel := context.WithTimeout(ctx, forgeTimeout)
 	defer cancel()
-	if before.ID != 0 { // the answer was lost, and with it the configuration
+	if before.Name != "" { // the answer was lost, and with it the configuration
 		if err := s.forge.RemoveRunner(ctx, job.GitHub, before); err != nil {
 			return nimbus.Runner{}, "", err
 		}
