@@ -120,10 +120,10 @@ func reason(e *github.ErrorResponse) string {
 }
 
 // rateLimited tells a limit from a refusal: both may be 403. go-github knows
-// those with X-RateLimit-Remaining: 0 or the documentation's address.
+// those with X-Ratelimit-Remaining: 0 or the documentation's address.
 func rateLimited(resp *http.Response, why string) bool {
 	limit := resp.StatusCode == http.StatusForbidden &&
-		(resp.Header.Get("Retry-After") != "" || resp.Header.Get("X-RateLimit-Remaining") == "0" || strings.Contains(strings.ToLower(why), "rate limit"))
+		(resp.Header.Get("Retry-After") != "" || resp.Header.Get("X-Ratelimit-Remaining") == "0" || strings.Contains(strings.ToLower(why), "rate limit"))
 	return limit || resp.StatusCode == http.StatusTooManyRequests
 }
 
@@ -136,7 +136,7 @@ func retryAfter(resp *http.Response) time.Duration {
 	if wait := headerWait(resp); wait > 0 {
 		return wait
 	}
-	reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64)
+	reset, err := strconv.ParseInt(resp.Header.Get("X-Ratelimit-Reset"), 10, 64)
 	if err != nil {
 		return defaultRetryAfter
 	}

@@ -96,7 +96,7 @@ func (a *App) CreateRunner(ctx context.Context, job nimbus.GitHubJob, name strin
 		config, _, err = c.Actions.CreateRepoJITConfig(ctx, job.Owner, job.Repo, github.CreateJITConfigRequest{
 			Name:          name,
 			RunnerGroupID: defaultRunnerGroup,
-			WorkFolder:    github.Ptr(workFolder),
+			WorkFolder:    new(workFolder),
 			Labels:        labels,
 		})
 		return err

@@ -301,7 +301,9 @@ func TestDescribedAnswers(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("%s %s: %d, want %d", method, path, resp.StatusCode, want)
 		}
-		var body struct{ Token string }
+		var body struct {
+			Token string `json:"token"`
+		}
 		_ = json.NewDecoder(resp.Body).Decode(&body)
 		return body.Token + resp.Header.Get("Location")
 	}

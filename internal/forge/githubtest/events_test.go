@@ -1,6 +1,7 @@
 package githubtest_test
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -199,7 +200,7 @@ func TestRedelivery(t *testing.T) {
 	w.mu.Unlock()
 	job := w.push(project(oneJob)).Jobs[0]
 	failed := w.Deliveries()[0]
-	if failed.StatusCode != 503 || w.statuses(job.ID) != "" {
+	if failed.StatusCode != http.StatusServiceUnavailable || w.statuses(job.ID) != "" {
 		t.Fatalf("%+v", failed)
 	}
 	w.mu.Lock()
@@ -212,14 +213,14 @@ func TestRedelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := w.Deliveries()[1]
-	if again.GUID != failed.GUID || again.ID == failed.ID || !again.Redelivery || again.StatusCode != 202 || w.statuses(job.ID) != "queued" {
+	if again.GUID != failed.GUID || again.ID == failed.ID || !again.Redelivery || again.StatusCode != http.StatusAccepted || w.statuses(job.ID) != "queued" {
 		t.Errorf("%d %v %s", again.StatusCode, again.Redelivery, w.statuses(job.ID))
 	}
 	w.Ping()
 	if err := w.Flush(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if pinged := w.Deliveries()[2]; pinged.StatusCode != 200 {
+	if pinged := w.Deliveries()[2]; pinged.StatusCode != http.StatusOK {
 		t.Errorf("ping got %d", pinged.StatusCode)
 	}
 }

@@ -124,10 +124,10 @@ func (s *Server) answer(op apidesc.Operation, do operation, r *request, params m
 		}
 		header.Set("Content-Type", "application/json; charset=utf-8")
 	}
-	header.Set("X-RateLimit-Limit", "5000")
-	header.Set("X-RateLimit-Remaining", "4999")
-	header.Set("X-RateLimit-Reset", strconv.FormatInt(s.now().Add(time.Hour).Unix(), 10))
-	header.Set("X-RateLimit-Resource", "core")
+	header.Set("X-Ratelimit-Limit", "5000")
+	header.Set("X-Ratelimit-Remaining", "4999")
+	header.Set("X-Ratelimit-Reset", strconv.FormatInt(s.now().Add(time.Hour).Unix(), 10))
+	header.Set("X-Ratelimit-Resource", "core")
 	maps.Copy(header, a.header)
 	if err := call.CheckResponse(r.Context(), a.status, header, body); err != nil {
 		s.violate(err)
@@ -155,9 +155,13 @@ func errorBody(message string) map[string]string {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, nil
+	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the caller is gone: nothing to tell it
+	_, _ = w.Write(body) // the caller is gone: nothing to tell it
 }
 
 // repo finds the repository that the path names.

@@ -48,14 +48,14 @@ func TestScripts(t *testing.T) {
 	}{
 		"environment": {steps: `
       - run: echo "level $LEVEL wide $WIDE"
-      - run: echo "step $LEVEL"
+      - run: echo "here $LEVEL"
         env: {LEVEL: step, GITHUB_ACTIONS: mine}
       - run: |
-          echo "$CI $GITHUB_ACTIONS $GITHUB_REPOSITORY $GITHUB_REF $GITHUB_REF_NAME $GITHUB_JOB"
+          echo "CI=$CI $GITHUB_ACTIONS $GITHUB_REPOSITORY $GITHUB_REF $GITHUB_REF_NAME $GITHUB_JOB"
           echo "sha ${#GITHUB_SHA} run $GITHUB_RUN_ID"
           test "$PWD" = "$GITHUB_WORKSPACE" && echo in workspace
           echo "jit [$ACTIONS_RUNNER_INPUT_JITCONFIG]"
-`, says: []string{"level job wide workflow\n", "step step\n", "true true octo-org/hello refs/heads/main main a\n", "sha 40 run 3", "in workspace\n", "jit []\n"}},
+`, says: []string{"level job wide workflow\n", "here step\n", "CI=true true octo-org/hello refs/heads/main main a\n", "sha 40 run 3", "in workspace\n", "jit []\n"}},
 		"command files": {steps: `
       - run: |
           echo "ONE=1" >> "$GITHUB_ENV"
@@ -120,7 +120,8 @@ func TestScripts(t *testing.T) {
 		"line without an end": {steps: `
       - run: printf unfinished
       - run: echo next
-`, says: []string{"unfinished\n::nimbus-step::Run echo next\nnext\n"}},
+        name: then
+`, says: []string{"unfinished\n::nimbus-step::then\nnext\n"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

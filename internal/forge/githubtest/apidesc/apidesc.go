@@ -174,7 +174,9 @@ func loadWebhooks() (map[string]*jsonschema.Schema, error) {
 		return nil, fmt.Errorf("load the webhook description: %w", err)
 	}
 	var names struct {
-		Components struct{ Schemas map[string]json.RawMessage }
+		Components struct {
+			Schemas map[string]json.RawMessage `json:"schemas"`
+		} `json:"components"`
 	}
 	if err := json.Unmarshal(b, &names); err != nil {
 		return nil, fmt.Errorf("read the webhook description: %w", err)

@@ -24,14 +24,14 @@ func (r *reader) strategy(n node) []variant {
 		"matrix": func(n node) {
 			for _, e := range r.entries(n) {
 				if e.key == "include" || e.key == "exclude" {
-					r.fail(e.value, "matrix.%s is not supported", e.key)
+					r.failf(e.value, "matrix.%s is not supported", e.key)
 				}
 				out = r.multiply(n, out, e.key, r.list(e.value))
 			}
 		},
 	})
 	if !patient {
-		r.fail(n, "strategy needs fail-fast: false, since the double does not cancel a matrix's other jobs")
+		r.failf(n, "strategy needs fail-fast: false, since the double does not cancel a matrix's other jobs")
 	}
 	return out
 }
@@ -39,7 +39,7 @@ func (r *reader) strategy(n node) []variant {
 // multiply gives each variant every value.
 func (r *reader) multiply(n node, in []variant, name string, values []string) []variant {
 	if len(in)*len(values) > maxJobs {
-		r.fail(n, "the matrix makes more than %d jobs", maxJobs)
+		r.failf(n, "the matrix makes more than %d jobs", maxJobs)
 		return in
 	}
 	var out []variant
@@ -99,7 +99,7 @@ func (r *reader) fill(n node, s string, v variant) string {
 		name, isMatrix := strings.CutPrefix(strings.TrimSpace(expression), "matrix.")
 		i := slices.IndexFunc(v, func(p pair) bool { return p.name == name })
 		if !closed || !isMatrix || i < 0 {
-			r.fail(n, "the expression ${{%s}} is not supported", expression)
+			r.failf(n, "the expression ${{%s}} is not supported", expression)
 			return s
 		}
 		out.WriteString(v[i].value)
@@ -115,7 +115,7 @@ func (r *reader) condition(n node) protocol.Condition {
 	}
 	c := protocol.Condition(strings.ReplaceAll(s, " ", ""))
 	if !slices.Contains(protocol.Conditions(), c) {
-		r.fail(n, "if: %q is not supported; the double knows %v", s, protocol.Conditions())
+		r.failf(n, "if: %q is not supported; the double knows %v", s, protocol.Conditions())
 	}
 	return c
 }

@@ -140,10 +140,10 @@ func (r *reader) job(key string, n node, workflowEnv map[string]string) []Job {
 		}
 	}
 	if len(job.RunsOn) == 0 {
-		r.fail(n, "job %q has no runs-on", key)
+		r.failf(n, "job %q has no runs-on", key)
 	}
 	if len(job.Steps) == 0 {
-		r.fail(n, "job %q has no steps", key)
+		r.failf(n, "job %q has no steps", key)
 	}
 	return r.expand(n, job, matrix)
 }
@@ -163,12 +163,12 @@ func (r *reader) step(n node) protocol.Step {
 		"timeout-minutes":   func(n node) { s.TimeoutMinutes = r.number(n, maxTimeout) },
 		"shell": func(n node) {
 			if s.Shell = r.text(n); s.Shell != "bash" {
-				r.fail(n, "shell %q is not supported: the double runs bash", s.Shell)
+				r.failf(n, "shell %q is not supported: the double runs bash", s.Shell)
 			}
 		},
 	})
 	if (s.Run == "") == (s.Uses == "") {
-		r.fail(n, "a step has either run or uses")
+		r.failf(n, "a step has either run or uses")
 	}
 	if s.Name == "" {
 		s.Name = defaultStepName(s)
@@ -188,10 +188,10 @@ func defaultStepName(s protocol.Step) string {
 // checkJobs finds needs that can never be met.
 func (r *reader) checkJobs(root node, jobs []Job) {
 	if len(jobs) == 0 {
-		r.fail(root, "the workflow has no jobs")
+		r.failf(root, "the workflow has no jobs")
 	}
 	if len(jobs) > maxJobs {
-		r.fail(root, "the workflow has %d jobs, more than %d", len(jobs), maxJobs)
+		r.failf(root, "the workflow has %d jobs, more than %d", len(jobs), maxJobs)
 	}
 	needs := map[string][]string{}
 	for _, j := range jobs {
@@ -212,11 +212,11 @@ func (r *reader) checkJobs(root node, jobs []Job) {
 		for _, j := range jobs {
 			for _, n := range j.Needs {
 				if _, ok := needs[n]; !ok {
-					r.fail(root, "job %q needs %q, which is no job", j.Key, n)
+					r.failf(root, "job %q needs %q, which is no job", j.Key, n)
 				}
 			}
 		}
-		r.fail(root, "the needs of the jobs form a circle")
+		r.failf(root, "the needs of the jobs form a circle")
 		return
 	}
 }

@@ -36,7 +36,7 @@ type reader struct {
 	err  error
 }
 
-func (r *reader) fail(n node, format string, args ...any) {
+func (r *reader) failf(n node, format string, args ...any) {
 	if r.err == nil {
 		r.err = &Error{Path: r.path, Line: n.line(), Message: fmt.Sprintf(format, args...)}
 	}
@@ -68,14 +68,14 @@ func (r *reader) entries(n node) []entry {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{m}
 	default:
-		r.fail(n, "here belongs a mapping (key: value)")
+		r.failf(n, "here belongs a mapping (key: value)")
 		return nil
 	}
 	var out []entry
 	for _, v := range values {
 		key := node{v.Key}
 		if _, merge := v.Key.(*ast.MergeKeyNode); merge {
-			r.fail(key, "merge keys (<<) are not supported")
+			r.failf(key, "merge keys (<<) are not supported")
 		}
 		out = append(out, entry{key: v.Key.GetToken().Value, at: key, value: node{v.Value}})
 	}
@@ -87,7 +87,7 @@ func (r *reader) fields(n node, known map[string]func(node)) {
 	for _, e := range r.entries(n) {
 		read, ok := known[e.key]
 		if !ok {
-			r.fail(e.at, "the key %q is not supported", e.key)
+			r.failf(e.at, "the key %q is not supported", e.key)
 			continue
 		}
 		read(e.value)
@@ -98,11 +98,11 @@ func (r *reader) fields(n node, known map[string]func(node)) {
 func (r *reader) items(n node, most int) []node {
 	s, ok := n.Node.(*ast.SequenceNode)
 	if !ok {
-		r.fail(n, "here belongs a list")
+		r.failf(n, "here belongs a list")
 		return nil
 	}
 	if len(s.Values) > most {
-		r.fail(n, "the list has more than %d items", most)
+		r.failf(n, "the list has more than %d items", most)
 		return nil
 	}
 	out := make([]node, len(s.Values))
@@ -137,7 +137,7 @@ func (r *reader) template(n node) string {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		return n.GetToken().Value
 	}
-	r.fail(n, "here belongs a plain value")
+	r.failf(n, "here belongs a plain value")
 	return ""
 }
 
@@ -145,7 +145,7 @@ func (r *reader) template(n node) string {
 func (r *reader) text(n node) string {
 	s := r.template(n)
 	if strings.Contains(s[min(len(s), 1):], "${{") {
-		r.fail(n, "expressions are not supported here")
+		r.failf(n, "expressions are not supported here")
 	}
 	return s
 }
@@ -158,7 +158,7 @@ func (r *reader) env(n node) map[string]string {
 	out := map[string]string{}
 	for _, e := range r.entries(n) {
 		if !variable.MatchString(e.key) {
-			r.fail(e.at, "%q is no name of a variable", e.key)
+			r.failf(e.at, "%q is no name of a variable", e.key)
 		}
 		out[e.key] = r.template(e.value)
 	}
@@ -168,7 +168,7 @@ func (r *reader) env(n node) map[string]string {
 func (r *reader) boolean(n node) bool {
 	b, ok := n.Node.(*ast.BoolNode)
 	if !ok {
-		r.fail(n, "here belongs true or false")
+		r.failf(n, "here belongs true or false")
 		return false
 	}
 	return b.Value
@@ -177,7 +177,7 @@ func (r *reader) boolean(n node) bool {
 func (r *reader) number(n node, most int) int {
 	i, err := strconv.Atoi(r.text(n))
 	if err != nil || i < 1 || i > most {
-		r.fail(n, "here belongs a whole number from 1 to %d", most)
+		r.failf(n, "here belongs a whole number from 1 to %d", most)
 	}
 	return i
 }
