@@ -24,10 +24,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var admin = nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "root"}
 
+// failer is what a test and one of its random histories have in common.
+type failer interface {
+	Helper()
+	Context() context.Context
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // world is a scheduler with its books, a GitHub and a clock that the test moves.
 type world struct {
 	*scheduler.Service
-	t      testing.TB
+	t      failer
 	store  *store.Store
 	bus    *bus.InProcess
 	github *github
