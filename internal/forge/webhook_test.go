@@ -316,6 +316,18 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestEmptySecretMatchesNothing: a secret that was never set must not let in
+// whoever signs with nothing.
+func TestEmptySecretMatchesNothing(t *testing.T) {
+	t.Parallel()
+	body := []byte("{}")
+	for _, secrets := range [][][]byte{nil, {nil}, {[]byte("")}} {
+		if VerifySignature(secrets, body, Sign(nil, body)) {
+			t.Errorf("%q let an empty secret in", secrets)
+		}
+	}
+}
+
 func TestDuplicateAndErrorsOfProcess(t *testing.T) {
 	t.Parallel()
 	good := payload(t, "workflow_job.queued.json")
