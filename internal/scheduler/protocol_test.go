@@ -26,6 +26,7 @@ func TestLeaseProtocol(t *testing.T) {
 			"demand":    p.demand,
 			"poll":      p.poll,
 			"accept":    p.accept,
+			"take":      p.take,
 			"start":     p.start,
 			"register":  p.register,
 			"assign":    p.assign,
@@ -34,6 +35,8 @@ func TestLeaseProtocol(t *testing.T) {
 			"exit":      p.exit,
 			"cancel":    p.cancel,
 			"time":      p.time,
+			"more time": p.time, // what matters most comes more often
+			"take more": p.take,
 			"":          p.check,
 		})
 		p.drain()
@@ -78,6 +81,9 @@ func newPlay(w *world, rt *rapid.T) *play {
 	p := &play{world: w, offers: map[string][]nimbus.Offer{}, sandboxes: map[string]*sandbox{}, ghJobs: map[int64]*ghJob{}}
 	for range rapid.IntRange(1, 3).Draw(rt, "hosts") {
 		p.hosts = append(p.hosts, w.host())
+	}
+	for range rapid.IntRange(0, 2).Draw(rt, "jobs") {
+		p.submit(rt)
 	}
 	return p
 }
@@ -157,6 +163,15 @@ func (p *play) poll(rt *rapid.T) {
 	}
 }
 
+// take is what a healthy host does: it polls and accepts at once.
+func (p *play) take(rt *rapid.T) {
+	host := p.pickHost(rt)
+	p.offers[host] = p.world.poll(host).Offers
+	for range p.offers[host] {
+		p.acceptNext(rt, host)
+	}
+}
+
 // stopped kills a sandbox that the scheduler wants to end.
 func (p *play) stopped(id string) {
 	if s := p.sandboxes[id]; s != nil && s.alive {
@@ -170,6 +185,10 @@ func (p *play) accept(rt *rapid.T) {
 	if len(p.offers[host]) == 0 {
 		rt.Skip("no offer")
 	}
+	p.acceptNext(rt, host)
+}
+
+func (p *play) acceptNext(rt *rapid.T, host string) {
 	o := p.offers[host][0]
 	sent := p.now()
 	a, err := p.Accept(rt.Context(), host, o.Lease)
@@ -304,8 +323,8 @@ func (p *play) cancel(rt *rapid.T) {
 }
 
 func (p *play) time(rt *rapid.T) {
-	d := rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 4 * time.Second, 12 * time.Second, 26 * time.Second, 31 * time.Second, 3 * time.Minute}).Draw(rt, "by")
-	p.jump(d, rapid.Bool().Draw(rt, "sweep"))
+	d := rapid.SampledFrom([]time.Duration{time.Second, 4 * time.Second, 12 * time.Second, 12 * time.Second, 31 * time.Second}).Draw(rt, "by")
+	p.jump(d, !lost(rt))
 }
 
 // jump moves time; shims kill what was not renewed.

@@ -1,28 +1,19 @@
 package store_test
 
 import (
+	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
-	"time"
 
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-// onBothEngines runs f with an empty store of each engine.
-func onBothEngines(t *testing.T, f func(t *testing.T, s *store.Store)) {
-	t.Helper()
-	engines := map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "nimbus.db") },
-		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
-	}
-	for name, dsn := range engines {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f(t, open(t, dsn(t)))
-		})
-	}
-}
+func sqliteDSN(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "nimbus.db") }
 
 func open(t *testing.T, dsn string) *store.Store {
 	t.Helper()
@@ -38,18 +29,73 @@ func open(t *testing.T, dsn string) *store.Store {
 	return s
 }
 
-func TestOffsetClockMovesNow(t *testing.T) {
+func TestConformance(t *testing.T) {
 	t.Parallel()
-	onBothEngines(t, func(t *testing.T, s *store.Store) {
-		if err := s.OffsetClock(t.Context(), time.Hour); err != nil {
-			t.Fatal(err)
-		}
-		now, err := s.Now(t.Context())
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, sqliteDSN(t)) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, testenv.Postgres(t)) })
+	})
+}
+
+func TestWhatIsCommittedSurvivesAReopen(t *testing.T) {
+	t.Parallel()
+	for name, dsn := range map[string]string{"sqlite": sqliteDSN(t), "postgres": testenv.Postgres(t)} {
+		first, err := store.Open(t.Context(), store.Config{DSN: dsn})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ahead := time.Until(now); ahead < 59*time.Minute || ahead > time.Hour {
-			t.Errorf("the clock is ahead by %v, want an hour", ahead)
+		err = first.Update(t.Context(), func(tx scheduler.Tx) error {
+			_, err := tx.MintFence(t.Context())
+			return err
+		})
+		if err := errors.Join(err, first.Close()); err != nil {
+			t.Fatal(err)
 		}
-	})
+		err = open(t, dsn).Update(t.Context(), func(tx scheduler.Tx) error {
+			fence, err := tx.MintFence(t.Context())
+			if fence != 2 {
+				t.Errorf("%s: the fence is %d after a reopen, want 2", name, fence)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Replicas start at the same time.
+func TestTwoOpenOneDatabaseAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, dsn := range map[string]string{"sqlite": sqliteDSN(t), "postgres": testenv.Postgres(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 4 {
+				t.Run("replica", func(t *testing.T) { t.Parallel(); open(t, dsn) })
+			}
+		})
+	}
+}
+
+func TestOpenRefusesWhatIsNoDatabase(t *testing.T) {
+	t.Parallel()
+	for dsn, code := range map[string]nimbus.Code{
+		"mysql://root:secret@host": nimbus.CodeInvalid,
+		"":                         nimbus.CodeInvalid,
+		"postgres://u:secret@127.0.0.1:1/none?connect_timeout=2": nimbus.CodeUnavailable,
+	} {
+		s, err := store.Open(t.Context(), store.Config{DSN: dsn})
+		if err == nil {
+			t.Errorf("%q opens", dsn)
+			s.Close()
+			continue
+		}
+		if got := nimbus.ErrorCode(err); got != code || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %s %v", dsn, got, err)
+		}
+	}
 }

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/nimbus-ci/nimbus/internal/testenv"
+)
+
+// TestEveryQueryPreparesOnBothEngines keeps the queries portable: sqlc checks
+// them against PostgreSQL's grammar alone.
+func TestEveryQueryPreparesOnBothEngines(t *testing.T) {
+	t.Parallel()
+	queries := generatedQueries(t)
+	for name, dsn := range map[string]func(*testing.T) string{
+		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "nimbus.db") },
+		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := Open(t.Context(), Config{DSN: dsn(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for _, q := range queries {
+				stmt, err := s.writer.PrepareContext(t.Context(), q)
+				if err != nil {
+					t.Errorf("%v in:\n%s", err, q)
+					continue
+				}
+				stmt.Close()
+			}
+		})
+	}
+}
+
+// generatedQueries are the query texts that sqlc wrote into gen/.
+func generatedQueries(t *testing.T) (queries []string) {
+	t.Helper()
+	files, err := filepath.Glob("gen/*.sql.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if q, err := strconv.Unquote(lit.Value); err == nil && strings.HasPrefix(q, "-- name:") {
+					queries = append(queries, q)
+				}
+			}
+			return true
+		})
+	}
+	if len(queries) < 40 {
+		t.Fatalf("found %d queries in gen/, that can't be all", len(queries))
+	}
+	return queries
+}
