@@ -115,7 +115,7 @@ func TestScripts(t *testing.T) {
         working-directory: nowhere
 `, exit: 1, says: []string{"nowhere"}},
 		"what is left running does not hold the job": {steps: `
-      - run: sleep 600 & echo "left $!"
+      - run: sleep 60 & echo "left $!"
 `, says: []string{"left "}},
 		"line without an end": {steps: `
       - run: printf unfinished
@@ -262,7 +262,7 @@ func TestProgram(t *testing.T) {
 	job := w.push(project(workflowOf(`
       - run: |
           echo "jit [$ACTIONS_RUNNER_INPUT_JITCONFIG]"
-          sleep 600
+          sleep 60 # bounds what is left when the test itself is killed
 `))).Jobs[0]
 	_, jit := w.mint(job, "r1")
 	cmd := exec.Command(bin)
@@ -273,6 +273,7 @@ func TestProgram(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended, unless the test failed
 	_, waitErr := w.WaitJob(w.ctx, job.ID, func(j githubtest.Job) bool { return strings.Contains(j.Log, "jit []") })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
