@@ -39,6 +39,27 @@ func (s *Splitter) Mask(secret string) bool { return s.masks.add(secret) }
 // Masks returns what is hidden, for a splitter that continues this one.
 func (s *Splitter) Masks() []string { return s.masks.list() }
 
+// Pending returns the begun lines of each stream, nil when there are none.
+func (s *Splitter) Pending() map[nimbus.Stream][]byte {
+	var out map[nimbus.Stream][]byte
+	for stream, begun := range s.pending {
+		if len(begun) > 0 {
+			if out == nil {
+				out = map[nimbus.Stream][]byte{}
+			}
+			out[stream] = begun
+		}
+	}
+	return out
+}
+
+// Resume takes over the begun lines of an earlier splitter.
+func (s *Splitter) Resume(pending map[nimbus.Stream][]byte) {
+	for stream, begun := range pending {
+		s.pending[stream] = begun
+	}
+}
+
 // Last returns the number of the newest line and the step that it is in.
 func (s *Splitter) Last() (seq int64, step int32) { return s.seq, s.step }
 

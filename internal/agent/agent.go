@@ -1,0 +1,277 @@
+// Package agent is the host agent: it takes jobs from the control plane, gives
+// each a sandbox, and brings back its log and its end. One loop per file:
+//
+//	poll.go       asks for work, accepts offers, hears of cancellations
+//	heartbeat.go  renews all leases in one call, and with them the shims' deadlines
+//	attempt.go    one attempt, from accepted to destroyed
+//	output.go     the guest's output into lines on disk
+//	ship.go       lines to the server until it has them all
+//	adopt.go      takes running attempts over from an earlier process
+//	sweep.go      removes what belongs to nobody
+//
+// Two verbs end an agent's work: it stops (SIGTERM: no new work, sandboxes are
+// left to their shims and adopted by the next agent), or an attempt is
+// cancelled (its sandbox ends).
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// Config is what an agent needs. Zero fields mean their defaults.
+type Config struct {
+	Server    string // address of the control plane
+	Data      string // the agent's own directory
+	Name      string // how the host is called; default the host's name
+	Version   string
+	JoinToken string // needed until the host has joined
+
+	Executors []executor.Executor
+	// Runners is how the GitHub runner is started, by executor. An executor
+	// without one takes native jobs alone.
+	Runners map[string]Runner
+
+	// CPUs, MemoryMiB and MaxSandboxes bound what runs at once. Defaults: the
+	// machine's CPUs, three quarters of its memory, 64.
+	CPUs         int
+	MemoryMiB    int
+	MaxSandboxes int
+	// MaxLogBytes bounds one job's log. Default 1 GiB.
+	MaxLogBytes int64
+
+	HTTP *http.Client // default: one with HTTP/2 and no timeout of its own
+	Log  *slog.Logger
+}
+
+// Runner is how the GitHub runner of an image is started.
+type Runner struct {
+	Command []string
+	User    string // of the image; "" for root
+	Env     map[string]string
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if _, err := wire.CheckServer(c.Server); err != nil {
+		return c, err
+	}
+	if c.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("find the host's name: %w", err)
+		}
+		c.Name = name
+	}
+	if c.CPUs == 0 {
+		c.CPUs = runtime.NumCPU()
+	}
+	if c.MemoryMiB == 0 {
+		total, err := memoryMiB()
+		if err != nil {
+			return c, err
+		}
+		c.MemoryMiB = total * 3 / 4
+	}
+	if c.MaxSandboxes == 0 {
+		c.MaxSandboxes = 64
+	}
+	if c.MaxLogBytes == 0 {
+		c.MaxLogBytes = 1 << 30
+	}
+	if c.HTTP == nil {
+		c.HTTP = httpClient()
+	}
+	return c, nil
+}
+
+// httpClient speaks HTTP/2, also without TLS on this machine: one connection
+// carries the long poll, the heartbeats and the logs.
+func httpClient() *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{
+		Protocols:         &protocols,
+		ForceAttemptHTTP2: true,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}}
+}
+
+// Agent is a host agent. It implements lifecycle.Service.
+type Agent struct {
+	cfg        Config
+	log        *slog.Logger
+	control    nimbusv1connect.AgentServiceClient
+	caller     wire.Caller
+	executors  map[string]executor.Executor
+	capacity   *capacity
+	credential credential
+
+	mu       sync.Mutex
+	attempts map[string]*attempt
+	// renewed is when the last confirmed renewal of all leases was sent.
+	running sync.WaitGroup
+}
+
+// New makes an agent of a checked configuration.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Log, executors: map[string]executor.Executor{}, attempts: map[string]*attempt{},
+		capacity: newCapacity(nimbus.Capacity{CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Sandboxes: cfg.MaxSandboxes}),
+	}
+	for _, e := range cfg.Executors {
+		a.executors[e.Name()] = e
+	}
+	a.caller = wire.Caller{Token: func() string { return a.credential.Token }}
+	a.control = nimbusv1connect.NewAgentServiceClient(cfg.HTTP, cfg.Server, connect.WithInterceptors(a.caller), connect.WithReadMaxBytes(8<<20))
+	return a, nil
+}
+
+// Name implements lifecycle.Service.
+func (a *Agent) Name() string { return "agent" }
+
+// Run joins if need be, adopts what an earlier process left, and works until
+// ctx ends. It calls ready once the control plane knows of this host. Running
+// jobs go on without it, for as long as their shims let them.
+func (a *Agent) Run(ctx context.Context, ready func()) error {
+	if err := os.MkdirAll(a.attemptsDir(), 0o700); err != nil {
+		return fmt.Errorf("make the agent's folder: %w", err)
+	}
+	if err := a.join(ctx); err != nil {
+		return err
+	}
+	if err := a.adoptAll(ctx); err != nil {
+		return err
+	}
+	ready()
+	var loops sync.WaitGroup
+	for name, loop := range map[string]func(context.Context) error{
+		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop,
+	} {
+		loops.Go(func() {
+			if err := loop(ctx); err != nil && ctx.Err() == nil {
+				a.log.ErrorContext(ctx, "loop ended", "loop", name, "error", err)
+			}
+		})
+	}
+	loops.Wait()
+	a.running.Wait()
+	return nil
+}
+
+func (a *Agent) attemptsDir() string { return filepath.Join(a.cfg.Data, "attempts") }
+
+// inventory is what this host has, asked anew from its executors.
+func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
+	inv := nimbus.Inventory{Arch: runtime.GOARCH, CPUs: a.cfg.CPUs, MemoryMiB: a.cfg.MemoryMiB}
+	for _, e := range a.cfg.Executors {
+		inv.Executors = append(inv.Executors, e.Status(ctx))
+	}
+	return inv
+}
+
+// add starts working on an attempt. It returns false for one that is known.
+func (a *Agent) add(ctx context.Context, t *attempt) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.attempts[t.lease().AttemptID] != nil {
+		return false
+	}
+	a.attempts[t.lease().AttemptID] = t
+	a.running.Go(func() {
+		t.run(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.attempts, t.lease().AttemptID)
+	})
+	return true
+}
+
+// current lists the attempts that are worked on.
+func (a *Agent) current() []*attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]*attempt, 0, len(a.attempts))
+	for _, t := range a.attempts {
+		out = append(out, t)
+	}
+	return out
+}
+
+func (a *Agent) find(attemptID string) *attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.attempts[attemptID]
+}
+
+// backoff waits between tries: longer each time, never long.
+type backoff struct {
+	next time.Duration
+}
+
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffMost  = 5 * time.Second
+)
+
+// wait returns false when ctx ended.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.next = min(max(2*b.next, backoffFirst), backoffMost)
+	timer := time.NewTimer(jitter(b.next))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// retryable tells whether the same call may succeed later: the control plane
+// is away or busy. Everything else stays as it is.
+func retryable(err error) bool {
+	switch nimbus.ErrorCode(err) {
+	case nimbus.CodeUnavailable, nimbus.CodeRateLimited, nimbus.CodeInternal:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// callTimeout bounds one call to the control plane that does not wait there.
+const callTimeout = 15 * time.Second
+
+// call makes a call until it is answered for good: retried while the control
+// plane is away, for as long as ctx lasts.
+func call[Q, R any](ctx context.Context, rpc func(context.Context, *connect.Request[Q]) (*connect.Response[R], error), request *Q) (*R, error) {
+	var pause backoff
+	for {
+		tryCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		answer, err := rpc(tryCtx, connect.NewRequest(request))
+		cancel()
+		if err == nil {
+			return answer.Msg, nil
+		}
+		if !retryable(err) || !pause.wait(ctx) {
+			return nil, err
+		}
+	}
+}

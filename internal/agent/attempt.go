@@ -1,0 +1,339 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/logs/wal"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+const (
+	// createTimeout bounds the making of a sandbox: an emulated machine boots
+	// slowly on a busy host, and is tried twice.
+	createTimeout = 5 * time.Minute
+	// endGrace is how long a process that is told to end may take.
+	endGrace = 10 * time.Second
+	// destroyTimeout bounds one try to destroy; the sweep goes on trying.
+	destroyTimeout = 30 * time.Second
+	// walLimit is how much unacknowledged log a job may have on the host's
+	// disk; at the limit its output is not read, and its writes block.
+	walLimit = 256 << 20
+)
+
+// Why an attempt is ended by the agent.
+var (
+	errCancelled   = errors.New("cancelled")
+	errFenced      = errors.New("fenced: the lease is somebody else's")
+	errTimeout     = errors.New("ran longer than it may")
+	errOutputLimit = errors.New("wrote more log than it may")
+)
+
+// attempt is one execution of a job on this host.
+type attempt struct {
+	agent  *Agent
+	log    *slog.Logger
+	assign nimbus.Assignment
+	dir    string
+	wal    *wal.Log
+	state  state // written by the attempt's own goroutine alone
+
+	mu      sync.Mutex
+	sandbox executor.Sandbox
+	renewed time.Time // when the last confirmed renewal was sent
+	ending  error     // why the agent ends it; the first reason stays
+	ended   chan struct{}
+	told    bool // the outcome is reported: the lease is over
+}
+
+// newAttempt makes the folder of an attempt that was just accepted.
+func (a *Agent) newAttempt(as nimbus.Assignment, sent time.Time) (*attempt, error) {
+	if err := nimbus.CheckID(nimbus.PrefixAttempt, as.AttemptID); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(a.attemptsDir(), as.AttemptID)
+	if err := os.MkdirAll(filepath.Join(dir, "sandbox"), 0o700); err != nil {
+		return nil, fmt.Errorf("make the attempt's folder: %w", err)
+	}
+	t, err := a.openAttempt(dir, as, state{}, sent)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.state.setAssignment(as); err != nil {
+		return nil, fmt.Errorf("encode assignment: %w", err)
+	}
+	if as.JobToken != "" {
+		t.state.Secrets = []string{as.JobToken}
+	}
+	return t, t.save()
+}
+
+func (a *Agent) openAttempt(dir string, as nimbus.Assignment, s state, renewed time.Time) (*attempt, error) {
+	w, err := wal.Open(filepath.Join(dir, "wal"), walLimit)
+	if err != nil {
+		return nil, err
+	}
+	return &attempt{
+		agent: a, assign: as, dir: dir, wal: w, state: s, renewed: renewed, ended: make(chan struct{}),
+		log: a.log.With("job", as.JobID, "attempt", as.AttemptID),
+	}, nil
+}
+
+func (t *attempt) lease() nimbus.Lease { return t.assign.Lease }
+
+// leased tells whether the lease still has to be renewed.
+func (t *attempt) leased() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.told && !errors.Is(t.ending, errFenced)
+}
+
+// end makes the attempt end, for the first reason that is given. Fenced comes
+// before all others: then nothing may be reported.
+func (t *attempt) end(why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending == nil {
+		close(t.ended)
+	}
+	if t.ending == nil || errors.Is(why, errFenced) {
+		t.ending = why
+	}
+}
+
+func (t *attempt) why() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ending
+}
+
+// run takes the attempt from wherever it is to its end. When ctx ends before
+// that, the sandbox is left to its shim for the next agent to adopt.
+func (t *attempt) run(ctx context.Context) {
+	release := sync.OnceFunc(func() { t.agent.capacity.release(t.assign.Class) })
+	defer release()
+	defer func() {
+		if err := t.wal.Close(); err != nil {
+			t.log.ErrorContext(ctx, "close wal", "error", err)
+		}
+	}()
+	shipCtx, stopShipping := context.WithCancel(ctx)
+	defer stopShipping()
+	shipped := make(chan struct{})
+	go func() {
+		defer close(shipped)
+		if err := t.runShipLoop(shipCtx); err != nil {
+			t.log.WarnContext(ctx, "ship log", "error", err)
+		}
+	}()
+
+	outcome, done := t.state.outcome()
+	if !done {
+		outcome = t.execute(ctx)
+		if ctx.Err() != nil {
+			<-shipped
+			return // stopped, not ended
+		}
+		outcome.LogLines, _ = t.wal.Last()
+		if err := errors.Join(t.state.setOutcome(outcome), t.save()); err != nil {
+			t.log.ErrorContext(ctx, "keep outcome", "error", err)
+		}
+	}
+	t.log.InfoContext(ctx, "ended", "result", outcome.Result, "reason", outcome.Reason.Message)
+	t.report(ctx, outcome)
+	if !t.destroy(ctx) {
+		stopShipping()
+		<-shipped
+		return // stopped meanwhile; the next agent goes on
+	}
+	release()
+	if t.awaitShipped(ctx, outcome.LogLines, shipped) {
+		t.forget(ctx)
+	}
+	stopShipping()
+	<-shipped
+}
+
+// execute brings the job to its end and says how that was. It is only of
+// value when ctx has not ended.
+func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
+	began := time.Now()
+	sandbox, err := t.ensureSandbox(ctx)
+	if err != nil {
+		return t.notStarted(ctx, err)
+	}
+	t.mu.Lock()
+	t.sandbox = sandbox
+	t.mu.Unlock()
+	t.renew(ctx, time.Time{}) // from the creation's patience to the lease's
+	g := newGuest(t, sandbox)
+	defer g.close()
+	if err := g.begin(ctx); err != nil {
+		return t.notStarted(ctx, err)
+	}
+	outcome := t.follow(ctx, g)
+	outcome.Usage.WallDuration = time.Since(began)
+	return outcome
+}
+
+// ensureSandbox makes the sandbox, or finds the one that an earlier process
+// made. An attempt whose process was not started yet gets no second try here:
+// the control plane gives it to a host afresh.
+func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
+	e := t.agent.executors[t.assign.Class.Executor]
+	if e == nil {
+		return nil, nimbus.Errorf(nimbus.CodeUnsupported, "this host has no executor %q", t.assign.Class.Executor)
+	}
+	dir := filepath.Join(t.dir, "sandbox")
+	if t.state.Start != nil {
+		return e.Adopt(ctx, t.assign.AttemptID, dir)
+	}
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-t.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	s, err := e.Create(ctx, executor.Spec{ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout})
+	if err != nil {
+		return nil, err
+	}
+	t.reportPhase(ctx, nimbus.PhaseSandboxReady)
+	return s, nil
+}
+
+// notStarted is the outcome of an attempt whose process never ran.
+func (t *attempt) notStarted(ctx context.Context, err error) nimbus.Outcome {
+	if why := t.why(); why != nil {
+		o := endedBy(why)
+		o.BeforeStart = t.state.Start == nil
+		return o
+	}
+	if ctx.Err() != nil {
+		return nimbus.Outcome{} // stopped: nothing has ended
+	}
+	t.log.WarnContext(ctx, "not started", "error", err)
+	reason := nimbus.ReasonSandboxFailed
+	var failed *startError
+	switch {
+	case errors.As(err, &failed):
+		reason = failed.reason
+	case nimbus.ErrorCode(err) == nimbus.CodeNotFound && t.state.Start == nil:
+		reason = nimbus.ReasonImageNotFound
+	}
+	message := err.Error()
+	if hint := nimbus.ErrorHint(err); hint != "" {
+		message += "; " + hint
+	}
+	t.say(ctx, message)
+	return nimbus.Outcome{
+		Result: nimbus.ResultFailure, Reason: nimbus.Reason{Code: reason, Message: message},
+		// A process may have run in a sandbox that could not be found again.
+		BeforeStart: t.state.Start == nil,
+	}
+}
+
+// startError is a failure before the process ran that has a reason of its own.
+type startError struct {
+	reason nimbus.ReasonCode
+	err    error
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// endedBy is the outcome of an attempt that the agent ended.
+func endedBy(why error) nimbus.Outcome {
+	o := nimbus.Outcome{Result: nimbus.ResultCancelled, Reason: nimbus.Reason{Message: why.Error()}}
+	switch {
+	case errors.Is(why, errTimeout):
+		o.Result, o.Reason.Code = nimbus.ResultTimedOut, nimbus.ReasonTimeout
+	case errors.Is(why, errOutputLimit):
+		o.Result, o.Reason.Code = nimbus.ResultFailure, nimbus.ReasonOutputLimit
+	default:
+		o.Reason = nimbus.Reason{}
+	}
+	return o
+}
+
+// report tells the control plane the outcome, however long that takes: until
+// then the job is held to be running here.
+func (t *attempt) report(ctx context.Context, o nimbus.Outcome) {
+	if !errors.Is(t.why(), errFenced) {
+		_, err := call(ctx, t.agent.control.FinishAttempt, &nimbusv1.FinishAttemptRequest{Lease: wire.Lease(t.lease()), Outcome: wire.Outcome(o)})
+		if err != nil && ctx.Err() == nil {
+			t.log.WarnContext(ctx, "report outcome", "error", err)
+		}
+	}
+	if ctx.Err() == nil {
+		t.mu.Lock()
+		t.told = true
+		t.mu.Unlock()
+	}
+}
+
+// reportPhase tells how far the attempt is; it is for people, and not worth
+// stopping for.
+func (t *attempt) reportPhase(ctx context.Context, p nimbus.Phase) {
+	_, err := call(ctx, t.agent.control.ReportPhase, &nimbusv1.ReportPhaseRequest{Lease: wire.Lease(t.lease()), Phase: string(p)})
+	if err != nil && ctx.Err() == nil {
+		t.log.WarnContext(ctx, "report phase", "phase", p, "error", err)
+	}
+}
+
+// destroy removes the sandbox, and tells so once it is gone. It returns false
+// when ctx ended first.
+func (t *attempt) destroy(ctx context.Context) bool {
+	e := t.agent.executors[t.assign.Class.Executor]
+	var pause backoff
+	for e != nil {
+		err := t.destroyOnce(ctx, e)
+		if err == nil {
+			break
+		}
+		t.log.ErrorContext(ctx, "destroy sandbox", "error", err)
+		if !pause.wait(ctx) {
+			return false
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(t.dir, "sandbox")); err != nil {
+		t.log.ErrorContext(ctx, "remove sandbox folder", "error", err)
+		return false
+	}
+	if !errors.Is(t.why(), errFenced) {
+		t.reportPhase(ctx, nimbus.PhaseDestroyed)
+	}
+	return ctx.Err() == nil
+}
+
+func (t *attempt) destroyOnce(ctx context.Context, e executor.Executor) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	defer cancel()
+	s, err := e.Adopt(ctx, t.assign.AttemptID, filepath.Join(t.dir, "sandbox"))
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.Destroy(ctx)
+}
+
+// forget removes the last trace of an attempt.
+func (t *attempt) forget(ctx context.Context) {
+	if err := os.RemoveAll(t.dir); err != nil {
+		t.log.ErrorContext(ctx, "remove the attempt's folder", "error", err)
+	}
+}

@@ -1,0 +1,309 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+const (
+	// guestTimeout bounds one call to a guest that has little to do.
+	guestTimeout = time.Minute
+	// silenceTimeout is how long a guest may not be reached before its sandbox
+	// counts as failed.
+	silenceTimeout = 3 * time.Minute
+	// workspaceTimeout bounds the bringing in of the job's files.
+	workspaceTimeout = 10 * time.Minute
+	workspaceChunk   = 256 << 10
+	// runnerTimeout bounds the registration of a GitHub runner: tries go on
+	// while GitHub is away.
+	runnerTimeout = 10 * time.Minute
+)
+
+// guest is the agent's side of one sandbox. A broken connection is made anew;
+// calls are such that they can be repeated.
+type guest struct {
+	t       *attempt
+	sandbox executor.Sandbox
+	dead    chan struct{} // closed once the sandbox has ended
+	exit    executor.Exit // valid then
+	stop    context.CancelFunc
+
+	mu     sync.Mutex
+	client *guestlink.Client
+}
+
+func newGuest(t *attempt, s executor.Sandbox) *guest {
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &guest{t: t, sandbox: s, dead: make(chan struct{}), stop: cancel}
+	go func() { // ends with the sandbox or with close
+		exit, err := s.Wait(ctx)
+		if err == nil {
+			g.exit = exit
+			close(g.dead)
+		}
+	}()
+	return g
+}
+
+func (g *guest) close() {
+	g.stop()
+	g.drop()
+}
+
+// drop closes the connection; the next call makes another.
+func (g *guest) drop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		_ = g.client.Close() // broken already is fine
+		g.client = nil
+	}
+}
+
+// connect returns a client, making a connection if there is none.
+func (g *guest) connect(ctx context.Context) (*guestlink.Client, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		return g.client, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestTimeout)
+	defer cancel()
+	conn, err := g.sandbox.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g.client, err = guestlink.NewClient(conn, g.sandbox.Token())
+	return g.client, err
+}
+
+// errDead says that there is no guest to talk to any more.
+var errDead = errors.New("the sandbox has ended")
+
+// errSilent says that there should be one, but it does not answer.
+var errSilent = errors.New("the sandbox does not answer")
+
+// do makes a call to the guest, again over a new connection when the one that
+// there was broke. It gives up when the guest is dead, has not answered for
+// silenceTimeout, or says that the call itself is wrong.
+func (g *guest) do(ctx context.Context, timeout time.Duration, f func(context.Context, *guestlink.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var pause backoff
+	answered := time.Now()
+	for {
+		c, err := g.connect(ctx)
+		if err == nil {
+			began := time.Now()
+			err = f(ctx, c)
+			if err == nil || !broken(err) {
+				return err
+			}
+			if time.Since(began) > guestTimeout {
+				answered = time.Now() // a long call that broke at last
+			}
+		}
+		g.drop()
+		select {
+		case <-g.dead:
+			return fmt.Errorf("%w: %w", errDead, err)
+		default:
+		}
+		if time.Since(answered) > silenceTimeout {
+			return fmt.Errorf("%w: %w", errSilent, err)
+		}
+		if !pause.wait(ctx) {
+			return err
+		}
+	}
+}
+
+// broken tells whether an error is the connection's. Others are answers.
+func broken(err error) bool {
+	var answer *connect.Error
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.Code() {
+	case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeCanceled, connect.CodeAborted, connect.CodeInternal, connect.CodeDeadlineExceeded, connect.CodeDataLoss:
+		return true
+	}
+	return false
+}
+
+// begin takes a fresh sandbox to a running process, or finds the one that runs.
+func (g *guest) begin(ctx context.Context) error {
+	t := g.t
+	adopted := t.state.Start != nil
+	if !adopted {
+		if err := g.prepare(ctx); err != nil {
+			return fmt.Errorf("prepare sandbox: %w", err)
+		}
+		if err := g.putWorkspace(ctx); err != nil {
+			return &startError{nimbus.ReasonWorkspace, err}
+		}
+		request, err := g.startRequest(ctx)
+		if err != nil {
+			return err
+		}
+		if why := t.why(); why != nil {
+			return why
+		}
+		if err := errors.Join(t.state.setStart(request), t.save()); err != nil {
+			return err
+		}
+	}
+	request, err := t.state.start()
+	if err != nil {
+		return err
+	}
+	err = g.do(ctx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
+		_, err := c.Start(ctx, connect.NewRequest(request))
+		return err
+	})
+	if err != nil {
+		return &startError{nimbus.ReasonSandboxFailed, fmt.Errorf("start process: %w", err)}
+	}
+	if t.state.Started.IsZero() {
+		t.state.Started = time.Now()
+		if err := t.save(); err != nil {
+			return err
+		}
+	}
+	if !adopted {
+		t.reportPhase(ctx, nimbus.PhaseStarted)
+	}
+	return nil
+}
+
+// prepare tells the guest who it is.
+func (g *guest) prepare(ctx context.Context) error {
+	entropy := make([]byte, 64)
+	rand.Read(entropy) // never fails
+	id := make([]byte, 16)
+	rand.Read(id)
+	attempt := strings.TrimPrefix(g.t.assign.AttemptID, nimbus.PrefixAttempt+"_")
+	return g.do(ctx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
+		_, err := c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
+			Now: timestamppb.Now(), Entropy: entropy, Hostname: "nimbus-" + attempt, MachineId: hex.EncodeToString(id),
+			Network: g.sandbox.Network(),
+		}))
+		return err
+	})
+}
+
+// putWorkspace brings the job's files in.
+func (g *guest) putWorkspace(ctx context.Context) error {
+	id := g.t.assign.Spec.WorkspaceID
+	if id == "" {
+		return nil
+	}
+	return g.do(ctx, workspaceTimeout, func(ctx context.Context, c *guestlink.Client) error {
+		body, err := g.t.agent.fetchWorkspace(ctx, id)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		stream := c.PutWorkspace(ctx)
+		for {
+			chunk := make([]byte, workspaceChunk)
+			n, err := io.ReadFull(body, chunk)
+			if n > 0 {
+				if sendErr := stream.Send(&nimbusv1.PutWorkspaceRequest{Chunk: chunk[:n]}); sendErr != nil {
+					break // the answer tells why
+				}
+			}
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("fetch workspace: %w", err)
+			}
+		}
+		if _, err := stream.CloseAndReceive(); err != nil {
+			return fmt.Errorf("unpack workspace: %w", err)
+		}
+		return nil
+	})
+}
+
+// fetchWorkspace opens a workspace at the control plane.
+func (a *Agent) fetchWorkspace(ctx context.Context, id string) (io.ReadCloser, error) {
+	address, err := url.JoinPath(a.cfg.Server, "api", "v1", "workspaces", url.PathEscape(id))
+	if err != nil {
+		return nil, fmt.Errorf("fetch workspace: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetch workspace: %w", err)
+	}
+	a.caller.Authorize(r.Header)
+	answer, err := a.cfg.HTTP.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("fetch workspace: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		answer.Body.Close()
+		return nil, fmt.Errorf("fetch workspace: the server answers %s", answer.Status)
+	}
+	return answer.Body, nil
+}
+
+// startRequest is what the guest starts: the job's command, or GitHub's runner
+// with a registration that is made now that the sandbox is ready.
+func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error) {
+	t := g.t
+	env := map[string]string{"NIMBUS_JOB_ID": t.assign.JobID, "NIMBUS_ATTEMPT_ID": t.assign.AttemptID}
+	if t.assign.Source != nimbus.SourceGitHub {
+		maps.Copy(env, t.assign.Spec.Env)
+		return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: t.assign.Spec.Command, Env: env}, nil
+	}
+	runner, ok := t.agent.cfg.Runners[t.assign.Class.Executor]
+	if !ok {
+		return nil, &startError{nimbus.ReasonSandboxFailed, fmt.Errorf("this host has no GitHub runner for the executor %q", t.assign.Class.Executor)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, runnerTimeout)
+	defer cancel()
+	answer, err := call(ctx, t.agent.control.CreateRunner, &nimbusv1.CreateRunnerRequest{Lease: wire.Lease(t.lease())})
+	if err != nil {
+		return nil, &startError{nimbus.ReasonForge, fmt.Errorf("register runner: %w", err)}
+	}
+	maps.Copy(env, runner.Env)
+	env["ACTIONS_RUNNER_INPUT_JITCONFIG"] = answer.GetEncodedJitConfig()
+	t.state.Secrets = append(slices.Clone(t.state.Secrets), answer.GetEncodedJitConfig())
+	return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User}, nil
+}
+
+// signal sends a signal to the job's processes.
+func (g *guest) signal(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, endGrace)
+	defer cancel()
+	c, err := g.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Signal(ctx, connect.NewRequest(&nimbusv1.SignalRequest{Signal: name})); err != nil {
+		return fmt.Errorf("signal job: %w", err)
+	}
+	return nil
+}

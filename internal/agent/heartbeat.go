@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// runHeartbeatLoop renews all leases in one call, and each sandbox' deadline
+// after it. It beats without leases too: that is how the host stays ready.
+func (a *Agent) runHeartbeatLoop(ctx context.Context) error {
+	ticker := time.NewTicker(nimbus.HeartbeatInterval)
+	defer ticker.Stop()
+	for {
+		if err := a.heartbeat(ctx); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "heartbeat", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (a *Agent) heartbeat(ctx context.Context) error {
+	var leases []nimbus.Lease
+	for _, t := range a.current() {
+		if t.leased() {
+			leases = append(leases, t.lease())
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, nimbus.HeartbeatInterval)
+	defer cancel()
+	// A deadline counts from before the renewal was sent: it may have taken
+	// effect at any moment after that.
+	sent := time.Now()
+	answer, err := a.control.Heartbeat(ctx, connect.NewRequest(&nimbusv1.HeartbeatRequest{Leases: wire.Leases(leases)}))
+	if err != nil {
+		return err
+	}
+	for _, status := range wire.ToLeaseStatuses(answer.Msg.GetLeases()) {
+		if t := a.find(status.AttemptID); t != nil {
+			t.obey(ctx, status, sent)
+		}
+	}
+	return nil
+}
+
+// obey does what the control plane says of a lease.
+func (t *attempt) obey(ctx context.Context, status nimbus.LeaseStatus, sent time.Time) {
+	switch status.Verdict {
+	case nimbus.VerdictKeep:
+		t.renew(ctx, sent)
+	case nimbus.VerdictCancel:
+		t.renew(ctx, sent) // it gets its time to end
+		t.end(errCancelled)
+	case nimbus.VerdictFenced:
+		t.end(errFenced)
+	}
+}
+
+// renew moves the sandbox' deadline: nimbus.ShimDeadline from when the
+// confirmed renewal was sent.
+func (t *attempt) renew(ctx context.Context, sent time.Time) {
+	t.mu.Lock()
+	if sent.After(t.renewed) {
+		t.renewed = sent
+	}
+	sandbox, renewed := t.sandbox, t.renewed
+	t.mu.Unlock()
+	if sandbox == nil {
+		return
+	}
+	if err := sandbox.Renew(ctx, nimbus.ShimDeadline-time.Since(renewed)); err != nil {
+		t.log.DebugContext(ctx, "renew sandbox", "error", err) // it has ended, or will
+	}
+}

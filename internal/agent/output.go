@@ -1,0 +1,303 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
+	"github.com/nimbus-ci/nimbus/internal/logs/lines"
+	"github.com/nimbus-ci/nimbus/internal/logs/wal"
+)
+
+const (
+	// maxOutput is the largest piece of output that an honest guest sends.
+	maxOutput = 32 << 10
+	// batchEvents and batchBytes bound what one sync to disk covers.
+	batchEvents = 256
+	batchBytes  = 1 << 20
+)
+
+// follower turns one attempt's events into lines on disk.
+type follower struct {
+	t        *attempt
+	g        *guest
+	splitter *lines.Splitter
+	given    int   // masks that were given, not added by the job
+	event    int64 // last event that is in
+	bytes    int64 // of output so far
+	exited   *nimbusv1.Exited
+	first    bool // the first output was seen
+	work     sync.WaitGroup
+}
+
+// newSplitter goes on where the wal ends.
+func (t *attempt) newSplitter() (*lines.Splitter, wal.Checkpoint) {
+	last, cp := t.wal.Last()
+	s := lines.NewSplitter(nimbus.SystemClock{}, last, cp.Step)
+	for _, secret := range t.state.Secrets {
+		s.Mask(secret)
+	}
+	for _, secret := range cp.Masks {
+		s.Mask(secret)
+	}
+	s.Resume(cp.Pending)
+	return s, cp
+}
+
+// say adds a line of Nimbus' own to the log.
+func (t *attempt) say(ctx context.Context, text string) {
+	s, cp := t.newSplitter()
+	if err := t.wal.Append([]nimbus.Line{s.System("nimbus: " + text)}, cp); err != nil {
+		t.log.ErrorContext(ctx, "append to log", "error", err)
+	}
+}
+
+// follow brings the output in until the process has ended, whatever ends it.
+func (t *attempt) follow(ctx context.Context, g *guest) nimbus.Outcome {
+	s, cp := t.newSplitter()
+	f := &follower{t: t, g: g, splitter: s, event: cp.Event, first: cp.Event > 0}
+	ctx, cancel := context.WithCancel(ctx)
+	f.work.Go(func() { f.endOnDemand(ctx) })
+	f.work.Go(func() { f.endOnTimeout(ctx) })
+	err := g.do(ctx, nimbus.MaxTimeout, f.watch)
+	cancel()
+	f.work.Wait()
+	return f.outcome(ctx, err)
+}
+
+// protocolError is a guest that does not keep to the protocol. It is the
+// tenant's: its job fails, nothing else does.
+type protocolError struct{ what string }
+
+func (e *protocolError) Error() string { return "the sandbox broke the protocol: " + e.what }
+
+// watch reads events over one connection until the exit.
+func (f *follower) watch(ctx context.Context, c *guestlink.Client) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: f.event + 1}))
+	if err != nil {
+		return err
+	}
+	events := make(chan *nimbusv1.WatchResponse, batchEvents)
+	var received sync.WaitGroup
+	received.Go(func() {
+		defer close(events)
+		for stream.Receive() {
+			select {
+			case events <- stream.Msg():
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	defer func() {
+		cancel()
+		received.Wait()
+		_ = stream.Close() // its error is the stream's, which was told
+	}()
+	for event := range events {
+		batch, err := f.collect(event, events)
+		if err != nil {
+			return err
+		}
+		if err := f.store(ctx, batch); err != nil {
+			return err
+		}
+		if f.exited != nil {
+			return nil
+		}
+		if _, err := c.Acknowledge(ctx, connect.NewRequest(&nimbusv1.AcknowledgeRequest{Seq: f.event})); err != nil {
+			return err
+		}
+	}
+	if err := stream.Err(); err != nil {
+		if connect.CodeOf(err) == connect.CodeResourceExhausted {
+			return &protocolError{"a message over its bound"}
+		}
+		return err
+	}
+	return connect.NewError(connect.CodeUnavailable, errors.New("the stream ended before the exit"))
+}
+
+// collect takes the events that are there, within the bounds of a batch, and
+// checks them: they come from the tenant.
+func (f *follower) collect(event *nimbusv1.WatchResponse, more <-chan *nimbusv1.WatchResponse) ([]nimbus.Line, error) {
+	var out []nimbus.Line
+	for events, size := 0, 0; ; {
+		if event.GetSeq() != f.event+1 {
+			return nil, &protocolError{fmt.Sprintf("event %d follows event %d", event.GetSeq(), f.event)}
+		}
+		switch e := event.GetEvent().(type) {
+		case *nimbusv1.WatchResponse_Output:
+			data := e.Output.GetData()
+			stream := nimbus.Stream(e.Output.GetStream())
+			if len(data) > maxOutput || stream != nimbus.StreamStdout && stream != nimbus.StreamStderr {
+				return nil, &protocolError{fmt.Sprintf("%d bytes on stream %.20q", len(data), stream)}
+			}
+			f.bytes += int64(len(data))
+			size += len(data)
+			out = append(out, f.splitter.Write(stream, data)...)
+		case *nimbusv1.WatchResponse_Exited:
+			f.exited = e.Exited
+			out = append(out, f.splitter.Flush()...)
+		default:
+			return nil, &protocolError{"an event of no kind"}
+		}
+		f.event++
+		events++
+		if f.exited != nil || events == batchEvents || size > batchBytes {
+			return out, nil
+		}
+		var ok bool
+		select {
+		case event, ok = <-more:
+			if !ok {
+				return out, nil
+			}
+		default:
+			return out, nil
+		}
+	}
+}
+
+// store puts a batch on disk, waiting while too much is not shipped yet.
+func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
+	if f.bytes > f.t.agent.cfg.MaxLogBytes {
+		f.t.end(errOutputLimit)
+	}
+	for f.t.wal.Full() {
+		changed := f.t.wal.Changed()
+		if !f.t.wal.Full() {
+			break
+		}
+		select {
+		case <-changed:
+		case <-f.t.ended:
+			return errDead // nobody will ship the rest
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	_, step := f.splitter.Last()
+	cp := wal.Checkpoint{Event: f.event, Step: step, Pending: f.splitter.Pending(), Masks: f.splitter.Masks()}
+	if err := f.t.wal.Append(batch, cp); err != nil {
+		return err
+	}
+	if !f.first && f.bytes > 0 {
+		f.first = true
+		f.work.Go(func() { f.t.reportPhase(context.WithoutCancel(ctx), nimbus.PhaseFirstOutput) })
+	}
+	return nil
+}
+
+// endOnDemand ends the process when the agent is told to: asked, then forced,
+// then with the whole sandbox.
+func (f *follower) endOnDemand(ctx context.Context) {
+	select {
+	case <-f.t.ended:
+	case <-ctx.Done():
+		return
+	}
+	if !errors.Is(f.t.why(), errFenced) {
+		for _, signal := range []string{unix.SignalName(unix.SIGTERM), unix.SignalName(unix.SIGKILL)} {
+			if err := f.g.signal(ctx, signal); err != nil {
+				f.t.log.DebugContext(ctx, "signal", "error", err)
+				break
+			}
+			select {
+			case <-time.After(endGrace):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+	if err := f.g.sandbox.Kill(ctx); err != nil {
+		f.t.log.WarnContext(ctx, "kill sandbox", "error", err)
+	}
+}
+
+func (f *follower) endOnTimeout(ctx context.Context) {
+	limit := f.t.assign.Timeout
+	if limit <= 0 {
+		limit = nimbus.DefaultTimeout
+	}
+	timer := time.NewTimer(time.Until(f.t.state.Started.Add(limit)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		f.t.end(errTimeout)
+	case <-ctx.Done():
+	}
+}
+
+// outcome says how it ended. What the agent did comes before what was seen of
+// it: a cancelled process ends with some signal.
+func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
+	o := nimbus.Outcome{Result: nimbus.ResultFailure}
+	if x := f.exited; x != nil {
+		o.Signal = clipSignal(x.GetSignal())
+		o.Usage = nimbus.Usage{CPUTime: x.GetCpuTime().AsDuration(), MaxRSSBytes: x.GetMaxRssBytes(), DiskBytes: x.GetDiskBytes()}
+		if x.Code != nil {
+			code := int(x.GetCode())
+			o.ExitCode = &code
+			if code == 0 {
+				o.Result = nimbus.ResultSuccess
+			}
+		}
+	}
+	why := f.t.why()
+	switch {
+	case why != nil:
+		ended := endedBy(why)
+		o.Result, o.Reason = ended.Result, ended.Reason
+		f.t.say(ctx, why.Error())
+		return o
+	case f.exited == nil:
+		o.Reason = f.sandboxReason(err)
+	case f.exited.GetOutOfMemory() && o.Result != nimbus.ResultSuccess:
+		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("it ran out of its %d MiB of memory", f.t.assign.Class.MemoryMiB)}
+	case o.Signal != "":
+		o.Reason = nimbus.Reason{Code: nimbus.ReasonKilled, Message: "its process was ended by " + o.Signal}
+	}
+	if o.Reason.Message != "" {
+		f.t.say(ctx, o.Reason.Message)
+	}
+	return o
+}
+
+// sandboxReason says why a sandbox ended without an exit of its process.
+func (f *follower) sandboxReason(err error) nimbus.Reason {
+	var broken *protocolError
+	if errors.As(err, &broken) {
+		return nimbus.Reason{Code: nimbus.ReasonGuestProtocol, Message: broken.Error()}
+	}
+	r := nimbus.Reason{Code: nimbus.ReasonSandboxFailed, Message: "its sandbox ended under it"}
+	select {
+	case <-f.g.dead:
+		f.t.log.Warn("sandbox ended", "exit", f.g.exit)
+		if f.g.exit.Cause == executor.ExitDeadline {
+			r = nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "its host could not renew the lease in time"}
+		}
+	default:
+		r.Message = "its sandbox can't be reached"
+	}
+	return r
+}
+
+// clipSignal keeps a signal's name to what one can be.
+func clipSignal(name string) string {
+	if unix.SignalNum(name) == 0 {
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// pollWait is how long one poll waits for work.
+const pollWait = 20 * time.Second
+
+// runPollLoop asks for work for as long as ctx lasts. It polls with nothing
+// free too: that is how it hears of cancellations at once.
+func (a *Agent) runPollLoop(ctx context.Context) error {
+	var pause backoff
+	for ctx.Err() == nil {
+		answer, err := a.poll(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.log.WarnContext(ctx, "poll", "error", err)
+				pause.wait(ctx)
+			}
+			continue
+		}
+		pause = backoff{}
+		for _, id := range answer.GetCancelAttemptIds() {
+			if t := a.find(id); t != nil {
+				t.end(errCancelled)
+			}
+		}
+		for _, o := range answer.GetOffers() {
+			a.accept(ctx, wire.ToOffer(o))
+		}
+	}
+	return nil
+}
+
+// poll asks once. It gives up when room becomes free: the question was wrong
+// then. An offer that was on its way comes again with the next poll.
+func (a *Agent) poll(ctx context.Context) (*nimbusv1.PollResponse, error) {
+	free, more := a.capacity.now()
+	ctx, cancel := context.WithTimeout(ctx, pollWait+callTimeout)
+	defer cancel()
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() {
+		select {
+		case <-more:
+			cancel()
+		case <-answered:
+		}
+	}()
+	answer, err := a.control.Poll(ctx, connect.NewRequest(&nimbusv1.PollRequest{
+		FreeCpus: int32(max(0, free.CPUs)), FreeMemoryMib: int32(max(0, free.MemoryMiB)), FreeSandboxes: int32(max(0, free.Sandboxes)),
+		Wait: durationpb.New(pollWait),
+	}))
+	if err != nil {
+		select {
+		case <-more:
+			return &nimbusv1.PollResponse{}, nil
+		default:
+			return nil, err
+		}
+	}
+	return answer.Msg, nil
+}
+
+// accept takes an offer for which there is room.
+func (a *Agent) accept(ctx context.Context, o nimbus.Offer) {
+	if a.find(o.AttemptID) != nil || !a.capacity.reserve(o.Class, false) {
+		return
+	}
+	sent := time.Now()
+	ctxAccept, cancel := context.WithTimeout(ctx, nimbus.LeaseDuration)
+	defer cancel()
+	answer, err := call(ctxAccept, a.control.Accept, &nimbusv1.AcceptRequest{Lease: wire.Lease(o.Lease)})
+	if err != nil {
+		a.capacity.release(o.Class)
+		if nimbus.ErrorCode(err) != nimbus.CodeFenced && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "accept", "attempt", o.AttemptID, "error", err)
+		}
+		return
+	}
+	t, err := a.newAttempt(wire.ToAssignment(answer.GetAssignment()), sent)
+	if err != nil {
+		// The lease runs out, and somebody with a sound disk gets the job.
+		a.capacity.release(o.Class)
+		a.log.ErrorContext(ctx, "begin attempt", "attempt", o.AttemptID, "error", err)
+		return
+	}
+	a.add(ctx, t)
+}
