@@ -65,8 +65,11 @@ func Job(j nimbus.Job) *nimbusv1.Job {
 	return out
 }
 
-// ToJob reads one.
+// ToJob reads one; an absent one is empty.
 func ToJob(j *nimbusv1.Job) nimbus.Job {
+	if j == nil {
+		return nimbus.Job{}
+	}
 	out := nimbus.Job{
 		ID: j.GetId(), OrgID: j.GetOrgId(), Source: nimbus.Source(j.GetSource()), Name: j.GetName(), Labels: j.GetLabels(), Class: ToClass(j.GetClass()),
 		State: ToState(j.GetState()), Result: ToResult(j.GetResult()), Reason: toReason(j.GetReason()), ExitCode: intOf(j.ExitCode),

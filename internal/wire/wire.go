@@ -166,8 +166,11 @@ func Outcome(o nimbus.Outcome) *nimbusv1.Outcome {
 	}
 }
 
-// ToOutcome reads one.
+// ToOutcome reads one; an absent one is empty.
 func ToOutcome(o *nimbusv1.Outcome) nimbus.Outcome {
+	if o == nil {
+		return nimbus.Outcome{}
+	}
 	return nimbus.Outcome{
 		Result: ToResult(o.GetResult()), ExitCode: intOf(o.ExitCode), Signal: o.GetSignal(), Reason: toReason(o.GetReason()), LogLines: o.GetLogLines(),
 		Usage: nimbus.Usage{

@@ -65,7 +65,7 @@ func inRoom(path, room string) bool { return path == room || strings.HasPrefix(p
 var mayKnow = map[string][]string{
 	"":                   {},
 	"api/gen":            {},
-	"client":             {"", "api/gen"},
+	"client":             {"", "api/gen", "internal/wire"},
 	"examples":           {},
 	"images":             {},
 	"web":                {},
@@ -88,6 +88,7 @@ var mayKnow = map[string][]string{
 	"internal/shim":      {""},
 	"internal/store":     {"", "internal/identity", "internal/scheduler"},
 	"internal/testenv":   {},
+	"internal/wire":      {"", "api/gen"},
 	"cmd/nimbus":         {"internal/cli"},
 	"cmd/nimbus-agent":   {"", "internal/agent", "internal/executor", "internal/lifecycle", "internal/programs"},
 	"cmd/nimbus-guest":   {"internal/guest"},

@@ -1,0 +1,202 @@
+// Package client calls a Nimbus server: submit jobs, look at them, follow their
+// logs. It is what the command line is made of.
+//
+// Errors that the server meant are *nimbus.Error with its code, message and
+// hint; a server that could not be asked gives nimbus.CodeUnavailable.
+package client
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// callTimeout bounds a call that is answered from the server's books alone.
+const callTimeout = 30 * time.Second
+
+// maxAnswerBytes bounds what is read of an answer; a page of jobs with long
+// commands is the largest.
+const maxAnswerBytes = 64 << 20
+
+// Config says which server to call, and as whom.
+type Config struct {
+	// Server is its address, "https://nimbus.example.com". Plain http is
+	// refused beyond this machine. Required.
+	Server string
+	// Token is sent with each call; "" for none.
+	Token string
+	// Org is the org to act in, by its id; "" means the token's own.
+	Org string
+	// Transport makes the requests; nil means one of its own.
+	Transport http.RoundTripper
+	// Patience is how long FollowLog goes on trying to reach a server that
+	// went away. Default 2 min.
+	Patience time.Duration
+}
+
+// Client calls one server. Its methods may be called concurrently.
+type Client struct {
+	base     *url.URL
+	caller   wire.Caller
+	http     *http.Client
+	patience time.Duration
+	jobs     nimbusv1connect.JobServiceClient
+	hosts    nimbusv1connect.HostServiceClient
+}
+
+// New checks the configuration; it makes no call.
+func New(cfg Config) (*Client, error) {
+	base, err := wire.CheckServer(cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	transport := cfg.Transport
+	if transport == nil {
+		transport = newTransport()
+	}
+	c := &Client{
+		base:     base,
+		caller:   wire.Caller{Token: func() string { return cfg.Token }, Org: cfg.Org},
+		patience: cmp.Or(cfg.Patience, 2*time.Minute),
+		// A redirect could carry the token to another server.
+		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	}
+	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
+	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
+	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
+	return c, nil
+}
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: callTimeout,
+		IdleConnTimeout:       90 * time.Second,
+		ForceAttemptHTTP2:     true,
+	}
+}
+
+// Server is the address that is called.
+func (c *Client) Server() string { return c.base.String() }
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Submission is a native job to be run.
+type Submission struct {
+	Name  string       // what a person calls it; "" means the command
+	Class nimbus.Class // zero fields mean the defaults
+	Spec  nimbus.Spec
+	// IdempotencyKey makes repeating a submission safe: the same key gives the
+	// same job. "" for none.
+	IdempotencyKey string
+}
+
+// Submit hands in a job. Codes: invalid, forbidden, rate_limited.
+func (c *Client) Submit(ctx context.Context, s Submission) (nimbus.Job, error) {
+	answer, err := call(ctx, c.jobs.SubmitJob, &nimbusv1.SubmitJobRequest{
+		Name: s.Name, Class: wire.Class(s.Class), Spec: wire.Spec(s.Spec), IdempotencyKey: s.IdempotencyKey,
+	})
+	return wire.ToJob(answer.GetJob()), err
+}
+
+// Job returns one job. Codes: not_found.
+func (c *Client) Job(ctx context.Context, jobID string) (nimbus.Job, error) {
+	answer, err := call(ctx, c.jobs.GetJob, &nimbusv1.GetJobRequest{JobId: jobID})
+	return wire.ToJob(answer.GetJob()), err
+}
+
+// JobFilter says which jobs to list.
+type JobFilter struct {
+	States    []nimbus.State // empty for all
+	PageSize  int            // at most 200; 0 means 50
+	PageToken string         // of the page before; "" for the newest
+}
+
+// JobPage is one page of jobs, newest first.
+type JobPage struct {
+	Jobs          []nimbus.Job
+	NextPageToken string // "" on the last page
+}
+
+// Jobs lists jobs, newest first.
+func (c *Client) Jobs(ctx context.Context, f JobFilter) (JobPage, error) {
+	request := &nimbusv1.ListJobsRequest{PageSize: int32(min(max(f.PageSize, 0), 200)), PageToken: f.PageToken}
+	for _, s := range f.States {
+		request.States = append(request.States, wire.State(s))
+	}
+	answer, err := call(ctx, c.jobs.ListJobs, request)
+	page := JobPage{NextPageToken: answer.GetNextPageToken()}
+	for _, j := range answer.GetJobs() {
+		page.Jobs = append(page.Jobs, wire.ToJob(j))
+	}
+	return page, err
+}
+
+// Events returns a job's history in order. Codes: not_found.
+func (c *Client) Events(ctx context.Context, jobID string) ([]nimbus.JobEvent, error) {
+	answer, err := call(ctx, c.jobs.ListJobEvents, &nimbusv1.ListJobEventsRequest{JobId: jobID})
+	var events []nimbus.JobEvent
+	for _, e := range answer.GetEvents() {
+		event := wire.ToEvent(e)
+		event.JobID = jobID
+		events = append(events, event)
+	}
+	return events, err
+}
+
+// Cancel stops a job wherever it is. Cancelling a finished one has no effect
+// and is no error. Codes: not_found.
+func (c *Client) Cancel(ctx context.Context, jobID string) (nimbus.Job, error) {
+	answer, err := call(ctx, c.jobs.CancelJob, &nimbusv1.CancelJobRequest{JobId: jobID})
+	return wire.ToJob(answer.GetJob()), err
+}
+
+// Hosts lists the machines that run jobs. Codes: forbidden.
+func (c *Client) Hosts(ctx context.Context) ([]nimbus.Host, error) {
+	answer, err := call(ctx, c.hosts.ListHosts, &nimbusv1.ListHostsRequest{})
+	var hosts []nimbus.Host
+	for _, h := range answer.GetHosts() {
+		hosts = append(hosts, wire.ToHost(h))
+	}
+	return hosts, err
+}
+
+// CreateJoinToken makes a token that joins one host, once. validFor is at most
+// 24 h; 0 means 1 h. Codes: forbidden.
+func (c *Client) CreateJoinToken(ctx context.Context, validFor time.Duration) (token string, expires time.Time, err error) {
+	answer, err := call(ctx, c.hosts.CreateJoinToken, &nimbusv1.CreateJoinTokenRequest{ValidFor: durationpb.New(validFor)})
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	return answer.GetToken(), answer.GetExpiresAt().AsTime(), nil
+}
+
+// call makes one unary call within callTimeout. The answer of a failed one is
+// nil, whose getters give zero values.
+func call[Request, Answer any](
+	ctx context.Context,
+	method func(context.Context, *connect.Request[Request]) (*connect.Response[Answer], error),
+	request *Request,
+) (*Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := method(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
+}

@@ -1,0 +1,99 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// do makes a plain HTTP request below the server's address. Whatever is not a
+// 2xx answer is an error; the caller closes the body.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
+	u := c.base.JoinPath(path)
+	u.RawQuery = query.Encode()
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	for name, values := range header {
+		r.Header[name] = values
+	}
+	c.caller.Authorize(r.Header)
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, unreachable(ctx, c.base, err)
+	}
+	if answer.StatusCode/100 == 2 {
+		return answer, nil
+	}
+	defer answer.Body.Close()
+	return nil, wire.ToHTTPError(answer)
+}
+
+// unreachable tells a server that does not answer from a caller who gave up.
+func unreachable(ctx context.Context, base *url.URL, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var own *nimbus.Error
+	if errors.As(err, &own) {
+		return own // from the body that was being sent
+	}
+	return nimbus.Errorf(nimbus.CodeUnavailable, "%s could not be reached: %w", base.Host, err)
+}
+
+// LoginLink makes a link that signs a browser in as an administrator, once.
+// Codes: forbidden.
+func (c *Client) LoginLink(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/logins", nil, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Path string `json:"path"`
+	}
+	if err := readJSON(resp.Body, &answer); err != nil {
+		return "", err
+	}
+	link, err := c.base.Parse(answer.Path)
+	if err != nil {
+		return "", fmt.Errorf("read login link: %w", err)
+	}
+	return link.String(), nil
+}
+
+// UploadWorkspace stores the files of a job, a tar stream compressed with zstd,
+// and returns the id that Spec.WorkspaceID takes. Codes: too_large.
+func (c *Client) UploadWorkspace(ctx context.Context, tarZstd io.Reader) (string, error) {
+	header := http.Header{"Content-Type": {"application/zstd"}}
+	resp, err := c.do(ctx, http.MethodPut, "/api/v1/workspaces", nil, header, tarZstd)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		ID string `json:"id"`
+	}
+	err = readJSON(resp.Body, &answer)
+	return answer.ID, err
+}
+
+// maxJSONBytes bounds the small JSON answers of the plain HTTP endpoints.
+const maxJSONBytes = 1 << 20
+
+func readJSON(r io.Reader, into any) error {
+	if err := json.NewDecoder(io.LimitReader(r, maxJSONBytes)).Decode(into); err != nil {
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the server's answer can't be read: %w", err)
+	}
+	return nil
+}
