@@ -31,7 +31,7 @@ build: web programs ## Build bin/, the web app inside
 programs:
 	@echo "build: programs" >&2
 	@$(GOBUILD) -o bin/ ./cmd/nimbus-shim ./cmd/nimbus-guest ./cmd/nimbus-runner
-	@cp bin/nimbus-shim bin/nimbus-guest bin/nimbus-runner internal/programs/dist/
+	@cp bin/nimbus-shim bin/nimbus-guest bin/nimbus-runner internal/programs/embedded/dist/
 
 WEB_SOURCES := $(shell git ls-files web 2>/dev/null | grep -v "^web/dist/")
 
