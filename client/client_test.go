@@ -144,6 +144,7 @@ func TestFollowLogGivesUpWhereTryingAgainIsNoUse(t *testing.T) {
 func TestFollowLogEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "event: attempt\ndata: {\"attempt_id\":\"a\"}\n\n")
 		_ = http.NewResponseController(w).Flush()
