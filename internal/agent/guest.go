@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -219,7 +220,7 @@ func (g *guest) putWorkspace(ctx context.Context) error {
 		return nil
 	}
 	return g.do(ctx, workspaceTimeout, func(ctx context.Context, c *guestlink.Client) error {
-		body, err := g.t.agent.fetchWorkspace(ctx, id)
+		body, err := g.t.agent.fetchWorkspace(ctx, id, g.t.lease())
 		if err != nil {
 			return err
 		}
@@ -248,12 +249,13 @@ func (g *guest) putWorkspace(ctx context.Context) error {
 }
 
 // fetchWorkspace opens a workspace at the control plane.
-func (a *Agent) fetchWorkspace(ctx context.Context, id string) (io.ReadCloser, error) {
+func (a *Agent) fetchWorkspace(ctx context.Context, id string, l nimbus.Lease) (io.ReadCloser, error) {
 	address, err := url.JoinPath(a.cfg.Server, "api", "v1", "workspaces", url.PathEscape(id))
 	if err != nil {
 		return nil, fmt.Errorf("fetch workspace: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	lease := url.Values{"attempt": {l.AttemptID}, "fence": {strconv.FormatInt(l.Fence, 10)}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"?"+lease.Encode(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch workspace: %w", err)
 	}
@@ -263,8 +265,8 @@ func (a *Agent) fetchWorkspace(ctx context.Context, id string) (io.ReadCloser, e
 		return nil, fmt.Errorf("fetch workspace: %w", err)
 	}
 	if answer.StatusCode != http.StatusOK {
-		answer.Body.Close()
-		return nil, fmt.Errorf("fetch workspace: the server answers %s", answer.Status)
+		defer answer.Body.Close()
+		return nil, fmt.Errorf("fetch workspace: %w", wire.ToHTTPError(answer))
 	}
 	return answer.Body, nil
 }

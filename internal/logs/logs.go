@@ -27,9 +27,6 @@ type Store interface {
 	Delete(ctx context.Context, key nimbus.LogKey) error
 }
 
-// Topic is where new lines of an attempt are announced.
-func Topic(attemptID string) string { return "log/" + attemptID }
-
 // pollInterval is how often a tail looks by itself: announcements may be lost.
 const pollInterval = time.Second
 
@@ -40,7 +37,7 @@ const pageLines = 500
 // its end it asks done whether more will come, and waits for more if so. done
 // is asked before the last read, so that nothing written before it is missed.
 func Tail(ctx context.Context, store Store, b bus.Bus, key nimbus.LogKey, from int64, done func(context.Context) (bool, error), emit func([]nimbus.Line) error) error {
-	sub := b.Subscribe(Topic(key.AttemptID))
+	sub := b.Subscribe(bus.LogTopic(key.AttemptID))
 	defer sub.Close()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()

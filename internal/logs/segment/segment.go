@@ -90,10 +90,8 @@ func (s *Store) Close() error {
 // path is the file of a log. Org and attempt become file names: both are
 // checked, whoever made them.
 func (s *Store) path(key nimbus.LogKey) (string, error) {
-	if key.OrgID != nimbus.DefaultOrg {
-		if err := nimbus.CheckID(nimbus.PrefixOrg, key.OrgID); err != nil {
-			return "", err
-		}
+	if err := nimbus.CheckID(nimbus.PrefixOrg, key.OrgID); err != nil {
+		return "", err
 	}
 	if err := nimbus.CheckID(nimbus.PrefixAttempt, key.AttemptID); err != nil {
 		return "", err

@@ -12,7 +12,7 @@ import (
 )
 
 func key() nimbus.LogKey {
-	return nimbus.LogKey{OrgID: nimbus.DefaultOrg, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now())}
+	return nimbus.LogKey{OrgID: nimbus.DefaultOrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now())}
 }
 
 func made(from, to int64) []nimbus.Line {
@@ -113,7 +113,7 @@ func TestOrgsAndNamesAreKeptApart(t *testing.T) {
 		t.Errorf("another org read %d lines, %v", len(got), err)
 	}
 	for _, bad := range []nimbus.LogKey{
-		{OrgID: "..", AttemptID: k.AttemptID}, {OrgID: nimbus.DefaultOrg, AttemptID: "../" + k.AttemptID}, {OrgID: "", AttemptID: k.AttemptID},
+		{OrgID: "..", AttemptID: k.AttemptID}, {OrgID: nimbus.DefaultOrgID, AttemptID: "../" + k.AttemptID}, {OrgID: "", AttemptID: k.AttemptID},
 	} {
 		if _, err := s.Append(t.Context(), bad, made(1, 1)); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("%+v: %v", bad, err)

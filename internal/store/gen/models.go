@@ -204,3 +204,21 @@ type Repo struct {
 	Name      string
 	CreatedAt int64
 }
+
+type Secret struct {
+	OrgID     string
+	Name      string
+	Sealed    []byte
+	UpdatedAt int64
+}
+
+type Token struct {
+	ID        string
+	Kind      string
+	OrgID     string
+	Subject   string
+	Hash      string
+	State     string
+	CreatedAt int64
+	ExpiresAt int64
+}
