@@ -1,0 +1,131 @@
+// Package cli is the command line. Each command is a struct in a file of its
+// own: its fields are its flags, its Help shows how it is used, its Run does
+// the work. The reference page docs/cli.md is made of the same structs.
+//
+// Data goes to stdout, information to stderr. With --json both are stable:
+// snake_case names, times in RFC 3339, errors as {"error":{…}}.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Streams are what a command line talks to.
+type Streams struct {
+	Out, Err io.Writer
+}
+
+// root is the whole command line.
+type root struct {
+	Server    string `group:"global" help:"Address of the server." env:"NIMBUS_SERVER" default:"http://127.0.0.1:8080" placeholder:"URL"`
+	TokenFile string `group:"global" help:"File with the token; NIMBUS_TOKEN holds the token itself. Default: admin.token in the data directory." env:"NIMBUS_TOKEN_FILE" type:"path" placeholder:"FILE"`
+	Data      string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
+	JSON      bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
+	LogLevel  string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
+	LogJSON   bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
+
+	Run     runCmd     `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
+	Jobs    jobsCmd    `cmd:"" help:"List jobs, newest first." group:"jobs"`
+	Job     jobCmd     `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
+	Logs    logsCmd    `cmd:"" help:"Show a job's log." group:"jobs"`
+	Cancel  cancelCmd  `cmd:"" help:"Stop a job." group:"jobs"`
+	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
+	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
+	Version versionCmd `cmd:"" help:"Show the version." group:"service"`
+}
+
+const description = "Runs CI jobs on machines that you own, each in a fresh sandbox."
+
+// parser makes the parser of r. exit is called after --help was shown.
+func parser(r *root, s Streams, exit func(int)) (*kong.Kong, error) {
+	return kong.New(r,
+		kong.Name("nimbus"), kong.Description(description), kong.Writers(s.Out, s.Err), kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, FlagsLast: true}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "jobs", Title: "Jobs:"},
+			{Key: "service", Title: "Service:"},
+			{Key: "global", Title: "Flags of every command:"},
+		}),
+	)
+}
+
+// helpShown leaves the parser once it has shown its help.
+type helpShown struct{ code int }
+
+// Main runs one command line, without the program's name, and returns its exit
+// code.
+func Main(ctx context.Context, version string, args []string, s Streams) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			shown, ok := r.(helpShown)
+			if !ok {
+				panic(r)
+			}
+			code = shown.code
+		}
+	}()
+	var r root
+	a := &app{Streams: s, version: version, root: &r, style: newStyle(s.Out), errStyle: newStyle(s.Err)}
+	p, err := parser(&r, s, func(code int) { panic(helpShown{code}) })
+	if err != nil {
+		return a.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := p.Parse(args)
+	if err != nil {
+		// The parser stopped before it knew all flags.
+		r.JSON = r.JSON || slices.Contains(beforeDashes(args), "--json")
+		return a.fail(&exitError{code: ExitUsage, err: usageError(err)})
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	if err := parsed.Run(a); err != nil {
+		return a.fail(err)
+	}
+	return ExitOK
+}
+
+func beforeDashes(args []string) []string {
+	if i := slices.Index(args, "--"); i >= 0 {
+		return args[:i]
+	}
+	return args
+}
+
+func usageError(err error) error {
+	out := nimbus.Errorf(nimbus.CodeInvalid, "%w", err).WithHint("nimbus --help shows the commands")
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
+		out = out.WithHint("nimbus %s --help shows how it is used", parse.Context.Selected().Path())
+	}
+	return out
+}
+
+// dataDir is the data directory, whether it exists or not.
+func (r *root) dataDir() (string, error) {
+	if r.Data != "" {
+		return r.Data, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/nimbus", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "nimbus"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "no data directory is known: %w", err).WithHint("name one with --data")
+	}
+	return filepath.Join(home, ".local", "state", "nimbus"), nil
+}

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Exit codes. `nimbus run` ends with its job's own code; those from 70 on are
+// far from what programs use and tell that there is none.
+const (
+	ExitOK             = 0
+	ExitFailure        = 1
+	ExitUsage          = 2
+	ExitInfrastructure = 70
+	ExitLost           = 71
+	ExitTimedOut       = 72
+	ExitCancelled      = 73
+	ExitUnreachable    = 74
+	ExitUnschedulable  = 75
+	ExitSignal         = 128
+	ExitInterrupted    = 130
+)
+
+// exitCodes is the table that the reference page shows.
+var exitCodes = []struct {
+	Code    string
+	Meaning string
+}{
+	{"0", "done; for `run`: the job's command ended with 0"},
+	{"1", "failed, the message says why; for `run`: the job's command ended with 1"},
+	{"2", "the command line can't be understood; for `run` also: the job's command ended with 2"},
+	{"any", "`run`: the exit code of the job's command"},
+	{"70", "`run`: the job failed outside of its command: image, sandbox, host, files"},
+	{"71", "`run`: the job is lost: its host went silent while it ran, nobody can know how it ended"},
+	{"72", "`run`: the job ran or waited longer than it may"},
+	{"73", "`run`: somebody cancelled the job"},
+	{"74", "the server can't be reached, or went away and did not come back"},
+	{"75", "`run`: no host can run this job; it was cancelled"},
+	{"128+N", "`run`: signal N ended the job's command"},
+	{"130", "interrupted with Ctrl-C"},
+}
+
+// exitError is an error with an exit code of its own. A nil err means that
+// there is nothing to say.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitCode is the code for an error.
+func exitCode(err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &e):
+		return e.code
+	case nimbus.ErrorCode(err) == nimbus.CodeUnavailable:
+		return ExitUnreachable
+	case errors.Is(err, context.Canceled):
+		return ExitInterrupted
+	}
+	return ExitFailure
+}
+
+// errorView is an error as --json writes it.
+type errorView struct {
+	Error struct {
+		Code    nimbus.Code `json:"code"`
+		Message string      `json:"message"`
+		Hint    string      `json:"hint,omitempty"`
+	} `json:"error"`
+}
+
+// fail tells a person, or a program, what went wrong and returns the exit code.
+func (a *app) fail(err error) int {
+	code := exitCode(err)
+	var e *exitError
+	if errors.As(err, &e) && e.err == nil {
+		return code
+	}
+	if code == ExitInterrupted {
+		err = nimbus.Errorf(nimbus.CodeCancelled, "interrupted")
+	}
+	if a.root.JSON {
+		var v errorView
+		v.Error.Code, v.Error.Message, v.Error.Hint = nimbus.ErrorCode(err), err.Error(), nimbus.ErrorHint(err)
+		_ = json.NewEncoder(a.Err).Encode(v) // stderr is gone: nobody to tell
+		return code
+	}
+	fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.bad("nimbus:"), err)
+	if hint := nimbus.ErrorHint(err); hint != "" {
+		fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.quiet("hint:"), hint)
+	}
+	return code
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+type hostsCmd struct {
+	List  hostsListCmd  `cmd:"" default:"withargs" help:"Show the machines that run jobs."`
+	Token hostsTokenCmd `cmd:"" help:"Make a token that lets one machine join, once."`
+}
+
+type hostsListCmd struct{}
+
+func (*hostsListCmd) Help() string {
+	return examples("nimbus hosts", "nimbus hosts --json | jq .hosts")
+}
+
+func (*hostsListCmd) Run(ctx context.Context, a *app) error {
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	hosts, err := cl.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	v := struct {
+		Hosts []hostView `json:"hosts"`
+	}{Hosts: []hostView{}}
+	for _, h := range hosts {
+		v.Hosts = append(v.Hosts, viewHost(h))
+	}
+	if a.root.JSON {
+		return a.printJSON(v)
+	}
+	if len(hosts) == 0 {
+		a.info("no hosts: `nimbus hosts token` lets one join")
+		return nil
+	}
+	var rows, notes []string
+	for _, h := range v.Hosts {
+		var names []string
+		for _, e := range h.Executors {
+			if e.Available {
+				names = append(names, e.Name)
+			} else {
+				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", oneLine(h.Name), e.Name, oneLine(e.Detail), oneLine(e.Hint)))
+			}
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\t%s", h.ID, oneLine(h.Name), h.State, since(h.SeenAt), h.CPUs, h.MemoryMiB, h.Running, strings.Join(names, ", ")))
+	}
+	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tRUNNING\tEXECUTORS", rows); err != nil {
+		return err
+	}
+	for _, note := range notes {
+		a.info("%s", note)
+	}
+	return nil
+}
+
+type hostsTokenCmd struct {
+	ValidFor time.Duration `help:"How long it can be used, at most 24 h." default:"1h"`
+}
+
+func (*hostsTokenCmd) Help() string {
+	return "The token is shown this once.\n\n" +
+		examples("nimbus hosts token > join.token", "nimbus-agent --server https://nimbus.example.com --join-token-file join.token")
+}
+
+func (c *hostsTokenCmd) Run(ctx context.Context, a *app) error {
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	token, expires, err := cl.CreateJoinToken(ctx, c.ValidFor)
+	if err != nil {
+		return err
+	}
+	if a.root.JSON {
+		return a.printJSON(struct {
+			Token     string    `json:"token"`
+			ExpiresAt time.Time `json:"expires_at"`
+		}{token, expires})
+	}
+	fmt.Fprintln(a.Out, token)
+	a.info("good for one host until %s", expires.Local().Format(time.RFC1123))
+	return nil
+}

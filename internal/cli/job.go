@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+type jobCmd struct {
+	ID string `arg:"" help:"Its id, or 'last'."`
+}
+
+func (*jobCmd) Help() string {
+	return examples("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
+}
+
+func (c *jobCmd) Run(ctx context.Context, a *app) error {
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	j, err := findJob(ctx, cl, c.ID)
+	if err != nil {
+		return err
+	}
+	events, err := cl.Events(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	if a.root.JSON {
+		v := struct {
+			Job    jobView     `json:"job"`
+			Events []eventView `json:"events"`
+		}{Job: viewJob(j), Events: []eventView{}}
+		for _, e := range events {
+			v.Events = append(v.Events, viewEvent(e))
+		}
+		return a.printJSON(v)
+	}
+	a.printJob(j)
+	fmt.Fprintln(a.Out)
+	if err := a.printTimeline(j.Timeline); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.Out)
+	var rows []string
+	for _, e := range events {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", e.At.Format("2006-01-02 15:04:05.000"), e.Kind, oneLine(e.Actor), oneLine(e.Detail)))
+	}
+	return a.table("TIME (UTC)\tEVENT\tACTOR\tDETAIL", rows)
+}
+
+// printJob writes what a job is and where it stands.
+func (a *app) printJob(j nimbus.Job) {
+	field := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(a.Out, "%-9s %s\n", name, value)
+		}
+	}
+	fmt.Fprintln(a.Out, a.style.bold(oneLine(j.Name)))
+	field("id", j.ID)
+	status := a.style.status(j)
+	if j.ExitCode != nil {
+		status += fmt.Sprintf(", exit code %d", *j.ExitCode)
+	}
+	field("status", status)
+	field("reason", oneLine(j.Reason.Message))
+	field("class", j.Class.String())
+	field("command", oneLine(strings.Join(j.Spec.Command, " ")))
+	field("repo", oneLine(j.Repo))
+	field("page", oneLine(j.GitHub.HTMLURL))
+	field("host", j.HostID)
+	if j.AttemptCount > 1 {
+		field("attempts", fmt.Sprint(j.AttemptCount))
+	}
+	log := fmt.Sprintf("%d lines", j.LogLines)
+	if j.State == nimbus.StateFinished && !j.LogComplete {
+		log += ", not complete"
+	}
+	field("log", log)
+}

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+)
+
+type jobsCmd struct {
+	State []string `help:"Only jobs in one of these states: ${enum}." enum:"pending,queued,offered,accepted,running,finished,unschedulable" placeholder:"STATE"`
+	Limit int      `help:"How many at most." default:"20" short:"n"`
+}
+
+func (*jobsCmd) Help() string {
+	return examples(
+		"nimbus jobs",
+		"nimbus jobs --state running,queued",
+		"nimbus jobs --json --limit 200 | jq -r '.jobs[] | [.id, .result] | @tsv'",
+	)
+}
+
+func (c *jobsCmd) Run(ctx context.Context, a *app) error {
+	jobs, err := c.list(ctx, a)
+	if err != nil {
+		return err
+	}
+	if a.root.JSON {
+		v := struct {
+			Jobs []jobView `json:"jobs"`
+		}{Jobs: []jobView{}}
+		for _, j := range jobs {
+			v.Jobs = append(v.Jobs, viewJob(j))
+		}
+		return a.printJSON(v)
+	}
+	if len(jobs) == 0 {
+		a.info("no jobs")
+		return nil
+	}
+	var rows []string
+	for _, j := range jobs {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", j.ID, plainStatus(j), since(j.Timeline.ReceivedAt), took(j.Timeline), clip(oneLine(j.Name))))
+	}
+	return a.table("ID\tSTATUS\tRECEIVED\tTOOK\tNAME", rows)
+}
+
+// list pages until it has as many as were asked for.
+func (c *jobsCmd) list(ctx context.Context, a *app) ([]nimbus.Job, error) {
+	cl, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	f := client.JobFilter{}
+	for _, s := range c.State {
+		f.States = append(f.States, nimbus.State(s))
+	}
+	var jobs []nimbus.Job
+	for len(jobs) < c.Limit {
+		f.PageSize = min(c.Limit-len(jobs), 200)
+		page, err := cl.Jobs(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, page.Jobs...)
+		if f.PageToken = page.NextPageToken; f.PageToken == "" {
+			break
+		}
+	}
+	return jobs, nil
+}
+
+// plainStatus has no colour: the columns would not line up.
+func plainStatus(j nimbus.Job) string { return style{}.status(j) }
+
+// since is how long ago something was, roughly.
+func since(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return roughly(time.Since(t)) + " ago"
+}
+
+// took is how long a job ran, "-" before its end.
+func took(t nimbus.Timeline) string {
+	if t.FinishedAt.IsZero() || t.RunningAt.IsZero() {
+		return "-"
+	}
+	return roughly(t.FinishedAt.Sub(t.RunningAt))
+}
+
+func roughly(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	}
+	return fmt.Sprintf("%.0f days", d.Hours()/24)
+}
+
+// clip shortens a name to what fits in a column.
+func clip(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}

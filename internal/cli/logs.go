@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+)
+
+type logsCmd struct {
+	ID     string `arg:"" help:"Its id, or 'last'."`
+	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown."`
+}
+
+func (*logsCmd) Help() string {
+	return "What the job wrote to stdout goes to stdout, everything else to stderr.\n\n" +
+		examples("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
+}
+
+func (c *logsCmd) Run(ctx context.Context, a *app) error {
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	j, err := findJob(ctx, cl, c.ID)
+	if err != nil {
+		return err
+	}
+	p := newLogPrinter(a)
+	if c.Follow {
+		for e, err := range cl.FollowLog(ctx, j.ID) {
+			if err != nil {
+				return err
+			}
+			if err := p.event(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for l, err := range cl.Log(ctx, j.ID, 1) {
+		if err != nil {
+			return err
+		}
+		if err := p.line(l); err != nil {
+			return err
+		}
+	}
+	if !j.LogComplete {
+		a.info("%s", a.errStyle.quiet("this is not all yet: nimbus logs -f "+j.ID))
+	}
+	return nil
+}
+
+// logPrinter shows lines: the job's stdout on stdout, the rest on stderr.
+type logPrinter struct {
+	app     *app
+	json    *json.Encoder
+	wrap    func(lineView) any // what --json writes of a line
+	began   bool               // an attempt was seen
+	noticed bool               // that the connection broke
+}
+
+func newLogPrinter(a *app) *logPrinter {
+	e := json.NewEncoder(a.Out)
+	e.SetEscapeHTML(false)
+	return &logPrinter{app: a, json: e, wrap: func(l lineView) any { return l }}
+}
+
+func (p *logPrinter) event(e client.LogEvent) error {
+	switch e.Kind {
+	case client.LogLine:
+		p.noticed = false
+		return p.line(e.Line)
+	case client.LogAttempt:
+		if p.began {
+			p.app.info("%s", p.app.errStyle.warn("the job begins anew; what was shown of it is void"))
+		}
+		p.began = true
+	case client.LogInterrupted:
+		if !p.noticed {
+			p.app.info("%s", p.app.errStyle.quiet("the connection broke, trying again"))
+		}
+		p.noticed = true
+	case client.LogComplete:
+	}
+	return nil
+}
+
+// line fails when stdout is gone.
+func (p *logPrinter) line(l nimbus.Line) error {
+	if p.app.root.JSON {
+		return p.json.Encode(p.wrap(lineView(l)))
+	}
+	var err error
+	switch l.Stream {
+	case nimbus.StreamStdout:
+		_, err = fmt.Fprintln(p.app.Out, l.Text)
+	case nimbus.StreamStderr:
+		fmt.Fprintln(p.app.Err, l.Text)
+	case nimbus.StreamStep:
+		p.app.info("%s", p.app.errStyle.step("▸ "+oneLine(l.Text)))
+	case nimbus.StreamSystem:
+		p.app.info("%s", p.app.errStyle.quiet(oneLine(l.Text)))
+	}
+	return err
+}

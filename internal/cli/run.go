@@ -1,0 +1,295 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+)
+
+type runCmd struct {
+	Command []string `arg:"" help:"What to run, after --."`
+
+	Name       string                `help:"What to call the job. Default: the command." placeholder:"NAME"`
+	Image      string                `help:"Image of the sandbox." placeholder:"NAME"`
+	Executor   string                `help:"What the sandbox is: microvm, or local, which is for trusted code only. Default: the best there is." enum:",microvm,local" default:"" placeholder:"NAME"`
+	CPU        int                   `help:"CPUs." placeholder:"N"`
+	Memory     int                   `help:"Memory in MiB." placeholder:"MIB"`
+	Network    nimbus.NetworkProfile `help:"What the sandbox may reach, ${enum}: public addresses, or nothing." enum:"internet,none" default:"internet"`
+	Env        map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
+	Timeout    time.Duration         `help:"How long the job may run. Default: 6h."`
+	Repeatable bool                  `help:"Let the job be run again when its host is lost while it runs."`
+	Files      bool                  `help:"Bring the files of this directory: in a git work tree what is tracked, and what is new but not ignored." default:"true" negatable:""`
+	Detach     bool                  `help:"Print the job's id and leave it running." short:"d"`
+}
+
+func (*runCmd) Help() string {
+	return `The job starts in a copy of this directory. Its output comes back live, and its exit code is the exit code of this command.
+Ctrl-C cancels the job and waits for its end; a second one leaves at once.
+With --json, each line of output is an object {"event":"line","line":{…}}; the last one is {"event":"job","job":{…}}.
+
+` + examples(
+		"nimbus run -- make test",
+		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
+		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
+		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
+	)
+}
+
+// patience is how long a job may be unschedulable until `run` gives it up: a
+// host that starts at the same time is there by then.
+const patience = 10 * time.Second
+
+// settleTimeout is how long a job may take from its last line to its end.
+const settleTimeout = 30 * time.Second
+
+func (c *runCmd) Run(ctx context.Context, a *app) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt)
+	defer signal.Stop(interrupts)
+
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var j nimbus.Job
+	if err := untilInterrupt(ctx, interrupts, func(ctx context.Context) (err error) {
+		j, err = c.submit(ctx, a, cl)
+		return err
+	}); err != nil {
+		return err
+	}
+	if c.Detach {
+		if a.root.JSON {
+			return a.printJSON(runEvent{Event: "job", Job: new(viewJob(j))})
+		}
+		fmt.Fprintln(a.Out, j.ID)
+		return nil
+	}
+	a.info("%s", a.errStyle.quiet(j.ID+", "+j.Class.String()))
+	f := &following{app: a, client: cl, jobID: j.ID, interrupts: interrupts}
+	if j, err = f.wait(ctx); err != nil {
+		return err
+	}
+	if a.root.JSON {
+		if err := a.printJSON(runEvent{Event: "job", Job: new(viewJob(j))}); err != nil {
+			return err
+		}
+	}
+	return f.verdict(j)
+}
+
+// runEvent is what --json writes of a job that is followed.
+type runEvent struct {
+	Event string    `json:"event"` // "line" or "job"
+	Line  *lineView `json:"line,omitempty"`
+	Job   *jobView  `json:"job,omitempty"`
+}
+
+// untilInterrupt gives f up at the first Ctrl-C.
+func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-interrupts:
+		cancel()
+		<-done
+		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "interrupted before the job was submitted")}
+	}
+}
+
+func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.Job, error) {
+	s := client.Submission{
+		Name: c.Name,
+		Class: nimbus.Class{
+			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network,
+		},
+		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, Repeatable: c.Repeatable},
+		IdempotencyKey: rand.Text(),
+	}
+	// What can be refused at once is, before files travel.
+	if _, err := s.Class.Complete(); err != nil {
+		return nimbus.Job{}, err
+	}
+	if c.Files {
+		id, err := upload(ctx, a, cl)
+		if err != nil {
+			return nimbus.Job{}, err
+		}
+		s.Spec.WorkspaceID = id
+	}
+	j, err := cl.Submit(ctx, s)
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		j, err = cl.Submit(ctx, s) // the key makes it safe: the answer may be what was lost
+	}
+	return j, err
+}
+
+// following is a job whose end is awaited.
+type following struct {
+	app        *app
+	client     *client.Client
+	jobID      string
+	interrupts <-chan os.Signal
+
+	interrupted   bool // by Ctrl-C
+	unschedulable bool // given up
+}
+
+// wait shows the log until the job has ended, and returns the job.
+func (f *following) wait(ctx context.Context) (nimbus.Job, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	ended, end := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer end()
+		return f.showLog(ctx)
+	})
+	g.Go(func() error { return f.watchInterrupts(ended) })
+	g.Go(func() error { return f.watchState(ended) })
+	if err := g.Wait(); err != nil {
+		return nimbus.Job{}, err
+	}
+	return f.settled(ctx)
+}
+
+func (f *following) showLog(ctx context.Context) error {
+	p := newLogPrinter(f.app)
+	p.wrap = func(l lineView) any { return runEvent{Event: "line", Line: &l} }
+	for e, err := range f.client.FollowLog(ctx, f.jobID) {
+		if err != nil {
+			return err
+		}
+		if err := p.event(e); err != nil {
+			return fmt.Errorf("show log: %w", err)
+		}
+	}
+	return nil
+}
+
+// watchInterrupts cancels the job at the first Ctrl-C and leaves at the second.
+func (f *following) watchInterrupts(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.interrupts:
+		}
+		if f.interrupted {
+			return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "left; the job may go on for a moment").
+				WithHint("nimbus job %s", f.jobID)}
+		}
+		f.interrupted = true
+		f.app.info("%s", f.app.errStyle.warn("cancelling the job; Ctrl-C again leaves at once"))
+		if _, err := f.client.Cancel(ctx, f.jobID); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("cancel the job: %w", err)
+		}
+	}
+}
+
+// watchState tells why nothing happens yet, and gives a job up that nobody can
+// run. It ends once a host has it.
+func (f *following) watchState(ctx context.Context) error {
+	const interval = time.Second
+	var since time.Time
+	told := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval):
+		}
+		j, err := f.client.Job(ctx, f.jobID)
+		switch {
+		case err != nil:
+			continue // the log's stream tells, and decides
+		case j.State == nimbus.StateFinished || j.State.Live():
+			return nil
+		case j.State != nimbus.StateUnschedulable:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		if j.Reason.Message != told {
+			told = j.Reason.Message
+			f.app.info("%s", f.app.errStyle.warn("waiting: "+oneLine(told)))
+		}
+		if !since.IsZero() && time.Since(since) > patience {
+			f.unschedulable = true
+			_, err := f.client.Cancel(ctx, f.jobID)
+			return err
+		}
+	}
+}
+
+// settled returns the job once it has ended, which its log may tell first.
+func (f *following) settled(ctx context.Context) (nimbus.Job, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	for {
+		j, err := f.client.Job(ctx, f.jobID)
+		if err == nil && j.State == nimbus.StateFinished {
+			return j, nil
+		}
+		select {
+		case <-ctx.Done():
+			return j, errors.Join(err, nimbus.Errorf(nimbus.CodeUnavailable, "the job's log ended, but not the job").WithHint("nimbus job %s", f.jobID))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// verdict turns the end of the job into that of this command.
+func (f *following) verdict(j nimbus.Job) error {
+	say := func(code int, format string, args ...any) error {
+		return &exitError{code: code, err: nimbus.Errorf(nimbus.CodeConflict, format, args...).WithHint("nimbus job %s", j.ID)}
+	}
+	because := oneLine(j.Reason.Message)
+	switch {
+	case f.unschedulable:
+		return say(ExitUnschedulable, "no host can run this job, it was cancelled: %s", because)
+	case j.Result == nimbus.ResultSuccess:
+		return nil
+	case j.Result == nimbus.ResultCancelled && f.interrupted:
+		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "the job was cancelled")}
+	case j.Result == nimbus.ResultCancelled:
+		return say(ExitCancelled, "the job was cancelled: %s", because)
+	case j.Result == nimbus.ResultTimedOut:
+		return say(ExitTimedOut, "the job timed out: %s", because)
+	case j.Result == nimbus.ResultLost:
+		return say(ExitLost, "the job is lost: %s", because)
+	case j.Reason.Code == nimbus.ReasonKilled:
+		return say(ExitSignal+signalNumber(because), "%s", because)
+	case j.ExitCode != nil && *j.ExitCode != 0 && j.Reason.Code == "":
+		return &exitError{code: *j.ExitCode}
+	}
+	return say(ExitInfrastructure, "the job failed: %s", because)
+}
+
+// signalNumber finds the name of a signal in a sentence; without one it was
+// SIGKILL, which the kernel sends of its own.
+func signalNumber(sentence string) int {
+	for word := range strings.FieldsSeq(sentence) {
+		if s := unix.SignalNum(strings.Trim(word, ".,:;()")); s != 0 {
+			return int(s)
+		}
+	}
+	return int(unix.SIGKILL)
+}
