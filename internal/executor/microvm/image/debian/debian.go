@@ -1,0 +1,195 @@
+// Package debian makes images from Debian packages, without root: packages are
+// resolved, fetched and checked by apt in folders of its own, unpacked as tar
+// streams and written as squashfs. No maintainer script runs; the little that
+// they would have done is done here.
+package debian
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+)
+
+// version changes whenever the same packages would give another image.
+const version = 1
+
+// arch is the only one whose kernel is known how to boot.
+const arch = "amd64"
+
+// Config says what to make.
+type Config struct {
+	Store    image.Store
+	Name     string
+	Packages []string
+	// Files are put into the image, at absolute paths.
+	Files []File
+	// Cache keeps fetched packages; "" means .cache in the store.
+	Cache string
+	// Progress is told in a few words what is being done. It may be nil.
+	Progress func(what string)
+}
+
+// File is a file of the builder's machine that goes into the image.
+type File struct {
+	Path   string // in the image
+	Source string // on this machine
+}
+
+// Build makes the image, unless there is one of the same recipe already. One
+// build at a time is made per store; others wait.
+func Build(ctx context.Context, c Config) (image.Image, error) {
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	if c.Cache == "" {
+		c.Cache = filepath.Join(c.Store.Dir, ".cache")
+	}
+	recipe, err := c.recipe()
+	if err != nil {
+		return image.Image{}, err
+	}
+	if img, err := c.Store.Open(c.Name); err == nil && img.Recipe == recipe {
+		return img, nil
+	}
+	if err := checkTools(); err != nil {
+		return image.Image{}, err
+	}
+	unlock, err := lock(ctx, c.Cache)
+	if err != nil {
+		return image.Image{}, err
+	}
+	defer unlock()
+	if img, err := c.Store.Open(c.Name); err == nil && img.Recipe == recipe {
+		return img, nil // somebody else just made it
+	}
+	return c.build(ctx, recipe)
+}
+
+func (c Config) build(ctx context.Context, recipe string) (image.Image, error) {
+	a := apt{dir: c.Cache, progress: c.Progress}
+	if err := a.update(ctx); err != nil {
+		return image.Image{}, err
+	}
+	packages, err := a.fetch(ctx, c.Packages)
+	if err != nil {
+		return image.Image{}, err
+	}
+	kernel, err := a.fetchKernel(ctx)
+	if err != nil {
+		return image.Image{}, err
+	}
+	draft, err := c.Store.Draft()
+	if err != nil {
+		return image.Image{}, err
+	}
+	defer draft.Discard()
+	c.Progress("unpacking the kernel")
+	if err := unpackKernel(ctx, kernel, draft.Kernel(), draft.Modules()); err != nil {
+		return image.Image{}, err
+	}
+	c.Progress(fmt.Sprintf("writing the root file system from %d packages", len(packages)))
+	if err := writeRoot(ctx, packages, c.Files, draft.Root()); err != nil {
+		return image.Image{}, err
+	}
+	return draft.Publish(image.Manifest{
+		Name: c.Name, Arch: arch, Recipe: recipe, BuiltAt: time.Now().UTC(),
+		Kernel: packageName(kernel), Packages: packageNames(packages),
+	})
+}
+
+// recipe is a digest of all that decides what the image holds but the versions
+// of the packages: a rebuild is asked for, it doesn't just happen.
+func (c Config) recipe() (string, error) {
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	for _, v := range []any{version, arch, c.Packages, modules} {
+		if err := enc.Encode(v); err != nil {
+			return "", fmt.Errorf("digest recipe: %w", err)
+		}
+	}
+	for _, f := range c.Files {
+		raw, err := os.ReadFile(f.Source)
+		if err != nil {
+			return "", fmt.Errorf("read a file of the image: %w", err)
+		}
+		if err := enc.Encode([]any{f.Path, sha256.Sum256(raw)}); err != nil {
+			return "", fmt.Errorf("digest recipe: %w", err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// checkTools tells in one line what this machine lacks to build images.
+func checkTools() error {
+	var missing []string
+	for program, pkg := range map[string]string{"apt-get": "apt", "dpkg-deb": "dpkg", "tar2sqfs": "squashfs-tools-ng"} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, pkg)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return nimbus.Errorf(nimbus.CodeUnavailable, "to build images this machine lacks: %s", strings.Join(missing, ", ")).
+		WithHint("on Debian: apt-get install %s", strings.Join(missing, " "))
+}
+
+// lock waits for this machine's other builders.
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock cache: %w", err)
+	}
+	const interval = 200 * time.Millisecond
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock cache: %w", err)
+		}
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("wait for another build: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// packageName is what a package file's name tells: name_version.
+func packageName(path string) string {
+	name := strings.TrimSuffix(filepath.Base(path), ".deb")
+	if i := strings.LastIndexByte(name, '_'); i > 0 {
+		name = name[:i]
+	}
+	return strings.ReplaceAll(name, "%3a", ":")
+}
+
+func packageNames(paths []string) []string {
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = packageName(p)
+	}
+	return names
+}

@@ -1,0 +1,80 @@
+package debian_test
+
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
+)
+
+func TestRunnerImage(t *testing.T) {
+	store := imagetest.Runner(t)
+	img, err := store.Open(nimbus.DefaultImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := elf.Open(img.Kernel())
+	if err != nil {
+		t.Fatalf("the kernel: %v", err)
+	}
+	kernel.Close()
+	modules, err := os.ReadFile(img.Modules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(modules), "virtio_ring.ko\nvirtio.ko\nvirtio_mmio.ko\n") {
+		t.Error("modules aren't in the order in which they load")
+	}
+	out, err := exec.Command("sqfs2tar", "--no-skip", img.Root()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := listTar(t, out)
+	for _, name := range []string{"usr/bin/bash", "usr/bin/sh", "usr/bin/git", "usr/bin/awk", "usr/local/bin/nimbus-runner", "etc/ssl/certs/ca-certificates.crt"} {
+		if !list[name] {
+			t.Errorf("the image lacks %s", name)
+		}
+	}
+	// A second build of the same recipe is the same image.
+	again := imagetest.Runner(t)
+	if img2, err := again.Open(nimbus.DefaultImage); err != nil || !img2.BuiltAt.Equal(img.BuiltAt) {
+		t.Errorf("it was built twice: %v, %v, %v", img.BuiltAt, img2.BuiltAt, err)
+	}
+}
+
+func TestUnknownPackage(t *testing.T) {
+	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
+	store := image.Store{Dir: t.TempDir()}
+	_, err := debian.Build(t.Context(), debian.Config{Store: store, Name: "odd", Packages: append(runner.Packages(), "no-such-package")})
+	if err == nil || !strings.Contains(err.Error(), "no-such-package") {
+		t.Errorf("got %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(store.Dir, ".draft-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func listTar(t *testing.T, raw []byte) map[string]bool {
+	t.Helper()
+	cmd := exec.Command("tar", "-t")
+	cmd.Stdin = strings.NewReader(string(raw))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		list[strings.TrimSpace(line)] = true
+	}
+	return list
+}

@@ -1,0 +1,174 @@
+package debian
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/pierrec/lz4/v4"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+)
+
+// modules are what a guest needs to reach its disks, network and agent. What
+// they depend on is found by itself.
+var modules = []string{"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "squashfs"}
+
+// maxKernelFile bounds one file of a kernel's package.
+const maxKernelFile = 256 << 20
+
+// unpackKernel writes the kernel and an archive of modules from a package.
+func unpackKernel(ctx context.Context, deb, kernelPath, modulesPath string) error {
+	var kernel []byte
+	found := map[string][]byte{} // module's name -> content
+	err := eachFile(ctx, deb, func(h *tar.Header, r io.Reader) error {
+		isKernel := strings.HasPrefix(h.Name, "boot/vmlinuz-")
+		name, isModule := strings.CutSuffix(path.Base(h.Name), ".ko")
+		if h.Typeflag != tar.TypeReg || !isKernel && !isModule {
+			return nil
+		}
+		raw, err := io.ReadAll(io.LimitReader(r, maxKernelFile))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", h.Name, err)
+		}
+		if isKernel {
+			kernel = raw
+		} else {
+			found[strings.ReplaceAll(name, "-", "_")] = raw
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("unpack kernel: %w", err)
+	}
+	vmlinux, err := uncompress(kernel)
+	if err != nil {
+		return fmt.Errorf("unpack kernel: %w", err)
+	}
+	if err := os.WriteFile(kernelPath, vmlinux, 0o644); err != nil {
+		return fmt.Errorf("write kernel: %w", err)
+	}
+	return writeModules(found, modulesPath)
+}
+
+// uncompress takes the ELF kernel out of a bzImage: it boots faster, and not
+// every monitor takes the other. See Documentation/x86/boot.rst for the header.
+func uncompress(bz []byte) ([]byte, error) {
+	const setupSects, payloadOffset, payloadLength, headerEnd = 0x1f1, 0x248, 0x24c, 0x250
+	if len(bz) < headerEnd {
+		return nil, errors.New("the package has no kernel")
+	}
+	sectors := int(bz[setupSects])
+	if sectors == 0 {
+		sectors = 4
+	}
+	start := uint64(sectors+1)*512 + uint64(binary.LittleEndian.Uint32(bz[payloadOffset:]))
+	length := uint64(binary.LittleEndian.Uint32(bz[payloadLength:]))
+	const sizeField = 4 // the unpacked size, behind the stream
+	if length < sizeField || start+length > uint64(len(bz)) {
+		return nil, errors.New("the kernel's payload lies outside of the file")
+	}
+	payload := bz[start : start+length-sizeField]
+	if !bytes.HasPrefix(payload, []byte{0x02, 0x21, 0x4c, 0x18}) {
+		return nil, errors.New("the kernel isn't compressed with LZ4, as Debian 12's is")
+	}
+	vmlinux, err := io.ReadAll(io.LimitReader(lz4.NewReader(bytes.NewReader(payload)), maxKernelFile))
+	if err != nil {
+		return nil, fmt.Errorf("uncompress the kernel: %w", err)
+	}
+	if !bytes.HasPrefix(vmlinux, []byte(elf.ELFMAG)) {
+		return nil, errors.New("what the kernel holds is no ELF file")
+	}
+	return vmlinux, nil
+}
+
+// writeModules archives the modules with the order in which they load.
+func writeModules(found map[string][]byte, dst string) error {
+	order, err := loadOrder(found)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(dst)
+	if err != nil {
+		return fmt.Errorf("write modules: %w", err)
+	}
+	defer f.Close()
+	buffered := bufio.NewWriter(f)
+	archive := image.NewCpio(buffered)
+	archive.Dir("modules")
+	var list strings.Builder
+	for _, name := range order {
+		archive.File("modules/"+name+".ko", found[name])
+		fmt.Fprintf(&list, "%s.ko\n", name)
+	}
+	archive.File("modules/order", []byte(list.String()))
+	if err := errors.Join(archive.Close(), buffered.Flush()); err != nil {
+		return fmt.Errorf("write modules: %w", err)
+	}
+	return nil
+}
+
+// loadOrder puts every module behind those that it depends on.
+func loadOrder(found map[string][]byte) ([]string, error) {
+	var order []string
+	seen := map[string]bool{}
+	var visit func(name string) error
+	visit = func(name string) error {
+		if name == "" || seen[name] {
+			return nil
+		}
+		seen[name] = true
+		raw, ok := found[name]
+		if !ok {
+			return fmt.Errorf("the kernel has no module %s", name)
+		}
+		needs, err := depends(raw)
+		if err != nil {
+			return fmt.Errorf("module %s: %w", name, err)
+		}
+		for _, n := range needs {
+			if err := visit(n); err != nil {
+				return err
+			}
+		}
+		order = append(order, name)
+		return nil
+	}
+	for _, name := range modules {
+		if err := visit(name); err != nil {
+			return nil, err
+		}
+	}
+	return order, nil
+}
+
+// depends reads what a module needs from its section .modinfo.
+func depends(module []byte) ([]string, error) {
+	file, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	section := file.Section(".modinfo")
+	if section == nil {
+		return nil, errors.New("it says nothing of itself")
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	for field := range strings.SplitSeq(string(info), "\x00") {
+		if list, ok := strings.CutPrefix(field, "depends="); ok {
+			return strings.Split(strings.ReplaceAll(list, "-", "_"), ","), nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,183 @@
+// Package image keeps what microVMs boot: a kernel, its modules and a root file
+// system, each image in a folder of its own. An image never changes; a rebuilt
+// one takes the folder's place in one step.
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Files of an image.
+const (
+	manifestFile = "image.json"
+	kernelFile   = "vmlinux"
+	modulesFile  = "modules.cpio"
+	rootFile     = "root.squashfs"
+)
+
+// RootType is the file system of every image's root.
+const RootType = "squashfs"
+
+// Manifest says what is in an image.
+type Manifest struct {
+	Name     string    `json:"name"`
+	Arch     string    `json:"arch"`   // GOARCH
+	Recipe   string    `json:"recipe"` // digest of what it was made from
+	BuiltAt  time.Time `json:"built_at"`
+	Kernel   string    `json:"kernel"`   // package and version
+	Packages []string  `json:"packages"` // name_version of each
+}
+
+// Image is one image on this machine.
+type Image struct {
+	Manifest
+
+	dir string
+}
+
+// Kernel is the path of the uncompressed kernel.
+func (i Image) Kernel() string { return filepath.Join(i.dir, kernelFile) }
+
+// Modules is the path of a cpio archive: /modules/*.ko and /modules/order.
+func (i Image) Modules() string { return filepath.Join(i.dir, modulesFile) }
+
+// Root is the path of the root file system, a squashfs.
+func (i Image) Root() string { return filepath.Join(i.dir, rootFile) }
+
+// Store is a folder of images.
+type Store struct {
+	Dir string
+}
+
+// Open finds an image by name. Codes: not_found, with how to get it.
+func (s Store) Open(name string) (Image, error) {
+	img, err := read(s.dir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Image{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no image %q on this host", name).WithHint("%s", s.hint(name))
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("open image %s: %w", name, err)
+	}
+	return img, nil
+}
+
+func (s Store) hint(name string) string {
+	if name == nimbus.DefaultImage {
+		return "build it: nimbus image build"
+	}
+	names := s.Names()
+	if len(names) == 0 {
+		return "this host has no image at all: nimbus image build"
+	}
+	return "this host has: " + strings.Join(names, ", ")
+}
+
+// Names lists the images, sorted. What can't be read is left out.
+func (s Store) Names() []string {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if img, err := read(filepath.Join(s.Dir, e.Name())); err == nil && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, img.Name)
+		}
+	}
+	return names
+}
+
+// dir is the image's folder. A name may hold slashes, its folder must not.
+func (s Store) dir(name string) string { return filepath.Join(s.Dir, url.PathEscape(name)) }
+
+func read(dir string) (Image, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	if err != nil {
+		return Image{}, fmt.Errorf("read manifest: %w", err)
+	}
+	img := Image{dir: dir}
+	if err := json.Unmarshal(raw, &img.Manifest); err != nil {
+		return Image{}, fmt.Errorf("decode manifest: %w", err)
+	}
+	return img, nil
+}
+
+// Draft is an image being made, in a folder beside the others.
+type Draft struct {
+	Image
+
+	store Store
+}
+
+// Draft begins a new image. The caller fills the files at its paths, then
+// publishes or discards it.
+func (s Store) Draft() (*Draft, error) {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of images: %w", err)
+	}
+	dir, err := os.MkdirTemp(s.Dir, ".draft-")
+	if err != nil {
+		return nil, fmt.Errorf("make folder of a new image: %w", err)
+	}
+	return &Draft{Image: Image{dir: dir}, store: s}, nil
+}
+
+// Publish puts the image into its place. Machines that boot from one that it
+// replaces keep the files that they have open.
+func (d *Draft) Publish(m Manifest) (Image, error) {
+	raw, err := json.MarshalIndent(m, "", "\t")
+	if err != nil {
+		return Image{}, fmt.Errorf("encode manifest: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, manifestFile), append(raw, '\n'), 0o644); err != nil {
+		return Image{}, fmt.Errorf("write manifest: %w", err)
+	}
+	if err := os.Chmod(d.dir, 0o755); err != nil { //nolint:gosec // nothing in an image is secret
+		return Image{}, fmt.Errorf("publish image: %w", err)
+	}
+	for _, path := range []string{d.Kernel(), d.Modules(), d.Root(), d.dir} {
+		if err := sync(path); err != nil {
+			return Image{}, err
+		}
+	}
+	place := d.store.dir(m.Name)
+	err = os.Rename(d.dir, place)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		err = unix.Renameat2(unix.AT_FDCWD, d.dir, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("publish image: %w", err)
+	}
+	d.Discard() // the one before, if there was one
+	if err := sync(d.store.Dir); err != nil {
+		return Image{}, err
+	}
+	return read(place)
+}
+
+// Discard removes the draft.
+func (d *Draft) Discard() { os.RemoveAll(d.dir) }
+
+func sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync image: %w", err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync image: %w", err)
+	}
+	return nil
+}
