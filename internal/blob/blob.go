@@ -21,6 +21,9 @@ type Store interface {
 	// half-written. More than maxBytes is refused (code too_large), and leaves
 	// nothing. A blob that is there is replaced.
 	Put(ctx context.Context, key string, r io.Reader, maxBytes int64) (Info, error)
+	// PutAddressed stores what r holds under prefix + "/" + its SHA-256, and
+	// returns that. Content that is there already is left as it is.
+	PutAddressed(ctx context.Context, prefix string, r io.Reader, maxBytes int64) (sha256 string, err error)
 	// Open opens a blob. Codes: not_found.
 	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 	// Stat tells the size of a blob. Codes: not_found.

@@ -67,14 +67,35 @@ func checkKey(key string) error {
 }
 
 // Put implements blob.Store.
-func (s *Store) Put(_ context.Context, key string, r io.Reader, maxBytes int64) (info blob.Info, err error) {
+func (s *Store) Put(_ context.Context, key string, r io.Reader, maxBytes int64) (blob.Info, error) {
 	if err := checkKey(key); err != nil {
-		return info, err
+		return blob.Info{}, err
 	}
-	temp := path.Join(incoming, hex.EncodeToString(randomName()))
+	temp, info, err := s.receive(r, maxBytes)
+	if err != nil {
+		return blob.Info{}, err
+	}
+	return info, s.publish(temp, key)
+}
+
+// PutAddressed implements blob.Store.
+func (s *Store) PutAddressed(_ context.Context, prefix string, r io.Reader, maxBytes int64) (string, error) {
+	if err := checkKey(prefix); err != nil {
+		return "", err
+	}
+	temp, info, err := s.receive(r, maxBytes)
+	if err != nil {
+		return "", err
+	}
+	return info.SHA256, s.publish(temp, prefix+"/"+info.SHA256)
+}
+
+// receive writes a blob to where nobody looks, hashed on the way and synced.
+func (s *Store) receive(r io.Reader, maxBytes int64) (temp string, info blob.Info, err error) {
+	temp = path.Join(incoming, hex.EncodeToString(randomName()))
 	f, err := s.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return info, fmt.Errorf("create blob: %w", err)
+		return "", info, fmt.Errorf("create blob: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -84,21 +105,23 @@ func (s *Store) Put(_ context.Context, key string, r io.Reader, maxBytes int64) 
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, maxBytes+1))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return info, fmt.Errorf("write blob: %w", err)
+		return "", info, fmt.Errorf("write blob: %w", err)
 	}
 	if n > maxBytes {
-		return info, nimbus.Errorf(nimbus.CodeTooLarge, "more than %d bytes", maxBytes)
+		return "", info, nimbus.Errorf(nimbus.CodeTooLarge, "more than %d bytes", maxBytes)
 	}
+	return temp, blob.Info{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// publish shows a received blob under its key.
+func (s *Store) publish(temp, key string) error {
 	if err := s.root.MkdirAll(path.Dir(key), 0o700); err != nil {
-		return info, fmt.Errorf("make blob folder: %w", err)
+		return fmt.Errorf("make blob folder: %w", err)
 	}
 	if err := s.root.Rename(temp, key); err != nil {
-		return info, fmt.Errorf("publish blob: %w", err)
+		return fmt.Errorf("publish blob: %w", err)
 	}
-	if err := s.syncDir(path.Dir(key)); err != nil {
-		return info, err
-	}
-	return blob.Info{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+	return s.syncDir(path.Dir(key))
 }
 
 func (s *Store) syncDir(dir string) error {
@@ -158,4 +181,6 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-func notFound(key string) error { return nimbus.Errorf(nimbus.CodeNotFound, "no blob %q", filepath.Base(key)) }
+func notFound(key string) error {
+	return nimbus.Errorf(nimbus.CodeNotFound, "no blob %q", filepath.Base(key))
+}

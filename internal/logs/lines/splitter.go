@@ -101,7 +101,9 @@ func (s *Splitter) Flush() []nimbus.Line {
 }
 
 // System makes a line of Nimbus' own.
-func (s *Splitter) System(text string) nimbus.Line { return s.line(nimbus.StreamSystem, s.masks.hide(text)) }
+func (s *Splitter) System(text string) nimbus.Line {
+	return s.line(nimbus.StreamSystem, s.masks.hide(text))
+}
 
 // whole makes lines of one whole line of output.
 func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {

@@ -70,10 +70,10 @@ describe("LogStream", () => {
     expect(stream.snapshot().lines).toHaveLength(1);
   });
 
-  it("closes once complete", () => {
+  it("closes at the end, and knows whether every line is there", () => {
     const { source, stream } = start();
-    source.send("complete", {});
-    expect(stream.snapshot().complete).toBe(true);
+    source.send("complete", { complete: false });
+    expect(stream.snapshot()).toMatchObject({ ended: true, complete: false });
     expect(source.closed).toBe(true);
   });
 });

@@ -5,7 +5,9 @@ export interface LogState {
   lines: readonly Line[];
   attempt: string;
   connection: "connecting" | "live" | "retrying";
-  /** Every line is there; nothing more will come. */
+  /** Nothing more will come. */
+  ended: boolean;
+  /** Every line is there. Lines are lost when their host is. */
   complete: boolean;
 }
 
@@ -24,7 +26,7 @@ type Open = (url: string) => Source;
  * Changes are told at most once per frame.
  */
 export class LogStream {
-  #state: LogState = { lines: [], attempt: "", connection: "connecting", complete: false };
+  #state: LogState = { lines: [], attempt: "", connection: "connecting", ended: false, complete: false };
   #lines: Line[] = [];
   #listeners = new Set<() => void>();
   #source: Source | undefined;
@@ -46,7 +48,7 @@ export class LogStream {
   /** Starts on the first listener, ends with the last one. For useSyncExternalStore. */
   subscribe = (listener: () => void): (() => void) => {
     this.#listeners.add(listener);
-    if (!this.#source && !this.#state.complete) this.#connect();
+    if (!this.#source && !this.#state.ended) this.#connect();
     return () => {
       this.#listeners.delete(listener);
       if (this.#listeners.size === 0) this.#close();
@@ -68,9 +70,10 @@ export class LogStream {
       this.#set({ attempt, lines: [] });
     });
     source.addEventListener("line", (event) => this.#add(JSON.parse(event.data) as Line));
-    source.addEventListener("complete", () => {
+    source.addEventListener("complete", (event) => {
+      const { complete } = JSON.parse(event.data) as { complete: boolean };
       this.#close();
-      this.#set({ complete: true, connection: "live", lines: this.#lines.slice() });
+      this.#set({ ended: true, complete, connection: "live", lines: this.#lines.slice() });
     });
   }
 

@@ -57,6 +57,8 @@ export function LogView({ jobId }: { jobId: string }) {
         <p role="status" data-testid="log-status" className="text-quiet">
           {log.complete
             ? `${log.lines.length.toLocaleString("en")} lines · complete`
+            : log.ended
+              ? `${log.lines.length.toLocaleString("en")} lines · the rest was lost with its host`
             : log.connection === "retrying"
               ? "Connection lost, trying again…"
               : `${log.lines.length.toLocaleString("en")} lines · live`}
@@ -89,7 +91,7 @@ export function LogView({ jobId }: { jobId: string }) {
         }}
         className="min-h-0 flex-1 basis-0 overflow-auto font-mono text-[12.5px] leading-5 focus-visible:-outline-offset-2"
       >
-        {shown.length === 0 && <p className="px-4 py-6 text-quiet">{log.complete ? "This job wrote nothing." : "No output yet."}</p>}
+        {shown.length === 0 && <p className="px-4 py-6 text-quiet">{log.ended ? "This job wrote nothing." : "No output yet."}</p>}
         <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
           {virtual.getVirtualItems().map((item) => {
             const row = shown[item.index];

@@ -1,0 +1,126 @@
+package httpapi
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// agentService implements nimbusv1connect.AgentServiceHandler. The host is
+// always the caller's own: a request can't name one.
+type agentService struct{ api *api }
+
+func (s agentService) Join(ctx context.Context, r *connect.Request[nimbusv1.JoinRequest]) (*connect.Response[nimbusv1.JoinResponse], error) {
+	if err := s.api.Identity.RedeemJoin(ctx, r.Msg.GetJoinToken()); err != nil {
+		return nil, err
+	}
+	h, err := s.api.Hosts.RegisterHost(ctx, r.Msg.GetName(), r.Msg.GetVersion(), wire.ToInventory(r.Msg.GetInventory()))
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.api.Identity.IssueHost(ctx, h.ID)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.JoinResponse{HostId: h.ID, HostToken: token}), nil
+}
+
+func (s agentService) Hello(ctx context.Context, r *connect.Request[nimbusv1.HelloRequest]) (*connect.Response[nimbusv1.HelloResponse], error) {
+	statuses, err := s.api.Hosts.Hello(ctx, callerOf(ctx).Subject, r.Msg.GetVersion(), wire.ToInventory(r.Msg.GetInventory()), wire.ToLeases(r.Msg.GetLeases()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.HelloResponse{Leases: wire.LeaseStatuses(statuses)}), nil
+}
+
+func (s agentService) Poll(ctx context.Context, r *connect.Request[nimbusv1.PollRequest]) (*connect.Response[nimbusv1.PollResponse], error) {
+	free := nimbus.Capacity{CPUs: int(r.Msg.GetFreeCpus()), MemoryMiB: int(r.Msg.GetFreeMemoryMib()), Sandboxes: int(r.Msg.GetFreeSandboxes())}
+	result, err := s.api.Hosts.Poll(ctx, callerOf(ctx).Subject, free, r.Msg.GetWait().AsDuration())
+	if err != nil {
+		return nil, err
+	}
+	out := &nimbusv1.PollResponse{CancelAttemptIds: result.Cancel}
+	for _, o := range result.Offers {
+		out.Offers = append(out.Offers, wire.Offer(o))
+	}
+	return connect.NewResponse(out), nil
+}
+
+func (s agentService) Accept(ctx context.Context, r *connect.Request[nimbusv1.AcceptRequest]) (*connect.Response[nimbusv1.AcceptResponse], error) {
+	a, err := s.api.Hosts.Accept(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.AcceptResponse{Assignment: wire.Assignment(a)}), nil
+}
+
+func (s agentService) Heartbeat(ctx context.Context, r *connect.Request[nimbusv1.HeartbeatRequest]) (*connect.Response[nimbusv1.HeartbeatResponse], error) {
+	statuses, err := s.api.Hosts.Heartbeat(ctx, callerOf(ctx).Subject, wire.ToLeases(r.Msg.GetLeases()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.HeartbeatResponse{Leases: wire.LeaseStatuses(statuses)}), nil
+}
+
+func (s agentService) ReportPhase(ctx context.Context, r *connect.Request[nimbusv1.ReportPhaseRequest]) (*connect.Response[nimbusv1.ReportPhaseResponse], error) {
+	err := s.api.Hosts.ReportPhase(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), nimbus.Phase(r.Msg.GetPhase()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.ReportPhaseResponse{}), nil
+}
+
+func (s agentService) CreateRunner(ctx context.Context, r *connect.Request[nimbusv1.CreateRunnerRequest]) (*connect.Response[nimbusv1.CreateRunnerResponse], error) {
+	runner, jit, err := s.api.Hosts.CreateRunner(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.CreateRunnerResponse{RunnerName: runner.Name, EncodedJitConfig: jit}), nil
+}
+
+// AppendLog stores lines before it tells anybody of them.
+func (s agentService) AppendLog(ctx context.Context, r *connect.Request[nimbusv1.AppendLogRequest]) (*connect.Response[nimbusv1.AppendLogResponse], error) {
+	key, err := s.api.Hosts.LogLease(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()))
+	if err != nil {
+		return nil, err
+	}
+	lines := make([]nimbus.Line, len(r.Msg.GetLines()))
+	for i, l := range r.Msg.GetLines() {
+		lines[i] = wire.ToLine(l)
+		if err := checkLine(lines[i]); err != nil {
+			return nil, err
+		}
+	}
+	acked, err := s.api.Logs.Append(ctx, key, lines)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.api.Hosts.LogStored(ctx, key, acked); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.AppendLogResponse{AcknowledgedSeq: acked}), nil
+}
+
+func checkLine(l nimbus.Line) error {
+	switch l.Stream {
+	case nimbus.StreamStdout, nimbus.StreamStderr, nimbus.StreamSystem, nimbus.StreamStep:
+	default:
+		return nimbus.Errorf(nimbus.CodeInvalid, "line %d is of no stream", l.Seq)
+	}
+	if l.Seq < 1 || l.Step < 0 || len(l.Text) > nimbus.MaxLineBytes || l.At.IsZero() {
+		return nimbus.Errorf(nimbus.CodeInvalid, "line %d is out of bounds", l.Seq)
+	}
+	return nil
+}
+
+func (s agentService) FinishAttempt(ctx context.Context, r *connect.Request[nimbusv1.FinishAttemptRequest]) (*connect.Response[nimbusv1.FinishAttemptResponse], error) {
+	err := s.api.Hosts.Finish(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), wire.ToOutcome(r.Msg.GetOutcome()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.FinishAttemptResponse{}), nil
+}

@@ -1,0 +1,33 @@
+package httpapi
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// hostService implements nimbusv1connect.HostServiceHandler.
+type hostService struct{ api *api }
+
+func (s hostService) ListHosts(ctx context.Context, _ *connect.Request[nimbusv1.ListHostsRequest]) (*connect.Response[nimbusv1.ListHostsResponse], error) {
+	hosts, err := s.api.Hosts.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &nimbusv1.ListHostsResponse{}
+	for _, h := range hosts {
+		out.Hosts = append(out.Hosts, wire.Host(h))
+	}
+	return connect.NewResponse(out), nil
+}
+
+func (s hostService) CreateJoinToken(ctx context.Context, r *connect.Request[nimbusv1.CreateJoinTokenRequest]) (*connect.Response[nimbusv1.CreateJoinTokenResponse], error) {
+	token, expires, err := s.api.Identity.IssueJoin(ctx, r.Msg.GetValidFor().AsDuration())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.CreateJoinTokenResponse{Token: token, ExpiresAt: wire.Time(expires)}), nil
+}

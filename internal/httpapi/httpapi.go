@@ -1,0 +1,161 @@
+// Package httpapi is the one door of the control plane: Connect services for
+// people, tools and host agents, GitHub's webhook, plain HTTP for what is not
+// a message (logs, workspaces, logins), and the dashboard.
+//
+// Who may call what is one table (access.go); which org a call acts in is
+// bound in one place (caller.go); errors become answers in one table
+// (internal/wire).
+package httpapi
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+)
+
+// Jobs is what people do with jobs.
+type Jobs interface {
+	Submit(ctx context.Context, p nimbus.Principal, s scheduler.Submission) (nimbus.Job, error)
+	Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error)
+	Jobs(ctx context.Context, orgID string, f scheduler.JobFilter) (scheduler.JobPage, error)
+	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
+	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
+}
+
+// Hosts is what host agents do.
+type Hosts interface {
+	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error)
+	Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
+	Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (scheduler.PollResult, error)
+	Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error)
+	Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
+	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase) error
+	CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error)
+	Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error
+	LogLease(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.LogKey, error)
+	LogStored(ctx context.Context, key nimbus.LogKey, lines int64) error
+}
+
+// Identity knows who calls.
+type Identity interface {
+	Authenticate(ctx context.Context, token string) (nimbus.Principal, error)
+	AuthenticateSession(ctx context.Context, session string) (nimbus.Principal, error)
+	IssueJoin(ctx context.Context, validFor time.Duration) (token string, expires time.Time, err error)
+	RedeemJoin(ctx context.Context, token string) error
+	IssueHost(ctx context.Context, hostID string) (string, error)
+	CreateLogin(ctx context.Context) (string, error)
+	RedeemLogin(ctx context.Context, code string) (session string, validFor time.Duration, err error)
+	EndSession(ctx context.Context, session string) error
+}
+
+// Blobs is where workspaces lie.
+type Blobs interface {
+	PutAddressed(ctx context.Context, prefix string, r io.Reader, maxBytes int64) (sha256 string, err error)
+	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
+}
+
+// Config is what the door leads to. All fields but Webhook are needed.
+type Config struct {
+	Jobs     Jobs
+	Hosts    Hosts
+	Identity Identity
+	Logs     logs.Store
+	Blobs    Blobs
+	Bus      bus.Bus
+	Pages    fs.FS
+	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
+	Webhook http.Handler
+	// Ready tells whether the stores answer.
+	Ready func(ctx context.Context) error
+	// Secure marks cookies for https alone.
+	Secure bool
+	Log    *slog.Logger
+}
+
+// Bounds of requests. Streams have no bound in time but their own.
+const (
+	maxMessage   = 8 << 20
+	maxWorkspace = 256 << 20
+	readyTimeout = 3 * time.Second
+)
+
+// New returns the handler of everything.
+func New(cfg Config) http.Handler {
+	api := &api{Config: cfg}
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithInterceptors(callerInterceptor{api}),
+		connect.WithRecover(api.recovered),
+	)
+	for _, service := range []func() (string, http.Handler){
+		func() (string, http.Handler) { return nimbusv1connect.NewJobServiceHandler(jobService{api}, options) },
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
+		},
+	} {
+		mux.Handle(service())
+	}
+	people := []nimbus.PrincipalKind{nimbus.PrincipalAdmin}
+	mux.Handle("GET /api/v1/jobs/stream", api.plain(people, api.streamJobs))
+	mux.Handle("GET /api/v1/jobs/{id}/log", api.plain(people, api.readLog))
+	mux.Handle("GET /api/v1/jobs/{id}/log/stream", api.plain(people, api.streamLog))
+	mux.Handle("PUT /api/v1/workspaces", api.plain(people, api.putWorkspace))
+	mux.Handle("GET /api/v1/workspaces/{id}", api.plain([]nimbus.PrincipalKind{nimbus.PrincipalHost}, api.getWorkspace))
+	mux.Handle("GET /api/v1/me", api.plain(people, api.me))
+	mux.Handle("POST /api/v1/logins", api.plain(people, api.createLogin))
+	mux.Handle("POST /api/v1/logout", api.plain(people, api.logout))
+	mux.Handle("GET /metrics", api.plain(people, api.metrics))
+	mux.HandleFunc("GET /login", api.login)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /readyz", api.ready)
+	webhook := cfg.Webhook
+	if webhook == nil {
+		webhook = http.HandlerFunc(noWebhook)
+	}
+	mux.Handle("/webhooks/github", webhook)
+	mux.Handle("/", pages(cfg.Pages))
+	return api.guard(mux)
+}
+
+// api is the handlers' common ground.
+type api struct{ Config }
+
+func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := a.Ready(ctx); err != nil {
+		a.Log.WarnContext(ctx, "not ready", "error", err)
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
+// also without TLS, time to read headers but not to stream.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: &protocols, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+}

@@ -1,0 +1,79 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// jobService implements nimbusv1connect.JobServiceHandler.
+type jobService struct{ api *api }
+
+func (s jobService) SubmitJob(ctx context.Context, r *connect.Request[nimbusv1.SubmitJobRequest]) (*connect.Response[nimbusv1.SubmitJobResponse], error) {
+	c := callerOf(ctx)
+	p := c.Principal
+	p.OrgID = c.org
+	j, err := s.api.Jobs.Submit(ctx, p, scheduler.Submission{
+		Name: r.Msg.GetName(), Class: wire.ToClass(r.Msg.GetClass()), Spec: wire.ToSpec(r.Msg.GetSpec()),
+		IdempotencyKey: r.Msg.GetIdempotencyKey(), ReceivedAt: time.Time{},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.SubmitJobResponse{Job: wire.Job(j)}), nil
+}
+
+func (s jobService) GetJob(ctx context.Context, r *connect.Request[nimbusv1.GetJobRequest]) (*connect.Response[nimbusv1.GetJobResponse], error) {
+	j, err := s.api.Jobs.Job(ctx, callerOf(ctx).org, r.Msg.GetJobId())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.GetJobResponse{Job: wire.Job(j)}), nil
+}
+
+func (s jobService) ListJobs(ctx context.Context, r *connect.Request[nimbusv1.ListJobsRequest]) (*connect.Response[nimbusv1.ListJobsResponse], error) {
+	f := scheduler.JobFilter{PageSize: int(r.Msg.GetPageSize()), PageToken: r.Msg.GetPageToken()}
+	for _, state := range r.Msg.GetStates() {
+		s := wire.ToState(state)
+		if s == "" {
+			return nil, nimbus.Errorf(nimbus.CodeInvalid, "state %d is none", state)
+		}
+		f.States = append(f.States, s)
+	}
+	page, err := s.api.Jobs.Jobs(ctx, callerOf(ctx).org, f)
+	if err != nil {
+		return nil, err
+	}
+	out := &nimbusv1.ListJobsResponse{NextPageToken: page.NextPageToken}
+	for _, j := range page.Jobs {
+		out.Jobs = append(out.Jobs, wire.Job(j))
+	}
+	return connect.NewResponse(out), nil
+}
+
+func (s jobService) ListJobEvents(ctx context.Context, r *connect.Request[nimbusv1.ListJobEventsRequest]) (*connect.Response[nimbusv1.ListJobEventsResponse], error) {
+	events, err := s.api.Jobs.Events(ctx, callerOf(ctx).org, r.Msg.GetJobId())
+	if err != nil {
+		return nil, err
+	}
+	out := &nimbusv1.ListJobEventsResponse{}
+	for _, e := range events {
+		out.Events = append(out.Events, wire.Event(e))
+	}
+	return connect.NewResponse(out), nil
+}
+
+func (s jobService) CancelJob(ctx context.Context, r *connect.Request[nimbusv1.CancelJobRequest]) (*connect.Response[nimbusv1.CancelJobResponse], error) {
+	c := callerOf(ctx)
+	j, err := s.api.Jobs.Cancel(ctx, c.Principal, c.org, r.Msg.GetJobId())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.CancelJobResponse{Job: wire.Job(j)}), nil
+}

@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+const (
+	// keepAlive is how often a quiet stream says that it is there: proxies and
+	// clients take silence for a broken connection.
+	keepAlive = 15 * time.Second
+	// slowReader is how long a reader may not take what it is sent. Then its
+	// stream ends; it comes back and goes on where it was.
+	slowReader = 20 * time.Second
+)
+
+// eventStream writes server-sent events:
+// https://html.spec.whatwg.org/multipage/server-sent-events.html
+type eventStream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func newEventStream(w http.ResponseWriter) (*eventStream, error) {
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	s := &eventStream{w: w, rc: http.NewResponseController(w)}
+	w.WriteHeader(http.StatusOK)
+	return s, s.comment()
+}
+
+// event is one event; id is "" for none.
+type event struct {
+	name, id string
+	data     any
+}
+
+// send writes events at once.
+func (s *eventStream) send(events ...event) error {
+	var buf bytes.Buffer
+	for _, e := range events {
+		data, ok := e.data.(json.RawMessage)
+		if !ok {
+			var err error
+			if data, err = json.Marshal(e.data); err != nil {
+				return fmt.Errorf("encode event: %w", err)
+			}
+		}
+		if e.id != "" {
+			fmt.Fprintf(&buf, "id: %s\n", e.id)
+		}
+		fmt.Fprintf(&buf, "event: %s\ndata: %s\n\n", e.name, data)
+	}
+	return s.write(buf.Bytes())
+}
+
+// comment tells the other side that the stream is alive.
+func (s *eventStream) comment() error { return s.write([]byte(":\n\n")) }
+
+func (s *eventStream) write(p []byte) error {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil {
+		return fmt.Errorf("bound the reader's time: %w", err)
+	}
+	if _, err := s.w.Write(p); err != nil {
+		return fmt.Errorf("write event: %w", err)
+	}
+	if err := s.rc.Flush(); err != nil {
+		return fmt.Errorf("flush event: %w", err)
+	}
+	return nil
+}
