@@ -1,0 +1,65 @@
+// Command nimbus-agent is the host agent alone, for machines that only run
+// jobs. It is what `nimbus agent` is, without the rest.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/programs"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+type flags struct {
+	Server   string `help:"Address of the control plane." env:"NIMBUS_SERVER" required:"" placeholder:"URL"`
+	Data     string `help:"The agent's own directory." env:"NIMBUS_AGENT_DATA" default:"/var/lib/nimbus/agent" type:"path" placeholder:"DIR"`
+	LogLevel string `help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
+	host.Flags
+	Version kong.VersionFlag `help:"Show the version."`
+}
+
+const description = `Runs jobs of a Nimbus control plane on this machine.
+
+SIGTERM stops it; running jobs go on, and the next agent takes them over.
+
+Example, on the control plane and then here:
+
+    nimbus hosts token > join.token
+    nimbus-agent --server https://nimbus.example.com --join-token-file join.token`
+
+func main() {
+	var f flags
+	kong.Parse(&f, kong.Name("nimbus-agent"), kong.Description(description), kong.Vars{"version": version})
+	if err := run(f); err != nil {
+		fmt.Fprintln(os.Stderr, "nimbus-agent:", err)
+		if hint := nimbus.ErrorHint(err); hint != "" {
+			fmt.Fprintln(os.Stderr, "hint:", hint)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(f flags) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		return fmt.Errorf("log level: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	a, err := f.Agent(ctx, f.Server, f.Data, version, programs.Finder{}, log)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx, func() { log.Info("ready") })
+}

@@ -1,0 +1,75 @@
+// Package host puts the host agent together: its executors, the programs that
+// they start, the way to the control plane. It is to a machine that runs jobs
+// what package server is to the control plane.
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/local"
+	"github.com/nimbus-ci/nimbus/internal/programs"
+)
+
+// Config says how this machine runs jobs. Zero fields mean their defaults.
+type Config struct {
+	Server    string
+	Data      string // the agent's own directory
+	Name      string
+	Version   string
+	JoinToken string
+	CPUs      int
+	MemoryMiB int
+	// Programs finds nimbus-shim and nimbus-guest.
+	Programs programs.Finder
+	Log      *slog.Logger
+}
+
+// New makes the agent of this machine.
+func New(_ context.Context, cfg Config) (*agent.Agent, error) {
+	shim, err := cfg.Programs.Find(programs.Shim)
+	if err != nil {
+		return nil, err
+	}
+	guest, err := cfg.Programs.Find(programs.Guest)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := owner(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	executors := []executor.Executor{local.New(local.Config{Shim: shim, Guest: guest, Owner: owner})}
+	runners := map[string]agent.Runner{}
+	if runner, err := cfg.Programs.Find(programs.Runner); err == nil {
+		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{runner}}
+	}
+	return agent.New(agent.Config{
+		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
+		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
+	})
+}
+
+// owner is a short name of this agent's own, told by its directory: what two
+// agents on one machine make is told apart by it.
+func owner(data string) (string, error) {
+	path, err := filepath.Abs(data)
+	if err != nil {
+		return "", fmt.Errorf("find the data directory: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	} else if !os.IsNotExist(err) {
+		return "", fmt.Errorf("find the data directory: %w", err)
+	}
+	sum := sha256.Sum256([]byte(path))
+	return "nb" + hex.EncodeToString(sum[:3]), nil
+}
