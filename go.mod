@@ -2,6 +2,9 @@ module github.com/nimbus-ci/nimbus
 
 go 1.26.0
 
+// Some npm packages carry Go files.
+ignore ./web/node_modules
+
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/alecthomas/kong v1.17.0
