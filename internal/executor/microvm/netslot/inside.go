@@ -1,0 +1,122 @@
+package netslot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// newNamespace makes a named namespace and returns it without entering it.
+func newNamespace(name string) (netns.NsHandle, error) {
+	var ns netns.NsHandle
+	err := onThread(func() error {
+		var err error
+		ns, err = netns.NewNamed(name)
+		return err
+	})
+	if err != nil {
+		return ns, fmt.Errorf("make network namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// within runs f inside a namespace. Sockets that f opens and programs that it
+// starts belong to the namespace wherever they are used.
+func within(ns netns.NsHandle, f func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(ns); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends with it, whatever f did to it.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		done <- f()
+	}()
+	return <-done
+}
+
+// setUpInside sets the tap, its address and the fence. It runs within the slot.
+func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProfile) error {
+	settings := map[string]string{
+		"net/ipv6/conf/all/disable_ipv6":     "1", // the fence speaks IPv4; there is nothing else to fence
+		"net/ipv6/conf/default/disable_ipv6": "1",
+		"net/ipv4/ip_forward":                "0",
+	}
+	internet := profile == nimbus.NetworkInternet
+	if internet {
+		settings["net/ipv4/ip_forward"] = "1"
+	}
+	// The fence stands before there is anything to fence.
+	if err := nft(ctx, fence(ports, internet)); err != nil {
+		return err
+	}
+	for name, value := range settings {
+		if err := sysctl(name, value); err != nil {
+			return err
+		}
+	}
+	h, err := netlink.NewHandle()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return addTap(h)
+}
+
+func addTap(h *netlink.Handle) error {
+	mac, err := net.ParseMAC(tapMAC)
+	if err != nil {
+		return fmt.Errorf("parse address: %w", err)
+	}
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: TapName}, Mode: netlink.TUNTAP_MODE_TAP}
+	if err := h.LinkAdd(tap); err != nil {
+		return fmt.Errorf("make tap: %w", err)
+	}
+	address, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", Gateway, Guest.Bits()))
+	if err != nil {
+		return fmt.Errorf("parse address: %w", err)
+	}
+	for _, step := range []func() error{
+		func() error { return h.LinkSetHardwareAddr(tap, mac) },
+		func() error { return h.AddrAdd(tap, address) },
+		func() error { return h.LinkSetUp(tap) },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("set up tap: %w", err)
+		}
+	}
+	return nil
+}
+
+// sysctl sets a value of the calling thread's network namespace.
+func sysctl(name, value string) error {
+	err := os.WriteFile("/proc/sys/"+name, []byte(value), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without IPv6
+	}
+	if err != nil {
+		return fmt.Errorf("set %s: %w", name, err)
+	}
+	return nil
+}
