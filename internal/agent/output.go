@@ -65,12 +65,15 @@ func (t *attempt) say(ctx context.Context, text string) {
 func (t *attempt) follow(ctx context.Context, g *guest) nimbus.Outcome {
 	s, cp := t.newSplitter()
 	f := &follower{t: t, g: g, splitter: s, event: cp.Event, first: cp.Event > 0}
-	ctx, cancel := context.WithCancel(ctx)
-	f.work.Go(func() { f.endOnDemand(ctx) })
-	f.work.Go(func() { f.endOnTimeout(ctx) })
-	err := g.do(ctx, nimbus.MaxTimeout, f.watch)
+	following, cancel := context.WithCancel(ctx)
+	f.work.Go(func() { f.endOnDemand(following) })
+	f.work.Go(func() { f.endOnTimeout(following) })
+	err := g.do(following, nimbus.MaxTimeout, f.watch)
 	cancel()
 	f.work.Wait()
+	if ctx.Err() != nil {
+		return nimbus.Outcome{} // stopped: nothing has ended, for all the next agent knows
+	}
 	return f.outcome(ctx, err)
 }
 
@@ -148,14 +151,16 @@ func (f *follower) collect(event *nimbusv1.WatchResponse, more <-chan *nimbusv1.
 			size += len(data)
 			out = append(out, f.splitter.Write(stream, data)...)
 		case *nimbusv1.WatchResponse_Exited:
+			// It is not counted as in: an agent that is killed before it has kept
+			// the outcome must be told again.
 			f.exited = e.Exited
-			out = append(out, f.splitter.Flush()...)
+			return append(out, f.splitter.Flush()...), nil
 		default:
 			return nil, &protocolError{"an event of no kind"}
 		}
 		f.event++
 		events++
-		if f.exited != nil || events == batchEvents || size > batchBytes {
+		if events == batchEvents || size > batchBytes {
 			return out, nil
 		}
 		var ok bool
