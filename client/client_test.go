@@ -98,7 +98,7 @@ func TestFollowLogOverBrokenConnections(t *testing.T) {
 			line("a", 3)
 			fmt.Fprint(w, "event: attempt\ndata: {\"attempt_id\":\"b\"}\n\n")
 			line("b", 1)
-			fmt.Fprint(w, "event: news\ndata: {}\n\nevent: complete\ndata: {}\n\n")
+			fmt.Fprint(w, "event: news\ndata: {}\n\nevent: complete\ndata: {\"complete\":true}\n\n")
 		}
 	})
 	var got []string

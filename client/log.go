@@ -83,7 +83,7 @@ type LogEventKind string
 const (
 	LogAttempt     LogEventKind = "attempt"     // an attempt begins; lines of one before it are void
 	LogLine        LogEventKind = "line"        // one line
-	LogComplete    LogEventKind = "complete"    // the job ended and every line was sent: the last event
+	LogComplete    LogEventKind = "complete"    // the job ended and no more lines will come: the last event
 	LogInterrupted LogEventKind = "interrupted" // the connection broke; it is being made again
 )
 
@@ -92,6 +92,7 @@ type LogEvent struct {
 	Kind      LogEventKind
 	AttemptID string      // with LogAttempt
 	Line      nimbus.Line // with LogLine
+	Whole     bool        // with LogComplete: every line was sent, none was lost with its host
 	Err       error       // with LogInterrupted: why
 }
 
@@ -229,8 +230,14 @@ func (f *follower) take(e event) error {
 		f.seq = l.Seq
 		out = LogEvent{Kind: LogLine, Line: l.line()}
 	case "complete":
+		var c struct {
+			Complete bool `json:"complete"`
+		}
+		if err := json.Unmarshal(e.data, &c); err != nil {
+			return fmt.Errorf("read log event: %w", err)
+		}
 		f.complete = true
-		out = LogEvent{Kind: LogComplete}
+		out = LogEvent{Kind: LogComplete, Whole: c.Complete}
 	default:
 		return nil // of a newer server
 	}

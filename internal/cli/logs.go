@@ -86,6 +86,9 @@ func (p *logPrinter) event(e client.LogEvent) error {
 		}
 		p.noticed = true
 	case client.LogComplete:
+		if !e.Whole {
+			p.app.info("%s", p.app.errStyle.warn("the end of the log is missing: it was lost with its host"))
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/agent"
@@ -28,6 +29,9 @@ type Config struct {
 	JoinToken string
 	CPUs      int
 	MemoryMiB int
+	// Executors to use, by name; none means all. What the machine can't use is
+	// told to the control plane with the reason.
+	Executors []string
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -54,8 +58,16 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
-		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
+		Executors: cfg.chosen(executors), Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
 	})
+}
+
+// chosen are the executors that the configuration names.
+func (c Config) chosen(all []executor.Executor) []executor.Executor {
+	if len(c.Executors) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(e executor.Executor) bool { return !slices.Contains(c.Executors, e.Name()) })
 }
 
 // owner is a short name of this agent's own, told by its directory: what two

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/programs"
+	"github.com/nimbus-ci/nimbus/internal/programs/embedded"
+)
+
+type agentCmd struct {
+	host.Flags `embed:""`
+}
+
+func (*agentCmd) Help() string {
+	return `Runs jobs on this machine for the control plane at --server. SIGTERM stops it: jobs that run go on, and the next agent takes them over.
+
+` + examples("nimbus agent --server https://nimbus.example.com --join-token-file join.token", "nimbus agent --executors microvm --cpus 8")
+}
+
+func (c *agentCmd) Run(ctx context.Context, a *app) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	data, err := a.root.dataDir()
+	if err != nil {
+		return err
+	}
+	log := a.logger()
+	ag, err := c.Agent(ctx, a.root.Server, filepath.Join(data, "agent"), a.version, finder(data), log)
+	if err != nil {
+		return err
+	}
+	return ag.Run(ctx, func() { log.InfoContext(ctx, "ready", "server", a.root.Server) })
+}
+
+// finder finds the programs that nimbus starts, unpacking those it carries.
+func finder(data string) programs.Finder {
+	return programs.Finder{Embedded: embedded.Programs(), Dir: filepath.Join(data, "programs")}
+}

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/server"
+)
+
+type upCmd struct {
+	Listen  string `help:"Address to listen on. Beyond this machine it needs TLS." default:"127.0.0.1:8080" env:"NIMBUS_LISTEN" placeholder:"HOST:PORT"`
+	TLSCert string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
+	TLSKey  string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
+
+	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
+	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
+	AllowTrustedLocal bool     `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
+
+	GitHub githubFlags `embed:"" prefix:"github-"`
+}
+
+func (*upCmd) Help() string {
+	return `Starts everything in one process: server, dashboard and an agent that runs jobs on this machine. All it keeps is in the data directory.
+The first start prints the administrator's token, once, and keeps it in admin.token for the command line on this machine.
+SIGTERM or Ctrl-C stops it; jobs that run go on, and the next start takes them over.
+
+` + examples(
+		"nimbus up",
+		"nimbus up --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem",
+		"nimbus up --github-app-id 12345 --github-key-file app.pem --github-webhook-secret-file secret",
+		"nimbus up --no-agent",
+	)
+}
+
+func (c *upCmd) Run(ctx context.Context, a *app) error {
+	began := time.Now()
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	data, err := a.root.dataDir()
+	if err != nil {
+		return err
+	}
+	e := server.Embedded{Config: server.Config{Data: data, AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}}
+	if e.GitHub, err = c.GitHub.app(); err != nil {
+		return err
+	}
+	if e.TLS, err = c.tls(); err != nil {
+		return err
+	}
+	if e.Listener, err = c.listen(ctx); err != nil {
+		return err
+	}
+	if c.Agent {
+		e.Agent = &host.Config{Version: a.version, Executors: c.Executors, Programs: finder(data)}
+	}
+	e.OnReady = func(ctx context.Context, s *server.Server) error {
+		e.Log.DebugContext(ctx, "requests are answered", "after", time.Since(began))
+		return c.announce(ctx, a, s, data)
+	}
+	return e.Run(ctx, func() { e.Log.DebugContext(ctx, "ready", "after", time.Since(began)) })
+}
+
+func (c *upCmd) tls() (*tls.Config, error) {
+	switch {
+	case c.TLSCert == "" && c.TLSKey == "":
+		return nil, nil
+	case c.TLSCert == "" || c.TLSKey == "":
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
+	}
+	return server.LoadTLS(c.TLSCert, c.TLSKey)
+}
+
+// listen refuses to be reached by others without TLS: tokens would travel in
+// the clear.
+func (c *upCmd) listen(ctx context.Context) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address to listen on: %w", c.Listen, err).WithHint("an address looks like 127.0.0.1:8080")
+	}
+	ip := net.ParseIP(host)
+	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && c.TLSCert == "" {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s can be reached by others, who could read tokens on their way", c.Listen).
+			WithHint("give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that has them")
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, nimbus.Errorf(nimbus.CodeConflict, "something listens on %s already: %w", c.Listen, err).WithHint("choose another address with --listen")
+	}
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "can't listen on %s: %w", c.Listen, err)
+	}
+	return l, nil
+}
+
+// announcement is what --json writes once requests are answered.
+type announcement struct {
+	URL        string `json:"url"`
+	LoginURL   string `json:"login_url"`
+	AdminToken string `json:"admin_token,omitempty"` // at the first start
+}
+
+func (c *upCmd) announce(ctx context.Context, a *app, s *server.Server, data string) error {
+	login, err := s.LoginPath(ctx)
+	if err != nil {
+		return err
+	}
+	out := announcement{URL: s.URL(), LoginURL: s.URL() + login, AdminToken: s.AdminToken()}
+	if out.AdminToken != "" {
+		// The command line on this machine finds it there.
+		if err := os.WriteFile(filepath.Join(data, adminTokenFile), []byte(out.AdminToken+"\n"), 0o600); err != nil {
+			return fmt.Errorf("keep the administrator's token: %w", err)
+		}
+	}
+	if a.root.JSON {
+		return a.printJSON(out)
+	}
+	if out.AdminToken != "" {
+		a.info("administrator's token, shown this once: %s", out.AdminToken)
+		a.info("%s", a.errStyle.quiet("kept in "+filepath.Join(data, adminTokenFile)+" for the command line on this machine"))
+	}
+	a.info("Nimbus listens on %s", a.errStyle.bold(out.URL))
+	a.info("dashboard, once within ten minutes: %s", out.LoginURL)
+	return nil
+}
+
+// githubFlags connect a GitHub App. Secrets are in files: every user of the
+// machine can read a command line.
+type githubFlags struct {
+	AppID             int64  `help:"Id of the GitHub App." placeholder:"ID"`
+	KeyFile           string `help:"File with the App's private key, PEM." type:"path" placeholder:"FILE"`
+	WebhookSecretFile string `help:"File with the webhook's secret; one a line while it is rotated." type:"path" placeholder:"FILE"`
+	URL               string `help:"Address of GitHub's API. Default: https://api.github.com." placeholder:"URL"`
+}
+
+// app reads what the flags name; nil when they name nothing.
+func (g githubFlags) app() (*server.GitHub, error) {
+	if g == (githubFlags{}) {
+		return nil, nil
+	}
+	if g.AppID == 0 || g.KeyFile == "" || g.WebhookSecretFile == "" {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--github-app-id, --github-key-file and --github-webhook-secret-file belong together")
+	}
+	key, err := os.ReadFile(g.KeyFile)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the App's key can't be read: %w", err)
+	}
+	raw, err := os.ReadFile(g.WebhookSecretFile)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the webhook's secret can't be read: %w", err)
+	}
+	app := &server.GitHub{AppID: g.AppID, PrivateKey: key, URL: g.URL}
+	for line := range bytes.Lines(raw) {
+		if secret := bytes.TrimSpace(line); len(secret) > 0 {
+			app.WebhookSecrets = append(app.WebhookSecrets, secret)
+		}
+	}
+	if len(app.WebhookSecrets) == 0 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the file %s has no secret in it", g.WebhookSecretFile)
+	}
+	return app, nil
+}
