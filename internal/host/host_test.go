@@ -19,6 +19,8 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/forge"
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
@@ -37,9 +39,11 @@ type plane struct {
 	logs      *segment.Store
 	identity  *identity.Service
 	admin     string
+	github    *githubtest.Server // nil without
 }
 
-func startPlane(t *testing.T) *plane {
+// startPlane starts a control plane; with GitHub its double is connected.
+func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	t.Helper()
 	dir, log, b := t.TempDir(), logger(t), bus.NewInProcess()
 	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(dir, "nimbus.db")})
@@ -49,16 +53,35 @@ func startPlane(t *testing.T) *plane {
 	blobs, err := fs.Open(filepath.Join(dir, "blobs"))
 	must(t, err)
 	id := identity.New(db, nimbus.SystemClock{})
-	p := &plane{logs: lines, identity: id, scheduler: scheduler.New(scheduler.Config{}, db, b, nil, id, log)}
+	p := &plane{logs: lines, identity: id}
+	var app scheduler.Forge
+	var webhook http.Handler
+	if len(github) > 0 {
+		p.github, err = githubtest.Start(github[0])
+		must(t, err)
+		t.Cleanup(p.github.Close)
+		app, err = forge.NewApp(forge.AppConfig{AppID: p.github.AppID(), PrivateKey: p.github.PrivateKey(), BaseURL: p.github.URL()})
+		must(t, err)
+		webhook = forge.NewWebhook(forge.WebhookConfig{
+			Secrets: func() [][]byte { return [][]byte{p.github.WebhookSecret()} }, Log: log,
+			Process: func(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
+				return p.scheduler.ProcessDelivery(ctx, d, ev)
+			},
+		})
+	}
+	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, app, id, log)
 	p.admin, _, err = id.IssueAdmin(t.Context())
 	must(t, err)
 	server := httpapi.NewServer(httpapi.New(httpapi.Config{
-		Jobs: p.scheduler, Hosts: p.scheduler, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Ready: db.Ping, Log: log,
+		Jobs: p.scheduler, Hosts: p.scheduler, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Ready: db.Ping, Webhook: webhook, Log: log,
 	}), log)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	p.url = "http://" + l.Addr().String()
 	go func() { _ = server.Serve(l) }()
+	if p.github != nil {
+		p.github.SetWebhook(p.url + "/webhooks/github")
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.scheduler.Run(ctx, func() {}) }()
@@ -88,13 +111,14 @@ func logger(t *testing.T) *slog.Logger {
 }
 
 // startHost starts an agent of dir; stop ends it as SIGTERM does.
-func startHost(t *testing.T, p *plane, dir string) (stop func()) {
+func startHost(t *testing.T, p *plane, dir string, programs ...programs.Finder) (stop func()) {
 	t.Helper()
+	find := append(programs, programsInPath)[0]
 	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
 	must(t, err)
 	a, err := host.New(t.Context(), host.Config{
 		Server: p.url, Data: dir, Name: "test", Version: "test", JoinToken: join, CPUs: 4, MemoryMiB: 8192,
-		Programs: programs.Finder{}, Log: logger(t),
+		Programs: find, Log: logger(t),
 	})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -172,13 +196,16 @@ func (p *plane) log(t *testing.T, j nimbus.Job) string {
 	return b.String()
 }
 
+// programsInPath finds what TestMain built.
+var programsInPath programs.Finder
+
 func TestMain(m *testing.M) {
 	// The programs are looked for in PATH.
 	dir, err := os.MkdirTemp("", "host-test-")
 	if err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/nimbus-shim", "../../cmd/nimbus-guest")
+	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/nimbus-shim", "../../cmd/nimbus-guest", "../../cmd/nimbus-runner")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("%v\n%s", err, out))
