@@ -37,7 +37,7 @@ func (s Shimmed) Wait(ctx context.Context) (Exit, error) {
 	if err != nil {
 		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
 	}
-	return Exit{Cause: ExitCause(e.Cause), Code: e.Code, Signal: e.Signal, Detail: printable(s.Shim.Output(detailBytes))}, nil
+	return Exit{Cause: ExitCause(e.Cause), Code: e.Code, Signal: e.Signal, Detail: Printable(s.Shim.Output(detailBytes))}, nil
 }
 
 // Kill ends every process of the sandbox.
@@ -57,8 +57,8 @@ func (s Shimmed) End(ctx context.Context) error {
 	return err
 }
 
-// printable makes a sandbox' own words fit for an operator's log.
-func printable(raw []byte) string {
+// Printable makes a sandbox' own words fit for an operator's log.
+func Printable(raw []byte) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == '\n' || unicode.IsPrint(r) {
 			return r

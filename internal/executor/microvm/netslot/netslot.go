@@ -75,6 +75,8 @@ func New(cfg Config) *Manager { return &Manager{cfg: cfg, doors: map[string]*doo
 // Slot is the network of one sandbox.
 type Slot struct {
 	Netns string // path of the namespace
+	// Internet tells that it has a way out, and a resolver at the gateway.
+	Internet bool
 }
 
 // namespaces is where `ip netns` keeps them.
@@ -83,6 +85,9 @@ const namespaces = "/run/netns"
 func (m *Manager) prefix() string        { return "nimbus-" + m.cfg.Owner + "-" }
 func (m *Manager) name(id string) string { return m.prefix() + id }
 func (m *Manager) path(id string) string { return filepath.Join(namespaces, m.name(id)) }
+
+// trial is the id of the slot that Check makes.
+const trial = "trial"
 
 // Check tells whether slots can be made here, by making one. Its error is a
 // *nimbus.Error with a hint.
@@ -96,8 +101,10 @@ func (m *Manager) Check(ctx context.Context) error {
 	if _, err := nftProgram(); err != nil {
 		return nimbus.Errorf(nimbus.CodeUnavailable, "nftables is not installed").WithHint("on Debian: apt-get install nftables")
 	}
-	const trial = "trial"
-	_, err := m.Create(ctx, trial, nimbus.NetworkNone)
+	err := m.Remove(ctx, trial) // of a check that was cut off
+	if err == nil {
+		_, err = m.Create(ctx, trial, nimbus.NetworkNone)
+	}
 	if err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), trial)); err != nil {
 		return nimbus.Errorf(nimbus.CodeUnavailable, "a network slot can't be made: %v", err).WithHint("see the agent's log; ip netns add and nft must work")
 	}
@@ -111,7 +118,7 @@ func (m *Manager) Create(ctx context.Context, id string, profile nimbus.NetworkP
 	if err != nil {
 		return Slot{}, errors.Join(err, m.Remove(context.WithoutCancel(ctx), id))
 	}
-	return Slot{Netns: m.path(id)}, nil
+	return Slot{Netns: m.path(id), Internet: profile == nimbus.NetworkInternet}, nil
 }
 
 func (m *Manager) create(ctx context.Context, id string, profile nimbus.NetworkProfile) error {
@@ -143,22 +150,24 @@ func (m *Manager) ports() []uint16 {
 // again, unless this process did. fs.ErrNotExist means that there is none.
 func (m *Manager) Adopt(id string) (Slot, error) {
 	slot := Slot{Netns: m.path(id)}
-	m.mu.Lock()
-	_, open := m.doors[id]
-	m.mu.Unlock()
-	if open {
-		return slot, nil
+	if real, err := isNamespace(slot.Netns); err != nil || !real {
+		return Slot{}, fmt.Errorf("adopt network slot: %w", errors.Join(err, fs.ErrNotExist))
 	}
 	ns, err := netns.GetFromPath(slot.Netns)
 	if err != nil {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", err)
 	}
 	defer ns.Close()
-	internet, err := hasLink(ns, upName)
-	if err != nil {
+	if slot.Internet, err = hasLink(ns, upName); err != nil {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", err)
 	}
-	return slot, m.openDoors(ns, id, internet)
+	m.mu.Lock()
+	_, open := m.doors[id]
+	m.mu.Unlock()
+	if open {
+		return slot, nil
+	}
+	return slot, m.openDoors(ns, id, slot.Internet)
 }
 
 func (m *Manager) openDoors(ns netns.NsHandle, id string, internet bool) error {
@@ -233,7 +242,7 @@ func (m *Manager) List() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if id, ok := strings.CutPrefix(e.Name(), m.prefix()); ok {
+		if id, ok := strings.CutPrefix(e.Name(), m.prefix()); ok && id != trial {
 			ids = append(ids, id)
 		}
 	}

@@ -1,0 +1,271 @@
+// Package microvm gives each job a virtual machine of its own: booted for it
+// from an image that nothing can change, on a disk and in a network that end
+// with it.
+package microvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/shim"
+)
+
+// How long a machine may take until its guest answers. A machine that has not
+// booted by then never will; it gets one more try.
+const (
+	bootTimeout     = 20 * time.Second
+	bootTimeoutSlow = 100 * time.Second // emulated, on a busy host
+	bootTries       = 2
+)
+
+// maxThreads is how many threads a monitor may have: one per CPU, a pool for
+// its disks, itself.
+const maxThreads = 512
+
+// DefaultDiskMiB is the size of a job's own disk where Config says nothing.
+const DefaultDiskMiB = 8 << 10
+
+// Config is what the executor needs.
+type Config struct {
+	Shim, Guest string // paths of the programs
+	// Owner tells this agent's cgroups and namespaces from those of another one
+	// on the machine: lower-case letters and digits.
+	Owner string
+	// Dir keeps what machines share: initrds and empty disks. It may be
+	// deleted while none is being made.
+	Dir    string
+	Images image.Store
+	Driver vmm.Driver
+	// Relays are ports of the gateway that every guest can reach, as
+	// GatewayName, whatever its network profile.
+	Relays []netslot.Relay
+	// DiskMiB is how much a job can write. Default DefaultDiskMiB. Space is
+	// taken as it is written.
+	DiskMiB int
+	Log     *slog.Logger
+}
+
+// GatewayName is how guests call the gateway.
+const GatewayName = "gateway.nimbus.internal"
+
+// Executor implements executor.Executor.
+type Executor struct {
+	cfg   Config
+	slots *netslot.Manager
+
+	mu     sync.Mutex // held while shared files are made
+	usable bool       // Status has seen that slots can be made
+}
+
+// New returns the executor.
+func New(cfg Config) *Executor {
+	if cfg.DiskMiB == 0 {
+		cfg.DiskMiB = DefaultDiskMiB
+	}
+	return &Executor{cfg: cfg, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Log: cfg.Log})}
+}
+
+// Name is "microvm".
+func (e *Executor) Name() string { return nimbus.ExecutorMicroVM }
+
+// Status tells what monitor there is, and what is missing to use it.
+func (e *Executor) Status(ctx context.Context) nimbus.ExecutorStatus {
+	s := nimbus.ExecutorStatus{Name: e.Name()}
+	caps, err := e.check(ctx)
+	if err != nil {
+		s.Detail, s.Hint = err.Error(), nimbus.ErrorHint(err)
+		return s
+	}
+	s.Available = true
+	s.Detail = fmt.Sprintf("%s; images: %s", caps.Version, strings.Join(e.cfg.Images.Names(), ", "))
+	return s
+}
+
+func (e *Executor) check(ctx context.Context) (vmm.Caps, error) {
+	if runtime.GOARCH != "amd64" {
+		return vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "microVMs are made on amd64, this is %s", runtime.GOARCH).
+			WithHint("use another machine")
+	}
+	caps, err := e.cfg.Driver.Probe(ctx)
+	if err != nil {
+		return vmm.Caps{}, err
+	}
+	if _, err := mke2fs(); err != nil {
+		return vmm.Caps{}, err
+	}
+	if err := e.checkSlots(ctx); err != nil {
+		return vmm.Caps{}, err
+	}
+	_, err = e.cfg.Images.Open(nimbus.DefaultImage)
+	return caps, err
+}
+
+// checkSlots tries until it has worked once.
+func (e *Executor) checkSlots(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.usable {
+		return nil
+	}
+	if err := e.slots.Check(ctx); err != nil {
+		return err
+	}
+	e.usable = true
+	return nil
+}
+
+// Create boots a machine. Class.Image must be on this host.
+func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.Sandbox, error) {
+	img, err := e.cfg.Images.Open(spec.Class.Image)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := e.cfg.Driver.Probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := e.initrd(img)
+	if err != nil {
+		return nil, err
+	}
+	slot, err := e.slots.Create(ctx, spec.ID, spec.Class.Network)
+	if err != nil {
+		return nil, err
+	}
+	s := &sandbox{executor: e, id: spec.ID, dir: spec.Dir, slot: slot}
+	for try := 1; ; try++ {
+		if err = e.boot(ctx, s, spec, img, initrd, caps); err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil || try == bootTries {
+			return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
+		}
+		e.cfg.Log.WarnContext(ctx, "boot once more", "sandbox", spec.ID, "error", err)
+	}
+}
+
+// boot starts the machine and waits until its guest answers.
+func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img image.Image, initrd string, caps vmm.Caps) error {
+	if err := clearDir(s.dir); err != nil {
+		return err
+	}
+	disk := filepath.Join(s.dir, diskFile)
+	if err := e.newDisk(ctx, disk); err != nil {
+		return err
+	}
+	args, err := e.cfg.Driver.Command(vmm.Machine{
+		CPUs: spec.Class.CPUs, MemoryMiB: spec.Class.MemoryMiB,
+		Kernel: img.Kernel(), Initrd: initrd,
+		Parameters: "nimbus.root=/dev/vda nimbus.rootfs=" + image.RootType + " nimbus.rw=/dev/vdb",
+		Disks:      []vmm.Disk{{Path: img.Root(), ReadOnly: true}, {Path: disk}},
+		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC},
+	})
+	if err != nil {
+		return err
+	}
+	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
+		Args: args, Netns: s.slot.Netns, Deadline: spec.Deadline,
+		Cgroup: shim.Cgroup{
+			Name:        e.cgroup(s.id),
+			MemoryBytes: int64(spec.Class.MemoryMiB+caps.OverheadMiB) << 20,
+			CPUs:        float64(spec.Class.CPUs), PIDs: maxThreads,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("start machine: %w", err)
+	}
+	s.Shimmed = executor.Shimmed{Shim: client}
+	timeout := bootTimeoutSlow
+	if caps.Accelerated {
+		timeout = bootTimeout
+	}
+	if err := s.awaitGuest(ctx, timeout); err != nil {
+		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// clearDir removes what a first try has left.
+func clearDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read sandbox folder: %w", err)
+	}
+	for _, entry := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
+			return fmt.Errorf("clear sandbox folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// Adopt finds the machine of an earlier process of the agent.
+func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox, error) {
+	client, err := shim.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no sandbox %s", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adopt sandbox: %w", err)
+	}
+	slot, err := e.slots.Adopt(id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// It must be possible to destroy it all the same.
+		e.cfg.Log.WarnContext(ctx, "adopted without network", "sandbox", id, "error", err)
+	}
+	return &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, dir: dir, slot: slot}, nil
+}
+
+// Sweep removes machines and networks that aren't kept.
+func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
+	ids, err := e.slots.List()
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	groups, err := shim.Cgroups(e.cgroup(""))
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	for _, name := range groups {
+		ids = append(ids, strings.TrimPrefix(name, e.cgroup("")))
+	}
+	slices.Sort(ids)
+	var removed []string
+	for _, id := range slices.Compact(ids) {
+		if slices.Contains(keep, id) {
+			continue
+		}
+		if rmErr := e.remove(ctx, id); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("sweep %s: %w", id, rmErr))
+			continue
+		}
+		removed = append(removed, id)
+	}
+	return removed, err
+}
+
+// remove removes everything of a machine outside of its folder, and kills it
+// if its shim has not.
+func (e *Executor) remove(ctx context.Context, id string) error {
+	if _, err := shim.RemoveCgroup(e.cgroup(id)); err != nil {
+		return err
+	}
+	return e.slots.Remove(ctx, id)
+}
+
+func (e *Executor) cgroup(id string) string { return e.cfg.Owner + "-microvm-" + id }

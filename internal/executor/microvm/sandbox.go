@@ -1,0 +1,106 @@
+package microvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
+)
+
+// guestDevice is what the guest's kernel calls its only network device.
+const guestDevice = "eth0"
+
+// sandbox implements executor.Sandbox.
+type sandbox struct {
+	executor.Shimmed
+
+	executor *Executor
+	id, dir  string
+	slot     netslot.Slot
+}
+
+func (s *sandbox) ID() string { return s.id }
+
+// Token is none: only the agent can open the port's socket.
+func (s *sandbox) Token() string { return "" }
+
+func (s *sandbox) Network() *nimbusv1.NetworkConfig {
+	n := &nimbusv1.NetworkConfig{
+		Device: guestDevice, Address: netslot.Guest.String(), Gateway: netslot.Gateway.String(),
+		Hosts: map[string]string{GatewayName: netslot.Gateway.String()},
+	}
+	if s.slot.Internet {
+		n.Nameservers = []string{netslot.Gateway.String()}
+	}
+	return n
+}
+
+func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
+	raw, err := s.executor.cfg.Driver.Dial(ctx, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	return guestlink.Dial(ctx, raw)
+}
+
+var errBootTimeout = errors.New("the guest did not answer in time")
+
+// awaitGuest waits until the guest answers, the machine ends, or the watchdog
+// says that it hangs.
+func (s *sandbox) awaitGuest(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errBootTimeout)
+	defer cancel()
+	ctx, give := context.WithCancelCause(ctx)
+	defer give(nil)
+	go func() { // ends with ctx
+		if exit, err := s.Wait(ctx); err == nil {
+			give(fmt.Errorf("the machine ended with %d %s", exit.Code, exit.Signal))
+		}
+	}()
+	for {
+		conn, err := s.Dial(ctx)
+		if err == nil {
+			return conn.Close()
+		}
+		// At first there is no socket yet.
+		select {
+		case <-time.After(socketInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("boot: %w; its last words: %s", context.Cause(ctx), s.lastWords())
+		}
+	}
+}
+
+// socketInterval is how often a socket is looked for that is to appear.
+const socketInterval = 5 * time.Millisecond
+
+// lastWords is the end of the console, for the operator.
+func (s *sandbox) lastWords() string {
+	const enough = 1 << 10
+	return executor.Printable(s.Shim.Output(enough))
+}
+
+// Destroy kills the machine and removes its disk and network.
+func (s *sandbox) Destroy(ctx context.Context) error {
+	if s.Shim != nil {
+		if err := s.End(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.executor.remove(ctx, s.id); err != nil {
+		return fmt.Errorf("destroy sandbox: %w", err)
+	}
+	// The folder is the agent's; what the job wrote goes at once.
+	if err := os.Remove(filepath.Join(s.dir, diskFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("destroy sandbox: %w", err)
+	}
+	return nil
+}
