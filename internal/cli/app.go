@@ -17,6 +17,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 // adminTokenFile is where `nimbus up` leaves the administrator's token, so that
@@ -31,8 +32,8 @@ type app struct {
 	Streams
 	version  string
 	root     *root
-	style    style // of Out
-	errStyle style // of Err
+	style    terminal.Style // of Out
+	errStyle terminal.Style // of Err
 }
 
 // connect makes a client of the server that the flags name.

@@ -28,6 +28,6 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 			Job jobView `json:"job"`
 		}{viewJob(j)})
 	}
-	a.info("%s is %s", j.ID, a.errStyle.status(j))
+	a.info("%s is %s", j.ID, status(a.errStyle, j))
 	return nil
 }

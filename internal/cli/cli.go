@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 // Streams are what a command line talks to.
@@ -77,7 +78,7 @@ func Main(ctx context.Context, version string, args []string, s Streams) (code i
 		}
 	}()
 	var r root
-	a := &app{Streams: s, version: version, root: &r, style: newStyle(s.Out), errStyle: newStyle(s.Err)}
+	a := &app{Streams: s, version: version, root: &r, style: terminal.StyleOf(s.Out), errStyle: terminal.StyleOf(s.Err)}
 	p, err := parser(&r, s, func(code int) { panic(helpShown{code}) })
 	if err != nil {
 		return a.fail(fmt.Errorf("build the command line: %w", err))

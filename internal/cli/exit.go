@@ -101,9 +101,9 @@ func (a *app) fail(err error) int {
 		_ = json.NewEncoder(a.Err).Encode(v) // stderr is gone: nobody to tell
 		return code
 	}
-	fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.bad("nimbus:"), err)
+	fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.Bad("nimbus:"), err)
 	if hint := nimbus.ErrorHint(err); hint != "" {
-		fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.quiet("hint:"), hint)
+		fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.Quiet("hint:"), hint)
 	}
 	return code
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 type hostsCmd struct {
@@ -48,10 +50,10 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 			if e.Available {
 				names = append(names, e.Name)
 			} else {
-				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", oneLine(h.Name), e.Name, oneLine(e.Detail), oneLine(e.Hint)))
+				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\t%s", h.ID, oneLine(h.Name), h.State, since(h.SeenAt), h.CPUs, h.MemoryMiB, h.Running, strings.Join(names, ", ")))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\t%s", h.ID, terminal.OneLine(h.Name), h.State, since(h.SeenAt), h.CPUs, h.MemoryMiB, h.Running, strings.Join(names, ", ")))
 	}
 	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tRUNNING\tEXECUTORS", rows); err != nil {
 		return err

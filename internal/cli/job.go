@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 type jobCmd struct {
@@ -48,7 +49,7 @@ func (c *jobCmd) Run(ctx context.Context, a *app) error {
 	fmt.Fprintln(a.Out)
 	var rows []string
 	for _, e := range events {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", e.At.Format("2006-01-02 15:04:05.000"), e.Kind, oneLine(e.Actor), oneLine(e.Detail)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", e.At.Format("2006-01-02 15:04:05.000"), e.Kind, terminal.OneLine(e.Actor), terminal.OneLine(e.Detail)))
 	}
 	return a.table("TIME (UTC)\tEVENT\tACTOR\tDETAIL", rows)
 }
@@ -60,18 +61,18 @@ func (a *app) printJob(j nimbus.Job) {
 			fmt.Fprintf(a.Out, "%-9s %s\n", name, value)
 		}
 	}
-	fmt.Fprintln(a.Out, a.style.bold(oneLine(j.Name)))
+	fmt.Fprintln(a.Out, a.style.Bold(terminal.OneLine(j.Name)))
 	field("id", j.ID)
-	status := a.style.status(j)
+	status := status(a.style, j)
 	if j.ExitCode != nil {
 		status += fmt.Sprintf(", exit code %d", *j.ExitCode)
 	}
 	field("status", status)
-	field("reason", oneLine(j.Reason.Message))
+	field("reason", terminal.OneLine(j.Reason.Message))
 	field("class", j.Class.String())
-	field("command", oneLine(strings.Join(j.Spec.Command, " ")))
-	field("repo", oneLine(j.Repo))
-	field("page", oneLine(j.GitHub.HTMLURL))
+	field("command", terminal.OneLine(strings.Join(j.Spec.Command, " ")))
+	field("repo", terminal.OneLine(j.Repo))
+	field("page", terminal.OneLine(j.GitHub.HTMLURL))
 	field("host", j.HostID)
 	if j.AttemptCount > 1 {
 		field("attempts", fmt.Sprint(j.AttemptCount))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 type jobsCmd struct {
@@ -42,7 +43,7 @@ func (c *jobsCmd) Run(ctx context.Context, a *app) error {
 	}
 	var rows []string
 	for _, j := range jobs {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", j.ID, plainStatus(j), since(j.Timeline.ReceivedAt), took(j.Timeline), clip(oneLine(j.Name))))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", j.ID, plainStatus(j), since(j.Timeline.ReceivedAt), took(j.Timeline), clip(terminal.OneLine(j.Name))))
 	}
 	return a.table("ID\tSTATUS\tRECEIVED\tTOOK\tNAME", rows)
 }
@@ -74,7 +75,7 @@ func (c *jobsCmd) list(ctx context.Context, a *app) ([]nimbus.Job, error) {
 }
 
 // plainStatus has no colour: the columns would not line up.
-func plainStatus(j nimbus.Job) string { return style{}.status(j) }
+func plainStatus(j nimbus.Job) string { return status(terminal.Style{}, j) }
 
 // since is how long ago something was, roughly.
 func since(t time.Time) string {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 type logsCmd struct {
@@ -50,7 +51,7 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if !j.LogComplete {
-		a.info("%s", a.errStyle.quiet("this is not all yet: nimbus logs -f "+j.ID))
+		a.info("%s", a.errStyle.Quiet("this is not all yet: nimbus logs -f "+j.ID))
 	}
 	return nil
 }
@@ -77,17 +78,17 @@ func (p *logPrinter) event(e client.LogEvent) error {
 		return p.line(e.Line)
 	case client.LogAttempt:
 		if p.began {
-			p.app.info("%s", p.app.errStyle.warn("the job begins anew; what was shown of it is void"))
+			p.app.info("%s", p.app.errStyle.Warn("the job begins anew; what was shown of it is void"))
 		}
 		p.began = true
 	case client.LogInterrupted:
 		if !p.noticed {
-			p.app.info("%s", p.app.errStyle.quiet("the connection broke, trying again"))
+			p.app.info("%s", p.app.errStyle.Quiet("the connection broke, trying again"))
 		}
 		p.noticed = true
 	case client.LogComplete:
 		if !e.Whole {
-			p.app.info("%s", p.app.errStyle.warn("the end of the log is missing: it was lost with its host"))
+			p.app.info("%s", p.app.errStyle.Warn("the end of the log is missing: it was lost with its host"))
 		}
 	}
 	return nil
@@ -105,9 +106,9 @@ func (p *logPrinter) line(l nimbus.Line) error {
 	case nimbus.StreamStderr:
 		fmt.Fprintln(p.app.Err, l.Text)
 	case nimbus.StreamStep:
-		p.app.info("%s", p.app.errStyle.step("▸ "+oneLine(l.Text)))
+		p.app.info("%s", p.app.errStyle.Step("▸ "+terminal.OneLine(l.Text)))
 	case nimbus.StreamSystem:
-		p.app.info("%s", p.app.errStyle.quiet(oneLine(l.Text)))
+		p.app.info("%s", p.app.errStyle.Quiet(terminal.OneLine(l.Text)))
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 type runCmd struct {
@@ -80,7 +81,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 		fmt.Fprintln(a.Out, j.ID)
 		return nil
 	}
-	a.info("%s", a.errStyle.quiet(j.ID+", "+j.Class.String()))
+	a.info("%s", a.errStyle.Quiet(j.ID+", "+j.Class.String()))
 	f := &following{app: a, client: cl, jobID: j.ID, interrupts: interrupts}
 	if j, err = f.wait(ctx); err != nil {
 		return err
@@ -197,7 +198,7 @@ func (f *following) watchInterrupts(ctx context.Context) error {
 				WithHint("nimbus job %s", f.jobID)}
 		}
 		f.interrupted = true
-		f.app.info("%s", f.app.errStyle.warn("cancelling the job; Ctrl-C again leaves at once"))
+		f.app.info("%s", f.app.errStyle.Warn("cancelling the job; Ctrl-C again leaves at once"))
 		if _, err := f.client.Cancel(ctx, f.jobID); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("cancel the job: %w", err)
 		}
@@ -229,7 +230,7 @@ func (f *following) watchState(ctx context.Context) error {
 		}
 		if j.Reason.Message != told {
 			told = j.Reason.Message
-			f.app.info("%s", f.app.errStyle.warn("waiting: "+oneLine(told)))
+			f.app.info("%s", f.app.errStyle.Warn("waiting: "+terminal.OneLine(told)))
 		}
 		if !since.IsZero() && time.Since(since) > patience {
 			f.unschedulable = true
@@ -261,7 +262,7 @@ func (f *following) verdict(j nimbus.Job) error {
 	say := func(code int, format string, args ...any) error {
 		return &exitError{code: code, err: nimbus.Errorf(nimbus.CodeConflict, format, args...).WithHint("nimbus job %s", j.ID)}
 	}
-	because := oneLine(j.Reason.Message)
+	because := terminal.OneLine(j.Reason.Message)
 	switch {
 	case f.unschedulable:
 		return say(ExitUnschedulable, "no host can run this job, it was cancelled: %s", because)

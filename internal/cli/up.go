@@ -127,9 +127,9 @@ func (c *upCmd) announce(ctx context.Context, a *app, s *server.Server, data str
 	}
 	if out.AdminToken != "" {
 		a.info("administrator's token, shown this once: %s", out.AdminToken)
-		a.info("%s", a.errStyle.quiet("kept in "+filepath.Join(data, adminTokenFile)+" for the command line on this machine"))
+		a.info("%s", a.errStyle.Quiet("kept in "+filepath.Join(data, adminTokenFile)+" for the command line on this machine"))
 	}
-	a.info("Nimbus listens on %s", a.errStyle.bold(out.URL))
+	a.info("Nimbus listens on %s", a.errStyle.Bold(out.URL))
 	a.info("dashboard, once within ten minutes: %s", out.LoginURL)
 	return nil
 }

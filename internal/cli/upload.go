@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/cli/worktree"
 )
 
@@ -18,14 +18,14 @@ func upload(ctx context.Context, a *app, cl *client.Client) (id string, err erro
 	if err != nil {
 		return "", fmt.Errorf("find this directory: %w", err)
 	}
-	stop := a.progress(func() string { return "listing files" })
+	stop := terminal.Progress(a.Err, func() string { return "listing files" })
 	names, err := worktree.List(ctx, dir)
 	stop()
 	if err != nil {
 		return "", err
 	}
 	p := &worktree.Packer{Dir: dir, Names: names}
-	stop = a.progress(func() string {
+	stop = terminal.Progress(a.Err, func() string {
 		done, bytes := p.Progress()
 		return fmt.Sprintf("uploading files: %d of %d, %.1f MiB", done, len(names), float64(bytes)/(1<<20))
 	})
@@ -47,34 +47,4 @@ func upload(ctx context.Context, a *app, cl *client.Client) (id string, err erro
 		a.info("left out, for they are no files: %q", skipped)
 	}
 	return id, nil
-}
-
-// progress shows what is going on, each second from the first on, until stop.
-// stop may be called more than once.
-func (a *app) progress(now func() string) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		shown := false
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				if shown && a.errStyle.on {
-					fmt.Fprint(a.Err, "\r\x1b[K")
-				}
-				return
-			case <-tick.C:
-			}
-			shown = true
-			if a.errStyle.on {
-				fmt.Fprint(a.Err, "\r\x1b[K"+a.errStyle.quiet(now()))
-			} else {
-				a.info("%s", now())
-			}
-		}
-	}()
-	return func() { cancel(); <-done }
 }
