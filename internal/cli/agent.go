@@ -16,7 +16,7 @@ type agentCmd struct {
 func (*agentCmd) Help() string {
 	return `Runs jobs on this machine for the control plane at --server. SIGTERM stops it: jobs that run go on, and the next agent takes them over.
 
-` + examples("nimbus agent --server https://nimbus.example.com --join-token-file join.token", "nimbus agent --executors microvm --cpus 8")
+` + usage("nimbus agent --server https://nimbus.example.com --join-token-file join.token", "nimbus agent --executors microvm --cpus 8")
 }
 
 func (c *agentCmd) Run(ctx context.Context, a *app) error {

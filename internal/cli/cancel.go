@@ -7,7 +7,7 @@ type cancelCmd struct {
 }
 
 func (*cancelCmd) Help() string {
-	return "A running command gets SIGTERM first. Cancelling a job that has ended changes nothing.\n\n" + examples("nimbus cancel last")
+	return "A running command gets SIGTERM first. Cancelling a job that has ended changes nothing.\n\n" + usage("nimbus cancel last")
 }
 
 func (c *cancelCmd) Run(ctx context.Context, a *app) error {

@@ -17,7 +17,7 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return examples("nimbus hosts", "nimbus hosts --json | jq .hosts")
+	return usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
 func (*hostsListCmd) Run(ctx context.Context, a *app) error {
@@ -70,7 +70,7 @@ type hostsTokenCmd struct {
 
 func (*hostsTokenCmd) Help() string {
 	return "The token is shown this once.\n\n" +
-		examples("nimbus hosts token > join.token", "nimbus-agent --server https://nimbus.example.com --join-token-file join.token")
+		usage("nimbus hosts token > join.token", "nimbus-agent --server https://nimbus.example.com --join-token-file join.token")
 }
 
 func (c *hostsTokenCmd) Run(ctx context.Context, a *app) error {

@@ -14,7 +14,7 @@ type jobCmd struct {
 }
 
 func (*jobCmd) Help() string {
-	return examples("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
+	return usage("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
 }
 
 func (c *jobCmd) Run(ctx context.Context, a *app) error {

@@ -16,7 +16,7 @@ type jobsCmd struct {
 }
 
 func (*jobsCmd) Help() string {
-	return examples(
+	return usage(
 		"nimbus jobs",
 		"nimbus jobs --state running,queued",
 		"nimbus jobs --json --limit 200 | jq -r '.jobs[] | [.id, .result] | @tsv'",

@@ -8,7 +8,7 @@ import (
 type loginCmd struct{}
 
 func (*loginCmd) Help() string {
-	return "The link works once, and only for a short while.\n\n" + examples("nimbus login", `xdg-open "$(nimbus login)"`)
+	return "The link works once, and only for a short while.\n\n" + usage("nimbus login", `xdg-open "$(nimbus login)"`)
 }
 
 func (*loginCmd) Run(ctx context.Context, a *app) error {

@@ -17,7 +17,7 @@ type logsCmd struct {
 
 func (*logsCmd) Help() string {
 	return "What the job wrote to stdout goes to stdout, everything else to stderr.\n\n" +
-		examples("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
+		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
 }
 
 func (c *logsCmd) Run(ctx context.Context, a *app) error {

@@ -40,7 +40,7 @@ func (*runCmd) Help() string {
 Ctrl-C cancels the job and waits for its end; a second one leaves at once.
 With --json, each line of output is an object {"event":"line","line":{…}}; the last one is {"event":"job","job":{…}}.
 
-` + examples(
+` + usage(
 		"nimbus run -- make test",
 		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",

@@ -27,6 +27,8 @@ type upCmd struct {
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
 
 	GitHub githubFlags `embed:"" prefix:"github-"`
+
+	Demo demoFlags `embed:""`
 }
 
 func (*upCmd) Help() string {
@@ -34,11 +36,12 @@ func (*upCmd) Help() string {
 The first start prints the administrator's token, once, and keeps it in admin.token for the command line on this machine.
 SIGTERM or Ctrl-C stops it; jobs that run go on, and the next start takes them over.
 
-` + examples(
+` + usage(
 		"nimbus up",
 		"nimbus up --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem",
 		"nimbus up --github-app-id 12345 --github-key-file app.pem --github-webhook-secret-file secret",
 		"nimbus up --no-agent",
+		"nimbus up --demo",
 	)
 }
 
@@ -49,6 +52,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	data, err := a.root.dataDir()
 	if err != nil {
 		return err
+	}
+	if c.Demo.Demo {
+		return c.Demo.run(ctx, a, c, data)
 	}
 	e := server.Embedded{Config: server.Config{Data: data, AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}}
 	if e.GitHub, err = c.GitHub.app(); err != nil {

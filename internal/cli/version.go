@@ -7,7 +7,7 @@ import (
 
 type versionCmd struct{}
 
-func (*versionCmd) Help() string { return examples("nimbus version") }
+func (*versionCmd) Help() string { return usage("nimbus version") }
 
 func (*versionCmd) Run(a *app) error {
 	if a.root.JSON {

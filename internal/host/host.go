@@ -37,8 +37,25 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// New makes the agent of this machine.
+// New makes the agent of this machine. Codes: not_found for a program that is
+// missing.
 func New(_ context.Context, cfg Config) (*agent.Agent, error) {
+	executors, err := Executors(cfg)
+	if err != nil {
+		return nil, err
+	}
+	runners := map[string]agent.Runner{}
+	if runner, err := cfg.Programs.Find(programs.Runner); err == nil {
+		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{runner}}
+	}
+	return agent.New(agent.Config{
+		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
+		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
+	})
+}
+
+// Executors makes the executors of this machine that the configuration names.
+func Executors(cfg Config) ([]executor.Executor, error) {
 	shim, err := cfg.Programs.Find(programs.Shim)
 	if err != nil {
 		return nil, err
@@ -51,15 +68,9 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	executors := []executor.Executor{local.New(local.Config{Shim: shim, Guest: guest, Owner: owner})}
-	runners := map[string]agent.Runner{}
-	if runner, err := cfg.Programs.Find(programs.Runner); err == nil {
-		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{runner}}
-	}
-	return agent.New(agent.Config{
-		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
-		Executors: cfg.chosen(executors), Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
-	})
+	return cfg.chosen([]executor.Executor{
+		local.New(local.Config{Shim: shim, Guest: guest, Owner: owner}),
+	}), nil
 }
 
 // chosen are the executors that the configuration names.

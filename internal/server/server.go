@@ -34,6 +34,9 @@ type Config struct {
 	// Data is the directory that holds everything, made when it isn't there.
 	// One process at a time may use it. Required.
 	Data string
+	// Fresh begins with empty books. What the agent has running is kept, for
+	// it to be found and ended.
+	Fresh bool
 	// Listener takes connections; the server closes it. Required.
 	Listener net.Listener
 	// TLS is how connections are encrypted; nil for none, which is for
@@ -79,6 +82,11 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.lock, err = lock(cfg.Data); err != nil {
 		return nil, err
 	}
+	if cfg.Fresh {
+		if err := s.clear(); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -90,6 +98,19 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, fmt.Errorf("make the administrator's token: %w", err)
 	}
 	return s, nil
+}
+
+// clear removes what an earlier process kept, but for the agent's sandboxes and
+// the images.
+func (s *Server) clear() error {
+	for _, name := range []string{
+		"nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", filepath.Join("agent", "credential.json"),
+	} {
+		if err := os.RemoveAll(filepath.Join(s.cfg.Data, name)); err != nil {
+			return fmt.Errorf("clear data directory: %w", err)
+		}
+	}
+	return nil
 }
 
 func (s *Server) openStores(ctx context.Context) (err error) {
