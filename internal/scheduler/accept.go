@@ -37,7 +37,10 @@ func (s *Service) Accept(ctx context.Context, hostID string, l nimbus.Lease) (ni
 func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 	switch {
 	case a.State == AttemptLive && a.ExpiresAt.After(u.now):
-		return nil // repeated
+		// Repeated, because the answer was lost: the host counts its deadline
+		// from when it sent this one, and so must the lease.
+		a.ExpiresAt = u.now.Add(nimbus.LeaseDuration)
+		return u.SaveAttempt(ctx, a)
 	case j.AttemptID != a.AttemptID:
 		return fenced(a.Lease) // offered again since
 	case a.State == AttemptOffered && j.State == nimbus.StateOffered:

@@ -169,7 +169,7 @@ func (u *unit) lockParties(ctx context.Context, ev *nimbus.ForgeEvent) (parties,
 		return p, err
 	}
 	if p.attempt.JobID != holder {
-		return p, nimbus.Errorf(nimbus.CodeUnavailable, "attempt %s is being given to another job", p.attempt.AttemptID)
+		return p, fmt.Errorf("attempt %s was given to another job: %w", p.attempt.AttemptID, ErrRace)
 	}
 	p.holder = locked[holder]
 	return p, nil

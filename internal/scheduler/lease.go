@@ -42,24 +42,22 @@ func (u *unit) lease(ctx context.Context, hostID string, l nimbus.Lease) (*JobRe
 
 // lockAttempt locks the job of an attempt and reads both.
 func (u *unit) lockAttempt(ctx context.Context, attemptID string) (*JobRecord, *Attempt, error) {
-	for range 3 { // an attempt can change its job between the two reads
-		before, err := u.Attempt(ctx, attemptID)
-		if err != nil {
-			return nil, nil, err
-		}
-		j, err := u.LockJob(ctx, before.JobID)
-		if err != nil {
-			return nil, nil, err
-		}
-		a, err := u.Attempt(ctx, attemptID)
-		if err != nil {
-			return nil, nil, err
-		}
-		if a.JobID == j.ID {
-			return j, a, nil
-		}
+	before, err := u.Attempt(ctx, attemptID)
+	if err != nil {
+		return nil, nil, err
 	}
-	return nil, nil, nimbus.Errorf(nimbus.CodeUnavailable, "attempt %s is being given to another job", attemptID)
+	j, err := u.LockJob(ctx, before.JobID)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := u.Attempt(ctx, attemptID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.JobID != j.ID {
+		return nil, nil, fmt.Errorf("attempt %s was given to another job: %w", attemptID, ErrRace)
+	}
+	return j, a, nil
 }
 
 // current is the attempt that a job has now, nil when it has none.

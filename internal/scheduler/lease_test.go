@@ -192,6 +192,24 @@ func TestLeaseExpiry(t *testing.T) {
 	})
 }
 
+// A host whose accept was answered late by a repeat counts from that repeat.
+func TestRepeatedAcceptRenewsTheLease(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		host := w.host()
+		j := w.submit(nimbus.Spec{})
+		l := w.accept(host).Lease
+		w.skip(20 * time.Second)
+		_, err := w.Accept(t.Context(), host, l)
+		w.must(err)
+		w.pass(nimbus.ShimDeadline)
+		w.expect(j.ID, nimbus.StateAccepted)
+		w.pass(nimbus.LeaseDuration - nimbus.ShimDeadline)
+		w.expect(j.ID, nimbus.StateQueued)
+		_, err = w.Accept(t.Context(), host, l)
+		w.want(nimbus.CodeFenced, err)
+	})
+}
+
 func TestFinishBeforeStart(t *testing.T) {
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
 		host := w.host()

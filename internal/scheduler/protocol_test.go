@@ -10,14 +10,16 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // TestLeaseProtocol plays random histories of jobs, hosts, lost replies, lost
 // events and jumps of time against the scheduler, and holds it to invariants 1
 // to 3: never two live executions of a job, no job forgotten, legal moves only.
+// It is played on PostgreSQL since SQLite, in Go, is slow under -race.
 func TestLeaseProtocol(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, sqliteDSN(t), scheduler.Config{})
+	w := newWorld(t, testenv.Postgres(t), scheduler.Config{})
 	rapid.Check(t, func(rt *rapid.T) {
 		w.t = rt // failures belong to the history that is tried
 		p := newPlay(w, rt)

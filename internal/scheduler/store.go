@@ -2,18 +2,24 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
+
+// ErrRace in the error of a transaction says that it found, under its locks,
+// something else than it had looked for before it took them.
+var ErrRace = errors.New("lost a race against another transaction")
 
 // Store keeps the scheduler's books; internal/store implements it. Errors
 // carry a nimbus.Code: not_found, conflict (it exists already), unavailable.
 type Store interface {
 	// View runs f on one consistent state of the books.
 	View(ctx context.Context, f func(Reader) error) error
-	// Update runs f in one transaction and commits when f returns nil. It may
-	// run f again from the start, so f must have no effect but through Tx.
+	// Update runs f in one transaction and commits when f returns nil. It runs
+	// f again from the start when another transaction got in the way, or f
+	// returned ErrRace, so f must have no effect but through Tx.
 	Update(ctx context.Context, f func(Tx) error) error
 	// LogStored records that an attempt's log is stored up to lines, and tells
 	// the job and whether that is all of it. changed is false when that was

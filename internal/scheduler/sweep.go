@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -71,27 +72,28 @@ func (s *Service) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error // one that fails must not keep the others from their end
 	for _, id := range expired {
 		if err := s.update(ctx, func(u *unit) error { return u.expire(ctx, id) }); err != nil {
-			return fmt.Errorf("attempt %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("attempt %s: %w", id, err))
 		}
 	}
 	for _, id := range due {
 		if err := s.update(ctx, func(u *unit) error { return u.due(ctx, id) }); err != nil {
-			return fmt.Errorf("job %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("job %s: %w", id, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // expire ends an offer or a lease that has run out.
 func (u *unit) expire(ctx context.Context, attemptID string) error {
 	j, a, err := u.lockAttempt(ctx, attemptID)
-	if err != nil {
-		return err
-	}
-	if a.ExpiresAt.After(u.now) {
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound { // lapsed, and offered anew since
 		return nil
+	}
+	if err != nil || a.ExpiresAt.After(u.now) {
+		return err
 	}
 	switch a.State {
 	case AttemptOffered:
@@ -228,12 +230,11 @@ func (s *Service) settleTokens(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for attemptID, todo := range todos {
-		if err := s.settleToken(ctx, attemptID, todo); err != nil {
-			return err
-		}
+		errs = append(errs, s.settleToken(ctx, attemptID, todo))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // purge forgets what is too old to be asked for.

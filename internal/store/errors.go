@@ -11,6 +11,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 // SQLSTATE classes and codes of PostgreSQL that mean something to us.
@@ -22,10 +23,6 @@ const (
 	pgCannotConnectNow     = "57P03"
 	pgTooManyConnections   = "53300"
 )
-
-// errStale is returned inside a transaction that worked from a row which has
-// changed since; the transaction is run again.
-var errStale = errors.New("a row changed under the transaction")
 
 // interpret translates an error of a driver at the edge: what callers can act
 // on gets a code, everything else stays as it is and counts as internal.
@@ -49,7 +46,7 @@ func interpret(err error) error {
 
 // lostRace tells whether a transaction failed only because of another one.
 func lostRace(err error) bool {
-	if errors.Is(err, errStale) {
+	if errors.Is(err, scheduler.ErrRace) {
 		return true
 	}
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {

@@ -29,15 +29,22 @@ func TestEveryQueryPreparesOnBothEngines(t *testing.T) {
 			}
 			defer s.Close()
 			for _, q := range queries {
-				stmt, err := s.writer.PrepareContext(t.Context(), q)
-				if err != nil {
+				if err := prepare(t, s, q); err != nil {
 					t.Errorf("%v in:\n%s", err, q)
-					continue
 				}
-				stmt.Close()
 			}
 		})
 	}
+}
+
+func prepare(t *testing.T, s *Store, query string) error {
+	t.Helper()
+	stmt, err := s.writer.PrepareContext(t.Context(), query)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	return nil
 }
 
 // generatedQueries are the query texts that sqlc wrote into gen/.

@@ -47,7 +47,7 @@ func (t schedulerTx) InsertAttempt(ctx context.Context, a *scheduler.Attempt) er
 func (t schedulerTx) SaveAttempt(ctx context.Context, a *scheduler.Attempt) error {
 	outcome, code := "", sql.NullInt64{}
 	if a.Outcome != nil {
-		b, err := json.Marshal(a.Outcome)
+		b, err := json.Marshal(a.Outcome) //nolint:musttag // TestStoredJSONIsStable holds the names
 		if err != nil {
 			return err
 		}
@@ -67,7 +67,7 @@ func (t schedulerTx) SaveAttempt(ctx context.Context, a *scheduler.Attempt) erro
 		return fmt.Errorf("save attempt %s: %w", a.AttemptID, err)
 	}
 	if n == 0 {
-		return fmt.Errorf("save attempt %s: %w", a.AttemptID, errStale)
+		return fmt.Errorf("attempt %s changed since it was read: %w", a.AttemptID, scheduler.ErrRace)
 	}
 	a.Version++
 	return nil
