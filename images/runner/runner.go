@@ -19,3 +19,7 @@ func Packages() []string {
 	}
 	return names
 }
+
+// Program is what takes a GitHub job in this image. Its configuration comes in
+// the environment.
+const Program = "/usr/local/bin/nimbus-runner"

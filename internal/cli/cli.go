@@ -41,6 +41,7 @@ type root struct {
 	Logs    logsCmd    `cmd:"" help:"Show a job's log." group:"jobs"`
 	Cancel  cancelCmd  `cmd:"" help:"Stop a job." group:"jobs"`
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
+	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`

@@ -26,6 +26,8 @@ type upCmd struct {
 	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
 
+	host.MicroVMFlags
+
 	GitHub githubFlags `embed:"" prefix:"github-"`
 
 	Demo demoFlags `embed:""`
@@ -68,6 +70,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	}
 	if c.Agent {
 		e.Agent = &host.Config{Version: a.version, Executors: c.Executors, Programs: finder(data)}
+		if err := c.Apply(e.Agent); err != nil {
+			return errors.Join(err, e.Listener.Close())
+		}
 	}
 	e.OnReady = func(ctx context.Context, s *server.Server) error {
 		e.Log.DebugContext(ctx, "requests are answered", "after", time.Since(began))

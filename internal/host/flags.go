@@ -3,11 +3,16 @@ package host
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 )
 
@@ -19,6 +24,28 @@ type Flags struct {
 	Executors     []string `help:"Executors to use: microvm, local. Default: all." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
 	CPUs          int      `name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
+
+	MicroVMFlags
+}
+
+// MicroVMFlags are about the machines that jobs get.
+type MicroVMFlags struct {
+	Images string   `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
+	Relay  []string `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
+}
+
+// Apply puts them into a configuration.
+func (f MicroVMFlags) Apply(cfg *Config) error {
+	cfg.Images = f.Images
+	for _, target := range f.Relay {
+		_, digits, err := net.SplitHostPort(target)
+		port, numberErr := strconv.ParseUint(digits, 10, 16)
+		if err := errors.Join(err, numberErr); err != nil || port == 0 {
+			return nimbus.Errorf(nimbus.CodeInvalid, "%q is nothing to relay to", target).WithHint("--relay takes HOST:PORT, like 127.0.0.1:5000")
+		}
+		cfg.Relays = append(cfg.Relays, netslot.Relay{Port: uint16(port), Target: target})
+	}
+	return nil
 }
 
 // Agent makes the agent that the flags ask for.
@@ -30,8 +57,12 @@ func (f Flags) Agent(ctx context.Context, server, data, version string, p progra
 			return nil, fmt.Errorf("read join token: %w", err)
 		}
 	}
-	return New(ctx, Config{
+	cfg := Config{
 		Server: server, Data: data, Name: f.Name, Version: version, JoinToken: string(bytes.TrimSpace(token)),
 		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Programs: p, Log: log,
-	})
+	}
+	if err := f.Apply(&cfg); err != nil {
+		return nil, err
+	}
+	return New(ctx, cfg)
 }

@@ -14,9 +14,14 @@ import (
 	"slices"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/local"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 )
 
@@ -32,6 +37,11 @@ type Config struct {
 	// Executors to use, by name; none means all. What the machine can't use is
 	// told to the control plane with the reason.
 	Executors []string
+	// Images is the folder of images that microVMs boot. Default: "images"
+	// beside Data.
+	Images string
+	// Relays are addresses that every microVM can reach.
+	Relays []netslot.Relay
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -44,9 +54,9 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	runners := map[string]agent.Runner{}
-	if runner, err := cfg.Programs.Find(programs.Runner); err == nil {
-		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{runner}}
+	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: {Command: []string{runner.Program}}}
+	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
+		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}}
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
@@ -68,7 +78,14 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Images == "" {
+		cfg.Images = filepath.Join(filepath.Dir(filepath.Clean(cfg.Data)), "images")
+	}
 	return cfg.chosen([]executor.Executor{
+		microvm.New(microvm.Config{
+			Shim: shim, Guest: guest, Owner: owner, Dir: filepath.Join(cfg.Data, "microvm"),
+			Images: image.Store{Dir: cfg.Images}, Driver: qemu.New(), Relays: cfg.Relays, Log: cfg.Log,
+		}),
 		local.New(local.Config{Shim: shim, Guest: guest, Owner: owner}),
 	}), nil
 }

@@ -94,7 +94,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus-guest":   {"internal/guest"},
 	"cmd/nimbus-runner":  {"internal/forge/githubtest"},
 	"cmd/nimbus-shim":    {"internal/shim"},
-	"internal/host":      {"", "internal/agent", "internal/executor", "internal/programs"},
+	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
 	"bench":              {"", "api/gen", "client", "examples", "internal"},
 }

@@ -75,11 +75,11 @@ func (s Store) Open(name string) (Image, error) {
 
 func (s Store) hint(name string) string {
 	if name == nimbus.DefaultImage {
-		return "build it: nimbus image build"
+		return "build it: nimbus images build"
 	}
 	names := s.Names()
 	if len(names) == 0 {
-		return "this host has no image at all: nimbus image build"
+		return "this host has no image at all: nimbus images build"
 	}
 	return "this host has: " + strings.Join(names, ", ")
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 )
 
@@ -49,6 +50,16 @@ type File struct {
 	Source string // on this machine
 }
 
+// Runner is the configuration of the image "runner"; program is the file on
+// this machine that becomes runner.Program, "" for none.
+func Runner(store image.Store, program string) Config {
+	c := Config{Store: store, Name: nimbus.DefaultImage, Packages: runner.Packages()}
+	if program != "" {
+		c.Files = []File{{Path: runner.Program, Source: program}}
+	}
+	return c
+}
+
 // Build makes the image, unless there is one of the same recipe already. One
 // build at a time is made per store; others wait.
 func Build(ctx context.Context, c Config) (image.Image, error) {
@@ -57,6 +68,10 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 	}
 	if c.Cache == "" {
 		c.Cache = filepath.Join(c.Store.Dir, ".cache")
+	}
+	var err error
+	if c.Cache, err = filepath.Abs(c.Cache); err != nil { // apt would take it for one below /
+		return image.Image{}, fmt.Errorf("find cache: %w", err)
 	}
 	recipe, err := c.recipe()
 	if err != nil {

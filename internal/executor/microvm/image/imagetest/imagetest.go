@@ -8,17 +8,22 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
+
+// imagesVariable names a folder in which the image was built already.
+const imagesVariable = "NIMBUS_TEST_IMAGES"
 
 // Runner returns a store that has the image "runner", with the stand-in for
 // GitHub's runner in it. It is kept in the checkout's .cache; the first call
 // takes a minute.
 func Runner(t testing.TB) image.Store {
 	t.Helper()
+	if dir := os.Getenv(imagesVariable); dir != "" {
+		return image.Store{Dir: dir}
+	}
 	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
 	if err != nil {
@@ -32,14 +37,11 @@ func Runner(t testing.TB) image.Store {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the runner: %v\n%s", err, out)
 	}
-	store := image.Store{Dir: filepath.Join(root, ".cache", "images")}
-	_, err = debian.Build(t.Context(), debian.Config{
-		Store: store, Name: "runner", Packages: runner.Packages(),
-		Files:    []debian.File{{Path: "/usr/local/bin/nimbus-runner", Source: program}},
-		Progress: func(what string) { t.Log(what) },
-	})
+	cfg := debian.Runner(image.Store{Dir: filepath.Join(root, ".cache", "images")}, program)
+	cfg.Progress = func(what string) { t.Log(what) }
+	_, err = debian.Build(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("build the image: %v", err)
 	}
-	return store
+	return cfg.Store
 }
