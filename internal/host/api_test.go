@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -198,4 +199,27 @@ func TestResume(t *testing.T) {
 	if text := p.get(t, "/api/v1/jobs/"+j.ID+"/log?format=text&from=2999"); text != "line 2999\nline 3000\nend\n" {
 		t.Errorf("text from line 2999: %q", text)
 	}
+}
+
+// TestChangesOfJobsAreStreamed reads the stream of the jobs page: a job that
+// is submitted later appears, and so does its end.
+func TestChangesOfJobsAreStreamed(t *testing.T) {
+	testenv.Require(t, "root")
+	p := startPlane(t)
+	startHost(t, p, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/jobs/stream", nil)
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+p.admin)
+	answer, err := http.DefaultClient.Do(r)
+	must(t, err)
+	defer answer.Body.Close()
+	j := p.submit(t, "exit 3")
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "data: ") && strings.Contains(lines.Text(), j.ID) && strings.Contains(lines.Text(), "JOB_RESULT_FAILURE") {
+			return
+		}
+	}
+	t.Fatal("the stream ended before the job did")
 }

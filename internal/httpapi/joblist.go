@@ -132,8 +132,9 @@ func (w *jobWatch) send(j nimbus.Job, known map[string]string) error {
 		return fmt.Errorf("encode job: %w", err)
 	}
 	message := compact(raw)
+	before := known[j.ID] // known may be sent itself
 	w.sent[j.ID] = message
-	if known[j.ID] == message {
+	if before == message {
 		return nil
 	}
 	return w.stream.send(event{name: "job", data: json.RawMessage(message)})

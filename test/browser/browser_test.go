@@ -28,7 +28,7 @@ printf 'first line \033[32mgreen\033[0m\n'
 while [ ! -e "$GO" ]; do sleep 0.1; done
 echo '::nimbus-step::Count'
 i=1; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); done
-echo 'last line of 2000' >&2
+echo 'to stderr' >&2; echo 'last line of 2000'
 exit 3`
 
 func TestFollowAJobToItsEnd(t *testing.T) {
