@@ -45,6 +45,7 @@ type root struct {
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
+	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine lacks." group:"service"`
 	Version versionCmd `cmd:"" help:"Show the version." group:"service"`
 }
 

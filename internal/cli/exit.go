@@ -30,9 +30,9 @@ var exitCodes = []struct {
 	Code    string
 	Meaning string
 }{
-	{"0", "done; for `run`: the job's command ended with 0"},
-	{"1", "failed, the message says why; for `run`: the job's command ended with 1"},
-	{"2", "the command line can't be understood; for `run` also: the job's command ended with 2"},
+	{"0", "done; `run`: the job's command ended with 0"},
+	{"1", "failed, the message says why; `up --demo`: not every job ended as expected"},
+	{"2", "the command line can't be understood; `up --demo`: not everything ended in time"},
 	{"any", "`run`: the exit code of the job's command"},
 	{"70", "`run`: the job failed outside of its command: image, sandbox, host, files"},
 	{"71", "`run`: the job is lost: its host went silent while it ran, nobody can know how it ended"},

@@ -2,7 +2,10 @@ package cli
 
 import "strings"
 
+// examplesTitle begins the examples at the end of a command's help.
+const examplesTitle = "Examples:"
+
 // usage formats the examples of a command's help.
 func usage(lines ...string) string {
-	return "Examples:\n\n  " + strings.Join(lines, "\n  ")
+	return examplesTitle + "\n\n  " + strings.Join(lines, "\n  ")
 }

@@ -74,6 +74,7 @@ var mayKnow = map[string][]string{
 	"internal/bus":       {},
 	"internal/cli":       {"", "api/gen", "client", "examples", "internal"},
 	"internal/demo":      {"", "api/gen", "client", "examples", "internal"},
+	"internal/doctor":    {"", "internal/host", "internal/programs"},
 	"internal/executor":  {"", "api/gen", "images", "internal/guestlink", "internal/shim"},
 	"internal/forge":     {""},
 	"internal/guest":     {"", "api/gen", "internal/guestlink"},

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/doctor"
+)
+
+type doctorCmd struct{}
+
+func (*doctorCmd) Help() string {
+	return `Looks at what jobs need on this machine, by trying it where only that tells. Exits with 1 when something fails; a warning is fine.
+
+` + usage("nimbus doctor", "sudo nimbus doctor --json | jq '.checks[] | select(.status != \"ok\")'")
+}
+
+// doctorTimeout bounds all checks together.
+const doctorTimeout = time.Minute
+
+func (*doctorCmd) Run(ctx context.Context, a *app) error {
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	defer cancel()
+	data, err := a.root.dataDir()
+	if err != nil {
+		return err
+	}
+	stop := terminal.Progress(a.Err, func() string { return "looking" })
+	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, Programs: finder(data)})
+	stop()
+	failed := 0
+	for _, c := range checks {
+		if c.Status == doctor.Fail {
+			failed++
+		}
+	}
+	if a.root.JSON {
+		err = a.printJSON(struct {
+			Checks []doctor.Check `json:"checks"`
+		}{checks})
+	} else {
+		a.printChecks(checks)
+	}
+	if err == nil && failed > 0 {
+		err = &exitError{code: ExitFailure}
+	}
+	return err
+}
+
+func (a *app) printChecks(checks []doctor.Check) {
+	for _, c := range checks {
+		mark := map[doctor.Status]string{doctor.OK: a.style.Good("ok  "), doctor.Warn: a.style.Warn("warn"), doctor.Fail: a.style.Bad("fail")}[c.Status]
+		fmt.Fprintf(a.Out, "%s  %-12s %s\n", mark, c.Name, terminal.OneLine(c.Detail))
+		if c.Hint != "" && c.Status != doctor.OK {
+			fmt.Fprintf(a.Out, "      %s\n", a.style.Quiet(terminal.OneLine(c.Hint)))
+		}
+	}
+}
