@@ -134,14 +134,15 @@ func (a apt) kernelName(ctx context.Context) (string, error) {
 func (a apt) run(ctx context.Context, timeout time.Duration, cwd, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, append(args,
-		"--option", "Dir::State="+a.state(),
-		"--option", "Dir::State::status="+filepath.Join(a.state(), "status"),
-		"--option", "Dir::Cache="+a.dir,
-		"--option", "Dir::Cache::archives="+a.archives(),
+	// What args say of the same comes later and wins.
+	cmd := exec.CommandContext(ctx, program, slices.Concat([]string{
+		"--option", "Dir::State=" + a.state(),
+		"--option", "Dir::State::status=" + filepath.Join(a.state(), "status"),
+		"--option", "Dir::Cache=" + a.dir,
+		"--option", "Dir::Cache::archives=" + a.archives(),
 		"--option", "APT::Sandbox::User=root", // its other user can't read folders of ours
 		"--option", "Acquire::Retries=3",
-	)...)
+	}, args)...)
 	cmd.Dir = cwd
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var stdout, stderr bytes.Buffer

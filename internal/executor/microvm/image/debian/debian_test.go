@@ -51,6 +51,32 @@ func TestRunnerImage(t *testing.T) {
 	}
 }
 
+// TestBuildFromCache changes one file of an image whose packages were fetched
+// before.
+func TestBuildFromCache(t *testing.T) {
+	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
+	cfg := debian.Config{Store: image.Store{Dir: t.TempDir()}, Name: "small", Packages: []string{"bash"}}
+	var recipes []string
+	for _, content := range []string{"one", "two"} {
+		source := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(source, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Files = []debian.File{{Path: "/usr/local/bin/program", Source: source}}
+		img, err := debian.Build(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		recipes = append(recipes, img.Recipe)
+		if len(img.Packages) < 2 {
+			t.Errorf("made of %v", img.Packages)
+		}
+	}
+	if recipes[0] == recipes[1] {
+		t.Error("two files, one recipe")
+	}
+}
+
 func TestUnknownPackage(t *testing.T) {
 	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
 	store := image.Store{Dir: t.TempDir()}
