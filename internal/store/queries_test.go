@@ -73,3 +73,56 @@ func generatedQueries(t *testing.T) (queries []string) {
 	}
 	return queries
 }
+
+// TestNoQueryWalksAHistory keeps every query that touches a table which grows
+// for ever on an index: the sweeps run each second.
+func TestNoQueryWalksAHistory(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), Config{DSN: "sqlite:" + filepath.Join(t.TempDir(), "nimbus.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, q := range generatedQueries(t) {
+		for _, step := range plan(t, s, q) {
+			table, scans := strings.CutPrefix(step, "SCAN ")
+			table, _, onIndex := strings.Cut(table, " USING ")
+			switch {
+			case !scans || onIndex:
+			case table == "jobs", table == "attempts", table == "a", table == "job_events", table == "deliveries", table == "forge_jobs":
+				t.Errorf("%s in:\n%s", step, q)
+			}
+		}
+	}
+}
+
+// plan is what SQLite does for a query, step by step.
+func plan(t *testing.T, s *Store, query string) (steps []string) {
+	t.Helper()
+	args := make([]any, 32)
+	for i := range args {
+		args[i] = "x"
+	}
+	for n := len(args); ; n-- { // as many as the query has
+		rows, err := s.writer.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args[:n]...)
+		if err != nil {
+			if n == 0 {
+				t.Fatalf("%v in:\n%s", err, query)
+			}
+			continue
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			steps = append(steps, detail)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return steps
+	}
+}

@@ -47,7 +47,7 @@ func (t schedulerTx) InsertAttempt(ctx context.Context, a *scheduler.Attempt) er
 func (t schedulerTx) SaveAttempt(ctx context.Context, a *scheduler.Attempt) error {
 	outcome, code := "", sql.NullInt64{}
 	if a.Outcome != nil {
-		b, err := json.Marshal(a.Outcome) //nolint:musttag // TestStoredJSONIsStable holds the names
+		b, err := json.Marshal(a.Outcome)
 		if err != nil {
 			return err
 		}

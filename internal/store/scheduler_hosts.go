@@ -45,7 +45,7 @@ func (t schedulerTx) host(r gen.HostsRow) (nimbus.Host, error) {
 	if t.tx.now.Sub(h.SeenAt) > nimbus.LeaseDuration {
 		h.State = nimbus.HostAway
 	}
-	if err := json.Unmarshal([]byte(r.Inventory), &h.Inventory); err != nil { //nolint:musttag // TestStoredJSONIsStable holds the names
+	if err := json.Unmarshal([]byte(r.Inventory), &h.Inventory); err != nil {
 		return nimbus.Host{}, fmt.Errorf("read the inventory of host %s: %w", r.ID, err)
 	}
 	return h, nil
@@ -53,7 +53,7 @@ func (t schedulerTx) host(r gen.HostsRow) (nimbus.Host, error) {
 
 // InsertHost implements scheduler.Tx.
 func (t schedulerTx) InsertHost(ctx context.Context, h nimbus.Host) error {
-	inventory, err := json.Marshal(h.Inventory) //nolint:musttag // TestStoredJSONIsStable holds the names
+	inventory, err := json.Marshal(h.Inventory)
 	if err != nil {
 		return err
 	}
