@@ -143,7 +143,7 @@ const RowView = memo(function RowView({ row, times, marked, onMark, onFold }: Ro
       {row.kind === "step" ? (
         <button type="button" aria-expanded={!row.folded} onClick={() => onFold(line.step)} className="font-semibold text-accent">
           {row.folded ? "▸" : "▾"} {line.text}
-          <span className="pl-3 font-normal text-quiet">{row.lines} lines</span>
+          <span className="pl-3 font-normal text-quiet">{row.lines === 1 ? "1 line" : `${row.lines} lines`}</span>
         </button>
       ) : (
         <Text line={line} />
