@@ -33,6 +33,12 @@ func (c *demoFlags) run(ctx context.Context, a *app, up *upCmd, data string) err
 		Host: host.Config{Version: a.version, Executors: up.Executors, Programs: finder(data)},
 		Out:  a.Out, Style: a.style, Log: a.demoLog(),
 	}
+	if err := up.Apply(&cfg.Host); err != nil {
+		return err
+	}
+	if cfg.Host.Images == "" {
+		cfg.Host.Images = filepath.Join(data, "images")
+	}
 	if a.root.JSON {
 		cfg.Out, cfg.Style = a.Err, a.errStyle
 	}

@@ -41,7 +41,8 @@ type Config struct {
 	Data string
 	// Project is pushed: a folder with .github/workflows.
 	Project fs.FS
-	// Host is the machine's configuration; Data, Server and Log are set here.
+	// Host is the machine's configuration, with the folder of images; Data,
+	// Server, Relays and Log are set here.
 	Host host.Config
 	// AllowTrustedLocal lets the jobs run without a machine of their own.
 	AllowTrustedLocal bool
@@ -103,6 +104,7 @@ type demo struct {
 	double   *githubtest.Server
 	client   *client.Client
 	runIDs   []int64
+	machines bool // jobs get microVMs
 	outcome  Outcome
 }
 
@@ -122,10 +124,11 @@ func readExpected(project fs.FS) (map[string]nimbus.Result, error) {
 }
 
 func (d *demo) startDouble() (err error) {
-	d.double, err = githubtest.Start(githubtest.Config{Log: d.Log})
+	d.double, err = githubtest.Start(githubtest.Config{RunnerURL: d.runnerURL(), Log: d.Log})
 	if err != nil {
 		return fmt.Errorf("start the double of GitHub: %w", err)
 	}
+	d.relayDouble()
 	return nil
 }
 

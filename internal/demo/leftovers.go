@@ -27,7 +27,6 @@ func (d *demo) checkLeftovers(ctx context.Context) {
 	for _, name := range d.awaitGone("process", d.processes) {
 		d.problem("left behind: the process %s", name)
 	}
-	d.Host.Data, d.Host.Log = d.agentDir(), d.Log
 	executors, err := host.Executors(d.Host)
 	if err != nil {
 		d.problem("what is left behind can't be looked for: %s", err)
