@@ -39,7 +39,8 @@ type Assignment struct {
 	Spec    Spec
 	Timeout time.Duration
 	// JobToken is for the job's own calls to Nimbus. It is inert until the
-	// job is bound to what really runs. Empty on a repeated accept.
+	// job is bound to what really runs. A repeated accept gets a fresh one,
+	// and an empty one once the job runs.
 	JobToken string
 }
 

@@ -148,7 +148,8 @@ type Assignment struct {
 	Class   *Class                 `protobuf:"bytes,6,opt,name=class,proto3" json:"class,omitempty"`
 	Spec    *Spec                  `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
 	Timeout *durationpb.Duration   `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Inert until the job is bound to what really runs. Empty when repeated.
+	// Inert until the job is bound to what really runs. Fresh when repeated,
+	// empty once the job runs.
 	JobToken      string `protobuf:"bytes,9,opt,name=job_token,json=jobToken,proto3" json:"job_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -118,7 +118,8 @@ export type Assignment = Message<"nimbus.v1.Assignment"> & {
   timeout?: Duration | undefined;
 
   /**
-   * Inert until the job is bound to what really runs. Empty when repeated.
+   * Inert until the job is bound to what really runs. Fresh when repeated,
+   * empty once the job runs.
    *
    * @generated from field: string job_token = 9;
    */
