@@ -94,8 +94,8 @@ func (g *guest) connect(ctx context.Context) (*guestlink.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.client, err = guestlink.NewClient(conn, g.sandbox.Token())
-	return g.client, err
+	g.client = guestlink.NewClient(conn, g.sandbox.Token())
+	return g.client, nil
 }
 
 // errDead says that there is no guest to talk to any more.

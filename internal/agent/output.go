@@ -31,7 +31,6 @@ type follower struct {
 	t        *attempt
 	g        *guest
 	splitter *lines.Splitter
-	given    int   // masks that were given, not added by the job
 	event    int64 // last event that is in
 	bytes    int64 // of output so far
 	exited   *nimbusv1.Exited

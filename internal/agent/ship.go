@@ -35,7 +35,7 @@ func (t *attempt) runShipLoop(ctx context.Context) error {
 		case err == nil:
 			pause = backoff{}
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // told to stop
 		case nimbus.ErrorCode(err) == nimbus.CodeTooLarge:
 			t.end(errOutputLimit)
 			return err

@@ -50,10 +50,7 @@ func dial(t *testing.T, socket, token string) *guestlink.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := guestlink.NewClient(conn, token)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := guestlink.NewClient(conn, token)
 	t.Cleanup(func() { c.Close() })
 	return c
 }

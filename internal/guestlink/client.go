@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 )
@@ -28,34 +28,44 @@ const (
 // caller dials again and makes another client.
 type Client struct {
 	nimbusv1connect.GuestServiceClient
-	conn *http2.ClientConn
+	conn      net.Conn
+	transport *http.Transport
 }
+
+// errUsed is what a second connection is refused with.
+var errUsed = errors.New("guest channel: the connection is used up")
 
 // NewClient speaks HTTP/2 without TLS on conn, which it owns from now on. The
 // token is sent with each call; "" for a channel that only the agent can open.
-func NewClient(conn net.Conn, token string) (*Client, error) {
-	transport := &http2.Transport{
-		AllowHTTP:         true,
-		MaxHeaderListSize: maxHeaderList,
-		ReadIdleTimeout:   pingAfter,
-		PingTimeout:       pingTimeout,
+func NewClient(conn net.Conn, token string) *Client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	var used atomic.Bool
+	transport := &http.Transport{
+		Protocols: &protocols,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			if used.Swap(true) {
+				return nil, errUsed
+			}
+			return conn, nil
+		},
+		MaxResponseHeaderBytes: maxHeaderList,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
-	cc, err := transport.NewClientConn(conn)
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("open HTTP/2 to the guest: %w", err)
+	return &Client{
+		conn: conn, transport: transport,
+		GuestServiceClient: nimbusv1connect.NewGuestServiceClient(
+			&http.Client{Transport: transport}, "http://guest",
+			connect.WithReadMaxBytes(maxMessage), connect.WithInterceptors(bearer(token)),
+		),
 	}
-	service := nimbusv1connect.NewGuestServiceClient(
-		&http.Client{Transport: cc}, "http://guest",
-		connect.WithReadMaxBytes(maxMessage),
-		connect.WithInterceptors(bearer(token)),
-	)
-	return &Client{GuestServiceClient: service, conn: cc}, nil
 }
 
 // Close ends the connection and every call on it.
 func (c *Client) Close() error {
-	if err := c.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	err := c.conn.Close()
+	c.transport.CloseIdleConnections()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("close guest connection: %w", err)
 	}
 	return nil

@@ -44,17 +44,17 @@ func Dial(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	}
 	c := newConn(n.short(), write, func() { raw.Close() })
 	// Ends when raw is closed, by either side.
-	go receive(c, &reader{r: newPrefixed(rest, raw)})
+	go receive(c, raw, &reader{r: newPrefixed(rest, raw)})
 	return c, nil
 }
 
 // receive feeds one epoch until the stream ends or says nonsense.
-func receive(c *conn, r *reader) {
+func receive(c *conn, raw net.Conn, r *reader) {
 	for {
 		h, payload, err := r.next()
 		if err != nil {
 			c.end(fmt.Errorf("guest channel: %w", err))
-			c.Close()
+			raw.Close()
 			return
 		}
 		if h.kind == typeData && h.epoch == c.epoch {

@@ -105,8 +105,8 @@ func owner(data string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the data directory: %w", err)
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
 	} else if !os.IsNotExist(err) {
 		return "", fmt.Errorf("find the data directory: %w", err)
 	}

@@ -68,15 +68,16 @@ func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 			return fmt.Errorf("bound the reader's time: %w", err)
 		}
 		for _, l := range page {
-			if !text {
+			switch {
+			case !text:
 				err = enc.Encode(toJSON(l))
-			} else if l.Stream != nimbus.StreamStep {
-				_, err = fmt.Fprintln(w, l.Text)
-			} else {
+			case l.Stream == nimbus.StreamStep:
 				_, err = fmt.Fprintf(w, "== %s\n", l.Text)
+			default:
+				_, err = fmt.Fprintln(w, l.Text)
 			}
 			if err != nil {
-				return nil // the reader is gone
+				return nil //nolint:nilerr // the reader is gone: nobody to tell
 			}
 		}
 		from, left = page[len(page)-1].Seq+1, left-int64(len(page))
@@ -112,7 +113,7 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	attempt, after := lastEvent(r)
 	s, err := newEventStream(w)
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // the reader is gone: nobody to tell
 	}
 	f := logFollower{api: a, org: org, job: j, stream: s, attempt: attempt, seq: after, quiet: time.Now()}
 	if err := f.run(ctx); err != nil {

@@ -103,7 +103,7 @@ func (g group) limit(c Cgroup) (complaints []error) {
 
 // enter moves the calling process into the group; leave moves it out again.
 // What it starts in between is in the group from its first instruction.
-func (g group) enter() error { return g.move(func(h hierarchy) string { return g.dir(h) }) }
+func (g group) enter() error { return g.move(g.dir) }
 
 func (g group) leave() error { return g.move(func(h hierarchy) string { return h.path }) }
 

@@ -11,29 +11,29 @@ import "time"
 // Spec is what a shim runs. It is handed over in Dir/shim.json, never in argv.
 type Spec struct {
 	// Args is the command line of the first process; Args[0] is a path.
-	Args []string
-	Env  []string
+	Args []string `json:"args"`
+	Env  []string `json:"env"`
 	// WorkDir is where it starts; "" means the shim's directory.
-	WorkDir string
+	WorkDir string `json:"work_dir"`
 	// Netns is the path of a network namespace to enter, "" for the shim's own.
-	Netns string
+	Netns string `json:"netns"`
 	// Namespaces starts the process in new pid, mount, ipc and uts namespaces
 	// (in a new user namespace too when the shim isn't root).
-	Namespaces bool
+	Namespaces bool `json:"namespaces"`
 	// Cgroup limits and kills the tree, where the machine has cgroups.
-	Cgroup Cgroup
+	Cgroup Cgroup `json:"cgroup"`
 	// Deadline is how long the tree lives without a renewal.
-	Deadline time.Duration
+	Deadline time.Duration `json:"deadline_ns"`
 	// Output is a file that takes stdout and stderr of the first process, cut
 	// at 1 MiB. "" means Dir/output.
-	Output string
+	Output string `json:"output"`
 }
 
 // Cgroup names a cgroup below the agent's own, and its limits. Zero limits
 // are not set.
 type Cgroup struct {
-	Name        string
-	MemoryBytes int64
-	CPUs        float64
-	PIDs        int64
+	Name        string  `json:"name"`
+	MemoryBytes int64   `json:"memory_bytes"`
+	CPUs        float64 `json:"cpus"`
+	PIDs        int64   `json:"pids"`
 }

@@ -21,11 +21,11 @@ const module = "github.com/nimbus-ci/nimbus"
 
 // pkg is what `go list` tells of a package.
 type pkg struct {
-	ImportPath string
-	Dir        string
-	GoFiles    []string
-	Imports    []string
-	Standard   bool
+	ImportPath string   `json:"ImportPath"`
+	Dir        string   `json:"Dir"`
+	GoFiles    []string `json:"GoFiles"`
+	Imports    []string `json:"Imports"`
+	Standard   bool     `json:"Standard"`
 }
 
 // room is a package's path inside the module; "" is the vocabulary.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,10 +95,7 @@ func client(ctx context.Context, t *testing.T, s executor.Sandbox) *guestlink.Cl
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := guestlink.NewClient(conn, s.Token())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := guestlink.NewClient(conn, s.Token())
 	t.Cleanup(func() { c.Close() })
 	_, err = c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
 		Now: timestamppb.Now(), Entropy: make([]byte, 64), Hostname: "sandbox", MachineId: "0123456789abcdef0123456789abcdef", Network: s.Network(),
@@ -144,7 +142,7 @@ func testSuccess(ctx context.Context, t *testing.T, h *harness) {
 	c := client(ctx, t, s)
 	start(ctx, t, c, "echo hello; cat; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done", nil)
 	out, exit, _ := follow(ctx, t, c, 1, "")
-	if exit.GetCode() != 0 || exit.Code == nil || !bytes.HasPrefix([]byte(out), []byte("hello\n")) || !bytes.HasSuffix([]byte(out), []byte("line 299\n")) {
+	if exit.GetCode() != 0 || exit.Code == nil || !strings.HasPrefix(out, "hello\n") || !strings.HasSuffix(out, "line 299\n") {
 		t.Errorf("exit %v, output of %d bytes", exit, len(out))
 	}
 }

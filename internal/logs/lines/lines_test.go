@@ -24,7 +24,7 @@ func shown(t *testing.T, lines []nimbus.Line, first int64) []string {
 		if l.Seq != first+int64(i) {
 			t.Errorf("line %d has number %d", i, l.Seq)
 		}
-		out = append(out, string(l.Stream)+"/"+string(rune('0'+l.Step))+" "+l.Text)
+		out = append(out, string(l.Stream)+"/"+string('0'+l.Step)+" "+l.Text)
 	}
 	return out
 }

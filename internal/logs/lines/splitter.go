@@ -3,6 +3,7 @@ package lines
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (s *Splitter) Last() (seq int64, step int32) { return s.seq, s.step }
 // in two by that.
 func (s *Splitter) Write(stream nimbus.Stream, data []byte) []nimbus.Line {
 	var out []nimbus.Line
-	buf := append(s.pending[stream], data...)
+	buf := slices.Concat(s.pending[stream], data)
 	for {
 		i := bytes.IndexByte(buf, '\n')
 		if i < 0 {
