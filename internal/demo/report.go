@@ -45,6 +45,8 @@ func (d *demo) judge(j Job) string {
 		return fmt.Sprintf("%s has not ended: it is %s", name, j.State)
 	case j.Result != j.Expected:
 		return strings.TrimSuffix(fmt.Sprintf("%s ended with %s, expected was %s: %s", name, j.Result, j.Expected, terminal.OneLine(j.Reason.Message)), ": ")
+	case j.Result == nimbus.ResultFailure && j.ExitCode == nil:
+		return fmt.Sprintf("%s was meant to fail, but by itself: %s", name, terminal.OneLine(j.Reason.Message))
 	case j.Timeline.DestroyedAt.IsZero():
 		return fmt.Sprintf("the sandbox of %s was not destroyed", name)
 	case !j.LogComplete:
