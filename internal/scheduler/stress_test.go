@@ -16,7 +16,7 @@ import (
 // jobs at the same time. Whoever loses a race gets one of the documented codes,
 // nobody gets an internal error, and every job ends.
 func TestManyHandsAtOnce(t *testing.T) {
-	const jobs, hosts = 40, 4
+	const jobs, hosts = 20, 4
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
@@ -84,7 +84,7 @@ func (h *hands) tell(ev nimbus.ForgeEvent) {
 
 // stir repeats something until ctx ends.
 func (h *hands) stir(ctx context.Context, do func() error) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
