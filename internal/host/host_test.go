@@ -165,11 +165,21 @@ func (p *plane) submit(t *testing.T, script string, edit ...func(*scheduler.Subm
 	return j
 }
 
+func (p *plane) submitCommand(t *testing.T, command ...string) nimbus.Job {
+	t.Helper()
+	return p.submit(t, "", func(s *scheduler.Submission) { s.Spec.Command = command })
+}
+
 // await waits until a job is as wanted.
 func (p *plane) await(t *testing.T, id string, what string, ok func(nimbus.Job) bool) nimbus.Job {
 	t.Helper()
+	return p.awaitFor(t, 60*time.Second, id, what, ok)
+}
+
+func (p *plane) awaitFor(t *testing.T, patience time.Duration, id string, what string, ok func(nimbus.Job) bool) nimbus.Job {
+	t.Helper()
 	var j nimbus.Job
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		var err error
 		j, err = p.scheduler.Job(t.Context(), nimbus.DefaultOrgID, id)
 		must(t, err)
