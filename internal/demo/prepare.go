@@ -2,8 +2,9 @@ package demo
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -58,7 +59,7 @@ func (d *demo) runnerURL() string {
 	if !d.machines {
 		return ""
 	}
-	return fmt.Sprintf("http://%s:%d", microvm.GatewayName, doublePort)
+	return "http://" + net.JoinHostPort(microvm.GatewayName, strconv.Itoa(doublePort))
 }
 
 // relayDouble lets machines reach the double.

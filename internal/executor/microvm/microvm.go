@@ -25,13 +25,15 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
-// How long a machine may take until its guest answers. A machine that has not
-// booted by then never will; it gets one more try.
+// How long a machine may take until its guest answers, where Config says
+// nothing. One that has not booted by then never will.
 const (
 	bootTimeout     = 20 * time.Second
 	bootTimeoutSlow = 100 * time.Second // emulated, on a busy host
-	bootTries       = 2
 )
+
+// bootTries is how often a machine is booted until that is given up.
+const bootTries = 2
 
 // maxThreads is how many threads a monitor may have: one per CPU, a pool for
 // its disks, itself.
@@ -57,7 +59,10 @@ type Config struct {
 	// DiskMiB is how much a job can write. Default DefaultDiskMiB. Space is
 	// taken as it is written.
 	DiskMiB int
-	Log     *slog.Logger
+	// BootTimeout is how long a machine may take to boot. Default: what even a
+	// busy host needs.
+	BootTimeout time.Duration
+	Log         *slog.Logger
 }
 
 // GatewayName is how guests call the gateway.
@@ -190,14 +195,20 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 		return fmt.Errorf("start machine: %w", err)
 	}
 	s.Shimmed = executor.Shimmed{Shim: client}
-	timeout := bootTimeoutSlow
-	if caps.Accelerated {
-		timeout = bootTimeout
-	}
-	if err := s.awaitGuest(ctx, timeout); err != nil {
+	if err := s.awaitGuest(ctx, e.bootTimeout(caps)); err != nil {
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+func (e *Executor) bootTimeout(caps vmm.Caps) time.Duration {
+	switch {
+	case e.cfg.BootTimeout > 0:
+		return e.cfg.BootTimeout
+	case caps.Accelerated:
+		return bootTimeout
+	}
+	return bootTimeoutSlow
 }
 
 // clearDir removes what a first try has left.

@@ -150,7 +150,7 @@ func (m *Manager) ports() []uint16 {
 // again, unless this process did. fs.ErrNotExist means that there is none.
 func (m *Manager) Adopt(id string) (Slot, error) {
 	slot := Slot{Netns: m.path(id)}
-	if real, err := isNamespace(slot.Netns); err != nil || !real {
+	if made, err := isNamespace(slot.Netns); err != nil || !made {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", errors.Join(err, fs.ErrNotExist))
 	}
 	ns, err := netns.GetFromPath(slot.Netns)
@@ -195,13 +195,13 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if d != nil {
 		d.close()
 	}
-	real, err := isNamespace(m.path(id))
+	made, err := isNamespace(m.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	switch {
 	case err != nil:
-	case real:
+	case made:
 		err = m.removeNamespace(id)
 	default: // a file that a crash left before it became a namespace
 		err = os.Remove(m.path(id))

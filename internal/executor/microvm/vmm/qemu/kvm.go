@@ -42,7 +42,7 @@ func tryKVM(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return errors.New("a trial guest did not run under KVM")
 	case !bytes.Contains(out, []byte(trialWord)):
-		return fmt.Errorf("a trial guest said nothing under KVM: %v", err)
+		return fmt.Errorf("a trial guest said nothing under KVM (QEMU: %w)", err)
 	}
 	return nil
 }

@@ -1,0 +1,258 @@
+package microvm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
+)
+
+const patience = 4 * time.Minute
+
+func create(ctx context.Context, t *testing.T, e *microvm.Executor) executor.Sandbox {
+	t.Helper()
+	s, err := e.Create(ctx, spec(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Destroy(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func spec(t *testing.T) executor.Spec {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nimbus-sandbox-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return executor.Spec{
+		ID: nimbus.NewID(nimbus.PrefixAttempt, time.Now()), Dir: dir, Deadline: patience,
+		Class: nimbus.Class{Executor: nimbus.ExecutorMicroVM, Image: nimbus.DefaultImage, CPUs: 1, MemoryMiB: 384, Network: nimbus.NetworkNone},
+	}
+}
+
+// run runs a script in a sandbox to its end.
+func run(ctx context.Context, t *testing.T, s executor.Sandbox, script string) (string, *nimbusv1.Exited) {
+	t.Helper()
+	conn, err := s.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := guestlink.NewClient(conn, s.Token())
+	defer c.Close()
+	_, err = c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
+		Now: timestamppb.Now(), Entropy: make([]byte, 64), Hostname: "sandbox", Network: s.Network(),
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"bash", "-c", script}})); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var out bytes.Buffer
+	for stream.Receive() {
+		out.Write(stream.Msg().GetOutput().GetData())
+		if exit := stream.Msg().GetExited(); exit != nil {
+			return out.String(), exit
+		}
+	}
+	return out.String(), nil
+}
+
+// failing is a driver whose first machines do something else than boot.
+type failing struct {
+	vmm.Driver
+
+	times  atomic.Int32
+	script string
+}
+
+func (f *failing) Command(m vmm.Machine) ([]string, error) {
+	if f.times.Add(-1) >= 0 {
+		return []string{"/bin/sh", "-c", f.script}, nil
+	}
+	return f.Driver.Command(m)
+}
+
+func TestBootIsTriedOnceMore(t *testing.T) {
+	cfg := config(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	driver := &failing{Driver: qemu.New(), script: "echo broken; exit 7"}
+	cfg.Driver = driver
+	driver.times.Store(1)
+	s := create(ctx, t, microvm.New(cfg))
+	if out, exit := run(ctx, t, s, "echo alive"); out != "alive\n" || exit.GetCode() != 0 {
+		t.Errorf("%q, %v", out, exit)
+	}
+
+	driver.times.Store(2)
+	driver.script = "echo hangs; exec sleep 1000"
+	cfg.BootTimeout = 300 * time.Millisecond
+	e := microvm.New(cfg)
+	_, err := e.Create(ctx, spec(t))
+	if err == nil || !strings.Contains(err.Error(), "did not answer in time") || !strings.Contains(err.Error(), "hangs") {
+		t.Errorf("got %v", err)
+	}
+	if removed, err := e.Sweep(ctx, nil); err != nil || len(removed) != 1 { // the first one, still alive
+		t.Errorf("left behind: %v, %v", removed, err)
+	}
+}
+
+// TestHostileJobs lets jobs do their worst: each is held to its own machine.
+func TestHostileJobs(t *testing.T) {
+	cfg := config(t)
+	cfg.DiskMiB = 64
+	cfg.Relays = []netslot.Relay{{Port: 9000, Target: serve(t)}}
+	e := microvm.New(cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+
+	t.Run("fills its disk", func(t *testing.T) {
+		s := create(ctx, t, e)
+		out, exit := run(ctx, t, s, "head -c 200M /dev/zero > big; echo $?; rm big; echo room > small && cat small")
+		if !strings.Contains(out, "No space left") || !strings.HasSuffix(out, "1\nroom\n") {
+			t.Errorf("%q, %v", out, exit)
+		}
+	})
+	t.Run("reaches the relay and nothing else", func(t *testing.T) {
+		s := create(ctx, t, e)
+		out, exit := run(ctx, t, s, `
+			cat < /dev/tcp/gateway.nimbus.internal/9000
+			for a in 172.16.0.1/22 10.0.0.1/80 169.254.169.254/80 1.1.1.1/53; do
+				timeout 3 bash -c "echo > /dev/tcp/$a" 2>/dev/null && echo "reached $a"
+			done
+			exit 0`)
+		if out != "relayed\n" || exit.GetCode() != 0 {
+			t.Errorf("%q, %v", out, exit)
+		}
+	})
+	t.Run("restarts its machine", func(t *testing.T) {
+		s := create(ctx, t, e)
+		out, _ := run(ctx, t, s, "echo b > /proc/sysrq-trigger; sleep 100")
+		if exit, err := s.Wait(ctx); err != nil || exit.Cause != executor.ExitSelf {
+			t.Errorf("%q, %+v, %v", out, exit, err)
+		}
+	})
+	t.Run("eats its memory", func(t *testing.T) {
+		s := create(ctx, t, e)
+		out, exit := run(ctx, t, s, "exec dd if=/dev/zero of=/dev/null bs=330M count=1")
+		if exit == nil || !exit.GetOutOfMemory() {
+			t.Errorf("%q, %v", out, exit)
+		}
+	})
+}
+
+// TestMonitorIsKilled ends QEMU from outside, as the kernel would when the host
+// has no memory left.
+func TestMonitorIsKilled(t *testing.T) {
+	cfg := config(t)
+	e := microvm.New(cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sp := spec(t)
+	s, err := e.Create(ctx, sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range processesIn(t, sp.Dir) {
+		if strings.HasPrefix(pid.name, "qemu-system") {
+			if err := pid.process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if exit, err := s.Wait(ctx); err != nil || exit.Cause != executor.ExitSelf || exit.Signal != "SIGKILL" {
+		t.Errorf("%+v, %v", exit, err)
+	}
+	if err := s.Destroy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left := processesIn(t, sp.Dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join("/run/netns", "nimbus-"+cfg.Owner+"-"+sp.ID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the namespace is left: %v", err)
+	}
+	if links, err := exec.Command("ip", "-br", "link").Output(); err != nil || bytes.Contains(links, []byte(netslot.TapName)) {
+		t.Errorf("links: %s, %v", links, err)
+	}
+}
+
+type found struct {
+	name    string
+	process *os.Process
+}
+
+// processesIn finds those that work in dir.
+func processesIn(t *testing.T, dir string) (out []found) {
+	t.Helper()
+	cwds, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cwd := range cwds {
+		if where, err := os.Readlink(cwd); err != nil || where != dir {
+			continue
+		}
+		var pid int
+		fmt.Sscanf(cwd, "/proc/%d/cwd", &pid)
+		name, _ := os.ReadFile(filepath.Join(filepath.Dir(cwd), "comm"))
+		if p, err := os.FindProcess(pid); err == nil {
+			out = append(out, found{strings.TrimSpace(string(name)), p})
+		}
+	}
+	return out
+}
+
+// serve says a word to whoever connects.
+func serve(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(conn, "relayed")
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
