@@ -141,7 +141,7 @@ func TestHostileJobs(t *testing.T) {
 
 	t.Run("fills its disk", func(t *testing.T) {
 		s := create(ctx, t, e)
-		out, exit := run(ctx, t, s, "head -c 200M /dev/zero > big; echo $?; rm big; echo room > small && cat small")
+		out, exit := run(ctx, t, s, "exec 2>&1; head -c 200M /dev/zero > big; echo $?; rm big; echo room > small && cat small")
 		if !strings.Contains(out, "No space left") || !strings.HasSuffix(out, "1\nroom\n") {
 			t.Errorf("%q, %v", out, exit)
 		}
