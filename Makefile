@@ -18,7 +18,7 @@ GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
 demo: ## Run three jobs of a real workflow, each in its own microVM
 	@scripts/deps demo
 	@$(MAKE) --no-print-directory build
-	@bin/nimbus up --demo
+	@bin/nimbus up --demo --data .cache/demo --images .cache/images
 
 .PHONY: build
 build: web programs ## Build bin/, the web app inside
