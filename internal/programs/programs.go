@@ -39,8 +39,8 @@ func (f Finder) Find(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		// Symbolic links are followed: a link in /usr/local/bin has its
 		// neighbours where it leads to.
-		if real, err := filepath.EvalSymlinks(self); err == nil {
-			self = real
+		if resolved, err := filepath.EvalSymlinks(self); err == nil {
+			self = resolved
 		}
 		if path := filepath.Join(filepath.Dir(self), name); executable(path) {
 			return path, nil

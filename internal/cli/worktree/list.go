@@ -117,7 +117,7 @@ func listGit(ctx context.Context, dir string, depth int) ([]string, error) {
 // would be taken for a part of the repository around it.
 func listInner(ctx context.Context, dir string, depth int) ([]string, error) {
 	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // not checked out: nothing to list
 	}
 	return listGit(ctx, dir, depth)
 }
