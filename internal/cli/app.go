@@ -18,11 +18,8 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/server"
 )
-
-// adminTokenFile is where `nimbus up` leaves the administrator's token, so that
-// the command line on the same machine works without set-up.
-const adminTokenFile = "admin.token"
 
 // maxTokenBytes bounds what is read as a token.
 const maxTokenBytes = 4 << 10
@@ -57,7 +54,7 @@ func (a *app) token() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		path = filepath.Join(dir, adminTokenFile)
+		path = filepath.Join(dir, server.AdminTokenFile)
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {

@@ -199,7 +199,7 @@ func (f *following) watchInterrupts(ctx context.Context) error {
 		}
 		f.interrupted = true
 		f.app.info("%s", f.app.errStyle.Warn("cancelling the job; Ctrl-C again leaves at once"))
-		if _, err := f.client.Cancel(ctx, f.jobID); err != nil && ctx.Err() == nil {
+		if err := f.cancel(ctx); err != nil {
 			return fmt.Errorf("cancel the job: %w", err)
 		}
 	}
@@ -234,10 +234,15 @@ func (f *following) watchState(ctx context.Context) error {
 		}
 		if !since.IsZero() && time.Since(since) > patience {
 			f.unschedulable = true
-			_, err := f.client.Cancel(ctx, f.jobID)
-			return err
+			return f.cancel(ctx)
 		}
 	}
+}
+
+// cancel cancels the job, also when its end comes faster than the answer.
+func (f *following) cancel(ctx context.Context) error {
+	_, err := f.client.Cancel(context.WithoutCancel(ctx), f.jobID)
+	return err
 }
 
 // settled returns the job once it has ended, which its log may tell first.

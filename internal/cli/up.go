@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -127,18 +126,12 @@ func (c *upCmd) announce(ctx context.Context, a *app, s *server.Server, data str
 		return err
 	}
 	out := announcement{URL: s.URL(), LoginURL: s.URL() + login, AdminToken: s.AdminToken()}
-	if out.AdminToken != "" {
-		// The command line on this machine finds it there.
-		if err := os.WriteFile(filepath.Join(data, adminTokenFile), []byte(out.AdminToken+"\n"), 0o600); err != nil {
-			return fmt.Errorf("keep the administrator's token: %w", err)
-		}
-	}
 	if a.root.JSON {
 		return a.printJSON(out)
 	}
 	if out.AdminToken != "" {
 		a.info("administrator's token, shown this once: %s", out.AdminToken)
-		a.info("%s", a.errStyle.Quiet("kept in "+filepath.Join(data, adminTokenFile)+" for the command line on this machine"))
+		a.info("%s", a.errStyle.Quiet("kept in "+filepath.Join(data, server.AdminTokenFile)+" for the command line on this machine"))
 	}
 	a.info("Nimbus listens on %s", a.errStyle.Bold(out.URL))
 	a.info("dashboard, once within ten minutes: %s", out.LoginURL)

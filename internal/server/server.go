@@ -51,6 +51,10 @@ type Config struct {
 	loopback net.Listener // for the agent of this machine, beside TLS
 }
 
+// AdminTokenFile is where the administrator's token is kept, so that the command
+// line on the same machine works without set-up.
+const AdminTokenFile = "admin.token"
+
 // Server is a control plane. It implements lifecycle.Service.
 type Server struct {
 	cfg        Config
@@ -94,17 +98,33 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := s.compose(); err != nil {
 		return nil, err
 	}
-	if s.adminToken, _, err = s.identity.IssueAdmin(ctx); err != nil {
-		return nil, fmt.Errorf("make the administrator's token: %w", err)
+	if err := s.issueAdmin(ctx); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// issueAdmin makes the administrator's token at the first start, before any
+// request is answered.
+func (s *Server) issueAdmin(ctx context.Context) (err error) {
+	if s.adminToken, _, err = s.identity.IssueAdmin(ctx); err != nil {
+		return fmt.Errorf("make the administrator's token: %w", err)
+	}
+	if s.adminToken == "" {
+		return nil
+	}
+	path := filepath.Join(s.cfg.Data, AdminTokenFile)
+	if err := os.WriteFile(path, []byte(s.adminToken+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the administrator's token: %w", err)
+	}
+	return nil
 }
 
 // clear removes what an earlier process kept, but for the agent's sandboxes and
 // the images.
 func (s *Server) clear() error {
 	for _, name := range []string{
-		"nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", filepath.Join("agent", "credential.json"),
+		AdminTokenFile, "nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", filepath.Join("agent", "credential.json"),
 	} {
 		if err := os.RemoveAll(filepath.Join(s.cfg.Data, name)); err != nil {
 			return fmt.Errorf("clear data directory: %w", err)
@@ -114,6 +134,12 @@ func (s *Server) clear() error {
 }
 
 func (s *Server) openStores(ctx context.Context) (err error) {
+	// SQLite would make it for all to read, and its other files like it.
+	db, err := os.OpenFile(filepath.Join(s.cfg.Data, "nimbus.db"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the database: %w", err)
+	}
+	db.Close()
 	if s.store, err = store.Open(ctx, store.Config{DSN: "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")}); err != nil {
 		return err
 	}
