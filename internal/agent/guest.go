@@ -182,6 +182,9 @@ func (g *guest) begin(ctx context.Context) error {
 		_, err := c.Start(ctx, connect.NewRequest(request))
 		return err
 	})
+	if errors.Is(err, errDead) && !t.state.Started.IsZero() {
+		return nil // it ran, and ended while there was no agent: who follows it finds out how
+	}
 	if err != nil {
 		return &startError{nimbus.ReasonSandboxFailed, fmt.Errorf("start process: %w", err)}
 	}

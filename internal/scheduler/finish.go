@@ -79,6 +79,9 @@ func (u *unit) ended(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Out
 			return err
 		}
 	}
+	if o.Reason.Code == nimbus.ReasonLeaseExpired {
+		o.Result = nimbus.ResultLost // what the sweep would have found, had the host come back later
+	}
 	return u.finish(ctx, j, Ending{o.Result, o.Reason}, actor)
 }
 
@@ -118,7 +121,7 @@ func permanent(code nimbus.ReasonCode) bool {
 
 // hostsFault tells whether a job ended because of its host or sandbox.
 func hostsFault(code nimbus.ReasonCode) bool {
-	return code == nimbus.ReasonSandboxFailed || code == nimbus.ReasonHostShutdown
+	return code == nimbus.ReasonSandboxFailed || code == nimbus.ReasonHostShutdown || code == nimbus.ReasonLeaseExpired
 }
 
 // notSuccess is for what ended before it began: that can't be a success.

@@ -210,6 +210,23 @@ func TestRepeatedAcceptRenewsTheLease(t *testing.T) {
 	})
 }
 
+// TestHostTellsOfItsExpiredLease is about a host and a control plane that were
+// down together: the host comes back first and says what its shim did, before
+// any sweep has looked.
+func TestHostTellsOfItsExpiredLease(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		host := w.host()
+		expired := nimbus.Outcome{Result: nimbus.ResultFailure, Reason: nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "not renewed"}}
+		j := w.submit(nimbus.Spec{})
+		w.must(w.Finish(t.Context(), host, w.start(host).Lease, expired))
+		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
+
+		j = w.submit(nimbus.Spec{Repeatable: true})
+		w.must(w.Finish(t.Context(), host, w.start(host).Lease, expired))
+		w.expect(j.ID, nimbus.StateQueued)
+	})
+}
+
 func TestFinishBeforeStart(t *testing.T) {
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
 		host := w.host()
