@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -13,9 +15,13 @@ import (
 
 // Headers of an answer that carry what a Connect code can't.
 const (
-	CodeHeader = "Nimbus-Code"
-	HintHeader = "Nimbus-Hint" // URL-encoded: hints hold quotes and dashes
+	CodeHeader  = "Nimbus-Code"
+	HintHeader  = "Nimbus-Hint" // URL-encoded: hints hold quotes and dashes
+	retryHeader = "Retry-After" // whole seconds
 )
+
+// maxRetryAfter is the longest wait that is believed; a longer one counts as it.
+const maxRetryAfter = 24 * time.Hour
 
 // transport is one row of the table that maps codes to transports.
 type transport struct {
@@ -47,18 +53,52 @@ func HTTPStatus(c nimbus.Code) int {
 	return http.StatusInternalServerError
 }
 
+// tell makes what a caller may know of an error: code, message, hint and wait
+// of one of ours, nothing of any other or of one whose code is in no table.
+func tell(err error) *nimbus.Error {
+	var own *nimbus.Error
+	if !errors.As(err, &own) {
+		return &nimbus.Error{Code: nimbus.CodeInternal, Message: "internal error"}
+	}
+	if _, ok := transports[own.Code]; !ok {
+		return &nimbus.Error{Code: nimbus.CodeInternal, Message: "internal error"}
+	}
+	return &nimbus.Error{Code: own.Code, Message: own.Message, Hint: nimbus.ErrorHint(err), RetryAfter: own.RetryAfter}
+}
+
+// setHeaders writes what the headers of an answer carry of a told error.
+func setHeaders(h http.Header, told *nimbus.Error) {
+	h.Set(CodeHeader, string(told.Code))
+	if told.Hint != "" {
+		h.Set(HintHeader, url.QueryEscape(told.Hint))
+	}
+	if told.RetryAfter > 0 {
+		h.Set(retryHeader, strconv.FormatInt(int64((told.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+}
+
+func hintOf(h http.Header) string {
+	hint, err := url.QueryUnescape(h.Get(HintHeader))
+	if err != nil {
+		return ""
+	}
+	return hint
+}
+
+func retryAfterOf(h http.Header) time.Duration {
+	seconds, err := strconv.ParseInt(h.Get(retryHeader), 10, 32)
+	if err != nil || seconds < 0 {
+		return 0 // or a date, which only others send
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+}
+
 // Error makes what a caller gets of an error: message and hint of one of ours,
 // nothing of any other.
 func Error(err error) *connect.Error {
-	var own *nimbus.Error
-	if !errors.As(err, &own) {
-		own = &nimbus.Error{Code: nimbus.CodeInternal, Message: "internal error"}
-	}
-	out := connect.NewError(transports[own.Code].connect, errors.New(own.Message))
-	out.Meta().Set(CodeHeader, string(own.Code))
-	if hint := nimbus.ErrorHint(err); hint != "" {
-		out.Meta().Set(HintHeader, url.QueryEscape(hint))
-	}
+	told := tell(err)
+	out := connect.NewError(transports[told.Code].connect, errors.New(told.Message))
+	setHeaders(out.Meta(), told)
 	return out
 }
 
@@ -73,11 +113,9 @@ func ToError(err error) error {
 		return err
 	}
 	if code := nimbus.Code(sent.Meta().Get(CodeHeader)); code != "" {
-		out := &nimbus.Error{Code: code, Message: sent.Message(), Err: err}
-		if hint, err := url.QueryUnescape(sent.Meta().Get(HintHeader)); err == nil {
-			out.Hint = hint
+		return &nimbus.Error{
+			Code: code, Message: sent.Message(), Hint: hintOf(sent.Meta()), RetryAfter: retryAfterOf(sent.Meta()), Err: err,
 		}
-		return out
 	}
 	for code, t := range transports {
 		if t.connect == sent.Code() && code != nimbus.CodeFenced && code != nimbus.CodeTooLarge {

@@ -2,12 +2,8 @@ package wire
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
-	"net/url"
-	"strconv"
-	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -26,21 +22,11 @@ type httpError struct {
 // WriteHTTPError answers a plain HTTP request with an error: message and hint
 // of one of ours, nothing of any other.
 func WriteHTTPError(w http.ResponseWriter, err error) {
-	var own *nimbus.Error
-	if !errors.As(err, &own) {
-		own = &nimbus.Error{Code: nimbus.CodeInternal, Message: "internal error"}
-	}
-	body := httpError{Code: own.Code, Message: own.Message, Hint: nimbus.ErrorHint(err)}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set(CodeHeader, string(own.Code))
-	if body.Hint != "" {
-		h.Set(HintHeader, url.QueryEscape(body.Hint))
-	}
-	if own.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((own.RetryAfter+time.Second-1)/time.Second)))
-	}
-	w.WriteHeader(HTTPStatus(own.Code))
+	told := tell(err)
+	setHeaders(w.Header(), told)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(HTTPStatus(told.Code))
+	body := httpError{Code: told.Code, Message: told.Message, Hint: told.Hint}
 	_ = json.NewEncoder(w).Encode(body) // the caller is gone: nobody to tell
 }
 
@@ -58,11 +44,7 @@ func ToHTTPError(r *http.Response) error {
 	if body.Code == "" {
 		body.Code = codeOfStatus(r.StatusCode)
 	}
-	out := &nimbus.Error{Code: body.Code, Message: body.Message, Hint: body.Hint}
-	if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		out.RetryAfter = time.Duration(min(seconds, 86400)) * time.Second
-	}
-	return out
+	return &nimbus.Error{Code: body.Code, Message: body.Message, Hint: body.Hint, RetryAfter: retryAfterOf(r.Header)}
 }
 
 // codeOfStatus is for answers that are none of ours, a proxy's for example.
