@@ -112,7 +112,7 @@ func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(con
 		return err
 	case <-interrupts:
 		cancel()
-		_ = <-done // it was told to end: how it did is of no interest
+		<-done // it was told to end: how it did is of no interest
 		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "interrupted before the job was submitted")}
 	}
 }

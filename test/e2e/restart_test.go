@@ -14,15 +14,16 @@ import (
 // shownJob is what the tests read of `nimbus job --json`.
 type shownJob struct {
 	Job struct {
-		ID           string
-		State        string
-		Result       string
+		State        string `json:"state"`
+		Result       string `json:"result"`
 		ExitCode     *int   `json:"exit_code"`
 		AttemptCount int    `json:"attempt_count"`
 		LogComplete  bool   `json:"log_complete"`
-		HostID       string `json:"host_id"`
-	}
-	Events []struct{ Kind, Detail string }
+	} `json:"job"`
+	Events []struct {
+		Kind   string `json:"kind"`
+		Detail string `json:"detail"`
+	} `json:"events"`
 }
 
 func (m *machine) job(t *testing.T, id string) shownJob {
@@ -149,8 +150,8 @@ func TestAgentKilled(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "violated")); err == nil {
 		t.Error("there were two executions of one job at the same time")
 	}
-	for name, want := range map[string]string{"repeatable": "run\nrun\n", "once": "run\n"} {
-		if got, err := os.ReadFile(filepath.Join(dir, name+".runs")); err != nil || string(got) != want {
+	for name, want := range map[string]int{"repeatable": 2, "once": 1} {
+		if got, err := os.ReadFile(filepath.Join(dir, name+".runs")); err != nil || string(got) != strings.Repeat("run\n", want) {
 			t.Errorf("%s ran %q, %v", name, got, err)
 		}
 	}

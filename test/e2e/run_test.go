@@ -10,6 +10,19 @@ import (
 	"time"
 )
 
+// runEvent is what the tests read of `nimbus run --json`.
+type runEvent struct {
+	Event string `json:"event"`
+	Line  struct {
+		Text string `json:"text"`
+	} `json:"line"`
+	Job struct {
+		Result   string            `json:"result"`
+		ExitCode int               `json:"exit_code"`
+		Timeline map[string]string `json:"timeline"`
+	} `json:"job"`
+}
+
 func TestRun(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -29,28 +42,13 @@ func TestRun(t *testing.T) {
 	})
 	t.Run("JSON", func(t *testing.T) {
 		stdout, _, code := m.nimbus(t, dir, "run", "--no-files", "--json", "--", "sh", "-c", "ls -A; echo out; exit 4")
-		var events []struct {
-			Event string
-			Line  struct{ Text, Stream string }
-			Job   struct {
-				State, Result string
-				ExitCode      int               `json:"exit_code"`
-				Timeline      map[string]string `json:"timeline"`
-			}
-		}
+		var events []runEvent
 		for d := json.NewDecoder(strings.NewReader(stdout)); d.More(); {
-			events = append(events, struct {
-				Event string
-				Line  struct{ Text, Stream string }
-				Job   struct {
-					State, Result string
-					ExitCode      int               `json:"exit_code"`
-					Timeline      map[string]string `json:"timeline"`
-				}
-			}{})
-			if err := d.Decode(&events[len(events)-1]); err != nil {
+			var e runEvent
+			if err := d.Decode(&e); err != nil {
 				t.Fatal(err)
 			}
+			events = append(events, e)
 		}
 		if code != 4 || len(events) != 2 || events[0].Line.Text != "out" || events[1].Job.ExitCode != 4 || events[1].Job.Result != "failure" || events[1].Job.Timeline["running_at"] == "" {
 			t.Errorf("exit code %d, %s", code, stdout)
@@ -154,7 +152,10 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("exit code %d, want %d; stdout %q, stderr %q", code, tt.code, stdout, stderr)
 			}
 			var v struct {
-				Error struct{ Code, Message string }
+				Error struct {
+					Code    string `json:"code"`
+					Message string `json:"message"`
+				} `json:"error"`
 			}
 			_, stderr, _ = m.nimbus(t, t.TempDir(), append(tt.args, "--json")...)
 			if err := json.Unmarshal([]byte(stderr), &v); err != nil || v.Error.Code == "" || v.Error.Message == "" {
