@@ -14,8 +14,9 @@ import (
 )
 
 type imagesCmd struct {
-	List  imagesListCmd  `cmd:"" default:"withargs" help:"List the images on this machine."`
-	Build imagesBuildCmd `cmd:"" help:"Build the image that jobs get when they name none."`
+	List   imagesListCmd   `cmd:"" default:"withargs" help:"List the images on this machine."`
+	Build  imagesBuildCmd  `cmd:"" help:"Build the image that jobs get when they name none."`
+	Verify imagesVerifyCmd `cmd:"" help:"Tell whether images are still what was built."`
 }
 
 // imagesFlags tell where images are.
@@ -38,11 +39,12 @@ type imageView struct {
 	BuiltAt  time.Time `json:"built_at"`
 	Kernel   string    `json:"kernel"`
 	Packages []string  `json:"packages"`
-	Bytes    int64     `json:"bytes"` // of its root file system
+	Runner   string    `json:"runner"` // what takes GitHub's jobs
+	Bytes    int64     `json:"bytes"`  // of its root file system
 }
 
 func viewImage(img image.Image) imageView {
-	v := imageView{Name: img.Name, Arch: img.Arch, BuiltAt: img.BuiltAt, Kernel: img.Manifest.Kernel, Packages: img.Packages}
+	v := imageView{Name: img.Name, Arch: img.Arch, BuiltAt: img.BuiltAt, Kernel: img.Manifest.Kernel, Packages: img.Packages, Runner: img.Runner}
 	if info, err := os.Stat(img.Root()); err == nil {
 		v.Bytes = info.Size()
 	}
@@ -81,21 +83,33 @@ func (c *imagesListCmd) Run(a *app) error {
 	}
 	var rows []string
 	for _, img := range v.Images {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%d MiB\t%s\t%d packages", img.Name, img.Arch, img.Bytes>>20, since(img.BuiltAt), len(img.Packages)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%d MiB\t%s\t%s\t%d packages", img.Name, img.Arch, img.Bytes>>20, since(img.BuiltAt), img.Runner, len(img.Packages)))
 	}
-	return a.table("NAME\tARCH\tSIZE\tBUILT\tMADE OF", rows)
+	return a.table("NAME\tARCH\tSIZE\tBUILT\tRUNNER\tMADE OF", rows)
 }
 
 type imagesBuildCmd struct {
 	imagesFlags
 
-	Name string `arg:"" optional:"" default:"runner" help:"Which; the only one that is known how to build is runner."`
+	Name     string `arg:"" optional:"" default:"runner" help:"Which; the only one that is known how to build is runner."`
+	Official string `help:"Whether to put GitHub's own runner in: auto (where it can be fetched), always, or never (unless it was fetched before)." enum:"auto,always,never" default:"auto" env:"NIMBUS_OFFICIAL_RUNNER"`
+}
+
+// fetch is what the flag --official means.
+func (c *imagesBuildCmd) fetch() debian.Fetch {
+	switch c.Official {
+	case "always":
+		return debian.FetchMust
+	case "never":
+		return debian.FetchCached
+	}
+	return debian.FetchTry
 }
 
 func (*imagesBuildCmd) Help() string {
-	return `Builds the image from Debian packages, which apt fetches and checks as this machine is set up for. It needs no root. An image that is there already and was made by the same recipe is left as it is.
+	return `Builds the image from Debian packages, which apt fetches and checks as this machine is set up for. It needs no root. GitHub's own runner is fetched from github.com, at the version and digest of the recipe; without it the image takes jobs of the double of GitHub alone, which is what the demo needs. An image that is there already and was made by the same recipe is left as it is.
 
-` + usage("nimbus images build", "nimbus images build --images /srv/nimbus/images")
+` + usage("nimbus images build", "nimbus images build --official always --images /srv/nimbus/images")
 }
 
 func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
@@ -116,7 +130,7 @@ func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	cfg := debian.Runner(store, program)
+	cfg := debian.Runner(store, program, c.fetch())
 	cfg.Progress = func(what string) { a.info("%s: %s", c.Name, what) }
 	img, err := debian.Build(ctx, cfg)
 	if err != nil {
@@ -125,6 +139,45 @@ func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
 	if a.root.JSON {
 		return a.printJSON(viewImage(img))
 	}
-	a.info("%s is ready: %d packages, %s", img.Name, len(img.Packages), filepath.Dir(img.Root()))
+	a.info("%s is ready: %d packages, runner: %s, %s", img.Name, len(img.Packages), img.Runner, filepath.Dir(img.Root()))
+	return nil
+}
+
+type imagesVerifyCmd struct {
+	imagesFlags
+
+	Names []string `arg:"" optional:"" help:"Which. Default: all on this machine." placeholder:"NAME"`
+}
+
+func (*imagesVerifyCmd) Help() string {
+	return usage("nimbus images verify", "nimbus images verify runner --json")
+}
+
+func (c *imagesVerifyCmd) Run(a *app) error {
+	store, err := c.store(a)
+	if err != nil {
+		return err
+	}
+	names := c.Names
+	if len(names) == 0 {
+		names = store.Names()
+	}
+	v := struct {
+		Verified []string `json:"verified"`
+	}{Verified: []string{}}
+	for _, name := range names {
+		img, err := store.Open(name)
+		if err == nil {
+			err = img.Verify()
+		}
+		if err != nil {
+			return err
+		}
+		v.Verified = append(v.Verified, name)
+		a.info("%s is what was built", name)
+	}
+	if a.root.JSON {
+		return a.printJSON(v)
+	}
 	return nil
 }

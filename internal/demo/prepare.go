@@ -48,7 +48,7 @@ func (d *demo) buildImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := debian.Runner(image.Store{Dir: d.Host.Images}, program)
+	cfg := debian.Runner(image.Store{Dir: d.Host.Images}, program, debian.FetchCached)
 	cfg.Progress = func(what string) { d.screen.say("%s", d.Style.Quiet("image: "+what)) }
 	_, err = debian.Build(ctx, cfg)
 	return err

@@ -4,9 +4,12 @@
 package image
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -38,6 +41,11 @@ type Manifest struct {
 	BuiltAt  time.Time `json:"built_at"`
 	Kernel   string    `json:"kernel"`   // package and version
 	Packages []string  `json:"packages"` // name_version of each
+	// Runner is what takes GitHub's jobs: "official VERSION", "stand-in", or ""
+	// for none.
+	Runner string `json:"runner,omitempty"`
+	// Digests are the SHA-256 of each file, by its name.
+	Digests map[string]string `json:"digests"`
 }
 
 // Image is one image on this machine.
@@ -55,6 +63,40 @@ func (i Image) Modules() string { return filepath.Join(i.dir, modulesFile) }
 
 // Root is the path of the root file system, a squashfs.
 func (i Image) Root() string { return filepath.Join(i.dir, rootFile) }
+
+// Verify reads the whole image and compares it with its manifest, which takes
+// a second or so.
+func (i Image) Verify() error {
+	digests, err := i.digests()
+	if err != nil {
+		return err
+	}
+	for name, digest := range digests {
+		if i.Digests[name] != digest {
+			return nimbus.Errorf(nimbus.CodeInternal, "%s of image %q is not what was built: SHA-256 %s", name, i.Name, digest).
+				WithHint("build it again: remove %s, then nimbus images build %s", i.dir, i.Name)
+		}
+	}
+	return nil
+}
+
+// digests are those of the files as they are.
+func (i Image) digests() (map[string]string, error) {
+	digests := map[string]string{}
+	for _, name := range []string{kernelFile, modulesFile, rootFile} {
+		f, err := os.Open(filepath.Join(i.dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("read image: %w", err)
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("read image: %w", err)
+		}
+		digests[name] = hex.EncodeToString(h.Sum(nil))
+	}
+	return digests, nil
+}
 
 // Store is a folder of images.
 type Store struct {
@@ -137,6 +179,10 @@ func (s Store) Draft() (*Draft, error) {
 // Publish puts the image into its place. Machines that boot from one that it
 // replaces keep the files that they have open.
 func (d *Draft) Publish(m Manifest) (Image, error) {
+	var err error
+	if m.Digests, err = d.digests(); err != nil {
+		return Image{}, err
+	}
 	raw, err := json.MarshalIndent(m, "", "\t")
 	if err != nil {
 		return Image{}, fmt.Errorf("encode manifest: %w", err)

@@ -26,7 +26,7 @@ import (
 )
 
 // version changes whenever the same packages would give another image.
-const version = 1
+const version = 2
 
 // arch is the only one whose kernel is known how to boot.
 const arch = "amd64"
@@ -38,6 +38,8 @@ type Config struct {
 	Packages []string
 	// Files are put into the image, at absolute paths.
 	Files []File
+	// Runner takes GitHub's jobs; nil for none.
+	Runner *GitHubRunner
 	// Cache keeps fetched packages; "" means .cache in the store.
 	Cache string
 	// Progress is told in a few words what is being done. It may be nil.
@@ -52,12 +54,11 @@ type File struct {
 
 // Runner is the configuration of the image "runner"; program is the file on
 // this machine that becomes runner.Program, "" for none.
-func Runner(store image.Store, program string) Config {
-	c := Config{Store: store, Name: nimbus.DefaultImage, Packages: runner.Packages()}
-	if program != "" {
-		c.Files = []File{{Path: runner.Program, Source: program}}
+func Runner(store image.Store, program string, fetch Fetch) Config {
+	return Config{
+		Store: store, Name: nimbus.DefaultImage, Packages: runner.Packages(),
+		Runner: &GitHubRunner{StandIn: program, Release: runner.OfficialRelease(), Fetch: fetch},
 	}
-	return c
 }
 
 // Build makes the image, unless there is one of the same recipe already. One
@@ -77,7 +78,7 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 	if err != nil {
 		return image.Image{}, err
 	}
-	if img, err := c.Store.Open(c.Name); err == nil && img.Recipe == recipe {
+	if img, ok := c.made(recipe, c.bestRunner()); ok {
 		return img, nil
 	}
 	if err := checkTools(); err != nil {
@@ -88,18 +89,33 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 		return image.Image{}, err
 	}
 	defer unlock()
-	if img, err := c.Store.Open(c.Name); err == nil && img.Recipe == recipe {
-		return img, nil // somebody else just made it
+	inside, err := c.fetchRunner(ctx)
+	if err != nil {
+		return image.Image{}, err
 	}
-	return c.build(ctx, recipe)
+	if img, ok := c.made(recipe, inside); ok {
+		return img, nil // somebody else just made it, or nothing better can be made
+	}
+	return c.build(ctx, recipe, inside)
 }
 
-func (c Config) build(ctx context.Context, recipe string) (image.Image, error) {
+// made finds an image that was made by the recipe, with that runner inside or a
+// better one.
+func (c Config) made(recipe, inside string) (image.Image, bool) {
+	img, err := c.Store.Open(c.Name)
+	return img, err == nil && img.Recipe == recipe && (img.Runner == inside || inside == standIn)
+}
+
+func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, error) {
 	a := apt{dir: c.Cache, progress: c.Progress}
 	if err := a.update(ctx); err != nil {
 		return image.Image{}, err
 	}
-	packages, err := a.fetch(ctx, c.Packages)
+	names := c.Packages
+	if c.Runner != nil && inside == official(c.Runner.Release) {
+		names = slices.Concat(names, c.Runner.Release.Packages)
+	}
+	packages, err := a.fetch(ctx, names)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -117,21 +133,25 @@ func (c Config) build(ctx context.Context, recipe string) (image.Image, error) {
 		return image.Image{}, err
 	}
 	c.Progress(fmt.Sprintf("writing the root file system from %d packages", len(packages)))
-	if err := writeRoot(ctx, packages, c.Files, draft.Root()); err != nil {
+	if err := c.writeRoot(ctx, packages, inside, draft.Root()); err != nil {
 		return image.Image{}, err
 	}
 	return draft.Publish(image.Manifest{
 		Name: c.Name, Arch: arch, Recipe: recipe, BuiltAt: time.Now().UTC(),
-		Kernel: packageName(kernel), Packages: packageNames(packages),
+		Kernel: packageName(kernel), Packages: packageNames(packages), Runner: inside,
 	})
 }
 
 // recipe is a digest of all that decides what the image holds but the versions
-// of the packages: a rebuild is asked for, it doesn't just happen.
+// of the packages, and whether GitHub's own runner could be had: a rebuild is asked for, it doesn't just happen.
 func (c Config) recipe() (string, error) {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
-	for _, v := range []any{version, arch, c.Packages, modules} {
+	github, err := c.Runner.fingerprint()
+	if err != nil {
+		return "", err
+	}
+	for _, v := range []any{version, arch, c.Packages, modules, github} {
 		if err := enc.Encode(v); err != nil {
 			return "", fmt.Errorf("digest recipe: %w", err)
 		}

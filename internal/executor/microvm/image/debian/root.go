@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/images/runner"
 )
 
 // writeTimeout bounds the making of one root file system.
@@ -55,12 +57,9 @@ var folders = map[string]int64{
 	"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777, "home/runner": 0o755, "usr/local/bin": 0o755, "usr/local/sbin": 0o755,
 }
 
-// runnerID owns /home/runner.
-const runnerID = 1001
-
 // writeRoot merges the packages into one squashfs, with owners and modes as
 // the packages have them.
-func writeRoot(ctx context.Context, packages []string, files []File, dst string) error {
+func (c Config) writeRoot(ctx context.Context, packages []string, inside, dst string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	// LZ4 is read by an emulated machine in half of zstd's time.
@@ -75,7 +74,7 @@ func writeRoot(ctx context.Context, packages []string, files []File, dst string)
 		return fmt.Errorf("write root file system: %w", err)
 	}
 	merge := &merger{out: tar.NewWriter(in), seen: map[string]bool{}}
-	err = errors.Join(merge.all(ctx, packages, files), merge.out.Close(), in.Close())
+	err = errors.Join(merge.all(ctx, c, packages, inside), merge.out.Close(), in.Close())
 	if waitErr := cmd.Wait(); waitErr != nil {
 		return fmt.Errorf("write root file system: tar2sqfs: %w: %s", waitErr, tail(stderr.String()))
 	}
@@ -94,7 +93,7 @@ type merger struct {
 	certificates bytes.Buffer
 }
 
-func (m *merger) all(ctx context.Context, packages []string, files []File) error {
+func (m *merger) all(ctx context.Context, c Config, packages []string, inside string) error {
 	if err := m.skeleton(); err != nil {
 		return err
 	}
@@ -108,7 +107,12 @@ func (m *merger) all(ctx context.Context, packages []string, files []File) error
 			return err
 		}
 	}
-	for _, f := range files {
+	if c.Runner != nil {
+		if err := m.githubRunner(*c.Runner, inside, c.archive()); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.Files {
 		raw, err := os.ReadFile(f.Source)
 		if err != nil {
 			return fmt.Errorf("read a file of the image: %w", err)
@@ -130,7 +134,7 @@ func (m *merger) skeleton() error {
 	for name, mode := range folders {
 		h := &tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode}
 		if strings.HasPrefix(name, "home/") {
-			h.Uid, h.Gid = runnerID, runnerID
+			h.Uid, h.Gid = runner.UserID, runner.UserID
 		}
 		if err := m.header(h); err != nil {
 			return err
@@ -166,6 +170,11 @@ func (m *merger) add(h *tar.Header, r io.Reader) error {
 		m.certificates.Write(certificate.Bytes())
 		r = &certificate
 	}
+	return m.take(h, r)
+}
+
+// take writes a file unless there is one of its name.
+func (m *merger) take(h *tar.Header, r io.Reader) error {
 	if m.seen[strings.TrimSuffix(h.Name, "/")] {
 		return nil
 	}

@@ -37,7 +37,7 @@ func Runner(t testing.TB) image.Store {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the runner: %v\n%s", err, out)
 	}
-	cfg := debian.Runner(image.Store{Dir: filepath.Join(root, ".cache", "images")}, program)
+	cfg := debian.Runner(image.Store{Dir: filepath.Join(root, ".cache", "images")}, program, debian.FetchCached)
 	cfg.Progress = func(what string) { t.Log(what) }
 	_, err = debian.Build(t.Context(), cfg)
 	if err != nil {

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	image "github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/protocol"
+)
+
+// officialInside tells whether this is an image of ours with GitHub's runner.
+func officialInside() bool {
+	inside, err := os.ReadFile(image.Inside)
+	return err == nil && bytes.HasPrefix(inside, []byte("official "))
+}
+
+// becomeOfficial replaces this process by GitHub's runner, which refuses root.
+// It returns only when that fails.
+func becomeOfficial(jit string) error {
+	if err := os.Chdir(image.OfficialDir); err != nil {
+		return fmt.Errorf("start the official runner: %w", err)
+	}
+	if os.Geteuid() == 0 {
+		if err := dropRoot(image.UserID); err != nil {
+			return fmt.Errorf("start the official runner: %w", err)
+		}
+	}
+	return fmt.Errorf("start the official runner: %w", syscall.Exec(image.Official, []string{image.Official}, officialEnv(os.Environ(), jit)))
+}
+
+func dropRoot(id int) error {
+	if err := syscall.Setgroups([]int{id}); err != nil {
+		return fmt.Errorf("leave root's groups: %w", err)
+	}
+	if err := syscall.Setgid(id); err != nil {
+		return fmt.Errorf("become group %d: %w", id, err)
+	}
+	if err := syscall.Setuid(id); err != nil {
+		return fmt.Errorf("become user %d: %w", id, err)
+	}
+	return nil
+}
+
+// officialEnv is the environment of GitHub's runner. It takes the configuration
+// out of it before it starts a job.
+func officialEnv(env []string, jit string) []string {
+	own := []string{
+		"HOME=" + image.Home, "USER=" + image.User, "LOGNAME=" + image.User,
+		"RUNNER_MANUALLY_TRAP_SIG=1", // so that run.sh hands SIGTERM on
+		protocol.EnvJITConfig + "=" + jit,
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(kept string) bool {
+		name, _, _ := strings.Cut(kept, "=")
+		return slices.ContainsFunc(own, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+	})
+	return append(env, own...)
+}
