@@ -1,0 +1,82 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	image "github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/protocol"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
+)
+
+// TestWhoTakesTheJob starts the program in an image's root, with and without
+// GitHub's runner in it.
+func TestWhoTakesTheJob(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	root := t.TempDir()
+	build(t, ".", filepath.Join(root, image.Program))
+	double := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(double.Close)
+	doubles, err := protocol.Config{RunnerID: 1, RunnerName: "r", ServerURL: double.URL, Token: "t"}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const githubs = "bm90aGluZw=="
+
+	if out, code := run(t, root, githubs); code != 78 || !strings.Contains(out, "just-in-time configuration") {
+		t.Errorf("GitHub's configuration, the stand-in alone: %d %s", code, out)
+	}
+
+	build(t, "./testdata/official", filepath.Join(root, image.Official))
+	inside := filepath.Join(root, image.Inside)
+	if err := os.WriteFile(inside, []byte("official 1.2.3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run(t, root, githubs); code != 7 || out != "1001 1001 [1001] /opt/runner /home/runner yes "+githubs+" []\n" {
+		t.Errorf("GitHub's configuration, GitHub's runner: %d %s", code, out)
+	}
+	if out, code := run(t, root, doubles); code != 69 {
+		t.Errorf("the double's configuration, GitHub's runner: %s", out)
+	}
+
+	// A machine that is no image of ours may have anything in that place.
+	if err := os.WriteFile(inside, []byte("stand-in\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run(t, root, githubs); code != 78 {
+		t.Errorf("another's program in that place: %d %s", code, out)
+	}
+}
+
+func build(t *testing.T, pkg, dst string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dst, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func run(t *testing.T, root, jit string) (string, int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), image.Program)
+	cmd.Dir = "/"
+	cmd.Env = []string{"HOME=/root", "KEPT=yes", protocol.EnvJITConfig + "=" + jit}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
