@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
+)
+
+// Emulated machines on a busy host take their time.
+const (
+	microVMStart = 3 * time.Minute
+	microVMEnd   = time.Minute
+)
+
+// microVMs starts `nimbus up` on a host whose jobs get microVMs and nothing
+// else.
+func (m *machine) microVMs(t *testing.T, images string) *program {
+	t.Helper()
+	p := m.start(t, "", "up", "--executors", "microvm", "--images", images, "--listen", m.addr, "--log-level", "debug")
+	m.awaitReady(t, p)
+	return p
+}
+
+func requireMicroVMs(t *testing.T) (images string) {
+	t.Helper()
+	testenv.Require(t, "root", "qemu", "nft", "mke2fs")
+	return imagetest.Runner(t).Dir
+}
+
+// TestMainJob is the demo: GitHub's double sends a workflow's jobs by signed
+// webhooks, each runs in a microVM of its own, and nothing is left.
+func TestMainJob(t *testing.T) {
+	images := requireMicroVMs(t)
+	m := newMachine(t)
+	before := networks(t)
+	demo := m.start(t, "", "up", "--demo", "--json", "--executors", "microvm", "--images", images)
+	if code := demo.wait(microVMStart); code != 0 {
+		t.Fatalf("the demo ended with %d", code)
+	}
+	var shown struct {
+		Jobs []struct {
+			Name, State, Result string
+			ExitCode            *int `json:"exit_code"`
+			Class               struct{ Executor string }
+		}
+		Problems []string
+	}
+	if err := json.Unmarshal([]byte(demo.stdout.String()), &shown); err != nil {
+		t.Fatal(err)
+	}
+	ended := map[string]string{}
+	for _, j := range shown.Jobs {
+		ended[j.Name] = j.Result
+	}
+	if len(shown.Jobs) != 3 || ended["build"] != "success" || ended["lint"] != "success" || ended["broken"] != "failure" || len(shown.Problems) > 0 {
+		t.Errorf("got %+v", shown)
+	}
+	checkNetworks(t, before)
+}
+
+// TestMicroVMRestart stops `nimbus up` twice while a job runs in a microVM:
+// told to stop, it lets the machine go on and takes it over at the next start;
+// killed and not started again, the machine's shim ends it.
+func TestMicroVMRestart(t *testing.T) {
+	images := requireMicroVMs(t)
+	m := newMachine(t)
+	before := networks(t)
+	up := m.microVMs(t, images)
+	project := t.TempDir()
+	if err := os.WriteFile(filepath.Join(project, "greeting"), []byte("hello from the working tree\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, code := m.nimbus(t, project, "run", "--detach", "--", "bash", "-c",
+		"cat greeting; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done")
+	if code != 0 {
+		t.Fatalf("run: %d\n%s", code, stderr)
+	}
+	id := strings.TrimSpace(stdout)
+	follow := m.start(t, t.TempDir(), "logs", "-f", id)
+	await(t, microVMStart, "the log comes", func() bool { return strings.Contains(follow.stdout.String(), "line 10\n") })
+	if !strings.HasPrefix(follow.stdout.String(), "hello from the working tree\n") {
+		t.Errorf("the log begins with %.100q", follow.stdout.String())
+	}
+
+	if code := up.signal(syscall.SIGTERM); code != 0 {
+		t.Errorf("up ended with %d", code)
+	}
+	if len(processes(t, filepath.Join(m.data, "agent")+"/")) == 0 {
+		t.Fatal("the machine ended with the agent")
+	}
+	read := len(follow.stdout.String())
+	up = m.microVMs(t, images)
+	await(t, microVMEnd, "the log goes on", func() bool { return len(follow.stdout.String()) > read+100 })
+
+	up.signal(syscall.SIGKILL)
+	await(t, microVMEnd, "the shim has ended the machine", func() bool {
+		return len(processes(t, filepath.Join(m.data, "agent")+"/")) == 0
+	})
+	up = m.microVMs(t, images)
+	await(t, microVMEnd, "the job is over", func() bool { return m.job(t, id).Job.State == "finished" })
+	if j := m.job(t, id); j.Job.Result != "lost" || j.Job.AttemptCount != 1 {
+		t.Errorf("the job: %+v, %+v", j.Job, j.Events)
+	}
+	checkGone(t, m.data)
+	checkNetworks(t, before)
+	up.signal(syscall.SIGTERM)
+}
+
+// TestMicroVMUnknownImage asks for an image that no host has.
+func TestMicroVMUnknownImage(t *testing.T) {
+	images := requireMicroVMs(t)
+	m := newMachine(t)
+	m.microVMs(t, images)
+	_, stderr, code := m.nimbus(t, t.TempDir(), "run", "--no-files", "--image", "no-such-image", "--", "true")
+	if code == 0 || !strings.Contains(stderr, "no-such-image") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	checkGone(t, m.data)
+}
+
+// networks are the network namespaces and rules of sandboxes on this machine.
+func networks(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob("/run/netns/nimbus-nb*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(found, "\n")
+}
+
+func checkNetworks(t *testing.T, before string) {
+	t.Helper()
+	await(t, microVMEnd, "the network namespaces are gone", func() bool { return networks(t) == before })
+}
