@@ -105,14 +105,18 @@ type runEvent struct {
 func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = f(ctx)
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		return err
 	case <-interrupts:
 		cancel()
-		<-done // it was told to end: how it did is of no interest
+		<-done
 		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "interrupted before the job was submitted")}
 	}
 }

@@ -201,6 +201,9 @@ func (d *demo) play(ctx context.Context) error {
 		d.outcome.Jobs = append(d.outcome.Jobs, Job{Job: j, Expected: d.expects(j.Name)})
 	}
 	d.outcome.Hung = errors.Is(ctx.Err(), context.DeadlineExceeded)
+	if ctx.Err() != nil {
+		d.abandon(context.WithoutCancel(ctx), jobs)
+	}
 	d.report()
 	return nil
 }

@@ -8,11 +8,14 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 // Times of watching.
 const (
-	pollInterval = 100 * time.Millisecond
+	// abandonTimeout is how long jobs that are given up may take to end.
+	abandonTimeout = 30 * time.Second
+	pollInterval   = 100 * time.Millisecond
 	// patience is how long jobs may be unschedulable until that is their end.
 	patience = 5 * time.Second
 )
@@ -99,6 +102,37 @@ func (d *demo) open(jobs []nimbus.Job) (open, stuck int) {
 		}
 	}
 	return open, stuck
+}
+
+// abandon cancels what still runs, so that nothing of it outlives the demo, and
+// waits for its end.
+func (d *demo) abandon(ctx context.Context, jobs []nimbus.Job) {
+	ctx, cancel := context.WithTimeout(ctx, abandonTimeout)
+	defer cancel()
+	for _, j := range jobs {
+		if j.State == nimbus.StateFinished {
+			continue
+		}
+		if _, err := d.client.Cancel(ctx, j.ID); err != nil {
+			d.problem("%s can't be cancelled: %s", terminal.OneLine(j.Name), err)
+		}
+	}
+	for _, j := range jobs {
+		for !d.gone(ctx, j.ID) {
+			select {
+			case <-ctx.Done():
+				d.problem("%s did not end when it was cancelled", terminal.OneLine(j.Name))
+				return
+			case <-time.After(pollInterval):
+			}
+		}
+	}
+}
+
+// gone tells whether a job has ended and its sandbox is destroyed.
+func (d *demo) gone(ctx context.Context, jobID string) bool {
+	j, err := d.client.Job(ctx, jobID)
+	return err == nil && j.State == nimbus.StateFinished && (j.Timeline.AcceptedAt.IsZero() || !j.Timeline.DestroyedAt.IsZero())
 }
 
 // show follows one job's log. GitHub may give a runner another job than the one

@@ -59,6 +59,32 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestDemoInterrupted: Ctrl-C leaves nothing running.
+func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
+	m, repo := newMachine(t), t.TempDir()
+	workflows := filepath.Join(repo, ".github", "workflows")
+	if err := os.MkdirAll(workflows, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const endless = "name: CI\non: [push]\njobs:\n  endless:\n    runs-on: [nimbus]\n    steps:\n      - run: echo it runs; sleep 1000\n"
+	if err := os.WriteFile(filepath.Join(workflows, "ci.yml"), []byte(endless), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := m.start(t, "", "up", "--demo", "--executors", "local", "--allow-trusted-local", "--repo", repo)
+	await(t, 30*time.Second, "the job runs", func() bool { return strings.Contains(p.stdout.String(), "it runs") })
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(60 * time.Second); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if strings.Contains(p.stdout.String(), "left behind") {
+		t.Error("it left something behind")
+	}
+	checkGone(t, filepath.Join(m.data, "demo"))
+}
+
 // TestDemoWithoutMachines: jobs from GitHub don't run on the local executor
 // unless that is allowed, and the demo says so.
 func TestDemoWithoutMachines(t *testing.T) {
