@@ -3,7 +3,9 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -34,16 +36,16 @@ func callerOf(ctx context.Context) caller {
 
 // identify says who sends a request. A cookie counts only for requests that
 // come from our own pages, so that no other page can make a browser act.
-func (a *api) identify(ctx context.Context, method string, h http.Header) (caller, error) {
+func (a *api) identify(r *http.Request) (caller, error) {
 	var p nimbus.Principal
 	var err error
-	if token, ok := strings.CutPrefix(h.Get("Authorization"), "Bearer "); ok {
-		p, err = a.Identity.Authenticate(ctx, token)
-	} else if session := cookie(h); session != "" {
-		if method != http.MethodGet && !sameOrigin(h) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		p, err = a.Identity.Authenticate(r.Context(), token)
+	} else if session := cookie(r); session != "" {
+		if r.Method != http.MethodGet && !sameOrigin(r) {
 			return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this request comes from another site's page")
 		}
-		p, err = a.Identity.AuthenticateSession(ctx, session)
+		p, err = a.Identity.AuthenticateSession(r.Context(), session)
 	} else {
 		err = nimbus.Errorf(nimbus.CodeUnauthenticated, "a token is needed").
 			WithHint("set NIMBUS_TOKEN, or sign a browser in with `nimbus login`")
@@ -51,7 +53,7 @@ func (a *api) identify(ctx context.Context, method string, h http.Header) (calle
 	if err != nil {
 		return caller{}, err
 	}
-	org, err := orgOf(p, h.Get(wire.OrgHeader))
+	org, err := orgOf(p, r.Header.Get(wire.OrgHeader))
 	return caller{Principal: p, org: org}, err
 }
 
@@ -70,8 +72,7 @@ func orgOf(p nimbus.Principal, asked string) (string, error) {
 	return asked, nimbus.CheckID(nimbus.PrefixOrg, asked)
 }
 
-func cookie(h http.Header) string {
-	r := http.Request{Header: h}
+func cookie(r *http.Request) string {
 	c, err := r.Cookie(cookieName)
 	if err != nil {
 		return ""
@@ -79,36 +80,49 @@ func cookie(h http.Header) string {
 	return c.Value
 }
 
-// sameOrigin believes the browser: it sets this header and pages can't.
-func sameOrigin(h http.Header) bool {
-	switch h.Get("Sec-Fetch-Site") {
-	case "same-origin", "none":
-		return true
+// sameOrigin believes the browser: pages can't set these headers. Browsers
+// leave the first out over plain http; then the second says where a page is from.
+func sameOrigin(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site == "same-origin" || site == "none"
 	}
-	return false
+	origin, err := url.Parse(r.Header.Get("Origin"))
+	return err == nil && origin.Host != "" && origin.Host == r.Host
 }
 
-// callerInterceptor lets a call through that the table allows, and turns what
-// goes wrong behind it into answers.
-type callerInterceptor struct{ api *api }
-
-// WrapUnary implements connect.Interceptor.
-func (i callerInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-		allowed, known := access[r.Spec().Procedure]
-		if !known {
-			return nil, wire.Error(nimbus.Errorf(nimbus.CodeForbidden, "nobody may call this"))
-		}
-		if allowed != anybody {
-			c, err := i.api.identify(ctx, r.HTTPMethod(), r.Header())
+// admit lets a call through that the table allows. It comes before the
+// message is read: nobody is worth memory before it is known who it is.
+func (a *api) admit(next http.Handler) http.Handler {
+	refusal := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		allowed, known := access[r.URL.Path]
+		switch {
+		case !known:
+			http.NotFound(w, r)
+			return
+		case allowed == anybody:
+			r.Body = http.MaxBytesReader(w, r.Body, maxStranger)
+		default:
+			c, err := a.identify(r)
 			if err == nil {
 				err = permit(c, allowed)
 			}
 			if err != nil {
-				return nil, i.api.answer(ctx, r.Spec().Procedure, err)
+				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
+				return
 			}
-			ctx = context.WithValue(ctx, callerKey{}, c)
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answers is an interceptor that turns what goes wrong in a call into answers.
+type answers struct{ api *api }
+
+// WrapUnary implements connect.Interceptor.
+func (i answers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		response, err := next(ctx, r)
 		if err != nil {
 			return nil, i.api.answer(ctx, r.Spec().Procedure, err)
@@ -118,13 +132,13 @@ func (i callerInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 }
 
 // WrapStreamingClient implements connect.Interceptor; it is not for clients.
-func (i callerInterceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (i answers) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
 // WrapStreamingHandler implements connect.Interceptor. No service streams: a
-// new one is refused until it says here who may call it.
-func (i callerInterceptor) WrapStreamingHandler(connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+// new one is refused until its errors become answers here.
+func (i answers) WrapStreamingHandler(connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(context.Context, connect.StreamingHandlerConn) error {
 		return wire.Error(nimbus.Errorf(nimbus.CodeForbidden, "nobody may call this"))
 	}
@@ -140,17 +154,30 @@ func permit(c caller, allowed ...nimbus.PrincipalKind) error {
 // answer makes what the caller gets of an error. A fault of ours is logged
 // with its cause; the caller gets a word that it happened.
 func (a *api) answer(ctx context.Context, what string, err error) *connect.Error {
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = nimbus.Errorf(nimbus.CodeCancelled, "the caller is gone: %w", err)
-	}
-	if code := nimbus.ErrorCode(err); code == nimbus.CodeInternal || code == nimbus.CodeUnavailable {
-		a.Log.ErrorContext(ctx, "call failed", "call", what, "error", describe(err))
-	}
 	var sent *connect.Error
 	if errors.As(err, &sent) && nimbus.ErrorCode(err) == nimbus.CodeInternal {
 		return sent // Connect's own: malformed requests
 	}
-	return wire.Error(err)
+	return wire.Error(a.judge(ctx, what, err))
+}
+
+// judge tells whose fault an error is, and logs one of ours with its cause and
+// the request's id; by that id the caller can ask for it.
+func (a *api) judge(ctx context.Context, what string, err error) error {
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return nimbus.Errorf(nimbus.CodeCancelled, "the caller is gone")
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the time that the caller gave was over")
+	}
+	code := nimbus.ErrorCode(err)
+	if code == nimbus.CodeInternal || code == nimbus.CodeUnavailable {
+		a.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "what", what, "error", describe(err))
+	}
+	if code == nimbus.CodeInternal {
+		return nimbus.Errorf(nimbus.CodeInternal, "internal error").WithHint("the server's log has more: request %s", requestID(ctx))
+	}
+	return err
 }
 
 // describe is an error with its cause, for the operator.
@@ -164,14 +191,13 @@ func describe(err error) string {
 }
 
 func (a *api) recovered(ctx context.Context, s connect.Spec, _ http.Header, what any) error {
-	a.Log.ErrorContext(ctx, "panic in a call", "call", s.Procedure, "panic", what, "stack", stack())
-	return wire.Error(errors.New("panic"))
+	return a.answer(ctx, s.Procedure, fmt.Errorf("panic: %v\n%s", what, stack()))
 }
 
 // plain is a handler outside of Connect that returns its error.
 func (a *api) plain(allowed []nimbus.PrincipalKind, h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := a.identify(r.Context(), r.Method, r.Header)
+		c, err := a.identify(r)
 		if err == nil {
 			err = permit(c, allowed...)
 		}
@@ -181,8 +207,9 @@ func (a *api) plain(allowed []nimbus.PrincipalKind, h func(http.ResponseWriter, 
 		if err == nil || r.Context().Err() != nil {
 			return
 		}
-		if code := nimbus.ErrorCode(err); code == nimbus.CodeInternal || code == nimbus.CodeUnavailable {
-			a.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", describe(err))
+		err = a.judge(r.Context(), r.URL.Path, err)
+		if answer, ok := w.(*answerWriter); ok && answer.status != 0 {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 		}
 		wire.WriteHTTPError(w, err)
 	})

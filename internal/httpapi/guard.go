@@ -1,9 +1,16 @@
 package httpapi
 
 import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
 // policy lets pages load what comes from here and nothing else.
@@ -13,25 +20,111 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-
 func stack() string { return string(debug.Stack()) }
 
 // guard is around every request: it keeps one that panics from taking others
-// along, sets the headers that browsers obey, and tells what was asked.
+// along, bounds the time of its body, sets the headers that browsers obey, and
+// tells what was asked under an id.
 func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		started := time.Now()
+		started, id := time.Now(), rand.Text()[:requestIDLength]
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set(requestHeader, id)
+		answer := &answerWriter{ResponseWriter: w}
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &steadyBody{ReadCloser: r.Body, rc: http.NewResponseController(w), started: started}
+		}
 		defer func() {
-			if what := recover(); what != nil && what != http.ErrAbortHandler { //nolint:errorlint // a panic's value, as net/http compares it
-				a.Log.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", what, "stack", stack())
-				panic(http.ErrAbortHandler)
-			}
 			// The query may hold a login code: the path alone is told.
-			a.Log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "took", time.Since(started))
+			a.Log.DebugContext(r.Context(), "request", "request", id, "method", r.Method, "path", r.URL.Path,
+				"status", answer.status, "took", time.Since(started))
 		}()
-		next.ServeHTTP(w, r)
+		defer func() {
+			what := recover()
+			if what == nil {
+				return
+			}
+			if what == http.ErrAbortHandler { //nolint:errorlint // a panic's value, as net/http compares it
+				panic(what)
+			}
+			err := a.judge(r.Context(), r.URL.Path, fmt.Errorf("panic: %v\n%s", what, stack()))
+			if answer.status != 0 {
+				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+			}
+			wire.WriteHTTPError(answer, err)
+		}()
+		next.ServeHTTP(answer, r)
 	})
+}
+
+// requestHeader tells the caller the id under which a request is logged.
+const (
+	requestHeader   = "Nimbus-Request"
+	requestIDLength = 12 // characters of base32: no two within any log's length
+)
+
+type requestKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// answerWriter knows what was answered.
+type answerWriter struct {
+	http.ResponseWriter
+	status int // 0 until there is an answer
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *answerWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= http.StatusOK {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *answerWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// How long a body may take: bodyGrace, and one second more for each slowBody
+// bytes of it that came. A slower one is given up, so that no caller holds a
+// connection for ever by trickling.
+const (
+	bodyGrace = 30 * time.Second
+	slowBody  = 64 << 10
+)
+
+// steadyBody is a body that must keep coming.
+type steadyBody struct {
+	io.ReadCloser
+	rc      *http.ResponseController
+	started time.Time
+	n       int64
+}
+
+// Read implements io.Reader. The deadline goes when the body has ended: left
+// behind, it would end what waits long for its answer.
+func (b *steadyBody) Read(p []byte) (int, error) {
+	due := b.started.Add(bodyGrace + time.Duration(b.n/slowBody)*time.Second)
+	_ = b.rc.SetReadDeadline(due) // writers without connections have none
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	if errors.Is(err, io.EOF) {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func noWebhook(w http.ResponseWriter, _ *http.Request) {

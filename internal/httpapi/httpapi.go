@@ -87,6 +87,7 @@ type Config struct {
 // Bounds of requests. Streams have no bound in time but their own.
 const (
 	maxMessage   = 8 << 20
+	maxStranger  = 64 << 10 // of a caller that nobody knows yet
 	maxWorkspace = 256 << 20
 	readyTimeout = 3 * time.Second
 )
@@ -97,7 +98,7 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
-		connect.WithInterceptors(callerInterceptor{api}),
+		connect.WithInterceptors(answers{api}),
 		connect.WithRecover(api.recovered),
 	)
 	for _, service := range []func() (string, http.Handler){
@@ -109,7 +110,8 @@ func New(cfg Config) http.Handler {
 			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
 		},
 	} {
-		mux.Handle(service())
+		path, handler := service()
+		mux.Handle(path, api.admit(handler))
 	}
 	people := []nimbus.PrincipalKind{nimbus.PrincipalAdmin}
 	mux.Handle("GET /api/v1/jobs/stream", api.plain(people, api.streamJobs))

@@ -111,6 +111,13 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	attempt, after := lastEvent(r)
+	if attempt == "" {
+		from, err := number(r, "from", 1)
+		if err != nil {
+			return err
+		}
+		attempt, after = j.AttemptID, from-1
+	}
 	s, err := newEventStream(w)
 	if err != nil {
 		return nil //nolint:nilerr // the reader is gone: nobody to tell

@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
 // createLogin makes a link that signs one browser in, once.
@@ -20,11 +21,15 @@ func (a *api) createLogin(w http.ResponseWriter, r *http.Request) error {
 // login trades the link's code for a cookie.
 func (a *api) login(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if r.Method == http.MethodHead {
+		return // of who looks whether the link is alive: it must stay so
+	}
 	session, validFor, err := a.Identity.RedeemLogin(r.Context(), r.URL.Query().Get("code"))
+	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeUnauthenticated {
+		wire.WriteHTTPError(w, a.judge(r.Context(), r.URL.Path, err))
+		return
+	}
 	if err != nil {
-		if nimbus.ErrorCode(err) != nimbus.CodeUnauthenticated {
-			a.Log.ErrorContext(r.Context(), "login", "error", describe(err))
-		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(http.StatusUnauthorized)
 		_ = refusedPage.Execute(w, nil) // the reader is gone: nobody to tell
@@ -45,7 +50,7 @@ var refusedPage = template.Must(template.New("").Parse(`<!doctype html>
 `))
 
 func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
-	if session := cookie(r.Header); session != "" {
+	if session := cookie(r); session != "" {
 		if err := a.Identity.EndSession(r.Context(), session); err != nil {
 			return err
 		}

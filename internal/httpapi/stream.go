@@ -72,5 +72,9 @@ func (s *eventStream) write(p []byte) error {
 	if err := s.rc.Flush(); err != nil {
 		return fmt.Errorf("flush event: %w", err)
 	}
+	// On HTTP/2 it would end a stream that has nothing to say.
+	if err := s.rc.SetWriteDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("bound the reader's time: %w", err)
+	}
 	return nil
 }
