@@ -188,6 +188,7 @@ func TestMonitorIsKilled(t *testing.T) {
 	}
 	for _, pid := range processesIn(t, sp.Dir) {
 		if strings.HasPrefix(pid.name, "qemu-system") {
+			checkPowerless(t, pid.process.Pid)
 			if err := pid.process.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -207,6 +208,20 @@ func TestMonitorIsKilled(t *testing.T) {
 	}
 	if links, err := exec.Command("ip", "-br", "link").Output(); err != nil || bytes.Contains(links, []byte(netslot.TapName)) {
 		t.Errorf("links: %s, %v", links, err)
+	}
+}
+
+// checkPowerless tells that a monitor has nothing that a guest could take over.
+func checkPowerless(t *testing.T, pid int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Uid:\t65534\t65534\t65534\t65534", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), want+"\n") {
+			t.Errorf("the monitor lacks %q:\n%s", want, status)
+		}
 	}
 }
 
