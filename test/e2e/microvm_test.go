@@ -44,14 +44,7 @@ func TestMainJob(t *testing.T) {
 	if code := demo.wait(microVMStart); code != 0 {
 		t.Fatalf("the demo ended with %d", code)
 	}
-	var shown struct {
-		Jobs []struct {
-			Name, State, Result string
-			ExitCode            *int `json:"exit_code"`
-			Class               struct{ Executor string }
-		}
-		Problems []string
-	}
+	var shown demoOutcome
 	if err := json.Unmarshal([]byte(demo.stdout.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
