@@ -1,0 +1,189 @@
+package httpapi_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/logs/segment"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+	"github.com/nimbus-ci/nimbus/web"
+)
+
+// plane is the door with the real rooms behind it; tests play the host.
+type plane struct {
+	url, address string
+	identity     *identity.Service
+	scheduler    *scheduler.Service
+	admin        string
+}
+
+func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
+	t.Helper()
+	dir, log, b := t.TempDir(), slog.New(slog.DiscardHandler), bus.NewInProcess()
+	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(dir, "nimbus.db")})
+	must(t, err)
+	lines, err := segment.Open(filepath.Join(dir, "logs"), 1<<30)
+	must(t, err)
+	blobs, err := fs.Open(filepath.Join(dir, "blobs"))
+	must(t, err)
+	p := &plane{identity: identity.New(db, nimbus.SystemClock{})}
+	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
+	p.admin, _, err = p.identity.IssueAdmin(t.Context())
+	must(t, err)
+	cfg := httpapi.Config{
+		Jobs: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Ready: db.Ping, Log: log,
+	}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	p.address = l.Addr().String()
+	p.url = "http://" + p.address
+	server := httpapi.NewServer(httpapi.New(cfg), log)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- p.scheduler.Run(ctx, func() {}) }()
+	go func() { ended <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		stop()
+		<-ended
+		<-ended
+		lines.Close()
+		blobs.Close()
+		db.Close()
+	})
+	return p
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	body   string
+	header http.Header
+}
+
+// ask makes one request; headers are pairs.
+func (p *plane) ask(t *testing.T, method, path, body string, headers ...string) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, p.url+path, strings.NewReader(body))
+	must(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	got, err := client.Do(r)
+	must(t, err)
+	defer got.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(got.Body, 64<<20))
+	must(t, err)
+	return answer{got.StatusCode, string(raw), got.Header}
+}
+
+func (p *plane) asAdmin(t *testing.T, method, path, body string, headers ...string) answer {
+	t.Helper()
+	return p.ask(t, method, path, body, append(headers, "Authorization", "Bearer "+p.admin)...)
+}
+
+// hostPlayer is a host as the control plane sees one.
+type hostPlayer struct {
+	nimbusv1connect.AgentServiceClient
+	token string
+}
+
+func (p *plane) join(t *testing.T) hostPlayer {
+	t.Helper()
+	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	must(t, err)
+	inventory := &nimbusv1.Inventory{Arch: "amd64", Cpus: 8, MemoryMib: 8192, Executors: []*nimbusv1.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}}
+	nobody := nimbusv1connect.NewAgentServiceClient(http.DefaultClient, p.url)
+	joined, err := nobody.Join(t.Context(), connect.NewRequest(&nimbusv1.JoinRequest{JoinToken: join, Name: "played", Version: "test", Inventory: inventory}))
+	must(t, err)
+	h := hostPlayer{token: joined.Msg.GetHostToken()}
+	caller := wire.Caller{Token: func() string { return h.token }}
+	h.AgentServiceClient = nimbusv1connect.NewAgentServiceClient(http.DefaultClient, p.url, connect.WithInterceptors(caller))
+	_, err = h.Hello(t.Context(), connect.NewRequest(&nimbusv1.HelloRequest{Version: "test", Inventory: inventory}))
+	must(t, err)
+	return h
+}
+
+func (p *plane) submit(t *testing.T) nimbus.Job {
+	t.Helper()
+	j, err := p.scheduler.Submit(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, OrgID: nimbus.DefaultOrgID, Subject: "admin"}, scheduler.Submission{
+		Class: nimbus.Class{Executor: nimbus.ExecutorLocal}, Spec: nimbus.Spec{Command: []string{"true"}},
+	})
+	must(t, err)
+	return j
+}
+
+// accept takes the next job there is, up to its process running.
+func (h hostPlayer) accept(t *testing.T) *nimbusv1.Lease {
+	t.Helper()
+	for range 20 {
+		polled, err := h.Poll(t.Context(), connect.NewRequest(&nimbusv1.PollRequest{FreeCpus: 8, FreeMemoryMib: 8192, FreeSandboxes: 4, Wait: wire.Duration(time.Second)}))
+		must(t, err)
+		for _, o := range polled.Msg.GetOffers() {
+			_, err := h.Accept(t.Context(), connect.NewRequest(&nimbusv1.AcceptRequest{Lease: o.GetLease()}))
+			must(t, err)
+			for _, phase := range []nimbus.Phase{nimbus.PhaseSandboxReady, nimbus.PhaseStarted} {
+				_, err := h.ReportPhase(t.Context(), connect.NewRequest(&nimbusv1.ReportPhaseRequest{Lease: o.GetLease(), Phase: string(phase)}))
+				must(t, err)
+			}
+			return o.GetLease()
+		}
+	}
+	t.Fatal("no job was offered")
+	return nil
+}
+
+// write appends the lines from..to.
+func (h hostPlayer) write(t *testing.T, lease *nimbusv1.Lease, from, to int64) {
+	t.Helper()
+	request := &nimbusv1.AppendLogRequest{Lease: lease}
+	for seq := from; seq <= to; seq++ {
+		request.Lines = append(request.Lines, wire.Line(nimbus.Line{Seq: seq, At: time.Now(), Stream: nimbus.StreamStdout, Text: "a line"}))
+	}
+	acked, err := h.AppendLog(t.Context(), connect.NewRequest(request))
+	must(t, err)
+	if acked.Msg.GetAcknowledgedSeq() != to {
+		t.Fatalf("%d is acknowledged, not %d", acked.Msg.GetAcknowledgedSeq(), to)
+	}
+}
+
+func (h hostPlayer) finish(t *testing.T, lease *nimbusv1.Lease, lines int64) {
+	t.Helper()
+	code := int32(0)
+	_, err := h.FinishAttempt(t.Context(), connect.NewRequest(&nimbusv1.FinishAttemptRequest{
+		Lease: lease, Outcome: &nimbusv1.Outcome{Result: nimbusv1.JobResult_JOB_RESULT_SUCCESS, ExitCode: &code, LogLines: lines},
+	}))
+	must(t, err)
+}

@@ -1,0 +1,88 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// follow reads a job's stream until it ends or stop says so, and returns the
+// ids of its lines and whether it was complete.
+func (p *plane) follow(t *testing.T, path, lastID string, stop func(id string) bool) (ids []string, complete bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+p.admin)
+	if lastID != "" {
+		r.Header.Set("Last-Event-ID", lastID)
+	}
+	got, err := http.DefaultClient.Do(r)
+	must(t, err)
+	defer got.Body.Close()
+	id := ""
+	for lines := bufio.NewScanner(got.Body); lines.Scan(); {
+		text := lines.Text()
+		switch {
+		case strings.HasPrefix(text, "id: "):
+			id = text[len("id: "):]
+		case text == "event: complete":
+			return ids, true
+		case text == "event: line":
+			ids = append(ids, id)
+			if stop(id) {
+				return ids, false
+			}
+		}
+	}
+	return ids, false
+}
+
+// TestResumeIsExact cuts a growing log's stream again and again; each line
+// comes once, in order, and complete comes after the last.
+func TestResumeIsExact(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	h, j := p.join(t), p.submit(t)
+	lease := h.accept(t)
+	path := "/api/v1/jobs/" + j.ID + "/log/stream"
+	var all []string
+	last := ""
+	h.write(t, lease, 1, 10)
+	for round := int64(1); round <= 20; round++ {
+		took := 0
+		ids, complete := p.follow(t, path, last, func(string) bool { took++; return took == int(round%7)+1 })
+		if complete {
+			t.Fatal("complete before the job's end")
+		}
+		all, last = append(all, ids...), ids[len(ids)-1]
+		h.write(t, lease, round*10+1, round*10+10)
+	}
+	h.finish(t, lease, 210)
+	rest, complete := p.follow(t, path, last, func(string) bool { return false })
+	all = append(all, rest...)
+	if !complete || len(all) != 210 {
+		t.Fatalf("%d lines, complete %v", len(all), complete)
+	}
+	for i, id := range all {
+		if want := fmt.Sprintf("%s:%d", lease.GetAttemptId(), i+1); id != want {
+			t.Fatalf("event %d is %s, want %s", i, id, want)
+		}
+	}
+	tail, _ := p.follow(t, path+"?from=200", "", func(string) bool { return false })
+	if len(tail) != 11 || !strings.HasSuffix(tail[0], ":200") {
+		t.Errorf("from line 200: %v", tail)
+	}
+	again, complete := p.follow(t, path, "nonsense", func(string) bool { return false })
+	if len(again) != 210 || !complete {
+		t.Errorf("an unknown event's id: %d lines", len(again))
+	}
+	if got := p.asAdmin(t, http.MethodGet, path+"?from=0", ""); got.status != http.StatusBadRequest {
+		t.Errorf("from=0: %d", got.status)
+	}
+}
