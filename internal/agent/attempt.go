@@ -296,10 +296,9 @@ func (t *attempt) reportPhase(ctx context.Context, p nimbus.Phase) {
 // destroy removes the sandbox, and tells so once it is gone. It returns false
 // when ctx ended first.
 func (t *attempt) destroy(ctx context.Context) bool {
-	e := t.agent.executors[t.assign.Class.Executor]
 	var pause backoff
-	for e != nil {
-		err := t.destroyOnce(ctx, e)
+	for {
+		err := t.destroyOnce(ctx)
 		if err == nil {
 			break
 		}
@@ -308,27 +307,32 @@ func (t *attempt) destroy(ctx context.Context) bool {
 			return false
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(t.dir, "sandbox")); err != nil {
-		t.log.ErrorContext(ctx, "remove sandbox folder", "error", err)
-		return false
-	}
 	if !errors.Is(t.why(), errFenced) {
 		t.reportPhase(ctx, nimbus.PhaseDestroyed)
 	}
 	return ctx.Err() == nil
 }
 
-func (t *attempt) destroyOnce(ctx context.Context, e executor.Executor) error {
+// destroyOnce destroys the sandbox and removes its folder. What it removed
+// before an error it does not miss the next time.
+func (t *attempt) destroyOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
 	defer cancel()
-	s, err := e.Adopt(ctx, t.assign.AttemptID, filepath.Join(t.dir, "sandbox"))
-	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
-		return nil
+	dir := filepath.Join(t.dir, "sandbox")
+	if e := t.agent.executors[t.assign.Class.Executor]; e != nil {
+		s, err := e.Adopt(ctx, t.assign.AttemptID, dir)
+		if err == nil {
+			err = s.Destroy(ctx)
+		}
+		if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	// The last of its processes may still be writing there.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove sandbox folder: %w", err)
 	}
-	return s.Destroy(ctx)
+	return nil
 }
 
 // forget removes the last trace of an attempt.

@@ -142,8 +142,9 @@ func (e *Executor) Adopt(_ context.Context, id, dir string) (executor.Sandbox, e
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
+	// Without its token it can't be talked to, but still be destroyed.
 	token, err := os.ReadFile(filepath.Join(dir, tokenFile))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("adopt sandbox: read token: %w", err)
 	}
 	return &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, dir: dir, token: string(token)}, nil
