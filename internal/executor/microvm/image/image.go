@@ -156,11 +156,31 @@ func read(dir string) (Image, error) {
 	return img, nil
 }
 
+// draftPrefix begins the names of drafts' folders.
+const draftPrefix = ".draft-"
+
 // Draft is an image being made, in a folder beside the others.
 type Draft struct {
 	Image
 
 	store Store
+}
+
+// draftAge is after how long a draft is one that a crash has left: making one
+// takes minutes.
+const draftAge = time.Hour
+
+// removeDrafts removes what builds left that were cut off.
+func (s Store) removeDrafts() {
+	drafts, err := filepath.Glob(filepath.Join(s.Dir, draftPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range drafts {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > draftAge {
+			os.RemoveAll(dir)
+		}
+	}
 }
 
 // Draft begins a new image. The caller fills the files at its paths, then
@@ -169,7 +189,8 @@ func (s Store) Draft() (*Draft, error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of images: %w", err)
 	}
-	dir, err := os.MkdirTemp(s.Dir, ".draft-")
+	s.removeDrafts()
+	dir, err := os.MkdirTemp(s.Dir, draftPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("make folder of a new image: %w", err)
 	}
