@@ -261,6 +261,43 @@ func TestHostFenceAlone(t *testing.T) {
 	}
 }
 
+// TestForgedSource lets a guest send in another's name. What it sends needs no
+// answer, and would leave in the slot's own name if the fence let it.
+func TestForgedSource(t *testing.T) {
+	m := manager(t)
+	public, _, _ := world(t)
+	host, _, err := net.SplitHostPort(public)
+	check(t, err)
+	outside, err := netns.GetFromName(fmt.Sprintf("nbtest-%d-world", os.Getpid()))
+	check(t, err)
+	defer outside.Close()
+	var heard net.PacketConn
+	check(t, within(outside, func() error {
+		heard, err = net.ListenPacket("udp4", net.JoinHostPort(host, "8081"))
+		return err
+	}))
+	defer heard.Close()
+	g := slot(t, m, "forger", nimbus.NetworkInternet)
+	check(t, within(g.ns, func() error { return address("eth0", netip.MustParseAddr("5.5.5.5"), 32) }))
+	for _, source := range []string{"5.5.5.5", Guest.Addr().String()} {
+		check(t, within(g.ns, func() error {
+			conn, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(source)}}).Dial("udp4", net.JoinHostPort(host, "8081"))
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			_, err = conn.Write([]byte(source))
+			return err
+		}))
+	}
+	check(t, heard.SetReadDeadline(time.Now().Add(5*time.Second)))
+	said := make([]byte, 64)
+	n, _, err := heard.ReadFrom(said)
+	if err != nil || string(said[:n]) != Guest.Addr().String() { // they come in order
+		t.Errorf("the first that came out is %q, %v", said[:n], err)
+	}
+}
+
 func TestAdoptReopensRelays(t *testing.T) {
 	relay := Relay{Port: 9000, Target: "127.0.0.1:" + greet(t, host(t), "0", "host")}
 	m := manager(t, relay)
