@@ -93,7 +93,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus":         {"internal/cli"},
 	"cmd/nimbus-agent":   {"", "internal/host", "internal/programs"},
 	"cmd/nimbus-guest":   {"internal/guest"},
-	"cmd/nimbus-runner":  {"internal/forge/githubtest"},
+	"cmd/nimbus-runner":  {"images", "internal/forge/githubtest"},
 	"cmd/nimbus-shim":    {"internal/shim"},
 	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
