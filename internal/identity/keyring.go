@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -30,23 +32,20 @@ type masterKey struct {
 
 const keyIDBytes = 4
 
+// maxKeyFile is how much is read of a key file: hundreds of keys.
+const maxKeyFile = 64 << 10
+
 // OpenKeyring reads the master keys, making the file with a first key when it
 // isn't there. A file that others may read is refused.
 func OpenKeyring(path string) (*Keyring, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		raw, err = createKeyFile(path)
+		if err = createKeyFile(path); err == nil || errors.Is(err, fs.ErrExist) { // another process was first
+			raw, err = readKeyFile(path)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read master key: %w", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read master key: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the master key file may be read by others (mode %04o)", info.Mode().Perm()).
-			WithHint("chmod 600 %s", path)
 	}
 	var k Keyring
 	for line := range strings.Lines(string(raw)) {
@@ -67,17 +66,52 @@ func OpenKeyring(path string) (*Keyring, error) {
 	return &k, nil
 }
 
-func createKeyFile(path string) ([]byte, error) {
-	id, key := make([]byte, keyIDBytes), make([]byte, chacha20poly1305.KeySize)
-	rand.Read(id) // never fails
-	rand.Read(key)
-	raw := []byte(hex.EncodeToString(id) + " " + hex.EncodeToString(key) + "\n")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.Write(raw)
-	return raw, errors.Join(err, f.Sync(), f.Close())
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the master key file may be read by others (mode %04o)", info.Mode().Perm()).
+			WithHint("chmod 600 %s", path)
+	}
+	return io.ReadAll(io.LimitReader(f, maxKeyFile))
+}
+
+// createKeyFile makes the file whole or not at all: an empty one, left by a
+// crash, could not be told from one whose keys are lost.
+func createKeyFile(path string) error {
+	id, key := make([]byte, keyIDBytes), make([]byte, chacha20poly1305.KeySize)
+	rand.Read(id) // never fails
+	rand.Read(key)
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	temp := "." + name + "." + rand.Text()
+	f, err := dir.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%x %x\n", id, key)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = dir.Link(temp, name) // unlike a rename, it replaces nothing
+	}
+	if err = errors.Join(err, dir.Remove(temp)); err != nil {
+		return err
+	}
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Seal encrypts a secret of an org under a name: opened as another's, or under

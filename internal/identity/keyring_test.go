@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
@@ -48,6 +49,43 @@ func TestKeyringRotates(t *testing.T) {
 	again[len(again)-1] ^= 1
 	if _, err := rotated.Open("org", "name", again); err == nil {
 		t.Error("a changed secret opened")
+	}
+}
+
+// TestOneFirstKey: of processes that start at once one makes the key, and all
+// use it.
+func TestOneFirstKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "master.key")
+	rings := make([]*Keyring, 8)
+	var all sync.WaitGroup
+	for i := range rings {
+		all.Go(func() {
+			var err error
+			if rings[i], err = OpenKeyring(path); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	sealed, err := rings[0].Seal("org", "name", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range rings {
+		if got, err := k.Open("org", "name", sealed); err != nil || string(got) != "secret" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	left, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(left) != 1 {
+		t.Errorf("beside the key: %v, %v", left, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
 
