@@ -8,6 +8,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"io/fs"
@@ -66,7 +67,8 @@ type Blobs interface {
 	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 }
 
-// Config is what the door leads to. All fields but Webhook are needed.
+// Config is what the door leads to. All fields but Webhook,
+// Secure and Recheck are needed.
 type Config struct {
 	Jobs     Jobs
 	Hosts    Hosts
@@ -81,7 +83,10 @@ type Config struct {
 	Ready func(ctx context.Context) error
 	// Secure marks cookies for https alone.
 	Secure bool
-	Log    *slog.Logger
+	// Recheck is how often a stream's caller is looked at anew: one whose token
+	// was revoked, or who signed out, reads no further. Default 30 s.
+	Recheck time.Duration
+	Log     *slog.Logger
 }
 
 // Bounds of requests. Streams have no bound in time but their own.
@@ -95,6 +100,7 @@ const (
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
 	api := &api{Config: cfg}
+	api.Recheck = cmp.Or(cfg.Recheck, 30*time.Second)
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
@@ -114,9 +120,9 @@ func New(cfg Config) http.Handler {
 		mux.Handle(path, api.admit(handler))
 	}
 	people := []nimbus.PrincipalKind{nimbus.PrincipalAdmin}
-	mux.Handle("GET /api/v1/jobs/stream", api.plain(people, api.streamJobs))
+	mux.Handle("GET /api/v1/jobs/stream", api.plain(people, api.whileKnown(api.streamJobs)))
 	mux.Handle("GET /api/v1/jobs/{id}/log", api.plain(people, api.readLog))
-	mux.Handle("GET /api/v1/jobs/{id}/log/stream", api.plain(people, api.streamLog))
+	mux.Handle("GET /api/v1/jobs/{id}/log/stream", api.plain(people, api.whileKnown(api.streamLog)))
 	mux.Handle("PUT /api/v1/workspaces", api.plain(people, api.putWorkspace))
 	mux.Handle("GET /api/v1/workspaces/{id}", api.plain([]nimbus.PrincipalKind{nimbus.PrincipalHost}, api.getWorkspace))
 	mux.Handle("GET /api/v1/me", api.plain(people, api.me))

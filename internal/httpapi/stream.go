@@ -2,10 +2,14 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
+
+	"github.com/nimbus-ci/nimbus"
 )
 
 const (
@@ -32,6 +36,39 @@ func newEventStream(w http.ResponseWriter) (*eventStream, error) {
 	s := &eventStream{w: w, rc: http.NewResponseController(w)}
 	w.WriteHeader(http.StatusOK)
 	return s, s.comment()
+}
+
+// whileKnown ends a stream when its caller is known no more.
+func (a *api) whileKnown(stream func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := context.WithCancel(r.Context())
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		defer cancel()
+		r = r.WithContext(ctx)
+		watch.Go(func() {
+			defer cancel()
+			a.awaitUnknown(r)
+		})
+		return stream(w, r)
+	}
+}
+
+// awaitUnknown returns when a request's caller would be refused now, or the
+// request is over. A store that does not answer refuses nobody.
+func (a *api) awaitUnknown(r *http.Request) {
+	ticker := time.NewTicker(a.Recheck)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-r.Context().Done():
+			return
+		}
+		if _, err := a.identify(r); nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated {
+			return
+		}
+	}
 }
 
 // event is one event; id is "" for none.

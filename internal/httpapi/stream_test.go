@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
 )
 
 // follow reads a job's stream until it ends or stop says so, and returns the
@@ -84,5 +87,33 @@ func TestResumeIsExact(t *testing.T) {
 	}
 	if got := p.asAdmin(t, http.MethodGet, path+"?from=0", ""); got.status != http.StatusBadRequest {
 		t.Errorf("from=0: %d", got.status)
+	}
+}
+
+// TestStreamsEndWithTheirSession: who signs out reads no further.
+func TestStreamsEndWithTheirSession(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, func(c *httpapi.Config) { c.Recheck = 10 * time.Millisecond })
+	j := p.submit(t) // nobody runs it: its log says nothing
+	for _, path := range []string{"/api/v1/jobs/stream", "/api/v1/jobs/" + j.ID + "/log/stream"} {
+		code, err := p.identity.CreateLogin(t.Context())
+		must(t, err)
+		session, _, err := p.identity.RedeemLogin(t.Context(), code)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
+		must(t, err)
+		r.AddCookie(&http.Cookie{Name: "nimbus_session", Value: session})
+		got, err := http.DefaultClient.Do(r)
+		must(t, err)
+		defer got.Body.Close()
+		if _, err := got.Body.Read(make([]byte, 1)); err != nil || got.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s, %v", path, got.Status, err)
+		}
+		must(t, p.identity.EndSession(t.Context(), session))
+		if _, err := io.Copy(io.Discard, got.Body); err != nil {
+			t.Errorf("%s goes on: %v", path, err)
+		}
 	}
 }
