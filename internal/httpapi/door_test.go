@@ -129,3 +129,21 @@ func TestOtherPagesCannotAct(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTP2WithoutTLS: agents keep one connection for all their calls.
+func TestHTTP2WithoutTLS(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/healthz", nil)
+	must(t, err)
+	got, err := transport.RoundTrip(r)
+	must(t, err)
+	defer got.Body.Close()
+	if got.StatusCode != http.StatusOK || got.ProtoMajor != 2 {
+		t.Errorf("%s over %s", got.Status, got.Proto)
+	}
+}
