@@ -104,11 +104,11 @@ func check(t *testing.T, err error) {
 
 // dial tries to connect from inside the guest and returns what the other side
 // says first.
-func (g guest) dial(target string) (string, error) {
+func (g guest) dial(target string, patience time.Duration) (string, error) {
 	var conn net.Conn
 	err := within(g.ns, func() error {
 		var err error
-		conn, err = net.DialTimeout("tcp4", target, time.Second)
+		conn, err = net.DialTimeout("tcp4", target, patience)
 		return err
 	})
 	if err != nil {
@@ -122,14 +122,15 @@ func (g guest) dial(target string) (string, error) {
 
 func (g guest) reaches(target, want string) {
 	g.t.Helper()
-	if said, err := g.dial(target); err != nil || said != want {
+	// A first packet may go missing while the devices come up.
+	if said, err := g.dial(target, 10*time.Second); err != nil || said != want {
 		g.t.Errorf("%s: %q, %v", target, said, err)
 	}
 }
 
 func (g guest) fenced(target string) {
 	g.t.Helper()
-	if said, err := g.dial(target); err == nil {
+	if said, err := g.dial(target, time.Second); err == nil {
 		g.t.Errorf("%s was reached: %q", target, said)
 	}
 }
