@@ -193,6 +193,48 @@ func TestANewHostEndsTheOneBefore(t *testing.T) {
 	}
 }
 
+// TestReadsGoOnWhileAWriteWaits: a guest whose write nobody takes still reads,
+// as HTTP/2 needs, and can be closed.
+func TestReadsGoOnWhileAWriteWaits(t *testing.T) {
+	dev, raw := net.Pipe()
+	defer raw.Close()
+	l := Listen(dev)
+	n := nonce{1}
+	go func() { _, _ = raw.Write(handshake(typeSyn, n)) }()
+	if _, err := io.ReadFull(raw, make([]byte, headerSize+nonceSize)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte("nobody reads this"))
+		wrote <- err
+	}()
+	if _, err := io.ReadFull(raw, make([]byte, 1)); err != nil { // the write has begun
+		t.Fatal(err)
+	}
+	if err := raw.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := raw.Write(append(header{kind: typeData, epoch: n.short(), length: 1}.append(nil), 'x')); err != nil {
+			t.Fatalf("the guest reads no more: %v", err)
+		}
+	}
+	if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-wrote; err == nil {
+		t.Error("a write to a closed device succeeded")
+	}
+}
+
 func TestDialGivesUpOnASilentGuest(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()

@@ -22,10 +22,12 @@ type listener struct {
 	closed chan struct{}
 	once   sync.Once
 
-	mu     sync.Mutex // guards writes and what follows
-	now    *conn
-	nonce  nonce
-	record []byte
+	mu    sync.Mutex // never held over a write: reads must go on while one waits
+	now   *conn
+	nonce nonce
+
+	writing sync.Mutex // held over a write, and guards record
+	record  []byte
 }
 
 // Accept returns the next epoch.
@@ -90,8 +92,8 @@ func (l *listener) syn(n nonce) {
 		}
 		l.epochs <- c
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	_, _ = l.dev.Write(handshake(typeSynAck, n)) // a lost answer is asked for again
 }
 
@@ -113,9 +115,9 @@ func (l *listener) current() *conn {
 }
 
 func (l *listener) send(epoch uint32, p []byte) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.now == nil || l.now.epoch != epoch {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if c := l.current(); c == nil || c.epoch != epoch {
 		return errEpochEnded
 	}
 	l.record = append(header{kind: typeData, epoch: epoch, length: uint32(len(p))}.append(l.record[:0]), p...)
