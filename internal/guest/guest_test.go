@@ -222,6 +222,34 @@ func TestBackPressure(t *testing.T) {
 	<-wrote
 }
 
+// TestTheTailIsKeptForALateAgent: the bound on reading passes while the agent
+// is away; what lies in the pipe arrives all the same.
+func TestTheTailIsKeptForALateAgent(t *testing.T) {
+	t.Parallel()
+	e := newEvents()
+	for range eventBound / outputChunk {
+		e.output("stdout", make([]byte, outputChunk))
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.Write(make([]byte, outputChunk+4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), r.SetReadDeadline(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() { defer close(read); (&process{events: e}).read(r, "stdout") }()
+	e.acknowledge(eventBound / outputChunk)
+	<-read
+	if e.size != outputChunk+4 {
+		t.Errorf("%d bytes arrived of %d", e.size, outputChunk+4)
+	}
+}
+
 func TestLeftoverProcessesAreKilled(t *testing.T) {
 	t.Parallel()
 	socket, workspace := serveTest(t)

@@ -32,6 +32,9 @@ const lingerTimeout = 2 * time.Second
 // only something that escaped the kill can hold them open longer.
 const drainTimeout = 5 * time.Second
 
+// pipeBound is the most that a pipe holds, of a user without privileges.
+const pipeBound = 1 << 20
+
 // Exit codes of a command that could not be run, as shells have them.
 const (
 	exitNotExecutable = 126
@@ -136,8 +139,20 @@ func (p *process) closePipes() {
 	}
 }
 
-// read turns one pipe into events until it ends.
-func (p *process) read(r io.Reader, stream string) {
+// read turns one pipe into events until it ends or its deadline passes.
+func (p *process) read(f *os.File, stream string) {
+	err := p.copyOutput(f, stream)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	// The time may have gone by waiting for the agent: what the job wrote still
+	// lies in the pipe. A pipe's worth bounds what an escaped process adds.
+	if f.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		_ = p.copyOutput(io.LimitReader(f, pipeBound), stream) // its end, or the deadline again
+	}
+}
+
+func (p *process) copyOutput(r io.Reader, stream string) error {
 	for {
 		buf := make([]byte, outputChunk)
 		n, err := r.Read(buf)
@@ -145,7 +160,7 @@ func (p *process) read(r io.Reader, stream string) {
 			p.events.output(stream, buf[:n:n])
 		}
 		if err != nil {
-			return
+			return err
 		}
 	}
 }
