@@ -64,6 +64,7 @@ type sample struct {
 }
 
 func run(ctx context.Context) error {
+	r := report.New("idle")
 	starts, watch := 7, 20*time.Second
 	if os.Getenv("QUICK") != "" {
 		starts, watch = 3, 5*time.Second
@@ -103,7 +104,6 @@ func run(ctx context.Context) error {
 		}
 		got, least = append(got, a), append(least, b)
 	}
-	r := report.New("idle")
 	const what = "a bare program with SQLite and one HTTP handler"
 	pick := func(s []sample, f func(sample) float64) []float64 {
 		out := make([]float64, len(s))

@@ -4,6 +4,7 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -76,7 +77,10 @@ func round(v float64) float64 { return math.Round(v*1000) / 1000 }
 
 // Write prints the report's line to out and appends it to the results.
 func (r *Report) Write(out io.Writer) error {
-	line, err := json.Marshal(map[string]any{
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // goals read "value < 1000"
+	err := enc.Encode(map[string]any{
 		"bench":   r.name,
 		"commit":  commit(),
 		"cpus":    runtime.NumCPU(),
@@ -87,7 +91,7 @@ func (r *Report) Write(out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	line = append(line, '\n')
+	line := buf.Bytes()
 	if err := appendTo(filepath.Join("bench", "results", r.name+".jsonl"), line); err != nil {
 		return err
 	}
