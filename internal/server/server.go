@@ -44,7 +44,8 @@ type Config struct {
 	TLS *tls.Config
 	// AllowTrustedLocal lets webhook jobs run on the local executor.
 	AllowTrustedLocal bool
-	// GitHub is the App that is connected; nil for none.
+	// GitHub is the App to connect. It is kept, sealed under the master key:
+	// nil means the one that was connected before, if any.
 	GitHub *GitHub
 	Log    *slog.Logger // required
 
@@ -95,7 +96,7 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	if err := s.compose(); err != nil {
+	if err := s.compose(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.issueAdmin(ctx); err != nil {
@@ -153,11 +154,15 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 }
 
 // compose makes the rooms that do the work, and the handler in front of them.
-func (s *Server) compose() error {
+func (s *Server) compose(ctx context.Context) error {
 	b := bus.NewInProcess()
 	var forge scheduler.Forge // nil without GitHub
 	var webhook http.Handler
-	if g := s.cfg.GitHub; g != nil {
+	g, err := s.keepGitHub(ctx)
+	if err != nil {
+		return fmt.Errorf("keep the GitHub App: %w", err)
+	}
+	if g != nil {
 		app, handler, err := g.connect(s.processDelivery, s.cfg.Log)
 		if err != nil {
 			return fmt.Errorf("connect GitHub: %w", err)
