@@ -24,6 +24,7 @@ const (
 	// batchEvents and batchBytes bound what one sync to disk covers.
 	batchEvents = 256
 	batchBytes  = 1 << 20
+	batchLines  = 16 << 10 // an empty line costs memory too
 )
 
 // follower turns one attempt's events into lines on disk.
@@ -159,7 +160,7 @@ func (f *follower) collect(event *nimbusv1.WatchResponse, more <-chan *nimbusv1.
 		}
 		f.event++
 		events++
-		if events == batchEvents || size > batchBytes {
+		if events == batchEvents || size > batchBytes || len(out) > batchLines {
 			return out, nil
 		}
 		var ok bool
@@ -178,6 +179,7 @@ func (f *follower) collect(event *nimbusv1.WatchResponse, more <-chan *nimbusv1.
 func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
 	if f.bytes > f.t.agent.cfg.MaxLogBytes {
 		f.t.end(errOutputLimit)
+		return errOutputLimit // not a byte more; the sandbox is destroyed at once
 	}
 	for f.t.wal.Full() {
 		changed := f.t.wal.Changed()

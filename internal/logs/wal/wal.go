@@ -34,6 +34,9 @@ const (
 	// pending of two streams and the masks.
 	maxRecord  = 4 << 20
 	headerSize = 8
+	// lineOverhead is what a line counts beside its text when a Read is bounded:
+	// a million empty lines are not nothing.
+	lineOverhead = 64
 	extension  = ".wal"
 )
 
@@ -308,7 +311,7 @@ func (l *Log) Acknowledge(seq int64) error {
 	return nil
 }
 
-// Read returns lines from number from on, up to about maxBytes of text but at
+// Read returns lines from number from on, up to about maxBytes of memory but at
 // least one if there is one.
 func (l *Log) Read(from int64, maxBytes int) ([]nimbus.Line, error) {
 	l.mu.Lock()
@@ -324,7 +327,7 @@ func (l *Log) Read(from int64, maxBytes int) ([]nimbus.Line, error) {
 			return nil, fmt.Errorf("read wal: line %d is missing", from)
 		}
 		for _, line := range page {
-			size += len(line.Text)
+			size += len(line.Text) + lineOverhead
 		}
 		out = append(out, page...)
 		from, l.cursor = page[len(page)-1].Seq+1, next
@@ -374,7 +377,7 @@ func (l *Log) readFile(at cursor, end, from int64, maxBytes int) (out []nimbus.L
 		at.next = line.Seq + 1
 		if line.Seq >= from {
 			out = append(out, line)
-			size += len(line.Text) + 1
+			size += len(line.Text) + lineOverhead
 		}
 	}
 	return out, at, nil
