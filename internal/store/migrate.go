@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"io/fs"
+	"time"
 
 	"github.com/pressly/goose/v3"
 )
@@ -30,8 +31,32 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	if err := up(ctx, provider); err != nil {
 		return err
 	}
 	return s.dialect.tune(ctx, s.writer)
+}
+
+// migrateTries bounds how often migrations are begun again, migratePause is the
+// time between.
+const (
+	migrateTries = 10
+	migratePause = 50 * time.Millisecond
+)
+
+// up runs the migrations. Where the engine has no lock for them (SQLite), two
+// processes may begin the same one: each is a transaction, the second fails as
+// a whole, and finds it done when it looks again.
+func up(ctx context.Context, provider *goose.Provider) error {
+	for try := 1; ; try++ {
+		_, err := provider.Up(ctx)
+		if err == nil || try == migrateTries {
+			return err
+		}
+		select {
+		case <-time.After(migratePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
