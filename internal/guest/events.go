@@ -7,16 +7,20 @@ import (
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 )
 
-// eventBound is how many bytes of output wait for the agent's acknowledgement.
+// eventBound is how much memory of output waits for the agent's acknowledgement.
 // At the bound the reader of the job's output stops, and the job's writes block.
 const eventBound = 4 << 20
+
+// eventCost is what an event takes beside its data: a job that writes byte by
+// byte must meet the bound too.
+const eventCost = 512
 
 // events is the list of what happened, from the first unacknowledged on.
 type events struct {
 	mu      sync.Mutex
 	list    []*nimbusv1.WatchResponse
 	last    int64 // sequence of the newest event ever
-	size    int   // bytes of output in list
+	size    int   // what the output in list takes
 	ended   bool  // the exit event is in: nothing follows
 	changed chan struct{}
 }
@@ -34,13 +38,16 @@ func (e *events) notify() {
 func (e *events) output(stream string, data []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for e.size+len(data) > eventBound && !e.ended {
+	for e.size+len(data)+eventCost > eventBound && !e.ended {
 		changed := e.changed
 		e.mu.Unlock()
 		<-changed
 		e.mu.Lock()
 	}
-	e.size += len(data)
+	if e.ended {
+		return
+	}
+	e.size += len(data) + eventCost
 	e.add(&nimbusv1.WatchResponse{Event: &nimbusv1.WatchResponse_Output{Output: &nimbusv1.Output{Stream: stream, Data: data}}})
 }
 
@@ -68,7 +75,9 @@ func (e *events) acknowledge(seq int64) {
 	defer e.mu.Unlock()
 	n := 0
 	for n < len(e.list) && e.list[n].GetSeq() <= seq {
-		e.size -= len(e.list[n].GetOutput().GetData())
+		if out := e.list[n].GetOutput(); out != nil {
+			e.size -= len(out.GetData()) + eventCost
+		}
 		e.list[n] = nil
 		n++
 	}

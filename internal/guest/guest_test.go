@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -207,7 +208,7 @@ func TestBackPressure(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := e.next(ctx, eventBound/outputChunk); err != nil {
+	if _, err := e.next(ctx, eventBound/(outputChunk+eventCost)); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -227,7 +228,8 @@ func TestBackPressure(t *testing.T) {
 func TestTheTailIsKeptForALateAgent(t *testing.T) {
 	t.Parallel()
 	e := newEvents()
-	for range eventBound / outputChunk {
+	const full = eventBound / (outputChunk + eventCost)
+	for range full {
 		e.output("stdout", make([]byte, outputChunk))
 	}
 	r, w, err := os.Pipe()
@@ -243,10 +245,48 @@ func TestTheTailIsKeptForALateAgent(t *testing.T) {
 	}
 	read := make(chan struct{})
 	go func() { defer close(read); (&process{events: e}).read(r, "stdout") }()
-	e.acknowledge(eventBound / outputChunk)
+	e.acknowledge(full)
 	<-read
-	if e.size != outputChunk+4 {
-		t.Errorf("%d bytes arrived of %d", e.size, outputChunk+4)
+	got := 0
+	for _, event := range e.list {
+		got += len(event.GetOutput().GetData())
+	}
+	if got != outputChunk+4 {
+		t.Errorf("%d bytes arrived of %d", got, outputChunk+4)
+	}
+}
+
+// TestShortWritesMeetTheBound: a job that writes byte by byte while the agent is
+// away costs no more memory than one that writes much at once.
+func TestShortWritesMeetTheBound(t *testing.T) {
+	t.Parallel()
+	e := newEvents()
+	r := iotest.OneByteReader(bytes.NewReader(make([]byte, 20_000)))
+	read := make(chan error, 1)
+	go func() { read <- (&process{events: e}).copyOutput(r, "stdout") }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	const full = eventBound / (1 + eventCost)
+	last, err := e.next(ctx, full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data := last.GetOutput().GetData(); cap(data) > eventCost {
+		t.Errorf("an event of %d bytes holds %d", len(data), cap(data))
+	}
+	select {
+	case <-read:
+		t.Fatal("more than the bound was taken without an acknowledgement")
+	case <-time.After(50 * time.Millisecond):
+	}
+	for seq := int64(1); seq <= 20_000; seq++ {
+		if _, err := e.next(ctx, seq); err != nil {
+			t.Fatal(err)
+		}
+		e.acknowledge(seq)
+	}
+	if err := <-read; !errors.Is(err, io.EOF) {
+		t.Fatal(err)
 	}
 }
 

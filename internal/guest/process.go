@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -153,11 +154,11 @@ func (p *process) read(f *os.File, stream string) {
 }
 
 func (p *process) copyOutput(r io.Reader, stream string) error {
+	buf := make([]byte, outputChunk)
 	for {
-		buf := make([]byte, outputChunk)
 		n, err := r.Read(buf)
 		if n > 0 {
-			p.events.output(stream, buf[:n:n])
+			p.events.output(stream, bytes.Clone(buf[:n])) // a short line must not hold a whole buffer
 		}
 		if err != nil {
 			return err
