@@ -143,6 +143,27 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// TestWhatExecRefuses: the command is there, but it can't be run.
+func TestWhatExecRefuses(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{"no interpreter named": "echo hi\n", "no such interpreter": "#!/no/such\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket, workspace := serveTest(t)
+			if err := os.WriteFile(filepath.Join(workspace, "run"), []byte(script), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			c := dial(t, socket, testToken)
+			startJob(t, c, "./run")
+			var r result
+			r.follow(t.Context(), t, c, never)
+			if r.exit.GetCode() != exitNotExecutable || !strings.HasPrefix(r.stderr.String(), "nimbus: ") {
+				t.Errorf("exit %v, stderr %q", r.exit, r.stderr.String())
+			}
+		})
+	}
+}
+
 func TestOnlyTheAgentMayCall(t *testing.T) {
 	t.Parallel()
 	socket, _ := serveTest(t)

@@ -90,8 +90,7 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 		if errors.Is(err, fs.ErrPermission) {
 			code = exitNotExecutable
 		}
-		e.output("stderr", []byte("nimbus: "+err.Error()+"\n"))
-		e.exited(&nimbusv1.Exited{Code: &code})
+		refuse(e, code, err)
 		return nil, nil
 	}
 	p := &process{events: e, tree: t}
@@ -125,6 +124,10 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 	p.cmd, err = t.startProcess(path, r.GetCommand(), attr)
 	if err != nil {
 		p.closePipes()
+		if notRunnable(err) {
+			refuse(e, exitNotExecutable, err)
+			return nil, nil
+		}
 		return nil, fmt.Errorf("start %s: %w", r.GetCommand()[0], err)
 	}
 	for i, stream := range []string{"stdout", "stderr"} {
@@ -132,6 +135,23 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 	}
 	go p.wait()
 	return p, nil
+}
+
+// refuse ends the job as a shell would when it can't run a command.
+func refuse(e *events, code int32, why error) {
+	e.output("stderr", []byte("nimbus: "+why.Error()+"\n"))
+	e.exited(&nimbusv1.Exited{Code: &code})
+}
+
+// notRunnable is whether exec itself refused the command: no interpreter, no
+// format it knows, not for this user, or arguments that are too long.
+func notRunnable(err error) bool {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.ENOTDIR, unix.E2BIG} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *process) closePipes() {
