@@ -52,7 +52,7 @@ type Config struct {
 	Owner string
 	// Relays are what every guest can reach, whatever its profile.
 	Relays []Relay
-	Log    *slog.Logger
+	Log    *slog.Logger // default none
 }
 
 // Relay makes a TCP address that the host can reach a port of the gateway.
@@ -70,7 +70,12 @@ type Manager struct {
 }
 
 // New returns a manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg, doors: map[string]*doors{}} }
+func New(cfg Config) *Manager {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Manager{cfg: cfg, doors: map[string]*doors{}}
+}
 
 // Slot is the network of one sandbox.
 type Slot struct {
