@@ -13,8 +13,11 @@ func TestDoctor(t *testing.T) {
 	stdout, stderr, code := m.nimbus(t, t.TempDir(), "doctor", "--json")
 	var answer struct {
 		Checks []struct {
-			Name, Status, Detail, Hint string
-		}
+			Name   string `json:"name"`
+			Status string `json:"status"`
+			Detail string `json:"detail"`
+			Hint   string `json:"hint"`
+		} `json:"checks"`
 	}
 	if err := json.Unmarshal([]byte(stdout), &answer); err != nil || len(answer.Checks) < 5 {
 		t.Fatalf("exit code %d, %v\n%s%s", code, err, stdout, stderr)
