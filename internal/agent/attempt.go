@@ -174,7 +174,11 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	t.mu.Lock()
 	t.sandbox = sandbox
 	t.mu.Unlock()
-	t.renew(ctx, time.Time{}) // from the creation's patience to the lease's
+	if t.state.Start != nil {
+		t.renew(ctx, time.Time{}) // one that has ended meanwhile is found out by who follows it
+	} else if err := t.hold(ctx); err != nil { // from the creation's patience to the lease's
+		return t.notStarted(ctx, err)
+	}
 	g := newGuest(t, sandbox)
 	defer g.close()
 	if err := g.begin(ctx); err != nil {

@@ -170,6 +170,9 @@ func (g *guest) begin(ctx context.Context) error {
 		if why := t.why(); why != nil {
 			return why
 		}
+		if err := t.hold(ctx); err != nil {
+			return err
+		}
 		if err := errors.Join(t.state.setStart(request), t.save()); err != nil {
 			return err
 		}

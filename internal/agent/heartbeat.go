@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect"
@@ -63,6 +64,19 @@ func (t *attempt) obey(ctx context.Context, status nimbus.LeaseStatus, sent time
 	case nimbus.VerdictFenced:
 		t.end(errFenced)
 	}
+}
+
+// hold makes sure, before a process is started, that the lease is still ours
+// and that the shim ends the sandbox with it. Without a renewal in time the job
+// may be somebody else's already.
+func (t *attempt) hold(ctx context.Context) error {
+	t.mu.Lock()
+	sandbox, left := t.sandbox, nimbus.ShimDeadline-time.Since(t.renewed)
+	t.mu.Unlock()
+	if left <= 0 {
+		return &startError{nimbus.ReasonHostShutdown, errors.New("the lease was not renewed in time while the sandbox was made")}
+	}
+	return sandbox.Renew(ctx, left)
 }
 
 // renew moves the sandbox' deadline: nimbus.ShimDeadline from when the
