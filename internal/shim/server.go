@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -59,6 +60,10 @@ func launch(dir string) error {
 		return fmt.Errorf("open shim's log: %w", err)
 	}
 	defer log.Close()
+	// Whatever the agent was started with (a lock, a pipe) is not the job's.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(log, "inherited files stay open:", err) // before Linux 5.11
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make pipe: %w", err)

@@ -205,6 +205,29 @@ func TestShimKilledTakesItsProcessWithIt(t *testing.T) {
 	}
 }
 
+// TestInheritedFilesStayOut starts a shim by a shell that holds a lock, as an
+// agent may that was started under one.
+func TestInheritedFilesStayOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spec := `{"args":["/bin/sh","-c","ls /proc/self/fd"],"env":["PATH=/usr/bin:/bin"],"deadline_ns":60000000000}`
+	if err := os.WriteFile(filepath.Join(dir, "shim.json"), []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	launch := exec.Command("/bin/sh", "-c", `exec 9>"$1/lock"; exec "$0" "$1"`, program, dir)
+	if out, err := launch.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c, err := shim.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, c)
+	if out := strings.Fields(string(c.Output(100))); strings.Join(out, " ") != "0 1 2 3" { // 3 is ls' own
+		t.Errorf("the process has the files %v", out)
+	}
+}
+
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	c, dir := start(t, shim.Spec{}, "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo the end")
