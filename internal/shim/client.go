@@ -189,6 +189,9 @@ func (c *Client) call(ctx context.Context, r request) (response, error) {
 	if err := json.Unmarshal(line, &answer); err != nil {
 		return response{}, fmt.Errorf("decode shim's answer: %w", err)
 	}
+	if answer.Gone {
+		return answer, ErrGone
+	}
 	if answer.Error != "" {
 		return answer, fmt.Errorf("shim: %s", answer.Error)
 	}

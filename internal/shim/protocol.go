@@ -23,6 +23,7 @@ type request struct {
 
 type response struct {
 	Error string `json:"error,omitempty"`
+	Gone  bool   `json:"gone,omitempty"` // the tree has ended; the shim is about to
 	PID   int    `json:"pid,omitempty"`
 	Exit  *Exit  `json:"exit,omitempty"`
 }

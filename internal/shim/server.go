@@ -394,6 +394,11 @@ func (s *server) awaitEnd(conn net.Conn) bool {
 func (s *server) do(r request) response {
 	switch r.Op {
 	case opRenew:
+		select {
+		case <-s.ended:
+			return response{Gone: true}
+		default:
+		}
 		if r.DeadlineMS <= 0 {
 			return response{Error: "a deadline must be in the future"}
 		}
