@@ -6,12 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,9 +28,6 @@ const (
 	// silenceTimeout is how long a guest may not be reached before its sandbox
 	// counts as failed.
 	silenceTimeout = 3 * time.Minute
-	// workspaceTimeout bounds the bringing in of the job's files.
-	workspaceTimeout = 10 * time.Minute
-	workspaceChunk   = 256 << 10
 	// runnerTimeout bounds the registration of a GitHub runner: tries go on
 	// while GitHub is away.
 	runnerTimeout = 10 * time.Minute
@@ -217,64 +210,6 @@ func (g *guest) prepare(ctx context.Context) error {
 		}))
 		return err
 	})
-}
-
-// putWorkspace brings the job's files in.
-func (g *guest) putWorkspace(ctx context.Context) error {
-	id := g.t.assign.Spec.WorkspaceID
-	if id == "" {
-		return nil
-	}
-	return g.do(ctx, workspaceTimeout, func(ctx context.Context, c *guestlink.Client) error {
-		body, err := g.t.agent.fetchWorkspace(ctx, id, g.t.lease())
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		stream := c.PutWorkspace(ctx)
-		for {
-			chunk := make([]byte, workspaceChunk)
-			n, err := io.ReadFull(body, chunk)
-			if n > 0 {
-				if sendErr := stream.Send(&nimbusv1.PutWorkspaceRequest{Chunk: chunk[:n]}); sendErr != nil {
-					break // the answer tells why
-				}
-			}
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("fetch workspace: %w", err)
-			}
-		}
-		if _, err := stream.CloseAndReceive(); err != nil {
-			return fmt.Errorf("unpack workspace: %w", err)
-		}
-		return nil
-	})
-}
-
-// fetchWorkspace opens a workspace at the control plane.
-func (a *Agent) fetchWorkspace(ctx context.Context, id string, l nimbus.Lease) (io.ReadCloser, error) {
-	address, err := url.JoinPath(a.cfg.Server, "api", "v1", "workspaces", url.PathEscape(id))
-	if err != nil {
-		return nil, fmt.Errorf("fetch workspace: %w", err)
-	}
-	lease := url.Values{"attempt": {l.AttemptID}, "fence": {strconv.FormatInt(l.Fence, 10)}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"?"+lease.Encode(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("fetch workspace: %w", err)
-	}
-	a.caller.Authorize(r.Header)
-	answer, err := a.cfg.HTTP.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("fetch workspace: %w", err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		defer answer.Body.Close()
-		return nil, fmt.Errorf("fetch workspace: %w", wire.ToHTTPError(answer))
-	}
-	return answer.Body, nil
 }
 
 // startRequest is what the guest starts: the job's command, or GitHub's runner
