@@ -37,7 +37,7 @@ const (
 	// lineOverhead is what a line counts beside its text when a Read is bounded:
 	// a million empty lines are not nothing.
 	lineOverhead = 64
-	extension  = ".wal"
+	extension    = ".wal"
 )
 
 // Kinds of records.
