@@ -110,6 +110,25 @@ func (t *attempt) end(why error) {
 	}
 }
 
+// untilEnded returns a context that ends when the attempt is told to end and
+// has had its grace.
+func (t *attempt) untilEnded(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx
+		select {
+		case <-t.ended:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(grace):
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 func (t *attempt) why() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -203,13 +222,8 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	go func() { // ends with ctx
-		select {
-		case <-t.ended:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, giveUp := t.untilEnded(ctx, 0)
+	defer giveUp()
 	s, err := e.Create(ctx, executor.Spec{ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout})
 	if err != nil {
 		return nil, err

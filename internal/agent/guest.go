@@ -150,18 +150,9 @@ func (g *guest) begin(ctx context.Context) error {
 	t := g.t
 	adopted := t.state.Start != nil
 	if !adopted {
-		if err := g.prepare(ctx); err != nil {
-			return fmt.Errorf("prepare sandbox: %w", err)
-		}
-		if err := g.putWorkspace(ctx); err != nil {
-			return &startError{nimbus.ReasonWorkspace, err}
-		}
-		request, err := g.startRequest(ctx)
+		request, err := g.makeReady(ctx)
 		if err != nil {
 			return err
-		}
-		if why := t.why(); why != nil {
-			return why
 		}
 		if err := t.hold(ctx); err != nil {
 			return err
@@ -174,7 +165,9 @@ func (g *guest) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = g.do(ctx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
+	startCtx, cancel := t.untilEnded(ctx, endGrace)
+	defer cancel()
+	err = g.do(startCtx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
 		_, err := c.Start(ctx, connect.NewRequest(request))
 		return err
 	})
@@ -194,6 +187,24 @@ func (g *guest) begin(ctx context.Context) error {
 		t.reportPhase(ctx, nimbus.PhaseStarted)
 	}
 	return nil
+}
+
+// makeReady brings a fresh sandbox to where only the start is missing, and
+// returns that. It gives up as soon as the attempt is told to end.
+func (g *guest) makeReady(ctx context.Context) (*nimbusv1.StartRequest, error) {
+	ctx, cancel := g.t.untilEnded(ctx, 0)
+	defer cancel()
+	if err := g.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("prepare sandbox: %w", err)
+	}
+	if err := g.putWorkspace(ctx); err != nil {
+		return nil, &startError{nimbus.ReasonWorkspace, err}
+	}
+	request, err := g.startRequest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return request, g.t.why()
 }
 
 // prepare tells the guest who it is.

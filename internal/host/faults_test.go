@@ -202,3 +202,43 @@ func TestManyShortLines(t *testing.T) {
 	}
 	empty(t, dir)
 }
+
+// TestCancelBeforeTheStart: a job is cancelled while its workspace can't be
+// had, and while its guest does not answer; neither is waited for.
+func TestCancelBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	p, dir := startPlane(t), t.TempDir()
+	guests := &scriptedExecutor{behaviours: map[string]guestBehaviour{}, boxes: map[string]*scriptedSandbox{}}
+	asked := make(chan struct{}, 100)
+	startFaulty(t, p, dir, func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.Contains(r.URL.Path, "/workspaces/") {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return nil, errAway
+		}
+		return next.RoundTrip(r)
+	}, guests)
+	id := p.putWorkspace(t, 1)
+	for name, c := range map[string]struct {
+		edit   func(*scheduler.Submission)
+		within time.Duration
+	}{
+		"no workspace":    {func(s *scheduler.Submission) { s.Spec.WorkspaceID = id }, 5 * time.Second},
+		"no answer of it": {func(s *scheduler.Submission) { s.Spec.Command = []string{"never answers"} }, 15 * time.Second},
+	} {
+		j := p.submit(t, "true", c.edit)
+		p.await(t, j.ID, "ready", func(j nimbus.Job) bool { return !j.Timeline.SandboxReadyAt.IsZero() })
+		if name == "no workspace" {
+			<-asked
+		}
+		began := time.Now()
+		_, err := p.scheduler.Cancel(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}, nimbus.DefaultOrgID, j.ID)
+		must(t, err)
+		j = p.awaitFor(t, 90*time.Second, j.ID, "destroyed", func(j nimbus.Job) bool { return !j.Timeline.DestroyedAt.IsZero() })
+		if took := time.Since(began); took > c.within || j.Result != nimbus.ResultCancelled {
+			t.Errorf("%s: %s, gone after %s", name, j.Result, took)
+		}
+	}
+}
