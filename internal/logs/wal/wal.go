@@ -211,11 +211,8 @@ func (l *Log) Append(lines []nimbus.Line, cp Checkpoint) error {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
 	l.buf = appendRecord(l.buf, kindCheckpoint, func(b []byte) []byte { return append(b, state...) })
-	if _, err := l.out.Write(l.buf); err != nil {
-		return fmt.Errorf("append to wal: %w", err)
-	}
-	if err := l.out.Sync(); err != nil {
-		return fmt.Errorf("sync wal: %w", err)
+	if err := l.write(); err != nil {
+		return errors.Join(err, l.cutBack())
 	}
 	l.files[len(l.files)-1].size += int64(len(l.buf))
 	if len(lines) > 0 {
@@ -223,6 +220,29 @@ func (l *Log) Append(lines []nimbus.Line, cp Checkpoint) error {
 	}
 	l.checkpoint = cp
 	l.notify()
+	return nil
+}
+
+// write brings the buffer to disk.
+func (l *Log) write() error {
+	if _, err := l.out.Write(l.buf); err != nil {
+		return fmt.Errorf("append to wal: %w", err)
+	}
+	if err := l.out.Sync(); err != nil {
+		return fmt.Errorf("sync wal: %w", err)
+	}
+	return nil
+}
+
+// cutBack takes away what a failed write left: nothing after it would be found.
+func (l *Log) cutBack() error {
+	size := l.files[len(l.files)-1].size
+	if err := l.out.Truncate(size); err != nil {
+		return fmt.Errorf("cut failed append: %w", err)
+	}
+	if _, err := l.out.Seek(size, io.SeekStart); err != nil {
+		return fmt.Errorf("cut failed append: %w", err)
+	}
 	return nil
 }
 

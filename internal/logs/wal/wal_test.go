@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 func made(from, to int64, width int) []nimbus.Line {
@@ -162,5 +164,38 @@ func TestFull(t *testing.T) {
 	}
 	if !l.Full() {
 		t.Error("a log over its limit isn't full")
+	}
+}
+
+// TestDiskFullForAWhile: what is appended once there is room again is found
+// again too.
+func TestDiskFullForAWhile(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	disk := t.TempDir()
+	if err := unix.Mount("none", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	filler, dir := filepath.Join(disk, "filler"), filepath.Join(disk, "wal")
+	if err := os.WriteFile(filler, make([]byte, 100<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, dir)
+	if err := l.Append(made(1, 100, 100), Checkpoint{Event: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(made(101, 2000, 100), Checkpoint{Event: 2}); err == nil {
+		t.Fatal("more was written than there is room for")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(made(101, 110, 100), Checkpoint{Event: 2}); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir)
+	if last, cp := again.Last(); last != 110 || cp.Event != 2 {
+		t.Errorf("found again: line %d, event %d", last, cp.Event)
 	}
 }
