@@ -53,10 +53,12 @@ func (t *attempt) newSplitter() (*lines.Splitter, wal.Checkpoint) {
 	return s, cp
 }
 
-// say adds a line of Nimbus' own to the log.
+// say adds a line of Nimbus' own to the log, after the one that was begun.
 func (t *attempt) say(ctx context.Context, text string) {
 	s, cp := t.newSplitter()
-	if err := t.wal.Append([]nimbus.Line{s.System("nimbus: " + text)}, cp); err != nil {
+	said := append(s.Flush(), s.System("nimbus: "+text))
+	cp.Pending = s.Pending()
+	if err := t.wal.Append(said, cp); err != nil {
 		t.log.ErrorContext(ctx, "append to log", "error", err)
 	}
 }

@@ -230,3 +230,22 @@ func TestHostileGuests(t *testing.T) {
 		t.Errorf("the next job: %s, %+v", j.Result, j.Reason)
 	}
 }
+
+// TestLastWords: the line that was begun when a sandbox died is in the log.
+func TestLastWords(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	guests := &scriptedExecutor{boxes: map[string]*scriptedSandbox{}, behaviours: map[string]guestBehaviour{
+		"dies": sendAll(output(1, "stdout", "whole\nlast words")),
+	}}
+	startFaulty(t, p, t.TempDir(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) { return next.RoundTrip(r) }, guests)
+	j := p.submitCommand(t, "dies")
+	j = p.await(t, j.ID, "running", func(j nimbus.Job) bool { return j.LogLines > 0 })
+	s, err := guests.Adopt(t.Context(), j.AttemptID, "")
+	must(t, err)
+	must(t, s.Kill(t.Context()))
+	j = p.await(t, j.ID, "finished", over)
+	if got := p.log(t, j); !strings.HasPrefix(got, "whole\nlast words\nnimbus: ") {
+		t.Errorf("%+v, log %q", j.Reason, got)
+	}
+}
