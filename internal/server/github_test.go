@@ -60,8 +60,8 @@ func TestTheAppIsKeptSealed(t *testing.T) {
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		for _, clear := range [][]byte{[]byte(secret), app.PrivateKey} {
-			if bytes.Contains(raw, clear) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(clear))) {
+		for _, plain := range [][]byte{[]byte(secret), app.PrivateKey} {
+			if bytes.Contains(raw, plain) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(plain))) {
 				t.Errorf("%s holds a secret in the clear", filepath.Base(path))
 			}
 		}
