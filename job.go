@@ -144,6 +144,7 @@ type Job struct {
 	AttemptID    string // the current or last attempt
 	AttemptCount int    // attempts that count against MaxAttempts
 	MaxAttempts  int
+	Priority     int // among the waiting jobs of its org; higher is sooner
 	HostID       string // where the current or last attempt is
 	Timeline     Timeline
 

@@ -33,6 +33,31 @@ func ask(t *testing.T, method, url, body string, headers map[string]string) (int
 	return answer.StatusCode, string(raw), answer.Header
 }
 
+// jobTokens are those of a job that is accepted, and of one that runs.
+func (p *plane) jobTokens(t *testing.T) (accepted, running string) {
+	t.Helper()
+	ctx := t.Context()
+	h, err := p.scheduler.RegisterHost(ctx, "of-jobs", "test", nimbus.Inventory{Arch: "amd64", CPUs: 2, MemoryMiB: 2048,
+		Executors: []nimbus.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}})
+	must(t, err)
+	p.submit(t, "true")
+	p.submit(t, "true")
+	var tokens []string
+	for len(tokens) < 2 {
+		work, err := p.scheduler.Poll(ctx, h.ID, nimbus.Capacity{CPUs: 2, MemoryMiB: 2048, Sandboxes: 2}, 10*time.Second)
+		must(t, err)
+		for _, o := range work.Offers {
+			as, err := p.scheduler.Accept(ctx, h.ID, o.Lease)
+			must(t, err)
+			tokens = append(tokens, as.JobToken)
+			if len(tokens) == 2 {
+				must(t, p.scheduler.ReportPhase(ctx, h.ID, o.Lease, nimbus.PhaseStarted))
+			}
+		}
+	}
+	return tokens[0], tokens[1]
+}
+
 // TestWhoMayCallWhat tries every kind of token on calls of every kind.
 func TestWhoMayCallWhat(t *testing.T) {
 	p := startPlane(t)
@@ -43,11 +68,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	must(t, err)
 	tokens["join"], _, err = p.identity.IssueJoin(t.Context(), 0)
 	must(t, err)
-	tokens["inert job"], err = p.identity.IssueJob(t.Context(), nimbus.DefaultOrgID, "att_inert")
-	must(t, err)
-	tokens["job"], err = p.identity.IssueJob(t.Context(), nimbus.DefaultOrgID, "att_active")
-	must(t, err)
-	must(t, p.identity.ActivateJob(t.Context(), "att_active"))
+	tokens["inert job"], tokens["job"] = p.jobTokens(t)
 	tokens["login"], err = p.identity.CreateLogin(t.Context())
 	must(t, err)
 

@@ -4,11 +4,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 // calls are all procedures of the API description with who may call each: a
@@ -47,14 +49,9 @@ func TestEveryKindOfTokenOnEveryCall(t *testing.T) {
 	must(t, err)
 	tokens["session"], _, err = p.identity.RedeemLogin(t.Context(), code) // a cookie's, not a bearer's
 	must(t, err)
-	tokens["inert"], err = p.identity.IssueJob(t.Context(), nimbus.DefaultOrgID, "att_inert")
-	must(t, err)
-	for _, kind := range []string{"job", "revoked"} {
-		tokens[kind], err = p.identity.IssueJob(t.Context(), nimbus.DefaultOrgID, "att_"+kind)
-		must(t, err)
-		must(t, p.identity.ActivateJob(t.Context(), "att_"+kind))
-	}
-	must(t, p.identity.RevokeJob(t.Context(), "att_revoked"))
+	tokens["inert"] = p.jobToken(t)
+	tokens["job"] = p.jobToken(t, nimbus.PhaseStarted)
+	tokens["revoked"] = p.jobToken(t, nimbus.PhaseStarted, finished)
 	known := map[string]bool{"admin": true, "host": true, "job": true}
 	if len(calls()) < 15 {
 		t.Fatalf("only %v are described", calls())
@@ -73,4 +70,35 @@ func TestEveryKindOfTokenOnEveryCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+// finished stands for the end of an attempt in a list of its phases.
+const finished = nimbus.Phase("finished")
+
+// jobToken is the token of a job whose attempt has reached phases.
+func (p *plane) jobToken(t *testing.T, phases ...nimbus.Phase) string {
+	t.Helper()
+	ctx := t.Context()
+	h, err := p.scheduler.RegisterHost(ctx, "h", "test", nimbus.Inventory{Arch: "amd64", CPUs: 1, MemoryMiB: 1024,
+		Executors: []nimbus.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}})
+	must(t, err)
+	_, err = p.scheduler.Submit(ctx, nimbus.Principal{Kind: nimbus.PrincipalAdmin}, scheduler.Submission{
+		Class: nimbus.Class{Executor: nimbus.ExecutorLocal}, Spec: nimbus.Spec{Command: []string{"true"}}})
+	must(t, err)
+	work, err := p.scheduler.Poll(ctx, h.ID, nimbus.Capacity{CPUs: 1, MemoryMiB: 1024, Sandboxes: 1}, 10*time.Second)
+	must(t, err)
+	if len(work.Offers) != 1 {
+		t.Fatalf("offered %d jobs", len(work.Offers))
+	}
+	lease := work.Offers[0].Lease
+	as, err := p.scheduler.Accept(ctx, h.ID, lease)
+	must(t, err)
+	for _, phase := range phases {
+		if phase == finished {
+			must(t, p.scheduler.Finish(ctx, h.ID, lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
+			continue
+		}
+		must(t, p.scheduler.ReportPhase(ctx, h.ID, lease, phase))
+	}
+	return as.JobToken
 }

@@ -5,6 +5,7 @@ package identity
 import (
 	"context"
 	"crypto/subtle"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,10 +14,8 @@ import (
 // State is whether a token works.
 type State string
 
-// The states. A job's token is inert until what runs is proved; a single-use
-// token is used once.
+// The states. A single-use token is used once.
 const (
-	StateInert   State = "inert"
 	StateActive  State = "active"
 	StateUsed    State = "used"
 	StateRevoked State = "revoked"
@@ -45,6 +44,9 @@ type Store interface {
 	UseToken(ctx context.Context, hash string) error
 	// MoveTokens changes the state of all tokens of a subject that are in one.
 	MoveTokens(ctx context.Context, kind Kind, subject string, from, to State) error
+	// JobToken is the attempt that a job's token is of, while it is proved to
+	// run its job. Codes: not_found.
+	JobToken(ctx context.Context, hash string) (orgID, attemptID string, err error)
 	CountTokens(ctx context.Context, kind Kind) (int64, error)
 	// PurgeTokens removes those that expired more than keep ago.
 	PurgeTokens(ctx context.Context, keep time.Duration) error
@@ -59,7 +61,6 @@ const (
 	MaxJoinFor     = 24 * time.Hour
 	loginFor       = 10 * time.Minute
 	sessionFor     = 12 * time.Hour
-	jobFor         = nimbus.MaxTimeout + 24*time.Hour
 	// keepExpired is how long an expired token is still told apart from an
 	// unknown one.
 	keepExpired = 7 * 24 * time.Hour
@@ -150,24 +151,11 @@ func (s *Service) IssueHost(ctx context.Context, hostID string) (string, error) 
 	return s.issue(ctx, Record{Kind: KindHost, Subject: hostID, State: StateActive})
 }
 
-// IssueJob makes an inert token of an attempt.
-func (s *Service) IssueJob(ctx context.Context, orgID, attemptID string) (string, error) {
-	return s.issue(ctx, Record{Kind: KindJob, OrgID: orgID, Subject: attemptID, State: StateInert, ValidFor: jobFor})
-}
-
-// ActivateJob makes an attempt's token work.
-func (s *Service) ActivateJob(ctx context.Context, attemptID string) error {
-	return s.store.MoveTokens(ctx, KindJob, attemptID, StateInert, StateActive)
-}
-
-// RevokeJob ends an attempt's token, whatever its state.
-func (s *Service) RevokeJob(ctx context.Context, attemptID string) error {
-	for _, from := range []State{StateInert, StateActive} {
-		if err := s.store.MoveTokens(ctx, KindJob, attemptID, from, StateRevoked); err != nil {
-			return err
-		}
-	}
-	return nil
+// MintJob makes the token of an attempt. Who runs the attempt keeps the hash:
+// the token works as long as Store.JobToken knows it.
+func (s *Service) MintJob() (token, sum string) {
+	token = newToken(KindJob)
+	return token, hash(token)
 }
 
 // CreateLogin makes a code that signs one browser in, once.
@@ -213,6 +201,9 @@ func (s *Service) authenticate(ctx context.Context, token string, allowed ...Kin
 		return nimbus.Principal{}, refused().WithHint("%s", err.Error())
 	}
 	sum := hash(token)
+	if kind == KindJob && slices.Contains(allowed, KindJob) {
+		return s.authenticateJob(ctx, sum)
+	}
 	r, now, err := s.store.Token(ctx, sum)
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
 		return nimbus.Principal{}, refused()
@@ -228,8 +219,6 @@ func (s *Service) authenticate(ctx context.Context, token string, allowed ...Kin
 			continue
 		}
 		switch {
-		case r.State == StateInert:
-			return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token is inert until it is proved what its job runs on")
 		case r.State != StateActive:
 			return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token was revoked")
 		case !r.ExpiresAt.IsZero() && !now.Before(r.ExpiresAt):
@@ -240,6 +229,20 @@ func (s *Service) authenticate(ctx context.Context, token string, allowed ...Kin
 	return nimbus.Principal{}, refused()
 }
 
+// authenticateJob says which attempt a token is of. The books hold its hash,
+// and find it by that: there is nothing left to compare.
+func (s *Service) authenticateJob(ctx context.Context, sum string) (nimbus.Principal, error) {
+	orgID, attemptID, err := s.store.JobToken(ctx, sum)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token is not of a job that runs now").
+			WithHint("a job's token works from when it is proved that the job runs, and until it ends")
+	}
+	if err != nil {
+		return nimbus.Principal{}, err
+	}
+	return nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: orgID, Subject: attemptID}, nil
+}
+
 func principal(r Record) nimbus.Principal {
 	p := nimbus.Principal{TokenID: r.ID, OrgID: r.OrgID, Subject: r.Subject}
 	switch r.Kind {
@@ -247,8 +250,6 @@ func principal(r Record) nimbus.Principal {
 		p.Kind = nimbus.PrincipalAdmin
 	case KindHost:
 		p.Kind = nimbus.PrincipalHost
-	case KindJob:
-		p.Kind = nimbus.PrincipalJob
 	}
 	return p
 }

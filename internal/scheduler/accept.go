@@ -11,26 +11,18 @@ import (
 // the assignment again, with a fresh token until the job runs. Codes: fenced.
 func (s *Service) Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error) {
 	var as nimbus.Assignment
-	var needsToken bool
-	err := s.update(ctx, func(u *unit) error {
+	err := s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
 		j, a, err := u.lease(ctx, hostID, l)
 		if err != nil {
 			return err
 		}
-		if err := u.accept(ctx, j, a); err != nil {
-			return err
-		}
-		needsToken = a.RunningAt.IsZero()
 		as = nimbus.Assignment{Lease: a.Lease, JobID: j.ID, OrgID: j.OrgID, Source: j.Source, Name: j.Name,
 			Class: j.Class, Spec: j.Spec, Timeout: runTimeout(j)}
-		return nil
+		if a.RunningAt.IsZero() {
+			as.JobToken, a.TokenHash = s.tokens.MintJob()
+		}
+		return u.accept(ctx, j, a)
 	})
-	if err != nil || !needsToken {
-		return as, err
-	}
-	// Outside the transaction: the tokens have their own. When it fails, the
-	// host accepts again.
-	as.JobToken, err = s.tokens.IssueJob(ctx, as.OrgID, as.AttemptID)
 	return as, err
 }
 
@@ -48,7 +40,7 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 		if err := u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorHost(a.HostID), Detail: "accepted late"}); err != nil {
 			return err
 		}
-		if err := u.CoolHost(ctx, a.HostID, u.now); err != nil { // it is well, only slow
+		if err := u.coolHost(ctx, a.HostID, u.now); err != nil { // it is well, only slow
 			return err
 		}
 	default:
@@ -62,5 +54,6 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.move(ctx, j, Move{To: nimbus.StateAccepted, Actor: actorHost(a.HostID)}); err != nil {
 		return err
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }

@@ -25,11 +25,10 @@ func (u *unit) admit(ctx context.Context, j *JobRecord, refused *nimbus.Reason, 
 	if j.Timeline.ReceivedAt.IsZero() {
 		j.Timeline.ReceivedAt = u.now
 	}
-	hosts, err := u.Hosts(ctx)
+	p, err := u.placeSurely(ctx, j)
 	if err != nil {
 		return err
 	}
-	p := u.place(j, hosts)
 	j.Class = p.class
 	if err := u.InsertJob(ctx, j, actor); err != nil {
 		return err
@@ -44,7 +43,8 @@ func (u *unit) admit(ctx context.Context, j *JobRecord, refused *nimbus.Reason, 
 		j.Reason = p.reason
 		return u.SaveJob(ctx, j)
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }
 
 // placement is what can be done for a job with the hosts that there are.
@@ -54,16 +54,30 @@ type placement struct {
 	unschedulable bool          // no host that is here will ever serve it
 }
 
+// placeSurely places a job, and looks again at the hosts as the books have them
+// before it says that there is none for it.
+func (u *unit) placeSurely(ctx context.Context, j *JobRecord) (placement, error) {
+	p := u.place(j)
+	if p.reason.Code != nimbus.ReasonNoHost || u.lookedUp {
+		return p, nil
+	}
+	u.lookedUp = true
+	if err := u.fleet.refresh(ctx, u, 0); err != nil {
+		return p, err
+	}
+	return u.place(j), nil
+}
+
 // place decides which class a job is of, and whether a host can serve it. It
 // is a pure function of the job and the hosts.
-func (u *unit) place(j *JobRecord, hosts []nimbus.Host) placement {
+func (u *unit) place(j *JobRecord) placement {
 	mayLocal := j.Source == nimbus.SourceNative || u.cfg.AllowTrustedLocal
 	class := j.Class
 	if j.AnyExecutor {
 		class.Executor = nimbus.ExecutorMicroVM
 		local := class
 		local.Executor = nimbus.ExecutorLocal
-		if mayLocal && !anyServes(hosts, class, readyHost) && anyServes(hosts, local, readyHost) {
+		if mayLocal && !u.fleet.anyServes(class, u.readyHost) && u.fleet.anyServes(local, u.readyHost) {
 			class = local
 		}
 	}
@@ -73,9 +87,11 @@ func (u *unit) place(j *JobRecord, hosts []nimbus.Host) placement {
 				"take the label local away, or start the server with --allow-trusted-local"}}
 	}
 	present := u.presentHost
-	switch {
-	case anyServes(hosts, class, present):
+	if u.fleet.anyServes(class, present) {
 		return placement{class: class}
+	}
+	hosts := u.fleet.all()
+	switch {
 	case !anyHost(hosts, present) && len(hosts) > 0:
 		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost, Message: "every host is away"}}
 	case len(hosts) == 0:
@@ -85,15 +101,11 @@ func (u *unit) place(j *JobRecord, hosts []nimbus.Host) placement {
 		Message: whyNone(hosts, class, present)}}
 }
 
-func readyHost(h nimbus.Host) bool { return h.State == nimbus.HostReady }
+func (u *unit) readyHost(h nimbus.Host) bool { return u.now.Sub(h.SeenAt) <= nimbus.LeaseDuration }
 
 // presentHost tells whether a host is here, or was so recently that it may be
 // on its way back.
 func (u *unit) presentHost(h nimbus.Host) bool { return u.now.Sub(h.SeenAt) <= hostForgotten }
-
-func anyServes(hosts []nimbus.Host, c nimbus.Class, counts func(nimbus.Host) bool) bool {
-	return anyHost(hosts, func(h nimbus.Host) bool { return counts(h) && h.Inventory.Serves(c) })
-}
 
 func anyHost(hosts []nimbus.Host, is func(nimbus.Host) bool) bool {
 	for _, h := range hosts {

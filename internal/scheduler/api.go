@@ -21,15 +21,10 @@ type Forge interface {
 	RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.Runner) error
 }
 
-// JobTokens makes the tokens that jobs call Nimbus with. Activate and revoke
-// are idempotent: they are repeated until they succeed.
+// JobTokens makes the tokens that jobs call Nimbus with.
 type JobTokens interface {
-	// IssueJob makes a token of an attempt. It is inert until activated.
-	IssueJob(ctx context.Context, orgID, attemptID string) (token string, err error)
-	// ActivateJob makes the attempt's tokens work, once it is proved what runs.
-	ActivateJob(ctx context.Context, attemptID string) error
-	// RevokeJob ends the attempt's tokens.
-	RevokeJob(ctx context.Context, attemptID string) error
+	// MintJob makes a token, and the hash that is all the books keep of it.
+	MintJob() (token, hash string)
 }
 
 // Submission is a native job as its submitter wants it.

@@ -222,7 +222,8 @@ func (u *unit) completed(ctx context.Context, ev *nimbus.ForgeEvent, j *JobRecor
 			return err
 		}
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }
 
 // ending is GitHub's conclusion in our words.

@@ -106,12 +106,11 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 
 // confirmed is for a job whose event was too old to be believed unasked.
 func (u *unit) confirmed(ctx context.Context, j *JobRecord) error {
-	hosts, err := u.Hosts(ctx)
+	p, err := u.placeSurely(ctx, j)
 	if err != nil {
 		return err
 	}
 	j.CheckAt, j.Checks = time.Time{}, 0
-	p := u.place(j, hosts)
 	j.Class = p.class
 	if p.unschedulable {
 		j.Reason = p.reason
@@ -121,7 +120,8 @@ func (u *unit) confirmed(ctx context.Context, j *JobRecord) error {
 	if err := u.move(ctx, j, Move{To: nimbus.StatePending, Reason: p.reason, Actor: actorGitHub, Detail: "GitHub still wants it"}); err != nil {
 		return err
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }
 
 // unknown is for a job that GitHub says it does not have.

@@ -20,7 +20,15 @@ func (s *Service) ProcessDelivery(ctx context.Context, d nimbus.Delivery, ev *ni
 		return "", nimbus.Errorf(nimbus.CodeInvalid, "the delivery has no id")
 	}
 	var outcome nimbus.DeliveryOutcome
-	err := s.update(ctx, func(u *unit) error {
+	keys := Keys{Deliveries: []string{d.ID}}
+	if ev != nil && isOurs(ev) {
+		keys.GitHubJobs = []int64{ev.Job.JobID}
+		keys.Repos = []string{repoName(ev)}
+		if id := attemptOfRunner(ev.RunnerName); id != "" {
+			keys.Attempts = []string{id}
+		}
+	}
+	err := s.gather.do(ctx, keys, func(ctx context.Context, u *unit) error {
 		isNew, err := u.InsertDelivery(ctx, d)
 		if err != nil {
 			return fmt.Errorf("write the ledger: %w", err)
@@ -113,7 +121,7 @@ func (u *unit) newGitHub(ctx context.Context, d nimbus.Delivery, ev *nimbus.Forg
 	if err != nil {
 		return nil, nil, err
 	}
-	repo := ev.Job.Owner + "/" + ev.Job.Repo
+	repo := repoName(ev)
 	repoID, orgID, err := u.Repo(ctx, repo)
 	if err != nil {
 		return nil, nil, err
@@ -124,6 +132,8 @@ func (u *unit) newGitHub(ctx context.Context, d nimbus.Delivery, ev *nimbus.Forg
 		RepoID: repoID, AnyExecutor: class.Executor == "",
 	}, refused, nil
 }
+
+func repoName(ev *nimbus.ForgeEvent) string { return ev.Job.Owner + "/" + ev.Job.Repo }
 
 // parties are whom an event about a job concerns, all locked.
 type parties struct {

@@ -34,12 +34,12 @@ func TestGitHubJobEndToEnd(t *testing.T) {
 		if j.Repo != "Octo/hello" || a.Source != nimbus.SourceGitHub {
 			t.Errorf("job %+v", j)
 		}
-		if got := w.tokens.of(a.AttemptID); got != "inert" {
+		if got := w.works(a.JobToken); got != "" {
 			t.Errorf("the token is %s before GitHub bound the runner", got)
 		}
 		w.deliver(w.event(1, nimbus.ForgeInProgress, by(a.AttemptID)))
 		w.expect(j.ID, nimbus.StateRunning)
-		if got := w.tokens.of(a.AttemptID); got != "active" {
+		if got := w.works(a.JobToken); got != a.AttemptID {
 			t.Errorf("the token is %s after in_progress", got)
 		}
 		w.must(w.Finish(t.Context(), host, a.Lease, exited(0))) // the runner's code says nothing about the job
@@ -132,8 +132,8 @@ func TestRunnerTakesAnotherJob(t *testing.T) {
 		if j := w.expect(one, nimbus.StateAccepted); j.AttemptID != b.AttemptID {
 			t.Errorf("job 1 waits in %s, want %s", j.AttemptID, b.AttemptID)
 		}
-		if w.tokens.of(a.AttemptID) != "active" || w.tokens.of(b.AttemptID) != "inert" {
-			t.Errorf("tokens: %v", w.tokens.state)
+		if w.works(a.JobToken) != a.AttemptID || w.works(b.JobToken) != "" {
+			t.Errorf("tokens are of %q and %q", w.works(a.JobToken), w.works(b.JobToken))
 		}
 		w.deliver(w.event(1, nimbus.ForgeInProgress, by(b.AttemptID)))
 		w.must(w.Finish(ctx, host, a.Lease, exited(0)))
@@ -166,7 +166,7 @@ func TestRunnerTakesAnotherJob(t *testing.T) {
 		if r := w.poll(host); !slices.Contains(r.Cancel, e.AttemptID) {
 			t.Error("a sandbox with another repo's job goes on")
 		}
-		if got := w.tokens.of(e.AttemptID); got != "inert" {
+		if got := w.works(e.JobToken); got != "" {
 			t.Errorf("its token is %s", got)
 		}
 	})

@@ -2,9 +2,8 @@ package scheduler
 
 // What the loops of Run do, for tests that move the clock by themselves.
 var (
-	Sweep        = (*Service).sweep
-	AskForge     = (*Service).askForge
-	ReviewAll    = (*Service).reviewAll
-	SettleTokens = (*Service).settleTokens
-	Purge        = (*Service).purge
+	Sweep     = (*Service).sweep
+	AskForge  = (*Service).askForge
+	ReviewAll = (*Service).reviewAll
+	Purge     = (*Service).purge
 )

@@ -1,140 +1,333 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"math"
 	"slices"
-	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 )
 
-// flowCost is what one job adds to the tag of its flow. A weight would divide it.
-const flowCost = 1000
+const (
+	// firstCost is what a job of a flow is taken to cost while nothing is known
+	// of its like: a minute of one CPU, in milliseconds.
+	firstCost = 60_000
+	// costMemory is of how many jobs the expected cost is the running mean.
+	costMemory = 8
+	// headDepth is how far into a flow a job is looked for whose limits have
+	// room, when that of the first has none.
+	headDepth = 16
+)
 
-// promote fills the window of a class from its backlog, once half of it is
-// empty. Which job is next is start-time fair queueing, over orgs and then over
+// promoteLater has the window of a class looked after when all operations of
+// the transaction have run.
+func (u *unit) promoteLater(class nimbus.Class) { u.batch.promote[class.ID()] = class }
+
+// fill moves jobs of a class from its backlog into the window that hosts claim
+// from. Which job is next is start-time fair queueing, over orgs and then over
 // the repos of the org: a flow's next job starts at the flow's own finish tag,
 // or at the virtual time when that is later, so that who was idle gets no
-// credit for it. A class that no host serves is left alone.
-func (u *unit) promote(ctx context.Context, class nimbus.Class) error {
+// credit for it. The start is the job's rank.
+//
+// The window is filled once half of it is empty, but a job that would be
+// before others in it needs not wait for that: a newcomer to a busy class is
+// claimed next. A class that no host serves is left alone.
+func (u *unit) fill(ctx context.Context, class nimbus.Class) error {
 	id := class.ID()
-	length, err := u.QueueLength(ctx, id)
-	if err != nil || length > u.cfg.Window/2 {
+	newcomers := u.Newcomers(id)
+	head, err := u.QueueHead(ctx, id)
+	if err != nil || !head.Backlog && len(newcomers) == 0 {
 		return err
 	}
-	hosts, err := u.Hosts(ctx)
-	if err != nil || !anyServes(hosts, class, u.presentHost) {
-		return err
+	if !u.fleet.anyServes(class, u.presentHost) {
+		return nil
 	}
-	flows, err := u.BacklogFlows(ctx, id)
-	if err != nil || len(flows) == 0 {
-		return err
+	var from source = fresh(newcomers)
+	if head.Backlog {
+		if len(newcomers) == 0 && head.Length > u.cfg.Window/2 {
+			return nil
+		}
+		if from, err = u.backlog(ctx, id); err != nil {
+			return err
+		}
 	}
-	tags, err := u.loadTags(ctx, flows)
+	return u.fillFrom(ctx, from, head)
+}
+
+func (u *unit) fillFrom(ctx context.Context, from source, head QueueHead) error {
+	waiting := from.waiting()
+	tags, err := u.loadTags(ctx, waiting)
 	if err != nil {
 		return err
 	}
-	for length < u.cfg.Window && len(flows) > 0 {
-		i := tags.next(flows)
-		j, err := u.NextPending(ctx, id, flows[i])
+	limits, err := u.loadLimits(ctx, waiting)
+	if err != nil {
+		return err
+	}
+	refill := head.Length <= u.cfg.Window/2
+	for len(waiting) > 0 {
+		i := tags.next(waiting)
+		w := waiting[i]
+		room := head.Length < u.cfg.Window && refill
+		ahead := head.Length < 2*u.cfg.Window && tags.orgStart(w.OrgID) < head.Highest
+		if !room && !ahead {
+			break // and so are all others: this one would be the first
+		}
+		j, err := from.next(ctx, w, limits)
 		if err != nil {
 			return err
 		}
-		if j == nil { // empty by now, or its jobs are in other hands
-			flows = slices.Delete(flows, i, i+1)
+		if j == nil { // empty by now, held by others, or at its limits
+			waiting = slices.Delete(waiting, i, i+1)
 			continue
 		}
-		j.Rank = tags.charge(flows[i])
+		limits.take(j)
+		j.Rank, j.Cost = tags.charge(w.Flow, j)
 		if err := u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actorSystem}); err != nil {
 			return err
 		}
-		length++
+		head.Length++
+		head.Highest = max(head.Highest, j.Rank)
+	}
+	if err := u.saveLimits(ctx, limits); err != nil {
+		return err
 	}
 	return u.saveTags(ctx, tags)
+}
+
+// source is where jobs are promoted from.
+type source interface {
+	waiting() []Waiting
+	// next takes the next job whose limits have room, nil when there is none.
+	next(ctx context.Context, w Waiting, l *limits) (*JobRecord, error)
+}
+
+// newJobs are jobs of this very transaction: where nobody else waits they need
+// not go through the backlog.
+type newJobs map[Waiting][]*JobRecord
+
+func fresh(jobs []*JobRecord) newJobs {
+	n := newJobs{}
+	for _, j := range jobs {
+		w := Waiting{Flow{j.OrgID, j.RepoID}, j.Priority}
+		n[w] = append(n[w], j)
+	}
+	return n
+}
+
+func (n newJobs) waiting() []Waiting { return slices.SortedFunc(maps.Keys(n), compareWaiting) }
+
+func (n newJobs) next(_ context.Context, w Waiting, l *limits) (*JobRecord, error) {
+	for i, j := range n[w] {
+		if l.room(j) {
+			n[w] = slices.Delete(n[w], i, i+1)
+			return j, nil
+		}
+	}
+	return nil, nil
+}
+
+// oldJobs are the jobs of a class's backlog.
+type oldJobs struct {
+	unit    *unit
+	classID string
+	flows   []Waiting
+	read    map[Waiting][]*JobRecord
+	step    int // how many are read of a flow at once
+}
+
+func (u *unit) backlog(ctx context.Context, classID string) (*oldJobs, error) {
+	flows, err := u.Backlog(ctx, classID)
+	if err != nil {
+		return nil, err
+	}
+	step := u.cfg.Window / max(1, len(flows))
+	return &oldJobs{unit: u, classID: classID, flows: flows, read: map[Waiting][]*JobRecord{}, step: max(step, 2)}, nil
+}
+
+func (o *oldJobs) waiting() []Waiting { return o.flows }
+
+func (o *oldJobs) next(ctx context.Context, w Waiting, l *limits) (*JobRecord, error) {
+	jobs, known := o.read[w]
+	if !known || len(jobs) == 0 {
+		var err error
+		if jobs, err = o.more(ctx, w, max(o.step, 1)); err != nil {
+			return nil, err
+		}
+	}
+	i := slices.IndexFunc(jobs, l.room)
+	if i < 0 && len(jobs) > 0 && len(jobs) < headDepth {
+		var err error
+		if jobs, err = o.more(ctx, w, headDepth); err != nil {
+			return nil, err
+		}
+		i = slices.IndexFunc(jobs, l.room)
+	}
+	if i < 0 {
+		return nil, nil
+	}
+	j := jobs[i]
+	o.read[w] = slices.Delete(jobs, i, i+1)
+	return j, nil
+}
+
+func (o *oldJobs) more(ctx context.Context, w Waiting, n int) ([]*JobRecord, error) {
+	jobs, err := o.unit.NextPending(ctx, o.classID, w, n)
+	o.read[w] = jobs
+	return jobs, err
+}
+
+func compareWaiting(a, b Waiting) int {
+	return cmp.Or(cmp.Compare(a.OrgID, b.OrgID), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.RepoID, b.RepoID))
 }
 
 // fairTags are the tags of the flows that take part in a promotion.
 type fairTags struct {
 	virtual int64
-	orgs    map[string]FlowTag
-	repos   map[Flow]FlowTag
+	flows   map[string]FlowTag // orgs and repos, by flow id
 	charged map[Flow]bool
 }
 
 // orgStart and repoStart are the start tags of the next job.
-func (t fairTags) orgStart(orgID string) int64 { return max(t.virtual, t.orgs[orgID].Finish) }
+func (t fairTags) orgStart(orgID string) int64 { return max(t.virtual, t.flows[orgID].Finish) }
 
-func (t fairTags) repoStart(f Flow) int64 { return max(t.orgs[f.OrgID].Virtual, t.repos[f].Finish) }
+func (t fairTags) repoStart(f Flow) int64 {
+	return max(t.flows[f.OrgID].Virtual, t.flows[repoFlowID(f)].Finish)
+}
 
-// next is the index of the flow whose job is next: the one of the org that
-// starts first, in it the one of the repo that starts first.
-func (t fairTags) next(flows []Flow) int {
+// next is the index of who is next: of the org that starts first its highest
+// priority, and of that the repo that starts first. Priority is among the jobs
+// of one org; it takes nothing from another.
+func (t fairTags) next(waiting []Waiting) int {
 	best := 0
-	for i, f := range flows {
-		b := flows[best]
-		org, bestOrg := t.orgStart(f.OrgID), t.orgStart(b.OrgID)
-		switch {
-		case org < bestOrg:
-			best = i
-		case org == bestOrg && f.OrgID == b.OrgID && t.repoStart(f) < t.repoStart(b):
+	for i, w := range waiting {
+		b := waiting[best]
+		if cmp.Or(
+			cmp.Compare(t.orgStart(w.OrgID), t.orgStart(b.OrgID)),
+			cmp.Compare(w.OrgID, b.OrgID),
+			-cmp.Compare(w.Priority, b.Priority),
+			cmp.Compare(t.repoStart(w.Flow), t.repoStart(b.Flow)),
+		) < 0 {
 			best = i
 		}
 	}
 	return best
 }
 
-// charge counts a job to its flow and returns the job's rank.
-func (t fairTags) charge(f Flow) int64 {
-	rank, inner := t.orgStart(f.OrgID), t.repoStart(f)
-	t.orgs[f.OrgID] = FlowTag{Finish: rank + flowCost, Virtual: inner}
-	t.repos[f] = FlowTag{Finish: inner + flowCost}
+// charge counts a job to its flow, and returns its rank and what it was charged.
+func (t fairTags) charge(f Flow, j *JobRecord) (rank, cost int64) {
+	org, repo := t.flows[f.OrgID], t.flows[repoFlowID(f)]
+	rank = t.orgStart(f.OrgID)
+	inner := t.repoStart(f)
+	cost = cmp.Or(repo.Expected, org.Expected, firstCost) * int64(max(1, j.Class.CPUs))
+	org.Finish, org.Virtual = rank+weighted(cost, org), inner
+	repo.Finish = inner + weighted(cost, repo)
+	t.flows[f.OrgID], t.flows[repoFlowID(f)] = org, repo
 	t.charged[f] = true
-	return rank
+	return rank, cost
+}
+
+// weighted is a cost as the tag of a flow counts it.
+func weighted(cost int64, t FlowTag) int64 {
+	return max(1, cost*DefaultWeight/cmp.Or(t.Weight, DefaultWeight))
 }
 
 // repoFlowID is under which a repo's tag is kept; an org's is its id.
 func repoFlowID(f Flow) string { return f.OrgID + "/" + f.RepoID }
 
-func (u *unit) loadTags(ctx context.Context, flows []Flow) (fairTags, error) {
-	t := fairTags{orgs: map[string]FlowTag{}, repos: map[Flow]FlowTag{}, charged: map[Flow]bool{}}
+func (u *unit) loadTags(ctx context.Context, waiting []Waiting) (fairTags, error) {
+	t := fairTags{charged: map[Flow]bool{}}
 	var err error
 	if t.virtual, err = u.VirtualTime(ctx); err != nil {
 		return t, err
 	}
-	for _, f := range flows {
-		if _, ok := t.orgs[f.OrgID]; !ok {
-			if t.orgs[f.OrgID], err = u.FlowTag(ctx, f.OrgID); err != nil {
-				return t, err
-			}
-		}
-		if t.repos[f], err = u.FlowTag(ctx, repoFlowID(f)); err != nil {
-			return t, err
-		}
-	}
-	return t, nil
+	t.flows, err = u.FlowTags(ctx, flowIDs(waiting))
+	return t, err
 }
 
-// saveTags writes the tags that changed, in one order for everybody so that no
-// two transactions wait for each other.
+func flowIDs(waiting []Waiting) (ids []string) {
+	for _, w := range waiting {
+		ids = append(ids, w.OrgID, repoFlowID(w.Flow))
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 func (u *unit) saveTags(ctx context.Context, t fairTags) error {
-	type row struct {
-		id, parent string
-		tag        FlowTag
-	}
-	rows := map[string]row{}
 	for f := range t.charged {
-		rows[f.OrgID] = row{f.OrgID, "", t.orgs[f.OrgID]}
-		rows[repoFlowID(f)] = row{repoFlowID(f), f.OrgID, t.repos[f]}
-	}
-	ordered := make([]row, 0, len(rows))
-	for _, r := range rows {
-		ordered = append(ordered, r)
-	}
-	slices.SortFunc(ordered, func(a, b row) int { return strings.Compare(a.id, b.id) })
-	for _, r := range ordered {
-		if err := u.SaveFlowTag(ctx, r.id, r.parent, r.tag); err != nil {
+		if err := u.SaveFlowTag(ctx, f.OrgID, "", t.flows[f.OrgID]); err != nil {
+			return err
+		}
+		if err := u.SaveFlowTag(ctx, repoFlowID(f), f.OrgID, t.flows[repoFlowID(f)]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// correction is the difference between what a flow was charged for jobs that
+// have ended and what they took.
+type correction struct {
+	cost int64   // to be added
+	took []int64 // of one CPU, for the jobs that ran
+}
+
+// correct makes the charge for a job what it really took of hosts: a flow's
+// share is of slot-time, not of jobs.
+func (u *unit) correct(j *JobRecord, a *Attempt) {
+	if j.Cost == 0 {
+		return
+	}
+	f := Flow{j.OrgID, j.RepoID}
+	c := u.corrects[f]
+	if c == nil {
+		c = &correction{}
+		u.corrects[f] = c
+	}
+	c.cost -= j.Cost
+	if a != nil && !a.AcceptedAt.IsZero() {
+		took := max(1, u.now.Sub(a.AcceptedAt).Milliseconds())
+		c.cost += took * int64(max(1, j.Class.CPUs))
+		c.took = append(c.took, took)
+	}
+	j.Cost = 0
+}
+
+func (u *unit) correctAll(ctx context.Context) error {
+	if len(u.corrects) == 0 {
+		return nil
+	}
+	var waiting []Waiting
+	for f := range u.corrects {
+		waiting = append(waiting, Waiting{Flow: f})
+	}
+	tags, err := u.FlowTags(ctx, flowIDs(waiting))
+	if err != nil {
+		return err
+	}
+	for f, c := range u.corrects {
+		for id, parent := range map[string]string{f.OrgID: "", repoFlowID(f): f.OrgID} {
+			tag := tags[id]
+			tag.Finish = max(0, tag.Finish+c.cost*DefaultWeight/cmp.Or(tag.Weight, DefaultWeight))
+			for _, took := range c.took {
+				tag.Expected = mean(tag.Expected, took)
+			}
+			tags[id] = tag
+			if err := u.SaveFlowTag(ctx, id, parent, tag); err != nil {
+				return err
+			}
+		}
+	}
+	clear(u.corrects)
+	return nil
+}
+
+// mean moves a running mean; the first value is the mean of one.
+func mean(before, value int64) int64 {
+	if before == 0 {
+		return value
+	}
+	return before + int64(math.Round(float64(value-before)/costMemory))
 }

@@ -21,7 +21,7 @@ func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o n
 		return err
 	}
 	o.Reason.Message = clip(o.Reason.Message)
-	return s.update(ctx, func(u *unit) error {
+	return s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
 		j, a, err := u.lease(ctx, hostID, l)
 		switch {
 		case err != nil:
@@ -40,7 +40,8 @@ func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o n
 		if err := u.ended(ctx, j, a, o); err != nil {
 			return err
 		}
-		return u.promote(ctx, j.Class)
+		u.promoteLater(j.Class)
+		return nil
 	})
 }
 

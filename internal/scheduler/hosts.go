@@ -44,7 +44,7 @@ func (s *Service) RegisterHost(ctx context.Context, name, version string, inv ni
 // knows whether its sandbox is gone. Codes: not_found for a host that isn't
 // known, invalid.
 func (s *Service) Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
-	if err := checkInventory(version, inv); err != nil {
+	if err := errors.Join(checkInventory(version, inv), checkLeases(leases)); err != nil {
 		return nil, err
 	}
 	var statuses []nimbus.LeaseStatus
@@ -52,53 +52,14 @@ func (s *Service) Hello(ctx context.Context, hostID, version string, inv nimbus.
 		if err := u.UpdateHost(ctx, hostID, version, inv); err != nil {
 			return err
 		}
-		if statuses, err = u.renew(ctx, hostID, leases); err != nil {
+		b := &beat{hostID: hostID, leases: leases}
+		if err := u.renew(ctx, []*beat{b}); err != nil {
 			return err
 		}
+		statuses = b.statuses
 		return u.review(ctx)
 	})
 	return statuses, err
-}
-
-// Heartbeat renews leases; each gets its verdict. Codes: not_found for a host
-// that isn't known.
-func (s *Service) Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
-	var statuses []nimbus.LeaseStatus
-	err := s.update(ctx, func(u *unit) (err error) {
-		if err := u.TouchHost(ctx, hostID); err != nil {
-			return err
-		}
-		statuses, err = u.renew(ctx, hostID, leases)
-		return err
-	})
-	return statuses, err
-}
-
-// renew moves the end of leases. One that has expired stays so, even where no
-// sweep has seen it yet: its sandbox was killed by its shim before.
-func (u *unit) renew(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
-	if len(leases) > MaxLeasesPerCall {
-		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "at most %d leases are renewed at once", MaxLeasesPerCall)
-	}
-	statuses := make([]nimbus.LeaseStatus, len(leases))
-	for i, l := range leases {
-		jobID, stopAt, ok, err := u.RenewLease(ctx, hostID, l, u.now.Add(nimbus.LeaseDuration))
-		if err != nil {
-			return nil, err
-		}
-		statuses[i] = nimbus.LeaseStatus{AttemptID: l.AttemptID, Verdict: nimbus.VerdictKeep}
-		switch {
-		case !ok:
-			statuses[i].Verdict, statuses[i].Reason = nimbus.VerdictFenced, "the lease is not this host's any more"
-		case !stopAt.IsZero() && !stopAt.After(u.now):
-			j, err := u.JobRecord(ctx, jobID)
-			if err != nil {
-				return nil, err
-			}
-			statuses[i].Verdict, statuses[i].Reason = nimbus.VerdictCancel, whyStopped(j)
-		}
-	}
-	return statuses, nil
 }
 
 // whyStopped is the sentence for the host, and for the job's log.

@@ -112,5 +112,6 @@ func (u *unit) stop(ctx context.Context, j *JobRecord, e Ending, actor string) e
 	if err := u.finish(ctx, j, e, actor); err != nil {
 		return err
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }

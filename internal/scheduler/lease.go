@@ -85,6 +85,12 @@ func (u *unit) stopAttempt(ctx context.Context, a *Attempt, at time.Time) error 
 	return u.SaveAttempt(ctx, a)
 }
 
+// coolHost keeps a host from offers until a time.
+func (u *unit) coolHost(ctx context.Context, hostID string, until time.Time) error {
+	u.fleet.cool(hostID, until)
+	return u.CoolHost(ctx, hostID, until)
+}
+
 // endOffer makes an offer that was not accepted void for good.
 func (u *unit) endOffer(ctx context.Context, a *Attempt) error {
 	if a == nil || a.State != AttemptOffered && a.State != AttemptLapsed {
@@ -99,8 +105,7 @@ func (u *unit) endOffer(ctx context.Context, a *Attempt) error {
 // that GitHub is known to have given its runner a job; a runner that had none
 // is still registered and has to be removed.
 func (u *unit) endAttempt(ctx context.Context, a *Attempt, outcome *nimbus.Outcome, ranJob bool) error {
-	a.State, a.EndedAt, a.Outcome = AttemptEnded, u.now, outcome
-	u.token(a, TokenRevoke)
+	a.State, a.EndedAt, a.Outcome, a.TokenHash = AttemptEnded, u.now, outcome, ""
 	if a.Runner.Name != "" && !ranJob {
 		a.RemoveRunnerAt = u.now
 	}

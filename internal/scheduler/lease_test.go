@@ -1,7 +1,6 @@
 package scheduler_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ func TestNativeJobFromSubmitToDestroyed(t *testing.T) {
 			t.Fatalf("after submit: %+v", j)
 		}
 		a := w.accept(host)
-		if a.JobID != j.ID || a.Timeout != time.Hour || a.JobToken == "" || w.tokens.of(a.AttemptID) != "inert" {
+		if a.JobID != j.ID || a.Timeout != time.Hour || a.JobToken == "" || w.works(a.JobToken) != "" {
 			t.Fatalf("assignment: %+v", a)
 		}
 		for _, p := range []nimbus.Phase{nimbus.PhaseSandboxReady, nimbus.PhaseStarted, nimbus.PhaseFirstOutput} {
@@ -27,7 +26,7 @@ func TestNativeJobFromSubmitToDestroyed(t *testing.T) {
 			w.must(w.ReportPhase(t.Context(), host, a.Lease, p))
 		}
 		w.expect(j.ID, nimbus.StateRunning)
-		if got := w.tokens.of(a.AttemptID); got != "active" {
+		if got := w.works(a.JobToken); got != a.AttemptID {
 			t.Errorf("the token of a running job is %s", got)
 		}
 		o := exited(3)
@@ -35,7 +34,7 @@ func TestNativeJobFromSubmitToDestroyed(t *testing.T) {
 		w.must(w.Finish(t.Context(), host, a.Lease, o))
 		w.must(w.Finish(t.Context(), host, a.Lease, o))
 		w.must(w.ReportPhase(t.Context(), host, a.Lease, nimbus.PhaseDestroyed))
-		if got := w.tokens.of(a.AttemptID); got != "revoked" {
+		if got := w.works(a.JobToken); got != "" {
 			t.Errorf("the token of a finished job is %s", got)
 		}
 		key, err := w.LogLease(t.Context(), host, a.Lease)
@@ -321,23 +320,5 @@ func TestTimeouts(t *testing.T) {
 		}
 		w.must(w.Finish(t.Context(), host, l, nimbus.Outcome{Result: nimbus.ResultCancelled}))
 		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultTimedOut, nimbus.ReasonTimeout)
-	})
-}
-
-func TestTokensAreSettledAfterAFailure(t *testing.T) {
-	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
-		host := w.host()
-		w.submit(nimbus.Spec{})
-		a := w.start(host)
-		w.tokens.fail(fmt.Errorf("gone"))
-		w.must(w.Finish(t.Context(), host, a.Lease, exited(0)))
-		if got := w.tokens.of(a.AttemptID); got != "active" {
-			t.Fatalf("token is %s", got)
-		}
-		w.tokens.fail(nil)
-		w.sweep()
-		if got := w.tokens.of(a.AttemptID); got != "revoked" {
-			t.Errorf("token is %s after the sweep", got)
-		}
 	})
 }

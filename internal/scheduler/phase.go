@@ -11,7 +11,7 @@ import (
 // attempt that is over, only that its sandbox is destroyed is still taken.
 // Codes: fenced, invalid.
 func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase) error {
-	return s.update(ctx, func(u *unit) error {
+	return s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
 		j, a, err := u.lease(ctx, hostID, l)
 		if err != nil {
 			return err
@@ -57,9 +57,6 @@ func (u *unit) phase(ctx context.Context, j *JobRecord, a *Attempt, p nimbus.Pha
 // tokens work.
 func (u *unit) running(ctx context.Context, j *JobRecord, a *Attempt, actor string) error {
 	a.RunningAt = u.now
-	if a.State == AttemptLive {
-		u.token(a, TokenActivate)
-	}
 	if err := u.SaveAttempt(ctx, a); err != nil {
 		return err
 	}

@@ -1,9 +1,14 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,8 +18,11 @@ import (
 const (
 	// maxOffers bounds the answer to one poll; the next poll gets more.
 	maxOffers = 16
-	// lookInterval is how often a waiting poll looks into the books although
-	// nothing woke it, since the bus may lose a message. Jittered by half.
+	// claimMost bounds how many jobs of a class one claim looks at.
+	claimMost = 64
+	// lookInterval is how often the books are looked into although nothing
+	// woke the polls that wait, since the bus may lose a message. Jittered by
+	// half.
 	lookInterval = 2 * time.Second
 	// coolDown keeps a host that let an offer lapse from being offered the
 	// next one at once: it may be ill, and another one well.
@@ -25,71 +33,263 @@ const (
 // host was made and has neither accepted nor let lapse are made again: the
 // answer may have been lost. Codes: not_found for a host that isn't known.
 func (s *Service) Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (PollResult, error) {
-	queue, own := s.bus.Subscribe(bus.TopicQueue), s.bus.Subscribe(bus.HostTopic(hostID))
-	defer queue.Close()
+	own := s.bus.Subscribe(bus.HostTopic(hostID))
 	defer own.Close()
 	deadline := time.NewTimer(min(max(wait, 0), MaxPollWait))
 	defer deadline.Stop()
+	p := s.claims.enter(ctx, hostID, free)
+	defer s.claims.leave(p)
 	for {
-		result, err := s.look(ctx, hostID, free)
-		if err != nil || len(result.Offers) > 0 || len(result.Cancel) > 0 {
-			return result, err
-		}
-		again := time.NewTimer(lookInterval + rand.N(lookInterval/2))
 		select {
-		case <-queue.C:
+		case <-p.done:
+			return p.result, p.err
 		case <-own.C:
-		case <-again.C:
-		case <-deadline.C:
-			again.Stop()
-			return PollResult{}, nil
+			s.claims.lookAgain(p)
+			continue
 		case <-ctx.Done():
-			again.Stop()
+			return PollResult{}, ctx.Err()
+		case <-deadline.C:
+		}
+		// Never before the books were looked into once.
+		select {
+		case <-p.done:
+			return p.result, p.err
+		case <-p.looked:
+			return s.claims.giveUp(p)
+		case <-ctx.Done():
 			return PollResult{}, ctx.Err()
 		}
-		again.Stop()
 	}
 }
 
-// look answers a poll from the books as they are. It writes only when there is
-// something to claim, or the host was not seen for a while.
-func (s *Service) look(ctx context.Context, hostID string, free nimbus.Capacity) (PollResult, error) {
-	var result PollResult
-	var claim, touch bool
-	err := s.store.View(ctx, func(r Reader) error {
-		h, err := r.Host(ctx, hostID)
-		if err != nil {
-			return err
-		}
-		touch = r.Now().Sub(h.SeenAt) > nimbus.HeartbeatInterval
-		open, err := r.OpenAttempts(ctx, hostID)
-		if err != nil {
-			return err
-		}
-		result, err = repeated(ctx, r, open)
-		if err != nil || h.CoolUntil.After(r.Now()) {
-			return err
-		}
-		waiting, err := r.QueuedClasses(ctx)
-		claim = len(servable(waiting, h.Inventory, remaining(free, result.Offers))) > 0
-		return err
-	})
-	if err != nil || !claim && !touch {
-		return result, err
+// poll is a host that waits for work.
+type poll struct {
+	hostID string
+	free   nimbus.Capacity
+
+	asked  bool          // whether it was looked for what the host was told before
+	looked chan struct{} // closed once the books were looked into for it
+	done   chan struct{} // closed once it is answered
+	result PollResult
+	err    error
+}
+
+// claims answers the polls of a replica. One look into the books, and one claim
+// if there is something, is for all hosts that wait by then; what comes while
+// it is under way is for the next. So the cost of a job that arrives does not
+// grow with the hosts that wait for one.
+type claims struct {
+	service *Service
+
+	mu      sync.Mutex
+	waiting []*poll // in the order in which they came
+	running bool
+	kick    chan struct{}
+}
+
+func newClaims(s *Service) *claims { return &claims{service: s, kick: make(chan struct{}, 1)} }
+
+// enter lets a poll wait. The loop that answers it runs while anybody waits.
+func (c *claims) enter(ctx context.Context, hostID string, free nimbus.Capacity) *poll {
+	p := &poll{hostID: hostID, free: free, looked: make(chan struct{}), done: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, p)
+	if !c.running {
+		c.running = true
+		go c.run(context.WithoutCancel(ctx))
 	}
-	err = s.update(ctx, func(u *unit) error {
-		if touch {
-			if err := u.TouchHost(ctx, hostID); err != nil {
-				return err
-			}
+	c.wake()
+	return p
+}
+
+// wake has the loop look into the books soon.
+func (c *claims) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// lookAgain has it looked for what a poll's host should know.
+func (c *claims) lookAgain(p *poll) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.asked = false
+	c.wake()
+}
+
+// leave ends a poll, answered or not.
+func (c *claims) leave(p *poll) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = slices.DeleteFunc(c.waiting, func(w *poll) bool { return w == p })
+	if len(c.waiting) == 0 {
+		c.wake() // the loop may end
+	}
+}
+
+// giveUp ends a poll whose time is over, unless it is answered just now.
+func (c *claims) giveUp(p *poll) (PollResult, error) {
+	c.leave(p)
+	select {
+	case <-p.done:
+		return p.result, p.err
+	default:
+		return PollResult{}, nil
+	}
+}
+
+// answer ends a poll. The caller holds no lock.
+func (c *claims) answer(p *poll, r PollResult, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.waiting, p)
+	if i < 0 {
+		return // gone meanwhile: what it was offered lapses
+	}
+	c.waiting = slices.Delete(c.waiting, i, i+1)
+	p.result, p.err = r, err
+	close(p.done)
+}
+
+func (c *claims) run(ctx context.Context) {
+	queue := c.service.bus.Subscribe(bus.TopicQueue)
+	defer queue.Close()
+	for {
+		again := time.NewTimer(lookInterval/2 + rand.N(lookInterval))
+		select {
+		case <-c.kick:
+		case <-queue.C:
+		case <-again.C:
 		}
-		if !claim {
-			return nil
+		again.Stop()
+		for len(queue.C) > 0 { // all of them are for one look
+			<-queue.C
 		}
-		result, err = u.claim(ctx, hostID, free)
+		c.mu.Lock()
+		if len(c.waiting) == 0 {
+			c.running = false
+			c.mu.Unlock()
+			return
+		}
+		polls := slices.Clone(c.waiting)
+		c.mu.Unlock()
+		bounded, cancel := context.WithTimeout(ctx, batchTimeout)
+		c.service.lookFor(bounded, polls)
+		cancel()
+	}
+}
+
+// lookFor answers those of the polls for which there is something in the books.
+func (s *Service) lookFor(ctx context.Context, polls []*poll) {
+	var classes []nimbus.Class
+	var touch []string
+	var now time.Time
+	err := s.store.View(ctx, func(r Reader) error {
+		now = r.Now()
+		if err := s.fleet.refresh(ctx, r, fleetFresh); err != nil {
+			return err
+		}
+		var err error
+		if touch, err = s.greet(ctx, r, polls); err != nil {
+			return err
+		}
+		ids, err := r.QueuedClasses(ctx)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		classes, err = s.fleet.classes(ctx, r, ids)
 		return err
 	})
-	return result, err
+	if err == nil {
+		takers, ids := s.takers(polls, classes, now)
+		err = s.claimFor(ctx, takers, ids, touch)
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "claiming failed, it is tried again", "error", err)
+	}
+	for _, p := range polls {
+		select {
+		case <-p.done:
+			continue
+		default:
+		}
+		if err != nil {
+			s.claims.answer(p, PollResult{}, err)
+			continue
+		}
+		p.see()
+	}
+}
+
+// see marks that the books hold nothing for a poll now.
+func (p *poll) see() {
+	select {
+	case <-p.looked:
+	default:
+		close(p.looked)
+	}
+}
+
+// greet answers polls of hosts that were told something before which they may
+// not have heard, and returns the hosts whose being here has to be written.
+func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []string, err error) {
+	var asking []*poll
+	var hosts []string
+	for _, p := range polls {
+		if !s.claims.ask(p) {
+			continue
+		}
+		known, stale := s.fleet.touch(p.hostID, r.Now())
+		if !known {
+			h, err := r.Host(ctx, p.hostID)
+			if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+				s.claims.answer(p, PollResult{}, err)
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			s.fleet.add(h)
+			_, stale = s.fleet.touch(p.hostID, r.Now())
+		}
+		if stale {
+			touch = append(touch, p.hostID)
+		}
+		asking = append(asking, p)
+		hosts = append(hosts, p.hostID)
+	}
+	if len(asking) == 0 {
+		return touch, nil
+	}
+	open, err := r.OpenAttempts(ctx, hosts)
+	if err != nil {
+		return nil, err
+	}
+	byHost := map[string][]*Attempt{}
+	for _, a := range open {
+		byHost[a.HostID] = append(byHost[a.HostID], a)
+	}
+	for _, p := range asking {
+		result, err := repeated(ctx, r, byHost[p.hostID])
+		if err != nil {
+			return nil, err
+		}
+		if len(result.Offers) > 0 || len(result.Cancel) > 0 {
+			s.claims.answer(p, result, nil)
+		}
+	}
+	return touch, nil
+}
+
+// ask tells whether it is still to be looked for what a poll's host was told.
+func (c *claims) ask(p *poll) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := p.asked
+	p.asked = true
+	return !before
 }
 
 // repeated is what a host has been told already and may not have heard.
@@ -110,78 +310,141 @@ func repeated(ctx context.Context, r Reader, open []*Attempt) (PollResult, error
 	return result, nil
 }
 
-// claim makes new offers to a host, as many as fit into what it has free, in
-// the order of their rank. A job that doesn't fit is passed over.
-func (u *unit) claim(ctx context.Context, hostID string, free nimbus.Capacity) (PollResult, error) {
-	h, err := u.Host(ctx, hostID)
-	if err != nil {
-		return PollResult{}, err
+// taker is a poll that can be given jobs.
+type taker struct {
+	*poll
+	host   *HostRecord
+	offers []nimbus.Offer
+}
+
+// claimFor claims queued jobs for all polls that can take one, and answers them.
+func (s *Service) claimFor(ctx context.Context, takers []*taker, ids, touch []string) error {
+	if len(ids) == 0 && len(touch) == 0 {
+		return nil
 	}
-	open, err := u.OpenAttempts(ctx, hostID)
-	if err != nil {
-		return PollResult{}, err
-	}
-	result, err := repeated(ctx, u, open)
-	if err != nil {
-		return PollResult{}, err
-	}
-	free = remaining(free, result.Offers)
-	touched := map[nimbus.Class]bool{}
-	for len(result.Offers) < maxOffers {
-		waiting, err := u.QueuedClasses(ctx)
-		if err != nil {
-			return PollResult{}, err
+	err := s.update(ctx, func(u *unit) error {
+		for _, t := range takers {
+			t.offers = nil
 		}
-		fit := servable(waiting, h.Inventory, free)
-		if len(fit) == 0 {
+		if err := u.TouchHosts(ctx, touch); err != nil || len(ids) == 0 {
+			return err
+		}
+		return u.claim(ctx, takers, ids)
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range takers {
+		if len(t.offers) > 0 {
+			s.claims.answer(t.poll, PollResult{Offers: t.offers}, nil)
+		}
+	}
+	return nil
+}
+
+// takers are the polls that wait still and could take a job of the classes, and
+// the ids of those classes.
+func (s *Service) takers(polls []*poll, classes []nimbus.Class, now time.Time) (takers []*taker, ids []string) {
+	served := map[string]bool{}
+	for _, p := range polls {
+		select {
+		case <-p.done:
+			continue
+		default:
+		}
+		h := s.fleet.host(p.hostID)
+		if h == nil || h.CoolUntil.After(now) {
+			continue
+		}
+		can := servable(classes, h.Inventory, p.free)
+		if len(can) > 0 {
+			takers = append(takers, &taker{poll: p, host: h})
+		}
+		for _, id := range can {
+			served[id] = true
+		}
+	}
+	return takers, slices.Sorted(maps.Keys(served))
+}
+
+// claim makes offers to takers of the queued jobs that fit, in the order of
+// their rank. A job that fits nobody is passed over.
+func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) error {
+	jobs, err := u.Claim(ctx, classIDs, min(claimMost, maxOffers*len(takers)))
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	slices.SortFunc(jobs, func(a, b *JobRecord) int {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), strings.Compare(a.ID, b.ID))
+	})
+	given := map[*JobRecord]*taker{}
+	var ordered []*JobRecord
+	rank := int64(0)
+	for _, j := range jobs {
+		if t := choose(takers, j.Class); t != nil {
+			t.offers = append(t.offers, nimbus.Offer{JobID: j.ID, Class: j.Class})
+			given[j] = t
+			ordered = append(ordered, j)
+			rank = j.Rank
+		}
+	}
+	if len(ordered) == 0 {
+		return nil
+	}
+	last, err := u.MintFences(ctx, len(ordered), rank)
+	if err != nil {
+		return fmt.Errorf("mint fencing tokens: %w", err)
+	}
+	for i, j := range ordered {
+		if err := u.offer(ctx, j, given[j], last-int64(len(ordered)-1-i)); err != nil {
+			return err
+		}
+		u.promoteLater(j.Class)
+	}
+	return nil
+}
+
+// choose is who gets a job of a class: the one that fits and has the least
+// already, and of these who waits longest.
+func choose(takers []*taker, c nimbus.Class) *taker {
+	var best *taker
+	for _, t := range takers {
+		if len(t.offers) >= maxOffers || !fits(c, remaining(t.free, t.offers)) || !t.host.Inventory.Serves(c) {
+			continue
+		}
+		if best == nil || len(t.offers) < len(best.offers) {
+			best = t
+		}
+		if len(best.offers) == 0 {
 			break
 		}
-		jobs, err := u.Claim(ctx, fit, 1)
-		if err != nil {
-			return PollResult{}, err
-		}
-		if len(jobs) == 0 {
-			break
-		}
-		o, err := u.offer(ctx, jobs[0], hostID)
-		if err != nil {
-			return PollResult{}, err
-		}
-		result.Offers = append(result.Offers, o)
-		free = remaining(free, []nimbus.Offer{o})
-		touched[o.Class] = true
 	}
-	for class := range touched {
-		if err := u.promote(ctx, class); err != nil {
-			return PollResult{}, err
-		}
-	}
-	return result, nil
+	return best
 }
 
 // offer gives a queued job to a host to accept. The fencing token is minted
-// here, under the lock of the job, so that a later offer always has a higher one.
-func (u *unit) offer(ctx context.Context, j *JobRecord, hostID string) (nimbus.Offer, error) {
+// under the lock of the job, so that a later offer always has a higher one.
+func (u *unit) offer(ctx context.Context, j *JobRecord, t *taker, fence int64) error {
 	if j.AttemptID != "" { // a lapsed offer leaves nothing behind
 		if err := u.DeleteLapsed(ctx, j.AttemptID); err != nil {
-			return nimbus.Offer{}, err
+			return err
 		}
-	}
-	fence, err := u.MintFence(ctx)
-	if err != nil {
-		return nimbus.Offer{}, fmt.Errorf("mint a fencing token: %w", err)
 	}
 	a := &Attempt{
 		Lease: nimbus.Lease{AttemptID: nimbus.NewID(nimbus.PrefixAttempt, u.now), Fence: fence},
-		JobID: j.ID, OrgID: j.OrgID, HostID: hostID, State: AttemptOffered,
+		JobID: j.ID, OrgID: j.OrgID, HostID: t.hostID, State: AttemptOffered,
 		OfferedAt: u.now, ExpiresAt: u.now.Add(nimbus.OfferTimeout),
 	}
 	if err := u.InsertAttempt(ctx, a); err != nil {
-		return nimbus.Offer{}, fmt.Errorf("write the offer: %w", err)
+		return fmt.Errorf("write the offer: %w", err)
+	}
+	for i := range t.offers {
+		if t.offers[i].JobID == j.ID {
+			t.offers[i].Lease = a.Lease
+		}
 	}
 	j.AttemptID = a.AttemptID
-	err = u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorSystem, Detail: "to " + hostID})
-	return nimbus.Offer{Lease: a.Lease, JobID: j.ID, Class: j.Class}, err
+	return u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorSystem, Detail: "to " + t.hostID})
 }
 
 // servable are the ids of the classes that a host with this inventory can
@@ -189,11 +452,15 @@ func (u *unit) offer(ctx context.Context, j *JobRecord, hostID string) (nimbus.O
 func servable(classes []nimbus.Class, inv nimbus.Inventory, free nimbus.Capacity) []string {
 	var ids []string
 	for _, c := range classes {
-		if free.Sandboxes > 0 && c.CPUs <= free.CPUs && c.MemoryMiB <= free.MemoryMiB && inv.Serves(c) {
+		if fits(c, free) && inv.Serves(c) {
 			ids = append(ids, c.ID())
 		}
 	}
 	return ids
+}
+
+func fits(c nimbus.Class, free nimbus.Capacity) bool {
+	return free.Sandboxes > 0 && c.CPUs <= free.CPUs && c.MemoryMiB <= free.MemoryMiB
 }
 
 // remaining is what is free once the offers are accepted.

@@ -20,24 +20,23 @@ func (u *unit) review(ctx context.Context) error {
 	if len(classes) == 0 {
 		return nil
 	}
-	hosts, err := u.Hosts(ctx)
-	if err != nil {
+	if err := u.fleet.refresh(ctx, u, 0); err != nil {
 		return err
 	}
 	for _, class := range classes {
-		if err := u.reviewClass(ctx, class, hosts); err != nil {
+		if err := u.reviewClass(ctx, class); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (u *unit) reviewClass(ctx context.Context, class nimbus.Class, hosts []nimbus.Host) error {
-	ids, err := u.UnschedulableJobs(ctx, class.ID(), nimbus.ReasonNoHost, reviewBatch)
+func (u *unit) reviewClass(ctx context.Context, class nimbus.Class) error {
+	ids, err := u.StuckJobs(ctx, class.ID(), nimbus.ReasonNoHost, reviewBatch)
 	if err != nil {
 		return err
 	}
-	if !anyServes(hosts, class, u.presentHost) {
+	if !u.fleet.anyServes(class, u.presentHost) {
 		waiting, err := u.WaitingJobs(ctx, class.ID(), reviewBatch)
 		if err != nil {
 			return err
@@ -49,15 +48,16 @@ func (u *unit) reviewClass(ctx context.Context, class nimbus.Class, hosts []nimb
 		if err != nil {
 			return err
 		}
-		if err := u.reviewJob(ctx, j, hosts); err != nil {
+		if err := u.reviewJob(ctx, j); err != nil {
 			return err
 		}
 	}
-	return u.promote(ctx, class)
+	u.promoteLater(class)
+	return nil
 }
 
-func (u *unit) reviewJob(ctx context.Context, j *JobRecord, hosts []nimbus.Host) error {
-	p := u.place(j, hosts)
+func (u *unit) reviewJob(ctx context.Context, j *JobRecord) error {
+	p := u.place(j)
 	stuck := p.unschedulable
 	if j.State == nimbus.StateQueued && !stuck && p.class != j.Class {
 		// The executor is our choice, and has to be another one by now.
@@ -83,7 +83,7 @@ func (u *unit) reviewJob(ctx context.Context, j *JobRecord, hosts []nimbus.Host)
 		u.changed(j)
 	}
 	if j.State == nimbus.StatePending {
-		return u.promote(ctx, j.Class)
+		u.promoteLater(j.Class)
 	}
 	return nil
 }

@@ -23,7 +23,8 @@ const (
 func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error) {
 	var job nimbus.Job
 	var before nimbus.Runner
-	err := s.update(ctx, func(u *unit) error {
+	keys := Keys{Attempts: []string{l.AttemptID}}
+	err := s.gather.do(ctx, keys, func(ctx context.Context, u *unit) error {
 		j, a, err := u.wantsRunner(ctx, hostID, l)
 		if err != nil {
 			return err
@@ -70,7 +71,7 @@ func (u *unit) wantsRunner(ctx context.Context, hostID string, l nimbus.Lease) (
 
 func (s *Service) runnerCreated(ctx context.Context, hostID string, l nimbus.Lease, r nimbus.Runner) error {
 	gone := false
-	err := s.update(ctx, func(u *unit) error {
+	err := s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
 		j, a, err := u.lease(ctx, hostID, l)
 		if err != nil {
 			return err

@@ -55,12 +55,21 @@ type Service struct {
 	forge  Forge
 	tokens JobTokens
 	log    *slog.Logger
+
+	fleet  *fleet
+	gather *gatherer // of what changes jobs
+	beats  *heartbeats
+	claims *claims
 }
 
 // New returns a service. Its Run must run for leases to expire. forge may be
 // nil where no forge is connected: then no delivery may be processed.
 func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log *slog.Logger) *Service {
-	return &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log}
+	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet()}
+	s.gather = &gatherer{run: s.share}
+	s.beats = newHeartbeats(s)
+	s.claims = newClaims(s)
+	return s
 }
 
 // Name implements lifecycle.Service.
@@ -74,14 +83,12 @@ const (
 
 func actorHost(hostID string) string { return "host:" + hostID }
 
-// unit is one transaction of the service. What others have to be told is kept
-// until it is committed.
+// unit is one operation in a transaction of the service. What others have to
+// be told is kept until it is committed.
 type unit struct {
-	Tx
-	cfg      Config
-	now      time.Time
+	*batch
 	messages []message
-	tokens   map[string]TokenTodo // by attempt id
+	atEnd    func() error // once all operations of the transaction have run
 }
 
 type message struct {
@@ -89,27 +96,11 @@ type message struct {
 	payload string
 }
 
-// update runs f in a transaction, and then tells the bus and the tokens what
-// came of it. The tokens' part is also in the books: what fails here is done
-// by the next sweep.
+// update runs f in a transaction of its own, and then tells the bus what came
+// of it.
 func (s *Service) update(ctx context.Context, f func(*unit) error) error {
-	var u *unit
-	err := s.store.Update(ctx, func(tx Tx) error {
-		u = &unit{Tx: tx, cfg: s.cfg, now: tx.Now(), tokens: map[string]TokenTodo{}}
-		return f(u)
-	})
-	if err != nil {
-		return err
-	}
-	for _, m := range u.messages {
-		s.bus.Publish(ctx, m.topic, []byte(m.payload))
-	}
-	for attemptID, todo := range u.tokens {
-		if err := s.settleToken(ctx, attemptID, todo); err != nil {
-			s.log.WarnContext(ctx, "a job's token was not settled yet", "attempt", attemptID, "todo", todo, "error", err)
-		}
-	}
-	return nil
+	op := &operation{do: func(_ context.Context, u *unit) error { return f(u) }}
+	return s.together(ctx, []*operation{op})
 }
 
 // publish sends a message once, after the commit.
@@ -141,6 +132,11 @@ func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
 		j.DueAt = u.now.Add(runTimeout(j) + runGrace)
 		j.CheckAt, j.Checks = time.Time{}, 0
 	}
+	if m.To == nimbus.StateFinished || m.To == nimbus.StatePending || m.To == nimbus.StateUnschedulable {
+		if err := u.giveBack(ctx, j, m.To); err != nil {
+			return err
+		}
+	}
 	if err := u.MoveJob(ctx, j, m); err != nil {
 		return err
 	}
@@ -160,22 +156,4 @@ func (u *unit) finish(ctx context.Context, j *JobRecord, e Ending, actor string)
 func (u *unit) note(ctx context.Context, j *JobRecord, kind, attemptID, actor, detail string) error {
 	u.changed(j)
 	return u.AddEvent(ctx, j, nimbus.JobEvent{Kind: kind, AttemptID: attemptID, Actor: actor, Detail: detail})
-}
-
-// token leaves something to do about an attempt's tokens. The caller saves a.
-func (u *unit) token(a *Attempt, todo TokenTodo) {
-	a.TokenTodo = todo
-	u.tokens[a.AttemptID] = todo
-}
-
-// settleToken does what was left to do about an attempt's tokens.
-func (s *Service) settleToken(ctx context.Context, attemptID string, todo TokenTodo) error {
-	do := s.tokens.RevokeJob
-	if todo == TokenActivate {
-		do = s.tokens.ActivateJob
-	}
-	if err := do(ctx, attemptID); err != nil {
-		return err
-	}
-	return s.store.Update(ctx, func(tx Tx) error { return tx.TokenDone(ctx, attemptID, todo) })
 }

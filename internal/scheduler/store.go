@@ -42,30 +42,57 @@ type Reader interface {
 	JobByIdempotencyKey(ctx context.Context, orgID, key string) (jobID string, err error)
 	JobByGitHub(ctx context.Context, githubJobID int64) (jobID string, err error)
 	Attempt(ctx context.Context, attemptID string) (*Attempt, error)
-	OpenAttempts(ctx context.Context, hostID string) ([]*Attempt, error) // offered and live
+	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	// ChangedHosts are the hosts whose rows changed at since or later, but for
+	// when they were seen; SeenHosts is that of all.
+	ChangedHosts(ctx context.Context, since time.Time) ([]*HostRecord, error)
+	SeenHosts(ctx context.Context) (map[string]time.Time, error)
 
-	QueuedClasses(ctx context.Context) ([]nimbus.Class, error)
+	// QueuedClasses are the ids of the classes that have queued jobs; Classes
+	// are those of the ids that are known.
+	QueuedClasses(ctx context.Context) ([]string, error)
+	Classes(ctx context.Context, ids []string) ([]nimbus.Class, error)
 	// WaitingClasses are those of pending, queued and unschedulable jobs.
 	WaitingClasses(ctx context.Context) ([]nimbus.Class, error)
+
+	LimitsOf(ctx context.Context, orgID string) ([]Limit, error)
 
 	// What a sweep has to look at, at most so many. Times are compared to Now.
 	ExpiredAttempts(ctx context.Context, most int) ([]string, error)
 	DueJobs(ctx context.Context, most int) ([]string, error)
 	JobsToCheck(ctx context.Context, most int) ([]string, error)
 	RunnersToRemove(ctx context.Context, most int) ([]string, error)
-	TokenTodos(ctx context.Context, most int) (map[string]TokenTodo, error)
 }
 
-// Tx changes the books.
+// Keys name rows that a transaction is about to ask for one by one.
+type Keys struct {
+	Attempts   []string // their jobs are locked with them
+	Jobs       []string
+	Deliveries []string
+	GitHubJobs []int64
+	Repos      []string // by name
+}
+
+// Tx changes the books. What it changes is gathered, and written at the latest
+// when the transaction ends.
 type Tx interface {
 	Reader
+
+	// Prefetch reads and locks rows, so that asking for them later costs
+	// nothing. It is never needed but for speed.
+	Prefetch(ctx context.Context, k Keys) error
+	// Changes counts what was changed: while it stays the same, nothing was.
+	Changes() int
 
 	// LockJob reads a job and keeps other transactions from changing it, its
 	// attempts and its place in the queue until this one ends.
 	LockJob(ctx context.Context, jobID string) (*JobRecord, error)
+	// SetDeadline moves the time at which DueJobs tells of a job; the zero time
+	// takes it away. Moves and saves of a job only ever bring it nearer.
+	SetDeadline(ctx context.Context, jobID string, at time.Time) error
 	// InsertJob adds a job as pending.
 	InsertJob(ctx context.Context, j *JobRecord, actor string) error
 	// MoveJob is the only way to another state. It refuses a move that the
@@ -83,33 +110,44 @@ type Tx interface {
 	SaveAttempt(ctx context.Context, a *Attempt) error
 	SetLogTotal(ctx context.Context, attemptID string, lines int64) error
 	DeleteLapsed(ctx context.Context, attemptID string) error
-	MintFence(ctx context.Context) (int64, error)
-	// RenewLease moves the end of a live lease of the host that has not
-	// expired. ok is false when there is no such lease.
-	RenewLease(ctx context.Context, hostID string, l nimbus.Lease, until time.Time) (jobID string, stopAt time.Time, ok bool, err error)
-	TokenDone(ctx context.Context, attemptID string, todo TokenTodo) error
+	// MintFences mints n fencing tokens and returns the last of them. rank is
+	// the highest of the jobs that they are for: it moves the virtual time.
+	MintFences(ctx context.Context, n int, rank int64) (int64, error)
+	// RenewLeases moves the end of those leases that are live, their host's and
+	// not expired, and returns these.
+	RenewLeases(ctx context.Context, leases []HeldLease, until time.Time) ([]Renewal, error)
 
 	InsertHost(ctx context.Context, h nimbus.Host) error
 	UpdateHost(ctx context.Context, hostID, version string, inv nimbus.Inventory) error
-	TouchHost(ctx context.Context, hostID string) error
+	TouchHosts(ctx context.Context, hostIDs []string) error
 	CoolHost(ctx context.Context, hostID string, until time.Time) error
 
-	// Claim locks and returns up to n queued jobs of the classes, by rank.
+	// Claim locks and returns the first n queued jobs of each class, by rank.
+	// Jobs that another transaction holds are passed over.
 	Claim(ctx context.Context, classIDs []string, n int) ([]*JobRecord, error)
-	// NextPending locks and returns the oldest job of a flow in the backlog of
-	// a class, nil when there is none that nobody else holds.
-	NextPending(ctx context.Context, classID string, f Flow) (*JobRecord, error)
-	QueueLength(ctx context.Context, classID string) (int, error)
-	BacklogFlows(ctx context.Context, classID string) ([]Flow, error)
-	FlowTag(ctx context.Context, id string) (FlowTag, error)
+	// QueueHead tells how full the window of a class is.
+	QueueHead(ctx context.Context, classID string) (QueueHead, error)
+	// Newcomers are the pending jobs of a class that this transaction made or
+	// brought back, and that are not in the backlog yet.
+	Newcomers(classID string) []*JobRecord
+	// Backlog tells who waits in the backlog of a class.
+	Backlog(ctx context.Context, classID string) ([]Waiting, error)
+	// NextPending locks and returns up to n of those jobs, oldest first.
+	NextPending(ctx context.Context, classID string, w Waiting, n int) ([]*JobRecord, error)
+	// FlowTags locks and returns the tags of flows.
+	FlowTags(ctx context.Context, ids []string) (map[string]FlowTag, error)
 	SaveFlowTag(ctx context.Context, id, parent string, t FlowTag) error
-	// VirtualTime is the lowest rank that waits in the queue, and the highest
-	// tag that an org was ever given where nothing waits.
+	// VirtualTime is the highest rank that was ever claimed.
 	VirtualTime(ctx context.Context) (int64, error)
-	// WaitingJobs are pending and queued jobs of a class, UnschedulableJobs
-	// those that are unschedulable for a reason.
+	// Limits locks and returns the limits of orgs; UseLimit counts up or down.
+	Limits(ctx context.Context, orgIDs []string) ([]Limit, error)
+	UseLimit(ctx context.Context, id string, by int) error
+	SetLimit(ctx context.Context, l Limit) error
+	DropLimit(ctx context.Context, orgID string, kind LimitKind, name string) error // Codes: not_found.
+	// WaitingJobs are pending and queued jobs of a class, StuckJobs those that
+	// are unschedulable for a reason.
 	WaitingJobs(ctx context.Context, classID string, most int) ([]string, error)
-	UnschedulableJobs(ctx context.Context, classID string, code nimbus.ReasonCode, most int) ([]string, error)
+	StuckJobs(ctx context.Context, classID string, code nimbus.ReasonCode, most int) ([]string, error)
 
 	// Repo returns the repo of that name, made in the default org if need be.
 	Repo(ctx context.Context, name string) (id, orgID string, err error)
@@ -132,6 +170,8 @@ type JobRecord struct {
 	AnyExecutor    bool   // the executor of Class is our choice
 	IdempotencyKey string
 	Rank           int64
+	Cost           int64    // what its flow was charged for it, CPU-milliseconds
+	LimitKeys      []string // limits that it holds a place of
 	// Stop is how the job is to end when its attempt has stopped; a zero
 	// Result means that nobody asked it to.
 	Stop Ending
@@ -168,16 +208,6 @@ const (
 	AttemptEnded   AttemptState = "ended"  // never live again
 )
 
-// TokenTodo is what has to be done about the tokens of an attempt. It is
-// written with the change that causes it and done after the commit.
-type TokenTodo string
-
-// What there is to do.
-const (
-	TokenActivate TokenTodo = "activate"
-	TokenRevoke   TokenTodo = "revoke"
-)
-
 // Attempt is one execution of a job: an offer, and the lease that came of it.
 type Attempt struct {
 	nimbus.Lease
@@ -189,9 +219,9 @@ type Attempt struct {
 	OfferedAt, AcceptedAt, SandboxReadyAt, StartedAt time.Time
 	RunningAt, FirstOutputAt, EndedAt, DestroyedAt   time.Time
 
-	Runner         nimbus.Runner // Name before GitHub is asked, ID after
-	RemoveRunnerAt time.Time     // when to try to deregister it; zero for never
-	TokenTodo      TokenTodo
+	Runner         nimbus.Runner   // Name before GitHub is asked, ID after
+	RemoveRunnerAt time.Time       // when to try to deregister it; zero for never
+	TokenHash      string          // of the token that it may call Nimbus with, while it is live and RunningAt is set
 	Outcome        *nimbus.Outcome // nil unless the host told
 	Version        int64           // read only
 }
@@ -213,8 +243,59 @@ type Flow struct {
 	OrgID, RepoID string
 }
 
-// FlowTag is the state of a flow in start-time fair queueing.
+// Waiting is a flow with jobs of one priority in a backlog.
+type Waiting struct {
+	Flow
+	Priority int
+}
+
+// FlowTag is the state of a flow in start-time fair queueing. Costs and times
+// are in CPU-milliseconds at the usual weight.
 type FlowTag struct {
-	Finish  int64 // finish tag of the job that it was given last
-	Virtual int64 // of an org: the virtual time among its repos
+	Finish   int64 // finish tag of the job that it was given last
+	Virtual  int64 // of an org: the virtual time among its repos
+	Weight   int64 // percent of the usual share; not saved with the tag
+	Expected int64 // what its next job is taken to cost; 0 while nothing is known
+}
+
+// DefaultWeight is the weight of a flow that nobody gave one.
+const DefaultWeight = 100
+
+// QueueHead is the state of a class's window.
+type QueueHead struct {
+	Length  int   // jobs that hosts can claim
+	Highest int64 // rank among them
+	Backlog bool  // there are more behind
+}
+
+// HeldLease is a lease with who says that it holds it.
+type HeldLease struct {
+	nimbus.Lease
+	HostID string
+}
+
+// Renewal is a lease that was renewed.
+type Renewal struct {
+	AttemptID, JobID string
+	StopAt           time.Time // from when on the host should stop it; zero for never
+}
+
+// LimitKind is what a limit counts.
+type LimitKind string
+
+// The kinds of limit.
+const (
+	LimitOrg   LimitKind = "org"   // all jobs of the org
+	LimitRepo  LimitKind = "repo"  // those of one repo; its name is "owner/name"
+	LimitLabel LimitKind = "label" // those of the org with one label
+)
+
+// Limit bounds how many jobs may be queued for hosts, or on them, at once.
+type Limit struct {
+	ID    string
+	OrgID string
+	Kind  LimitKind
+	Name  string // lower case; "" for the org
+	Most  int
+	Used  int
 }

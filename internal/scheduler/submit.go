@@ -19,30 +19,32 @@ func (s *Service) Submit(ctx context.Context, p nimbus.Principal, sub Submission
 	if err != nil {
 		return nimbus.Job{}, err
 	}
-	job, err := s.submit(ctx, p, *j)
-	if nimbus.ErrorCode(err) == nimbus.CodeConflict { // the same key at the same time: the other one won
-		job, err = s.submit(ctx, p, *j)
-	}
-	return job, err
+	return s.submit(ctx, p, *j)
 }
 
 func (s *Service) submit(ctx context.Context, p nimbus.Principal, template JobRecord) (nimbus.Job, error) {
 	var job nimbus.Job
-	err := s.update(ctx, func(u *unit) error {
+	err := s.gather.do(ctx, Keys{}, func(ctx context.Context, u *unit) error {
 		j := template
 		id, err := u.JobByIdempotencyKey(ctx, j.OrgID, j.IdempotencyKey)
 		switch {
 		case err == nil:
+			job, err = u.Job(ctx, j.OrgID, id)
+			return err
 		case nimbus.ErrorCode(err) != nimbus.CodeNotFound:
 			return err
-		default:
-			if err := u.admit(ctx, &j, nil, p.Actor()); err != nil {
-				return err
-			}
-			id = j.ID
 		}
-		job, err = u.Job(ctx, j.OrgID, id)
-		return err
+		if err := u.admit(ctx, &j, nil, p.Actor()); err != nil {
+			return err
+		}
+		u.atEnd = func() error {
+			now, err := u.JobRecord(ctx, j.ID)
+			if err == nil {
+				job = now.Job
+			}
+			return err
+		}
+		return nil
 	})
 	return job, err
 }

@@ -15,7 +15,6 @@ import (
 const (
 	sweepInterval  = time.Second
 	reviewInterval = 15 * time.Second
-	settleInterval = 10 * time.Second
 	purgeInterval  = time.Hour
 	// ledgerKept is how long deliveries are remembered. GitHub redelivers for
 	// 3 days, GitHub Enterprise Server for 7.
@@ -32,7 +31,6 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { s.every(ctx, "sweep", sweepInterval, s.sweep) })
 	loops.Go(func() { s.every(ctx, "review placement", reviewInterval, s.reviewAll) })
-	loops.Go(func() { s.every(ctx, "settle tokens", settleInterval, s.settleTokens) })
 	loops.Go(func() { s.every(ctx, "purge", purgeInterval, s.purge) })
 	if s.forge != nil {
 		loops.Go(func() { s.every(ctx, "ask GitHub", sweepInterval, s.askForge) })
@@ -111,7 +109,7 @@ func (u *unit) lapse(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.SaveAttempt(ctx, a); err != nil {
 		return err
 	}
-	if err := u.CoolHost(ctx, a.HostID, u.now.Add(coolDown)); err != nil {
+	if err := u.coolHost(ctx, a.HostID, u.now.Add(coolDown)); err != nil {
 		return err
 	}
 	if j.State != nimbus.StateOffered || j.AttemptID != a.AttemptID {
@@ -138,7 +136,8 @@ func (u *unit) leaseLost(ctx context.Context, j *JobRecord, a *Attempt) error {
 		if err := u.finish(ctx, j, j.Stop, actorSystem); err != nil {
 			return err
 		}
-		return u.promote(ctx, j.Class)
+		u.promoteLater(j.Class)
+		return nil
 	case j.State == nimbus.StateAccepted && a.Runner.Name != "":
 		j.CheckAt = u.now
 		if err := u.SaveJob(ctx, j); err != nil {
@@ -152,7 +151,8 @@ func (u *unit) leaseLost(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.finish(ctx, j, Ending{nimbus.ResultLost, why}, actorSystem); err != nil {
 		return err
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }
 
 func leaseExpired(a *Attempt) nimbus.Reason {
@@ -163,8 +163,14 @@ func leaseExpired(a *Attempt) nimbus.Reason {
 // due ends a state that has lasted too long.
 func (u *unit) due(ctx context.Context, jobID string) error {
 	j, err := u.LockJob(ctx, jobID)
-	if err != nil || j.DueAt.IsZero() || j.DueAt.After(u.now) {
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return u.SetDeadline(ctx, jobID, time.Time{})
+	}
+	if err != nil {
 		return err
+	}
+	if j.DueAt.IsZero() || j.DueAt.After(u.now) { // it has moved away since
+		return u.SetDeadline(ctx, jobID, j.DueAt)
 	}
 	a, err := u.current(ctx, j)
 	if err != nil {
@@ -182,7 +188,8 @@ func (u *unit) due(ctx context.Context, jobID string) error {
 	if err := u.finish(ctx, j, j.Stop, actorSystem); err != nil {
 		return err
 	}
-	return u.promote(ctx, j.Class)
+	u.promoteLater(j.Class)
+	return nil
 }
 
 // overdue is how a job ends that was too long in its state.
@@ -218,23 +225,6 @@ func (s *Service) reviewAll(ctx context.Context) error {
 		return err
 	}
 	return s.update(ctx, func(u *unit) error { return u.review(ctx) })
-}
-
-// settleTokens does what a crash or a failure left to do about tokens.
-func (s *Service) settleTokens(ctx context.Context) error {
-	var todos map[string]TokenTodo
-	err := s.store.View(ctx, func(r Reader) (err error) {
-		todos, err = r.TokenTodos(ctx, sweepBatch)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for attemptID, todo := range todos {
-		errs = append(errs, s.settleToken(ctx, attemptID, todo))
-	}
-	return errors.Join(errs...)
 }
 
 // purge forgets what is too old to be asked for.

@@ -7,7 +7,9 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,7 +66,7 @@ func newWorld(t testing.TB, dsn string, cfg scheduler.Config) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, store: st, bus: bus.NewInProcess(), github: newGitHub(), tokens: newTokenBook()}
+	w := &world{t: t, store: st, bus: bus.NewInProcess(), github: newGitHub(), tokens: &tokenBook{}}
 	w.Service = scheduler.New(cfg, st, w.bus, w.github, w.tokens, slog.New(slog.DiscardHandler))
 	return w
 }
@@ -101,7 +103,6 @@ func (w *world) sweep() {
 	w.t.Helper()
 	w.must(scheduler.Sweep(w.Service, w.t.Context()))
 	w.must(scheduler.AskForge(w.Service, w.t.Context()))
-	w.must(scheduler.SettleTokens(w.Service, w.t.Context()))
 }
 
 func inventory(executors ...string) nimbus.Inventory {
@@ -321,45 +322,19 @@ func (w *world) jobOf(id int64) nimbus.Job {
 	return nimbus.Job{}
 }
 
-// tokenBook keeps which attempts have tokens, and whether they work.
-type tokenBook struct {
-	mu    sync.Mutex
-	state map[string]string
-	err   error
+// tokenBook mints tokens that can be told apart; the books know which work.
+type tokenBook struct{ minted atomic.Int64 }
+
+func (b *tokenBook) MintJob() (token, hash string) {
+	n := b.minted.Add(1)
+	return fmt.Sprintf("token-%d", n), fmt.Sprintf("hash-%d", n)
 }
 
-func newTokenBook() *tokenBook { return &tokenBook{state: map[string]string{}} }
-
-func (b *tokenBook) set(attemptID, state string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err != nil {
-		return b.err
+// works tells which attempt a token is of, "" for none.
+func (w *world) works(token string) string {
+	_, attemptID, err := w.store.JobToken(w.t.Context(), strings.Replace(token, "token", "hash", 1))
+	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		w.must(err)
 	}
-	b.state[attemptID] = state
-	return nil
-}
-
-func (b *tokenBook) of(attemptID string) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.state[attemptID]
-}
-
-func (b *tokenBook) fail(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.err = err
-}
-
-func (b *tokenBook) IssueJob(_ context.Context, _, attemptID string) (string, error) {
-	return "token-of-" + attemptID, b.set(attemptID, "inert")
-}
-
-func (b *tokenBook) ActivateJob(_ context.Context, attemptID string) error {
-	return b.set(attemptID, "active")
-}
-
-func (b *tokenBook) RevokeJob(_ context.Context, attemptID string) error {
-	return b.set(attemptID, "revoked")
+	return attemptID
 }

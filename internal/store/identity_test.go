@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -25,7 +27,7 @@ func TestIdentity(t *testing.T) {
 			s := open(t, dsn(t))
 			t.Run("kinds", func(t *testing.T) { testKinds(t, identity.New(s, nimbus.SystemClock{})) })
 			t.Run("single use", func(t *testing.T) { testSingleUse(t, identity.New(s, nimbus.SystemClock{})) })
-			t.Run("job tokens", func(t *testing.T) { testJobTokens(t, identity.New(s, nimbus.SystemClock{})) })
+			t.Run("job tokens", func(t *testing.T) { testJobTokens(t, s) })
 			t.Run("expiry", func(t *testing.T) { testExpiry(t, s) })
 			t.Run("secrets", func(t *testing.T) { testSecrets(t, s) })
 		})
@@ -112,33 +114,67 @@ func testSingleUse(t *testing.T, s *identity.Service) {
 	refused(t, err)
 }
 
-func testJobTokens(t *testing.T, s *identity.Service) {
-	ctx := t.Context()
-	token, err := s.IssueJob(ctx, nimbus.DefaultOrgID, "att_1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.Authenticate(ctx, token)
-	refused(t, err) // inert
-	for range 2 {
-		if err := s.ActivateJob(ctx, "att_1"); err != nil {
+// testJobTokens: a token works from when its attempt is proved to run its job,
+// and until the attempt ends or its lease runs out.
+func testJobTokens(t *testing.T, st *store.Store) {
+	ctx, s := t.Context(), identity.New(st, nimbus.SystemClock{})
+	token, hash := s.MintJob()
+	a := runningAttempt(t, st)
+	set := func(edit func(*scheduler.Attempt, time.Time)) {
+		t.Helper()
+		err := st.Update(ctx, func(tx scheduler.Tx) error {
+			a, err := tx.Attempt(ctx, a.AttemptID)
+			if err != nil {
+				return err
+			}
+			edit(a, tx.Now())
+			return tx.SaveAttempt(ctx, a)
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	inert := func(when string) {
+		t.Helper()
+		if p, err := s.Authenticate(ctx, token); nimbus.ErrorCode(err) != nimbus.CodeUnauthenticated {
+			t.Errorf("%s: %+v, %v", when, p, err)
+		}
+	}
+	inert("before its attempt has it")
+	set(func(a *scheduler.Attempt, _ time.Time) { a.TokenHash = hash })
+	inert("before the job runs")
+	set(func(a *scheduler.Attempt, now time.Time) { a.RunningAt = now })
 	p, err := s.Authenticate(ctx, token)
-	if err != nil || p.Kind != nimbus.PrincipalJob || p.OrgID != nimbus.DefaultOrgID || p.Subject != "att_1" {
+	if err != nil || p.Kind != nimbus.PrincipalJob || p.OrgID != nimbus.DefaultOrgID || p.Subject != a.AttemptID {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if err := s.RevokeJob(ctx, "att_1"); err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.Authenticate(ctx, token)
+	_, err = s.AuthenticateSession(ctx, token)
 	refused(t, err)
-	if err := s.ActivateJob(ctx, "att_1"); err != nil {
+	set(func(a *scheduler.Attempt, now time.Time) { a.ExpiresAt = now.Add(-time.Second) })
+	inert("after its lease ran out")
+	set(func(a *scheduler.Attempt, now time.Time) {
+		a.ExpiresAt, a.State = now.Add(time.Minute), scheduler.AttemptEnded
+	})
+	inert("after its attempt ended")
+}
+
+// runningAttempt puts a live attempt of a new job into the books.
+func runningAttempt(t *testing.T, st *store.Store) *scheduler.Attempt {
+	t.Helper()
+	ctx := t.Context()
+	a := &scheduler.Attempt{OrgID: nimbus.DefaultOrgID, State: scheduler.AttemptLive}
+	err := st.Update(ctx, func(tx scheduler.Tx) error {
+		j := &scheduler.JobRecord{Job: nimbus.Job{ID: nimbus.NewID(nimbus.PrefixJob, tx.Now()), OrgID: nimbus.DefaultOrgID}}
+		a.JobID, a.HostID, a.AttemptID = j.ID, nimbus.NewID(nimbus.PrefixHost, tx.Now()), nimbus.NewID(nimbus.PrefixAttempt, tx.Now())
+		a.ExpiresAt = tx.Now().Add(time.Minute)
+		fence, err := tx.MintFences(ctx, 1, 0)
+		a.Fence = fence
+		return errors.Join(err, tx.InsertHost(ctx, nimbus.Host{ID: a.HostID, Name: "h"}), tx.InsertJob(ctx, j, "test"), tx.InsertAttempt(ctx, a))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Authenticate(ctx, token)
-	refused(t, err) // a revoked one stays so
+	return a
 }
 
 func testExpiry(t *testing.T, s *store.Store) {

@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	_ "embed"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 // Sizes of the pool. PostgreSQL allows 100 connections by default, to be shared
@@ -30,6 +33,10 @@ var functions string
 const tuning = `
 ALTER TABLE queue   SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE backlog SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE deadlines SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE stuck   SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE jobs    SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE attempts SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE fence   SET (fillfactor = 10);
 ALTER TABLE flows   SET (fillfactor = 50);
 ALTER TABLE hosts   SET (fillfactor = 50);`
@@ -88,25 +95,49 @@ func underSetupLock(ctx context.Context, db *sql.DB, statements string) error {
 	return tx.Commit()
 }
 
-func (postgresDialect) lockJob(ctx context.Context, tx *sql.Tx, jobID string) error {
-	_, err := tx.ExecContext(ctx, "SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE", jobID)
-	return err
+func (postgresDialect) arrays() bool { return true }
+
+func (postgresDialect) in(column string, list any) (string, any, error) {
+	return column + " = ANY($1)", list, nil
 }
+
+func (postgresDialect) forUpdate() string { return " FOR UPDATE" }
 
 // claim locks the rows of jobs, not those of the queue: whoever moves a job
 // holds its row first, and so the two can't wait for each other. The state is
 // part of the condition because it is checked again on the locked row, which
 // may be newer than the one that the join saw.
-func (postgresDialect) claim(ctx context.Context, tx *sql.Tx, classIDs []string, n int) ([]string, error) {
-	return texts(tx.QueryContext(ctx, `SELECT j.id FROM queue q JOIN jobs j ON j.id = q.job_id
-		WHERE q.class_id = ANY($1) AND j.state = 'queued' ORDER BY q.fair_rank, q.job_id LIMIT $2
-		FOR UPDATE OF j SKIP LOCKED`, classIDs, n))
+func (postgresDialect) claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error) {
+	return t.db.QueryContext(ctx, "SELECT top.* FROM unnest($1::text[]) AS c (class_id) CROSS JOIN LATERAL (SELECT "+
+		qualified("j", jobColumns)+` FROM queue q JOIN jobs j ON j.id = q.job_id
+		WHERE q.class_id = c.class_id AND j.state = 'queued' ORDER BY q.fair_rank, q.job_id LIMIT $2
+		FOR UPDATE OF j SKIP LOCKED) AS top`, classIDs, n)
 }
 
-func (postgresDialect) nextPending(ctx context.Context, tx *sql.Tx, classID, orgID, repoID string) (string, error) {
-	return first(texts(tx.QueryContext(ctx, `SELECT j.id FROM backlog b JOIN jobs j ON j.id = b.job_id
-		WHERE b.class_id = $1 AND b.org_id = $2 AND b.repo_id = $3 AND j.state = 'pending'
-		ORDER BY b.job_id LIMIT 1 FOR UPDATE OF j SKIP LOCKED`, classID, orgID, repoID)))
+func (postgresDialect) nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error) {
+	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
+		WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4 AND j.state = 'pending'
+		ORDER BY b.job_id LIMIT $5 FOR UPDATE OF j SKIP LOCKED`, classID, w.OrgID, w.Priority, w.RepoID, n)
+}
+
+func (postgresDialect) renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) ([]scheduler.Renewal, error) {
+	ids, hosts, fences := make([]string, len(leases)), make([]string, len(leases)), make([]int64, len(leases))
+	for i, l := range leases {
+		ids[i], hosts[i], fences[i] = l.AttemptID, l.HostID, l.Fence
+	}
+	rows, err := t.db.QueryContext(ctx, `WITH held AS (
+			SELECT a.id FROM attempts a JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS v (id, host_id, fence)
+			  ON a.id = v.id AND a.host_id = v.host_id AND a.fence = v.fence
+			WHERE a.state = 'live' AND a.expires_at > $5 ORDER BY a.id FOR UPDATE OF a)
+		UPDATE attempts SET version = version + 1, expires_at = $4 FROM held
+		WHERE attempts.id = held.id AND attempts.state = 'live' AND attempts.expires_at > $5
+		RETURNING attempts.id, attempts.job_id, attempts.stop_at`, ids, hosts, fences, until, micros(t.now))
+	return scanAll(rows, err, scanRenewal)
+}
+
+// qualified puts an alias before each name of a list.
+func qualified(alias, list string) string {
+	return alias + "." + strings.ReplaceAll(list, ", ", ", "+alias+".")
 }
 
 func (postgresDialect) offsetClock(ctx context.Context, db *sql.DB, by time.Duration) error {

@@ -15,12 +15,18 @@ var _ scheduler.Store = (*Store)(nil)
 
 // View implements scheduler.Store.
 func (s *Store) View(ctx context.Context, f func(scheduler.Reader) error) error {
-	return s.read(ctx, func(t *tx) error { return f(schedulerTx{t}) })
+	return s.read(ctx, func(t *tx) error { return f(schedulerTx{tx: t}) })
 }
 
 // Update implements scheduler.Store.
 func (s *Store) Update(ctx context.Context, f func(scheduler.Tx) error) error {
-	return s.write(ctx, func(t *tx) error { return f(schedulerTx{t}) })
+	return s.write(ctx, func(t *tx) error {
+		b := schedulerTx{tx: t, books: newBooks()}
+		if err := f(b); err != nil {
+			return err
+		}
+		return b.settled(ctx)
+	})
 }
 
 // LogStored implements scheduler.Store.
@@ -35,7 +41,8 @@ func (s *Store) LogStored(ctx context.Context, key nimbus.LogKey, lines int64) (
 // schedulerTx is a transaction as the scheduler sees it. Its methods are in
 // the files scheduler_*.go, by the tables that they are about.
 type schedulerTx struct {
-	tx *tx
+	tx    *tx
+	books *books // nil where nothing may be changed
 }
 
 var _ scheduler.Tx = schedulerTx{}

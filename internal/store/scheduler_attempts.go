@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,21 +13,43 @@ import (
 
 // Attempt implements scheduler.Reader.
 func (t schedulerTx) Attempt(ctx context.Context, attemptID string) (*scheduler.Attempt, error) {
+	if t.books != nil {
+		if e, known := t.books.attempts[attemptID]; known {
+			if e == nil {
+				return nil, interpret(sql.ErrNoRows)
+			}
+			copied := e.now
+			return &copied, nil
+		}
+	}
 	row, err := t.tx.Attempt(ctx, attemptID)
 	if err != nil {
 		return nil, interpret(err)
+	}
+	// What the lock of its job guards can be kept.
+	if t.held(row.JobID) != nil {
+		if err := t.holdAttempt(row); err != nil {
+			return nil, err
+		}
 	}
 	return attempt(row)
 }
 
 // OpenAttempts implements scheduler.Reader.
-func (t schedulerTx) OpenAttempts(ctx context.Context, hostID string) ([]*scheduler.Attempt, error) {
-	rows, err := t.tx.OpenAttempts(ctx, hostID)
-	if err != nil {
+func (t schedulerTx) OpenAttempts(ctx context.Context, hostIDs []string) ([]*scheduler.Attempt, error) {
+	if err := t.settled(ctx); err != nil {
 		return nil, err
 	}
-	out := make([]*scheduler.Attempt, len(rows))
-	for i, r := range rows {
+	if len(hostIDs) == 0 {
+		return nil, nil
+	}
+	rows, err := t.query(ctx, "SELECT "+attemptColumns+" FROM attempts", "host_id", hostIDs, " AND state IN ('offered', 'live') ORDER BY id")
+	open, err := scanAll(rows, err, scanAttempt)
+	if err != nil {
+		return nil, fmt.Errorf("read open attempts: %w", err)
+	}
+	out := make([]*scheduler.Attempt, len(open))
+	for i, r := range open {
 		if out[i], err = attempt(r); err != nil {
 			return nil, err
 		}
@@ -38,63 +58,98 @@ func (t schedulerTx) OpenAttempts(ctx context.Context, hostID string) ([]*schedu
 }
 
 // InsertAttempt implements scheduler.Tx.
-func (t schedulerTx) InsertAttempt(ctx context.Context, a *scheduler.Attempt) error {
-	return t.tx.InsertAttempt(ctx, gen.InsertAttemptParams{ID: a.AttemptID, JobID: a.JobID, OrgID: a.OrgID,
-		HostID: a.HostID, Fence: a.Fence, State: string(a.State), ExpiresAt: micros(a.ExpiresAt), OfferedAt: micros(a.OfferedAt)})
+func (t schedulerTx) InsertAttempt(_ context.Context, a *scheduler.Attempt) error {
+	t.books.attempts[a.AttemptID] = &attemptEntry{now: *a, logTotal: noTotal, inserted: true}
+	t.books.touch()
+	return nil
 }
+
+// noTotal is the number of lines of a log whose end nobody has told yet.
+const noTotal = -1
 
 // SaveAttempt implements scheduler.Tx.
 func (t schedulerTx) SaveAttempt(ctx context.Context, a *scheduler.Attempt) error {
-	outcome, code := "", sql.NullInt64{}
-	if a.Outcome != nil {
-		b, err := json.Marshal(a.Outcome)
-		if err != nil {
-			return err
-		}
-		outcome = string(b)
-		if a.Outcome.ExitCode != nil {
-			code = sql.NullInt64{Int64: int64(*a.Outcome.ExitCode), Valid: true}
-		}
-	}
-	n, err := t.tx.SaveAttempt(ctx, gen.SaveAttemptParams{
-		ID: a.AttemptID, Version: a.Version, JobID: a.JobID, State: string(a.State), ExpiresAt: micros(a.ExpiresAt),
-		StopAt: micros(a.StopAt), AcceptedAt: micros(a.AcceptedAt), SandboxReadyAt: micros(a.SandboxReadyAt),
-		StartedAt: micros(a.StartedAt), RunningAt: micros(a.RunningAt), FirstOutputAt: micros(a.FirstOutputAt),
-		EndedAt: micros(a.EndedAt), DestroyedAt: micros(a.DestroyedAt), RunnerName: a.Runner.Name, RunnerID: a.Runner.ID,
-		RunnerTodo: micros(a.RemoveRunnerAt), TokenTodo: string(a.TokenTodo), Outcome: outcome, ExitCode: code,
-	})
+	e, err := t.attempt(ctx, a.AttemptID)
 	if err != nil {
-		return fmt.Errorf("save attempt %s: %w", a.AttemptID, err)
+		return err
 	}
-	if n == 0 {
+	if e.now.Version != a.Version {
 		return fmt.Errorf("attempt %s changed since it was read: %w", a.AttemptID, scheduler.ErrRace)
 	}
 	a.Version++
+	e.now, e.changed = *a, true
+	t.books.touch()
 	return nil
+}
+
+// attempt is what the transaction has of an attempt. One that was read before
+// its job was locked is read again; the version tells whether it is the same.
+func (t schedulerTx) attempt(ctx context.Context, attemptID string) (*attemptEntry, error) {
+	e := t.books.attempts[attemptID]
+	if e == nil {
+		row, err := t.tx.Attempt(ctx, attemptID)
+		if err != nil {
+			return nil, fmt.Errorf("attempt %s: %w", attemptID, interpret(err))
+		}
+		if err := t.holdAttempt(row); err != nil {
+			return nil, err
+		}
+		e = t.books.attempts[attemptID]
+	}
+	return e, nil
 }
 
 // DeleteLapsed implements scheduler.Tx.
 func (t schedulerTx) DeleteLapsed(ctx context.Context, attemptID string) error {
-	return t.tx.DeleteLapsed(ctx, attemptID)
+	e, err := t.attempt(ctx, attemptID)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return nil
+	}
+	if err != nil || e.now.State != scheduler.AttemptLapsed {
+		return err
+	}
+	t.books.attempts[attemptID] = nil
+	t.books.lapsed = append(t.books.lapsed, []any{attemptID})
+	t.books.touch()
+	return nil
 }
 
 // SetLogTotal implements scheduler.Tx.
 func (t schedulerTx) SetLogTotal(ctx context.Context, attemptID string, lines int64) error {
-	return t.tx.SetLogTotal(ctx, gen.SetLogTotalParams{ID: attemptID, LogTotal: lines})
+	e, err := t.attempt(ctx, attemptID)
+	if err != nil {
+		return err
+	}
+	e.logTotal, e.changed = lines, true
+	t.books.touch()
+	return nil
 }
 
-// MintFence implements scheduler.Tx.
-func (t schedulerTx) MintFence(ctx context.Context) (int64, error) { return t.tx.MintFence(ctx) }
+// MintFences implements scheduler.Tx.
+func (t schedulerTx) MintFences(ctx context.Context, n int, rank int64) (int64, error) {
+	return t.tx.MintFences(ctx, gen.MintFencesParams{Count: int64(n), Rank: rank})
+}
 
-// RenewLease implements scheduler.Tx. It takes no lock on the job: the version
-// of the row makes a sweep that saw the lease expired look again.
-func (t schedulerTx) RenewLease(ctx context.Context, hostID string, l nimbus.Lease, until time.Time) (jobID string, stopAt time.Time, ok bool, err error) {
-	row, err := t.tx.RenewLease(ctx, gen.RenewLeaseParams{ID: l.AttemptID, HostID: hostID, Fence: l.Fence,
-		ExpiresAt: micros(until), ExpiresAt_2: t.nowMicros()})
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", time.Time{}, false, nil
+// RenewLeases implements scheduler.Tx. It takes no lock on the jobs: the
+// version of the row makes a sweep that saw the lease expired look again.
+func (t schedulerTx) RenewLeases(ctx context.Context, leases []scheduler.HeldLease, until time.Time) ([]scheduler.Renewal, error) {
+	if len(leases) == 0 {
+		return nil, nil
 	}
-	return row.JobID, fromMicros(row.StopAt), err == nil, err
+	return t.tx.dialect.renew(ctx, t.tx, leases, micros(until))
+}
+
+// JobToken implements identity's books of job tokens.
+func (s *Store) JobToken(ctx context.Context, hash string) (orgID, attemptID string, err error) {
+	if hash == "" {
+		return "", "", interpret(sql.ErrNoRows)
+	}
+	err = s.read(ctx, func(t *tx) error {
+		row, err := t.AttemptByToken(ctx, gen.AttemptByTokenParams{TokenHash: hash, ExpiresAt: micros(t.now)})
+		orgID, attemptID = row.OrgID, row.ID
+		return err
+	})
+	return orgID, attemptID, err
 }
 
 // ExpiredAttempts implements scheduler.Reader.
@@ -105,19 +160,4 @@ func (t schedulerTx) ExpiredAttempts(ctx context.Context, most int) ([]string, e
 // RunnersToRemove implements scheduler.Reader.
 func (t schedulerTx) RunnersToRemove(ctx context.Context, most int) ([]string, error) {
 	return t.tx.RunnersToRemove(ctx, gen.RunnersToRemoveParams{RunnerTodo: t.nowMicros(), Limit: int32(most)})
-}
-
-// TokenTodos implements scheduler.Reader.
-func (t schedulerTx) TokenTodos(ctx context.Context, most int) (map[string]scheduler.TokenTodo, error) {
-	rows, err := t.tx.TokenTodos(ctx, int32(most))
-	todos := make(map[string]scheduler.TokenTodo, len(rows))
-	for _, r := range rows {
-		todos[r.ID] = scheduler.TokenTodo(r.TokenTodo)
-	}
-	return todos, err
-}
-
-// TokenDone implements scheduler.Tx.
-func (t schedulerTx) TokenDone(ctx context.Context, attemptID string, todo scheduler.TokenTodo) error {
-	return t.tx.TokenDone(ctx, gen.TokenDoneParams{ID: attemptID, TokenTodo: string(todo)})
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,35 +13,123 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
+// repoEntry is a repo of the table, or one that is about to be in it.
+type repoEntry struct {
+	id, orgID string
+	inserted  bool
+}
+
 // Repo implements scheduler.Tx. Names are compared without case, as GitHub does.
 func (t schedulerTx) Repo(ctx context.Context, name string) (id, orgID string, err error) {
 	name = strings.ToLower(name)
-	err = t.tx.EnsureRepo(ctx, gen.EnsureRepoParams{ID: nimbus.NewID(nimbus.PrefixRepo, t.tx.now),
-		OrgID: nimbus.DefaultOrgID, Name: name, CreatedAt: t.nowMicros()})
-	if err != nil {
-		return "", "", fmt.Errorf("add repo: %w", err)
+	if _, known := t.books.repos[name]; !known {
+		if err := t.fetchRepos(ctx, []string{name}); err != nil {
+			return "", "", fmt.Errorf("read repo: %w", err)
+		}
 	}
-	row, err := t.tx.RepoByName(ctx, name)
-	return row.ID, row.OrgID, err
+	if _, known := t.books.repos[name]; !known {
+		owner, _, _ := strings.Cut(name, "/")
+		orgID, err := t.orgOf(ctx, owner)
+		if err != nil {
+			return "", "", err
+		}
+		t.books.repos[name] = repoEntry{id: nimbus.NewID(nimbus.PrefixRepo, t.tx.now), orgID: orgID, inserted: true}
+		t.books.touch()
+	}
+	r := t.books.repos[name]
+	return r.id, r.orgID, nil
+}
+
+// orgOf is the org of a GitHub owner.
+func (t schedulerTx) orgOf(context.Context, string) (string, error) { return nimbus.DefaultOrgID, nil }
+
+func (b *books) newRepos(now time.Time) (rows [][]any) {
+	for _, name := range sortedKeys(b.repos) {
+		if r := b.repos[name]; r.inserted {
+			rows = append(rows, []any{r.id, r.orgID, name, micros(now)})
+			b.repos[name] = repoEntry{id: r.id, orgID: r.orgID}
+		}
+	}
+	return rows
+}
+
+// deliveryEntry is a webhook of the ledger.
+type deliveryEntry struct {
+	known    bool // to the ledger, or to this transaction
+	now      nimbus.Delivery
+	outcome  nimbus.DeliveryOutcome
+	inserted bool
 }
 
 // InsertDelivery implements scheduler.Tx.
 func (t schedulerTx) InsertDelivery(ctx context.Context, d nimbus.Delivery) (bool, error) {
-	n, err := t.tx.InsertDelivery(ctx, gen.InsertDeliveryParams{ID: d.ID, Event: d.Event, Action: d.Action,
-		BodySha256: d.BodySHA256, ReceivedAt: micros(d.ReceivedAt), Outcome: ""})
-	return n > 0, err
+	if t.books.deliveries[d.ID] == nil {
+		if err := t.fetchDeliveries(ctx, []string{d.ID}); err != nil {
+			return false, err
+		}
+	}
+	e := t.books.deliveries[d.ID]
+	if e.known {
+		return false, nil
+	}
+	*e = deliveryEntry{known: true, now: d, inserted: true}
+	t.books.touch()
+	return true, nil
 }
 
 // SetDeliveryOutcome implements scheduler.Tx.
-func (t schedulerTx) SetDeliveryOutcome(ctx context.Context, deliveryID string, o nimbus.DeliveryOutcome) error {
-	return t.tx.SetDeliveryOutcome(ctx, gen.SetDeliveryOutcomeParams{ID: deliveryID, Outcome: string(o)})
+func (t schedulerTx) SetDeliveryOutcome(_ context.Context, deliveryID string, o nimbus.DeliveryOutcome) error {
+	if e := t.books.deliveries[deliveryID]; e != nil && e.inserted {
+		e.outcome = o
+	}
+	return nil
+}
+
+func (b *books) newDeliveries() (rows [][]any) {
+	for _, id := range sortedKeys(b.deliveries) {
+		e := b.deliveries[id]
+		if e.inserted {
+			rows = append(rows, []any{id, e.now.Event, e.now.Action, e.now.BodySHA256, micros(e.now.ReceivedAt), string(e.outcome)})
+			e.inserted = false
+		}
+	}
+	return rows
+}
+
+// forgeEntry is what GitHub said last of a job.
+type forgeEntry struct {
+	rank    int64
+	row     []any
+	changed bool
 }
 
 // AdvanceForgeJob implements scheduler.Tx.
 func (t schedulerTx) AdvanceForgeJob(ctx context.Context, ev *nimbus.ForgeEvent) (bool, error) {
-	n, err := t.tx.AdvanceForgeJob(ctx, gen.AdvanceForgeJobParams{GitHubJobID: ev.Job.JobID, Status: string(ev.Status),
-		StatusRank: int64(ev.Status.Rank()), Conclusion: ev.Conclusion, RunnerName: ev.RunnerName, UpdatedAt: t.nowMicros()})
-	return n > 0, err
+	id := ev.Job.JobID
+	if t.books.forgeJobs[id] == nil {
+		if err := t.fetchForgeJobs(ctx, []int64{id}); err != nil {
+			return false, err
+		}
+	}
+	e, rank := t.books.forgeJobs[id], int64(ev.Status.Rank())
+	if rank <= e.rank {
+		return false, nil
+	}
+	*e = forgeEntry{rank: rank, changed: true,
+		row: []any{id, string(ev.Status), rank, ev.Conclusion, ev.RunnerName, t.nowMicros()}}
+	t.books.touch()
+	return true, nil
+}
+
+func (b *books) newForgeJobs() (rows [][]any) {
+	for _, e := range b.forgeJobs {
+		if e.changed {
+			rows = append(rows, e.row)
+			e.changed = false
+		}
+	}
+	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(int64), b[0].(int64)) })
+	return rows
 }
 
 // Purge implements scheduler.Tx.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -17,9 +18,41 @@ func (t schedulerTx) Host(ctx context.Context, hostID string) (*scheduler.HostRe
 	if err != nil {
 		return nil, fmt.Errorf("read host %s: %w", hostID, interpret(err))
 	}
+	return t.hostRecord(r)
+}
+
+func (t schedulerTx) hostRecord(r gen.Host) (*scheduler.HostRecord, error) {
 	h, err := t.host(gen.HostsRow{ID: r.ID, Name: r.Name, Version: r.Version, Inventory: r.Inventory,
 		JoinedAt: r.JoinedAt, SeenAt: r.SeenAt})
 	return &scheduler.HostRecord{Host: h, CoolUntil: fromMicros(r.CoolUntil)}, err
+}
+
+// ChangedHosts implements scheduler.Reader.
+func (t schedulerTx) ChangedHosts(ctx context.Context, since time.Time) ([]*scheduler.HostRecord, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.ChangedHosts(ctx, max(0, since.UnixMicro()))
+	if err != nil {
+		return nil, err
+	}
+	hosts := make([]*scheduler.HostRecord, len(rows))
+	for i, r := range rows {
+		if hosts[i], err = t.hostRecord(r); err != nil {
+			return nil, err
+		}
+	}
+	return hosts, nil
+}
+
+// SeenHosts implements scheduler.Reader.
+func (t schedulerTx) SeenHosts(ctx context.Context) (map[string]time.Time, error) {
+	rows, err := t.tx.SeenHosts(ctx)
+	seen := make(map[string]time.Time, len(rows))
+	for _, r := range rows {
+		seen[r.ID] = fromMicros(r.SeenAt)
+	}
+	return seen, err
 }
 
 // Hosts implements scheduler.Reader.
@@ -58,7 +91,7 @@ func (t schedulerTx) InsertHost(ctx context.Context, h nimbus.Host) error {
 		return err
 	}
 	return t.tx.InsertHost(ctx, gen.InsertHostParams{ID: h.ID, Name: h.Name, Version: h.Version,
-		Inventory: string(inventory), JoinedAt: micros(h.JoinedAt), SeenAt: micros(h.SeenAt)})
+		Inventory: string(inventory), JoinedAt: micros(h.JoinedAt), SeenAt: micros(h.SeenAt), ChangedAt: t.nowMicros()})
 }
 
 // UpdateHost implements scheduler.Tx.
@@ -71,15 +104,29 @@ func (t schedulerTx) UpdateHost(ctx context.Context, hostID, version string, inv
 	return known(n, err)
 }
 
-// TouchHost implements scheduler.Tx.
-func (t schedulerTx) TouchHost(ctx context.Context, hostID string) error {
-	n, err := t.tx.TouchHost(ctx, gen.TouchHostParams{ID: hostID, SeenAt: t.nowMicros()})
-	return known(n, err)
+// touchHosts only moves forward: calls of one host may overtake each other.
+func newTouchHosts() bulk {
+	b := bulkUpdate("hosts", "id text", "seen_at bigint")
+	b.one += " AND seen_at < $2"
+	b.many += " AND t.seen_at < v.seen_at"
+	return b
+}
+
+// TouchHosts implements scheduler.Tx.
+func (t schedulerTx) TouchHosts(ctx context.Context, hostIDs []string) error {
+	ids := slices.Clone(hostIDs)
+	slices.Sort(ids)
+	rows := make([][]any, 0, len(ids))
+	for _, id := range slices.Compact(ids) {
+		rows = append(rows, []any{id, t.nowMicros()})
+	}
+	_, err := t.tx.flushes.touchHosts.exec(ctx, t.tx, rows)
+	return err
 }
 
 // CoolHost implements scheduler.Tx.
 func (t schedulerTx) CoolHost(ctx context.Context, hostID string, until time.Time) error {
-	return t.tx.CoolHost(ctx, gen.CoolHostParams{ID: hostID, CoolUntil: micros(until)})
+	return t.tx.CoolHost(ctx, gen.CoolHostParams{ID: hostID, CoolUntil: micros(until), ChangedAt: t.nowMicros()})
 }
 
 // known is not_found when no host was changed.

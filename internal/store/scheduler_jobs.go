@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +22,9 @@ const lastID = "~"
 
 // Job implements scheduler.Reader.
 func (t schedulerTx) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error) {
+	if err := t.settled(ctx); err != nil {
+		return nimbus.Job{}, err
+	}
 	v, err := t.tx.ViewJob(ctx, gen.ViewJobParams{OrgID: orgID, ID: jobID})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nimbus.Job{}, &nimbus.Error{Code: nimbus.CodeNotFound, Message: "there is no such job", Err: err}
@@ -35,6 +37,9 @@ func (t schedulerTx) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, 
 
 // Jobs implements scheduler.Reader.
 func (t schedulerTx) Jobs(ctx context.Context, orgID, before string, states []nimbus.State, most int) ([]nimbus.Job, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
 	if before == "" {
 		before = lastID
 	}
@@ -69,6 +74,9 @@ func (t schedulerTx) Jobs(ctx context.Context, orgID, before string, states []ni
 
 // Events implements scheduler.Reader.
 func (t schedulerTx) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
 	rows, err := t.tx.Events(ctx, gen.EventsParams{OrgID: orgID, ID: jobID})
 	if err != nil {
 		return nil, err
@@ -86,6 +94,9 @@ func (t schedulerTx) Events(ctx context.Context, orgID, jobID string) ([]nimbus.
 
 // JobRecord implements scheduler.Reader.
 func (t schedulerTx) JobRecord(ctx context.Context, jobID string) (*scheduler.JobRecord, error) {
+	if e := t.held(jobID); e != nil {
+		return clone(&e.now), nil
+	}
 	row, err := t.tx.JobRow(ctx, jobID)
 	if err != nil {
 		return nil, fmt.Errorf("read job %s: %w", jobID, err)
@@ -93,22 +104,61 @@ func (t schedulerTx) JobRecord(ctx context.Context, jobID string) (*scheduler.Jo
 	return jobRecord(row)
 }
 
+// held is what the transaction has of a job that it locked, nil for another.
+func (t schedulerTx) held(jobID string) *jobEntry {
+	if t.books == nil {
+		return nil
+	}
+	return t.books.jobs[jobID]
+}
+
+// clone is a copy of a record that its reader may change.
+func clone(j *scheduler.JobRecord) *scheduler.JobRecord {
+	copied := *j
+	return &copied
+}
+
 // LockJob implements scheduler.Tx.
 func (t schedulerTx) LockJob(ctx context.Context, jobID string) (*scheduler.JobRecord, error) {
-	if err := t.tx.dialect.lockJob(ctx, t.tx.sql, jobID); err != nil {
-		return nil, fmt.Errorf("lock job %s: %w", jobID, err)
+	e, err := t.lock(ctx, jobID)
+	if err != nil {
+		return nil, err
 	}
-	return t.JobRecord(ctx, jobID)
+	return clone(&e.now), nil
+}
+
+func (t schedulerTx) lock(ctx context.Context, jobID string) (*jobEntry, error) {
+	if err := t.lockJobs(ctx, []string{jobID}); err != nil {
+		return nil, err
+	}
+	e := t.books.jobs[jobID]
+	if e == nil {
+		return nil, fmt.Errorf("lock job %s: %w", jobID, interpret(sql.ErrNoRows))
+	}
+	return e, nil
 }
 
 // JobByIdempotencyKey implements scheduler.Reader.
 func (t schedulerTx) JobByIdempotencyKey(ctx context.Context, orgID, key string) (string, error) {
+	if key == "" {
+		return "", interpret(sql.ErrNoRows)
+	}
+	if err := t.settled(ctx); err != nil {
+		return "", err
+	}
 	id, err := t.tx.JobIDByIdempotencyKey(ctx, gen.JobIDByIdempotencyKeyParams{OrgID: orgID, IdempotencyKey: key})
 	return id, interpret(err)
 }
 
 // JobByGitHub implements scheduler.Reader.
 func (t schedulerTx) JobByGitHub(ctx context.Context, githubJobID int64) (string, error) {
+	if t.books != nil {
+		if id, known := t.books.github[githubJobID]; known && id == "" {
+			return "", interpret(sql.ErrNoRows)
+		} else if known {
+			return id, nil
+		}
+	}
 	id, err := t.tx.JobIDByGitHub(ctx, githubJobID)
 	return id, interpret(err)
 }
@@ -117,33 +167,15 @@ func (t schedulerTx) JobByGitHub(ctx context.Context, githubJobID int64) (string
 func (t schedulerTx) InsertJob(ctx context.Context, j *scheduler.JobRecord, actor string) error {
 	j.State = nimbus.StatePending
 	j.Timeline.AdmittedAt = t.tx.now
-	class, err := t.ensureClass(ctx, j.Class)
-	if err != nil {
-		return err
+	t.books.jobs[j.ID] = &jobEntry{now: *clone(j), inserted: true}
+	if j.GitHub.JobID != 0 {
+		t.books.github[j.GitHub.JobID] = j.ID
 	}
-	labels, err1 := json.Marshal(j.Labels)
-	spec, err2 := json.Marshal(j.Spec)
-	github, err3 := json.Marshal(j.GitHub)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return err
-	}
-	err = t.tx.InsertJob(ctx, gen.InsertJobParams{
-		ID: j.ID, OrgID: j.OrgID, RepoID: j.RepoID, Source: string(j.Source), Name: j.Name, Repo: j.Repo,
-		Labels: string(labels), ClassID: j.Class.ID(), Class: class, AnyExecutor: j.AnyExecutor, Spec: string(spec),
-		GitHubJobID: j.GitHub.JobID, Github: string(github), IdempotencyKey: j.IdempotencyKey,
-		MaxAttempts: int64(j.MaxAttempts), ReceivedAt: micros(j.Timeline.ReceivedAt),
-		AdmittedAt: micros(j.Timeline.AdmittedAt), State: string(j.State), DueAt: micros(j.DueAt),
-	})
-	if err != nil {
-		return fmt.Errorf("insert job: %w", interpret(err))
-	}
-	if err := t.enter(ctx, j); err != nil {
-		return err
-	}
+	t.books.touch()
 	return t.AddEvent(ctx, j, nimbus.JobEvent{Kind: string(j.State), Actor: actor})
 }
 
-// MoveJob implements scheduler.Tx. Nothing else writes a job's state.
+// MoveJob implements scheduler.Tx. Nothing else changes a job's state.
 func (t schedulerTx) MoveJob(ctx context.Context, j *scheduler.JobRecord, m scheduler.Move) error {
 	legal := j.State.CanBecome(m.To)
 	if m.To == nimbus.StateFinished {
@@ -152,7 +184,7 @@ func (t schedulerTx) MoveJob(ctx context.Context, j *scheduler.JobRecord, m sche
 	if !legal {
 		return fmt.Errorf("job %s can't go from %s to %s %s", j.ID, j.State, m.To, m.Result)
 	}
-	if err := t.leave(ctx, j); err != nil {
+	if _, err := t.lock(ctx, j.ID); err != nil {
 		return err
 	}
 	j.State, j.Result, j.Reason = m.To, m.Result, m.Reason
@@ -163,10 +195,7 @@ func (t schedulerTx) MoveJob(ctx context.Context, j *scheduler.JobRecord, m sche
 		j.Timeline.FinishedAt = t.tx.now
 		j.DueAt, j.CheckAt = time.Time{}, time.Time{}
 	}
-	if err := t.saveRow(ctx, j); err != nil {
-		return err
-	}
-	if err := t.enter(ctx, j); err != nil {
+	if err := t.SaveJob(ctx, j); err != nil {
 		return err
 	}
 	detail := m.Detail
@@ -179,54 +208,37 @@ func (t schedulerTx) MoveJob(ctx context.Context, j *scheduler.JobRecord, m sche
 	return t.AddEvent(ctx, j, nimbus.JobEvent{Kind: string(m.To), Actor: m.Actor, AttemptID: j.AttemptID, Detail: detail})
 }
 
-// SaveJob implements scheduler.Tx. Class and rank may have changed, so that the
-// job takes its place anew.
+// SaveJob implements scheduler.Tx.
 func (t schedulerTx) SaveJob(ctx context.Context, j *scheduler.JobRecord) error {
-	if err := t.leave(ctx, j); err != nil {
-		return err
-	}
-	if err := t.saveRow(ctx, j); err != nil {
-		return err
-	}
-	return t.enter(ctx, j)
-}
-
-func (t schedulerTx) saveRow(ctx context.Context, j *scheduler.JobRecord) error {
-	class, err := t.ensureClass(ctx, j.Class)
+	e, err := t.lock(ctx, j.ID)
 	if err != nil {
 		return err
 	}
-	err = t.tx.SaveJob(ctx, gen.SaveJobParams{
-		ID: j.ID, ClassID: j.Class.ID(), Class: class, State: string(j.State), Result: string(j.Result),
-		ReasonCode: string(j.Reason.Code), ReasonMessage: j.Reason.Message, AttemptID: j.AttemptID,
-		AttemptCount: int64(j.AttemptCount), FairRank: j.Rank, StopResult: string(j.Stop.Result),
-		StopCode: string(j.Stop.Reason.Code), StopMessage: j.Stop.Reason.Message, DueAt: micros(j.DueAt),
-		CheckAt: micros(j.CheckAt), Checks: int64(j.Checks), QueuedAt: micros(j.Timeline.QueuedAt),
-		FinishedAt: micros(j.Timeline.FinishedAt),
-	})
-	if err != nil {
-		return fmt.Errorf("save job %s: %w", j.ID, err)
-	}
+	e.now, e.changed = *clone(j), true
+	t.books.touch()
 	return nil
 }
 
 // AddEvent implements scheduler.Tx.
-func (t schedulerTx) AddEvent(ctx context.Context, j *scheduler.JobRecord, e nimbus.JobEvent) error {
-	seq, err := t.tx.NextEventSeq(ctx, j.ID)
+func (t schedulerTx) AddEvent(ctx context.Context, j *scheduler.JobRecord, event nimbus.JobEvent) error {
+	e, err := t.lock(ctx, j.ID)
 	if err != nil {
-		return fmt.Errorf("number an event of job %s: %w", j.ID, err)
+		return err
 	}
-	if seq > maxEvents && e.Kind != string(nimbus.StateFinished) {
+	e.events++
+	e.changed = true
+	t.books.touch()
+	if e.events > maxEvents && event.Kind != string(nimbus.StateFinished) {
 		return nil
 	}
-	return t.tx.InsertEvent(ctx, gen.InsertEventParams{JobID: j.ID, Seq: seq, At: t.nowMicros(), Kind: e.Kind,
-		AttemptID: e.AttemptID, Actor: e.Actor, Detail: e.Detail})
+	t.books.events = append(t.books.events, []any{j.ID, e.events, t.nowMicros(), event.Kind, event.AttemptID, event.Actor, event.Detail})
+	return nil
 }
 
-func (t schedulerTx) ensureClass(ctx context.Context, c nimbus.Class) (spec string, err error) {
-	b, err := json.Marshal(c)
-	if err != nil {
-		return "", err
+// SetDeadline implements scheduler.Tx.
+func (t schedulerTx) SetDeadline(ctx context.Context, jobID string, at time.Time) error {
+	if at.IsZero() {
+		return t.tx.DropDeadline(ctx, jobID)
 	}
-	return string(b), t.tx.EnsureClass(ctx, gen.EnsureClassParams{ID: c.ID(), Spec: string(b)})
+	return t.tx.MoveDeadline(ctx, gen.MoveDeadlineParams{JobID: jobID, DueAt: micros(at)})
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
@@ -11,114 +10,204 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// enter puts a job where its state says: a pending one into the backlog, a
-// queued one into the window that hosts claim from.
-func (t schedulerTx) enter(ctx context.Context, j *scheduler.JobRecord) error {
-	switch j.State {
-	case nimbus.StatePending:
-		return t.tx.EnterBacklog(ctx, gen.EnterBacklogParams{JobID: j.ID, ClassID: j.Class.ID(), OrgID: j.OrgID, RepoID: j.RepoID})
-	case nimbus.StateQueued:
-		return t.tx.EnterQueue(ctx, gen.EnterQueueParams{JobID: j.ID, ClassID: j.Class.ID(), FairRank: j.Rank})
-	}
-	return nil
-}
-
-// leave takes a job from where its state put it.
-func (t schedulerTx) leave(ctx context.Context, j *scheduler.JobRecord) error {
-	switch j.State {
-	case nimbus.StatePending:
-		return t.tx.LeaveBacklog(ctx, j.ID)
-	case nimbus.StateQueued:
-		return t.tx.LeaveQueue(ctx, j.ID)
-	}
-	return nil
-}
-
 // Claim implements scheduler.Tx.
 func (t schedulerTx) Claim(ctx context.Context, classIDs []string, n int) ([]*scheduler.JobRecord, error) {
-	ids, err := t.tx.dialect.claim(ctx, t.tx.sql, classIDs, n)
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.dialect.claim(ctx, t.tx, classIDs, n)
+	jobs, err := t.take(ctx, rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	jobs := make([]*scheduler.JobRecord, len(ids))
-	for i, id := range ids {
-		if jobs[i], err = t.JobRecord(ctx, id); err != nil {
-			return nil, err
-		}
+	return jobs, t.fetchAttempts(ctx, nil)
+}
+
+// NextPending implements scheduler.Tx.
+func (t schedulerTx) NextPending(ctx context.Context, classID string, w scheduler.Waiting, n int) ([]*scheduler.JobRecord, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.dialect.nextPending(ctx, t.tx, classID, w, n)
+	jobs, err := t.take(ctx, rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read the backlog: %w", err)
 	}
 	return jobs, nil
 }
 
-// NextPending implements scheduler.Tx.
-func (t schedulerTx) NextPending(ctx context.Context, classID string, f scheduler.Flow) (*scheduler.JobRecord, error) {
-	id, err := t.tx.dialect.nextPending(ctx, t.tx.sql, classID, f.OrgID, f.RepoID)
-	if err != nil || id == "" {
+// take keeps rows that a statement has locked.
+func (t schedulerTx) take(_ context.Context, rows *sql.Rows, err error) ([]*scheduler.JobRecord, error) {
+	locked, err := scanAll(rows, err, scanJob)
+	if err != nil {
 		return nil, err
 	}
-	return t.JobRecord(ctx, id)
+	jobs := make([]*scheduler.JobRecord, 0, len(locked))
+	for _, row := range locked {
+		if t.books.jobs[row.ID] == nil {
+			if err := t.hold(row); err != nil {
+				return nil, err
+			}
+		}
+		jobs = append(jobs, clone(&t.books.jobs[row.ID].now))
+	}
+	return jobs, nil
 }
 
-// QueueLength implements scheduler.Tx.
-func (t schedulerTx) QueueLength(ctx context.Context, classID string) (int, error) {
-	n, err := t.tx.QueueLength(ctx, classID)
-	return int(n), err
+// QueueHead implements scheduler.Tx. What the transaction has moved and not
+// written yet is counted as if it were.
+func (t schedulerTx) QueueHead(ctx context.Context, classID string) (scheduler.QueueHead, error) {
+	row, err := t.tx.QueueHead(ctx, classID)
+	if err != nil {
+		return scheduler.QueueHead{}, fmt.Errorf("read the head of the queue: %w", err)
+	}
+	h := scheduler.QueueHead{Length: int(row.Length), Highest: row.Highest, Backlog: row.Backlog}
+	for _, e := range t.books.jobs {
+		to := placeOf(&e.now)
+		if e.stored == to {
+			continue
+		}
+		if e.stored.table == "queue" && e.stored.classID == classID {
+			h.Length--
+		}
+		if to.table == "queue" && to.classID == classID {
+			h.Length++
+			h.Highest = max(h.Highest, to.rank)
+		}
+	}
+	return h, nil
+}
+
+// Newcomers implements scheduler.Tx.
+func (t schedulerTx) Newcomers(classID string) (jobs []*scheduler.JobRecord) {
+	for _, id := range sortedKeys(t.books.jobs) {
+		e := t.books.jobs[id]
+		to := placeOf(&e.now)
+		if to.table == "backlog" && to.classID == classID && to != e.stored {
+			jobs = append(jobs, clone(&e.now))
+		}
+	}
+	return jobs
 }
 
 // QueuedClasses implements scheduler.Reader.
-func (t schedulerTx) QueuedClasses(ctx context.Context) ([]nimbus.Class, error) {
-	return classes(t.tx.QueuedClasses(ctx))
+func (t schedulerTx) QueuedClasses(ctx context.Context) ([]string, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	return t.tx.QueuedClasses(ctx)
+}
+
+// Classes implements scheduler.Reader.
+func (t schedulerTx) Classes(ctx context.Context, ids []string) ([]nimbus.Class, error) {
+	rows, err := t.query(ctx, "SELECT spec FROM classes", "id", ids, "")
+	return classes(texts(rows, err))
 }
 
 // WaitingClasses implements scheduler.Reader.
 func (t schedulerTx) WaitingClasses(ctx context.Context) ([]nimbus.Class, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
 	return classes(t.tx.WaitingClasses(ctx))
 }
 
 // WaitingJobs implements scheduler.Tx.
 func (t schedulerTx) WaitingJobs(ctx context.Context, classID string, most int) ([]string, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
 	return t.tx.WaitingJobs(ctx, gen.WaitingJobsParams{ClassID: classID, Limit: int32(most)})
 }
 
-// UnschedulableJobs implements scheduler.Tx.
-func (t schedulerTx) UnschedulableJobs(ctx context.Context, classID string, code nimbus.ReasonCode, most int) ([]string, error) {
-	return t.tx.UnschedulableJobs(ctx, gen.UnschedulableJobsParams{ClassID: classID, ReasonCode: string(code), Limit: int32(most)})
+// StuckJobs implements scheduler.Tx.
+func (t schedulerTx) StuckJobs(ctx context.Context, classID string, code nimbus.ReasonCode, most int) ([]string, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	return t.tx.StuckJobs(ctx, gen.StuckJobsParams{ClassID: classID, ReasonCode: string(code), Limit: int32(most)})
 }
 
-// BacklogFlows implements scheduler.Tx.
-func (t schedulerTx) BacklogFlows(ctx context.Context, classID string) ([]scheduler.Flow, error) {
+// Backlog implements scheduler.Tx.
+func (t schedulerTx) Backlog(ctx context.Context, classID string) ([]scheduler.Waiting, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
 	rows, err := t.tx.BacklogFlows(ctx, classID)
-	flows := make([]scheduler.Flow, len(rows))
+	waiting := make([]scheduler.Waiting, len(rows))
 	for i, r := range rows {
-		flows[i] = scheduler.Flow{OrgID: r.OrgID, RepoID: r.RepoID}
+		waiting[i] = scheduler.Waiting{Flow: scheduler.Flow{OrgID: r.OrgID, RepoID: r.RepoID}, Priority: int(r.Priority)}
 	}
-	return flows, err
+	return waiting, err
 }
 
-// FlowTag implements scheduler.Tx.
-func (t schedulerTx) FlowTag(ctx context.Context, id string) (scheduler.FlowTag, error) {
-	row, err := t.tx.Flow(ctx, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return scheduler.FlowTag{}, nil
+// flowEntry is a flow's tag that is locked.
+type flowEntry struct {
+	now     scheduler.FlowTag
+	parent  string
+	changed bool
+}
+
+// FlowTags implements scheduler.Tx.
+func (t schedulerTx) FlowTags(ctx context.Context, ids []string) (map[string]scheduler.FlowTag, error) {
+	missing := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if t.books.flows[id] == nil {
+			missing = append(missing, id)
+		}
 	}
-	return scheduler.FlowTag{Finish: row.Tag, Virtual: row.Vtime}, err
+	if len(missing) > 0 {
+		if err := t.lockFlows(ctx, missing); err != nil {
+			return nil, fmt.Errorf("read the tags of flows: %w", err)
+		}
+	}
+	tags := make(map[string]scheduler.FlowTag, len(ids))
+	for _, id := range ids {
+		tags[id] = t.books.flows[id].now
+	}
+	return tags, nil
+}
+
+func (t schedulerTx) lockFlows(ctx context.Context, ids []string) error {
+	type row struct {
+		id  string
+		tag scheduler.FlowTag
+	}
+	rows, err := t.query(ctx, "SELECT id, tag, vtime, weight, expected FROM flows", "id", ids, " ORDER BY id"+t.tx.dialect.forUpdate())
+	known, err := scanAll(rows, err, func(r *sql.Rows, v *row) error {
+		return r.Scan(&v.id, &v.tag.Finish, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
+	})
+	for _, id := range ids {
+		t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
+	}
+	for _, v := range known {
+		t.books.flows[v.id].now = v.tag
+	}
+	return err
 }
 
 // SaveFlowTag implements scheduler.Tx.
 func (t schedulerTx) SaveFlowTag(ctx context.Context, id, parent string, tag scheduler.FlowTag) error {
-	return t.tx.SaveFlow(ctx, gen.SaveFlowParams{ID: id, Parent: parent, Tag: tag.Finish, Vtime: tag.Virtual})
+	if _, err := t.FlowTags(ctx, []string{id}); err != nil {
+		return err
+	}
+	*t.books.flows[id] = flowEntry{now: tag, parent: parent, changed: true}
+	t.books.touch()
+	return nil
+}
+
+func (b *books) newFlows() (rows [][]any) {
+	for _, id := range sortedKeys(b.flows) {
+		if e := b.flows[id]; e.changed {
+			rows = append(rows, []any{id, e.parent, e.now.Finish, e.now.Virtual, e.now.Expected})
+			e.changed = false
+		}
+	}
+	return rows
 }
 
 // VirtualTime implements scheduler.Tx.
-func (t schedulerTx) VirtualTime(ctx context.Context) (int64, error) {
-	v, err := t.tx.LowestRank(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		v, err = t.tx.HighestTag(ctx)
-	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
-	}
-	return v, err
-}
+func (t schedulerTx) VirtualTime(ctx context.Context) (int64, error) { return t.tx.VirtualTime(ctx) }
 
 // DueJobs implements scheduler.Reader.
 func (t schedulerTx) DueJobs(ctx context.Context, most int) ([]string, error) {

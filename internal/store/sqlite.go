@@ -6,13 +6,14 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/url"
 	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
+
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 // sqliteReaders is the size of the pool for reads, which run beside the writer.
@@ -64,7 +65,13 @@ type connector struct {
 	dsn    string
 }
 
-func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c connector) Connect(context.Context) (driver.Conn, error) {
+	conn, err := c.driver.Open(c.dsn)
+	if err != nil {
+		return nil, err
+	}
+	return newCompiledConn(conn)
+}
 
 func (c connector) Driver() driver.Driver { return c.driver }
 
@@ -80,50 +87,48 @@ func (*sqliteDialect) prepare(context.Context, *sql.DB) error { return nil }
 // tune has nothing to do: there is no vacuum to hold back.
 func (*sqliteDialect) tune(context.Context, *sql.DB) error { return nil }
 
-// lockJob has nothing to do: the transaction holds the only write lock.
-func (*sqliteDialect) lockJob(context.Context, *sql.Tx, string) error { return nil }
+func (*sqliteDialect) arrays() bool { return false }
 
-func (*sqliteDialect) claim(ctx context.Context, tx *sql.Tx, classIDs []string, n int) ([]string, error) {
+func (*sqliteDialect) in(column string, list any) (string, any, error) {
+	b, err := json.Marshal(list)
+	return column + " IN (SELECT value FROM json_each($1))", string(b), err
+}
+
+// forUpdate is nothing: the transaction holds the only write lock.
+func (*sqliteDialect) forUpdate() string { return "" }
+
+func (*sqliteDialect) claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error) {
 	list, err := json.Marshal(classIDs)
 	if err != nil {
 		return nil, err
 	}
-	return texts(tx.QueryContext(ctx, `SELECT job_id FROM queue
-		WHERE class_id IN (SELECT value FROM json_each($1)) ORDER BY fair_rank, job_id LIMIT $2`, string(list), n))
+	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM (
+			SELECT job_id, fair_rank, ROW_NUMBER() OVER (PARTITION BY class_id ORDER BY fair_rank, job_id) AS place
+			FROM queue WHERE class_id IN (SELECT value FROM json_each($1))) AS q
+		JOIN jobs j ON j.id = q.job_id WHERE q.place <= $2 ORDER BY q.fair_rank, q.job_id`, string(list), n)
 }
 
-func (*sqliteDialect) nextPending(ctx context.Context, tx *sql.Tx, classID, orgID, repoID string) (string, error) {
-	return first(texts(tx.QueryContext(ctx, `SELECT job_id FROM backlog
-		WHERE class_id = $1 AND org_id = $2 AND repo_id = $3 ORDER BY job_id LIMIT 1`, classID, orgID, repoID)))
+func (*sqliteDialect) nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error) {
+	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
+		WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4
+		ORDER BY b.job_id LIMIT $5`, classID, w.OrgID, w.Priority, w.RepoID, n)
+}
+
+func (*sqliteDialect) renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) (renewed []scheduler.Renewal, err error) {
+	for _, l := range leases {
+		rows, err := t.db.QueryContext(ctx, `UPDATE attempts SET version = version + 1, expires_at = $4
+			WHERE id = $1 AND host_id = $2 AND fence = $3 AND state = 'live' AND expires_at > $5
+			RETURNING id, job_id, stop_at`, l.AttemptID, l.HostID, l.Fence, until, micros(t.now))
+		one, err := scanAll(rows, err, scanRenewal)
+		if err != nil {
+			return nil, err
+		}
+		renewed = append(renewed, one...)
+	}
+	return renewed, nil
 }
 
 func (d *sqliteDialect) offsetClock(_ context.Context, _ *sql.DB, by time.Duration) error {
 	d.offset.Store(by.Microseconds())
 	return nil
-}
-
-// texts reads a result of one text column.
-func texts(rows *sql.Rows, err error) (out []string, _ error) {
-	if err != nil {
-		return nil, err
-	}
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, errors.Join(err, rows.Close())
-		}
-		out = append(out, s)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read rows: %w", err)
-	}
-	return out, rows.Close()
-}
-
-// first is the first text, or "".
-func first(all []string, err error) (string, error) {
-	if err != nil || len(all) == 0 {
-		return "", err
-	}
-	return all[0], nil
 }

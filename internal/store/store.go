@@ -23,6 +23,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -39,6 +40,7 @@ type Store struct {
 	writer  *sql.DB // SQLite: one connection, so that writers queue here
 	reader  *sql.DB // the same as writer on PostgreSQL
 	dialect dialect
+	flushes *flushStatements
 }
 
 // Open opens the database, creating it where the engine allows, and brings its
@@ -59,6 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s database: %w", scheme, err)
 	}
+	s.flushes = newFlushStatements()
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("bring the tables up to date: %w", err), s.Close())
 	}
@@ -99,14 +102,21 @@ type dialect interface {
 	tune(ctx context.Context, db *sql.DB) error
 	// readIsolation is what gives several reads one state of the database.
 	readIsolation() sql.IsolationLevel
-	// lockJob makes other transactions wait for this one before they change
-	// the job's row, the attempts of the job, or its place in the queue.
-	lockJob(ctx context.Context, tx *sql.Tx, jobID string) error
-	// claim locks and returns the ids of up to n queued jobs of the classes, in
-	// the order of their rank. Jobs that others have locked are passed over.
-	claim(ctx context.Context, tx *sql.Tx, classIDs []string, n int) ([]string, error)
-	// nextPending locks and returns the oldest job of a flow in the backlog,
-	// "" when there is none that is not locked.
-	nextPending(ctx context.Context, tx *sql.Tx, classID, orgID, repoID string) (string, error)
+	// arrays tells whether a statement takes many rows as arrays.
+	arrays() bool
+	// in is the condition that a column has one of the values of a list, the
+	// statement's only parameter.
+	in(column string, list any) (condition string, arg any, err error)
+	// forUpdate makes others wait for this transaction before they change the
+	// rows that a query returns.
+	forUpdate() string
+	// claim locks and returns the first n queued jobs of each of the classes.
+	// Jobs that others have locked are passed over.
+	claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error)
+	// nextPending locks and returns the n oldest jobs of a flow in the backlog
+	// that are not locked.
+	nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error)
+	// renew moves the end of leases that have not expired.
+	renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) ([]scheduler.Renewal, error)
 	offsetClock(ctx context.Context, db *sql.DB, by time.Duration) error
 }

@@ -49,14 +49,14 @@ func TestWhatIsCommittedSurvivesAReopen(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = first.Update(t.Context(), func(tx scheduler.Tx) error {
-			_, err := tx.MintFence(t.Context())
+			_, err := tx.MintFences(t.Context(), 1, 0)
 			return err
 		})
 		if err := errors.Join(err, first.Close()); err != nil {
 			t.Fatal(err)
 		}
 		err = open(t, dsn).Update(t.Context(), func(tx scheduler.Tx) error {
-			fence, err := tx.MintFence(t.Context())
+			fence, err := tx.MintFences(t.Context(), 1, 0)
 			if fence != 2 {
 				t.Errorf("%s: the fence is %d after a reopen, want 2", name, fence)
 			}

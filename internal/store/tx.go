@@ -17,13 +17,16 @@ import (
 const (
 	maxTries   = 12
 	retryPause = 2 * time.Millisecond // grows with each try, with jitter
+	// uniqueTries is how often a key that is there already is taken for a race.
+	uniqueTries = 2
 )
 
 // tx is one transaction with its time.
 type tx struct {
 	*gen.Queries
-	sql     *sql.Tx
+	db      *sql.Tx
 	dialect dialect
+	flushes *flushStatements
 	now     time.Time
 }
 
@@ -34,7 +37,10 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	var err error
 	for try := range maxTries {
 		err = s.transact(ctx, s.writer, nil, f)
-		if err == nil || !lostRace(err) {
+		// A row that somebody else added first is found when f looks again; if
+		// f does not look, it is a conflict.
+		again := lostRace(err) || isUnique(err) && try < uniqueTries
+		if err == nil || !again {
 			return interpret(err)
 		}
 		pause := time.Duration(try+1) * retryPause
@@ -67,7 +73,7 @@ func (s *Store) transact(ctx context.Context, db *sql.DB, opts *sql.TxOptions, f
 	if err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
-	if err := f(&tx{Queries: q, sql: sqlTx, dialect: s.dialect, now: fromMicros(now)}); err != nil {
+	if err := f(&tx{Queries: q, db: sqlTx, dialect: s.dialect, flushes: s.flushes, now: fromMicros(now)}); err != nil {
 		return err
 	}
 	if err := sqlTx.Commit(); err != nil {

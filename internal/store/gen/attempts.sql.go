@@ -7,11 +7,10 @@ package gen
 
 import (
 	"context"
-	"database/sql"
 )
 
 const attempt = `-- name: Attempt :one
-SELECT id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, token_todo, outcome, exit_code, log_total, log_stored, log_complete FROM attempts WHERE id = $1
+SELECT id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, token_todo, outcome, exit_code, log_total, log_stored, log_complete, token_hash FROM attempts WHERE id = $1
 `
 
 func (q *Queries) Attempt(ctx context.Context, id string) (Attempt, error) {
@@ -44,17 +43,31 @@ func (q *Queries) Attempt(ctx context.Context, id string) (Attempt, error) {
 		&i.LogTotal,
 		&i.LogStored,
 		&i.LogComplete,
+		&i.TokenHash,
 	)
 	return i, err
 }
 
-const deleteLapsed = `-- name: DeleteLapsed :exec
-DELETE FROM attempts WHERE id = $1 AND state = 'lapsed'
+const attemptByToken = `-- name: AttemptByToken :one
+SELECT id, org_id FROM attempts
+WHERE token_hash = $1 AND token_hash <> '' AND state = 'live' AND running_at > 0 AND expires_at > $2
 `
 
-func (q *Queries) DeleteLapsed(ctx context.Context, id string) error {
-	_, err := q.db.ExecContext(ctx, deleteLapsed, id)
-	return err
+type AttemptByTokenParams struct {
+	TokenHash string
+	ExpiresAt int64
+}
+
+type AttemptByTokenRow struct {
+	ID    string
+	OrgID string
+}
+
+func (q *Queries) AttemptByToken(ctx context.Context, arg AttemptByTokenParams) (AttemptByTokenRow, error) {
+	row := q.db.QueryRowContext(ctx, attemptByToken, arg.TokenHash, arg.ExpiresAt)
+	var i AttemptByTokenRow
+	err := row.Scan(&i.ID, &i.OrgID)
+	return i, err
 }
 
 const expiredAttempts = `-- name: ExpiredAttempts :many
@@ -89,36 +102,6 @@ func (q *Queries) ExpiredAttempts(ctx context.Context, arg ExpiredAttemptsParams
 	return items, nil
 }
 
-const insertAttempt = `-- name: InsertAttempt :exec
-INSERT INTO attempts (id, job_id, org_id, host_id, fence, state, expires_at, offered_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-`
-
-type InsertAttemptParams struct {
-	ID        string
-	JobID     string
-	OrgID     string
-	HostID    string
-	Fence     int64
-	State     string
-	ExpiresAt int64
-	OfferedAt int64
-}
-
-func (q *Queries) InsertAttempt(ctx context.Context, arg InsertAttemptParams) error {
-	_, err := q.db.ExecContext(ctx, insertAttempt,
-		arg.ID,
-		arg.JobID,
-		arg.OrgID,
-		arg.HostID,
-		arg.Fence,
-		arg.State,
-		arg.ExpiresAt,
-		arg.OfferedAt,
-	)
-	return err
-}
-
 const logStored = `-- name: LogStored :one
 UPDATE attempts SET log_stored = $3, log_complete = (log_total >= 0 AND $3 >= log_total)
 WHERE id = $1 AND org_id = $2 AND log_stored < $3
@@ -140,92 +123,6 @@ func (q *Queries) LogStored(ctx context.Context, arg LogStoredParams) (LogStored
 	row := q.db.QueryRowContext(ctx, logStored, arg.ID, arg.OrgID, arg.LogStored)
 	var i LogStoredRow
 	err := row.Scan(&i.JobID, &i.LogComplete)
-	return i, err
-}
-
-const openAttempts = `-- name: OpenAttempts :many
-SELECT id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, token_todo, outcome, exit_code, log_total, log_stored, log_complete FROM attempts WHERE host_id = $1 AND state IN ('offered', 'live') ORDER BY id
-`
-
-func (q *Queries) OpenAttempts(ctx context.Context, hostID string) ([]Attempt, error) {
-	rows, err := q.db.QueryContext(ctx, openAttempts, hostID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Attempt
-	for rows.Next() {
-		var i Attempt
-		if err := rows.Scan(
-			&i.ID,
-			&i.JobID,
-			&i.OrgID,
-			&i.HostID,
-			&i.Fence,
-			&i.Version,
-			&i.State,
-			&i.ExpiresAt,
-			&i.StopAt,
-			&i.OfferedAt,
-			&i.AcceptedAt,
-			&i.SandboxReadyAt,
-			&i.StartedAt,
-			&i.RunningAt,
-			&i.FirstOutputAt,
-			&i.EndedAt,
-			&i.DestroyedAt,
-			&i.RunnerName,
-			&i.RunnerID,
-			&i.RunnerTodo,
-			&i.TokenTodo,
-			&i.Outcome,
-			&i.ExitCode,
-			&i.LogTotal,
-			&i.LogStored,
-			&i.LogComplete,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const renewLease = `-- name: RenewLease :one
-UPDATE attempts SET version = version + 1, expires_at = $4
-WHERE id = $1 AND host_id = $2 AND fence = $3 AND state = 'live' AND expires_at > $5
-RETURNING job_id, stop_at
-`
-
-type RenewLeaseParams struct {
-	ID          string
-	HostID      string
-	Fence       int64
-	ExpiresAt   int64
-	ExpiresAt_2 int64
-}
-
-type RenewLeaseRow struct {
-	JobID  string
-	StopAt int64
-}
-
-func (q *Queries) RenewLease(ctx context.Context, arg RenewLeaseParams) (RenewLeaseRow, error) {
-	row := q.db.QueryRowContext(ctx, renewLease,
-		arg.ID,
-		arg.HostID,
-		arg.Fence,
-		arg.ExpiresAt,
-		arg.ExpiresAt_2,
-	)
-	var i RenewLeaseRow
-	err := row.Scan(&i.JobID, &i.StopAt)
 	return i, err
 }
 
@@ -251,124 +148,6 @@ func (q *Queries) RunnersToRemove(ctx context.Context, arg RunnersToRemoveParams
 			return nil, err
 		}
 		items = append(items, id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const saveAttempt = `-- name: SaveAttempt :execrows
-UPDATE attempts SET version = version + 1, job_id = $3, state = $4, expires_at = $5, stop_at = $6, accepted_at = $7,
-       sandbox_ready_at = $8, started_at = $9, running_at = $10, first_output_at = $11, ended_at = $12,
-       destroyed_at = $13, runner_name = $14, runner_id = $15, runner_todo = $16, token_todo = $17,
-       outcome = $18, exit_code = $19
-WHERE id = $1 AND version = $2
-`
-
-type SaveAttemptParams struct {
-	ID             string
-	Version        int64
-	JobID          string
-	State          string
-	ExpiresAt      int64
-	StopAt         int64
-	AcceptedAt     int64
-	SandboxReadyAt int64
-	StartedAt      int64
-	RunningAt      int64
-	FirstOutputAt  int64
-	EndedAt        int64
-	DestroyedAt    int64
-	RunnerName     string
-	RunnerID       int64
-	RunnerTodo     int64
-	TokenTodo      string
-	Outcome        string
-	ExitCode       sql.NullInt64
-}
-
-func (q *Queries) SaveAttempt(ctx context.Context, arg SaveAttemptParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, saveAttempt,
-		arg.ID,
-		arg.Version,
-		arg.JobID,
-		arg.State,
-		arg.ExpiresAt,
-		arg.StopAt,
-		arg.AcceptedAt,
-		arg.SandboxReadyAt,
-		arg.StartedAt,
-		arg.RunningAt,
-		arg.FirstOutputAt,
-		arg.EndedAt,
-		arg.DestroyedAt,
-		arg.RunnerName,
-		arg.RunnerID,
-		arg.RunnerTodo,
-		arg.TokenTodo,
-		arg.Outcome,
-		arg.ExitCode,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const setLogTotal = `-- name: SetLogTotal :exec
-UPDATE attempts SET log_total = $2, log_complete = (log_stored >= $2) WHERE id = $1
-`
-
-type SetLogTotalParams struct {
-	ID       string
-	LogTotal int64
-}
-
-func (q *Queries) SetLogTotal(ctx context.Context, arg SetLogTotalParams) error {
-	_, err := q.db.ExecContext(ctx, setLogTotal, arg.ID, arg.LogTotal)
-	return err
-}
-
-const tokenDone = `-- name: TokenDone :exec
-UPDATE attempts SET token_todo = '', version = version + 1 WHERE id = $1 AND token_todo = $2
-`
-
-type TokenDoneParams struct {
-	ID        string
-	TokenTodo string
-}
-
-func (q *Queries) TokenDone(ctx context.Context, arg TokenDoneParams) error {
-	_, err := q.db.ExecContext(ctx, tokenDone, arg.ID, arg.TokenTodo)
-	return err
-}
-
-const tokenTodos = `-- name: TokenTodos :many
-SELECT id, token_todo FROM attempts WHERE token_todo <> '' LIMIT $1
-`
-
-type TokenTodosRow struct {
-	ID        string
-	TokenTodo string
-}
-
-func (q *Queries) TokenTodos(ctx context.Context, limit int32) ([]TokenTodosRow, error) {
-	rows, err := q.db.QueryContext(ctx, tokenTodos, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []TokenTodosRow
-	for rows.Next() {
-		var i TokenTodosRow
-		if err := rows.Scan(&i.ID, &i.TokenTodo); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err

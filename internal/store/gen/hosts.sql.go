@@ -9,22 +9,59 @@ import (
 	"context"
 )
 
+const changedHosts = `-- name: ChangedHosts :many
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at FROM hosts WHERE changed_at >= $1
+`
+
+func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, error) {
+	rows, err := q.db.QueryContext(ctx, changedHosts, changedAt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Host
+	for rows.Next() {
+		var i Host
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Version,
+			&i.Inventory,
+			&i.JoinedAt,
+			&i.SeenAt,
+			&i.CoolUntil,
+			&i.ChangedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const coolHost = `-- name: CoolHost :exec
-UPDATE hosts SET cool_until = $2 WHERE id = $1
+UPDATE hosts SET cool_until = $2, changed_at = $3 WHERE id = $1
 `
 
 type CoolHostParams struct {
 	ID        string
 	CoolUntil int64
+	ChangedAt int64
 }
 
 func (q *Queries) CoolHost(ctx context.Context, arg CoolHostParams) error {
-	_, err := q.db.ExecContext(ctx, coolHost, arg.ID, arg.CoolUntil)
+	_, err := q.db.ExecContext(ctx, coolHost, arg.ID, arg.CoolUntil, arg.ChangedAt)
 	return err
 }
 
 const host = `-- name: Host :one
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until FROM hosts WHERE id = $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at FROM hosts WHERE id = $1
 `
 
 func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
@@ -38,12 +75,13 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 		&i.JoinedAt,
 		&i.SeenAt,
 		&i.CoolUntil,
+		&i.ChangedAt,
 	)
 	return i, err
 }
 
 const hosts = `-- name: Hosts :many
-SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
+SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
 FROM hosts ORDER BY hosts.name, hosts.id
 `
@@ -56,6 +94,7 @@ type HostsRow struct {
 	JoinedAt  int64
 	SeenAt    int64
 	CoolUntil int64
+	ChangedAt int64
 	Running   int64
 }
 
@@ -77,6 +116,7 @@ func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
 			&i.JoinedAt,
 			&i.SeenAt,
 			&i.CoolUntil,
+			&i.ChangedAt,
 			&i.Running,
 		); err != nil {
 			return nil, err
@@ -93,7 +133,7 @@ func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
 }
 
 const insertHost = `-- name: InsertHost :exec
-INSERT INTO hosts (id, name, version, inventory, joined_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO hosts (id, name, version, inventory, joined_at, seen_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 `
 
 type InsertHostParams struct {
@@ -103,6 +143,7 @@ type InsertHostParams struct {
 	Inventory string
 	JoinedAt  int64
 	SeenAt    int64
+	ChangedAt int64
 }
 
 func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) error {
@@ -113,29 +154,45 @@ func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) error {
 		arg.Inventory,
 		arg.JoinedAt,
 		arg.SeenAt,
+		arg.ChangedAt,
 	)
 	return err
 }
 
-const touchHost = `-- name: TouchHost :execrows
-UPDATE hosts SET seen_at = $2 WHERE id = $1
+const seenHosts = `-- name: SeenHosts :many
+SELECT id, seen_at FROM hosts
 `
 
-type TouchHostParams struct {
+type SeenHostsRow struct {
 	ID     string
 	SeenAt int64
 }
 
-func (q *Queries) TouchHost(ctx context.Context, arg TouchHostParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, touchHost, arg.ID, arg.SeenAt)
+func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
+	rows, err := q.db.QueryContext(ctx, seenHosts)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected()
+	defer rows.Close()
+	var items []SeenHostsRow
+	for rows.Next() {
+		var i SeenHostsRow
+		if err := rows.Scan(&i.ID, &i.SeenAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const updateHost = `-- name: UpdateHost :execrows
-UPDATE hosts SET version = $2, inventory = $3, seen_at = $4 WHERE id = $1
+UPDATE hosts SET version = $2, inventory = $3, seen_at = $4, changed_at = $4 WHERE id = $1
 `
 
 type UpdateHostParams struct {

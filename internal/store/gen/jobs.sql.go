@@ -9,8 +9,17 @@ import (
 	"context"
 )
 
+const dropDeadline = `-- name: DropDeadline :exec
+DELETE FROM deadlines WHERE job_id = $1
+`
+
+func (q *Queries) DropDeadline(ctx context.Context, jobID string) error {
+	_, err := q.db.ExecContext(ctx, dropDeadline, jobID)
+	return err
+}
+
 const dueJobs = `-- name: DueJobs :many
-SELECT id FROM jobs WHERE due_at > 0 AND due_at <= $1 ORDER BY due_at LIMIT $2
+SELECT job_id FROM deadlines WHERE due_at <= $1 ORDER BY due_at LIMIT $2
 `
 
 type DueJobsParams struct {
@@ -26,11 +35,11 @@ func (q *Queries) DueJobs(ctx context.Context, arg DueJobsParams) ([]string, err
 	defer rows.Close()
 	var items []string
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var job_id string
+		if err := rows.Scan(&job_id); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, job_id)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -82,86 +91,6 @@ func (q *Queries) Events(ctx context.Context, arg EventsParams) ([]JobEvent, err
 	return items, nil
 }
 
-const insertEvent = `-- name: InsertEvent :exec
-INSERT INTO job_events (job_id, seq, at, kind, attempt_id, actor, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)
-`
-
-type InsertEventParams struct {
-	JobID     string
-	Seq       int64
-	At        int64
-	Kind      string
-	AttemptID string
-	Actor     string
-	Detail    string
-}
-
-func (q *Queries) InsertEvent(ctx context.Context, arg InsertEventParams) error {
-	_, err := q.db.ExecContext(ctx, insertEvent,
-		arg.JobID,
-		arg.Seq,
-		arg.At,
-		arg.Kind,
-		arg.AttemptID,
-		arg.Actor,
-		arg.Detail,
-	)
-	return err
-}
-
-const insertJob = `-- name: InsertJob :exec
-INSERT INTO jobs (id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec,
-                  github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, due_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-`
-
-type InsertJobParams struct {
-	ID             string
-	OrgID          string
-	RepoID         string
-	Source         string
-	Name           string
-	Repo           string
-	Labels         string
-	ClassID        string
-	Class          string
-	AnyExecutor    bool
-	Spec           string
-	GitHubJobID    int64
-	Github         string
-	IdempotencyKey string
-	MaxAttempts    int64
-	ReceivedAt     int64
-	AdmittedAt     int64
-	State          string
-	DueAt          int64
-}
-
-func (q *Queries) InsertJob(ctx context.Context, arg InsertJobParams) error {
-	_, err := q.db.ExecContext(ctx, insertJob,
-		arg.ID,
-		arg.OrgID,
-		arg.RepoID,
-		arg.Source,
-		arg.Name,
-		arg.Repo,
-		arg.Labels,
-		arg.ClassID,
-		arg.Class,
-		arg.AnyExecutor,
-		arg.Spec,
-		arg.GitHubJobID,
-		arg.Github,
-		arg.IdempotencyKey,
-		arg.MaxAttempts,
-		arg.ReceivedAt,
-		arg.AdmittedAt,
-		arg.State,
-		arg.DueAt,
-	)
-	return err
-}
-
 const jobIDByGitHub = `-- name: JobIDByGitHub :one
 SELECT id FROM jobs WHERE github_job_id = $1 AND github_job_id <> 0
 `
@@ -190,7 +119,7 @@ func (q *Queries) JobIDByIdempotencyKey(ctx context.Context, arg JobIDByIdempote
 }
 
 const jobRow = `-- name: JobRow :one
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count FROM jobs WHERE id = $1
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys FROM jobs WHERE id = $1
 `
 
 func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
@@ -230,6 +159,9 @@ func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
 		&i.QueuedAt,
 		&i.FinishedAt,
 		&i.EventCount,
+		&i.Priority,
+		&i.FairCost,
+		&i.LimitKeys,
 	)
 	return i, err
 }
@@ -266,71 +198,22 @@ func (q *Queries) JobsToCheck(ctx context.Context, arg JobsToCheckParams) ([]str
 	return items, nil
 }
 
-const nextEventSeq = `-- name: NextEventSeq :one
-UPDATE jobs SET event_count = event_count + 1 WHERE id = $1 RETURNING event_count
+const moveDeadline = `-- name: MoveDeadline :exec
+UPDATE deadlines SET due_at = $2 WHERE job_id = $1
 `
 
-func (q *Queries) NextEventSeq(ctx context.Context, id string) (int64, error) {
-	row := q.db.QueryRowContext(ctx, nextEventSeq, id)
-	var event_count int64
-	err := row.Scan(&event_count)
-	return event_count, err
+type MoveDeadlineParams struct {
+	JobID string
+	DueAt int64
 }
 
-const saveJob = `-- name: SaveJob :exec
-UPDATE jobs SET class_id = $2, class = $3, state = $4, result = $5, reason_code = $6, reason_message = $7,
-       attempt_id = $8, attempt_count = $9, fair_rank = $10, stop_result = $11, stop_code = $12, stop_message = $13,
-       due_at = $14, check_at = $15, checks = $16, queued_at = $17, finished_at = $18
-WHERE id = $1
-`
-
-type SaveJobParams struct {
-	ID            string
-	ClassID       string
-	Class         string
-	State         string
-	Result        string
-	ReasonCode    string
-	ReasonMessage string
-	AttemptID     string
-	AttemptCount  int64
-	FairRank      int64
-	StopResult    string
-	StopCode      string
-	StopMessage   string
-	DueAt         int64
-	CheckAt       int64
-	Checks        int64
-	QueuedAt      int64
-	FinishedAt    int64
-}
-
-func (q *Queries) SaveJob(ctx context.Context, arg SaveJobParams) error {
-	_, err := q.db.ExecContext(ctx, saveJob,
-		arg.ID,
-		arg.ClassID,
-		arg.Class,
-		arg.State,
-		arg.Result,
-		arg.ReasonCode,
-		arg.ReasonMessage,
-		arg.AttemptID,
-		arg.AttemptCount,
-		arg.FairRank,
-		arg.StopResult,
-		arg.StopCode,
-		arg.StopMessage,
-		arg.DueAt,
-		arg.CheckAt,
-		arg.Checks,
-		arg.QueuedAt,
-		arg.FinishedAt,
-	)
+func (q *Queries) MoveDeadline(ctx context.Context, arg MoveDeadlineParams) error {
+	_, err := q.db.ExecContext(ctx, moveDeadline, arg.JobID, arg.DueAt)
 	return err
 }
 
 const viewJob = `-- name: ViewJob :one
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id = $2
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id = $2
 `
 
 type ViewJobParams struct {
@@ -375,6 +258,9 @@ func (q *Queries) ViewJob(ctx context.Context, arg ViewJobParams) (JobView, erro
 		&i.QueuedAt,
 		&i.FinishedAt,
 		&i.EventCount,
+		&i.Priority,
+		&i.FairCost,
+		&i.LimitKeys,
 		&i.HostID,
 		&i.OfferedAt,
 		&i.AcceptedAt,
@@ -390,7 +276,7 @@ func (q *Queries) ViewJob(ctx context.Context, arg ViewJobParams) (JobView, erro
 }
 
 const viewJobs = `-- name: ViewJobs :many
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2
   AND (CAST($3 AS TEXT) = '' OR CAST($3 AS TEXT) LIKE '%,' || state || ',%')
 ORDER BY id DESC LIMIT $4
 `
@@ -450,6 +336,9 @@ func (q *Queries) ViewJobs(ctx context.Context, arg ViewJobsParams) ([]JobView, 
 			&i.QueuedAt,
 			&i.FinishedAt,
 			&i.EventCount,
+			&i.Priority,
+			&i.FairCost,
+			&i.LimitKeys,
 			&i.HostID,
 			&i.OfferedAt,
 			&i.AcceptedAt,
@@ -475,7 +364,7 @@ func (q *Queries) ViewJobs(ctx context.Context, arg ViewJobsParams) ([]JobView, 
 }
 
 const viewOpenJobs = `-- name: ViewOpenJobs :many
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2 AND state <> 'finished'
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2 AND finished_at = 0
   AND CAST($3 AS TEXT) LIKE '%,' || state || ',%'
 ORDER BY id DESC LIMIT $4
 `
@@ -535,6 +424,9 @@ func (q *Queries) ViewOpenJobs(ctx context.Context, arg ViewOpenJobsParams) ([]J
 			&i.QueuedAt,
 			&i.FinishedAt,
 			&i.EventCount,
+			&i.Priority,
+			&i.FairCost,
+			&i.LimitKeys,
 			&i.HostID,
 			&i.OfferedAt,
 			&i.AcceptedAt,

@@ -35,18 +35,25 @@ type Attempt struct {
 	LogTotal       int64
 	LogStored      int64
 	LogComplete    bool
+	TokenHash      string
 }
 
 type Backlog struct {
-	JobID   string
-	ClassID string
-	OrgID   string
-	RepoID  string
+	JobID    string
+	ClassID  string
+	OrgID    string
+	RepoID   string
+	Priority int64
 }
 
 type Class struct {
 	ID   string
 	Spec string
+}
+
+type Deadline struct {
+	JobID string
+	DueAt int64
 }
 
 type Delivery struct {
@@ -59,15 +66,18 @@ type Delivery struct {
 }
 
 type Fence struct {
-	One  int64
-	Last int64
+	One   int64
+	Last  int64
+	Vtime int64
 }
 
 type Flow struct {
-	ID     string
-	Parent string
-	Tag    int64
-	Vtime  int64
+	ID       string
+	Parent   string
+	Tag      int64
+	Vtime    int64
+	Weight   int64
+	Expected int64
 }
 
 type ForgeJob struct {
@@ -87,6 +97,7 @@ type Host struct {
 	JoinedAt  int64
 	SeenAt    int64
 	CoolUntil int64
+	ChangedAt int64
 }
 
 type Job struct {
@@ -123,6 +134,9 @@ type Job struct {
 	QueuedAt       int64
 	FinishedAt     int64
 	EventCount     int64
+	Priority       int64
+	FairCost       int64
+	LimitKeys      string
 }
 
 type JobEvent struct {
@@ -169,6 +183,9 @@ type JobView struct {
 	QueuedAt       int64
 	FinishedAt     int64
 	EventCount     int64
+	Priority       int64
+	FairCost       int64
+	LimitKeys      string
 	HostID         string
 	OfferedAt      int64
 	AcceptedAt     int64
@@ -179,6 +196,22 @@ type JobView struct {
 	ExitCode       sql.NullInt64
 	LogStored      int64
 	LogComplete    bool
+}
+
+type Leader struct {
+	Name      string
+	Holder    string
+	Fence     int64
+	ExpiresAt int64
+}
+
+type Limit struct {
+	ID    string
+	OrgID string
+	Kind  string
+	Name  string
+	Most  int64
+	Used  int64
 }
 
 type NimbusClock struct {
@@ -196,6 +229,7 @@ type Queue struct {
 	JobID    string
 	ClassID  string
 	FairRank int64
+	OrgID    string
 }
 
 type Repo struct {
@@ -210,6 +244,12 @@ type Secret struct {
 	Name      string
 	Sealed    []byte
 	UpdatedAt int64
+}
+
+type Stuck struct {
+	JobID      string
+	ClassID    string
+	ReasonCode string
 }
 
 type Token struct {

@@ -10,14 +10,27 @@ import (
 )
 
 const backlogFlows = `-- name: BacklogFlows :many
-SELECT org_id, repo_id FROM backlog WHERE class_id = $1 GROUP BY org_id, repo_id
+WITH RECURSIVE flow (org_id, priority, repo_id) AS (
+    SELECT f.org_id, f.priority, f.repo_id FROM backlog f WHERE f.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1
+        ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.org_id, n.priority, n.repo_id FROM flow JOIN backlog n ON n.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1
+          AND (b.org_id, b.priority, b.repo_id) > (flow.org_id, flow.priority, flow.repo_id)
+        ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
+)
+SELECT org_id, priority, repo_id FROM flow
 `
 
 type BacklogFlowsRow struct {
-	OrgID  string
-	RepoID string
+	OrgID    string
+	Priority int64
+	RepoID   string
 }
 
+// From each flow to the next by the index, so that the cost is that of the
+// flows and not of the jobs that wait in them.
 func (q *Queries) BacklogFlows(ctx context.Context, classID string) ([]BacklogFlowsRow, error) {
 	rows, err := q.db.QueryContext(ctx, backlogFlows, classID)
 	if err != nil {
@@ -27,7 +40,7 @@ func (q *Queries) BacklogFlows(ctx context.Context, classID string) ([]BacklogFl
 	var items []BacklogFlowsRow
 	for rows.Next() {
 		var i BacklogFlowsRow
-		if err := rows.Scan(&i.OrgID, &i.RepoID); err != nil {
+		if err := rows.Scan(&i.OrgID, &i.Priority, &i.RepoID); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -41,136 +54,47 @@ func (q *Queries) BacklogFlows(ctx context.Context, classID string) ([]BacklogFl
 	return items, nil
 }
 
-const ensureClass = `-- name: EnsureClass :exec
-INSERT INTO classes (id, spec) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING
+const mintFences = `-- name: MintFences :one
+UPDATE fence SET last = last + $1,
+       vtime = CASE WHEN vtime < $2 THEN $2 ELSE vtime END
+WHERE one = 1 RETURNING last
 `
 
-type EnsureClassParams struct {
-	ID   string
-	Spec string
+type MintFencesParams struct {
+	Count int64
+	Rank  int64
 }
 
-func (q *Queries) EnsureClass(ctx context.Context, arg EnsureClassParams) error {
-	_, err := q.db.ExecContext(ctx, ensureClass, arg.ID, arg.Spec)
-	return err
-}
-
-const enterBacklog = `-- name: EnterBacklog :exec
-INSERT INTO backlog (job_id, class_id, org_id, repo_id) VALUES ($1, $2, $3, $4)
-`
-
-type EnterBacklogParams struct {
-	JobID   string
-	ClassID string
-	OrgID   string
-	RepoID  string
-}
-
-func (q *Queries) EnterBacklog(ctx context.Context, arg EnterBacklogParams) error {
-	_, err := q.db.ExecContext(ctx, enterBacklog,
-		arg.JobID,
-		arg.ClassID,
-		arg.OrgID,
-		arg.RepoID,
-	)
-	return err
-}
-
-const enterQueue = `-- name: EnterQueue :exec
-INSERT INTO queue (job_id, class_id, fair_rank) VALUES ($1, $2, $3)
-`
-
-type EnterQueueParams struct {
-	JobID    string
-	ClassID  string
-	FairRank int64
-}
-
-func (q *Queries) EnterQueue(ctx context.Context, arg EnterQueueParams) error {
-	_, err := q.db.ExecContext(ctx, enterQueue, arg.JobID, arg.ClassID, arg.FairRank)
-	return err
-}
-
-const flow = `-- name: Flow :one
-SELECT tag, vtime FROM flows WHERE id = $1
-`
-
-type FlowRow struct {
-	Tag   int64
-	Vtime int64
-}
-
-func (q *Queries) Flow(ctx context.Context, id string) (FlowRow, error) {
-	row := q.db.QueryRowContext(ctx, flow, id)
-	var i FlowRow
-	err := row.Scan(&i.Tag, &i.Vtime)
-	return i, err
-}
-
-const highestTag = `-- name: HighestTag :one
-SELECT tag FROM flows WHERE parent = '' ORDER BY tag DESC LIMIT 1
-`
-
-func (q *Queries) HighestTag(ctx context.Context) (int64, error) {
-	row := q.db.QueryRowContext(ctx, highestTag)
-	var tag int64
-	err := row.Scan(&tag)
-	return tag, err
-}
-
-const leaveBacklog = `-- name: LeaveBacklog :exec
-DELETE FROM backlog WHERE job_id = $1
-`
-
-func (q *Queries) LeaveBacklog(ctx context.Context, jobID string) error {
-	_, err := q.db.ExecContext(ctx, leaveBacklog, jobID)
-	return err
-}
-
-const leaveQueue = `-- name: LeaveQueue :exec
-DELETE FROM queue WHERE job_id = $1
-`
-
-func (q *Queries) LeaveQueue(ctx context.Context, jobID string) error {
-	_, err := q.db.ExecContext(ctx, leaveQueue, jobID)
-	return err
-}
-
-const lowestRank = `-- name: LowestRank :one
-SELECT fair_rank FROM queue ORDER BY fair_rank LIMIT 1
-`
-
-func (q *Queries) LowestRank(ctx context.Context) (int64, error) {
-	row := q.db.QueryRowContext(ctx, lowestRank)
-	var fair_rank int64
-	err := row.Scan(&fair_rank)
-	return fair_rank, err
-}
-
-const mintFence = `-- name: MintFence :one
-UPDATE fence SET last = last + 1 WHERE one = 1 RETURNING last
-`
-
-func (q *Queries) MintFence(ctx context.Context) (int64, error) {
-	row := q.db.QueryRowContext(ctx, mintFence)
+func (q *Queries) MintFences(ctx context.Context, arg MintFencesParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, mintFences, arg.Count, arg.Rank)
 	var last int64
 	err := row.Scan(&last)
 	return last, err
 }
 
-const queueLength = `-- name: QueueLength :one
-SELECT COUNT(*) FROM queue WHERE class_id = $1
+const queueHead = `-- name: QueueHead :one
+SELECT (SELECT COUNT(*) FROM queue WHERE queue.class_id = $1) AS length,
+       CAST((SELECT COALESCE(MAX(queue.fair_rank), 0) FROM queue WHERE queue.class_id = $1) AS BIGINT) AS highest,
+       EXISTS (SELECT 1 FROM backlog WHERE backlog.class_id = $1) AS backlog
 `
 
-func (q *Queries) QueueLength(ctx context.Context, classID string) (int64, error) {
-	row := q.db.QueryRowContext(ctx, queueLength, classID)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+type QueueHeadRow struct {
+	Length  int64
+	Highest int64
+	Backlog bool
+}
+
+// How many jobs of a class hosts can claim, the highest rank among them, and
+// whether there are more behind.
+func (q *Queries) QueueHead(ctx context.Context, classID string) (QueueHeadRow, error) {
+	row := q.db.QueryRowContext(ctx, queueHead, classID)
+	var i QueueHeadRow
+	err := row.Scan(&i.Length, &i.Highest, &i.Backlog)
+	return i, err
 }
 
 const queuedClasses = `-- name: QueuedClasses :many
-SELECT spec FROM classes WHERE id IN (SELECT class_id FROM queue)
+SELECT DISTINCT class_id FROM queue
 `
 
 func (q *Queries) QueuedClasses(ctx context.Context) ([]string, error) {
@@ -181,11 +105,11 @@ func (q *Queries) QueuedClasses(ctx context.Context) ([]string, error) {
 	defer rows.Close()
 	var items []string
 	for rows.Next() {
-		var spec string
-		if err := rows.Scan(&spec); err != nil {
+		var class_id string
+		if err := rows.Scan(&class_id); err != nil {
 			return nil, err
 		}
-		items = append(items, spec)
+		items = append(items, class_id)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -196,51 +120,29 @@ func (q *Queries) QueuedClasses(ctx context.Context) ([]string, error) {
 	return items, nil
 }
 
-const saveFlow = `-- name: SaveFlow :exec
-INSERT INTO flows (id, parent, tag, vtime) VALUES ($1, $2, $3, $4)
-ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, vtime = excluded.vtime
+const stuckJobs = `-- name: StuckJobs :many
+SELECT job_id FROM stuck WHERE class_id = $1 AND reason_code = $2 LIMIT $3
 `
 
-type SaveFlowParams struct {
-	ID     string
-	Parent string
-	Tag    int64
-	Vtime  int64
-}
-
-func (q *Queries) SaveFlow(ctx context.Context, arg SaveFlowParams) error {
-	_, err := q.db.ExecContext(ctx, saveFlow,
-		arg.ID,
-		arg.Parent,
-		arg.Tag,
-		arg.Vtime,
-	)
-	return err
-}
-
-const unschedulableJobs = `-- name: UnschedulableJobs :many
-SELECT id FROM jobs WHERE state = 'unschedulable' AND class_id = $1 AND reason_code = $2 LIMIT $3
-`
-
-type UnschedulableJobsParams struct {
+type StuckJobsParams struct {
 	ClassID    string
 	ReasonCode string
 	Limit      int32
 }
 
-func (q *Queries) UnschedulableJobs(ctx context.Context, arg UnschedulableJobsParams) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, unschedulableJobs, arg.ClassID, arg.ReasonCode, arg.Limit)
+func (q *Queries) StuckJobs(ctx context.Context, arg StuckJobsParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, stuckJobs, arg.ClassID, arg.ReasonCode, arg.Limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var items []string
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var job_id string
+		if err := rows.Scan(&job_id); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, job_id)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -251,11 +153,22 @@ func (q *Queries) UnschedulableJobs(ctx context.Context, arg UnschedulableJobsPa
 	return items, nil
 }
 
+const virtualTime = `-- name: VirtualTime :one
+SELECT vtime FROM fence
+`
+
+func (q *Queries) VirtualTime(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, virtualTime)
+	var vtime int64
+	err := row.Scan(&vtime)
+	return vtime, err
+}
+
 const waitingClasses = `-- name: WaitingClasses :many
 SELECT spec FROM classes
 WHERE id IN (SELECT class_id FROM queue)
    OR id IN (SELECT class_id FROM backlog)
-   OR id IN (SELECT class_id FROM jobs WHERE state = 'unschedulable')
+   OR id IN (SELECT class_id FROM stuck)
 `
 
 func (q *Queries) WaitingClasses(ctx context.Context) ([]string, error) {

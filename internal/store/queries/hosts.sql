@@ -1,5 +1,5 @@
 -- name: InsertHost :exec
-INSERT INTO hosts (id, name, version, inventory, joined_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO hosts (id, name, version, inventory, joined_at, seen_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: Host :one
 SELECT * FROM hosts WHERE id = $1;
@@ -11,10 +11,14 @@ SELECT hosts.*, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
 FROM hosts ORDER BY hosts.name, hosts.id;
 
 -- name: UpdateHost :execrows
-UPDATE hosts SET version = $2, inventory = $3, seen_at = $4 WHERE id = $1;
+UPDATE hosts SET version = $2, inventory = $3, seen_at = $4, changed_at = $4 WHERE id = $1;
 
--- name: TouchHost :execrows
-UPDATE hosts SET seen_at = $2 WHERE id = $1;
 
 -- name: CoolHost :exec
-UPDATE hosts SET cool_until = $2 WHERE id = $1;
+UPDATE hosts SET cool_until = $2, changed_at = $3 WHERE id = $1;
+
+-- name: ChangedHosts :many
+SELECT * FROM hosts WHERE changed_at >= $1;
+
+-- name: SeenHosts :many
+SELECT id, seen_at FROM hosts;

@@ -1,53 +1,46 @@
--- name: EnsureClass :exec
-INSERT INTO classes (id, spec) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING;
-
--- name: EnterBacklog :exec
-INSERT INTO backlog (job_id, class_id, org_id, repo_id) VALUES ($1, $2, $3, $4);
-
--- name: LeaveBacklog :exec
-DELETE FROM backlog WHERE job_id = $1;
-
--- name: EnterQueue :exec
-INSERT INTO queue (job_id, class_id, fair_rank) VALUES ($1, $2, $3);
-
--- name: LeaveQueue :exec
-DELETE FROM queue WHERE job_id = $1;
-
--- name: QueueLength :one
-SELECT COUNT(*) FROM queue WHERE class_id = $1;
+-- name: QueueHead :one
+-- How many jobs of a class hosts can claim, the highest rank among them, and
+-- whether there are more behind.
+SELECT (SELECT COUNT(*) FROM queue WHERE queue.class_id = $1) AS length,
+       CAST((SELECT COALESCE(MAX(queue.fair_rank), 0) FROM queue WHERE queue.class_id = $1) AS BIGINT) AS highest,
+       EXISTS (SELECT 1 FROM backlog WHERE backlog.class_id = $1) AS backlog;
 
 -- name: QueuedClasses :many
-SELECT spec FROM classes WHERE id IN (SELECT class_id FROM queue);
+SELECT DISTINCT class_id FROM queue;
 
 -- name: WaitingClasses :many
 SELECT spec FROM classes
 WHERE id IN (SELECT class_id FROM queue)
    OR id IN (SELECT class_id FROM backlog)
-   OR id IN (SELECT class_id FROM jobs WHERE state = 'unschedulable');
+   OR id IN (SELECT class_id FROM stuck);
 
 -- name: WaitingJobs :many
 SELECT job_id FROM queue WHERE queue.class_id = $1
 UNION ALL SELECT job_id FROM backlog WHERE backlog.class_id = $1
 LIMIT $2;
 
--- name: UnschedulableJobs :many
-SELECT id FROM jobs WHERE state = 'unschedulable' AND class_id = $1 AND reason_code = $2 LIMIT $3;
+-- name: StuckJobs :many
+SELECT job_id FROM stuck WHERE class_id = $1 AND reason_code = $2 LIMIT $3;
 
 -- name: BacklogFlows :many
-SELECT org_id, repo_id FROM backlog WHERE class_id = $1 GROUP BY org_id, repo_id;
+-- From each flow to the next by the index, so that the cost is that of the
+-- flows and not of the jobs that wait in them.
+WITH RECURSIVE flow (org_id, priority, repo_id) AS (
+    SELECT f.org_id, f.priority, f.repo_id FROM backlog f WHERE f.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1
+        ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.org_id, n.priority, n.repo_id FROM flow JOIN backlog n ON n.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1
+          AND (b.org_id, b.priority, b.repo_id) > (flow.org_id, flow.priority, flow.repo_id)
+        ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
+)
+SELECT org_id, priority, repo_id FROM flow;
 
--- name: Flow :one
-SELECT tag, vtime FROM flows WHERE id = $1;
+-- name: VirtualTime :one
+SELECT vtime FROM fence;
 
--- name: SaveFlow :exec
-INSERT INTO flows (id, parent, tag, vtime) VALUES ($1, $2, $3, $4)
-ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, vtime = excluded.vtime;
-
--- name: LowestRank :one
-SELECT fair_rank FROM queue ORDER BY fair_rank LIMIT 1;
-
--- name: HighestTag :one
-SELECT tag FROM flows WHERE parent = '' ORDER BY tag DESC LIMIT 1;
-
--- name: MintFence :one
-UPDATE fence SET last = last + 1 WHERE one = 1 RETURNING last;
+-- name: MintFences :one
+UPDATE fence SET last = last + sqlc.arg(count),
+       vtime = CASE WHEN vtime < sqlc.arg(rank) THEN sqlc.arg(rank) ELSE vtime END
+WHERE one = 1 RETURNING last;

@@ -86,7 +86,7 @@ func (b *books) attempt(j *scheduler.JobRecord, state scheduler.AttemptState) *s
 		if err := tx.InsertHost(ctx, h); err != nil {
 			return err
 		}
-		fence, err := tx.MintFence(ctx)
+		fence, err := tx.MintFences(ctx, 1, 0)
 		if err != nil {
 			return err
 		}
@@ -145,11 +145,15 @@ func testMoves(t *testing.T, b *books) {
 func testQueue(t *testing.T, b *books) {
 	counts := func() (queued, flows int) {
 		b.update(func(ctx context.Context, tx scheduler.Tx) (err error) {
-			if queued, err = tx.QueueLength(ctx, class.ID()); err != nil {
+			head, err := tx.QueueHead(ctx, class.ID())
+			if err != nil {
 				return err
 			}
-			f, err := tx.BacklogFlows(ctx, class.ID())
-			flows = len(f)
+			f, err := tx.Backlog(ctx, class.ID())
+			queued, flows = head.Length, len(f)
+			if head.Backlog != (flows > 0) {
+				t.Errorf("there is a backlog: %v, with %d flows", head.Backlog, flows)
+			}
 			return err
 		})
 		return queued, flows
@@ -212,7 +216,7 @@ func testAttemptFields(t *testing.T, b *books) {
 	at, code := time.UnixMicro(1_700_000_000_000_001).UTC(), 7
 	a.State, a.ExpiresAt, a.StopAt, a.AcceptedAt, a.SandboxReadyAt = scheduler.AttemptLive, at, at.Add(1000), at.Add(2000), at.Add(3000)
 	a.StartedAt, a.RunningAt, a.FirstOutputAt, a.EndedAt, a.DestroyedAt = at.Add(4000), at.Add(5000), at.Add(6000), at.Add(7000), at.Add(8000)
-	a.Runner, a.RemoveRunnerAt, a.TokenTodo = nimbus.Runner{ID: 5, Name: "n"}, at.Add(9000), scheduler.TokenRevoke
+	a.Runner, a.RemoveRunnerAt, a.TokenHash = nimbus.Runner{ID: 5, Name: "n"}, at.Add(9000), "hash"
 	a.Outcome = &nimbus.Outcome{Result: nimbus.ResultFailure, ExitCode: &code, LogLines: 3}
 	j.AttemptID = a.AttemptID
 	b.update(func(ctx context.Context, tx scheduler.Tx) error {
@@ -254,9 +258,9 @@ func testRollback(t *testing.T, b *books) {
 	}
 	b.update(func(ctx context.Context, tx scheduler.Tx) error {
 		got, err := tx.JobRecord(ctx, j.ID)
-		n, err2 := tx.QueueLength(ctx, class.ID())
-		if got.State != nimbus.StatePending || n != 0 {
-			t.Errorf("a failed transaction left the job %s and %d in the queue", got.State, n)
+		head, err2 := tx.QueueHead(ctx, class.ID())
+		if got.State != nimbus.StatePending || head.Length != 0 {
+			t.Errorf("a failed transaction left the job %s and %d in the queue", got.State, head.Length)
 		}
 		return errors.Join(err, err2)
 	})
@@ -266,8 +270,8 @@ func testStale(t *testing.T, b *books) {
 	j := b.job()
 	a := b.attempt(j, scheduler.AttemptLive)
 	b.update(func(ctx context.Context, tx scheduler.Tx) error {
-		_, _, ok, err := tx.RenewLease(ctx, a.HostID, a.Lease, tx.Now().Add(time.Hour))
-		if !ok {
+		renewed, err := tx.RenewLeases(ctx, []scheduler.HeldLease{{Lease: a.Lease, HostID: a.HostID}}, tx.Now().Add(time.Hour))
+		if len(renewed) != 1 {
 			t.Error("a live lease is not renewed")
 		}
 		return err
@@ -336,7 +340,8 @@ func testRenew(t *testing.T, b *books) {
 	a := b.attempt(b.job(), scheduler.AttemptLive)
 	renew := func(host string, l nimbus.Lease) (renewed bool) {
 		b.update(func(ctx context.Context, tx scheduler.Tx) (err error) {
-			_, _, renewed, err = tx.RenewLease(ctx, host, l, tx.Now().Add(30*time.Second))
+			all, err := tx.RenewLeases(ctx, []scheduler.HeldLease{{Lease: l, HostID: host}}, tx.Now().Add(30*time.Second))
+			renewed = len(all) == 1 && all[0].AttemptID == a.AttemptID && all[0].JobID == a.JobID
 			return err
 		})
 		return renewed
@@ -461,15 +466,16 @@ func testVirtualTime(t *testing.T, b *books) {
 		})
 	}
 	want(0)
-	b.update(func(ctx context.Context, tx scheduler.Tx) error {
-		return errors.Join(tx.SaveFlowTag(ctx, "a", "", scheduler.FlowTag{Finish: 70}),
-			tx.SaveFlowTag(ctx, "a/r", "a", scheduler.FlowTag{Finish: 900}), tx.SaveFlowTag(ctx, "a", "", scheduler.FlowTag{Finish: 80}))
-	})
+	mint := func(rank int64) {
+		b.update(func(ctx context.Context, tx scheduler.Tx) error {
+			_, err := tx.MintFences(ctx, 2, rank)
+			return err
+		})
+	}
+	mint(80)
 	want(80)
-	j := b.job()
-	j.Rank = 33
-	b.to(j, nimbus.StateQueued)
-	want(33)
+	mint(33) // of a class whose jobs wait for long
+	want(80)
 }
 
 func testClock(t *testing.T, b *books) {

@@ -1,0 +1,235 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+const (
+	// fleetFresh is how old a replica's knowledge of the hosts may be before a
+	// claim or a placement reads what changed. It is read at once where a job
+	// would be refused, or a host is not known.
+	fleetFresh = time.Second
+	// seenFresh is the same for when each host was seen, which is one short row
+	// a host: those that talk to this replica are known without.
+	seenFresh = 15 * time.Second
+	// changeOverlap is read again each time: a transaction that is committed
+	// late has an earlier time than what was read before.
+	changeOverlap = 10 * time.Second
+	// touchEvery is how often it is written that a host was seen. A host is away
+	// after a lease's length, six times that.
+	touchEvery = nimbus.HeartbeatInterval
+)
+
+// fleet is what a replica knows of the hosts without asking. The books hold the
+// truth; what is decided from here is decided again, or harmless, when it was
+// out of date.
+type fleet struct {
+	mu        sync.Mutex
+	hosts     map[string]*HostRecord
+	written   map[string]time.Time // when a host was seen, as far as the books know
+	serving   map[string][]string  // class id -> hosts that could run it
+	changes   time.Time            // of the database: all changes before are known
+	readAt    time.Time            // by this machine's clock
+	seenRead  time.Time
+	classByID map[string]nimbus.Class
+}
+
+func newFleet() *fleet {
+	return &fleet{hosts: map[string]*HostRecord{}, written: map[string]time.Time{}, serving: map[string][]string{},
+		classByID: map[string]nimbus.Class{}}
+}
+
+// refresh reads what changed, if that was not done within age.
+func (f *fleet) refresh(ctx context.Context, r Reader, age time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Sub(f.readAt) >= age {
+		changed, err := r.ChangedHosts(ctx, f.changes.Add(-changeOverlap))
+		if err != nil {
+			return fmt.Errorf("read which hosts changed: %w", err)
+		}
+		for _, h := range changed {
+			f.put(h)
+		}
+		f.readAt = now
+		f.changes = r.Now()
+	}
+	if age == 0 || now.Sub(f.seenRead) >= seenFresh {
+		seen, err := r.SeenHosts(ctx)
+		if err != nil {
+			return fmt.Errorf("read when hosts were seen: %w", err)
+		}
+		f.see(seen)
+		f.seenRead = now
+	}
+	return nil
+}
+
+// put takes a host as the books have it.
+func (f *fleet) put(h *HostRecord) {
+	before := f.hosts[h.ID]
+	if before != nil && before.SeenAt.After(h.SeenAt) {
+		h.SeenAt = before.SeenAt
+	}
+	f.hosts[h.ID] = h
+	if before == nil || !sameInventory(before.Inventory, h.Inventory) {
+		clear(f.serving)
+	}
+}
+
+func sameInventory(a, b nimbus.Inventory) bool {
+	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && slices.Equal(a.Executors, b.Executors)
+}
+
+// add takes one host.
+func (f *fleet) add(h *HostRecord) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(h)
+}
+
+// see takes when hosts were seen. One that the books have no more is gone.
+func (f *fleet) see(seen map[string]time.Time) {
+	for id, h := range f.hosts {
+		at, ok := seen[id]
+		if !ok {
+			delete(f.hosts, id)
+			delete(f.written, id)
+			clear(f.serving)
+			continue
+		}
+		if at.After(h.SeenAt) {
+			h.SeenAt = at
+		}
+	}
+}
+
+// touch notes that a host was heard of at a time of the database, and tells
+// whether the host is known and whether that has to be written.
+func (f *fleet) touch(hostID string, at time.Time) (known, write bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.hosts[hostID]
+	if h == nil {
+		return false, false
+	}
+	if at.After(h.SeenAt) {
+		h.SeenAt = at
+	}
+	if at.Sub(f.written[hostID]) < touchEvery {
+		return true, false
+	}
+	f.written[hostID] = at
+	return true, true
+}
+
+// host is a copy of what is known of a host, nil when it isn't.
+func (f *fleet) host(hostID string) *HostRecord {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.hosts[hostID]
+	if h == nil {
+		return nil
+	}
+	copied := *h
+	return &copied
+}
+
+// cool keeps a host from offers until a time; the zero time ends that.
+func (f *fleet) cool(hostID string, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.hosts[hostID]; h != nil {
+		h.CoolUntil = until
+	}
+}
+
+// all are copies of all hosts, by name.
+func (f *fleet) all() []nimbus.Host {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]nimbus.Host, 0, len(f.hosts))
+	for _, h := range f.hosts {
+		out = append(out, h.Host)
+	}
+	slices.SortFunc(out, func(a, b nimbus.Host) int {
+		if a.Name != b.Name {
+			return strings.Compare(a.Name, b.Name)
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out
+}
+
+// anyServes tells whether a host that counts could run a class. Which hosts
+// could at all is looked up once a class.
+func (f *fleet) anyServes(c nimbus.Class, counts func(nimbus.Host) bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := c.ID()
+	able, known := f.serving[id]
+	if !known {
+		for _, h := range f.hosts {
+			if h.Inventory.Serves(c) {
+				able = append(able, h.ID)
+			}
+		}
+		if len(f.serving) >= maxServing {
+			clear(f.serving)
+		}
+		f.serving[id] = able
+	}
+	for _, hostID := range able {
+		if counts(f.hosts[hostID].Host) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxServing and maxClasses bound what is remembered of classes; past it the
+// memory begins anew.
+const (
+	maxServing = 10_000
+	maxClasses = 10_000
+)
+
+// classes are the classes of ids, which never change.
+func (f *fleet) classes(ctx context.Context, r Reader, ids []string) ([]nimbus.Class, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var missing []string
+	for _, id := range ids {
+		if _, ok := f.classByID[id]; !ok {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) > 0 {
+		if len(f.classByID) > maxClasses {
+			clear(f.classByID)
+			missing = ids
+		}
+		read, err := r.Classes(ctx, missing)
+		if err != nil {
+			return nil, fmt.Errorf("read classes: %w", err)
+		}
+		for _, c := range read {
+			f.classByID[c.ID()] = c
+		}
+	}
+	out := make([]nimbus.Class, 0, len(ids))
+	for _, id := range ids {
+		if c, ok := f.classByID[id]; ok {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+)
+
+// limitID is the key of a limit's row.
+func limitID(orgID string, kind scheduler.LimitKind, name string) string {
+	return strings.Join([]string{orgID, string(kind), name}, "/")
+}
+
+// Limits implements scheduler.Tx.
+func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.Limit, error) {
+	rows, err := t.query(ctx, "SELECT id, org_id, kind, name, most, used FROM limits", "org_id", orgIDs, " ORDER BY id"+t.tx.dialect.forUpdate())
+	limits, err := scanAll(rows, err, func(r *sql.Rows, l *scheduler.Limit) error {
+		return r.Scan(&l.ID, &l.OrgID, &l.Kind, &l.Name, &l.Most, &l.Used)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read limits: %w", err)
+	}
+	for i := range limits {
+		limits[i].Used += t.books.limitUses[limits[i].ID]
+	}
+	return limits, nil
+}
+
+// UseLimit implements scheduler.Tx.
+func (t schedulerTx) UseLimit(_ context.Context, id string, by int) error {
+	t.books.limitUses[id] += by
+	t.books.touch()
+	return nil
+}
+
+func (b *books) newUses() (rows [][]any) {
+	for _, id := range sortedKeys(b.limitUses) {
+		if by := b.limitUses[id]; by != 0 {
+			rows = append(rows, []any{id, int64(by)})
+		}
+	}
+	clear(b.limitUses)
+	return rows
+}
+
+// SetLimit implements scheduler.Tx.
+func (t schedulerTx) SetLimit(ctx context.Context, l scheduler.Limit) error {
+	return t.tx.SetLimit(ctx, gen.SetLimitParams{ID: limitID(l.OrgID, l.Kind, l.Name), OrgID: l.OrgID, Kind: string(l.Kind),
+		Name: l.Name, Most: int64(l.Most)})
+}
+
+// DropLimit implements scheduler.Tx.
+func (t schedulerTx) DropLimit(ctx context.Context, orgID string, kind scheduler.LimitKind, name string) error {
+	n, err := t.tx.DropLimit(ctx, gen.DropLimitParams{ID: limitID(orgID, kind, name), OrgID: orgID})
+	if err == nil && n == 0 {
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such limit")
+	}
+	return err
+}
+
+// LimitsOf implements scheduler.Reader.
+func (t schedulerTx) LimitsOf(ctx context.Context, orgID string) ([]scheduler.Limit, error) {
+	rows, err := t.tx.LimitsOf(ctx, orgID)
+	limits := make([]scheduler.Limit, len(rows))
+	for i, r := range rows {
+		limits[i] = scheduler.Limit{ID: r.ID, OrgID: r.OrgID, Kind: scheduler.LimitKind(r.Kind), Name: r.Name, Most: int(r.Most), Used: int(r.Used)}
+	}
+	return limits, err
+}
