@@ -43,6 +43,7 @@ type root struct {
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
+	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
 	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine lacks." group:"service"`

@@ -3,12 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -17,9 +14,7 @@ import (
 )
 
 type upCmd struct {
-	Listen  string `help:"Address to listen on. Beyond this machine it needs TLS." default:"127.0.0.1:8080" env:"NIMBUS_LISTEN" placeholder:"HOST:PORT"`
-	TLSCert string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
-	TLSKey  string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
+	listenFlags `embed:""`
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
 	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
@@ -78,39 +73,6 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 		return c.announce(ctx, a, s, data)
 	}
 	return e.Run(ctx, func() { e.Log.DebugContext(ctx, "ready", "after", time.Since(began)) })
-}
-
-func (c *upCmd) tls() (*tls.Config, error) {
-	switch {
-	case c.TLSCert == "" && c.TLSKey == "":
-		return nil, nil
-	case c.TLSCert == "" || c.TLSKey == "":
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
-	}
-	return server.LoadTLS(c.TLSCert, c.TLSKey)
-}
-
-// listen refuses to be reached by others without TLS: tokens would travel in
-// the clear.
-func (c *upCmd) listen(ctx context.Context) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address to listen on: %w", c.Listen, err).WithHint("an address looks like 127.0.0.1:8080")
-	}
-	ip := net.ParseIP(host)
-	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && c.TLSCert == "" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s can be reached by others, who could read tokens on their way", c.Listen).
-			WithHint("give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that has them")
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", c.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, nimbus.Errorf(nimbus.CodeConflict, "something listens on %s already: %w", c.Listen, err).WithHint("choose another address with --listen")
-	}
-	if err != nil {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "can't listen on %s: %w", c.Listen, err)
-	}
-	return l, nil
 }
 
 // announcement is what --json writes once requests are answered.

@@ -33,6 +33,9 @@ type Config struct {
 	// Window is how many jobs of a class are queued for hosts to claim; the
 	// rest stays in the backlog, where their order is still open. Default 64.
 	Window int
+	// Lead runs work while this replica leads, again each time that it does,
+	// until its context ends. Nil where there is one replica alone.
+	Lead func(ctx context.Context, work func(context.Context))
 }
 
 // withDefaults returns a copy with every field set.

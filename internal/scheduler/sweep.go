@@ -26,8 +26,20 @@ const (
 )
 
 // Run implements lifecycle.Service: it ends what has lasted too long, and asks
-// GitHub about what it did not tell, until ctx ends.
+// GitHub about what it did not tell, until ctx ends. Of many replicas one does it at
+// a time.
 func (s *Service) Run(ctx context.Context, ready func()) error {
+	ready()
+	if s.cfg.Lead == nil {
+		s.work(ctx)
+		return nil
+	}
+	s.cfg.Lead(ctx, s.work)
+	return nil
+}
+
+// work is what one replica does for all, until ctx ends.
+func (s *Service) work(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { s.every(ctx, "sweep", sweepInterval, s.sweep) })
 	loops.Go(func() { s.every(ctx, "review placement", reviewInterval, s.reviewAll) })
@@ -35,9 +47,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 	if s.forge != nil {
 		loops.Go(func() { s.every(ctx, "ask GitHub", sweepInterval, s.askForge) })
 	}
-	ready()
 	loops.Wait()
-	return nil
 }
 
 // every does something at once and then at an interval. A failure is told and

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/forge"
@@ -40,7 +39,7 @@ const githubSecret = "github-app"
 // keepGitHub seals the App that is to be connected, or opens the one that was
 // connected before. The master key is made with the data directory.
 func (s *Server) keepGitHub(ctx context.Context) (*GitHub, error) {
-	keyring, err := identity.OpenKeyring(filepath.Join(s.cfg.Data, "master.key"))
+	keyring, err := identity.OpenKeyring(s.masterKey)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,7 @@
-// Package server puts the control plane together. It is the only place that
-// knows all rooms; each of them knows only what it needs of the others.
+// Package server puts the control plane together, in one of two profiles:
+// embedded (Open: one process, one directory) or as one of many replicas on a
+// database that they share (OpenReplica). It is the only place that knows all
+// rooms; each of them knows only what it needs of the others.
 package server
 
 import (
@@ -13,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +26,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
@@ -58,14 +62,21 @@ const AdminTokenFile = "admin.token"
 
 // Server is a control plane. It implements lifecycle.Service.
 type Server struct {
-	cfg        Config
-	lock       *os.File
-	store      *store.Store
-	logs       *segment.Store
-	blobs      *fs.Store
-	identity   *identity.Service
-	scheduler  *scheduler.Service
-	handler    http.Handler
+	cfg       Config
+	masterKey string // file
+	tokenFile string // where the first administrator's token is kept; "" for nowhere
+
+	store     *store.Store
+	logs      logs.Store
+	blobs     httpapi.Blobs
+	bus       bus.Bus
+	lead      func(context.Context, func(context.Context)) // nil: alone
+	identity  *identity.Service
+	scheduler *scheduler.Service
+	handler   http.Handler
+
+	services   []lifecycle.Service // of the profile, started before the others
+	closers    []func() error      // in the order of opening
 	adminToken string
 }
 
@@ -75,7 +86,8 @@ const maxLogBytes = 1 << 30 // of one attempt, compressed
 // Open opens the data directory and everything in it. Codes: conflict when
 // another process uses it. The caller closes the server.
 func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, masterKey: filepath.Join(cfg.Data, "master.key"), tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
+		bus: bus.NewInProcess()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -84,9 +96,11 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	if s.lock, err = lock(cfg.Data); err != nil {
+	locked, err := lock(cfg.Data)
+	if err != nil {
 		return nil, err
 	}
+	s.closers = append(s.closers, locked.Close)
 	if cfg.Fresh {
 		if err := s.clear(); err != nil {
 			return nil, err
@@ -95,14 +109,7 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := s.openStores(ctx); err != nil {
 		return nil, err
 	}
-	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	if err := s.compose(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.issueAdmin(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.compose(ctx)
 }
 
 // issueAdmin makes the administrator's token at the first start, before any
@@ -111,11 +118,10 @@ func (s *Server) issueAdmin(ctx context.Context) (err error) {
 	if s.adminToken, _, err = s.identity.IssueAdmin(ctx); err != nil {
 		return fmt.Errorf("make the administrator's token: %w", err)
 	}
-	if s.adminToken == "" {
+	if s.adminToken == "" || s.tokenFile == "" {
 		return nil
 	}
-	path := filepath.Join(s.cfg.Data, AdminTokenFile)
-	if err := os.WriteFile(path, []byte(s.adminToken+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(s.tokenFile, []byte(s.adminToken+"\n"), 0o600); err != nil {
 		return fmt.Errorf("keep the administrator's token: %w", err)
 	}
 	return nil
@@ -144,18 +150,24 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.store, err = store.Open(ctx, store.Config{DSN: "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")}); err != nil {
 		return err
 	}
-	if s.logs, err = segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes); err != nil {
+	s.closers = append(s.closers, s.store.Close)
+	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes)
+	if err != nil {
 		return fmt.Errorf("open logs: %w", err)
 	}
-	if s.blobs, err = fs.Open(filepath.Join(s.cfg.Data, "blobs")); err != nil {
+	s.closers = append(s.closers, lines.Close)
+	workspaces, err := fs.Open(filepath.Join(s.cfg.Data, "blobs"))
+	if err != nil {
 		return fmt.Errorf("open blobs: %w", err)
 	}
+	s.closers = append(s.closers, workspaces.Close)
+	s.logs, s.blobs = lines, workspaces
 	return nil
 }
 
 // compose makes the rooms that do the work, and the handler in front of them.
 func (s *Server) compose(ctx context.Context) error {
-	b := bus.NewInProcess()
+	s.identity = identity.New(s.store, nimbus.SystemClock{})
 	var forge scheduler.Forge // nil without GitHub
 	var webhook http.Handler
 	g, err := s.keepGitHub(ctx)
@@ -169,12 +181,13 @@ func (s *Server) compose(ctx context.Context) error {
 		}
 		forge, webhook = app, handler
 	}
-	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal}, s.store, b, forge, s.identity, s.cfg.Log)
+	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, Lead: s.lead},
+		s.store, s.bus, forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
-		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: b, Pages: web.Pages(),
+		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
 		Webhook: webhook, Ready: s.store.Ping, Secure: s.cfg.TLS != nil, Log: s.cfg.Log,
 	})
-	return nil
+	return s.issueAdmin(ctx)
 }
 
 func (s *Server) processDelivery(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
@@ -186,9 +199,9 @@ func (s *Server) Name() string { return "server" }
 
 // Run serves until ctx ends. It calls ready once requests are answered.
 func (s *Server) Run(ctx context.Context, ready func()) error {
-	return lifecycle.Group{Log: s.cfg.Log, Services: []lifecycle.Service{
+	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
 		s.identity, s.scheduler, lifecycle.Func("http", s.serve),
-	}}.Run(ctx, ready)
+	)}.Run(ctx, ready)
 }
 
 // Times of stopping.
@@ -238,18 +251,10 @@ func served(err error) error {
 // Close closes what Open opened, after Run has returned.
 func (s *Server) Close() error {
 	var errs []error
-	if s.blobs != nil {
-		errs = append(errs, s.blobs.Close())
+	for _, closing := range slices.Backward(s.closers) {
+		errs = append(errs, closing())
 	}
-	if s.logs != nil {
-		errs = append(errs, s.logs.Close())
-	}
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
+	s.closers = nil
 	return errors.Join(errs...)
 }
 

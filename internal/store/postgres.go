@@ -103,6 +103,8 @@ func (postgresDialect) in(column string, list any) (string, any, error) {
 
 func (postgresDialect) forUpdate() string { return " FOR UPDATE" }
 
+func (postgresDialect) forShare() string { return " FOR SHARE" }
+
 // claim locks the rows of jobs, not those of the queue: whoever moves a job
 // holds its row first, and so the two can't wait for each other. The state is
 // part of the condition because it is checked again on the locked row, which

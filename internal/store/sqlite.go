@@ -97,6 +97,8 @@ func (*sqliteDialect) in(column string, list any) (string, any, error) {
 // forUpdate is nothing: the transaction holds the only write lock.
 func (*sqliteDialect) forUpdate() string { return "" }
 
+func (*sqliteDialect) forShare() string { return "" }
+
 func (*sqliteDialect) claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error) {
 	list, err := json.Marshal(classIDs)
 	if err != nil {

@@ -110,6 +110,8 @@ type dialect interface {
 	// forUpdate makes others wait for this transaction before they change the
 	// rows that a query returns.
 	forUpdate() string
+	// forShare lets others read the row, and makes them wait before they change it.
+	forShare() string
 	// claim locks and returns the first n queued jobs of each of the classes.
 	// Jobs that others have locked are passed over.
 	claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error)

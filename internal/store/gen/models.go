@@ -46,6 +46,20 @@ type Backlog struct {
 	Priority int64
 }
 
+type Blob struct {
+	Key     string
+	ID      string
+	Size    int64
+	Sha256  string
+	AddedAt int64
+}
+
+type BlobChunk struct {
+	ID   string
+	N    int64
+	Body []byte
+}
+
 type Class struct {
 	ID   string
 	Spec string
@@ -212,6 +226,14 @@ type Limit struct {
 	Name  string
 	Most  int64
 	Used  int64
+}
+
+type LogPage struct {
+	AttemptID string
+	FirstSeq  int64
+	LastSeq   int64
+	OrgID     string
+	Lines     []byte
 }
 
 type NimbusClock struct {

@@ -89,3 +89,29 @@ SELECT jobs.*,
        COALESCE(a.log_stored, 0)       AS log_stored,
        COALESCE(a.log_complete, FALSE) AS log_complete
 FROM jobs LEFT JOIN attempts a ON a.id = jobs.attempt_id;
+
+-- Logs and workspaces of the scale profile, where replicas have no disk in
+-- common. Pages of a log are contiguous; a blob is there once it has a row in
+-- blobs.
+CREATE TABLE log_pages (
+    attempt_id TEXT   NOT NULL,
+    first_seq  BIGINT NOT NULL,
+    last_seq   BIGINT NOT NULL,
+    org_id     TEXT   NOT NULL,
+    lines      BYTEA  NOT NULL, -- zstd of JSON lines
+    PRIMARY KEY (attempt_id, first_seq)
+);
+CREATE TABLE blobs (
+    key      TEXT   PRIMARY KEY,
+    id       TEXT   NOT NULL, -- of its chunks
+    size     BIGINT NOT NULL,
+    sha256   TEXT   NOT NULL,
+    added_at BIGINT NOT NULL
+);
+CREATE TABLE blob_chunks (
+    id   TEXT   NOT NULL,
+    n    BIGINT NOT NULL,
+    body BYTEA  NOT NULL,
+    PRIMARY KEY (id, n)
+);
+CREATE INDEX blobs_id ON blobs (id);

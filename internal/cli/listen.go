@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"syscall"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/server"
+)
+
+// listenFlags say where a server listens, and with which certificate.
+type listenFlags struct {
+	Listen  string `help:"Address to listen on. Beyond this machine it needs TLS." default:"127.0.0.1:8080" env:"NIMBUS_LISTEN" placeholder:"HOST:PORT"`
+	TLSCert string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
+	TLSKey  string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
+}
+
+func (c *listenFlags) tls() (*tls.Config, error) {
+	switch {
+	case c.TLSCert == "" && c.TLSKey == "":
+		return nil, nil
+	case c.TLSCert == "" || c.TLSKey == "":
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
+	}
+	return server.LoadTLS(c.TLSCert, c.TLSKey)
+}
+
+// listen refuses to be reached by others without TLS: tokens would travel in
+// the clear.
+func (c *listenFlags) listen(ctx context.Context) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address to listen on: %w", c.Listen, err).WithHint("an address looks like 127.0.0.1:8080")
+	}
+	ip := net.ParseIP(host)
+	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && c.TLSCert == "" {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s can be reached by others, who could read tokens on their way", c.Listen).
+			WithHint("give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that has them")
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, nimbus.Errorf(nimbus.CodeConflict, "something listens on %s already: %w", c.Listen, err).WithHint("choose another address with --listen")
+	}
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "can't listen on %s: %w", c.Listen, err)
+	}
+	return l, nil
+}

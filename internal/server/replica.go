@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/bus/redis"
+	"github.com/nimbus-ci/nimbus/internal/leader"
+	"github.com/nimbus-ci/nimbus/internal/lifecycle"
+	"github.com/nimbus-ci/nimbus/internal/store"
+)
+
+// ReplicaConfig is the scale profile: any number of processes that keep
+// nothing, behind a plain load balancer.
+type ReplicaConfig struct {
+	// Database is the postgres:// URL that all replicas have. Required.
+	Database string
+	// Redis is the redis:// URL that carries wake-ups between replicas. Without
+	// one they look into the database, which is slower and as right.
+	Redis string
+	// MasterKey is the file with the key of what is sealed; it is the same for
+	// all replicas, and made when it isn't there. Required.
+	MasterKey string
+	// AdminTokenFile is where the administrator's token is kept by the replica
+	// that makes it; "" for nowhere.
+	AdminTokenFile string
+
+	Listener          net.Listener // see Config
+	TLS               *tls.Config
+	AllowTrustedLocal bool
+	GitHub            *GitHub
+	Log               *slog.Logger
+}
+
+// blobSweepInterval is how often the leader removes what uploads that never
+// ended have left.
+const blobSweepInterval = time.Hour
+
+// OpenReplica opens the database and what is in it. Two replicas may do so at
+// once. The caller closes the server.
+func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) {
+	s := &Server{masterKey: cfg.MasterKey, tokenFile: cfg.AdminTokenFile, cfg: Config{
+		Listener: cfg.Listener, TLS: cfg.TLS, AllowTrustedLocal: cfg.AllowTrustedLocal, GitHub: cfg.GitHub, Log: cfg.Log,
+	}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.store, err = store.Open(ctx, store.Config{DSN: cfg.Database}); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.store.Close)
+	if s.logs, err = s.store.Logs(maxLogBytes); err != nil {
+		return nil, fmt.Errorf("open logs: %w", err)
+	}
+	blobs := s.store.Blobs()
+	s.blobs = blobs
+	if err := s.openBus(cfg); err != nil {
+		return nil, err
+	}
+	s.lead = leader.Elector{Store: s.store, Name: "scheduler", Log: cfg.Log}.Run
+	sweeper := leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}
+	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
+		ready()
+		sweeper.Run(ctx, func(ctx context.Context) { sweepBlobs(ctx, blobs, cfg.Log) })
+		return nil
+	}))
+	return s, s.compose(ctx)
+}
+
+func (s *Server) openBus(cfg ReplicaConfig) error {
+	if cfg.Redis == "" {
+		s.bus = bus.NewInProcess()
+		return nil
+	}
+	b, err := redis.Open(cfg.Redis, cfg.Log)
+	if err != nil {
+		return err
+	}
+	s.bus = b
+	s.services = append(s.services, b)
+	s.closers = append(s.closers, b.Close)
+	return nil
+}
+
+func sweepBlobs(ctx context.Context, blobs *store.Blobs, log *slog.Logger) {
+	tick := time.NewTicker(blobSweepInterval)
+	defer tick.Stop()
+	for {
+		if err := blobs.Sweep(ctx); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "removing unfinished uploads failed, it is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
