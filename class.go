@@ -5,15 +5,25 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Executor names. An executor gives a sandbox to a job.
 const (
-	ExecutorMicroVM = "microvm"
-	ExecutorLocal   = "local" // a process in its own namespaces: trusted code only
+	ExecutorMicroVM     = "microvm"
+	ExecutorFirecracker = "firecracker" // a microVM under Firecracker and nothing else
+	ExecutorDocker      = "docker"
+	ExecutorGPU         = "gpu"   // a container with GPUs of its own
+	ExecutorLocal       = "local" // a process in its own namespaces: trusted code only
 )
+
+// Executors returns the names of all executors. Which of them a host has, it
+// tells in its Inventory.
+func Executors() []string {
+	return []string{ExecutorMicroVM, ExecutorFirecracker, ExecutorDocker, ExecutorGPU, ExecutorLocal}
+}
 
 // DefaultImage is the image of a job that names none.
 const DefaultImage = "runner"
@@ -24,10 +34,14 @@ const (
 	DefaultMemoryMiB = 1024
 	MaxCPUs          = 512
 	MaxMemoryMiB     = 4 << 20
+	MaxGPUs          = 64
+	MaxCapabilities  = 16 // that a job may need
+	MaxWordBytes     = 64 // of the name of a capability, GPU profile or piece of metadata
 )
 
 // Class is the set of requirements that makes jobs interchangeable for
-// placement. Two jobs with equal classes can run on the same sandbox.
+// placement. Two jobs with equal classes can run on the same sandbox. It is
+// comparable, and stored as JSON: fields are added with omitempty.
 type Class struct {
 	Executor  string // "" means: the best that a live host offers, see scheduler
 	Image     string
@@ -35,7 +49,35 @@ type Class struct {
 	CPUs      int
 	MemoryMiB int
 	Network   NetworkProfile
+
+	GPUs       int          `json:",omitempty"`
+	GPUProfile string       `json:",omitempty"` // a model or a slice of one, "" for any; all of a job's are alike
+	Needs      Capabilities `json:",omitempty"`
 }
+
+// Capabilities is a set of words, each something that a host has or hasn't:
+// sorted, separated by spaces.
+type Capabilities string
+
+// CapabilitiesOf makes a set of words. Codes: invalid.
+func CapabilitiesOf(words ...string) (Capabilities, error) {
+	set := slices.Clone(words)
+	slices.Sort(set)
+	set = slices.Compact(set)
+	for _, word := range set {
+		if !validWord(word) {
+			return "", Errorf(CodeInvalid, "%q is not the name of a capability", clip(word)).
+				WithHint("it has lower case letters, digits and ._- only, and at most %d of them", MaxWordBytes)
+		}
+	}
+	if len(set) > MaxCapabilities {
+		return "", Errorf(CodeInvalid, "a job can need at most %d capabilities", MaxCapabilities)
+	}
+	return Capabilities(strings.Join(set, " ")), nil
+}
+
+// Words are the capabilities one by one.
+func (c Capabilities) Words() []string { return strings.Fields(string(c)) }
 
 // NetworkProfile is what a sandbox may reach.
 type NetworkProfile string
@@ -46,20 +88,27 @@ const (
 	NetworkNone     NetworkProfile = "none"     // the gateway only
 )
 
-// ID is a stable name of the class, made of what is in it.
+// ID is a stable name of the class, made of what is in it. Fields that came
+// later count only where they are set, so that older ids stay what they were.
 func (c Class) ID() string {
-	sum := sha256.Sum256([]byte(fmt.Sprintf("%q", []string{
-		c.Executor, c.Image, c.Arch, strconv.Itoa(c.CPUs), strconv.Itoa(c.MemoryMiB), string(c.Network),
-	})))
+	parts := []string{c.Executor, c.Image, c.Arch, strconv.Itoa(c.CPUs), strconv.Itoa(c.MemoryMiB), string(c.Network)}
+	if c.GPUs != 0 || c.GPUProfile != "" || c.Needs != "" {
+		parts = append(parts, strconv.Itoa(c.GPUs), c.GPUProfile, string(c.Needs))
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
 	return "cls_" + hex.EncodeToString(sum[:13])
 }
 
 // String is the class in words: "microvm runner 1 cpu 1024 MiB".
 func (c Class) String() string {
 	words := []string{c.Executor, c.Image, fmt.Sprintf("%d cpu", c.CPUs), fmt.Sprintf("%d MiB", c.MemoryMiB)}
+	if c.GPUs > 0 {
+		words = append(words, strings.TrimSpace(fmt.Sprintf("%d gpu %s", c.GPUs, c.GPUProfile)))
+	}
 	if c.Arch != "" {
 		words = append(words, c.Arch)
 	}
+	words = append(words, c.Needs.Words()...)
 	if c.Network != NetworkInternet {
 		words = append(words, "network:"+string(c.Network))
 	}
@@ -73,106 +122,43 @@ func (c Class) Complete() (Class, error) {
 	c.CPUs = cmp.Or(c.CPUs, DefaultCPUs)
 	c.MemoryMiB = cmp.Or(c.MemoryMiB, DefaultMemoryMiB)
 	c.Network = cmp.Or(c.Network, NetworkInternet)
+	if c.Executor == "" && (c.GPUs > 0 || c.GPUProfile != "") {
+		c.Executor = ExecutorGPU
+	}
+	if c.Executor == ExecutorGPU {
+		c.GPUs = cmp.Or(c.GPUs, 1)
+	}
+	var err error
+	if c.Needs, err = CapabilitiesOf(c.Needs.Words()...); err != nil {
+		return Class{}, err
+	}
+	return c, c.check()
+}
+
+func (c Class) check() error {
 	switch {
-	case c.Executor != "" && c.Executor != ExecutorMicroVM && c.Executor != ExecutorLocal:
-		return Class{}, Errorf(CodeInvalid, "there is no executor %q", clip(c.Executor)).
-			WithHint("the executors are %s and %s", ExecutorMicroVM, ExecutorLocal)
+	case c.Executor != "" && !slices.Contains(Executors(), c.Executor):
+		return Errorf(CodeInvalid, "there is no executor %q", clip(c.Executor)).
+			WithHint("the executors are %s", strings.Join(Executors(), ", "))
 	case !validImage(c.Image):
-		return Class{}, Errorf(CodeInvalid, "%q is not an image name", clip(c.Image))
+		return Errorf(CodeInvalid, "%q is not an image name", clip(c.Image))
 	case c.Arch != "" && c.Arch != "amd64" && c.Arch != "arm64":
-		return Class{}, Errorf(CodeInvalid, "there is no architecture %q", clip(c.Arch)).WithHint("use amd64 or arm64")
+		return Errorf(CodeInvalid, "there is no architecture %q", clip(c.Arch)).WithHint("use amd64 or arm64")
 	case c.CPUs < 1 || c.CPUs > MaxCPUs:
-		return Class{}, Errorf(CodeInvalid, "a job can have 1 to %d CPUs, not %d", MaxCPUs, c.CPUs)
+		return Errorf(CodeInvalid, "a job can have 1 to %d CPUs, not %d", MaxCPUs, c.CPUs)
 	case c.MemoryMiB < 1 || c.MemoryMiB > MaxMemoryMiB:
-		return Class{}, Errorf(CodeInvalid, "a job can have 1 to %d MiB of memory, not %d", MaxMemoryMiB, c.MemoryMiB)
+		return Errorf(CodeInvalid, "a job can have 1 to %d MiB of memory, not %d", MaxMemoryMiB, c.MemoryMiB)
+	case c.GPUs < 0 || c.GPUs > MaxGPUs:
+		return Errorf(CodeInvalid, "a job can have up to %d GPUs, not %d", MaxGPUs, c.GPUs)
+	case c.GPUProfile != "" && !validWord(c.GPUProfile):
+		return Errorf(CodeInvalid, "%q is not a GPU profile", clip(c.GPUProfile))
+	case c.Executor != ExecutorGPU && (c.GPUs > 0 || c.GPUProfile != ""):
+		return Errorf(CodeInvalid, "the executor %s gives no GPUs", c.Executor).WithHint("use the executor %s", ExecutorGPU)
 	case c.Network != NetworkInternet && c.Network != NetworkNone:
-		return Class{}, Errorf(CodeInvalid, "there is no network profile %q", clip(string(c.Network))).
+		return Errorf(CodeInvalid, "there is no network profile %q", clip(string(c.Network))).
 			WithHint("the profiles are %s and %s", NetworkInternet, NetworkNone)
 	}
-	return c, nil
-}
-
-// OwnLabel is the label that makes a GitHub job ours. Jobs without it are
-// somebody else's and are ignored politely.
-const OwnLabel = "nimbus"
-
-// LabelError tells why labels make no class.
-type LabelError struct {
-	Reason Reason
-}
-
-// Error returns the sentence.
-func (e *LabelError) Error() string { return e.Reason.Message }
-
-// ParseLabels turns runs-on labels into a class. Labels are compared without
-// case, as GitHub does. Unknown or contradictory ones give a *LabelError whose
-// reason is shown to the person who pushed.
-func ParseLabels(labels []string) (Class, error) {
-	c := Class{Image: DefaultImage, CPUs: DefaultCPUs, MemoryMiB: DefaultMemoryMiB, Network: NetworkInternet}
-	seen := map[string]string{} // what a label decides -> the label that decided it
-	for _, label := range labels {
-		key, err := c.apply(label)
-		if err != nil {
-			return Class{}, err
-		}
-		if key == "" {
-			continue
-		}
-		if before, ok := seen[key]; ok && !strings.EqualFold(before, label) {
-			return Class{}, &LabelError{Reason{ReasonContradiction, fmt.Sprintf(
-				"runs-on has both %q and %q: a job can have only one %s", clip(before), clip(label), key)}}
-		}
-		seen[key] = label
-	}
-	return c, nil
-}
-
-// apply sets what one label asks for and returns what it decides, "" for a
-// label that decides nothing.
-func (c *Class) apply(label string) (decides string, err error) {
-	word, value, hasValue := strings.Cut(strings.ToLower(strings.TrimSpace(label)), ":")
-	if hasValue {
-		return c.applyValue(label, word, value)
-	}
-	switch word {
-	case OwnLabel, "self-hosted", "linux":
-		return "", nil
-	case "x64", "amd64":
-		c.Arch = "amd64"
-		return "architecture", nil
-	case "arm64":
-		c.Arch = "arm64"
-		return "architecture", nil
-	case ExecutorMicroVM, ExecutorLocal:
-		c.Executor = word
-		return "executor", nil
-	}
-	return "", unknownLabel(label)
-}
-
-func (c *Class) applyValue(label, word, value string) (decides string, err error) {
-	switch word {
-	case "image":
-		if !validImage(value) {
-			return "", unknownLabel(label)
-		}
-		c.Image = value
-		return "image", nil
-	case "cpu":
-		c.CPUs, err = labelNumber(label, value, MaxCPUs)
-		return "number of CPUs", err
-	case "memory":
-		gib, err := labelNumber(label, value, MaxMemoryMiB/1024)
-		c.MemoryMiB = gib * 1024
-		return "memory size", err
-	case "network":
-		switch p := NetworkProfile(value); p {
-		case NetworkInternet, NetworkNone:
-			c.Network = p
-			return "network profile", nil
-		}
-	}
-	return "", unknownLabel(label)
+	return nil
 }
 
 // validImage keeps image names to what an OCI reference may hold, without the
@@ -190,17 +176,17 @@ func validImage(name string) bool {
 	return true
 }
 
-func labelNumber(label, value string, most int) (int, error) {
-	n, err := strconv.Atoi(value)
-	if err != nil || n < 1 || n > most {
-		return 0, &LabelError{Reason{ReasonUnknownLabel, fmt.Sprintf(
-			"label %q wants a whole number from 1 to %d after the colon", clip(label), most)}}
+// validWord keeps the names of capabilities, GPU profiles and metadata to what
+// needs no quotes anywhere: lower case letters, digits and "._-".
+func validWord(word string) bool {
+	if word == "" || len(word) > MaxWordBytes {
+		return false
 	}
-	return n, nil
-}
-
-func unknownLabel(label string) error {
-	return &LabelError{Reason{ReasonUnknownLabel, fmt.Sprintf(
-		"label %q means nothing to Nimbus; it knows nimbus, self-hosted, linux, x64, arm64, microvm, local, image:NAME, cpu:N, memory:GIB, network:internet, network:none",
-		clip(label))}}
+	for i, r := range word {
+		alnum := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("._-", r)) {
+			return false
+		}
+	}
+	return true
 }

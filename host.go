@@ -1,6 +1,11 @@
 package nimbus
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
 
 // HostState is whether a host may get jobs.
 type HostState string
@@ -21,16 +26,30 @@ type Host struct {
 	JoinedAt  time.Time
 	SeenAt    time.Time
 	Inventory Inventory
-	Running   int // leases it holds
+	Free      Capacity // as it said last, some seconds ago
+	Running   int      // leases it holds
 }
 
 // Inventory is what a host says it has. It is sent at join and at each start
-// of the agent.
+// of the agent. It is stored as JSON: fields are added with omitempty.
 type Inventory struct {
 	Arch      string // GOARCH
 	CPUs      int
 	MemoryMiB int
 	Executors []ExecutorStatus
+
+	CPUModel     string     `json:",omitempty"`
+	GPUs         []GPUGroup `json:",omitempty"`
+	Capabilities []string   `json:",omitempty"` // words that a job can need
+	Sandboxes    int        `json:",omitempty"` // how many it holds at most; 0: an agent that doesn't tell
+}
+
+// GPUGroup is GPUs of one kind: whole ones of a model, or slices of a size.
+type GPUGroup struct {
+	Profile   string // the word that a job asks for it with
+	Model     string // as its maker calls it
+	MemoryMiB int    // of each; 0 where it isn't known
+	Count     int
 }
 
 // ExecutorStatus tells whether a host can use an executor, and if not why and
@@ -46,18 +65,192 @@ type ExecutorStatus struct {
 type Capacity struct {
 	CPUs      int
 	MemoryMiB int
-	Sandboxes int // how many more it may hold at all
+	Sandboxes int            // how many more it may hold at all
+	GPUs      map[string]int `json:",omitempty"` // by profile
+	Warm      []string       `json:",omitempty"` // ids of the classes for which a sandbox is ready
+}
+
+// Total is what a host has free when nothing runs on it.
+func (i Inventory) Total() Capacity {
+	c := Capacity{CPUs: i.CPUs, MemoryMiB: i.MemoryMiB, Sandboxes: i.Sandboxes}
+	for _, g := range i.GPUs {
+		if c.GPUs == nil {
+			c.GPUs = map[string]int{}
+		}
+		c.GPUs[g.Profile] += g.Count
+	}
+	return c
+}
+
+// Reservation is what a job takes of a host's capacity.
+type Reservation struct {
+	CPUs, MemoryMiB, GPUs int
+	GPUProfile            string // which of them
+}
+
+// Reserve returns what a job of class c takes of the capacity and what is then
+// left, or false where there is not room for it. GPUs are taken from the group
+// with the fewest that are enough, so that large groups stay whole.
+func (f Capacity) Reserve(c Class) (r Reservation, left Capacity, ok bool) {
+	r = Reservation{CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, GPUs: c.GPUs}
+	if f.Sandboxes < 1 || c.CPUs > f.CPUs || c.MemoryMiB > f.MemoryMiB {
+		return Reservation{}, f, false
+	}
+	if c.GPUs > 0 {
+		if r.GPUProfile, ok = f.gpuGroup(c); !ok {
+			return Reservation{}, f, false
+		}
+	}
+	return r, f.Take(r), true
+}
+
+func (f Capacity) gpuGroup(c Class) (profile string, ok bool) {
+	for _, p := range slices.Sorted(maps.Keys(f.GPUs)) {
+		n := f.GPUs[p]
+		if n >= c.GPUs && (c.GPUProfile == "" || c.GPUProfile == p) && (!ok || n < f.GPUs[profile]) {
+			profile, ok = p, true
+		}
+	}
+	return profile, ok
+}
+
+// Take returns the capacity without what is reserved, whether there is as much
+// or not: what runs already can't be refused.
+func (f Capacity) Take(r Reservation) Capacity { return f.add(r, -1) }
+
+// Release returns the capacity with what was reserved.
+func (f Capacity) Release(r Reservation) Capacity { return f.add(r, 1) }
+
+func (f Capacity) add(r Reservation, sign int) Capacity {
+	f.CPUs += sign * r.CPUs
+	f.MemoryMiB += sign * r.MemoryMiB
+	f.Sandboxes += sign
+	if r.GPUs > 0 {
+		f.GPUs = maps.Clone(f.GPUs)
+		if f.GPUs == nil {
+			f.GPUs = map[string]int{}
+		}
+		f.GPUs[r.GPUProfile] += sign * r.GPUs
+	}
+	return f
 }
 
 // Serves tells whether a host with this inventory could ever run class c.
-func (i Inventory) Serves(c Class) bool {
-	if c.Arch != "" && c.Arch != i.Arch || c.CPUs > i.CPUs || c.MemoryMiB > i.MemoryMiB {
-		return false
+func (i Inventory) Serves(c Class) bool { return i.WhyNot(c) == "" }
+
+// WhyNot tells why a host with this inventory could never run class c, in words
+// that follow its name; "" where it could.
+func (i Inventory) WhyNot(c Class) string {
+	switch {
+	case c.Arch != "" && c.Arch != i.Arch:
+		return "is " + i.Arch
+	case c.CPUs > i.CPUs:
+		return fmt.Sprintf("has %d CPUs", i.CPUs)
+	case c.MemoryMiB > i.MemoryMiB:
+		return fmt.Sprintf("has %d MiB of memory", i.MemoryMiB)
 	}
-	for _, e := range i.Executors {
-		if e.Name == c.Executor && e.Available {
-			return true
+	if why := i.whyNotExecutor(c.Executor); why != "" {
+		return why
+	}
+	for _, need := range c.Needs.Words() {
+		if !slices.Contains(i.Capabilities, need) {
+			return "has no " + need
 		}
 	}
-	return false
+	return i.whyNotGPUs(c)
 }
+
+func (i Inventory) whyNotExecutor(name string) string {
+	for _, e := range i.Executors {
+		switch {
+		case e.Name != name:
+			continue
+		case e.Available:
+			return ""
+		}
+		why := "can't use " + e.Name
+		if e.Detail != "" {
+			why += ": " + clipTo(maxDetail, e.Detail)
+		}
+		if e.Hint != "" {
+			why += " (" + clipTo(maxDetail, e.Hint) + ")"
+		}
+		return why
+	}
+	return "has no executor " + name
+}
+
+func (i Inventory) whyNotGPUs(c Class) string {
+	if c.GPUs == 0 {
+		return ""
+	}
+	total := i.Total()
+	if _, ok := total.gpuGroup(c); ok {
+		return ""
+	}
+	if n, known := total.GPUs[c.GPUProfile]; known {
+		return fmt.Sprintf("has %d GPUs %s", n, c.GPUProfile)
+	}
+	if c.GPUProfile != "" {
+		return "has no GPU " + c.GPUProfile
+	}
+	most := 0
+	for _, n := range total.GPUs {
+		most = max(most, n)
+	}
+	return fmt.Sprintf("has %d GPUs alike", most)
+}
+
+// Check tells whether an inventory can be believed at all. Codes: invalid,
+// too_large.
+func (i Inventory) Check() error {
+	switch {
+	case i.CPUs < 1 || i.MemoryMiB < 1:
+		return Errorf(CodeInvalid, "a host without CPUs or memory can't run jobs")
+	case len(i.Executors) > maxExecutors || len(i.GPUs) > maxGPUGroups || len(i.Capabilities) > maxHostCapabilities:
+		return Errorf(CodeTooLarge, "a host has at most %d executors, %d kinds of GPUs and %d capabilities",
+			maxExecutors, maxGPUGroups, maxHostCapabilities)
+	}
+	for _, word := range i.Capabilities {
+		if !validWord(word) {
+			return Errorf(CodeInvalid, "%q is not the name of a capability", clip(word))
+		}
+	}
+	for _, g := range i.GPUs {
+		if !validWord(g.Profile) || g.Count < 0 || g.Count > MaxGPUs || len(g.Model) > MaxLabelBytes {
+			return Errorf(CodeInvalid, "%d GPUs %q (%q) can't be", g.Count, clip(g.Profile), clip(g.Model))
+		}
+	}
+	return nil
+}
+
+// Bounds of what a host tells.
+const (
+	maxExecutors        = 32
+	maxGPUGroups        = 64
+	maxHostCapabilities = 256
+	maxWarm             = 256
+	maxDetail           = 200 // of what an executor tells, where it is repeated
+)
+
+// Check tells whether what a host says to have free can be believed at all.
+// Codes: invalid, too_large.
+func (f Capacity) Check() error {
+	if len(f.GPUs) > maxGPUGroups || len(f.Warm) > maxWarm {
+		return Errorf(CodeTooLarge, "a host has at most %d kinds of GPUs and %d warm classes", maxGPUGroups, maxWarm)
+	}
+	for _, id := range f.Warm {
+		if len(id) > MaxWordBytes {
+			return Errorf(CodeInvalid, "%q is not the id of a class", clip(id))
+		}
+	}
+	for profile := range f.GPUs {
+		if !validWord(profile) {
+			return Errorf(CodeInvalid, "%q is not a GPU profile", clip(profile))
+		}
+	}
+	return nil
+}
+
+// IsWarm tells whether a sandbox of a class is ready.
+func (f Capacity) IsWarm(classID string) bool { return slices.Contains(f.Warm, classID) }

@@ -61,8 +61,9 @@ func CheckID(prefix, id string) error {
 }
 
 // clip shortens a caller's text before it is repeated in an error.
-func clip(s string) string {
-	const most = 80
+func clip(s string) string { return clipTo(80, s) }
+
+func clipTo(most int, s string) string {
 	if len(s) > most {
 		return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(s[:most], ""), len(s))
 	}

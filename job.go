@@ -133,6 +133,9 @@ type Job struct {
 	Repo   string // "owner/name" of a GitHub job, else empty
 	Labels []string
 	Class  Class
+	// Metadata is what labels or the submission keep with the job; see
+	// Requirements.
+	Metadata map[string]string
 
 	State  State
 	Result Result // set once finished
@@ -144,7 +147,7 @@ type Job struct {
 	AttemptID    string // the current or last attempt
 	AttemptCount int    // attempts that count against MaxAttempts
 	MaxAttempts  int
-	Priority     int // among the waiting jobs of its org; higher is sooner
+	Priority     int    // among the waiting jobs of its org; higher is sooner
 	HostID       string // where the current or last attempt is
 	Timeline     Timeline
 

@@ -36,7 +36,7 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 		verdicts[status.AttemptID] = status
 	}
 	for _, t := range found {
-		a.capacity.reserve(t.assign.Class, true)
+		a.capacity.adopt(t.state.Reserved)
 		_, over := t.state.outcome()
 		switch verdict := verdicts[t.lease().AttemptID].Verdict; {
 		case over: // its log may still be wanted, whatever its lease is

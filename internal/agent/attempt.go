@@ -56,7 +56,7 @@ type attempt struct {
 }
 
 // newAttempt makes the folder of an attempt that was just accepted.
-func (a *Agent) newAttempt(as nimbus.Assignment, sent time.Time) (*attempt, error) {
+func (a *Agent) newAttempt(as nimbus.Assignment, reserved nimbus.Reservation, sent time.Time) (*attempt, error) {
 	if err := nimbus.CheckID(nimbus.PrefixAttempt, as.AttemptID); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (a *Agent) newAttempt(as nimbus.Assignment, sent time.Time) (*attempt, erro
 	if err := os.MkdirAll(filepath.Join(dir, "sandbox"), 0o700); err != nil {
 		return nil, fmt.Errorf("make the attempt's folder: %w", err)
 	}
-	t, err := a.openAttempt(dir, as, state{}, sent)
+	t, err := a.openAttempt(dir, as, state{Reserved: reserved}, sent)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (t *attempt) why() error {
 // run takes the attempt from wherever it is to its end. When ctx ends before
 // that, the sandbox is left to its shim for the next agent to adopt.
 func (t *attempt) run(ctx context.Context) {
-	release := sync.OnceFunc(func() { t.agent.capacity.release(t.assign.Class) })
+	release := sync.OnceFunc(func() { t.agent.capacity.release(t.state.Reserved) })
 	defer release()
 	defer func() {
 		if err := t.wal.Close(); err != nil {

@@ -32,28 +32,27 @@ func (c *capacity) now() (nimbus.Capacity, <-chan struct{}) {
 	return c.free, c.changed
 }
 
-// reserve takes room for a job, or returns false. An adopted job is forced in:
-// it runs already.
-func (c *capacity) reserve(class nimbus.Class, force bool) bool {
+// reserve takes room for a job, or returns false.
+func (c *capacity) reserve(class nimbus.Class) (nimbus.Reservation, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.free
-	f.CPUs -= class.CPUs
-	f.MemoryMiB -= class.MemoryMiB
-	f.Sandboxes--
-	if !force && (f.CPUs < 0 || f.MemoryMiB < 0 || f.Sandboxes < 0) {
-		return false
-	}
-	c.free = f
-	return true
+	r, left, ok := c.free.Reserve(class)
+	c.free = left
+	return r, ok
 }
 
-func (c *capacity) release(class nimbus.Class) {
+// adopt takes what a job has reserved that runs already, be there room or not.
+func (c *capacity) adopt(r nimbus.Reservation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.free.CPUs += class.CPUs
-	c.free.MemoryMiB += class.MemoryMiB
-	c.free.Sandboxes++
+	c.free = c.free.Take(r)
+}
+
+// release gives back what was reserved, to be called once for each.
+func (c *capacity) release(r nimbus.Reservation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = c.free.Release(r)
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
@@ -56,10 +55,7 @@ func (a *Agent) poll(ctx context.Context) (*nimbusv1.PollResponse, error) {
 		case <-answered:
 		}
 	}()
-	answer, err := a.control.Poll(ctx, connect.NewRequest(&nimbusv1.PollRequest{
-		FreeCpus: int32(max(0, free.CPUs)), FreeMemoryMib: int32(max(0, free.MemoryMiB)), FreeSandboxes: int32(max(0, free.Sandboxes)),
-		Wait: durationpb.New(pollWait),
-	}))
+	answer, err := a.control.Poll(ctx, connect.NewRequest(wire.PollRequest(free, pollWait)))
 	if err != nil {
 		select {
 		case <-more:
@@ -73,7 +69,11 @@ func (a *Agent) poll(ctx context.Context) (*nimbusv1.PollResponse, error) {
 
 // accept takes an offer for which there is room.
 func (a *Agent) accept(ctx context.Context, o nimbus.Offer) {
-	if a.find(o.AttemptID) != nil || !a.capacity.reserve(o.Class, false) {
+	if a.find(o.AttemptID) != nil {
+		return
+	}
+	reserved, ok := a.capacity.reserve(o.Class)
+	if !ok {
 		return
 	}
 	sent := time.Now()
@@ -81,16 +81,16 @@ func (a *Agent) accept(ctx context.Context, o nimbus.Offer) {
 	defer cancel()
 	answer, err := call(ctxAccept, a.control.Accept, &nimbusv1.AcceptRequest{Lease: wire.Lease(o.Lease)})
 	if err != nil {
-		a.capacity.release(o.Class)
+		a.capacity.release(reserved)
 		if nimbus.ErrorCode(err) != nimbus.CodeFenced && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "accept", "attempt", o.AttemptID, "error", err)
 		}
 		return
 	}
-	t, err := a.newAttempt(wire.ToAssignment(answer.GetAssignment()), sent)
+	t, err := a.newAttempt(wire.ToAssignment(answer.GetAssignment()), reserved, sent)
 	if err != nil {
 		// The lease runs out, and somebody with a sound disk gets the job.
-		a.capacity.release(o.Class)
+		a.capacity.release(reserved)
 		a.log.ErrorContext(ctx, "begin attempt", "attempt", o.AttemptID, "error", err)
 		return
 	}

@@ -19,6 +19,8 @@ import (
 // attempt's folder, for the agent's eyes alone, and goes with it.
 type state struct {
 	Assignment json.RawMessage `json:"assignment"`
+	// Reserved is what the attempt takes of the host.
+	Reserved nimbus.Reservation `json:"reserved"`
 	// Start is the request that started the process, written before it is
 	// sent: with it an attempt can be taken over, without it not.
 	Start   json.RawMessage `json:"start,omitempty"`
@@ -56,6 +58,9 @@ func loadState(dir string) (state, nimbus.Assignment, error) {
 	as := wire.ToAssignment(&message)
 	if err := nimbus.CheckID(nimbus.PrefixAttempt, as.AttemptID); err != nil {
 		return s, nimbus.Assignment{}, err
+	}
+	if s.Reserved == (nimbus.Reservation{}) { // kept by an agent that didn't note it
+		s.Reserved = nimbus.Reservation{CPUs: as.Class.CPUs, MemoryMiB: as.Class.MemoryMiB}
 	}
 	return s, as, nil
 }

@@ -19,6 +19,7 @@ type jobView struct {
 	ExitCode     *int              `json:"exit_code,omitempty"`
 	Repo         string            `json:"repo,omitempty"`
 	Labels       []string          `json:"labels,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
 	Class        classView         `json:"class"`
 	AttemptID    string            `json:"attempt_id,omitempty"`
 	AttemptCount int               `json:"attempt_count"`
@@ -42,13 +43,22 @@ type classView struct {
 	CPUs      int                   `json:"cpus"`
 	MemoryMiB int                   `json:"memory_mib"`
 	Network   nimbus.NetworkProfile `json:"network"`
+
+	GPUs       int      `json:"gpus,omitempty"`
+	GPUProfile string   `json:"gpu_profile,omitempty"`
+	Needs      []string `json:"needs,omitempty"`
+}
+
+func viewClass(c nimbus.Class) classView {
+	return classView{Executor: c.Executor, Image: c.Image, Arch: c.Arch, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Network: c.Network,
+		GPUs: c.GPUs, GPUProfile: c.GPUProfile, Needs: c.Needs.Words()}
 }
 
 func viewJob(j nimbus.Job) jobView {
 	v := jobView{
 		ID: j.ID, Name: j.Name, Source: j.Source, State: j.State, Result: j.Result, ExitCode: j.ExitCode, Repo: j.Repo, Labels: j.Labels,
-		Class: classView(j.Class), AttemptID: j.AttemptID, AttemptCount: j.AttemptCount, HostID: j.HostID, Command: j.Spec.Command,
-		Timeline: map[string]string{}, LogLines: j.LogLines, LogComplete: j.LogComplete, URL: j.GitHub.HTMLURL,
+		Class: viewClass(j.Class), AttemptID: j.AttemptID, AttemptCount: j.AttemptCount, HostID: j.HostID, Command: j.Spec.Command,
+		Timeline: map[string]string{}, LogLines: j.LogLines, LogComplete: j.LogComplete, Metadata: j.Metadata, URL: j.GitHub.HTMLURL,
 	}
 	if j.Reason.Code != "" {
 		v.Reason = &reasonView{Code: j.Reason.Code, Message: j.Reason.Message}
@@ -81,17 +91,38 @@ type lineView struct {
 }
 
 type hostView struct {
-	ID        string           `json:"id"`
-	Name      string           `json:"name"`
-	State     nimbus.HostState `json:"state"`
-	Version   string           `json:"version"`
-	JoinedAt  time.Time        `json:"joined_at"`
-	SeenAt    time.Time        `json:"seen_at"`
-	Arch      string           `json:"arch"`
-	CPUs      int              `json:"cpus"`
-	MemoryMiB int              `json:"memory_mib"`
-	Running   int              `json:"running"`
-	Executors []executorView   `json:"executors"`
+	ID           string           `json:"id"`
+	Name         string           `json:"name"`
+	State        nimbus.HostState `json:"state"`
+	Version      string           `json:"version"`
+	JoinedAt     time.Time        `json:"joined_at"`
+	SeenAt       time.Time        `json:"seen_at"`
+	Arch         string           `json:"arch"`
+	CPUs         int              `json:"cpus"`
+	MemoryMiB    int              `json:"memory_mib"`
+	Running      int              `json:"running"`
+	Sandboxes    int              `json:"sandboxes,omitempty"`
+	CPUModel     string           `json:"cpu_model,omitempty"`
+	Free         freeView         `json:"free"`
+	GPUs         []gpuView        `json:"gpus,omitempty"`
+	Capabilities []string         `json:"capabilities,omitempty"`
+	Executors    []executorView   `json:"executors"`
+}
+
+// freeView is what a host had free when it last said so.
+type freeView struct {
+	CPUs      int            `json:"cpus"`
+	MemoryMiB int            `json:"memory_mib"`
+	Sandboxes int            `json:"sandboxes"`
+	GPUs      map[string]int `json:"gpus,omitempty"`
+	Warm      []string       `json:"warm_classes,omitempty"`
+}
+
+type gpuView struct {
+	Profile   string `json:"profile"`
+	Model     string `json:"model,omitempty"`
+	MemoryMiB int    `json:"memory_mib,omitempty"`
+	Count     int    `json:"count"`
 }
 
 type executorView struct {
@@ -105,6 +136,10 @@ func viewHost(h nimbus.Host) hostView {
 	v := hostView{
 		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{},
+		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
+	}
+	for _, g := range h.Inventory.GPUs {
+		v.GPUs = append(v.GPUs, gpuView(g))
 	}
 	for _, e := range h.Inventory.Executors {
 		v.Executors = append(v.Executors, executorView(e))

@@ -38,8 +38,7 @@ func (s agentService) Hello(ctx context.Context, r *connect.Request[nimbusv1.Hel
 }
 
 func (s agentService) Poll(ctx context.Context, r *connect.Request[nimbusv1.PollRequest]) (*connect.Response[nimbusv1.PollResponse], error) {
-	free := nimbus.Capacity{CPUs: int(r.Msg.GetFreeCpus()), MemoryMiB: int(r.Msg.GetFreeMemoryMib()), Sandboxes: int(r.Msg.GetFreeSandboxes())}
-	result, err := s.api.Hosts.Poll(ctx, callerOf(ctx).Subject, free, r.Msg.GetWait().AsDuration())
+	result, err := s.api.Hosts.Poll(ctx, callerOf(ctx).Subject, wire.ToFree(r.Msg), r.Msg.GetWait().AsDuration())
 	if err != nil {
 		return nil, err
 	}

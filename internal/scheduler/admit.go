@@ -127,37 +127,11 @@ func whyNone(hosts []nimbus.Host, c nimbus.Class, counts func(nimbus.Host) bool)
 		case len(parts) == hostsInReason:
 			more++
 		default:
-			parts = append(parts, h.Name+" "+whyNot(h.Inventory, c))
+			parts = append(parts, h.Name+" "+h.Inventory.WhyNot(c))
 		}
 	}
 	if more > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more hosts", more))
 	}
 	return fmt.Sprintf("no host can run %s: %s", c, strings.Join(parts, "; "))
-}
-
-// whyNot tells why a host with this inventory can't serve c.
-func whyNot(inv nimbus.Inventory, c nimbus.Class) string {
-	switch {
-	case c.Arch != "" && c.Arch != inv.Arch:
-		return fmt.Sprintf("is %s", inv.Arch)
-	case c.CPUs > inv.CPUs:
-		return fmt.Sprintf("has %d CPUs", inv.CPUs)
-	case c.MemoryMiB > inv.MemoryMiB:
-		return fmt.Sprintf("has %d MiB of memory", inv.MemoryMiB)
-	}
-	for _, e := range inv.Executors {
-		if e.Name != c.Executor {
-			continue
-		}
-		why := "can't use " + e.Name
-		if e.Detail != "" {
-			why += ": " + clip(e.Detail)
-		}
-		if e.Hint != "" {
-			why += " (" + clip(e.Hint) + ")"
-		}
-		return why
-	}
-	return "has no executor " + c.Executor
 }

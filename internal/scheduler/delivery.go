@@ -113,10 +113,10 @@ func (u *unit) demand(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEv
 
 // newGitHub makes a job of an event. refused is why its labels can't be served.
 func (u *unit) newGitHub(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (j *JobRecord, refused *nimbus.Reason, err error) {
-	class, err := nimbus.ParseLabels(ev.Labels)
+	asked, err := nimbus.ParseLabels(ev.Labels)
 	if wrong := (*nimbus.LabelError)(nil); errors.As(err, &wrong) {
 		refused = &wrong.Reason
-		class, err = nimbus.ParseLabels(nil) // the defaults, for the books
+		asked, err = nimbus.ParseLabels(nil) // the defaults, for the books
 	}
 	if err != nil {
 		return nil, nil, err
@@ -128,8 +128,8 @@ func (u *unit) newGitHub(ctx context.Context, d nimbus.Delivery, ev *nimbus.Forg
 	}
 	return &JobRecord{
 		Job: nimbus.Job{OrgID: orgID, Source: nimbus.SourceGitHub, Name: clip(ev.Name), Repo: repo, Labels: ev.Labels,
-			Class: class, GitHub: ev.Job, Timeline: nimbus.Timeline{ReceivedAt: d.ReceivedAt}},
-		RepoID: repoID, AnyExecutor: class.Executor == "",
+			Class: asked.Class, Metadata: asked.Metadata, GitHub: ev.Job, Timeline: nimbus.Timeline{ReceivedAt: d.ReceivedAt}},
+		RepoID: repoID, AnyExecutor: asked.Class.Executor == "",
 	}, refused, nil
 }
 

@@ -385,7 +385,7 @@ func TestLabelsThatCanNotBeServed(t *testing.T) {
 		}
 		w.deliver(w.event(2, nimbus.ForgeQueued, labelled("nimbus", "local")))
 		w.expect(w.jobOf(2).ID, nimbus.StateUnschedulable, nimbus.ReasonUntrusted)
-		w.deliver(w.event(3, nimbus.ForgeQueued, labelled("nimbus", "gpu")))
+		w.deliver(w.event(3, nimbus.ForgeQueued, labelled("nimbus", "windows")))
 		w.expect(w.jobOf(3).ID, nimbus.StateUnschedulable, nimbus.ReasonUnknownLabel)
 		// The host learns microVMs.
 		_, err := w.Hello(t.Context(), host, "v2", inventory(nimbus.ExecutorMicroVM), nil)
@@ -393,6 +393,28 @@ func TestLabelsThatCanNotBeServed(t *testing.T) {
 		w.expect(j.ID, nimbus.StateQueued)
 		w.expect(w.jobOf(2).ID, nimbus.StateUnschedulable, nimbus.ReasonUntrusted)
 		w.expect(w.jobOf(3).ID, nimbus.StateUnschedulable, nimbus.ReasonUnknownLabel)
+		// Another one has GPUs, but not all that a job wants, and then it has.
+		w.deliver(w.event(4, nimbus.ForgeQueued, labelled("nimbus", "gpu-count:2", "pytorch", "param:Seed=7")))
+		gpus := w.expect(w.jobOf(4).ID, nimbus.StateUnschedulable, nimbus.ReasonNoHost)
+		inv := inventory(nimbus.ExecutorMicroVM)
+		inv.Executors = append(inv.Executors, nimbus.ExecutorStatus{Name: nimbus.ExecutorGPU, Available: true})
+		for _, step := range []struct {
+			change func()
+			says   string
+		}{
+			{func() {}, "has no pytorch"},
+			{func() { inv.Capabilities = []string{"pytorch"} }, "has 0 GPUs alike"},
+			{func() { inv.GPUs = []nimbus.GPUGroup{{Profile: "a100", Count: 1}, {Profile: "h100", Count: 1}} }, "has 1 GPUs alike"},
+			{func() { inv.GPUs[1].Count = 2 }, ""},
+		} {
+			step.change()
+			_, err = w.Hello(t.Context(), host, "v2", inv, nil)
+			w.must(err)
+			if gpus = w.job(gpus.ID); !strings.Contains(gpus.Reason.Message, step.says) {
+				t.Errorf("reason %q lacks %q", gpus.Reason.Message, step.says)
+			}
+		}
+		w.expect(gpus.ID, nimbus.StateQueued)
 		// And unlearns them, while the job waits.
 		_, err = w.Hello(t.Context(), host, "v2", inventory(), nil)
 		w.must(err)

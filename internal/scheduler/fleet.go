@@ -86,7 +86,8 @@ func (f *fleet) put(h *HostRecord) {
 }
 
 func sameInventory(a, b nimbus.Inventory) bool {
-	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && slices.Equal(a.Executors, b.Executors)
+	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && slices.Equal(a.Executors, b.Executors) &&
+		slices.Equal(a.GPUs, b.GPUs) && slices.Equal(a.Capabilities, b.Capabilities)
 }
 
 // add takes one host.

@@ -8,9 +8,6 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// maxExecutors bounds an inventory.
-const maxExecutors = 32
-
 // Hosts lists all hosts by name.
 func (s *Service) Hosts(ctx context.Context) ([]nimbus.Host, error) {
 	var hosts []nimbus.Host
@@ -82,13 +79,8 @@ func checkHostName(name string) error {
 }
 
 func checkInventory(version string, inv nimbus.Inventory) error {
-	switch {
-	case len(version) > MaxHostNameBytes:
+	if len(version) > MaxHostNameBytes {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a version has at most %d bytes", MaxHostNameBytes)
-	case inv.CPUs < 1 || inv.MemoryMiB < 1:
-		return nimbus.Errorf(nimbus.CodeInvalid, "a host without CPUs or memory can't run jobs")
-	case len(inv.Executors) > maxExecutors:
-		return nimbus.Errorf(nimbus.CodeTooLarge, "a host has at most %d executors", maxExecutors)
 	}
-	return nil
+	return inv.Check()
 }

@@ -460,15 +460,14 @@ func servable(classes []nimbus.Class, inv nimbus.Inventory, free nimbus.Capacity
 }
 
 func fits(c nimbus.Class, free nimbus.Capacity) bool {
-	return free.Sandboxes > 0 && c.CPUs <= free.CPUs && c.MemoryMiB <= free.MemoryMiB
+	_, _, ok := free.Reserve(c)
+	return ok
 }
 
 // remaining is what is free once the offers are accepted.
 func remaining(free nimbus.Capacity, offers []nimbus.Offer) nimbus.Capacity {
 	for _, o := range offers {
-		free.CPUs -= o.Class.CPUs
-		free.MemoryMiB -= o.Class.MemoryMiB
-		free.Sandboxes--
+		_, free, _ = free.Reserve(o.Class)
 	}
 	return free
 }

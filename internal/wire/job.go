@@ -50,7 +50,7 @@ func Job(j nimbus.Job) *nimbusv1.Job {
 		Id: j.ID, OrgId: j.OrgID, Source: string(j.Source), Name: j.Name, Labels: j.Labels, Class: Class(j.Class),
 		State: State(j.State), Result: Result(j.Result), Reason: Reason(j.Reason), ExitCode: int32Of(j.ExitCode),
 		AttemptId: j.AttemptID, AttemptCount: int32(j.AttemptCount), HostId: j.HostID, Timeline: timeline(j.Timeline),
-		LogLines: j.LogLines, LogComplete: j.LogComplete,
+		LogLines: j.LogLines, LogComplete: j.LogComplete, Metadata: j.Metadata,
 	}
 	switch j.Source {
 	case nimbus.SourceNative:
@@ -75,6 +75,7 @@ func ToJob(j *nimbusv1.Job) nimbus.Job {
 		State: ToState(j.GetState()), Result: ToResult(j.GetResult()), Reason: toReason(j.GetReason()), ExitCode: intOf(j.ExitCode),
 		AttemptID: j.GetAttemptId(), AttemptCount: int(j.GetAttemptCount()), HostID: j.GetHostId(), Timeline: toTimeline(j.GetTimeline()),
 		LogLines: j.GetLogLines(), LogComplete: j.GetLogComplete(), Spec: ToSpec(j.GetSpec()),
+		Metadata: j.GetMetadata(),
 	}
 	if g := j.GetGithub(); g != nil {
 		out.Repo = g.GetOwner() + "/" + g.GetRepo()

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -86,6 +87,7 @@ func ToLeaseStatuses(ls []*nimbusv1.LeaseStatus) []nimbus.LeaseStatus {
 func Class(c nimbus.Class) *nimbusv1.Class {
 	return &nimbusv1.Class{
 		Executor: c.Executor, Image: c.Image, Arch: c.Arch, Cpus: int32(c.CPUs), MemoryMib: int32(c.MemoryMiB), Network: string(c.Network),
+		Gpus: int32(c.GPUs), GpuProfile: c.GPUProfile, Needs: c.Needs.Words(),
 	}
 }
 
@@ -93,7 +95,8 @@ func Class(c nimbus.Class) *nimbusv1.Class {
 func ToClass(c *nimbusv1.Class) nimbus.Class {
 	return nimbus.Class{
 		Executor: c.GetExecutor(), Image: c.GetImage(), Arch: c.GetArch(), CPUs: int(c.GetCpus()), MemoryMiB: int(c.GetMemoryMib()),
-		Network: nimbus.NetworkProfile(c.GetNetwork()),
+		Network: nimbus.NetworkProfile(c.GetNetwork()), GPUs: int(c.GetGpus()), GPUProfile: c.GetGpuProfile(),
+		Needs: nimbus.Capabilities(strings.Join(c.GetNeeds(), " ")),
 	}
 }
 
@@ -194,38 +197,4 @@ func intOf(v *int32) *int {
 	}
 	n := int(*v)
 	return &n
-}
-
-// Inventory makes a message.
-func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
-	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB)}
-	for _, e := range i.Executors {
-		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint})
-	}
-	return out
-}
-
-// ToInventory reads one.
-func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
-	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib())}
-	for _, e := range i.GetExecutors() {
-		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint()})
-	}
-	return out
-}
-
-// Host makes a message.
-func Host(h nimbus.Host) *nimbusv1.Host {
-	return &nimbusv1.Host{
-		Id: h.ID, Name: h.Name, State: string(h.State), Version: h.Version, JoinedAt: Time(h.JoinedAt), SeenAt: Time(h.SeenAt),
-		Inventory: Inventory(h.Inventory), Running: int32(h.Running),
-	}
-}
-
-// ToHost reads one.
-func ToHost(h *nimbusv1.Host) nimbus.Host {
-	return nimbus.Host{
-		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: toTime(h.GetJoinedAt()),
-		SeenAt: toTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
-	}
 }

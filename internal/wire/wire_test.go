@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 )
 
 // filler gives every field a value of its own, so that one that is left out or
@@ -99,10 +100,15 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, Reason, toReason, nil)
 	roundTrip(t, Outcome, ToOutcome, nil)
 	roundTrip(t, Inventory, ToInventory, nil)
+	roundTrip(t, Capacity, ToCapacity, nil)
+	roundTrip(t, poll, ToFree, nil)
 	roundTrip(t, Host, ToHost, nil)
 	roundTrip(t, Event, ToEvent, func(e *nimbus.JobEvent) { e.JobID = "" }) // known to who asks
 	roundTrip(t, timeline, toTimeline, nil)
 }
+
+// poll is a question that waits for nothing.
+func poll(free nimbus.Capacity) *nimbusv1.PollRequest { return PollRequest(free, 0) }
 
 func TestJobRoundTrip(t *testing.T) {
 	t.Parallel()

@@ -678,7 +678,11 @@ type PollRequest struct {
 	FreeMemoryMib int32                  `protobuf:"varint,2,opt,name=free_memory_mib,json=freeMemoryMib,proto3" json:"free_memory_mib,omitempty"`
 	FreeSandboxes int32                  `protobuf:"varint,3,opt,name=free_sandboxes,json=freeSandboxes,proto3" json:"free_sandboxes,omitempty"`
 	// At most 30 s.
-	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// By profile.
+	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Ids of the classes for which a sandbox is ready.
+	WarmClassIds  []string `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -737,6 +741,20 @@ func (x *PollRequest) GetFreeSandboxes() int32 {
 func (x *PollRequest) GetWait() *durationpb.Duration {
 	if x != nil {
 		return x.Wait
+	}
+	return nil
+}
+
+func (x *PollRequest) GetFreeGpus() map[string]int32 {
+	if x != nil {
+		return x.FreeGpus
+	}
+	return nil
+}
+
+func (x *PollRequest) GetWarmClassIds() []string {
+	if x != nil {
+		return x.WarmClassIds
 	}
 	return nil
 }
@@ -1463,12 +1481,17 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tinventory\x18\x02 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12(\n" +
 	"\x06leases\x18\x03 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"?\n" +
 	"\rHelloResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xa8\x01\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xce\x02\n" +
 	"\vPollRequest\x12\x1b\n" +
 	"\tfree_cpus\x18\x01 \x01(\x05R\bfreeCpus\x12&\n" +
 	"\x0ffree_memory_mib\x18\x02 \x01(\x05R\rfreeMemoryMib\x12%\n" +
 	"\x0efree_sandboxes\x18\x03 \x01(\x05R\rfreeSandboxes\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"f\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12A\n" +
+	"\tfree_gpus\x18\x05 \x03(\v2$.nimbus.v1.PollRequest.FreeGpusEntryR\bfreeGpus\x12$\n" +
+	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x1a;\n" +
+	"\rFreeGpusEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"f\n" +
 	"\fPollResponse\x12(\n" +
 	"\x06offers\x18\x01 \x03(\v2\x10.nimbus.v1.OfferR\x06offers\x12,\n" +
 	"\x12cancel_attempt_ids\x18\x02 \x03(\tR\x10cancelAttemptIds\"7\n" +
@@ -1529,7 +1552,7 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                 // 0: nimbus.v1.Lease
 	(*Offer)(nil),                 // 1: nimbus.v1.Offer
@@ -1555,65 +1578,67 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*AppendLogResponse)(nil),     // 21: nimbus.v1.AppendLogResponse
 	(*FinishAttemptRequest)(nil),  // 22: nimbus.v1.FinishAttemptRequest
 	(*FinishAttemptResponse)(nil), // 23: nimbus.v1.FinishAttemptResponse
-	(*Class)(nil),                 // 24: nimbus.v1.Class
-	(*Spec)(nil),                  // 25: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(JobResult)(0),                // 27: nimbus.v1.JobResult
-	(*Reason)(nil),                // 28: nimbus.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*Inventory)(nil),             // 30: nimbus.v1.Inventory
+	nil,                           // 24: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                 // 25: nimbus.v1.Class
+	(*Spec)(nil),                  // 26: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(JobResult)(0),                // 28: nimbus.v1.JobResult
+	(*Reason)(nil),                // 29: nimbus.v1.Reason
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Inventory)(nil),             // 31: nimbus.v1.Inventory
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	24, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	25, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	24, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	25, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	26, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	27, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	28, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	26, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	26, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	29, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	30, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	30, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	25, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	26, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	27, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	28, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	29, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	27, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	27, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	30, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	31, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	31, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 13: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
 	15, // 14: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	26, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	1,  // 16: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	0,  // 17: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 18: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 19: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	15, // 20: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 21: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 22: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 23: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	4,  // 24: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	0,  // 25: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 26: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	5,  // 27: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	7,  // 28: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	9,  // 29: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	11, // 30: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	13, // 31: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	16, // 32: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	18, // 33: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	20, // 34: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	22, // 35: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	6,  // 36: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	8,  // 37: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	10, // 38: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	12, // 39: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	14, // 40: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	17, // 41: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	19, // 42: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	21, // 43: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	23, // 44: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	36, // [36:45] is the sub-list for method output_type
-	27, // [27:36] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	27, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	24, // 16: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	1,  // 17: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	0,  // 18: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 19: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 20: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	15, // 21: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	0,  // 22: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 23: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 24: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	4,  // 25: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	0,  // 26: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 27: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	5,  // 28: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	7,  // 29: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	9,  // 30: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	11, // 31: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	13, // 32: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	16, // 33: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	18, // 34: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	20, // 35: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	22, // 36: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	6,  // 37: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	8,  // 38: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	10, // 39: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	12, // 40: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	14, // 41: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	17, // 42: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	19, // 43: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	21, // 44: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	23, // 45: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	37, // [37:46] is the sub-list for method output_type
+	28, // [28:37] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -1630,7 +1655,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,7 +35,9 @@ type Host struct {
 	SeenAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
 	Inventory *Inventory             `protobuf:"bytes,7,opt,name=inventory,proto3" json:"inventory,omitempty"`
 	// Leases it holds.
-	Running       int32 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"`
+	Running int32 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"`
+	// What it had free when it last said so, some seconds ago.
+	Free          *Capacity `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,20 +128,112 @@ func (x *Host) GetRunning() int32 {
 	return 0
 }
 
+func (x *Host) GetFree() *Capacity {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
+// Capacity is room for jobs.
+type Capacity struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Cpus      int32                  `protobuf:"varint,1,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib int32                  `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	Sandboxes int32                  `protobuf:"varint,3,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	// By profile.
+	Gpus map[string]int32 `protobuf:"bytes,4,rep,name=gpus,proto3" json:"gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Ids of the classes for which a sandbox is ready.
+	WarmClassIds  []string `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capacity) Reset() {
+	*x = Capacity{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capacity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capacity) ProtoMessage() {}
+
+func (x *Capacity) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
+func (*Capacity) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Capacity) GetCpus() int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Capacity) GetMemoryMib() int32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *Capacity) GetSandboxes() int32 {
+	if x != nil {
+		return x.Sandboxes
+	}
+	return 0
+}
+
+func (x *Capacity) GetGpus() map[string]int32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
+func (x *Capacity) GetWarmClassIds() []string {
+	if x != nil {
+		return x.WarmClassIds
+	}
+	return nil
+}
+
 // Inventory is what a host says it has.
 type Inventory struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Arch          string                 `protobuf:"bytes,1,opt,name=arch,proto3" json:"arch,omitempty"`
-	Cpus          int32                  `protobuf:"varint,2,opt,name=cpus,proto3" json:"cpus,omitempty"`
-	MemoryMib     int32                  `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
-	Executors     []*ExecutorStatus      `protobuf:"bytes,4,rep,name=executors,proto3" json:"executors,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Arch      string                 `protobuf:"bytes,1,opt,name=arch,proto3" json:"arch,omitempty"`
+	Cpus      int32                  `protobuf:"varint,2,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryMib int32                  `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	Executors []*ExecutorStatus      `protobuf:"bytes,4,rep,name=executors,proto3" json:"executors,omitempty"`
+	CpuModel  string                 `protobuf:"bytes,5,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
+	Gpus      []*GpuGroup            `protobuf:"bytes,6,rep,name=gpus,proto3" json:"gpus,omitempty"`
+	// Words that a job can need.
+	Capabilities []string `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// How many sandboxes it holds at most; 0 is not told.
+	Sandboxes     int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	mi := &file_nimbus_v1_host_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +245,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	mi := &file_nimbus_v1_host_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +258,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Inventory) GetArch() string {
@@ -195,6 +289,105 @@ func (x *Inventory) GetExecutors() []*ExecutorStatus {
 	return nil
 }
 
+func (x *Inventory) GetCpuModel() string {
+	if x != nil {
+		return x.CpuModel
+	}
+	return ""
+}
+
+func (x *Inventory) GetGpus() []*GpuGroup {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
+func (x *Inventory) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Inventory) GetSandboxes() int32 {
+	if x != nil {
+		return x.Sandboxes
+	}
+	return 0
+}
+
+// GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
+type GpuGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The word that a job asks for it with.
+	Profile string `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
+	Model   string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Of each; 0 where it is not known.
+	MemoryMib     int32 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	Count         int32 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuGroup) Reset() {
+	*x = GpuGroup{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuGroup) ProtoMessage() {}
+
+func (x *GpuGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuGroup.ProtoReflect.Descriptor instead.
+func (*GpuGroup) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GpuGroup) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *GpuGroup) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GpuGroup) GetMemoryMib() int32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *GpuGroup) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // ExecutorStatus tells whether a host can use an executor.
 type ExecutorStatus struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -210,7 +403,7 @@ type ExecutorStatus struct {
 
 func (x *ExecutorStatus) Reset() {
 	*x = ExecutorStatus{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[2]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +415,7 @@ func (x *ExecutorStatus) String() string {
 func (*ExecutorStatus) ProtoMessage() {}
 
 func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[2]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +428,7 @@ func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorStatus.ProtoReflect.Descriptor instead.
 func (*ExecutorStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExecutorStatus) GetName() string {
@@ -274,7 +467,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +479,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +492,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 type ListHostsResponse struct {
@@ -311,7 +504,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +516,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +529,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -356,7 +549,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +561,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +574,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateJoinTokenRequest) GetValidFor() *durationpb.Duration {
@@ -402,7 +595,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +607,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +620,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -448,7 +641,7 @@ var File_nimbus_v1_host_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x02\n" +
+	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -457,13 +650,34 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x123\n" +
 	"\aseen_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\x122\n" +
 	"\tinventory\x18\a \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12\x18\n" +
-	"\arunning\x18\b \x01(\x05R\arunning\"\x8b\x01\n" +
+	"\arunning\x18\b \x01(\x05R\arunning\x12'\n" +
+	"\x04free\x18\t \x01(\v2\x13.nimbus.v1.CapacityR\x04free\"\xed\x01\n" +
+	"\bCapacity\x12\x12\n" +
+	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x02 \x01(\x05R\tmemoryMib\x12\x1c\n" +
+	"\tsandboxes\x18\x03 \x01(\x05R\tsandboxes\x121\n" +
+	"\x04gpus\x18\x04 \x03(\v2\x1d.nimbus.v1.Capacity.GpusEntryR\x04gpus\x12$\n" +
+	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
+	"\tGpusEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x93\x02\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\x127\n" +
-	"\texecutors\x18\x04 \x03(\v2\x19.nimbus.v1.ExecutorStatusR\texecutors\"n\n" +
+	"\texecutors\x18\x04 \x03(\v2\x19.nimbus.v1.ExecutorStatusR\texecutors\x12\x1b\n" +
+	"\tcpu_model\x18\x05 \x01(\tR\bcpuModel\x12'\n" +
+	"\x04gpus\x18\x06 \x03(\v2\x13.nimbus.v1.GpuGroupR\x04gpus\x12\"\n" +
+	"\fcapabilities\x18\a \x03(\tR\fcapabilities\x12\x1c\n" +
+	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\"o\n" +
+	"\bGpuGroup\x12\x18\n" +
+	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x05R\x05count\"n\n" +
 	"\x0eExecutorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
@@ -494,35 +708,41 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
-	(*Inventory)(nil),               // 1: nimbus.v1.Inventory
-	(*ExecutorStatus)(nil),          // 2: nimbus.v1.ExecutorStatus
-	(*ListHostsRequest)(nil),        // 3: nimbus.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),       // 4: nimbus.v1.ListHostsResponse
-	(*CreateJoinTokenRequest)(nil),  // 5: nimbus.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 6: nimbus.v1.CreateJoinTokenResponse
-	(*timestamppb.Timestamp)(nil),   // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
+	(*Capacity)(nil),                // 1: nimbus.v1.Capacity
+	(*Inventory)(nil),               // 2: nimbus.v1.Inventory
+	(*GpuGroup)(nil),                // 3: nimbus.v1.GpuGroup
+	(*ExecutorStatus)(nil),          // 4: nimbus.v1.ExecutorStatus
+	(*ListHostsRequest)(nil),        // 5: nimbus.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 6: nimbus.v1.ListHostsResponse
+	(*CreateJoinTokenRequest)(nil),  // 7: nimbus.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 8: nimbus.v1.CreateJoinTokenResponse
+	nil,                             // 9: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	7, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	7, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
-	1, // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
-	2, // 3: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
-	0, // 4: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	8, // 5: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	7, // 6: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	3, // 7: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
-	5, // 8: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	4, // 9: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	6, // 10: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	10, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	10, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	2,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
+	1,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
+	9,  // 4: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	4,  // 5: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
+	3,  // 6: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
+	0,  // 7: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
+	11, // 8: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	10, // 9: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 10: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
+	7,  // 11: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
+	6,  // 12: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	8,  // 13: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_host_proto_init() }
@@ -536,7 +756,7 @@ func file_nimbus_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

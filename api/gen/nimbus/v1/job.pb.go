@@ -205,7 +205,8 @@ func (x *Reason) GetMessage() string {
 // Class is the set of requirements that makes jobs interchangeable.
 type Class struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "microvm", "local"; empty in a submission means the best there is.
+	// "microvm", "firecracker", "docker", "gpu", "local"; empty in a submission
+	// means the best there is.
 	Executor string `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
 	Image    string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// "amd64", "arm64" or empty for any.
@@ -213,7 +214,12 @@ type Class struct {
 	Cpus      int32  `protobuf:"varint,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	MemoryMib int32  `protobuf:"varint,5,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// "internet" or "none".
-	Network       string `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	Network string `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	Gpus    int32  `protobuf:"varint,7,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	// A model or a slice of one, empty for any. All of a job's are alike.
+	GpuProfile string `protobuf:"bytes,8,opt,name=gpu_profile,json=gpuProfile,proto3" json:"gpu_profile,omitempty"`
+	// Words that the host must have as capabilities.
+	Needs         []string `protobuf:"bytes,9,rep,name=needs,proto3" json:"needs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +294,27 @@ func (x *Class) GetNetwork() string {
 		return x.Network
 	}
 	return ""
+}
+
+func (x *Class) GetGpus() int32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return 0
+}
+
+func (x *Class) GetGpuProfile() string {
+	if x != nil {
+		return x.GpuProfile
+	}
+	return ""
+}
+
+func (x *Class) GetNeeds() []string {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
 }
 
 // Timeline is when each phase of the last attempt was reached.
@@ -619,7 +646,10 @@ type Job struct {
 	Github       *GitHubJob `protobuf:"bytes,16,opt,name=github,proto3" json:"github,omitempty"`
 	LogLines     int64      `protobuf:"varint,17,opt,name=log_lines,json=logLines,proto3" json:"log_lines,omitempty"`
 	// Every line of the last attempt is stored.
-	LogComplete   bool `protobuf:"varint,18,opt,name=log_complete,json=logComplete,proto3" json:"log_complete,omitempty"`
+	LogComplete bool `protobuf:"varint,18,opt,name=log_complete,json=logComplete,proto3" json:"log_complete,omitempty"`
+	// What the labels param:KEY=VALUE and meta:KEY, or the submission, keep with
+	// the job.
+	Metadata      map[string]string `protobuf:"bytes,19,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +810,13 @@ func (x *Job) GetLogComplete() bool {
 	return false
 }
 
+func (x *Job) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 // JobEvent is one entry of a job's history.
 type JobEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -872,8 +909,13 @@ type SubmitJobRequest struct {
 	Spec  *Spec                  `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
 	// At most 128 bytes; empty for none.
 	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As a workflow would write them in runs-on. Where class says otherwise, it
+	// counts.
+	Labels []string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Kept with the job, besides that of labels.
+	Metadata      map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJobRequest) Reset() {
@@ -932,6 +974,20 @@ func (x *SubmitJobRequest) GetIdempotencyKey() string {
 		return x.IdempotencyKey
 	}
 	return ""
+}
+
+func (x *SubmitJobRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *SubmitJobRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
 }
 
 type SubmitJobResponse struct {
@@ -1072,7 +1128,19 @@ type ListJobsRequest struct {
 	PageSize  int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Empty for all.
-	States        []JobState `protobuf:"varint,3,rep,packed,name=states,proto3,enum=nimbus.v1.JobState" json:"states,omitempty"`
+	States []JobState `protobuf:"varint,3,rep,packed,name=states,proto3,enum=nimbus.v1.JobState" json:"states,omitempty"`
+	// Only jobs with all of these labels, compared without case.
+	Labels []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Only jobs with all of this metadata; an empty value stands for any.
+	Metadata map[string]string `protobuf:"bytes,5,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only jobs of this repository, "owner/name".
+	Repo string `protobuf:"bytes,6,opt,name=repo,proto3" json:"repo,omitempty"`
+	// Only jobs that were admitted at this time or later.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// Only jobs that were admitted before this time.
+	Until *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
+	// Only finished jobs with this result.
+	Result        JobResult `protobuf:"varint,9,opt,name=result,proto3,enum=nimbus.v1.JobResult" json:"result,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1126,6 +1194,48 @@ func (x *ListJobsRequest) GetStates() []JobState {
 		return x.States
 	}
 	return nil
+}
+
+func (x *ListJobsRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetRepo() string {
+	if x != nil {
+		return x.Repo
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetResult() JobResult {
+	if x != nil {
+		return x.Result
+	}
+	return JobResult_JOB_RESULT_UNSPECIFIED
 }
 
 type ListJobsResponse struct {
@@ -1364,7 +1474,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x13nimbus/v1/job.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x9a\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe5\x01\n" +
 	"\x05Class\x12\x1a\n" +
 	"\bexecutor\x18\x01 \x01(\tR\bexecutor\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x12\n" +
@@ -1372,7 +1482,11 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x04cpus\x18\x04 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x05 \x01(\x05R\tmemoryMib\x12\x18\n" +
-	"\anetwork\x18\x06 \x01(\tR\anetwork\"\xf6\x04\n" +
+	"\anetwork\x18\x06 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04gpus\x18\a \x01(\x05R\x04gpus\x12\x1f\n" +
+	"\vgpu_profile\x18\b \x01(\tR\n" +
+	"gpuProfile\x12\x14\n" +
+	"\x05needs\x18\t \x03(\tR\x05needs\"\xf6\x04\n" +
 	"\bTimeline\x12;\n" +
 	"\vreceived_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12;\n" +
@@ -1413,7 +1527,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vhead_branch\x18\a \x01(\tR\n" +
 	"headBranch\x12\x19\n" +
 	"\bhead_sha\x18\b \x01(\tR\aheadSha\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xed\x04\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xe4\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x16\n" +
@@ -1434,7 +1548,11 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x04spec\x18\x0f \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x12,\n" +
 	"\x06github\x18\x10 \x01(\v2\x14.nimbus.v1.GitHubJobR\x06github\x12\x1b\n" +
 	"\tlog_lines\x18\x11 \x01(\x03R\blogLines\x12!\n" +
-	"\flog_complete\x18\x12 \x01(\bR\vlogCompleteB\f\n" +
+	"\flog_complete\x18\x12 \x01(\bR\vlogComplete\x128\n" +
+	"\bmetadata\x18\x13 \x03(\v2\x1c.nimbus.v1.Job.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
 	"_exit_code\"\xa9\x01\n" +
 	"\bJobEvent\x12\x10\n" +
@@ -1444,23 +1562,37 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"attempt_id\x18\x04 \x01(\tR\tattemptId\x12\x14\n" +
 	"\x05actor\x18\x05 \x01(\tR\x05actor\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\"\x9c\x01\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"\xb8\x02\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
 	"\x05class\x18\x02 \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12#\n" +
 	"\x04spec\x18\x03 \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x12'\n" +
-	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"5\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12\x16\n" +
+	"\x06labels\x18\x05 \x03(\tR\x06labels\x12E\n" +
+	"\bmetadata\x18\x06 \x03(\v2).nimbus.v1.SubmitJobRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"5\n" +
 	"\x11SubmitJobResponse\x12 \n" +
 	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"&\n" +
 	"\rGetJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"2\n" +
 	"\x0eGetJobResponse\x12 \n" +
-	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"z\n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"\xbb\x03\n" +
 	"\x0fListJobsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12+\n" +
-	"\x06states\x18\x03 \x03(\x0e2\x13.nimbus.v1.JobStateR\x06states\"^\n" +
+	"\x06states\x18\x03 \x03(\x0e2\x13.nimbus.v1.JobStateR\x06states\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\x12D\n" +
+	"\bmetadata\x18\x05 \x03(\v2(.nimbus.v1.ListJobsRequest.MetadataEntryR\bmetadata\x12\x12\n" +
+	"\x04repo\x18\x06 \x01(\tR\x04repo\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x06result\x18\t \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"^\n" +
 	"\x10ListJobsResponse\x12\"\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x0e.nimbus.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
@@ -1509,7 +1641,7 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nimbus_v1_job_proto_goTypes = []any{
 	(JobState)(0),                 // 0: nimbus.v1.JobState
 	(JobResult)(0),                // 1: nimbus.v1.JobResult
@@ -1531,22 +1663,25 @@ var file_nimbus_v1_job_proto_goTypes = []any{
 	(*CancelJobRequest)(nil),      // 17: nimbus.v1.CancelJobRequest
 	(*CancelJobResponse)(nil),     // 18: nimbus.v1.CancelJobResponse
 	nil,                           // 19: nimbus.v1.Spec.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	nil,                           // 20: nimbus.v1.Job.MetadataEntry
+	nil,                           // 21: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                           // 22: nimbus.v1.ListJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	20, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	20, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	20, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	20, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	20, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	20, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	20, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	20, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	20, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	20, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	23, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	23, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	23, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	23, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	23, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	23, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	23, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	23, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	23, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	23, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
 	19, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	21, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	24, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
 	3,  // 12: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
 	0,  // 13: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
 	1,  // 14: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
@@ -1554,30 +1689,36 @@ var file_nimbus_v1_job_proto_depIdxs = []int32{
 	4,  // 16: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
 	5,  // 17: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
 	6,  // 18: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	20, // 19: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 20: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 21: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	7,  // 22: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 23: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	0,  // 24: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	7,  // 25: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	8,  // 26: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	7,  // 27: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	9,  // 28: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	11, // 29: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	13, // 30: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	15, // 31: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	17, // 32: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	10, // 33: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	12, // 34: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	14, // 35: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	16, // 36: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	18, // 37: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	33, // [33:38] is the sub-list for method output_type
-	28, // [28:33] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	20, // 19: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	23, // 20: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 21: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 22: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	21, // 23: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 24: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 25: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	0,  // 26: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	22, // 27: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	23, // 28: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	23, // 29: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 30: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 31: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	8,  // 32: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	7,  // 33: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	9,  // 34: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	11, // 35: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	13, // 36: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	15, // 37: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	17, // 38: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	10, // 39: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	12, // 40: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	14, // 41: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	16, // 42: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	18, // 43: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -1592,7 +1733,7 @@ func file_nimbus_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -53,7 +53,7 @@ type JobServiceClient interface {
 	SubmitJob(context.Context, *connect.Request[v1.SubmitJobRequest]) (*connect.Response[v1.SubmitJobResponse], error)
 	// GetJob returns one job. Codes: not_found.
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.GetJobResponse], error)
-	// ListJobs returns jobs, newest first.
+	// ListJobs returns the jobs that pass every filter, newest first.
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)
@@ -150,7 +150,7 @@ type JobServiceHandler interface {
 	SubmitJob(context.Context, *connect.Request[v1.SubmitJobRequest]) (*connect.Response[v1.SubmitJobResponse], error)
 	// GetJob returns one job. Codes: not_found.
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.GetJobResponse], error)
-	// ListJobs returns jobs, newest first.
+	// ListJobs returns the jobs that pass every filter, newest first.
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxItYBCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBSJpCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIhIKEExpc3RIb3N0c1JlcXVlc3QiMwoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdCJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDK0AQoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIvkBCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5IrEBCghDYXBhY2l0eRIMCgRjcHVzGAEgASgFEhIKCm1lbW9yeV9taWIYAiABKAUSEQoJc2FuZGJveGVzGAMgASgFEisKBGdwdXMYBCADKAsyHS5uaW1idXMudjEuQ2FwYWNpdHkuR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAUgAygJGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIsgBCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzEhEKCWNwdV9tb2RlbBgFIAEoCRIhCgRncHVzGAYgAygLMhMubmltYnVzLnYxLkdwdUdyb3VwEhQKDGNhcGFiaWxpdGllcxgHIAMoCRIRCglzYW5kYm94ZXMYCCABKAUiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIhIKEExpc3RIb3N0c1JlcXVlc3QiMwoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdCJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDK0AQoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Host is a machine that runs jobs.
@@ -63,6 +63,13 @@ export type Host = Message<"nimbus.v1.Host"> & {
    * @generated from field: int32 running = 8;
    */
   running: number;
+
+  /**
+   * What it had free when it last said so, some seconds ago.
+   *
+   * @generated from field: nimbus.v1.Capacity free = 9;
+   */
+  free?: Capacity | undefined;
 };
 
 /**
@@ -71,6 +78,49 @@ export type Host = Message<"nimbus.v1.Host"> & {
  */
 export const HostSchema: GenMessage<Host> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_host, 0);
+
+/**
+ * Capacity is room for jobs.
+ *
+ * @generated from message nimbus.v1.Capacity
+ */
+export type Capacity = Message<"nimbus.v1.Capacity"> & {
+  /**
+   * @generated from field: int32 cpus = 1;
+   */
+  cpus: number;
+
+  /**
+   * @generated from field: int32 memory_mib = 2;
+   */
+  memoryMib: number;
+
+  /**
+   * @generated from field: int32 sandboxes = 3;
+   */
+  sandboxes: number;
+
+  /**
+   * By profile.
+   *
+   * @generated from field: map<string, int32> gpus = 4;
+   */
+  gpus: { [key: string]: number };
+
+  /**
+   * Ids of the classes for which a sandbox is ready.
+   *
+   * @generated from field: repeated string warm_class_ids = 5;
+   */
+  warmClassIds: string[];
+};
+
+/**
+ * Describes the message nimbus.v1.Capacity.
+ * Use `create(CapacitySchema)` to create a new message.
+ */
+export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 1);
 
 /**
  * Inventory is what a host says it has.
@@ -97,6 +147,30 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
    * @generated from field: repeated nimbus.v1.ExecutorStatus executors = 4;
    */
   executors: ExecutorStatus[];
+
+  /**
+   * @generated from field: string cpu_model = 5;
+   */
+  cpuModel: string;
+
+  /**
+   * @generated from field: repeated nimbus.v1.GpuGroup gpus = 6;
+   */
+  gpus: GpuGroup[];
+
+  /**
+   * Words that a job can need.
+   *
+   * @generated from field: repeated string capabilities = 7;
+   */
+  capabilities: string[];
+
+  /**
+   * How many sandboxes it holds at most; 0 is not told.
+   *
+   * @generated from field: int32 sandboxes = 8;
+   */
+  sandboxes: number;
 };
 
 /**
@@ -104,7 +178,45 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 1);
+  messageDesc(file_nimbus_v1_host, 2);
+
+/**
+ * GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
+ *
+ * @generated from message nimbus.v1.GpuGroup
+ */
+export type GpuGroup = Message<"nimbus.v1.GpuGroup"> & {
+  /**
+   * The word that a job asks for it with.
+   *
+   * @generated from field: string profile = 1;
+   */
+  profile: string;
+
+  /**
+   * @generated from field: string model = 2;
+   */
+  model: string;
+
+  /**
+   * Of each; 0 where it is not known.
+   *
+   * @generated from field: int32 memory_mib = 3;
+   */
+  memoryMib: number;
+
+  /**
+   * @generated from field: int32 count = 4;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message nimbus.v1.GpuGroup.
+ * Use `create(GpuGroupSchema)` to create a new message.
+ */
+export const GpuGroupSchema: GenMessage<GpuGroup> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 3);
 
 /**
  * ExecutorStatus tells whether a host can use an executor.
@@ -142,7 +254,7 @@ export type ExecutorStatus = Message<"nimbus.v1.ExecutorStatus"> & {
  * Use `create(ExecutorStatusSchema)` to create a new message.
  */
 export const ExecutorStatusSchema: GenMessage<ExecutorStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 2);
+  messageDesc(file_nimbus_v1_host, 4);
 
 /**
  * @generated from message nimbus.v1.ListHostsRequest
@@ -155,7 +267,7 @@ export type ListHostsRequest = Message<"nimbus.v1.ListHostsRequest"> & {
  * Use `create(ListHostsRequestSchema)` to create a new message.
  */
 export const ListHostsRequestSchema: GenMessage<ListHostsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 3);
+  messageDesc(file_nimbus_v1_host, 5);
 
 /**
  * @generated from message nimbus.v1.ListHostsResponse
@@ -172,7 +284,7 @@ export type ListHostsResponse = Message<"nimbus.v1.ListHostsResponse"> & {
  * Use `create(ListHostsResponseSchema)` to create a new message.
  */
 export const ListHostsResponseSchema: GenMessage<ListHostsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 4);
+  messageDesc(file_nimbus_v1_host, 6);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenRequest
@@ -191,7 +303,7 @@ export type CreateJoinTokenRequest = Message<"nimbus.v1.CreateJoinTokenRequest">
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 5);
+  messageDesc(file_nimbus_v1_host, 7);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenResponse
@@ -215,7 +327,7 @@ export type CreateJoinTokenResponse = Message<"nimbus.v1.CreateJoinTokenResponse
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 6);
+  messageDesc(file_nimbus_v1_host, 8);
 
 /**
  * HostService is for operators: which machines run jobs, and how one joins.

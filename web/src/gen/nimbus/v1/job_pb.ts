@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/job.proto.
  */
 export const file_nimbus_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSJpCgVDbGFzcxIQCghleGVjdXRvchgBIAEoCRINCgVpbWFnZRgCIAEoCRIMCgRhcmNoGAMgASgJEgwKBGNwdXMYBCABKAUSEgoKbWVtb3J5X21pYhgFIAEoBRIPCgduZXR3b3JrGAYgASgJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiwAEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEirQEKCUdpdEh1YkpvYhINCgVvd25lchgBIAEoCRIMCgRyZXBvGAIgASgJEg4KBmpvYl9pZBgDIAEoAxIOCgZydW5faWQYBCABKAMSEwoLcnVuX2F0dGVtcHQYBSABKAMSFQoNd29ya2Zsb3dfbmFtZRgGIAEoCRITCgtoZWFkX2JyYW5jaBgHIAEoCRIQCghoZWFkX3NoYRgIIAEoCRIQCghodG1sX3VybBgJIAEoCSLUAwoDSm9iEgoKAmlkGAEgASgJEg4KBm9yZ19pZBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDAoEbmFtZRgEIAEoCRIOCgZsYWJlbHMYBSADKAkSHwoFY2xhc3MYBiABKAsyEC5uaW1idXMudjEuQ2xhc3MSIgoFc3RhdGUYByABKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSJAoGcmVzdWx0GAggASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBIhCgZyZWFzb24YCSABKAsyES5uaW1idXMudjEuUmVhc29uEhYKCWV4aXRfY29kZRgKIAEoBUgAiAEBEhIKCmF0dGVtcHRfaWQYCyABKAkSFQoNYXR0ZW1wdF9jb3VudBgMIAEoBRIPCgdob3N0X2lkGA0gASgJEiUKCHRpbWVsaW5lGA4gASgLMhMubmltYnVzLnYxLlRpbWVsaW5lEh0KBHNwZWMYDyABKAsyDy5uaW1idXMudjEuU3BlYxIkCgZnaXRodWIYECABKAsyFC5uaW1idXMudjEuR2l0SHViSm9iEhEKCWxvZ19saW5lcxgRIAEoAxIUCgxsb2dfY29tcGxldGUYEiABKAhCDAoKX2V4aXRfY29kZSKAAQoISm9iRXZlbnQSCwoDc2VxGAEgASgDEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEhIKCmF0dGVtcHRfaWQYBCABKAkSDQoFYWN0b3IYBSABKAkSDgoGZGV0YWlsGAYgASgJInkKEFN1Ym1pdEpvYlJlcXVlc3QSDAoEbmFtZRgBIAEoCRIfCgVjbGFzcxgCIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIdCgRzcGVjGAMgASgLMg8ubmltYnVzLnYxLlNwZWMSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJIjAKEVN1Ym1pdEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiHwoNR2V0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLQoOR2V0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiJdCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSIwoGc3RhdGVzGAMgAygOMhMubmltYnVzLnYxLkpvYlN0YXRlIkkKEExpc3RKb2JzUmVzcG9uc2USHAoEam9icxgBIAMoCzIOLm5pbWJ1cy52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKFExpc3RKb2JFdmVudHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI8ChVMaXN0Sm9iRXZlbnRzUmVzcG9uc2USIwoGZXZlbnRzGAEgAygLMhMubmltYnVzLnYxLkpvYkV2ZW50IiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IqzQEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUpPQl9TVEFURV9QRU5ESU5HEAESFAoQSk9CX1NUQVRFX1FVRVVFRBACEhUKEUpPQl9TVEFURV9PRkZFUkVEEAMSFgoSSk9CX1NUQVRFX0FDQ0VQVEVEEAQSFQoRSk9CX1NUQVRFX1JVTk5JTkcQBRIWChJKT0JfU1RBVEVfRklOSVNIRUQQBhIbChdKT0JfU1RBVEVfVU5TQ0hFRFVMQUJMRRAHKqABCglKb2JSZXN1bHQSGgoWSk9CX1JFU1VMVF9VTlNQRUNJRklFRBAAEhYKEkpPQl9SRVNVTFRfU1VDQ0VTUxABEhYKEkpPQl9SRVNVTFRfRkFJTFVSRRACEhgKFEpPQl9SRVNVTFRfQ0FOQ0VMTEVEEAMSGAoUSk9CX1JFU1VMVF9USU1FRF9PVVQQBBITCg9KT0JfUkVTVUxUX0xPU1QQBTKDAwoKSm9iU2VydmljZRJGCglTdWJtaXRKb2ISGy5uaW1idXMudjEuU3VibWl0Sm9iUmVxdWVzdBocLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXNwb25zZRJCCgZHZXRKb2ISGC5uaW1idXMudjEuR2V0Sm9iUmVxdWVzdBoZLm5pbWJ1cy52MS5HZXRKb2JSZXNwb25zZSIDkAIBEkgKCExpc3RKb2JzEhoubmltYnVzLnYxLkxpc3RKb2JzUmVxdWVzdBobLm5pbWJ1cy52MS5MaXN0Sm9ic1Jlc3BvbnNlIgOQAgESVwoNTGlzdEpvYkV2ZW50cxIfLm5pbWJ1cy52MS5MaXN0Sm9iRXZlbnRzUmVxdWVzdBogLm5pbWJ1cy52MS5MaXN0Sm9iRXZlbnRzUmVzcG9uc2UiA5ACARJGCglDYW5jZWxKb2ISGy5uaW1idXMudjEuQ2FuY2VsSm9iUmVxdWVzdBocLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKbAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiwAEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEirQEKCUdpdEh1YkpvYhINCgVvd25lchgBIAEoCRIMCgRyZXBvGAIgASgJEg4KBmpvYl9pZBgDIAEoAxIOCgZydW5faWQYBCABKAMSEwoLcnVuX2F0dGVtcHQYBSABKAMSFQoNd29ya2Zsb3dfbmFtZRgGIAEoCRITCgtoZWFkX2JyYW5jaBgHIAEoCRIQCghoZWFkX3NoYRgIIAEoCRIQCghodG1sX3VybBgJIAEoCSK1BAoDSm9iEgoKAmlkGAEgASgJEg4KBm9yZ19pZBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDAoEbmFtZRgEIAEoCRIOCgZsYWJlbHMYBSADKAkSHwoFY2xhc3MYBiABKAsyEC5uaW1idXMudjEuQ2xhc3MSIgoFc3RhdGUYByABKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSJAoGcmVzdWx0GAggASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBIhCgZyZWFzb24YCSABKAsyES5uaW1idXMudjEuUmVhc29uEhYKCWV4aXRfY29kZRgKIAEoBUgAiAEBEhIKCmF0dGVtcHRfaWQYCyABKAkSFQoNYXR0ZW1wdF9jb3VudBgMIAEoBRIPCgdob3N0X2lkGA0gASgJEiUKCHRpbWVsaW5lGA4gASgLMhMubmltYnVzLnYxLlRpbWVsaW5lEh0KBHNwZWMYDyABKAsyDy5uaW1idXMudjEuU3BlYxIkCgZnaXRodWIYECABKAsyFC5uaW1idXMudjEuR2l0SHViSm9iEhEKCWxvZ19saW5lcxgRIAEoAxIUCgxsb2dfY29tcGxldGUYEiABKAgSLgoIbWV0YWRhdGEYEyADKAsyHC5uaW1idXMudjEuSm9iLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSL3AQoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSItCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIuQCCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSIwoGc3RhdGVzGAMgAygOMhMubmltYnVzLnYxLkpvYlN0YXRlEg4KBmxhYmVscxgEIAMoCRI6CghtZXRhZGF0YRgFIAMoCzIoLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QuTWV0YWRhdGFFbnRyeRIMCgRyZXBvGAYgASgJEikKBXNpbmNlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoGcmVzdWx0GAkgASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiSQoQTGlzdEpvYnNSZXNwb25zZRIcCgRqb2JzGAEgAygLMg4ubmltYnVzLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJgoUTGlzdEpvYkV2ZW50c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJIjwKFUxpc3RKb2JFdmVudHNSZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5uaW1idXMudjEuSm9iRXZlbnQiIgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiMAoRQ2FuY2VsSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMoMDCgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkYKCUNhbmNlbEpvYhIbLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXF1ZXN0GhwubmltYnVzLnYxLkNhbmNlbEpvYlJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Reason tells why a job is where it is.
@@ -49,7 +49,8 @@ export const ReasonSchema: GenMessage<Reason> = /*@__PURE__*/
  */
 export type Class = Message<"nimbus.v1.Class"> & {
   /**
-   * "microvm", "local"; empty in a submission means the best there is.
+   * "microvm", "firecracker", "docker", "gpu", "local"; empty in a submission
+   * means the best there is.
    *
    * @generated from field: string executor = 1;
    */
@@ -83,6 +84,25 @@ export type Class = Message<"nimbus.v1.Class"> & {
    * @generated from field: string network = 6;
    */
   network: string;
+
+  /**
+   * @generated from field: int32 gpus = 7;
+   */
+  gpus: number;
+
+  /**
+   * A model or a slice of one, empty for any. All of a job's are alike.
+   *
+   * @generated from field: string gpu_profile = 8;
+   */
+  gpuProfile: string;
+
+  /**
+   * Words that the host must have as capabilities.
+   *
+   * @generated from field: repeated string needs = 9;
+   */
+  needs: string[];
 };
 
 /**
@@ -361,6 +381,14 @@ export type Job = Message<"nimbus.v1.Job"> & {
    * @generated from field: bool log_complete = 18;
    */
   logComplete: boolean;
+
+  /**
+   * What the labels param:KEY=VALUE and meta:KEY, or the submission, keep with
+   * the job.
+   *
+   * @generated from field: map<string, string> metadata = 19;
+   */
+  metadata: { [key: string]: string };
 };
 
 /**
@@ -439,6 +467,21 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
    * @generated from field: string idempotency_key = 4;
    */
   idempotencyKey: string;
+
+  /**
+   * As a workflow would write them in runs-on. Where class says otherwise, it
+   * counts.
+   *
+   * @generated from field: repeated string labels = 5;
+   */
+  labels: string[];
+
+  /**
+   * Kept with the job, besides that of labels.
+   *
+   * @generated from field: map<string, string> metadata = 6;
+   */
+  metadata: { [key: string]: string };
 };
 
 /**
@@ -521,6 +564,48 @@ export type ListJobsRequest = Message<"nimbus.v1.ListJobsRequest"> & {
    * @generated from field: repeated nimbus.v1.JobState states = 3;
    */
   states: JobState[];
+
+  /**
+   * Only jobs with all of these labels, compared without case.
+   *
+   * @generated from field: repeated string labels = 4;
+   */
+  labels: string[];
+
+  /**
+   * Only jobs with all of this metadata; an empty value stands for any.
+   *
+   * @generated from field: map<string, string> metadata = 5;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * Only jobs of this repository, "owner/name".
+   *
+   * @generated from field: string repo = 6;
+   */
+  repo: string;
+
+  /**
+   * Only jobs that were admitted at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 7;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Only jobs that were admitted before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 8;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * Only finished jobs with this result.
+   *
+   * @generated from field: nimbus.v1.JobResult result = 9;
+   */
+  result: JobResult;
 };
 
 /**
@@ -748,7 +833,7 @@ export const JobService: GenService<{
     output: typeof GetJobResponseSchema;
   },
   /**
-   * ListJobs returns jobs, newest first.
+   * ListJobs returns the jobs that pass every filter, newest first.
    *
    * @generated from rpc nimbus.v1.JobService.ListJobs
    */

@@ -1,0 +1,100 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// Inventory makes a message.
+func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
+	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes)}
+	for _, e := range i.Executors {
+		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint})
+	}
+	for _, g := range i.GPUs {
+		out.Gpus = append(out.Gpus, &nimbusv1.GpuGroup{Profile: g.Profile, Model: g.Model, MemoryMib: int32(g.MemoryMiB), Count: int32(g.Count)})
+	}
+	return out
+}
+
+// ToInventory reads one.
+func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
+	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
+		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes())}
+	for _, e := range i.GetExecutors() {
+		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint()})
+	}
+	for _, g := range i.GetGpus() {
+		out.GPUs = append(out.GPUs, nimbus.GPUGroup{Profile: g.GetProfile(), Model: g.GetModel(), MemoryMiB: int(g.GetMemoryMib()), Count: int(g.GetCount())})
+	}
+	return out
+}
+
+// Host makes a message.
+func Host(h nimbus.Host) *nimbusv1.Host {
+	return &nimbusv1.Host{
+		Id: h.ID, Name: h.Name, State: string(h.State), Version: h.Version, JoinedAt: Time(h.JoinedAt), SeenAt: Time(h.SeenAt),
+		Inventory: Inventory(h.Inventory), Running: int32(h.Running),
+		Free: Capacity(h.Free),
+	}
+}
+
+// ToHost reads one.
+func ToHost(h *nimbusv1.Host) nimbus.Host {
+	return nimbus.Host{
+		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: toTime(h.GetJoinedAt()),
+		SeenAt: toTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
+		Free: ToCapacity(h.GetFree()),
+	}
+}
+
+// Capacity makes a message.
+func Capacity(c nimbus.Capacity) *nimbusv1.Capacity {
+	return &nimbusv1.Capacity{Cpus: int32(c.CPUs), MemoryMib: int32(c.MemoryMiB), Sandboxes: int32(c.Sandboxes),
+		Gpus: counts(c.GPUs), WarmClassIds: c.Warm}
+}
+
+// ToCapacity reads one.
+func ToCapacity(c *nimbusv1.Capacity) nimbus.Capacity {
+	return nimbus.Capacity{CPUs: int(c.GetCpus()), MemoryMiB: int(c.GetMemoryMib()), Sandboxes: int(c.GetSandboxes()),
+		GPUs: toCounts(c.GetGpus()), Warm: c.GetWarmClassIds()}
+}
+
+// PollRequest makes the question of a host that has this much free. What more
+// than that is in use counts as nothing free.
+func PollRequest(free nimbus.Capacity, wait time.Duration) *nimbusv1.PollRequest {
+	c := Capacity(free)
+	return &nimbusv1.PollRequest{FreeCpus: max(0, c.Cpus), FreeMemoryMib: max(0, c.MemoryMib), FreeSandboxes: max(0, c.Sandboxes),
+		FreeGpus: c.Gpus, WarmClassIds: c.WarmClassIds, Wait: Duration(wait)}
+}
+
+// ToFree reads what a host that asks has free.
+func ToFree(r *nimbusv1.PollRequest) nimbus.Capacity {
+	return nimbus.Capacity{CPUs: int(r.GetFreeCpus()), MemoryMiB: int(r.GetFreeMemoryMib()), Sandboxes: int(r.GetFreeSandboxes()),
+		GPUs: toCounts(r.GetFreeGpus()), Warm: r.GetWarmClassIds()}
+}
+
+func counts(m map[string]int) map[string]int32 {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make(map[string]int32, len(m))
+	for k, n := range m {
+		out[k] = int32(n)
+	}
+	return out
+}
+
+func toCounts(m map[string]int32) map[string]int {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make(map[string]int, len(m))
+	for k, n := range m {
+		out[k] = int(n)
+	}
+	return out
+}
