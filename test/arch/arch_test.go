@@ -99,7 +99,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus-shim":    {"internal/shim"},
 	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
-	"bench":              {"", "api/gen", "client", "examples", "internal"},
+	"bench":              {"", "api/gen", "client", "examples", "internal", "test/simhost"},
 }
 
 // rule finds the entry of mayKnow that governs a room.
