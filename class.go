@@ -115,6 +115,15 @@ func (c Class) String() string {
 	return strings.TrimSpace(strings.Join(words, " "))
 }
 
+// Or returns the class with the fields of another where nothing is set.
+func (c Class) Or(other Class) Class {
+	return Class{
+		Executor: cmp.Or(c.Executor, other.Executor), Image: cmp.Or(c.Image, other.Image), Arch: cmp.Or(c.Arch, other.Arch),
+		CPUs: cmp.Or(c.CPUs, other.CPUs), MemoryMiB: cmp.Or(c.MemoryMiB, other.MemoryMiB), Network: cmp.Or(c.Network, other.Network),
+		GPUs: cmp.Or(c.GPUs, other.GPUs), GPUProfile: cmp.Or(c.GPUProfile, other.GPUProfile), Needs: cmp.Or(c.Needs, other.Needs),
+	}
+}
+
 // Complete returns the class with the defaults where nothing is set. It keeps
 // an empty executor, which the scheduler chooses. Codes: invalid.
 func (c Class) Complete() (Class, error) {

@@ -86,7 +86,7 @@ func TestReserveRefusesNothingThatFits(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		inv := Inventory{CPUs: rapid.IntRange(1, 6).Draw(t, "has cpus"), MemoryMiB: rapid.IntRange(1, 4096).Draw(t, "has memory"), Sandboxes: 1,
-			GPUs: []GPUGroup{{Profile: "a100", Count: rapid.IntRange(0, 4).Draw(t, "a100")}, {Profile: "1g.10gb", Count: 1}},
+			GPUs:      []GPUGroup{{Profile: "a100", Count: rapid.IntRange(0, 4).Draw(t, "a100")}, {Profile: "1g.10gb", Count: 1}},
 			Executors: []ExecutorStatus{{Name: ExecutorGPU, Available: true}}}
 		c := drawClass(t)
 		c.Executor = ExecutorGPU

@@ -34,6 +34,18 @@ func NewID(prefix string, at time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16)
 	rand.Read(b[6:]) // never fails: it ends the program instead
+	return encodeID(prefix, b)
+}
+
+// FirstID is what all ids sort after that were made at a time or later, to the
+// millisecond, and none before.
+func FirstID(prefix string, at time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(max(0, at.UnixMilli()))<<16)
+	return encodeID(prefix, b)
+}
+
+func encodeID(prefix string, b [16]byte) string {
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 	var out [idLength]byte
 	for i := idLength - 1; i >= 0; i-- {

@@ -11,6 +11,13 @@ import (
 // somebody else's and are ignored politely.
 const OwnLabel = "nimbus"
 
+// plainLabels decide nothing: they say of any job that it is for us.
+var plainLabels = []string{OwnLabel, "self-hosted", "linux"}
+
+// IsPlainLabel tells whether a label in lower case says nothing about a job:
+// nearly every one has it.
+func IsPlainLabel(label string) bool { return slices.Contains(plainLabels, label) }
+
 // Sizes in words. A job gets that much, unless a number in another label asks
 // for more.
 const (
@@ -33,7 +40,7 @@ var capabilityWords = []string{
 var capabilityFamilies = []string{"cuda-", "rocm-", "sm_"}
 
 // labelForms is what unknown labels are compared with, and what is told of.
-var labelForms = slices.Concat([]string{OwnLabel, "self-hosted", "linux", "x64", "amd64", "arm64"}, Executors(),
+var labelForms = slices.Concat(plainLabels, []string{"x64", "amd64", "arm64"}, Executors(),
 	[]string{"cpu-medium", "cpu-high", "memory-high"}, capabilityWords,
 	[]string{"image:NAME", "cpu:N", "memory:GIB", "gpu-count:N", "gpu-profile:NAME", "gpu-image:NAME", "network:internet", "network:none",
 		"cap:WORD", "param:KEY=VALUE", "meta:KEY"})
@@ -104,8 +111,6 @@ func (p *labelParser) add(label string) error {
 		return p.addValue(label, word, value)
 	}
 	switch word {
-	case OwnLabel, "self-hosted", "linux":
-		return nil
 	case "x64", "amd64":
 		return p.decide(aspectArch, "amd64", label)
 	case "arm64":
@@ -118,6 +123,8 @@ func (p *labelParser) add(label string) error {
 		return p.atLeast(aspectMemory, HighMemoryMiB, label)
 	}
 	switch {
+	case IsPlainLabel(word):
+		return nil
 	case slices.Contains(Executors(), word):
 		return p.decide(aspectExecutor, word, label)
 	case isCapability(word):

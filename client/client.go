@@ -100,6 +100,10 @@ type Submission struct {
 	Name  string       // what a person calls it; "" means the command
 	Class nimbus.Class // zero fields mean the defaults
 	Spec  nimbus.Spec
+	// Labels are what a workflow would write in runs-on. Where Class says
+	// otherwise, it counts.
+	Labels   []string
+	Metadata map[string]string // kept with the job, besides that of Labels
 	// IdempotencyKey makes repeating a submission safe: the same key gives the
 	// same job. "" for none.
 	IdempotencyKey string
@@ -109,6 +113,7 @@ type Submission struct {
 func (c *Client) Submit(ctx context.Context, s Submission) (nimbus.Job, error) {
 	answer, err := call(ctx, c.jobs.SubmitJob, &nimbusv1.SubmitJobRequest{
 		Name: s.Name, Class: wire.Class(s.Class), Spec: wire.Spec(s.Spec), IdempotencyKey: s.IdempotencyKey,
+		Labels: s.Labels, Metadata: s.Metadata,
 	})
 	return wire.ToJob(answer.GetJob()), err
 }
@@ -119,11 +124,17 @@ func (c *Client) Job(ctx context.Context, jobID string) (nimbus.Job, error) {
 	return wire.ToJob(answer.GetJob()), err
 }
 
-// JobFilter says which jobs to list.
+// JobFilter says which jobs to list: those that pass all that is set.
 type JobFilter struct {
-	States    []nimbus.State // empty for all
-	PageSize  int            // at most 200; 0 means 50
-	PageToken string         // of the page before; "" for the newest
+	States    []nimbus.State
+	Result    nimbus.Result     // of finished jobs
+	Labels    []string          // all of them, compared without case
+	Metadata  map[string]string // all of it; an empty value stands for any
+	Repo      string            // "owner/name"
+	Since     time.Time         // admitted then or later
+	Until     time.Time         // admitted before
+	PageSize  int               // at most 200; 0 means 50
+	PageToken string            // of the page before; "" for the newest
 }
 
 // JobPage is one page of jobs, newest first.
@@ -134,7 +145,8 @@ type JobPage struct {
 
 // Jobs lists jobs, newest first.
 func (c *Client) Jobs(ctx context.Context, f JobFilter) (JobPage, error) {
-	request := &nimbusv1.ListJobsRequest{PageSize: int32(min(max(f.PageSize, 0), 200)), PageToken: f.PageToken}
+	request := &nimbusv1.ListJobsRequest{PageSize: int32(min(max(f.PageSize, 0), 200)), PageToken: f.PageToken,
+		Result: wire.Result(f.Result), Labels: f.Labels, Metadata: f.Metadata, Repo: f.Repo, Since: wire.Time(f.Since), Until: wire.Time(f.Until)}
 	for _, s := range f.States {
 		request.States = append(request.States, wire.State(s))
 	}

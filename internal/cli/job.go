@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -70,6 +72,10 @@ func (a *app) printJob(j nimbus.Job) {
 	field("status", status)
 	field("reason", terminal.OneLine(j.Reason.Message))
 	field("class", j.Class.String())
+	field("labels", terminal.OneLine(strings.Join(j.Labels, " ")))
+	for _, key := range slices.Sorted(maps.Keys(j.Metadata)) {
+		field("meta", terminal.OneLine(strings.TrimSuffix(key+"="+j.Metadata[key], "=")))
+	}
 	field("command", terminal.OneLine(strings.Join(j.Spec.Command, " ")))
 	field("repo", terminal.OneLine(j.Repo))
 	field("page", terminal.OneLine(j.GitHub.HTMLURL))

@@ -11,19 +11,50 @@ import (
 )
 
 type jobsCmd struct {
-	State []string `help:"Only jobs in one of these states: ${enum}." enum:"pending,queued,offered,accepted,running,finished,unschedulable" placeholder:"STATE"`
-	Limit int      `help:"How many at most." default:"20" short:"n"`
+	List jobsListCmd `cmd:"" default:"withargs" help:"List jobs, newest first."`
 }
 
-func (*jobsCmd) Help() string {
+type jobsListCmd struct {
+	State  []string          `help:"Only jobs in one of these states: ${enum}." enum:"pending,queued,offered,accepted,running,finished,unschedulable" placeholder:"STATE"`
+	Result string            `help:"Only finished jobs with this result: success, failure, cancelled, timed_out, lost." enum:",success,failure,cancelled,timed_out,lost" default:"" placeholder:"RESULT"`
+	Label  []string          `help:"Only jobs with this label; may be repeated." sep:"none" placeholder:"LABEL"`
+	Meta   map[string]string `help:"Only jobs with this metadata; KEY= stands for any value. May be repeated." mapsep:"none" placeholder:"KEY=VALUE"`
+	Repo   string            `help:"Only jobs of this repository." placeholder:"OWNER/NAME"`
+	Since  moment            `help:"Only jobs from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
+	Until  moment            `help:"Only jobs from before this time." placeholder:"TIME"`
+	Limit  int               `help:"How many at most." default:"20" short:"n"`
+}
+
+func (*jobsListCmd) Help() string {
 	return usage(
 		"nimbus jobs",
-		"nimbus jobs --state running,queued",
+		"nimbus jobs list --state running,queued",
+		"nimbus jobs list --label gpu --meta model=llama-3 --since 24h --result failure",
+		"nimbus jobs list --repo octo/hello --since 2026-05-01 --until 2026-06-01 --limit 500",
 		"nimbus jobs --json --limit 200 | jq -r '.jobs[] | [.id, .result] | @tsv'",
 	)
 }
 
-func (c *jobsCmd) Run(ctx context.Context, a *app) error {
+// moment is a time as people write it: how long ago, a day, or to the second.
+type moment struct{ time.Time }
+
+// UnmarshalText reads it.
+func (m *moment) UnmarshalText(text []byte) error {
+	s := string(text)
+	if ago, err := time.ParseDuration(s); err == nil {
+		m.Time = time.Now().Add(-ago)
+		return nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			m.Time = at
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no time: write 90m for how long ago, 2026-05-01, or 2026-05-01T12:00:00Z", s)
+}
+
+func (c *jobsListCmd) Run(ctx context.Context, a *app) error {
 	jobs, err := c.list(ctx, a)
 	if err != nil {
 		return err
@@ -49,13 +80,13 @@ func (c *jobsCmd) Run(ctx context.Context, a *app) error {
 }
 
 // list pages until it has as many as were asked for.
-func (c *jobsCmd) list(ctx context.Context, a *app) ([]nimbus.Job, error) {
+func (c *jobsListCmd) list(ctx context.Context, a *app) ([]nimbus.Job, error) {
 	cl, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
-	f := client.JobFilter{}
+	f := client.JobFilter{Result: nimbus.Result(c.Result), Labels: c.Label, Metadata: c.Meta, Repo: c.Repo, Since: c.Since.Time, Until: c.Until.Time}
 	for _, s := range c.State {
 		f.States = append(f.States, nimbus.State(s))
 	}

@@ -24,10 +24,12 @@ type runCmd struct {
 
 	Name       string                `help:"What to call the job. Default: the command." placeholder:"NAME"`
 	Image      string                `help:"Image of the sandbox." placeholder:"NAME"`
-	Executor   string                `help:"What the sandbox is: microvm, or local, which is for trusted code only. Default: the best there is." enum:",microvm,local" default:"" placeholder:"NAME"`
+	Executor   string                `help:"What the sandbox is: microvm, firecracker, docker, gpu, or local, which is for trusted code only. Default: the best there is." enum:",microvm,firecracker,docker,gpu,local" default:"" placeholder:"NAME"`
 	CPU        int                   `help:"CPUs." placeholder:"N"`
 	Memory     int                   `help:"Memory in MiB." placeholder:"MIB"`
-	Network    nimbus.NetworkProfile `help:"What the sandbox may reach, ${enum}: public addresses, or nothing." enum:"internet,none" default:"internet"`
+	Network    nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, or none. Default: internet." enum:",internet,none" default:"" placeholder:"PROFILE"`
+	Label      []string              `help:"Ask for something as a workflow does in runs-on, like gpu-count:2 or cap:WORD; may be given more than once. Other flags count more." sep:"none" placeholder:"LABEL"`
+	Meta       map[string]string     `help:"Keep this with the job, to find it by; may be given more than once." mapsep:"none" placeholder:"KEY=VALUE"`
 	Env        map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
 	Timeout    time.Duration         `help:"How long the job may run. Default: 6h."`
 	Repeatable bool                  `help:"Let the job be run again when its host is lost while it runs."`
@@ -44,6 +46,7 @@ With --json, each line of output is an object {"event":"line","line":{…}}; the
 		"nimbus run -- make test",
 		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
+		"nimbus run --label gpu-count:2 --label pytorch --meta model=llama-3 -- python train.py",
 		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
 	)
 }
@@ -128,10 +131,16 @@ func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.
 			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network,
 		},
 		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, Repeatable: c.Repeatable},
+		Labels:         c.Label,
+		Metadata:       c.Meta,
 		IdempotencyKey: rand.Text(),
 	}
 	// What can be refused at once is, before files travel.
-	if _, err := s.Class.Complete(); err != nil {
+	asked, err := nimbus.ParseLabels(s.Labels)
+	if err != nil {
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeInvalid, "%w", err)
+	}
+	if _, err := s.Class.Or(asked.Class).Complete(); err != nil {
 		return nimbus.Job{}, err
 	}
 	if c.Files {

@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"context"
-	"time"
-
 	"connectrpc.com/connect"
+	"context"
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
@@ -21,7 +19,7 @@ func (s jobService) SubmitJob(ctx context.Context, r *connect.Request[nimbusv1.S
 	p.OrgID = c.org
 	j, err := s.api.Jobs.Submit(ctx, p, scheduler.Submission{
 		Name: r.Msg.GetName(), Class: wire.ToClass(r.Msg.GetClass()), Spec: wire.ToSpec(r.Msg.GetSpec()),
-		IdempotencyKey: r.Msg.GetIdempotencyKey(), ReceivedAt: time.Time{},
+		Labels: r.Msg.GetLabels(), Metadata: r.Msg.GetMetadata(), IdempotencyKey: r.Msg.GetIdempotencyKey(),
 	})
 	if err != nil {
 		return nil, err
@@ -38,7 +36,14 @@ func (s jobService) GetJob(ctx context.Context, r *connect.Request[nimbusv1.GetJ
 }
 
 func (s jobService) ListJobs(ctx context.Context, r *connect.Request[nimbusv1.ListJobsRequest]) (*connect.Response[nimbusv1.ListJobsResponse], error) {
-	f := scheduler.JobFilter{PageSize: int(r.Msg.GetPageSize()), PageToken: r.Msg.GetPageToken()}
+	f := scheduler.JobFilter{
+		PageSize: int(r.Msg.GetPageSize()), PageToken: r.Msg.GetPageToken(), Result: wire.ToResult(r.Msg.GetResult()),
+		Labels: r.Msg.GetLabels(), Metadata: r.Msg.GetMetadata(), Repo: r.Msg.GetRepo(),
+		Since: wire.ToTime(r.Msg.GetSince()), Until: wire.ToTime(r.Msg.GetUntil()),
+	}
+	if f.Result == "" && r.Msg.GetResult() != 0 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "result %d is none", r.Msg.GetResult())
+	}
 	for _, state := range r.Msg.GetStates() {
 		s := wire.ToState(state)
 		if s == "" {

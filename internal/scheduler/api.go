@@ -29,18 +29,28 @@ type JobTokens interface {
 
 // Submission is a native job as its submitter wants it.
 type Submission struct {
-	Name           string       // what a person calls it; "" means the command
-	Class          nimbus.Class // zero fields mean the defaults, no executor the best there is
-	Spec           nimbus.Spec
-	IdempotencyKey string    // at most MaxIdempotencyKeyBytes; "" for none
-	ReceivedAt     time.Time // when the request arrived; zero means now
+	Name  string       // what a person calls it; "" means the command
+	Class nimbus.Class // zero fields mean the defaults, no executor the best there is
+	Spec  nimbus.Spec
+	// Labels are what a workflow would write in runs-on. Where Class says
+	// otherwise, it counts.
+	Labels         []string
+	Metadata       map[string]string // kept with the job, besides that of Labels
+	IdempotencyKey string            // at most MaxIdempotencyKeyBytes; "" for none
+	ReceivedAt     time.Time         // when the request arrived; zero means now
 }
 
-// JobFilter says which jobs to list.
+// JobFilter says which jobs to list: those that pass all that is set.
 type JobFilter struct {
-	States    []nimbus.State // empty for all
-	PageSize  int            // at most MaxPageSize; 0 means DefaultPageSize
-	PageToken string         // of the page before; "" for the newest
+	States    []nimbus.State
+	Result    nimbus.Result     // of finished jobs
+	Labels    []string          // all of them, compared without case
+	Metadata  map[string]string // all of it; an empty value stands for any
+	Repo      string            // "owner/name"
+	Since     time.Time         // admitted then or later, to the millisecond
+	Until     time.Time         // admitted before
+	PageSize  int               // at most MaxPageSize; 0 means DefaultPageSize
+	PageToken string            // of the page before; "" for the newest
 }
 
 // JobPage is one page of jobs, newest first.

@@ -19,6 +19,9 @@ func (s *Service) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, err
 	return job, err
 }
 
+// maxFilters bounds what a list is looked for by.
+const maxFilters = 16
+
 // Jobs lists the jobs of an org, newest first. Codes: invalid.
 func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage, error) {
 	size := f.PageSize
@@ -31,9 +34,13 @@ func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage,
 			return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "the page token is not one of ours")
 		}
 	}
+	if len(f.Labels)+len(f.Metadata) > maxFilters {
+		return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "jobs are looked for by at most %d labels and pieces of metadata", maxFilters)
+	}
 	var page JobPage
+	f.PageSize = size + 1
 	err := s.store.View(ctx, func(r Reader) error {
-		jobs, err := r.Jobs(ctx, orgID, f.PageToken, f.States, size+1)
+		jobs, err := r.Jobs(ctx, orgID, f)
 		if len(jobs) > size {
 			jobs = jobs[:size]
 			page.NextPageToken = jobs[size-1].ID

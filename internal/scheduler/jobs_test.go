@@ -124,3 +124,32 @@ func TestPagesAreNewestFirstWithoutGaps(t *testing.T) {
 		w.want(nimbus.CodeInvalid, err)
 	})
 }
+
+func TestSubmittedLabels(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		w.host()
+		run := nimbus.Spec{Command: []string{"true"}}
+		j, err := w.Submit(t.Context(), admin, scheduler.Submission{Spec: run, Class: nimbus.Class{CPUs: 2},
+			Labels: []string{"cpu:4", "memory:2", "local", "param:Model=A"}, Metadata: map[string]string{"seed": "7"}})
+		w.must(err)
+		got := w.job(j.ID)
+		want := nimbus.Class{Executor: nimbus.ExecutorLocal, Image: nimbus.DefaultImage, CPUs: 2, MemoryMiB: 2048, Network: nimbus.NetworkInternet}
+		if got.Class != want || got.Metadata["model"] != "A" || got.Metadata["seed"] != "7" || len(got.Labels) != 4 {
+			t.Errorf("got %+v", got)
+		}
+		for _, sub := range []scheduler.Submission{
+			{Spec: run, Labels: []string{"windows"}},
+			{Spec: run, Labels: []string{"cpu:2", "cpu:4"}},
+			{Spec: run, Labels: []string{"gpu-count:2"}, Class: nimbus.Class{Executor: nimbus.ExecutorLocal}},
+			{Spec: run, Metadata: map[string]string{"Key": "x"}},
+			{Spec: run, Metadata: map[string]string{"key": "a\nb"}},
+		} {
+			_, err := w.Submit(t.Context(), admin, sub)
+			w.want(nimbus.CodeInvalid, err)
+		}
+		_, err = w.Submit(t.Context(), admin, scheduler.Submission{Spec: run, Labels: make([]string, nimbus.MaxLabels+1)})
+		w.want(nimbus.CodeTooLarge, err)
+		_, err = w.Jobs(t.Context(), nimbus.DefaultOrgID, scheduler.JobFilter{Labels: make([]string, 17)})
+		w.want(nimbus.CodeInvalid, err)
+	})
+}

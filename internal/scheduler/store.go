@@ -33,9 +33,10 @@ type Reader interface {
 	Now() time.Time
 
 	// Job, Jobs and Events are for people: they take the org, and know nothing
-	// beyond it. Jobs returns up to most jobs with an id below before.
+	// beyond it. Jobs returns up to PageSize jobs with an id below PageToken,
+	// newest first.
 	Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error)
-	Jobs(ctx context.Context, orgID, before string, states []nimbus.State, most int) ([]nimbus.Job, error)
+	Jobs(ctx context.Context, orgID string, f JobFilter) ([]nimbus.Job, error)
 	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
 
 	JobRecord(ctx context.Context, jobID string) (*JobRecord, error)

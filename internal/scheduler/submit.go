@@ -2,6 +2,9 @@ package scheduler
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +60,7 @@ func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, err
 	if err := checkSpec(sub.Spec); err != nil {
 		return nil, err
 	}
-	class, err := sub.Class.Complete()
+	asked, err := sub.requirements()
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +76,35 @@ func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, err
 		sub.Spec.Timeout = nimbus.DefaultTimeout
 	}
 	return &JobRecord{
-		Job: nimbus.Job{OrgID: org, Source: nimbus.SourceNative, Name: clip(name), Class: class, Spec: sub.Spec,
+		Job: nimbus.Job{OrgID: org, Source: nimbus.SourceNative, Name: clip(name), Class: asked.Class, Spec: sub.Spec,
+			Labels: sub.Labels, Metadata: asked.Metadata,
 			Timeline: nimbus.Timeline{ReceivedAt: sub.ReceivedAt}},
-		AnyExecutor: class.Executor == "", IdempotencyKey: sub.IdempotencyKey,
+		AnyExecutor: asked.Class.Executor == "", IdempotencyKey: sub.IdempotencyKey,
 	}, nil
+}
+
+// requirements are what a submission asks for by its labels, its class and its
+// metadata together.
+func (s Submission) requirements() (nimbus.Requirements, error) {
+	if len(s.Labels) > nimbus.MaxLabels || slices.ContainsFunc(s.Labels, func(l string) bool { return len(l) > nimbus.MaxLabelBytes }) {
+		return nimbus.Requirements{}, nimbus.Errorf(nimbus.CodeTooLarge, "a job has at most %d labels of %d bytes", nimbus.MaxLabels, nimbus.MaxLabelBytes)
+	}
+	asked, err := nimbus.ParseLabels(s.Labels)
+	if wrong := (*nimbus.LabelError)(nil); errors.As(err, &wrong) {
+		return asked, nimbus.Errorf(nimbus.CodeInvalid, "%s", wrong.Reason.Message)
+	}
+	if err != nil {
+		return asked, err
+	}
+	if asked.Class, err = s.Class.Or(asked.Class).Complete(); err != nil {
+		return asked, err
+	}
+	if len(s.Metadata) > 0 {
+		both := maps.Clone(s.Metadata)
+		maps.Copy(both, asked.Metadata)
+		asked.Metadata = both
+	}
+	return asked, nimbus.CheckMetadata(asked.Metadata)
 }
 
 func checkSpec(spec nimbus.Spec) error {

@@ -92,7 +92,7 @@ type attemptEntry struct {
 type flushStatements struct {
 	classes, insertJobs, updateJobs, insertAttempts, updateAttempts, events, deleteLapsed bulk
 	enterBacklog, leaveBacklog, enterQueue, leaveQueue, enterStuck, leaveStuck            bulk
-	setDeadline, dropDeadline                                                             bulk
+	setDeadline, dropDeadline, tags                                                       bulk
 	deliveries, forgeJobs, repos, flows, useLimits, touchHosts                            bulk
 }
 
@@ -102,7 +102,7 @@ const (
 		"attempt_count bigint, fair_rank bigint, stop_result text, stop_code text, stop_message text, due_at bigint, check_at bigint, " +
 		"checks bigint, queued_at bigint, finished_at bigint, event_count bigint, priority bigint, fair_cost bigint, limit_keys text"
 	jobFixed = "org_id text, repo_id text, source text, name text, repo text, labels text, any_executor boolean, spec text, " +
-		"github_job_id bigint, github text, idempotency_key text, max_attempts bigint, received_at bigint, admitted_at bigint"
+		"github_job_id bigint, github text, idempotency_key text, max_attempts bigint, received_at bigint, admitted_at bigint, metadata text"
 	attemptMutable = "job_id text, state text, expires_at bigint, stop_at bigint, accepted_at bigint, sandbox_ready_at bigint, " +
 		"started_at bigint, running_at bigint, first_output_at bigint, ended_at bigint, destroyed_at bigint, runner_name text, " +
 		"runner_id bigint, runner_todo bigint, outcome text, exit_code bigint, token_hash text, log_total bigint"
@@ -138,6 +138,7 @@ func newFlushStatements() *flushStatements {
 		setDeadline: bulkInsert("deadlines", "job_id text, due_at bigint",
 			"ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at WHERE excluded.due_at < deadlines.due_at"),
 		dropDeadline: bulkDelete("deadlines", "job_id text"),
+		tags:         bulkInsert("job_tags", "job_id text, tag text, org_id text", ""),
 		deliveries: bulkInsert("deliveries",
 			"id text, event text, action text, body_sha256 text, received_at bigint, outcome text", ""),
 		forgeJobs: bulkInsert("forge_jobs",
@@ -207,7 +208,7 @@ func (w *flushWriter) exact(what string, s bulk, rows [][]any) {
 
 // jobs writes the rows of jobs and puts each where its state says.
 func (w *flushWriter) jobs(s *flushStatements, b *books) {
-	var inserts, updates, due, over [][]any
+	var inserts, updates, tags, due, over [][]any
 	enter, leave := map[string][][]any{}, map[string][][]any{}
 	for _, id := range sortedKeys(b.jobs) {
 		e := b.jobs[id]
@@ -220,7 +221,7 @@ func (w *flushWriter) jobs(s *flushStatements, b *books) {
 			return
 		}
 		if e.inserted {
-			inserts = append(inserts, row)
+			inserts, tags = append(inserts, row), append(tags, jobTags(&e.now)...)
 		} else {
 			updates = append(updates, row[:len(s.updateJobs.columns)])
 		}
@@ -238,6 +239,7 @@ func (w *flushWriter) jobs(s *flushStatements, b *books) {
 		e.inserted, e.changed = false, false
 	}
 	w.exec("add jobs", s.insertJobs, inserts)
+	w.exec("tag jobs", s.tags, tags)
 	w.exec("save jobs", s.updateJobs, updates)
 	w.exec("leave the backlog", s.leaveBacklog, leave["backlog"])
 	w.exec("leave the queue", s.leaveQueue, leave["queue"])

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,61 +15,6 @@ import (
 // maxEvents bounds the history of one job. Beyond it only its end is written:
 // a job that is offered again and again for a day must not fill the table.
 const maxEvents = 1000
-
-// lastID sorts after every id.
-const lastID = "~"
-
-// Job implements scheduler.Reader.
-func (t schedulerTx) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error) {
-	if err := t.settled(ctx); err != nil {
-		return nimbus.Job{}, err
-	}
-	v, err := t.tx.ViewJob(ctx, gen.ViewJobParams{OrgID: orgID, ID: jobID})
-	if errors.Is(err, sql.ErrNoRows) {
-		return nimbus.Job{}, &nimbus.Error{Code: nimbus.CodeNotFound, Message: "there is no such job", Err: err}
-	}
-	if err != nil {
-		return nimbus.Job{}, err
-	}
-	return jobOfView(v)
-}
-
-// Jobs implements scheduler.Reader.
-func (t schedulerTx) Jobs(ctx context.Context, orgID, before string, states []nimbus.State, most int) ([]nimbus.Job, error) {
-	if err := t.settled(ctx); err != nil {
-		return nil, err
-	}
-	if before == "" {
-		before = lastID
-	}
-	words, open := "", len(states) > 0
-	for _, s := range states {
-		words += "," + string(s)
-		open = open && s != nimbus.StateFinished
-	}
-	if words != "" {
-		words += ","
-	}
-	// Unfinished jobs have an index of their own: the few of them must not be
-	// looked for among all that ever were.
-	list := t.tx.ViewJobs
-	if open {
-		list = func(ctx context.Context, p gen.ViewJobsParams) ([]gen.JobView, error) {
-			return t.tx.ViewOpenJobs(ctx, gen.ViewOpenJobsParams(p))
-		}
-	}
-	views, err := list(ctx, gen.ViewJobsParams{OrgID: orgID, ID: before, States: words, Most: int32(most)})
-	if err != nil {
-		return nil, err
-	}
-	jobs := make([]nimbus.Job, len(views))
-	for i, v := range views {
-		if jobs[i], err = jobOfView(v); err != nil {
-			return nil, err
-		}
-	}
-	return jobs, nil
-}
 
 // Events implements scheduler.Reader.
 func (t schedulerTx) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {

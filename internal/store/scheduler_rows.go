@@ -30,34 +30,10 @@ func jobRecord(r gen.Job) (*scheduler.JobRecord, error) {
 		DueAt: fromMicros(r.DueAt), CheckAt: fromMicros(r.CheckAt), Checks: int(r.Checks),
 	}
 	j.Priority = int(r.Priority)
-	err := errors.Join(unmarshalSome(r.LimitKeys, &j.LimitKeys), json.Unmarshal([]byte(r.Labels), &j.Labels), json.Unmarshal([]byte(r.Class), &j.Class),
+	err := errors.Join(unmarshalSome(r.LimitKeys, &j.LimitKeys), unmarshalSome(r.Metadata, &j.Metadata), json.Unmarshal([]byte(r.Labels), &j.Labels), json.Unmarshal([]byte(r.Class), &j.Class),
 		json.Unmarshal([]byte(r.Spec), &j.Spec), json.Unmarshal([]byte(r.Github), &j.GitHub))
 	if err != nil {
 		return nil, fmt.Errorf("read the row of job %s: %w", r.ID, err)
-	}
-	return j, nil
-}
-
-// jobOfView is a job as people see it.
-func jobOfView(v gen.JobView) (nimbus.Job, error) {
-	r, err := jobRecord(gen.Job{
-		ID: v.ID, OrgID: v.OrgID, Source: v.Source, Name: v.Name, Repo: v.Repo, Labels: v.Labels, Class: v.Class,
-		Spec: v.Spec, Github: v.Github, MaxAttempts: v.MaxAttempts, ReceivedAt: v.ReceivedAt, AdmittedAt: v.AdmittedAt,
-		State: v.State, Result: v.Result, ReasonCode: v.ReasonCode, ReasonMessage: v.ReasonMessage,
-		AttemptID: v.AttemptID, AttemptCount: v.AttemptCount, QueuedAt: v.QueuedAt, FinishedAt: v.FinishedAt,
-		Priority: v.Priority,
-	})
-	if err != nil {
-		return nimbus.Job{}, err
-	}
-	j := r.Job
-	j.HostID, j.LogLines, j.LogComplete = v.HostID, v.LogStored, v.LogComplete
-	j.Timeline.OfferedAt, j.Timeline.AcceptedAt = fromMicros(v.OfferedAt), fromMicros(v.AcceptedAt)
-	j.Timeline.SandboxReadyAt, j.Timeline.RunningAt = fromMicros(v.SandboxReadyAt), fromMicros(v.RunningAt)
-	j.Timeline.FirstOutputAt, j.Timeline.DestroyedAt = fromMicros(v.FirstOutputAt), fromMicros(v.DestroyedAt)
-	if v.ExitCode.Valid {
-		code := int(v.ExitCode.Int64)
-		j.ExitCode = &code
 	}
 	return j, nil
 }
@@ -105,24 +81,35 @@ func unmarshalSome(text string, into any) error {
 	return json.Unmarshal([]byte(text), into)
 }
 
+// marshalSome writes JSON, or nothing where there is nothing.
+func marshalSome(v any, length int) (string, error) {
+	if length == 0 {
+		return "", nil
+	}
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
 // jobColumns and attemptColumns are in the order in which scanJob and
 // scanAttempt read them.
 const (
 	jobColumns = "id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, " +
 		"idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, " +
 		"attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, " +
-		"event_count, priority, fair_cost, limit_keys"
+		"event_count, priority, fair_cost, limit_keys, metadata"
 	attemptColumns = "id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, " +
 		"sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, " +
 		"outcome, exit_code, log_total, token_hash"
 )
 
-func scanJob(rows *sql.Rows, j *gen.Job) error {
-	return rows.Scan(&j.ID, &j.OrgID, &j.RepoID, &j.Source, &j.Name, &j.Repo, &j.Labels, &j.ClassID, &j.Class, &j.AnyExecutor,
+func scanJob(rows *sql.Rows, j *gen.Job) error { return rows.Scan(jobFields(j)...) }
+
+func jobFields(j *gen.Job) []any {
+	return []any{&j.ID, &j.OrgID, &j.RepoID, &j.Source, &j.Name, &j.Repo, &j.Labels, &j.ClassID, &j.Class, &j.AnyExecutor,
 		&j.Spec, &j.GitHubJobID, &j.Github, &j.IdempotencyKey, &j.MaxAttempts, &j.ReceivedAt, &j.AdmittedAt, &j.State,
 		&j.Result, &j.ReasonCode, &j.ReasonMessage, &j.AttemptID, &j.AttemptCount, &j.FairRank, &j.StopResult, &j.StopCode,
 		&j.StopMessage, &j.DueAt, &j.CheckAt, &j.Checks, &j.QueuedAt, &j.FinishedAt, &j.EventCount, &j.Priority, &j.FairCost,
-		&j.LimitKeys)
+		&j.LimitKeys, &j.Metadata}
 }
 
 func scanAttempt(rows *sql.Rows, a *gen.Attempt) error {
@@ -139,13 +126,9 @@ func jobRow(e *jobEntry) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := ""
-	if len(j.LimitKeys) > 0 {
-		b, err := json.Marshal(j.LimitKeys)
-		if err != nil {
-			return nil, err
-		}
-		keys = string(b)
+	keys, err := marshalSome(j.LimitKeys, len(j.LimitKeys))
+	if err != nil {
+		return nil, err
 	}
 	row := []any{
 		j.ID, j.Class.ID(), string(class), string(j.State), string(j.Result), string(j.Reason.Code), j.Reason.Message, j.AttemptID,
@@ -159,9 +142,10 @@ func jobRow(e *jobEntry) ([]any, error) {
 	labels, err1 := json.Marshal(j.Labels)
 	spec, err2 := json.Marshal(j.Spec)
 	github, err3 := json.Marshal(j.GitHub)
+	metadata, err4 := marshalSome(j.Metadata, len(j.Metadata))
 	return append(row, j.OrgID, j.RepoID, string(j.Source), j.Name, j.Repo, string(labels), j.AnyExecutor, string(spec),
 		j.GitHub.JobID, string(github), j.IdempotencyKey, int64(j.MaxAttempts), micros(j.Timeline.ReceivedAt),
-		micros(j.Timeline.AdmittedAt)), errors.Join(err1, err2, err3)
+		micros(j.Timeline.AdmittedAt), metadata), errors.Join(err1, err2, err3, err4)
 }
 
 // attemptRow is what changes of an attempt.

@@ -45,8 +45,8 @@ func Host(h nimbus.Host) *nimbusv1.Host {
 // ToHost reads one.
 func ToHost(h *nimbusv1.Host) nimbus.Host {
 	return nimbus.Host{
-		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: toTime(h.GetJoinedAt()),
-		SeenAt: toTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
+		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: ToTime(h.GetJoinedAt()),
+		SeenAt: ToTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
 		Free: ToCapacity(h.GetFree()),
 	}
 }

@@ -97,10 +97,10 @@ func timeline(t nimbus.Timeline) *nimbusv1.Timeline {
 
 func toTimeline(t *nimbusv1.Timeline) nimbus.Timeline {
 	return nimbus.Timeline{
-		ReceivedAt: toTime(t.GetReceivedAt()), AdmittedAt: toTime(t.GetAdmittedAt()), QueuedAt: toTime(t.GetQueuedAt()),
-		OfferedAt: toTime(t.GetOfferedAt()), AcceptedAt: toTime(t.GetAcceptedAt()), SandboxReadyAt: toTime(t.GetSandboxReadyAt()),
-		RunningAt: toTime(t.GetRunningAt()), FirstOutputAt: toTime(t.GetFirstOutputAt()), FinishedAt: toTime(t.GetFinishedAt()),
-		DestroyedAt: toTime(t.GetDestroyedAt()),
+		ReceivedAt: ToTime(t.GetReceivedAt()), AdmittedAt: ToTime(t.GetAdmittedAt()), QueuedAt: ToTime(t.GetQueuedAt()),
+		OfferedAt: ToTime(t.GetOfferedAt()), AcceptedAt: ToTime(t.GetAcceptedAt()), SandboxReadyAt: ToTime(t.GetSandboxReadyAt()),
+		RunningAt: ToTime(t.GetRunningAt()), FirstOutputAt: ToTime(t.GetFirstOutputAt()), FinishedAt: ToTime(t.GetFinishedAt()),
+		DestroyedAt: ToTime(t.GetDestroyedAt()),
 	}
 }
 
@@ -111,5 +111,5 @@ func Event(e nimbus.JobEvent) *nimbusv1.JobEvent {
 
 // ToEvent reads one.
 func ToEvent(e *nimbusv1.JobEvent) nimbus.JobEvent {
-	return nimbus.JobEvent{Seq: e.GetSeq(), At: toTime(e.GetAt()), Kind: e.GetKind(), AttemptID: e.GetAttemptId(), Actor: e.GetActor(), Detail: e.GetDetail()}
+	return nimbus.JobEvent{Seq: e.GetSeq(), At: ToTime(e.GetAt()), Kind: e.GetKind(), AttemptID: e.GetAttemptId(), Actor: e.GetActor(), Detail: e.GetDetail()}
 }

@@ -22,7 +22,8 @@ func Time(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-func toTime(t *timestamppb.Timestamp) time.Time {
+// ToTime reads a timestamp; an absent one is the zero time.
+func ToTime(t *timestamppb.Timestamp) time.Time {
 	if t == nil {
 		return time.Time{}
 	}
@@ -145,7 +146,7 @@ func Line(l nimbus.Line) *nimbusv1.Line {
 
 // ToLine reads one.
 func ToLine(l *nimbusv1.Line) nimbus.Line {
-	return nimbus.Line{Seq: l.GetSeq(), At: toTime(l.GetAt()), Stream: nimbus.Stream(l.GetStream()), Step: l.GetStep(), Text: string(l.GetText())}
+	return nimbus.Line{Seq: l.GetSeq(), At: ToTime(l.GetAt()), Stream: nimbus.Stream(l.GetStream()), Step: l.GetStep(), Text: string(l.GetText())}
 }
 
 // Reason makes a message; none is absent.

@@ -10,7 +10,7 @@ import (
 )
 
 const changedHosts = `-- name: ChangedHosts :many
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at FROM hosts WHERE changed_at >= $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free FROM hosts WHERE changed_at >= $1
 `
 
 func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, error) {
@@ -31,6 +31,7 @@ func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, er
 			&i.SeenAt,
 			&i.CoolUntil,
 			&i.ChangedAt,
+			&i.Free,
 		); err != nil {
 			return nil, err
 		}
@@ -61,7 +62,7 @@ func (q *Queries) CoolHost(ctx context.Context, arg CoolHostParams) error {
 }
 
 const host = `-- name: Host :one
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at FROM hosts WHERE id = $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free FROM hosts WHERE id = $1
 `
 
 func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
@@ -76,12 +77,13 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 		&i.SeenAt,
 		&i.CoolUntil,
 		&i.ChangedAt,
+		&i.Free,
 	)
 	return i, err
 }
 
 const hosts = `-- name: Hosts :many
-SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
+SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
 FROM hosts ORDER BY hosts.name, hosts.id
 `
@@ -95,6 +97,7 @@ type HostsRow struct {
 	SeenAt    int64
 	CoolUntil int64
 	ChangedAt int64
+	Free      string
 	Running   int64
 }
 
@@ -117,6 +120,7 @@ func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
 			&i.SeenAt,
 			&i.CoolUntil,
 			&i.ChangedAt,
+			&i.Free,
 			&i.Running,
 		); err != nil {
 			return nil, err
@@ -160,12 +164,13 @@ func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) error {
 }
 
 const seenHosts = `-- name: SeenHosts :many
-SELECT id, seen_at FROM hosts
+SELECT id, seen_at, free FROM hosts
 `
 
 type SeenHostsRow struct {
 	ID     string
 	SeenAt int64
+	Free   string
 }
 
 func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
@@ -177,7 +182,7 @@ func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
 	var items []SeenHostsRow
 	for rows.Next() {
 		var i SeenHostsRow
-		if err := rows.Scan(&i.ID, &i.SeenAt); err != nil {
+		if err := rows.Scan(&i.ID, &i.SeenAt, &i.Free); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

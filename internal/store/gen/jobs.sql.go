@@ -119,7 +119,7 @@ func (q *Queries) JobIDByIdempotencyKey(ctx context.Context, arg JobIDByIdempote
 }
 
 const jobRow = `-- name: JobRow :one
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys FROM jobs WHERE id = $1
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, metadata FROM jobs WHERE id = $1
 `
 
 func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
@@ -162,6 +162,7 @@ func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
 		&i.Priority,
 		&i.FairCost,
 		&i.LimitKeys,
+		&i.Metadata,
 	)
 	return i, err
 }
@@ -212,241 +213,13 @@ func (q *Queries) MoveDeadline(ctx context.Context, arg MoveDeadlineParams) erro
 	return err
 }
 
-const viewJob = `-- name: ViewJob :one
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id = $2
+const repoByName = `-- name: RepoByName :one
+SELECT id FROM repos WHERE name = $1
 `
 
-type ViewJobParams struct {
-	OrgID string
-	ID    string
-}
-
-func (q *Queries) ViewJob(ctx context.Context, arg ViewJobParams) (JobView, error) {
-	row := q.db.QueryRowContext(ctx, viewJob, arg.OrgID, arg.ID)
-	var i JobView
-	err := row.Scan(
-		&i.ID,
-		&i.OrgID,
-		&i.RepoID,
-		&i.Source,
-		&i.Name,
-		&i.Repo,
-		&i.Labels,
-		&i.ClassID,
-		&i.Class,
-		&i.AnyExecutor,
-		&i.Spec,
-		&i.GitHubJobID,
-		&i.Github,
-		&i.IdempotencyKey,
-		&i.MaxAttempts,
-		&i.ReceivedAt,
-		&i.AdmittedAt,
-		&i.State,
-		&i.Result,
-		&i.ReasonCode,
-		&i.ReasonMessage,
-		&i.AttemptID,
-		&i.AttemptCount,
-		&i.FairRank,
-		&i.StopResult,
-		&i.StopCode,
-		&i.StopMessage,
-		&i.DueAt,
-		&i.CheckAt,
-		&i.Checks,
-		&i.QueuedAt,
-		&i.FinishedAt,
-		&i.EventCount,
-		&i.Priority,
-		&i.FairCost,
-		&i.LimitKeys,
-		&i.HostID,
-		&i.OfferedAt,
-		&i.AcceptedAt,
-		&i.SandboxReadyAt,
-		&i.RunningAt,
-		&i.FirstOutputAt,
-		&i.DestroyedAt,
-		&i.ExitCode,
-		&i.LogStored,
-		&i.LogComplete,
-	)
-	return i, err
-}
-
-const viewJobs = `-- name: ViewJobs :many
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2
-  AND (CAST($3 AS TEXT) = '' OR CAST($3 AS TEXT) LIKE '%,' || state || ',%')
-ORDER BY id DESC LIMIT $4
-`
-
-type ViewJobsParams struct {
-	OrgID  string
-	ID     string
-	States string
-	Most   int32
-}
-
-func (q *Queries) ViewJobs(ctx context.Context, arg ViewJobsParams) ([]JobView, error) {
-	rows, err := q.db.QueryContext(ctx, viewJobs,
-		arg.OrgID,
-		arg.ID,
-		arg.States,
-		arg.Most,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []JobView
-	for rows.Next() {
-		var i JobView
-		if err := rows.Scan(
-			&i.ID,
-			&i.OrgID,
-			&i.RepoID,
-			&i.Source,
-			&i.Name,
-			&i.Repo,
-			&i.Labels,
-			&i.ClassID,
-			&i.Class,
-			&i.AnyExecutor,
-			&i.Spec,
-			&i.GitHubJobID,
-			&i.Github,
-			&i.IdempotencyKey,
-			&i.MaxAttempts,
-			&i.ReceivedAt,
-			&i.AdmittedAt,
-			&i.State,
-			&i.Result,
-			&i.ReasonCode,
-			&i.ReasonMessage,
-			&i.AttemptID,
-			&i.AttemptCount,
-			&i.FairRank,
-			&i.StopResult,
-			&i.StopCode,
-			&i.StopMessage,
-			&i.DueAt,
-			&i.CheckAt,
-			&i.Checks,
-			&i.QueuedAt,
-			&i.FinishedAt,
-			&i.EventCount,
-			&i.Priority,
-			&i.FairCost,
-			&i.LimitKeys,
-			&i.HostID,
-			&i.OfferedAt,
-			&i.AcceptedAt,
-			&i.SandboxReadyAt,
-			&i.RunningAt,
-			&i.FirstOutputAt,
-			&i.DestroyedAt,
-			&i.ExitCode,
-			&i.LogStored,
-			&i.LogComplete,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const viewOpenJobs = `-- name: ViewOpenJobs :many
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, exit_code, log_stored, log_complete FROM job_views WHERE org_id = $1 AND id < $2 AND finished_at = 0
-  AND CAST($3 AS TEXT) LIKE '%,' || state || ',%'
-ORDER BY id DESC LIMIT $4
-`
-
-type ViewOpenJobsParams struct {
-	OrgID  string
-	ID     string
-	States string
-	Most   int32
-}
-
-func (q *Queries) ViewOpenJobs(ctx context.Context, arg ViewOpenJobsParams) ([]JobView, error) {
-	rows, err := q.db.QueryContext(ctx, viewOpenJobs,
-		arg.OrgID,
-		arg.ID,
-		arg.States,
-		arg.Most,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []JobView
-	for rows.Next() {
-		var i JobView
-		if err := rows.Scan(
-			&i.ID,
-			&i.OrgID,
-			&i.RepoID,
-			&i.Source,
-			&i.Name,
-			&i.Repo,
-			&i.Labels,
-			&i.ClassID,
-			&i.Class,
-			&i.AnyExecutor,
-			&i.Spec,
-			&i.GitHubJobID,
-			&i.Github,
-			&i.IdempotencyKey,
-			&i.MaxAttempts,
-			&i.ReceivedAt,
-			&i.AdmittedAt,
-			&i.State,
-			&i.Result,
-			&i.ReasonCode,
-			&i.ReasonMessage,
-			&i.AttemptID,
-			&i.AttemptCount,
-			&i.FairRank,
-			&i.StopResult,
-			&i.StopCode,
-			&i.StopMessage,
-			&i.DueAt,
-			&i.CheckAt,
-			&i.Checks,
-			&i.QueuedAt,
-			&i.FinishedAt,
-			&i.EventCount,
-			&i.Priority,
-			&i.FairCost,
-			&i.LimitKeys,
-			&i.HostID,
-			&i.OfferedAt,
-			&i.AcceptedAt,
-			&i.SandboxReadyAt,
-			&i.RunningAt,
-			&i.FirstOutputAt,
-			&i.DestroyedAt,
-			&i.ExitCode,
-			&i.LogStored,
-			&i.LogComplete,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+func (q *Queries) RepoByName(ctx context.Context, name string) (string, error) {
+	row := q.db.QueryRowContext(ctx, repoByName, name)
+	var id string
+	err := row.Scan(&id)
+	return id, err
 }

@@ -112,6 +112,7 @@ type Host struct {
 	SeenAt    int64
 	CoolUntil int64
 	ChangedAt int64
+	Free      string
 }
 
 type Job struct {
@@ -151,6 +152,7 @@ type Job struct {
 	Priority       int64
 	FairCost       int64
 	LimitKeys      string
+	Metadata       string
 }
 
 type JobEvent struct {
@@ -161,6 +163,12 @@ type JobEvent struct {
 	AttemptID string
 	Actor     string
 	Detail    string
+}
+
+type JobTag struct {
+	JobID string
+	Tag   string
+	OrgID string
 }
 
 type JobView struct {
@@ -200,6 +208,7 @@ type JobView struct {
 	Priority       int64
 	FairCost       int64
 	LimitKeys      string
+	Metadata       string
 	HostID         string
 	OfferedAt      int64
 	AcceptedAt     int64

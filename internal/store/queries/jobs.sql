@@ -7,18 +7,8 @@ SELECT id FROM jobs WHERE org_id = $1 AND idempotency_key = $2 AND idempotency_k
 -- name: JobIDByGitHub :one
 SELECT id FROM jobs WHERE github_job_id = $1 AND github_job_id <> 0;
 
--- name: ViewJob :one
-SELECT * FROM job_views WHERE org_id = $1 AND id = $2;
-
--- name: ViewJobs :many
-SELECT * FROM job_views WHERE org_id = $1 AND id < $2
-  AND (CAST(sqlc.arg(states) AS TEXT) = '' OR CAST(sqlc.arg(states) AS TEXT) LIKE '%,' || state || ',%')
-ORDER BY id DESC LIMIT sqlc.arg(most);
-
--- name: ViewOpenJobs :many
-SELECT * FROM job_views WHERE org_id = $1 AND id < $2 AND finished_at = 0
-  AND CAST(sqlc.arg(states) AS TEXT) LIKE '%,' || state || ',%'
-ORDER BY id DESC LIMIT sqlc.arg(most);
+-- name: RepoByName :one
+SELECT id FROM repos WHERE name = $1;
 
 -- name: Events :many
 SELECT job_events.* FROM job_events JOIN jobs ON jobs.id = job_events.job_id

@@ -25,20 +25,21 @@ type Store interface {
 // Run tries stores that open returns, each new and empty.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range map[string]func(*testing.T, *books){
-		"moves along the table alone":      testMoves,
-		"keeps the queue in step":          testQueue,
-		"keeps every field of a job":       testJobFields,
-		"keeps every field of an attempt":  testAttemptFields,
-		"does nothing of what failed":      testRollback,
-		"refuses work from a stale row":    testStale,
-		"gives a job to one claimer":       testClaimers,
-		"renews live leases only":          testRenew,
-		"moves GitHub's status forward":    testForgeStatus,
-		"remembers deliveries":             testLedger,
-		"has one job per key":              testUnique,
-		"counts log lines up":              testLog,
-		"tells the virtual time":           testVirtualTime,
-		"has one clock that can be offset": testClock,
+		"moves along the table alone":       testMoves,
+		"keeps the queue in step":           testQueue,
+		"keeps every field of a job":        testJobFields,
+		"lists the jobs that are asked for": testList,
+		"keeps every field of an attempt":   testAttemptFields,
+		"does nothing of what failed":       testRollback,
+		"refuses work from a stale row":     testStale,
+		"gives a job to one claimer":        testClaimers,
+		"renews live leases only":           testRenew,
+		"moves GitHub's status forward":     testForgeStatus,
+		"remembers deliveries":              testLedger,
+		"has one job per key":               testUnique,
+		"counts log lines up":               testLog,
+		"tells the virtual time":            testVirtualTime,
+		"has one clock that can be offset":  testClock,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,7 +196,7 @@ func testJobFields(t *testing.T, b *books) {
 		j.Repo, j.Labels, j.RepoID, j.AnyExecutor, j.IdempotencyKey = "o/r", []string{"nimbus", "x64"}, "repo_x", true, "key"
 		j.Spec = nimbus.Spec{Command: []string{"a", "b"}, Env: map[string]string{"K": "V"}, Timeout: time.Hour, Repeatable: true}
 		j.GitHub = nimbus.GitHubJob{InstallationID: 1, Owner: "o", Repo: "r", JobID: 2, RunID: 3, HTMLURL: "u"}
-		j.Timeline.ReceivedAt, j.DueAt = at, at
+		j.Timeline.ReceivedAt, j.DueAt, j.Metadata = at, at, map[string]string{"k": "v", "only": ""}
 	})
 	j.AttemptCount, j.Rank, j.CheckAt, j.Checks = 2, 7, at, 3
 	j.Stop = scheduler.Ending{Result: nimbus.ResultTimedOut, Reason: nimbus.Reason{Code: nimbus.ReasonTimeout, Message: "m"}}
