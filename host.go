@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,7 +68,7 @@ type Capacity struct {
 	MemoryMiB int
 	Sandboxes int            // how many more it may hold at all
 	GPUs      map[string]int `json:",omitempty"` // by profile
-	Warm      []string       `json:",omitempty"` // ids of the classes for which a sandbox is ready
+	Warm      []string       `json:",omitempty"` // the id of its class for each sandbox that is ready
 }
 
 // Total is what a host has free when nothing runs on it.
@@ -90,7 +91,8 @@ type Reservation struct {
 
 // Reserve returns what a job of class c takes of the capacity and what is then
 // left, or false where there is not room for it. GPUs are taken from the group
-// with the fewest that are enough, so that large groups stay whole.
+// with the fewest that are enough, so that large groups stay whole. A sandbox
+// of the class that is ready is ready no more.
 func (f Capacity) Reserve(c Class) (r Reservation, left Capacity, ok bool) {
 	r = Reservation{CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, GPUs: c.GPUs}
 	if f.Sandboxes < 1 || c.CPUs > f.CPUs || c.MemoryMiB > f.MemoryMiB {
@@ -101,17 +103,29 @@ func (f Capacity) Reserve(c Class) (r Reservation, left Capacity, ok bool) {
 			return Reservation{}, f, false
 		}
 	}
-	return r, f.Take(r), true
+	left = f.Take(r)
+	if len(f.Warm) > 0 {
+		if i := slices.Index(f.Warm, c.ID()); i >= 0 {
+			left.Warm = slices.Delete(slices.Clone(f.Warm), i, i+1)
+		}
+	}
+	return r, left, true
 }
 
 func (f Capacity) gpuGroup(c Class) (profile string, ok bool) {
 	for _, p := range slices.Sorted(maps.Keys(f.GPUs)) {
 		n := f.GPUs[p]
-		if n >= c.GPUs && (c.GPUProfile == "" || c.GPUProfile == p) && (!ok || n < f.GPUs[profile]) {
+		if n >= c.GPUs && isProfile(c.GPUProfile, p) && (!ok || n < f.GPUs[profile]) {
 			profile, ok = p, true
 		}
 	}
 	return profile, ok
+}
+
+// isProfile tells whether a group of GPUs is what was asked for: anything, its
+// profile, or the beginning of it, as h100 is of h100-80gb-hbm3.
+func isProfile(asked, profile string) bool {
+	return asked == "" || asked == profile || strings.HasPrefix(profile, asked+"-")
 }
 
 // Take returns the capacity without what is reserved, whether there is as much
@@ -188,17 +202,19 @@ func (i Inventory) whyNotGPUs(c Class) string {
 	if _, ok := total.gpuGroup(c); ok {
 		return ""
 	}
-	if n, known := total.GPUs[c.GPUProfile]; known {
-		return fmt.Sprintf("has %d GPUs %s", n, c.GPUProfile)
-	}
-	if c.GPUProfile != "" {
-		return "has no GPU " + c.GPUProfile
-	}
 	most := 0
-	for _, n := range total.GPUs {
-		most = max(most, n)
+	for profile, n := range total.GPUs {
+		if isProfile(c.GPUProfile, profile) {
+			most = max(most, n)
+		}
 	}
-	return fmt.Sprintf("has %d GPUs alike", most)
+	if most == 0 {
+		return strings.TrimSpace("has no GPU " + c.GPUProfile)
+	}
+	if c.GPUProfile == "" {
+		return fmt.Sprintf("has %d GPUs alike", most)
+	}
+	return fmt.Sprintf("has %d GPUs %s", most, c.GPUProfile)
 }
 
 // Check tells whether an inventory can be believed at all. Codes: invalid,

@@ -98,11 +98,12 @@ func TestReserveRefusesNothingThatFits(t *testing.T) {
 
 func TestGPUsComeFromTheSmallestGroup(t *testing.T) {
 	t.Parallel()
-	free := Capacity{CPUs: 8, MemoryMiB: 8, Sandboxes: 8, GPUs: map[string]int{"a": 8, "b": 2, "c": 3}}
+	free := Capacity{CPUs: 8, MemoryMiB: 8, Sandboxes: 8, GPUs: map[string]int{"a": 8, "b": 2, "c": 3, "h100-80gb": 9, "h1000": 2}}
 	for _, try := range []struct {
 		class Class
 		want  string
-	}{{Class{GPUs: 1}, "b"}, {Class{GPUs: 3}, "c"}, {Class{GPUs: 4}, "a"}, {Class{GPUs: 1, GPUProfile: "c"}, "c"}} {
+	}{{Class{GPUs: 1}, "b"}, {Class{GPUs: 3}, "c"}, {Class{GPUs: 4}, "a"}, {Class{GPUs: 1, GPUProfile: "c"}, "c"},
+		{Class{GPUs: 2, GPUProfile: "h100"}, "h100-80gb"}} {
 		if r, _, ok := free.Reserve(try.class); !ok || r.GPUProfile != try.want {
 			t.Errorf("%d GPUs %s come of %q, want %q", try.class.GPUs, try.class.GPUProfile, r.GPUProfile, try.want)
 		}

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ type Config struct {
 	CPUs         int
 	MemoryMiB    int
 	MaxSandboxes int
+	// Capabilities are words that jobs can need, besides those that the machine
+	// itself shows.
+	Capabilities []string
 	// MaxLogBytes bounds one job's log. Default 1 GiB.
 	MaxLogBytes int64
 
@@ -119,6 +123,7 @@ type Agent struct {
 	control    nimbusv1connect.AgentServiceClient
 	caller     wire.Caller
 	executors  map[string]executor.Executor
+	has        nimbus.Inventory // all but what its executors say
 	capacity   *capacity
 	credential credential
 
@@ -134,9 +139,17 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	has := hardware(os.DirFS("/"), cfg.Data)
+	has.CPUs, has.MemoryMiB, has.Sandboxes = cfg.CPUs, cfg.MemoryMiB, cfg.MaxSandboxes
+	has.Capabilities = append(has.Capabilities, cfg.Capabilities...)
+	slices.Sort(has.Capabilities)
+	has.Capabilities = slices.Compact(has.Capabilities)
+	if err := has.Check(); err != nil {
+		return nil, err
+	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, executors: map[string]executor.Executor{}, attempts: map[string]*attempt{},
-		capacity: newCapacity(nimbus.Capacity{CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Sandboxes: cfg.MaxSandboxes}),
+		has: has, capacity: newCapacity(has.Total()),
 	}
 	for _, e := range cfg.Executors {
 		a.executors[e.Name()] = e
@@ -182,11 +195,26 @@ func (a *Agent) attemptsDir() string { return filepath.Join(a.cfg.Data, "attempt
 
 // inventory is what this host has, asked anew from its executors.
 func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
-	inv := nimbus.Inventory{Arch: runtime.GOARCH, CPUs: a.cfg.CPUs, MemoryMiB: a.cfg.MemoryMiB}
+	inv := a.has
 	for _, e := range a.cfg.Executors {
 		inv.Executors = append(inv.Executors, e.Status(ctx))
 	}
 	return inv
+}
+
+// free is what the host has free now, and what its executors have ready. More
+// tells when there is more of it.
+func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
+	c, more = a.capacity.now()
+	for _, e := range a.cfg.Executors {
+		if w, ok := e.(executor.Warmer); ok {
+			for _, class := range w.Warm() {
+				c.Warm = append(c.Warm, class.ID())
+			}
+		}
+	}
+	slices.Sort(c.Warm)
+	return c, more
 }
 
 // add starts working on an attempt. It returns false for one that is known.

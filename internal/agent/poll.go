@@ -43,7 +43,7 @@ func (a *Agent) runPollLoop(ctx context.Context) error {
 // poll asks once. It gives up when room becomes free: the question was wrong
 // then. An offer that was on its way comes again with the next poll.
 func (a *Agent) poll(ctx context.Context) (*nimbusv1.PollResponse, error) {
-	free, more := a.capacity.now()
+	free, more := a.free()
 	ctx, cancel := context.WithTimeout(ctx, pollWait+callTimeout)
 	defer cancel()
 	answered := make(chan struct{})

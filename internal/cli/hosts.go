@@ -17,7 +17,8 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
+	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is.\n\n" +
+		usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
 func (*hostsListCmd) Run(ctx context.Context, a *app) error {
@@ -53,15 +54,36 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%d MiB\t%d\t%s", h.ID, terminal.OneLine(h.Name), h.State, since(h.SeenAt), h.CPUs, h.MemoryMiB, h.Running, strings.Join(names, ", ")))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", h.ID, terminal.OneLine(h.Name), h.State, since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
+			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
-	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tRUNNING\tEXECUTORS", rows); err != nil {
+	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tEXECUTORS\tCAPABILITIES", rows); err != nil {
 		return err
 	}
 	for _, note := range notes {
 		a.info("%s", note)
 	}
 	return nil
+}
+
+// free is how much of something a host has free, "-" before it told.
+func free(h hostView, n, of int) string {
+	if h.Free.Sandboxes == 0 && h.Free.CPUs == 0 && h.Running == 0 {
+		return fmt.Sprintf("-/%d", of)
+	}
+	return fmt.Sprintf("%d/%d", n, of)
+}
+
+// gpus are the GPUs of a host, free and in all.
+func gpus(h hostView) string {
+	var words []string
+	for _, g := range h.GPUs {
+		words = append(words, free(h, h.Free.GPUs[g.Profile], g.Count)+" "+g.Profile)
+	}
+	if len(words) == 0 {
+		return "-"
+	}
+	return strings.Join(words, ", ")
 }
 
 type hostsTokenCmd struct {

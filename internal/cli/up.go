@@ -18,6 +18,7 @@ type upCmd struct {
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
 	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
+	Capability        []string `help:"A word that jobs can need of this machine, like pytorch, besides what it shows by itself; may be repeated." placeholder:"WORD"`
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
 
 	host.MicroVMFlags
@@ -63,7 +64,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Agent {
-		e.Agent = &host.Config{Version: a.version, Executors: c.Executors, Programs: finder(data)}
+		e.Agent = &host.Config{Version: a.version, Executors: c.Executors, Capabilities: c.Capability, Programs: finder(data)}
 		if err := c.Apply(e.Agent); err != nil {
 			return errors.Join(err, e.Listener.Close())
 		}

@@ -34,6 +34,14 @@ type Executor interface {
 	Sweep(ctx context.Context, keep []string) ([]string, error)
 }
 
+// Warmer is an Executor that keeps sandboxes ready before a job asks for one.
+type Warmer interface {
+	// Warm is the class of each sandbox that is ready. It is asked at each poll,
+	// so it answers from memory. A class that is named here is placed on this
+	// host before others.
+	Warm() []nimbus.Class
+}
+
 // Spec is a sandbox to be made.
 type Spec struct {
 	// ID is the attempt's id: a checked nimbus id, so it may be a file name.

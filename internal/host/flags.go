@@ -25,6 +25,8 @@ type Flags struct {
 	CPUs          int      `name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
+	Capability []string `help:"A word that jobs can need of a host, like pytorch, besides what the machine shows by itself; may be repeated." env:"NIMBUS_CAPABILITIES" placeholder:"WORD"`
+
 	MicroVMFlags
 }
 
@@ -59,7 +61,7 @@ func (f Flags) Agent(ctx context.Context, server, data, version string, p progra
 	}
 	cfg := Config{
 		Server: server, Data: data, Name: f.Name, Version: version, JoinToken: string(bytes.TrimSpace(token)),
-		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Programs: p, Log: log,
+		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Capabilities: f.Capability, Programs: p, Log: log,
 	}
 	if err := f.Apply(&cfg); err != nil {
 		return nil, err

@@ -34,6 +34,9 @@ type Config struct {
 	JoinToken string
 	CPUs      int
 	MemoryMiB int
+	// Capabilities are words that jobs can need, which the machine does not show
+	// by itself.
+	Capabilities []string
 	// Executors to use, by name; none means all. What the machine can't use is
 	// told to the control plane with the reason.
 	Executors []string
@@ -60,7 +63,8 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
-		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Log: cfg.Log,
+		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
+		Capabilities: cfg.Capabilities, Log: cfg.Log,
 	})
 }
 

@@ -403,7 +403,7 @@ func TestLabelsThatCanNotBeServed(t *testing.T) {
 			says   string
 		}{
 			{func() {}, "has no pytorch"},
-			{func() { inv.Capabilities = []string{"pytorch"} }, "has 0 GPUs alike"},
+			{func() { inv.Capabilities = []string{"pytorch"} }, "has no GPU"},
 			{func() { inv.GPUs = []nimbus.GPUGroup{{Profile: "a100", Count: 1}, {Profile: "h100", Count: 1}} }, "has 1 GPUs alike"},
 			{func() { inv.GPUs[1].Count = 2 }, ""},
 		} {

@@ -33,16 +33,18 @@ const (
 type fleet struct {
 	mu        sync.Mutex
 	hosts     map[string]*HostRecord
-	written   map[string]time.Time // when a host was seen, as far as the books know
-	serving   map[string][]string  // class id -> hosts that could run it
-	changes   time.Time            // of the database: all changes before are known
-	readAt    time.Time            // by this machine's clock
+	written   map[string]time.Time        // when a host was seen, as far as the books know
+	told      map[string]*nimbus.Capacity // what the hosts that talk to this replica have free
+	warm      map[string][]string         // class id -> hosts that have a sandbox of it ready
+	serving   map[string][]string         // class id -> hosts that could run it
+	changes   time.Time                   // of the database: all changes before are known
+	readAt    time.Time                   // by this machine's clock
 	seenRead  time.Time
 	classByID map[string]nimbus.Class
 }
 
 func newFleet() *fleet {
-	return &fleet{hosts: map[string]*HostRecord{}, written: map[string]time.Time{}, serving: map[string][]string{},
+	return &fleet{hosts: map[string]*HostRecord{}, written: map[string]time.Time{}, told: map[string]*nimbus.Capacity{}, warm: map[string][]string{}, serving: map[string][]string{},
 		classByID: map[string]nimbus.Class{}}
 }
 
@@ -80,6 +82,13 @@ func (f *fleet) put(h *HostRecord) {
 		h.SeenAt = before.SeenAt
 	}
 	f.hosts[h.ID] = h
+	if before != nil {
+		h.Free.Warm = before.Free.Warm
+	} else {
+		warm := h.Free.Warm
+		h.Free.Warm = nil
+		f.setWarm(h.ID, warm)
+	}
 	if before == nil || !sameInventory(before.Inventory, h.Inventory) {
 		clear(f.serving)
 	}
@@ -98,19 +107,76 @@ func (f *fleet) add(h *HostRecord) {
 }
 
 // see takes when hosts were seen. One that the books have no more is gone.
-func (f *fleet) see(seen map[string]time.Time) {
+func (f *fleet) see(seen map[string]Sighting) {
 	for id, h := range f.hosts {
-		at, ok := seen[id]
+		last, ok := seen[id]
 		if !ok {
 			delete(f.hosts, id)
 			delete(f.written, id)
+			delete(f.told, id)
+			f.setWarm(id, nil)
 			clear(f.serving)
 			continue
 		}
-		if at.After(h.SeenAt) {
-			h.SeenAt = at
+		if f.told[id] == nil || last.At.After(h.SeenAt) { // it talks to another replica
+			delete(f.told, id)
+			f.setWarm(id, last.Warm)
+		}
+		if last.At.After(h.SeenAt) {
+			h.SeenAt = last.At
 		}
 	}
+}
+
+// tell notes what a host has free.
+func (f *fleet) tell(hostID string, free nimbus.Capacity) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told[hostID] = &free
+	f.setWarm(hostID, free.Warm)
+}
+
+// setWarm notes of which classes a host has sandboxes ready.
+func (f *fleet) setWarm(hostID string, classIDs []string) {
+	h := f.hosts[hostID]
+	if h == nil || slices.Equal(h.Free.Warm, classIDs) {
+		return
+	}
+	for _, id := range h.Free.Warm {
+		f.warm[id] = slices.DeleteFunc(f.warm[id], func(other string) bool { return other == hostID })
+		if len(f.warm[id]) == 0 {
+			delete(f.warm, id)
+		}
+	}
+	for _, id := range classIDs {
+		if !slices.Contains(f.warm[id], hostID) {
+			f.warm[id] = append(f.warm[id], hostID)
+		}
+	}
+	h.Free.Warm = classIDs
+}
+
+// holders are the hosts that are here and have a sandbox of a class ready.
+func (f *fleet) holders(classID string, now time.Time) (ids []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range f.warm[classID] {
+		if h := f.hosts[id]; now.Sub(h.SeenAt) <= nimbus.LeaseDuration && !h.CoolUntil.After(now) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// free is what hosts have free, nil where they told another replica.
+func (f *fleet) free(hostIDs []string) map[string]*nimbus.Capacity {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[string]*nimbus.Capacity, len(hostIDs))
+	for _, id := range hostIDs {
+		out[id] = f.told[id]
+	}
+	return out
 }
 
 // touch notes that a host was heard of at a time of the database, and tells

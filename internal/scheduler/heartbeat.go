@@ -110,7 +110,7 @@ func (u *unit) touch(ctx context.Context, beats []*beat) error {
 			write = append(write, b.hostID)
 		}
 	}
-	return u.TouchHosts(ctx, write)
+	return u.TouchHosts(ctx, u.fleet.free(write))
 }
 
 // learn takes a host into the fleet that another replica may have let join.

@@ -31,8 +31,12 @@ const (
 
 // Poll waits up to wait for work, or for something to cancel. Offers that the
 // host was made and has neither accepted nor let lapse are made again: the
-// answer may have been lost. Codes: not_found for a host that isn't known.
+// answer may have been lost. Codes: not_found for a host that isn't known,
+// invalid, too_large.
 func (s *Service) Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (PollResult, error) {
+	if err := free.Check(); err != nil {
+		return PollResult{}, err
+	}
 	own := s.bus.Subscribe(bus.HostTopic(hostID))
 	defer own.Close()
 	deadline := time.NewTimer(min(max(wait, 0), MaxPollWait))
@@ -156,8 +160,13 @@ func (c *claims) answer(p *poll, r PollResult, err error) {
 func (c *claims) run(ctx context.Context) {
 	queue := c.service.bus.Subscribe(bus.TopicQueue)
 	defer queue.Close()
+	var kept time.Duration
 	for {
-		again := time.NewTimer(lookInterval/2 + rand.N(lookInterval))
+		wait := lookInterval/2 + rand.N(lookInterval)
+		if kept > 0 {
+			wait = min(wait, kept)
+		}
+		again := time.NewTimer(wait)
 		select {
 		case <-c.kick:
 		case <-queue.C:
@@ -176,13 +185,14 @@ func (c *claims) run(ctx context.Context) {
 		polls := slices.Clone(c.waiting)
 		c.mu.Unlock()
 		bounded, cancel := context.WithTimeout(ctx, batchTimeout)
-		c.service.lookFor(bounded, polls)
+		kept = c.service.lookFor(bounded, polls)
 		cancel()
 	}
 }
 
 // lookFor answers those of the polls for which there is something in the books.
-func (s *Service) lookFor(ctx context.Context, polls []*poll) {
+// A job that is kept for somebody else it tells by how long that is still so.
+func (s *Service) lookFor(ctx context.Context, polls []*poll) (kept time.Duration) {
 	var classes []nimbus.Class
 	var touch []string
 	var now time.Time
@@ -204,7 +214,7 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) {
 	})
 	if err == nil {
 		takers, ids := s.takers(polls, classes, now)
-		err = s.claimFor(ctx, takers, ids, touch)
+		kept, err = s.claimFor(ctx, takers, ids, touch)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "claiming failed, it is tried again", "error", err)
@@ -221,6 +231,7 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) {
 		}
 		p.see()
 	}
+	return kept
 }
 
 // see marks that the books hold nothing for a poll now.
@@ -254,6 +265,7 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 			s.fleet.add(h)
 			_, stale = s.fleet.touch(p.hostID, r.Now())
 		}
+		s.fleet.tell(p.hostID, p.free)
 		if stale {
 			touch = append(touch, p.hostID)
 		}
@@ -318,28 +330,30 @@ type taker struct {
 }
 
 // claimFor claims queued jobs for all polls that can take one, and answers them.
-func (s *Service) claimFor(ctx context.Context, takers []*taker, ids, touch []string) error {
+func (s *Service) claimFor(ctx context.Context, takers []*taker, ids, touch []string) (kept time.Duration, err error) {
 	if len(ids) == 0 && len(touch) == 0 {
-		return nil
+		return 0, nil
 	}
-	err := s.update(ctx, func(u *unit) error {
+	err = s.update(ctx, func(u *unit) (err error) {
 		for _, t := range takers {
 			t.offers = nil
 		}
-		if err := u.TouchHosts(ctx, touch); err != nil || len(ids) == 0 {
+		if err := u.TouchHosts(ctx, u.fleet.free(touch)); err != nil || len(ids) == 0 {
 			return err
 		}
-		return u.claim(ctx, takers, ids)
+		kept, err = u.claim(ctx, takers, ids)
+		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, t := range takers {
 		if len(t.offers) > 0 {
+			s.fleet.tell(t.hostID, remaining(t.free, t.offers))
 			s.claims.answer(t.poll, PollResult{Offers: t.offers}, nil)
 		}
 	}
-	return nil
+	return kept, nil
 }
 
 // takers are the polls that wait still and could take a job of the classes, and
@@ -368,11 +382,13 @@ func (s *Service) takers(polls []*poll, classes []nimbus.Class, now time.Time) (
 }
 
 // claim makes offers to takers of the queued jobs that fit, in the order of
-// their rank. A job that fits nobody is passed over.
-func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) error {
+// their rank. A job that fits nobody is passed over, and so is one that is kept
+// for a host that has a sandbox of its class ready: kept is when the first of
+// these is anybody's.
+func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) (kept time.Duration, err error) {
 	jobs, err := u.Claim(ctx, classIDs, min(claimMost, maxOffers*len(takers)))
 	if err != nil || len(jobs) == 0 {
-		return err
+		return 0, err
 	}
 	slices.SortFunc(jobs, func(a, b *JobRecord) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), strings.Compare(a.ID, b.ID))
@@ -381,7 +397,11 @@ func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) er
 	var ordered []*JobRecord
 	rank := int64(0)
 	for _, j := range jobs {
-		if t := choose(takers, j.Class); t != nil {
+		t, wait := u.choose(takers, j)
+		if wait > 0 && (kept == 0 || wait < kept) {
+			kept = wait
+		}
+		if t != nil {
 			t.offers = append(t.offers, nimbus.Offer{JobID: j.ID, Class: j.Class})
 			given[j] = t
 			ordered = append(ordered, j)
@@ -389,27 +409,52 @@ func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) er
 		}
 	}
 	if len(ordered) == 0 {
-		return nil
+		return kept, nil
 	}
 	last, err := u.MintFences(ctx, len(ordered), rank)
 	if err != nil {
-		return fmt.Errorf("mint fencing tokens: %w", err)
+		return 0, fmt.Errorf("mint fencing tokens: %w", err)
 	}
 	for i, j := range ordered {
 		if err := u.offer(ctx, j, given[j], last-int64(len(ordered)-1-i)); err != nil {
-			return err
+			return 0, err
 		}
 		u.promoteLater(j.Class)
 	}
-	return nil
+	return kept, nil
 }
 
-// choose is who gets a job of a class: the one that fits and has the least
-// already, and of these who waits longest.
-func choose(takers []*taker, c nimbus.Class) *taker {
+// choose is who gets a job: a host that has a sandbox of its class ready before
+// others. For one that has but isn't asking just now the job is kept, wait
+// longer at most, which then nobody gets.
+func (u *unit) choose(takers []*taker, j *JobRecord) (t *taker, wait time.Duration) {
+	id := j.Class.ID()
+	holders := u.fleet.holders(id, u.now)
+	if len(holders) == 0 {
+		return best(takers, j.Class, nil), 0
+	}
+	if t := best(takers, j.Class, func(free nimbus.Capacity) bool { return free.IsWarm(id) }); t != nil {
+		return t, 0
+	}
+	away := slices.ContainsFunc(holders, func(id string) bool {
+		return !slices.ContainsFunc(takers, func(t *taker) bool { return t.hostID == id })
+	})
+	if wait = u.cfg.AffinityWait - u.now.Sub(j.Timeline.QueuedAt); away && wait > 0 {
+		return nil, wait
+	}
+	return best(takers, j.Class, nil), 0
+}
+
+// best is the one that fits and has the least already, and of these who waits
+// longest; of those alone for which suits holds, unless that is nil.
+func best(takers []*taker, c nimbus.Class, suits func(nimbus.Capacity) bool) *taker {
 	var best *taker
 	for _, t := range takers {
-		if len(t.offers) >= maxOffers || !fits(c, remaining(t.free, t.offers)) || !t.host.Inventory.Serves(c) {
+		if len(t.offers) >= maxOffers {
+			continue
+		}
+		free := remaining(t.free, t.offers)
+		if !fits(c, free) || suits != nil && !suits(free) || !t.host.Inventory.Serves(c) {
 			continue
 		}
 		if best == nil || len(t.offers) < len(best.offers) {

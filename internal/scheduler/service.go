@@ -33,6 +33,10 @@ type Config struct {
 	// Window is how many jobs of a class are queued for hosts to claim; the
 	// rest stays in the backlog, where their order is still open. Default 64.
 	Window int
+	// AffinityWait is how long a queued job is kept for a host that has a
+	// sandbox of its class ready and is not asking just now, when others are.
+	// Default 200 ms; below 0 it is kept for nobody.
+	AffinityWait time.Duration
 	// Lead runs work while this replica leads, again each time that it does,
 	// until its context ends. Nil where there is one replica alone.
 	Lead func(ctx context.Context, work func(context.Context))
@@ -46,6 +50,7 @@ func (c Config) withDefaults() Config {
 	c.CompletedGrace = cmp.Or(c.CompletedGrace, 15*time.Second)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, nimbus.DefaultMaxAttempts)
 	c.Window = cmp.Or(c.Window, 64)
+	c.AffinityWait = cmp.Or(c.AffinityWait, 200*time.Millisecond)
 	return c
 }
 

@@ -50,7 +50,7 @@ type Reader interface {
 	// ChangedHosts are the hosts whose rows changed at since or later, but for
 	// when they were seen; SeenHosts is that of all.
 	ChangedHosts(ctx context.Context, since time.Time) ([]*HostRecord, error)
-	SeenHosts(ctx context.Context) (map[string]time.Time, error)
+	SeenHosts(ctx context.Context) (map[string]Sighting, error)
 
 	// QueuedClasses are the ids of the classes that have queued jobs; Classes
 	// are those of the ids that are known.
@@ -120,7 +120,9 @@ type Tx interface {
 
 	InsertHost(ctx context.Context, h nimbus.Host) error
 	UpdateHost(ctx context.Context, hostID, version string, inv nimbus.Inventory) error
-	TouchHosts(ctx context.Context, hostIDs []string) error
+	// TouchHosts writes that hosts are here, and what they have free where that
+	// is known.
+	TouchHosts(ctx context.Context, hosts map[string]*nimbus.Capacity) error
 	CoolHost(ctx context.Context, hostID string, until time.Time) error
 
 	// Claim locks and returns the first n queued jobs of each class, by rank.
@@ -236,6 +238,12 @@ func (a *Attempt) Stopping(now time.Time) bool {
 type HostRecord struct {
 	nimbus.Host
 	CoolUntil time.Time // gets no offers before
+}
+
+// Sighting is what a host told when it was seen last.
+type Sighting struct {
+	At   time.Time
+	Warm []string // ids of the classes for which it has sandboxes ready
 }
 
 // Flow is what fairness is between: the jobs of one repo of one org. Native

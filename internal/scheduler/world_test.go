@@ -71,6 +71,14 @@ func newWorld(t testing.TB, dsn string, cfg scheduler.Config) *world {
 	return w
 }
 
+// replica is another scheduler on the same books.
+func (w *world) replica(cfg scheduler.Config) *world {
+	other := *w
+	other.bus = bus.NewInProcess()
+	other.Service = scheduler.New(cfg, w.store, other.bus, w.github, w.tokens, slog.New(slog.DiscardHandler))
+	return &other
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {

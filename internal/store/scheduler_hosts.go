@@ -3,8 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -23,7 +24,7 @@ func (t schedulerTx) Host(ctx context.Context, hostID string) (*scheduler.HostRe
 
 func (t schedulerTx) hostRecord(r gen.Host) (*scheduler.HostRecord, error) {
 	h, err := t.host(gen.HostsRow{ID: r.ID, Name: r.Name, Version: r.Version, Inventory: r.Inventory,
-		JoinedAt: r.JoinedAt, SeenAt: r.SeenAt})
+		JoinedAt: r.JoinedAt, SeenAt: r.SeenAt, Free: r.Free, Warm: r.Warm})
 	return &scheduler.HostRecord{Host: h, CoolUntil: fromMicros(r.CoolUntil)}, err
 }
 
@@ -46,11 +47,11 @@ func (t schedulerTx) ChangedHosts(ctx context.Context, since time.Time) ([]*sche
 }
 
 // SeenHosts implements scheduler.Reader.
-func (t schedulerTx) SeenHosts(ctx context.Context) (map[string]time.Time, error) {
+func (t schedulerTx) SeenHosts(ctx context.Context) (map[string]scheduler.Sighting, error) {
 	rows, err := t.tx.SeenHosts(ctx)
-	seen := make(map[string]time.Time, len(rows))
+	seen := make(map[string]scheduler.Sighting, len(rows))
 	for _, r := range rows {
-		seen[r.ID] = fromMicros(r.SeenAt)
+		seen[r.ID] = scheduler.Sighting{At: fromMicros(r.SeenAt), Warm: strings.Fields(r.Warm)}
 	}
 	return seen, err
 }
@@ -78,8 +79,12 @@ func (t schedulerTx) host(r gen.HostsRow) (nimbus.Host, error) {
 	if t.tx.now.Sub(h.SeenAt) > nimbus.LeaseDuration {
 		h.State = nimbus.HostAway
 	}
-	if err := json.Unmarshal([]byte(r.Inventory), &h.Inventory); err != nil {
-		return nimbus.Host{}, fmt.Errorf("read the inventory of host %s: %w", r.ID, err)
+	err := errors.Join(json.Unmarshal([]byte(r.Inventory), &h.Inventory), unmarshalSome(r.Free, &h.Free))
+	if err != nil {
+		return nimbus.Host{}, fmt.Errorf("read what host %s has: %w", r.ID, err)
+	}
+	if warm := strings.Fields(r.Warm); len(warm) > 0 {
+		h.Free.Warm = warm
 	}
 	return h, nil
 }
@@ -104,21 +109,32 @@ func (t schedulerTx) UpdateHost(ctx context.Context, hostID, version string, inv
 	return known(n, err)
 }
 
-// touchHosts only moves forward: calls of one host may overtake each other.
+// newTouchHosts makes a statement that only moves forward: calls of one host
+// may overtake each other. What is not known of a host stays as it was.
 func newTouchHosts() bulk {
-	b := bulkUpdate("hosts", "id text", "seen_at bigint")
-	b.one += " AND seen_at < $2"
-	b.many += " AND t.seen_at < v.seen_at"
+	b := bulkUpdate("hosts", "id text", "seen_at bigint, free text, warm text")
+	b.one = strings.NewReplacer("free = $3", "free = CASE WHEN $3 = '' THEN free ELSE $3 END",
+		"warm = $4", "warm = CASE WHEN $3 = '' THEN warm ELSE $4 END").Replace(b.one) + " AND seen_at < $2"
+	b.many = strings.NewReplacer("free = v.free", "free = CASE WHEN v.free = '' THEN t.free ELSE v.free END",
+		"warm = v.warm", "warm = CASE WHEN v.free = '' THEN t.warm ELSE v.warm END").Replace(b.many) + " AND t.seen_at < v.seen_at"
 	return b
 }
 
 // TouchHosts implements scheduler.Tx.
-func (t schedulerTx) TouchHosts(ctx context.Context, hostIDs []string) error {
-	ids := slices.Clone(hostIDs)
-	slices.Sort(ids)
-	rows := make([][]any, 0, len(ids))
-	for _, id := range slices.Compact(ids) {
-		rows = append(rows, []any{id, t.nowMicros()})
+func (t schedulerTx) TouchHosts(ctx context.Context, hosts map[string]*nimbus.Capacity) error {
+	rows := make([][]any, 0, len(hosts))
+	for _, id := range sortedKeys(hosts) {
+		free, warm := "", ""
+		if c := hosts[id]; c != nil {
+			told := *c
+			told.Warm, warm = nil, strings.Join(c.Warm, " ")
+			b, err := json.Marshal(told)
+			if err != nil {
+				return err
+			}
+			free = string(b)
+		}
+		rows = append(rows, []any{id, t.nowMicros(), free, warm})
 	}
 	_, err := t.tx.flushes.touchHosts.exec(ctx, t.tx, rows)
 	return err

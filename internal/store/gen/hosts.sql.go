@@ -10,7 +10,7 @@ import (
 )
 
 const changedHosts = `-- name: ChangedHosts :many
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free FROM hosts WHERE changed_at >= $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm FROM hosts WHERE changed_at >= $1
 `
 
 func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, error) {
@@ -32,6 +32,7 @@ func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, er
 			&i.CoolUntil,
 			&i.ChangedAt,
 			&i.Free,
+			&i.Warm,
 		); err != nil {
 			return nil, err
 		}
@@ -62,7 +63,7 @@ func (q *Queries) CoolHost(ctx context.Context, arg CoolHostParams) error {
 }
 
 const host = `-- name: Host :one
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free FROM hosts WHERE id = $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm FROM hosts WHERE id = $1
 `
 
 func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
@@ -78,12 +79,13 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 		&i.CoolUntil,
 		&i.ChangedAt,
 		&i.Free,
+		&i.Warm,
 	)
 	return i, err
 }
 
 const hosts = `-- name: Hosts :many
-SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
+SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
 FROM hosts ORDER BY hosts.name, hosts.id
 `
@@ -98,6 +100,7 @@ type HostsRow struct {
 	CoolUntil int64
 	ChangedAt int64
 	Free      string
+	Warm      string
 	Running   int64
 }
 
@@ -121,6 +124,7 @@ func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
 			&i.CoolUntil,
 			&i.ChangedAt,
 			&i.Free,
+			&i.Warm,
 			&i.Running,
 		); err != nil {
 			return nil, err
@@ -164,13 +168,13 @@ func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) error {
 }
 
 const seenHosts = `-- name: SeenHosts :many
-SELECT id, seen_at, free FROM hosts
+SELECT id, seen_at, warm FROM hosts
 `
 
 type SeenHostsRow struct {
 	ID     string
 	SeenAt int64
-	Free   string
+	Warm   string
 }
 
 func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
@@ -182,7 +186,7 @@ func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
 	var items []SeenHostsRow
 	for rows.Next() {
 		var i SeenHostsRow
-		if err := rows.Scan(&i.ID, &i.SeenAt, &i.Free); err != nil {
+		if err := rows.Scan(&i.ID, &i.SeenAt, &i.Warm); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

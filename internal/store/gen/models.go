@@ -113,6 +113,7 @@ type Host struct {
 	CoolUntil int64
 	ChangedAt int64
 	Free      string
+	Warm      string
 }
 
 type Job struct {

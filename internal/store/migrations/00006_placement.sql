@@ -6,6 +6,10 @@ ALTER TABLE jobs ADD COLUMN metadata TEXT NOT NULL DEFAULT '';
 -- What a host had free when it was seen, as JSON.
 ALTER TABLE hosts ADD COLUMN free TEXT NOT NULL DEFAULT '';
 
+-- Ids of the classes for which it then had sandboxes ready, one for each,
+-- separated by spaces.
+ALTER TABLE hosts ADD COLUMN warm TEXT NOT NULL DEFAULT '';
+
 -- What jobs can be found by: their labels but those that nearly every job has,
 -- and their metadata. Written once, with the job, and gone with it.
 CREATE TABLE job_tags (

@@ -21,4 +21,4 @@ UPDATE hosts SET cool_until = $2, changed_at = $3 WHERE id = $1;
 SELECT * FROM hosts WHERE changed_at >= $1;
 
 -- name: SeenHosts :many
-SELECT id, seen_at, free FROM hosts;
+SELECT id, seen_at, warm FROM hosts;

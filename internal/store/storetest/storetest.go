@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"keeps the queue in step":           testQueue,
 		"keeps every field of a job":        testJobFields,
 		"lists the jobs that are asked for": testList,
+		"keeps what a host says":            testHosts,
 		"keeps every field of an attempt":   testAttemptFields,
 		"does nothing of what failed":       testRollback,
 		"refuses work from a stale row":     testStale,

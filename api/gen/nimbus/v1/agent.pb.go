@@ -681,7 +681,7 @@ type PollRequest struct {
 	Wait *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
 	// By profile.
 	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Ids of the classes for which a sandbox is ready.
+	// The id of its class for each sandbox that is ready.
 	WarmClassIds  []string `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -143,7 +143,7 @@ type Capacity struct {
 	Sandboxes int32                  `protobuf:"varint,3,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
 	// By profile.
 	Gpus map[string]int32 `protobuf:"bytes,4,rep,name=gpus,proto3" json:"gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Ids of the classes for which a sandbox is ready.
+	// The id of its class for each sandbox that is ready.
 	WarmClassIds  []string `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -380,7 +380,7 @@ export type PollRequest = Message<"nimbus.v1.PollRequest"> & {
   freeGpus: { [key: string]: number };
 
   /**
-   * Ids of the classes for which a sandbox is ready.
+   * The id of its class for each sandbox that is ready.
    *
    * @generated from field: repeated string warm_class_ids = 6;
    */

@@ -108,7 +108,7 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
   gpus: { [key: string]: number };
 
   /**
-   * Ids of the classes for which a sandbox is ready.
+   * The id of its class for each sandbox that is ready.
    *
    * @generated from field: repeated string warm_class_ids = 5;
    */
