@@ -29,6 +29,7 @@ type Host struct {
 	Inventory Inventory
 	Free      Capacity // as it said last, some seconds ago
 	Running   int      // leases it holds
+	Cordoned  bool     // gets no new jobs; what runs on it goes on
 }
 
 // Inventory is what a host says it has. It is sent at join and at each start

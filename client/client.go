@@ -197,6 +197,20 @@ func (c *Client) CreateJoinToken(ctx context.Context, validFor time.Duration) (t
 	return answer.GetToken(), answer.GetExpiresAt().AsTime(), nil
 }
 
+// CordonHost keeps a host from new jobs, or no longer. What runs on it goes on.
+// Codes: forbidden, not_found.
+func (c *Client) CordonHost(ctx context.Context, hostID string, cordoned bool) error {
+	_, err := call(ctx, c.hosts.CordonHost, &nimbusv1.CordonHostRequest{HostId: hostID, Cordoned: cordoned})
+	return err
+}
+
+// RemoveHost takes a host away for good. One that runs jobs is refused unless
+// force is set; then their leases run out. Codes: forbidden, not_found, conflict.
+func (c *Client) RemoveHost(ctx context.Context, hostID string, force bool) error {
+	_, err := call(ctx, c.hosts.RemoveHost, &nimbusv1.RemoveHostRequest{HostId: hostID, Force: force})
+	return err
+}
+
 // call makes one unary call within callTimeout. The answer of a failed one is
 // nil, whose getters give zero values.
 func call[Request, Answer any](

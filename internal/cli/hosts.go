@@ -12,6 +12,11 @@ import (
 type hostsCmd struct {
 	List  hostsListCmd  `cmd:"" default:"withargs" help:"Show the machines that run jobs."`
 	Token hostsTokenCmd `cmd:"" help:"Make a token that lets one machine join, once."`
+
+	Cordon   hostsCordonCmd   `cmd:"" help:"Give a machine no new jobs."`
+	Uncordon hostsUncordonCmd `cmd:"" help:"Give a machine jobs again."`
+	Drain    hostsDrainCmd    `cmd:"" help:"Give a machine no new jobs, and wait until it runs none."`
+	Remove   hostsRemoveCmd   `cmd:"" help:"Take a machine away for good."`
 }
 
 type hostsListCmd struct{}
@@ -54,7 +59,7 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", h.ID, terminal.OneLine(h.Name), h.State, since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
 			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
 	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tEXECUTORS\tCAPABILITIES", rows); err != nil {
@@ -64,6 +69,14 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		a.info("%s", note)
 	}
 	return nil
+}
+
+// duty is whether a host gets jobs, in a word or two.
+func duty(h hostView) string {
+	if h.Cordoned {
+		return string(h.State) + ", cordoned"
+	}
+	return string(h.State)
 }
 
 // free is how much of something a host has free, "-" before it told.

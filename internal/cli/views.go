@@ -107,6 +107,7 @@ type hostView struct {
 	GPUs         []gpuView        `json:"gpus,omitempty"`
 	Capabilities []string         `json:"capabilities,omitempty"`
 	Executors    []executorView   `json:"executors"`
+	Cordoned     bool             `json:"cordoned,omitempty"`
 }
 
 // freeView is what a host had free when it last said so.
@@ -135,7 +136,7 @@ type executorView struct {
 func viewHost(h nimbus.Host) hostView {
 	v := hostView{
 		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
-		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{},
+		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
 		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
 	}
 	for _, g := range h.Inventory.GPUs {

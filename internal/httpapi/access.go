@@ -18,6 +18,8 @@ var access = map[string]nimbus.PrincipalKind{
 	nimbusv1connect.JobServiceCancelJobProcedure:        nimbus.PrincipalAdmin,
 	nimbusv1connect.HostServiceListHostsProcedure:       nimbus.PrincipalAdmin,
 	nimbusv1connect.HostServiceCreateJoinTokenProcedure: nimbus.PrincipalAdmin,
+	nimbusv1connect.HostServiceCordonHostProcedure:      nimbus.PrincipalAdmin,
+	nimbusv1connect.HostServiceRemoveHostProcedure:      nimbus.PrincipalAdmin,
 	nimbusv1connect.AgentServiceJoinProcedure:           anybody,
 	nimbusv1connect.AgentServiceHelloProcedure:          nimbus.PrincipalHost,
 	nimbusv1connect.AgentServicePollProcedure:           nimbus.PrincipalHost,

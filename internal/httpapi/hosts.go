@@ -31,3 +31,13 @@ func (s hostService) CreateJoinToken(ctx context.Context, r *connect.Request[nim
 	}
 	return connect.NewResponse(&nimbusv1.CreateJoinTokenResponse{Token: token, ExpiresAt: wire.Time(expires)}), nil
 }
+
+func (s hostService) CordonHost(ctx context.Context, r *connect.Request[nimbusv1.CordonHostRequest]) (*connect.Response[nimbusv1.CordonHostResponse], error) {
+	err := s.api.Hosts.CordonHost(ctx, callerOf(ctx).Principal, r.Msg.GetHostId(), r.Msg.GetCordoned())
+	return connect.NewResponse(&nimbusv1.CordonHostResponse{}), err
+}
+
+func (s hostService) RemoveHost(ctx context.Context, r *connect.Request[nimbusv1.RemoveHostRequest]) (*connect.Response[nimbusv1.RemoveHostResponse], error) {
+	err := s.api.Hosts.RemoveHost(ctx, callerOf(ctx).Principal, r.Msg.GetHostId(), r.Msg.GetForce())
+	return connect.NewResponse(&nimbusv1.RemoveHostResponse{}), err
+}

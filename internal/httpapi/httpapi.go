@@ -34,9 +34,11 @@ type Jobs interface {
 	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 }
 
-// Hosts is what host agents do.
+// Hosts is what host agents do, and what operators do with hosts.
 type Hosts interface {
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error
+	RemoveHost(ctx context.Context, p nimbus.Principal, hostID string, force bool) error
 	RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error)
 	Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
 	Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (scheduler.PollResult, error)

@@ -101,7 +101,9 @@ func (u *unit) place(j *JobRecord) placement {
 		Message: whyNone(hosts, class, present)}}
 }
 
-func (u *unit) readyHost(h nimbus.Host) bool { return u.now.Sub(h.SeenAt) <= nimbus.LeaseDuration }
+func (u *unit) readyHost(h nimbus.Host) bool {
+	return !h.Cordoned && u.now.Sub(h.SeenAt) <= nimbus.LeaseDuration
+}
 
 // presentHost tells whether a host is here, or was so recently that it may be
 // on its way back.

@@ -59,6 +59,10 @@ func (f *fleet) refresh(ctx context.Context, r Reader, age time.Duration) error 
 			return fmt.Errorf("read which hosts changed: %w", err)
 		}
 		for _, h := range changed {
+			if h.Removed {
+				f.drop(h.ID)
+				continue
+			}
 			f.put(h)
 		}
 		f.readAt = now
@@ -111,11 +115,7 @@ func (f *fleet) see(seen map[string]Sighting) {
 	for id, h := range f.hosts {
 		last, ok := seen[id]
 		if !ok {
-			delete(f.hosts, id)
-			delete(f.written, id)
-			delete(f.told, id)
-			f.setWarm(id, nil)
-			clear(f.serving)
+			f.drop(id)
 			continue
 		}
 		if f.told[id] == nil || last.At.After(h.SeenAt) { // it talks to another replica
@@ -126,6 +126,15 @@ func (f *fleet) see(seen map[string]Sighting) {
 			h.SeenAt = last.At
 		}
 	}
+}
+
+// drop forgets a host.
+func (f *fleet) drop(id string) {
+	f.setWarm(id, nil)
+	delete(f.hosts, id)
+	delete(f.written, id)
+	delete(f.told, id)
+	clear(f.serving)
 }
 
 // tell notes what a host has free.
@@ -161,7 +170,7 @@ func (f *fleet) holders(classID string, now time.Time) (ids []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range f.warm[classID] {
-		if h := f.hosts[id]; now.Sub(h.SeenAt) <= nimbus.LeaseDuration && !h.CoolUntil.After(now) {
+		if h := f.hosts[id]; now.Sub(h.SeenAt) <= nimbus.LeaseDuration && !h.CoolUntil.After(now) && !h.Cordoned {
 			ids = append(ids, id)
 		}
 	}

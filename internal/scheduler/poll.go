@@ -367,7 +367,7 @@ func (s *Service) takers(polls []*poll, classes []nimbus.Class, now time.Time) (
 		default:
 		}
 		h := s.fleet.host(p.hostID)
-		if h == nil || h.CoolUntil.After(now) {
+		if h == nil || h.Cordoned || h.CoolUntil.After(now) {
 			continue
 		}
 		can := servable(classes, h.Inventory, p.free)

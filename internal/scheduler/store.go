@@ -123,6 +123,10 @@ type Tx interface {
 	// TouchHosts writes that hosts are here, and what they have free where that
 	// is known.
 	TouchHosts(ctx context.Context, hosts map[string]*nimbus.Capacity) error
+	// CordonHost keeps a host from new jobs, or no longer. Codes: not_found.
+	CordonHost(ctx context.Context, hostID string, cordoned bool) error
+	// RemoveHost takes a host away, and its token with it. Codes: not_found.
+	RemoveHost(ctx context.Context, hostID string) error
 	CoolHost(ctx context.Context, hostID string, until time.Time) error
 
 	// Claim locks and returns the first n queued jobs of each class, by rank.
@@ -238,6 +242,7 @@ func (a *Attempt) Stopping(now time.Time) bool {
 type HostRecord struct {
 	nimbus.Host
 	CoolUntil time.Time // gets no offers before
+	Removed   bool      // only ChangedHosts tells of such
 }
 
 // Sighting is what a host told when it was seen last.

@@ -24,8 +24,8 @@ func (t schedulerTx) Host(ctx context.Context, hostID string) (*scheduler.HostRe
 
 func (t schedulerTx) hostRecord(r gen.Host) (*scheduler.HostRecord, error) {
 	h, err := t.host(gen.HostsRow{ID: r.ID, Name: r.Name, Version: r.Version, Inventory: r.Inventory,
-		JoinedAt: r.JoinedAt, SeenAt: r.SeenAt, Free: r.Free, Warm: r.Warm})
-	return &scheduler.HostRecord{Host: h, CoolUntil: fromMicros(r.CoolUntil)}, err
+		JoinedAt: r.JoinedAt, SeenAt: r.SeenAt, Free: r.Free, Warm: r.Warm, CordonedAt: r.CordonedAt})
+	return &scheduler.HostRecord{Host: h, CoolUntil: fromMicros(r.CoolUntil), Removed: r.RemovedAt != 0}, err
 }
 
 // ChangedHosts implements scheduler.Reader.
@@ -75,7 +75,7 @@ func (t schedulerTx) Hosts(ctx context.Context) ([]nimbus.Host, error) {
 // from when it was seen; nothing has to be written for it to come back.
 func (t schedulerTx) host(r gen.HostsRow) (nimbus.Host, error) {
 	h := nimbus.Host{ID: r.ID, Name: r.Name, Version: r.Version, State: nimbus.HostReady,
-		JoinedAt: fromMicros(r.JoinedAt), SeenAt: fromMicros(r.SeenAt), Running: int(r.Running)}
+		JoinedAt: fromMicros(r.JoinedAt), SeenAt: fromMicros(r.SeenAt), Running: int(r.Running), Cordoned: r.CordonedAt != 0}
 	if t.tx.now.Sub(h.SeenAt) > nimbus.LeaseDuration {
 		h.State = nimbus.HostAway
 	}
@@ -143,6 +143,23 @@ func (t schedulerTx) TouchHosts(ctx context.Context, hosts map[string]*nimbus.Ca
 // CoolHost implements scheduler.Tx.
 func (t schedulerTx) CoolHost(ctx context.Context, hostID string, until time.Time) error {
 	return t.tx.CoolHost(ctx, gen.CoolHostParams{ID: hostID, CoolUntil: micros(until), ChangedAt: t.nowMicros()})
+}
+
+// CordonHost implements scheduler.Tx.
+func (t schedulerTx) CordonHost(ctx context.Context, hostID string, cordoned bool) error {
+	p := gen.CordonHostParams{ID: hostID, ChangedAt: t.nowMicros()}
+	if cordoned {
+		p.CordonedAt = t.nowMicros()
+	}
+	return known(t.tx.CordonHost(ctx, p))
+}
+
+// RemoveHost implements scheduler.Tx.
+func (t schedulerTx) RemoveHost(ctx context.Context, hostID string) error {
+	if err := known(t.tx.RemoveHost(ctx, gen.RemoveHostParams{ID: hostID, RemovedAt: t.nowMicros()})); err != nil {
+		return err
+	}
+	return t.tx.RevokeHostTokens(ctx, hostID)
 }
 
 // known is not_found when no host was changed.

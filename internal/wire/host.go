@@ -38,7 +38,7 @@ func Host(h nimbus.Host) *nimbusv1.Host {
 	return &nimbusv1.Host{
 		Id: h.ID, Name: h.Name, State: string(h.State), Version: h.Version, JoinedAt: Time(h.JoinedAt), SeenAt: Time(h.SeenAt),
 		Inventory: Inventory(h.Inventory), Running: int32(h.Running),
-		Free: Capacity(h.Free),
+		Free: Capacity(h.Free), Cordoned: h.Cordoned,
 	}
 }
 
@@ -47,7 +47,7 @@ func ToHost(h *nimbusv1.Host) nimbus.Host {
 	return nimbus.Host{
 		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: ToTime(h.GetJoinedAt()),
 		SeenAt: ToTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
-		Free: ToCapacity(h.GetFree()),
+		Free: ToCapacity(h.GetFree()), Cordoned: h.GetCordoned(),
 	}
 }
 

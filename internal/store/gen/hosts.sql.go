@@ -10,7 +10,7 @@ import (
 )
 
 const changedHosts = `-- name: ChangedHosts :many
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm FROM hosts WHERE changed_at >= $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at FROM hosts WHERE changed_at >= $1
 `
 
 func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, error) {
@@ -33,6 +33,8 @@ func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, er
 			&i.ChangedAt,
 			&i.Free,
 			&i.Warm,
+			&i.CordonedAt,
+			&i.RemovedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -62,8 +64,26 @@ func (q *Queries) CoolHost(ctx context.Context, arg CoolHostParams) error {
 	return err
 }
 
+const cordonHost = `-- name: CordonHost :execrows
+UPDATE hosts SET cordoned_at = $2, changed_at = $3 WHERE id = $1 AND removed_at = 0
+`
+
+type CordonHostParams struct {
+	ID         string
+	CordonedAt int64
+	ChangedAt  int64
+}
+
+func (q *Queries) CordonHost(ctx context.Context, arg CordonHostParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, cordonHost, arg.ID, arg.CordonedAt, arg.ChangedAt)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const host = `-- name: Host :one
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm FROM hosts WHERE id = $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at FROM hosts WHERE id = $1 AND removed_at = 0
 `
 
 func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
@@ -80,28 +100,32 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 		&i.ChangedAt,
 		&i.Free,
 		&i.Warm,
+		&i.CordonedAt,
+		&i.RemovedAt,
 	)
 	return i, err
 }
 
 const hosts = `-- name: Hosts :many
-SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
+SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, hosts.cordoned_at, hosts.removed_at, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
-FROM hosts ORDER BY hosts.name, hosts.id
+FROM hosts WHERE hosts.removed_at = 0 ORDER BY hosts.name, hosts.id
 `
 
 type HostsRow struct {
-	ID        string
-	Name      string
-	Version   string
-	Inventory string
-	JoinedAt  int64
-	SeenAt    int64
-	CoolUntil int64
-	ChangedAt int64
-	Free      string
-	Warm      string
-	Running   int64
+	ID         string
+	Name       string
+	Version    string
+	Inventory  string
+	JoinedAt   int64
+	SeenAt     int64
+	CoolUntil  int64
+	ChangedAt  int64
+	Free       string
+	Warm       string
+	CordonedAt int64
+	RemovedAt  int64
+	Running    int64
 }
 
 // The condition that seems to be in excess is the index's own.
@@ -125,6 +149,8 @@ func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
 			&i.ChangedAt,
 			&i.Free,
 			&i.Warm,
+			&i.CordonedAt,
+			&i.RemovedAt,
 			&i.Running,
 		); err != nil {
 			return nil, err
@@ -167,8 +193,34 @@ func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) error {
 	return err
 }
 
+const removeHost = `-- name: RemoveHost :execrows
+UPDATE hosts SET removed_at = $2, changed_at = $2 WHERE id = $1 AND removed_at = 0
+`
+
+type RemoveHostParams struct {
+	ID        string
+	RemovedAt int64
+}
+
+func (q *Queries) RemoveHost(ctx context.Context, arg RemoveHostParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, removeHost, arg.ID, arg.RemovedAt)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const revokeHostTokens = `-- name: RevokeHostTokens :exec
+UPDATE tokens SET state = 'revoked' WHERE kind = 'host' AND subject = $1 AND state = 'active'
+`
+
+func (q *Queries) RevokeHostTokens(ctx context.Context, subject string) error {
+	_, err := q.db.ExecContext(ctx, revokeHostTokens, subject)
+	return err
+}
+
 const seenHosts = `-- name: SeenHosts :many
-SELECT id, seen_at, warm FROM hosts
+SELECT id, seen_at, warm FROM hosts WHERE removed_at = 0
 `
 
 type SeenHostsRow struct {
@@ -201,7 +253,7 @@ func (q *Queries) SeenHosts(ctx context.Context) ([]SeenHostsRow, error) {
 }
 
 const updateHost = `-- name: UpdateHost :execrows
-UPDATE hosts SET version = $2, inventory = $3, seen_at = $4, changed_at = $4 WHERE id = $1
+UPDATE hosts SET version = $2, inventory = $3, seen_at = $4, changed_at = $4 WHERE id = $1 AND removed_at = 0
 `
 
 type UpdateHostParams struct {

@@ -104,16 +104,18 @@ type ForgeJob struct {
 }
 
 type Host struct {
-	ID        string
-	Name      string
-	Version   string
-	Inventory string
-	JoinedAt  int64
-	SeenAt    int64
-	CoolUntil int64
-	ChangedAt int64
-	Free      string
-	Warm      string
+	ID         string
+	Name       string
+	Version    string
+	Inventory  string
+	JoinedAt   int64
+	SeenAt     int64
+	CoolUntil  int64
+	ChangedAt  int64
+	Free       string
+	Warm       string
+	CordonedAt int64
+	RemovedAt  int64
 }
 
 type Job struct {

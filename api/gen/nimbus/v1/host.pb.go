@@ -37,7 +37,9 @@ type Host struct {
 	// Leases it holds.
 	Running int32 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"`
 	// What it had free when it last said so, some seconds ago.
-	Free          *Capacity `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
+	Free *Capacity `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
+	// It gets no new jobs.
+	Cordoned      bool `protobuf:"varint,10,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +135,13 @@ func (x *Host) GetFree() *Capacity {
 		return x.Free
 	}
 	return nil
+}
+
+func (x *Host) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
 }
 
 // Capacity is room for jobs.
@@ -637,11 +646,187 @@ func (x *CreateJoinTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type CordonHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Cordoned      bool                   `protobuf:"varint,2,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonHostRequest) Reset() {
+	*x = CordonHostRequest{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonHostRequest) ProtoMessage() {}
+
+func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
+func (*CordonHostRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CordonHostRequest) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *CordonHostRequest) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
+type CordonHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonHostResponse) Reset() {
+	*x = CordonHostResponse{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonHostResponse) ProtoMessage() {}
+
+func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
+func (*CordonHostResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+}
+
+type RemoveHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHostRequest) Reset() {
+	*x = RemoveHostRequest{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHostRequest) ProtoMessage() {}
+
+func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
+func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RemoveHostRequest) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *RemoveHostRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RemoveHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHostResponse) Reset() {
+	*x = RemoveHostResponse{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHostResponse) ProtoMessage() {}
+
+func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
+func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
+}
+
 var File_nimbus_v1_host_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n" +
+	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -651,7 +836,9 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\aseen_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\x122\n" +
 	"\tinventory\x18\a \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12\x18\n" +
 	"\arunning\x18\b \x01(\x05R\arunning\x12'\n" +
-	"\x04free\x18\t \x01(\v2\x13.nimbus.v1.CapacityR\x04free\"\xed\x01\n" +
+	"\x04free\x18\t \x01(\v2\x13.nimbus.v1.CapacityR\x04free\x12\x1a\n" +
+	"\bcordoned\x18\n" +
+	" \x01(\bR\bcordoned\"\xed\x01\n" +
 	"\bCapacity\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
@@ -691,10 +878,22 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x17CreateJoinTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xb4\x01\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"H\n" +
+	"\x11CordonHostRequest\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x1a\n" +
+	"\bcordoned\x18\x02 \x01(\bR\bcordoned\"\x14\n" +
+	"\x12CordonHostResponse\"B\n" +
+	"\x11RemoveHostRequest\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
+	"\x12RemoveHostResponse2\xca\x02\n" +
 	"\vHostService\x12K\n" +
 	"\tListHosts\x12\x1b.nimbus.v1.ListHostsRequest\x1a\x1c.nimbus.v1.ListHostsResponse\"\x03\x90\x02\x01\x12X\n" +
-	"\x0fCreateJoinToken\x12!.nimbus.v1.CreateJoinTokenRequest\x1a\".nimbus.v1.CreateJoinTokenResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x0fCreateJoinToken\x12!.nimbus.v1.CreateJoinTokenRequest\x1a\".nimbus.v1.CreateJoinTokenResponse\x12I\n" +
+	"\n" +
+	"CordonHost\x12\x1c.nimbus.v1.CordonHostRequest\x1a\x1d.nimbus.v1.CordonHostResponse\x12I\n" +
+	"\n" +
+	"RemoveHost\x12\x1c.nimbus.v1.RemoveHostRequest\x1a\x1d.nimbus.v1.RemoveHostResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_host_proto_rawDescOnce sync.Once
@@ -708,7 +907,7 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
 	(*Capacity)(nil),                // 1: nimbus.v1.Capacity
@@ -719,27 +918,35 @@ var file_nimbus_v1_host_proto_goTypes = []any{
 	(*ListHostsResponse)(nil),       // 6: nimbus.v1.ListHostsResponse
 	(*CreateJoinTokenRequest)(nil),  // 7: nimbus.v1.CreateJoinTokenRequest
 	(*CreateJoinTokenResponse)(nil), // 8: nimbus.v1.CreateJoinTokenResponse
-	nil,                             // 9: nimbus.v1.Capacity.GpusEntry
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
+	(*CordonHostRequest)(nil),       // 9: nimbus.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),      // 10: nimbus.v1.CordonHostResponse
+	(*RemoveHostRequest)(nil),       // 11: nimbus.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),      // 12: nimbus.v1.RemoveHostResponse
+	nil,                             // 13: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	10, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	10, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	14, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	14, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
 	2,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
 	1,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
-	9,  // 4: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	13, // 4: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
 	4,  // 5: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
 	3,  // 6: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
 	0,  // 7: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	11, // 8: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	10, // 9: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	15, // 8: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	14, // 9: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	5,  // 10: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
 	7,  // 11: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	6,  // 12: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	8,  // 13: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
+	9,  // 12: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
+	11, // 13: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
+	6,  // 14: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	8,  // 15: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	10, // 16: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
+	12, // 17: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -756,7 +963,7 @@ func file_nimbus_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

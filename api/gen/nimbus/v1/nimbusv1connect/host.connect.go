@@ -38,6 +38,10 @@ const (
 	// HostServiceCreateJoinTokenProcedure is the fully-qualified name of the HostService's
 	// CreateJoinToken RPC.
 	HostServiceCreateJoinTokenProcedure = "/nimbus.v1.HostService/CreateJoinToken"
+	// HostServiceCordonHostProcedure is the fully-qualified name of the HostService's CordonHost RPC.
+	HostServiceCordonHostProcedure = "/nimbus.v1.HostService/CordonHost"
+	// HostServiceRemoveHostProcedure is the fully-qualified name of the HostService's RemoveHost RPC.
+	HostServiceRemoveHostProcedure = "/nimbus.v1.HostService/RemoveHost"
 )
 
 // HostServiceClient is a client for the nimbus.v1.HostService service.
@@ -45,6 +49,11 @@ type HostServiceClient interface {
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
 	// CreateJoinToken makes a token that joins one host, once.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
+	// CordonHost keeps a host from new jobs, or no longer. What runs goes on.
+	CordonHost(context.Context, *connect.Request[v1.CordonHostRequest]) (*connect.Response[v1.CordonHostResponse], error)
+	// RemoveHost takes a host away for good: its token ends with it. One that
+	// runs jobs is refused unless it is forced; then their leases run out.
+	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
 }
 
 // NewHostServiceClient constructs a client for the nimbus.v1.HostService service. By default, it
@@ -71,6 +80,18 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("CreateJoinToken")),
 			connect.WithClientOptions(opts...),
 		),
+		cordonHost: connect.NewClient[v1.CordonHostRequest, v1.CordonHostResponse](
+			httpClient,
+			baseURL+HostServiceCordonHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("CordonHost")),
+			connect.WithClientOptions(opts...),
+		),
+		removeHost: connect.NewClient[v1.RemoveHostRequest, v1.RemoveHostResponse](
+			httpClient,
+			baseURL+HostServiceRemoveHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("RemoveHost")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -78,6 +99,8 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type hostServiceClient struct {
 	listHosts       *connect.Client[v1.ListHostsRequest, v1.ListHostsResponse]
 	createJoinToken *connect.Client[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse]
+	cordonHost      *connect.Client[v1.CordonHostRequest, v1.CordonHostResponse]
+	removeHost      *connect.Client[v1.RemoveHostRequest, v1.RemoveHostResponse]
 }
 
 // ListHosts calls nimbus.v1.HostService.ListHosts.
@@ -90,11 +113,26 @@ func (c *hostServiceClient) CreateJoinToken(ctx context.Context, req *connect.Re
 	return c.createJoinToken.CallUnary(ctx, req)
 }
 
+// CordonHost calls nimbus.v1.HostService.CordonHost.
+func (c *hostServiceClient) CordonHost(ctx context.Context, req *connect.Request[v1.CordonHostRequest]) (*connect.Response[v1.CordonHostResponse], error) {
+	return c.cordonHost.CallUnary(ctx, req)
+}
+
+// RemoveHost calls nimbus.v1.HostService.RemoveHost.
+func (c *hostServiceClient) RemoveHost(ctx context.Context, req *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error) {
+	return c.removeHost.CallUnary(ctx, req)
+}
+
 // HostServiceHandler is an implementation of the nimbus.v1.HostService service.
 type HostServiceHandler interface {
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
 	// CreateJoinToken makes a token that joins one host, once.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
+	// CordonHost keeps a host from new jobs, or no longer. What runs goes on.
+	CordonHost(context.Context, *connect.Request[v1.CordonHostRequest]) (*connect.Response[v1.CordonHostResponse], error)
+	// RemoveHost takes a host away for good: its token ends with it. One that
+	// runs jobs is refused unless it is forced; then their leases run out.
+	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -117,12 +155,28 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("CreateJoinToken")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceCordonHostHandler := connect.NewUnaryHandler(
+		HostServiceCordonHostProcedure,
+		svc.CordonHost,
+		connect.WithSchema(hostServiceMethods.ByName("CordonHost")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceRemoveHostHandler := connect.NewUnaryHandler(
+		HostServiceRemoveHostProcedure,
+		svc.RemoveHost,
+		connect.WithSchema(hostServiceMethods.ByName("RemoveHost")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceListHostsProcedure:
 			hostServiceListHostsHandler.ServeHTTP(w, r)
 		case HostServiceCreateJoinTokenProcedure:
 			hostServiceCreateJoinTokenHandler.ServeHTTP(w, r)
+		case HostServiceCordonHostProcedure:
+			hostServiceCordonHostHandler.ServeHTTP(w, r)
+		case HostServiceRemoveHostProcedure:
+			hostServiceRemoveHostHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -138,4 +192,12 @@ func (UnimplementedHostServiceHandler) ListHosts(context.Context, *connect.Reque
 
 func (UnimplementedHostServiceHandler) CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.HostService.CreateJoinToken is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) CordonHost(context.Context, *connect.Request[v1.CordonHostRequest]) (*connect.Response[v1.CordonHostResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.HostService.CordonHost is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.HostService.RemoveHost is not implemented"))
 }

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIvkBCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5IrEBCghDYXBhY2l0eRIMCgRjcHVzGAEgASgFEhIKCm1lbW9yeV9taWIYAiABKAUSEQoJc2FuZGJveGVzGAMgASgFEisKBGdwdXMYBCADKAsyHS5uaW1idXMudjEuQ2FwYWNpdHkuR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAUgAygJGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIsgBCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzEhEKCWNwdV9tb2RlbBgFIAEoCRIhCgRncHVzGAYgAygLMhMubmltYnVzLnYxLkdwdUdyb3VwEhQKDGNhcGFiaWxpdGllcxgHIAMoCRIRCglzYW5kYm94ZXMYCCABKAUiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIhIKEExpc3RIb3N0c1JlcXVlc3QiMwoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdCJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDK0AQoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIosCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIIrEBCghDYXBhY2l0eRIMCgRjcHVzGAEgASgFEhIKCm1lbW9yeV9taWIYAiABKAUSEQoJc2FuZGJveGVzGAMgASgFEisKBGdwdXMYBCADKAsyHS5uaW1idXMudjEuQ2FwYWNpdHkuR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAUgAygJGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIsgBCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzEhEKCWNwdV9tb2RlbBgFIAEoCRIhCgRncHVzGAYgAygLMhMubmltYnVzLnYxLkdwdUdyb3VwEhQKDGNhcGFiaWxpdGllcxgHIAMoCRIRCglzYW5kYm94ZXMYCCABKAUiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIhIKEExpc3RIb3N0c1JlcXVlc3QiMwoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdCJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI2ChFDb3Jkb25Ib3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEhAKCGNvcmRvbmVkGAIgASgIIhQKEkNvcmRvbkhvc3RSZXNwb25zZSIzChFSZW1vdmVIb3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZUhvc3RSZXNwb25zZTLKAgoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZRJJCgpDb3Jkb25Ib3N0EhwubmltYnVzLnYxLkNvcmRvbkhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLkNvcmRvbkhvc3RSZXNwb25zZRJJCgpSZW1vdmVIb3N0EhwubmltYnVzLnYxLlJlbW92ZUhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLlJlbW92ZUhvc3RSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Host is a machine that runs jobs.
@@ -70,6 +70,13 @@ export type Host = Message<"nimbus.v1.Host"> & {
    * @generated from field: nimbus.v1.Capacity free = 9;
    */
   free?: Capacity | undefined;
+
+  /**
+   * It gets no new jobs.
+   *
+   * @generated from field: bool cordoned = 10;
+   */
+  cordoned: boolean;
 };
 
 /**
@@ -330,6 +337,76 @@ export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> 
   messageDesc(file_nimbus_v1_host, 8);
 
 /**
+ * @generated from message nimbus.v1.CordonHostRequest
+ */
+export type CordonHostRequest = Message<"nimbus.v1.CordonHostRequest"> & {
+  /**
+   * @generated from field: string host_id = 1;
+   */
+  hostId: string;
+
+  /**
+   * @generated from field: bool cordoned = 2;
+   */
+  cordoned: boolean;
+};
+
+/**
+ * Describes the message nimbus.v1.CordonHostRequest.
+ * Use `create(CordonHostRequestSchema)` to create a new message.
+ */
+export const CordonHostRequestSchema: GenMessage<CordonHostRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 9);
+
+/**
+ * @generated from message nimbus.v1.CordonHostResponse
+ */
+export type CordonHostResponse = Message<"nimbus.v1.CordonHostResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.CordonHostResponse.
+ * Use `create(CordonHostResponseSchema)` to create a new message.
+ */
+export const CordonHostResponseSchema: GenMessage<CordonHostResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 10);
+
+/**
+ * @generated from message nimbus.v1.RemoveHostRequest
+ */
+export type RemoveHostRequest = Message<"nimbus.v1.RemoveHostRequest"> & {
+  /**
+   * @generated from field: string host_id = 1;
+   */
+  hostId: string;
+
+  /**
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message nimbus.v1.RemoveHostRequest.
+ * Use `create(RemoveHostRequestSchema)` to create a new message.
+ */
+export const RemoveHostRequestSchema: GenMessage<RemoveHostRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 11);
+
+/**
+ * @generated from message nimbus.v1.RemoveHostResponse
+ */
+export type RemoveHostResponse = Message<"nimbus.v1.RemoveHostResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.RemoveHostResponse.
+ * Use `create(RemoveHostResponseSchema)` to create a new message.
+ */
+export const RemoveHostResponseSchema: GenMessage<RemoveHostResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 12);
+
+/**
  * HostService is for operators: which machines run jobs, and how one joins.
  *
  * @generated from service nimbus.v1.HostService
@@ -352,6 +429,27 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof CreateJoinTokenRequestSchema;
     output: typeof CreateJoinTokenResponseSchema;
+  },
+  /**
+   * CordonHost keeps a host from new jobs, or no longer. What runs goes on.
+   *
+   * @generated from rpc nimbus.v1.HostService.CordonHost
+   */
+  cordonHost: {
+    methodKind: "unary";
+    input: typeof CordonHostRequestSchema;
+    output: typeof CordonHostResponseSchema;
+  },
+  /**
+   * RemoveHost takes a host away for good: its token ends with it. One that
+   * runs jobs is refused unless it is forced; then their leases run out.
+   *
+   * @generated from rpc nimbus.v1.HostService.RemoveHost
+   */
+  removeHost: {
+    methodKind: "unary";
+    input: typeof RemoveHostRequestSchema;
+    output: typeof RemoveHostResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_host, 0);

@@ -1,0 +1,60 @@
+package scheduler_test
+
+import (
+	"testing"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+)
+
+func TestCordonedHostGetsNoJobs(t *testing.T) {
+	eachEngine(t, scheduler.Config{AffinityWait: -1}, func(t *testing.T, w *world) {
+		host, other := w.host(), w.host()
+		running := w.submit(nimbus.Spec{})
+		lease := w.start(host).Lease
+		w.must(w.CordonHost(t.Context(), admin, host, true))
+		waiting := w.submit(nimbus.Spec{})
+		if r := w.poll(host); len(r.Offers) > 0 {
+			t.Fatalf("the cordoned host is offered %v", r.Offers)
+		}
+		if o := w.offer(other); o.JobID != waiting.ID {
+			t.Fatalf("the other host is offered %v", o)
+		}
+		w.must(w.Finish(t.Context(), host, lease, exited(0))) // what ran goes on
+		w.expect(running.ID, nimbus.StateFinished, nimbus.ResultSuccess)
+
+		w.must(w.CordonHost(t.Context(), admin, host, false))
+		again := w.submit(nimbus.Spec{})
+		if o := w.offer(host); o.JobID != again.ID {
+			t.Fatalf("the host is offered %v", o)
+		}
+		w.want(nimbus.CodeNotFound, w.CordonHost(t.Context(), admin, "host_none", true))
+	})
+}
+
+func TestRemovedHostIsNobody(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		host := w.host()
+		j := w.submit(nimbus.Spec{})
+		lease := w.start(host).Lease
+		w.want(nimbus.CodeConflict, w.RemoveHost(t.Context(), admin, host, false))
+		w.must(w.RemoveHost(t.Context(), admin, host, true))
+
+		_, err := w.Poll(t.Context(), host, plenty, 0)
+		w.want(nimbus.CodeNotFound, err)
+		_, err = w.Heartbeat(t.Context(), host, []nimbus.Lease{lease})
+		w.want(nimbus.CodeNotFound, err)
+		_, err = w.Hello(t.Context(), host, "v1", inventory(nimbus.ExecutorMicroVM), nil)
+		w.want(nimbus.CodeNotFound, err)
+		w.want(nimbus.CodeNotFound, w.RemoveHost(t.Context(), admin, host, true))
+		hosts, err := w.Hosts(t.Context())
+		w.must(err)
+		if len(hosts) > 0 {
+			t.Errorf("hosts: %v", hosts)
+		}
+		w.pass(nimbus.LeaseDuration * 2)
+		if got := w.job(j.ID); got.State.Live() {
+			t.Errorf("the job is %s: nobody renews its lease", got.State)
+		}
+	})
+}
