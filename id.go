@@ -19,6 +19,7 @@ const (
 	PrefixUser     = "user"
 	PrefixSandbox  = "sbx"
 	PrefixDelivery = "del"
+	PrefixAudit    = "aud"
 )
 
 // crockford is the base32 alphabet of ULIDs in lower case: ids are used as

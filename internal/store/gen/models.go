@@ -38,6 +38,18 @@ type Attempt struct {
 	TokenHash      string
 }
 
+type AuditOutbox struct {
+	ID      string
+	At      int64
+	OrgID   string
+	Actor   string
+	Action  string
+	Target  string
+	Outcome string
+	Detail  string
+	Count   int64
+}
+
 type Backlog struct {
 	JobID    string
 	ClassID  string
