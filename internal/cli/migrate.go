@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pmezard/go-difflib/difflib"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/migrate"
+)
+
+type migrateCmd struct {
+	Workflows migrateWorkflowsCmd `cmd:"" help:"Rewrite runs-on of a project's workflow files."`
+}
+
+type migrateWorkflowsCmd struct {
+	Dir    string `arg:"" optional:"" help:"A project, or a folder of workflow files." default:"." type:"path"`
+	DryRun bool   `help:"Change nothing: show what would be changed, as a diff."`
+	CPUs   int    `help:"CPUs of a job that has GitHub's standard runner now." name:"cpu" default:"2" placeholder:"N"`
+	Memory int    `help:"Its memory." default:"8" placeholder:"GIB"`
+	Usage  string `help:"The organisation's usage report, CSV, to estimate what machines are needed." type:"path" placeholder:"FILE"`
+}
+
+func (*migrateWorkflowsCmd) Help() string {
+	return `Looks at each job of each workflow file, rewrites runs-on of those that Nimbus can run, and says why of the others: services, containers, Windows, macOS, labels that aren't GitHub's. Comments, spacing and all else in the files stay as they are. Where a matrix names the runners, those that Nimbus has are looked up and the others stay at GitHub.
+What a job will find otherwise than on GitHub's runners is said too, as far as it can be read from the file. What is in git can be taken back with git.
+
+` + usage(
+		"nimbus migrate workflows --dry-run",
+		"nimbus migrate workflows ~/src/project --cpu 4 --memory 16",
+		"nimbus migrate workflows --dry-run --usage usage-report.csv",
+	)
+}
+
+// migration is what --json writes.
+type migration struct {
+	Files   []migrate.File `json:"files"`
+	Written bool           `json:"written"`
+	Usage   *migrate.Usage `json:"usage,omitempty"`
+}
+
+func (c *migrateWorkflowsCmd) Run(_ context.Context, a *app) error {
+	size := migrate.Size{CPUs: c.CPUs, MemoryGiB: c.Memory}
+	if size.CPUs < 1 || size.CPUs > nimbus.MaxCPUs || size.MemoryGiB < 1 || size.MemoryGiB<<10 > nimbus.MaxMemoryMiB {
+		return nimbus.Errorf(nimbus.CodeInvalid, "a job has 1 to %d CPUs and 1 to %d GiB", nimbus.MaxCPUs, nimbus.MaxMemoryMiB>>10)
+	}
+	paths, err := workflowFiles(c.Dir)
+	if err != nil {
+		return err
+	}
+	out := migration{Written: !c.DryRun}
+	for _, path := range paths { // all are looked at before the first is changed
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read a workflow: %w", err)
+		}
+		f, err := migrate.Workflow(path, text, size, runner.Packages())
+		if err != nil {
+			return err
+		}
+		out.Files = append(out.Files, f)
+	}
+	if c.Usage != "" {
+		if out.Usage, err = readUsage(c.Usage, size); err != nil {
+			return err
+		}
+	}
+	if !c.DryRun {
+		if err := writeWorkflows(out.Files); err != nil {
+			return err
+		}
+	}
+	if a.root.JSON {
+		return a.printJSON(out)
+	}
+	return c.show(a, out)
+}
+
+// workflowFiles are those of a project, or those in a folder.
+func workflowFiles(dir string) ([]string, error) {
+	for _, folder := range []string{filepath.Join(dir, ".github", "workflows"), dir} {
+		entries, err := os.ReadDir(folder)
+		if errors.Is(err, fs.ErrNotExist) && folder != dir {
+			continue
+		}
+		if err != nil {
+			return nil, nimbus.Errorf(nimbus.CodeInvalid, "the folder can't be read: %w", err)
+		}
+		var paths []string
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yml" || ext == ".yaml") {
+				paths = append(paths, filepath.Join(folder, e.Name()))
+			}
+		}
+		if len(paths) > 0 {
+			return paths, nil
+		}
+	}
+	return nil, nimbus.Errorf(nimbus.CodeNotFound, "there are no workflow files in %s", dir).
+		WithHint("name a project that has .github/workflows, or that folder")
+}
+
+func readUsage(path string, size migrate.Size) (*migrate.Usage, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the usage report can't be read: %w", err)
+	}
+	defer f.Close()
+	u, err := migrate.ReadUsage(f, size)
+	return &u, err
+}
+
+// writeWorkflows replaces each file that changed, whole or not at all.
+func writeWorkflows(files []migrate.File) error {
+	for _, f := range files {
+		if !f.Changed() {
+			continue
+		}
+		if err := replaceFile(f.Path, f.After); err != nil {
+			return fmt.Errorf("write a workflow: %w", err)
+		}
+	}
+	return nil
+}
+
+func replaceFile(path string, text []byte) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), ".nimbus-*")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(text)
+	err = errors.Join(err, temp.Chmod(info.Mode().Perm()), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return nil
+}
+
+func (c *migrateWorkflowsCmd) show(a *app, m migration) error {
+	counts := map[migrate.Verdict]int{}
+	for _, f := range m.Files {
+		fmt.Fprintln(a.Out, a.style.Bold(f.Path))
+		for _, j := range f.Jobs {
+			counts[j.Verdict]++
+			showMigratedJob(a, j)
+		}
+		if c.DryRun && f.Changed() {
+			if err := showDiff(a, f); err != nil {
+				return err
+			}
+		}
+	}
+	if u := m.Usage; u != nil {
+		fmt.Fprintf(a.Out, "\n%s %.0f minutes on Linux in %d days, %.2f at GitHub; %.0f on others, which stay\n", a.style.Bold("usage"),
+			u.LinuxMinutes, u.Days, u.LinuxCost, u.OtherMinutes)
+		fmt.Fprintf(a.Out, "      %.1f CPUs busy on average; %.0f if all of it is done in 40 hours of a week\n", u.AverageCPUs, u.WorkingCPUs)
+	}
+	verb := "moved"
+	if c.DryRun {
+		verb = "would move"
+	}
+	a.info("%d jobs %s, %d stay, %d ask for Nimbus already, %d call other workflows", counts[migrate.Moves], verb,
+		counts[migrate.Stays], counts[migrate.Already], counts[migrate.Calls])
+	return nil
+}
+
+func showMigratedJob(a *app, j migrate.Job) {
+	text := map[migrate.Verdict]string{
+		migrate.Moves: a.style.Good("✓ moves"), migrate.Stays: a.style.Warn("– stays"),
+		migrate.Already: a.style.Quiet("✓ already"), migrate.Calls: a.style.Quiet("→ calls"),
+	}[j.Verdict]
+	if j.After != "" {
+		text += "  " + a.style.Quiet(j.Before+" →") + " " + j.After
+	}
+	fmt.Fprintf(a.Out, "  %s  %s\n", a.style.Bold(j.ID), text)
+	for _, n := range j.Notes {
+		fmt.Fprintf(a.Out, "      line %d: %s\n", n.Line, n.Message)
+		if n.Hint != "" {
+			fmt.Fprintf(a.Out, "      %s\n", a.style.Quiet(n.Hint))
+		}
+	}
+}
+
+func showDiff(a *app, f migrate.File) error {
+	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: difflib.SplitLines(string(f.Before)), B: difflib.SplitLines(string(f.After)),
+		FromFile: f.Path, ToFile: f.Path, Context: 1,
+	})
+	if err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	for line := range strings.Lines(strings.TrimSuffix(text, "\n")) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case slices.Contains([]string{"--- ", "+++ "}, line[:min(4, len(line))]):
+			line = a.style.Quiet(line)
+		case strings.HasPrefix(line, "+"):
+			line = a.style.Good(line)
+		case strings.HasPrefix(line, "-"):
+			line = a.style.Bad(line)
+		}
+		fmt.Fprintln(a.Out, "    "+line)
+	}
+	return nil
+}
