@@ -53,6 +53,7 @@ type Client struct {
 	patience time.Duration
 	jobs     nimbusv1connect.JobServiceClient
 	hosts    nimbusv1connect.HostServiceClient
+	github   nimbusv1connect.GitHubServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -75,6 +76,7 @@ func New(cfg Config) (*Client, error) {
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
+	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	return c, nil
 }
 

@@ -42,6 +42,7 @@ type root struct {
 	Cancel  cancelCmd  `cmd:"" help:"Stop a job." group:"jobs"`
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
+	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
 	Migrate migrateCmd `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`

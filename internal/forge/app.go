@@ -223,17 +223,9 @@ func (a *App) client(installation int64) (*github.Client, error) {
 	// One AppsTransport per installation: refreshing writes to it.
 	app := ghinstallation.NewAppsTransportFromPrivateKey(a.shared, a.id, a.key)
 	app.BaseURL = a.baseURL
-	base := a.baseURL + "/"
-	c, err := github.NewClient(
-		github.WithTransport(ghinstallation.NewFromAppsTransport(app, installation)),
-		github.WithURLs(&base, nil),
-		github.WithUserAgent("nimbus"),
-		// Its own bookkeeping counts runner registrations under the wrong
-		// bucket and then refuses calls that GitHub would serve.
-		github.WithDisableRateLimitCheck(),
-	)
+	c, err := a.clientOver(ghinstallation.NewFromAppsTransport(app, installation))
 	if err != nil {
-		return nil, fmt.Errorf("make client of installation %d: %w", installation, err)
+		return nil, fmt.Errorf("installation %d: %w", installation, err)
 	}
 	if len(a.clients) >= maxInstallations {
 		for other := range a.clients { // any one

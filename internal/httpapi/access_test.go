@@ -15,6 +15,7 @@ func TestAccessIsDecidedForEveryProcedure(t *testing.T) {
 	described := map[string]bool{}
 	for _, file := range []protoreflect.FileDescriptor{
 		nimbusv1.File_nimbus_v1_job_proto, nimbusv1.File_nimbus_v1_host_proto, nimbusv1.File_nimbus_v1_agent_proto,
+		nimbusv1.File_nimbus_v1_github_proto,
 	} {
 		services := file.Services()
 		for i := range services.Len() {

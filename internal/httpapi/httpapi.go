@@ -63,6 +63,16 @@ type Identity interface {
 	EndSession(ctx context.Context, session string) error
 }
 
+// GitHub is what an administrator does with GitHub Apps.
+type GitHub interface {
+	Apps(ctx context.Context) ([]nimbus.GitHubApp, error)
+	Connect(ctx context.Context, appID int64, key, secret []byte, url string) (nimbus.GitHubApp, error)
+	ConvertManifest(ctx context.Context, code, url string) (nimbus.GitHubApp, error)
+	RotateWebhookSecret(ctx context.Context, appID int64) (nimbus.GitHubApp, error)
+	Remove(ctx context.Context, appID int64) error
+	Installations(ctx context.Context) ([]nimbus.GitHubInstallation, error)
+}
+
 // Blobs is where workspaces lie.
 type Blobs interface {
 	PutAddressed(ctx context.Context, prefix string, r io.Reader, maxBytes int64) (sha256 string, err error)
@@ -78,6 +88,7 @@ type Config struct {
 	Logs     logs.Store
 	Blobs    Blobs
 	Bus      bus.Bus
+	GitHub   GitHub
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
@@ -116,6 +127,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)
 		},
 	} {
 		path, handler := service()

@@ -53,6 +53,16 @@ type Store interface {
 	PutSecret(ctx context.Context, orgID, name string, sealed []byte) error
 	// Secret returns a sealed secret. Codes: not_found.
 	Secret(ctx context.Context, orgID, name string) ([]byte, error)
+	// SecretNames are the names of an org's secrets.
+	SecretNames(ctx context.Context, orgID string) ([]SecretName, error)
+	// DeleteSecret forgets a secret. Codes: not_found.
+	DeleteSecret(ctx context.Context, orgID, name string) error
+}
+
+// SecretName is a secret that is kept, and since when it is as it is.
+type SecretName struct {
+	Name      string
+	ChangedAt time.Time
 }
 
 // How long tokens live.

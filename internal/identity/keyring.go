@@ -173,3 +173,13 @@ func (s Secrets) Get(ctx context.Context, orgID, name string) ([]byte, error) {
 	}
 	return s.Keyring.Open(orgID, name, sealed)
 }
+
+// Names are the names of an org's secrets.
+func (s Secrets) Names(ctx context.Context, orgID string) ([]SecretName, error) {
+	return s.Store.SecretNames(ctx, orgID)
+}
+
+// Delete forgets a secret. Codes: not_found.
+func (s Secrets) Delete(ctx context.Context, orgID, name string) error {
+	return s.Store.DeleteSecret(ctx, orgID, name)
+}

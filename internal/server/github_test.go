@@ -6,7 +6,12 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
+	"github.com/google/go-cmp/cmp"
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/store"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -15,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // openServer opens the data directory and tells what a webhook is answered.
@@ -37,30 +43,22 @@ func openServer(t *testing.T, data string, g *GitHub) int {
 
 func TestTheAppIsKeptSealed(t *testing.T) {
 	t.Parallel()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
 	data := t.TempDir()
 	if got := openServer(t, data, nil); got != http.StatusNotFound {
 		t.Errorf("without an App a webhook is answered %d", got)
 	}
-	const secret = "a-webhook-secret-of-some-length"
-	app := &GitHub{
-		AppID: 1, WebhookSecrets: [][]byte{[]byte(secret)},
-		PrivateKey: pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}),
-	}
+	app := testApp(t, 1)
 	for _, g := range []*GitHub{app, nil} { // given, then remembered
 		if got := openServer(t, data, g); got != http.StatusUnauthorized {
 			t.Errorf("an unsigned webhook is answered %d", got)
 		}
 	}
-	err = filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		for _, plain := range [][]byte{[]byte(secret), app.PrivateKey} {
+		for _, plain := range [][]byte{app.WebhookSecrets[0], app.PrivateKey} {
 			if bytes.Contains(raw, plain) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(plain))) {
 				t.Errorf("%s holds a secret in the clear", filepath.Base(path))
 			}
@@ -70,4 +68,109 @@ func TestTheAppIsKeptSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAnAppOfBeforeIsTakenOver: what was kept when there could be one App alone
+// is found by those who keep several.
+func TestAnAppOfBeforeIsTakenOver(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	openServer(t, data, nil) // makes the key and the database
+	secrets := openSecrets(t, data)
+	raw, err := json.Marshal(testApp(t, 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := secrets.Put(t.Context(), nimbus.DefaultOrgID, oneAppSecret, raw); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := openServer(t, data, nil); got != http.StatusUnauthorized {
+			t.Errorf("an unsigned webhook is answered %d", got)
+		}
+	}
+	names, err := openSecrets(t, data).Names(t.Context(), nimbus.DefaultOrgID)
+	if err != nil || len(names) != 1 || names[0].Name != "github-app/7" {
+		t.Errorf("kept: %v %v", names, err)
+	}
+}
+
+// TestReplicasFollow: what one changes the others know after a look.
+func TestReplicasFollow(t *testing.T) {
+	t.Parallel()
+	secrets := openSecrets(t, t.TempDir())
+	clock := &movable{now: time.Unix(1e9, 0)}
+	one, other := newGitHub(secrets, clock, slog.New(slog.DiscardHandler)), newGitHub(secrets, clock, slog.New(slog.DiscardHandler))
+	ctx := t.Context()
+	see := func(want ...string) {
+		t.Helper()
+		if err := other.reload(ctx); err != nil {
+			t.Error(err)
+		}
+		var got []string
+		for _, s := range other.forge.Secrets() {
+			got = append(got, string(s))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("secrets that are taken (-want +got):\n%s", diff)
+		}
+	}
+	k := keptApp{GitHub: *testApp(t, 7)}
+	first := string(k.WebhookSecrets[0])
+	if err := one.keep(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	see(first)
+	app := other.forge.All()[0]
+	k.replaceSecret([]byte("second"), clock.now)
+	if err := one.keep(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	see("second", first)
+	clock.now = clock.now.Add(oldSecretFor / 2)
+	k.replaceSecret([]byte("third"), clock.now)
+	if err := one.keep(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	see("third", "second", first)
+	clock.now = clock.now.Add(oldSecretFor * 3 / 4)
+	see("third", "second")
+	clock.now = clock.now.Add(oldSecretFor)
+	see("third")
+	if again := other.forge.All()[0]; again == app {
+		t.Error("an App that changed is the one of before")
+	}
+	if err := one.Remove(ctx, 7); err != nil {
+		t.Error(err)
+	}
+	see()
+}
+
+type movable struct{ now time.Time }
+
+func (c *movable) Now() time.Time { return c.now }
+
+func testApp(t *testing.T, id int64) *GitHub {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &GitHub{AppID: id, WebhookSecrets: [][]byte{[]byte("a-webhook-secret-of-some-length")},
+		PrivateKey: pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})}
+}
+
+// openSecrets opens the secrets of a data directory that no server uses.
+func openSecrets(t *testing.T, data string) identity.Secrets {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(data, "nimbus.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	keyring, err := identity.OpenKeyring(filepath.Join(data, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identity.Secrets{Store: db, Keyring: keyring}
 }

@@ -73,6 +73,7 @@ type Server struct {
 	lead      func(context.Context, func(context.Context)) // nil: alone
 	identity  *identity.Service
 	scheduler *scheduler.Service
+	github    *gitHub
 	handler   http.Handler
 
 	services   []lifecycle.Service // of the profile, started before the others
@@ -168,24 +169,20 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // compose makes the rooms that do the work, and the handler in front of them.
 func (s *Server) compose(ctx context.Context) error {
 	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	var forge scheduler.Forge // nil without GitHub
-	var webhook http.Handler
-	g, err := s.keepGitHub(ctx)
+	keyring, err := identity.OpenKeyring(s.masterKey)
 	if err != nil {
-		return fmt.Errorf("keep the GitHub App: %w", err)
+		return err
 	}
-	if g != nil {
-		app, handler, err := g.connect(s.processDelivery, s.cfg.Log)
-		if err != nil {
-			return fmt.Errorf("connect GitHub: %w", err)
-		}
-		forge, webhook = app, handler
+	s.github = newGitHub(identity.Secrets{Store: s.store, Keyring: keyring}, nimbus.SystemClock{}, s.cfg.Log)
+	s.github.alone = s.lead == nil
+	if err := s.github.start(ctx, s.cfg.GitHub); err != nil {
+		return fmt.Errorf("connect GitHub: %w", err)
 	}
 	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, Lead: s.lead},
-		s.store, s.bus, forge, s.identity, s.cfg.Log)
+		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: webhook, Ready: s.store.Ping, Secure: s.cfg.TLS != nil, Log: s.cfg.Log,
+		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil, Log: s.cfg.Log,
 	})
 	return s.issueAdmin(ctx)
 }
@@ -200,7 +197,7 @@ func (s *Server) Name() string { return "server" }
 // Run serves until ctx ends. It calls ready once requests are answered.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.scheduler, lifecycle.Func("http", s.serve),
+		s.identity, s.github, s.scheduler, lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

@@ -103,6 +103,8 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, Capacity, ToCapacity, nil)
 	roundTrip(t, poll, ToFree, nil)
 	roundTrip(t, Host, ToHost, nil)
+	roundTrip(t, GitHubApp, ToGitHubApp, nil)
+	roundTrip(t, GitHubInstallation, ToGitHubInstallation, nil)
 	roundTrip(t, Event, ToEvent, func(e *nimbus.JobEvent) { e.JobID = "" }) // known to who asks
 	roundTrip(t, timeline, toTimeline, nil)
 }

@@ -25,7 +25,7 @@ const (
 // takes a JWT only, what is about repositories takes access tokens only.
 func authorityFor(path string) authority {
 	switch {
-	case path == "/meta" || path == "/rate_limit":
+	case path == "/meta" || path == "/rate_limit" || strings.HasPrefix(path, "/app-manifests/"):
 		return anybody
 	case path == "/app" || strings.HasPrefix(path, "/app/") || strings.HasSuffix(path, "/installation"):
 		return asApp

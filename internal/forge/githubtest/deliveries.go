@@ -200,7 +200,7 @@ func (s *Server) send(ctx context.Context, client *http.Client, url string, d *d
 	if err != nil {
 		return 0, err.Error()
 	}
-	mac := hmac.New(sha256.New, s.cfg.WebhookSecret)
+	mac := hmac.New(sha256.New, s.WebhookSecret())
 	mac.Write(d.body)
 	for key, value := range map[string]string{
 		"Content-Type":                           "application/json",

@@ -54,7 +54,7 @@ func createToken(s *Server, r *request) (answer, error) {
 	}
 	token, end := s.newToken()
 	return answer{status: http.StatusCreated, body: object{
-		"token": token, "expires_at": stamp(end), "permissions": permissions(), "repository_selection": "all",
+		"token": token, "expires_at": stamp(end), "permissions": s.granted, "repository_selection": "all",
 	}}, nil
 }
 

@@ -47,7 +47,7 @@ type operation func(s *Server, r *request) (answer, error)
 // operations are those that the double has, by their ids in the description.
 func operations() map[string]operation {
 	all := map[string]operation{}
-	for _, some := range []map[string]operation{appOperations(), runnerOperations(), jobOperations()} {
+	for _, some := range []map[string]operation{appOperations(), manifestOperations(), runnerOperations(), jobOperations()} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -72,6 +72,8 @@ func (s *Server) handler() (http.Handler, error) {
 		return nil, fmt.Errorf("%s is not described", id)
 	}
 	s.mountRunnerProtocol(mux)
+	mux.HandleFunc("POST /settings/apps/new", s.makeApp)
+	mux.HandleFunc("POST /organizations/{org}/settings/apps/new", s.makeApp)
 	mux.HandleFunc("GET /{owner}/{repo}/actions/runs/{run_id}/job/{job_id}", s.serveLogPage)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()

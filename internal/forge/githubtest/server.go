@@ -65,6 +65,8 @@ type Server struct {
 	lastID        int64
 	suspended     bool
 	webhookURL    string
+	manifests     map[string]manifest  // Apps that are being made, by code
+	granted       map[string]string    // permissions of the installation
 	tokens        map[string]time.Time // access token -> end of its life
 	repos         map[string]*repository
 	runners       map[int64]*runner
@@ -96,6 +98,9 @@ func Start(cfg Config) (*Server, error) {
 		runs:    map[int64]*run{},
 		jobs:    map[int64]*job{},
 		calls:   map[string]int{},
+
+		manifests: map[string]manifest{},
+		granted:   permissions(),
 	}
 	handler, err := s.handler()
 	if err != nil {
@@ -182,7 +187,11 @@ func (s *Server) PrivateKey() []byte {
 }
 
 // WebhookSecret is what deliveries are signed with.
-func (s *Server) WebhookSecret() []byte { return s.cfg.WebhookSecret }
+func (s *Server) WebhookSecret() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.WebhookSecret
+}
 
 // SetWebhook says where deliveries go. Until then, they fail.
 func (s *Server) SetWebhook(url string) {

@@ -1,0 +1,24 @@
+package nimbus
+
+import "time"
+
+// GitHubApp is a GitHub App that is connected, without its secrets.
+type GitHubApp struct {
+	ID             int64
+	Slug           string // in its addresses at GitHub
+	APIURL         string // https://api.github.com, or that of a GitHub Enterprise Server
+	HTMLURL        string // where a person sees it
+	WebhookSecrets int    // how many are taken: 2 while one is rotated
+	ChangedAt      time.Time
+}
+
+// GitHubInstallation is a GitHub App at one owner.
+type GitHubInstallation struct {
+	ID                 int64
+	AppID              int64
+	Account            string // the owner
+	AccountType        string // User, Organization or Enterprise
+	Repositories       string // all, or selected
+	Suspended          bool
+	MissingPermissions []string // what the owner did not grant yet, "administration:write"
+}

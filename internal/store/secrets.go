@@ -1,0 +1,32 @@
+package store
+
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+)
+
+// SecretNames implements identity.Store.
+func (s *Store) SecretNames(ctx context.Context, orgID string) (names []identity.SecretName, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		rows, err := t.SecretNames(ctx, orgID)
+		for _, r := range rows {
+			names = append(names, identity.SecretName{Name: r.Name, ChangedAt: fromMicros(r.UpdatedAt)})
+		}
+		return err
+	})
+	return names, err
+}
+
+// DeleteSecret implements identity.Store.
+func (s *Store) DeleteSecret(ctx context.Context, orgID, name string) error {
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.DeleteSecret(ctx, gen.DeleteSecretParams{OrgID: orgID, Name: name})
+		if err == nil && n == 0 {
+			return nimbus.Errorf(nimbus.CodeNotFound, "there is no secret %q", name)
+		}
+		return err
+	})
+}
