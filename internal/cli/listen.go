@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/url"
 	"syscall"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,9 +14,10 @@ import (
 
 // listenFlags say where a server listens, and with which certificate.
 type listenFlags struct {
-	Listen  string `help:"Address to listen on. Beyond this machine it needs TLS." default:"127.0.0.1:8080" env:"NIMBUS_LISTEN" placeholder:"HOST:PORT"`
-	TLSCert string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
-	TLSKey  string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
+	Listen    string `help:"Address to listen on. Beyond this machine it needs TLS." default:"127.0.0.1:8080" env:"NIMBUS_LISTEN" placeholder:"HOST:PORT"`
+	PublicURL string `help:"Address at which people reach the dashboard, for links in check runs." env:"NIMBUS_PUBLIC_URL" placeholder:"URL"`
+	TLSCert   string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
+	TLSKey    string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
 }
 
 func (c *listenFlags) tls() (*tls.Config, error) {
@@ -26,6 +28,18 @@ func (c *listenFlags) tls() (*tls.Config, error) {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
 	}
 	return server.LoadTLS(c.TLSCert, c.TLSKey)
+}
+
+// publicURL checks the address that links begin with.
+func (c *listenFlags) publicURL() (string, error) {
+	if c.PublicURL == "" {
+		return "", nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a dashboard", c.PublicURL).WithHint("it looks like https://nimbus.example.com")
+	}
+	return c.PublicURL, nil
 }
 
 // listen refuses to be reached by others without TLS: tokens would travel in

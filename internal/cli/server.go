@@ -63,6 +63,9 @@ func (c *serverCmd) Run(ctx context.Context, a *app) error {
 		cfg.MasterKey = filepath.Join(data, "master.key")
 	}
 	cfg.AdminTokenFile = filepath.Join(data, server.AdminTokenFile)
+	if cfg.PublicURL, err = c.publicURL(); err != nil {
+		return err
+	}
 	if cfg.TLS, err = c.tls(); err != nil {
 		return err
 	}

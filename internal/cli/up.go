@@ -57,6 +57,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if e.GitHub, err = c.GitHub.app(); err != nil {
 		return err
 	}
+	if e.PublicURL, err = c.publicURL(); err != nil {
+		return err
+	}
 	if e.TLS, err = c.tls(); err != nil {
 		return err
 	}

@@ -40,9 +40,10 @@ type Installation struct {
 //
 //	administration  registers runners at repositories
 //	actions         reads runs and jobs
+//	checks          tells the person who pushed why a job can't run
 //	metadata        GitHub gives it with every other
 func needs() map[string]string {
-	return map[string]string{"administration": "write", "actions": "read", "metadata": "read"}
+	return map[string]string{"administration": "write", "actions": "read", "checks": "write", "metadata": "read"}
 }
 
 // events are those that Nimbus hears of.
@@ -115,7 +116,7 @@ func grants(p *github.InstallationPermissions) map[string]string {
 	if p == nil {
 		return nil
 	}
-	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "metadata": p.GetMetadata()}
+	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "checks": p.GetChecks(), "metadata": p.GetMetadata()}
 }
 
 // asApp calls with the App's own JWT rather than an installation's token.

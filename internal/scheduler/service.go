@@ -37,6 +37,9 @@ type Config struct {
 	// sandbox of its class ready and is not asking just now, when others are.
 	// Default 200 ms; below 0 it is kept for nobody.
 	AffinityWait time.Duration
+	// PublicURL is where people reach the dashboard, for links; "" where that
+	// is not known.
+	PublicURL string
 	// Lead runs work while this replica leads, again each time that it does,
 	// until its context ends. Nil where there is one replica alone.
 	Lead func(ctx context.Context, work func(context.Context))
@@ -61,6 +64,7 @@ type Service struct {
 	store  Store
 	bus    bus.Bus
 	forge  Forge
+	checks CheckRuns // nil where forge shows none
 	tokens JobTokens
 	log    *slog.Logger
 
@@ -74,6 +78,7 @@ type Service struct {
 // nil where no forge is connected: then no delivery may be processed.
 func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log *slog.Logger) *Service {
 	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet()}
+	s.checks, _ = forge.(CheckRuns)
 	s.gather = &gatherer{run: s.share}
 	s.beats = newHeartbeats(s)
 	s.claims = newClaims(s)
@@ -145,7 +150,11 @@ func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
 			return err
 		}
 	}
+	from := j.State
 	if err := u.MoveJob(ctx, j, m); err != nil {
+		return err
+	}
+	if err := u.noticed(ctx, j, from, m); err != nil {
 		return err
 	}
 	u.changed(j)

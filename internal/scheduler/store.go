@@ -66,6 +66,10 @@ type Reader interface {
 	DueJobs(ctx context.Context, most int) ([]string, error)
 	JobsToCheck(ctx context.Context, most int) ([]string, error)
 	RunnersToRemove(ctx context.Context, most int) ([]string, error)
+	DueNotices(ctx context.Context, most int) (jobIDs []string, err error)
+
+	// Notice is what is to be told of a job. Codes: not_found.
+	Notice(ctx context.Context, jobID string) (Notice, error)
 }
 
 // Keys name rows that a transaction is about to ask for one by one.
@@ -91,6 +95,10 @@ type Tx interface {
 	// LockJob reads a job and keeps other transactions from changing it, its
 	// attempts and its place in the queue until this one ends.
 	LockJob(ctx context.Context, jobID string) (*JobRecord, error)
+	// ScheduleNotice sets when to look whether there is something new to tell
+	// of a job; SaveNotice saves one that is there.
+	ScheduleNotice(ctx context.Context, jobID string, at time.Time) error
+	SaveNotice(ctx context.Context, n Notice) error
 	// SetDeadline moves the time at which DueJobs tells of a job; the zero time
 	// takes it away. Moves and saves of a job only ever bring it nearer.
 	SetDeadline(ctx context.Context, jobID string, at time.Time) error

@@ -248,12 +248,15 @@ func (s *Service) purge(ctx context.Context) error {
 // askForge asks GitHub about the jobs that are to be checked, and deregisters
 // runners that never got one.
 func (s *Service) askForge(ctx context.Context) error {
-	var jobs, runners []string
+	var jobs, runners, notices []string
 	err := s.store.View(ctx, func(r Reader) (err error) {
 		if jobs, err = r.JobsToCheck(ctx, sweepBatch); err != nil {
 			return err
 		}
-		runners, err = r.RunnersToRemove(ctx, sweepBatch)
+		if runners, err = r.RunnersToRemove(ctx, sweepBatch); err != nil || s.checks == nil {
+			return err
+		}
+		notices, err = r.DueNotices(ctx, sweepBatch)
 		return err
 	})
 	if err != nil {
@@ -275,6 +278,9 @@ func (s *Service) askForge(ctx context.Context) error {
 	}
 	for _, id := range runners {
 		ask("deregistering a runner", id, s.removeRunner)
+	}
+	for _, id := range notices {
+		ask("telling GitHub of a job", id, s.notify)
 	}
 	asks.Wait()
 	return nil

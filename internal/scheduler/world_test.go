@@ -222,6 +222,8 @@ type github struct {
 	jobs    map[int64]nimbus.ForgeEvent
 	runners map[string]nimbus.Runner
 	asked   int
+	checks  []nimbus.Check
+	told    int   // how often a check run was to be shown
 	err     error // answers everything while set
 }
 

@@ -33,6 +33,7 @@ type ReplicaConfig struct {
 
 	Listener          net.Listener // see Config
 	TLS               *tls.Config
+	PublicURL         string // see Config
 	AllowTrustedLocal bool
 	GitHub            *GitHub
 	Log               *slog.Logger
@@ -46,7 +47,7 @@ const blobSweepInterval = time.Hour
 // once. The caller closes the server.
 func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) {
 	s := &Server{masterKey: cfg.MasterKey, tokenFile: cfg.AdminTokenFile, cfg: Config{
-		Listener: cfg.Listener, TLS: cfg.TLS, AllowTrustedLocal: cfg.AllowTrustedLocal, GitHub: cfg.GitHub, Log: cfg.Log,
+		Listener: cfg.Listener, TLS: cfg.TLS, PublicURL: cfg.PublicURL, AllowTrustedLocal: cfg.AllowTrustedLocal, GitHub: cfg.GitHub, Log: cfg.Log,
 	}}
 	defer func() {
 		if err != nil {

@@ -46,6 +46,9 @@ type Config struct {
 	// TLS is how connections are encrypted; nil for none, which is for
 	// listeners of this machine alone.
 	TLS *tls.Config
+	// PublicURL is where people reach the dashboard, for links; "" where that
+	// is not known.
+	PublicURL string
 	// AllowTrustedLocal lets webhook jobs run on the local executor.
 	AllowTrustedLocal bool
 	// GitHub is the App to connect. It is kept, sealed under the master key:
@@ -178,7 +181,7 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.github.start(ctx, s.cfg.GitHub); err != nil {
 		return fmt.Errorf("connect GitHub: %w", err)
 	}
-	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, Lead: s.lead},
+	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, PublicURL: s.cfg.PublicURL, Lead: s.lead},
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),

@@ -25,7 +25,8 @@ type books struct {
 	repos      map[string]repoEntry // by name, lower case
 	classes    map[string]bool      // in the table, or about to be
 	flows      map[string]*flowEntry
-	limitUses  map[string]int // by how much limits are used more, or less
+	limitUses  map[string]int   // by how much limits are used more, or less
+	notices    map[string]int64 // when to look what is to be told of jobs
 
 	events  [][]any
 	lapsed  [][]any
@@ -38,7 +39,7 @@ func newBooks() *books {
 		jobs: map[string]*jobEntry{}, attempts: map[string]*attemptEntry{}, github: map[int64]string{},
 		deliveries: map[string]*deliveryEntry{}, forgeJobs: map[int64]*forgeEntry{}, repos: map[string]repoEntry{},
 		classes: map[string]bool{}, flows: map[string]*flowEntry{},
-		limitUses: map[string]int{},
+		limitUses: map[string]int{}, notices: map[string]int64{},
 	}
 }
 
@@ -93,7 +94,7 @@ type flushStatements struct {
 	classes, insertJobs, updateJobs, insertAttempts, updateAttempts, events, deleteLapsed bulk
 	enterBacklog, leaveBacklog, enterQueue, leaveQueue, enterStuck, leaveStuck            bulk
 	setDeadline, dropDeadline, tags                                                       bulk
-	deliveries, forgeJobs, repos, flows, useLimits, touchHosts                            bulk
+	deliveries, forgeJobs, repos, flows, useLimits, touchHosts, notices                   bulk
 }
 
 const (
@@ -146,6 +147,8 @@ func newFlushStatements() *flushStatements {
 			`ON CONFLICT (github_job_id) DO UPDATE SET status = excluded.status, status_rank = excluded.status_rank,
 			conclusion = excluded.conclusion, runner_name = excluded.runner_name, updated_at = excluded.updated_at
 			WHERE forge_jobs.status_rank < excluded.status_rank`),
+		notices: bulkInsert("notices", "job_id text, due_at bigint, tries bigint, check_id bigint, said text",
+			"ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, tries = 0"),
 		repos: bulkInsert("repos", "id text, org_id text, name text, created_at bigint", ""),
 		flows: bulkInsert("flows", "id text, parent text, tag bigint, vtime bigint, expected bigint",
 			"ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, vtime = excluded.vtime, expected = excluded.expected"),
@@ -177,6 +180,7 @@ func (t schedulerTx) flush(ctx context.Context) error {
 	w.exact("record what GitHub said", s.forgeJobs, b.newForgeJobs())
 	w.exec("charge flows", s.flows, b.newFlows())
 	w.exec("count against limits", s.useLimits, b.newUses())
+	w.exec("have GitHub told", s.notices, b.newNotices())
 	return w.err
 }
 

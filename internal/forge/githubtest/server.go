@@ -65,7 +65,8 @@ type Server struct {
 	lastID        int64
 	suspended     bool
 	webhookURL    string
-	manifests     map[string]manifest  // Apps that are being made, by code
+	manifests     map[string]manifest // Apps that are being made, by code
+	checks        map[int64]*CheckRun
 	granted       map[string]string    // permissions of the installation
 	tokens        map[string]time.Time // access token -> end of its life
 	repos         map[string]*repository
@@ -100,6 +101,7 @@ func Start(cfg Config) (*Server, error) {
 		calls:   map[string]int{},
 
 		manifests: map[string]manifest{},
+		checks:    map[int64]*CheckRun{},
 		granted:   permissions(),
 	}
 	handler, err := s.handler()

@@ -265,6 +265,14 @@ type NimbusClock struct {
 	OffsetUs int64
 }
 
+type Notice struct {
+	JobID   string
+	DueAt   int64
+	Tries   int64
+	CheckID int64
+	Said    string
+}
+
 type Org struct {
 	ID        string
 	Name      string
