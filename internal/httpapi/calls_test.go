@@ -10,6 +10,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
@@ -41,11 +42,11 @@ func TestEveryKindOfTokenOnEveryCall(t *testing.T) {
 	p := startPlane(t)
 	tokens := map[string]string{"none": "", "admin": p.admin, "host": p.join(t).token}
 	var err error
-	tokens["join"], _, err = p.identity.IssueJoin(t.Context(), 0)
+	tokens["join"], _, err = p.identity.IssueJoin(t.Context(), identity.Root(), 0)
 	must(t, err)
-	tokens["login"], err = p.identity.CreateLogin(t.Context())
+	tokens["login"], err = p.identity.CreateLogin(t.Context(), identity.Root(), "")
 	must(t, err)
-	code, err := p.identity.CreateLogin(t.Context())
+	code, err := p.identity.CreateLogin(t.Context(), identity.Root(), "")
 	must(t, err)
 	tokens["session"], _, err = p.identity.RedeemLogin(t.Context(), code) // a cookie's, not a bearer's
 	must(t, err)

@@ -122,7 +122,7 @@ type hostPlayer struct {
 
 func (p *plane) join(t *testing.T) hostPlayer {
 	t.Helper()
-	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
 	inventory := &nimbusv1.Inventory{Arch: "amd64", Cpus: 8, MemoryMib: 8192, Executors: []*nimbusv1.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}}
 	nobody := nimbusv1connect.NewAgentServiceClient(http.DefaultClient, p.url)
