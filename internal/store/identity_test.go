@@ -11,17 +11,13 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // TestIdentity runs the same cases on both engines, through the service: what
 // matters is what a token can do.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	for name, dsn := range map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite:" + t.TempDir() + "/nimbus.db" },
-		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
-	} {
+	for name, dsn := range engines() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, dsn(t))
