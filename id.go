@@ -17,6 +17,7 @@ const (
 	PrefixHost     = "host"
 	PrefixToken    = "tok"
 	PrefixUser     = "user"
+	PrefixAccount  = "acct"
 	PrefixSandbox  = "sbx"
 	PrefixDelivery = "del"
 	PrefixAudit    = "aud"

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
@@ -66,10 +67,10 @@ func TestWhoMayCallWhat(t *testing.T) {
 	tokens := map[string]string{"none": "", "nonsense": "nbs_admin_x", "admin": p.admin}
 	tokens["host"], err = p.identity.IssueHost(t.Context(), h.ID)
 	must(t, err)
-	tokens["join"], _, err = p.identity.IssueJoin(t.Context(), 0)
+	tokens["join"], _, err = p.identity.IssueJoin(t.Context(), identity.Root(), 0)
 	must(t, err)
 	tokens["inert job"], tokens["job"] = p.jobTokens(t)
-	tokens["login"], err = p.identity.CreateLogin(t.Context())
+	tokens["login"], err = p.identity.CreateLogin(t.Context(), identity.Root(), "")
 	must(t, err)
 
 	// Who gets through; a caller that does gets an answer about its request.
@@ -123,7 +124,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 
 func TestLoginAndItsCookie(t *testing.T) {
 	p := startPlane(t)
-	code, err := p.identity.CreateLogin(t.Context())
+	code, err := p.identity.CreateLogin(t.Context(), identity.Root(), "")
 	must(t, err)
 	status, _, headers := ask(t, http.MethodGet, p.url+"/login?code="+code, "", nil)
 	cookie := headers.Get("Set-Cookie")

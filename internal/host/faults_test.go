@@ -20,6 +20,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -49,7 +50,7 @@ func startFaulty(t *testing.T, p *plane, dir string, f fault, executors ...execu
 		executors, err = host.Executors(host.Config{Data: dir, Executors: []string{nimbus.ExecutorLocal}, Programs: programsInPath, Log: logger(t)})
 		must(t, err)
 	}
-	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
 	a, err := agent.New(agent.Config{
 		Server: p.url, Data: dir, Name: "faulty", Version: "test", JoinToken: join, CPUs: 4, MemoryMiB: 8192,

@@ -114,7 +114,7 @@ func logger(t *testing.T) *slog.Logger {
 func startHost(t *testing.T, p *plane, dir string, programs ...programs.Finder) (stop func()) {
 	t.Helper()
 	find := append(programs, programsInPath)[0]
-	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
 	a, err := host.New(t.Context(), host.Config{
 		Server: p.url, Data: dir, Name: "test", Version: "test", JoinToken: join, CPUs: 4, MemoryMiB: 8192,

@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 )
 
 // guestBehaviour is what a guest of the tests does when it is watched.
@@ -199,7 +200,7 @@ func TestHostileGuests(t *testing.T) {
 		"invents a stream": nimbus.ReasonGuestProtocol, "sends huge output": nimbus.ReasonGuestProtocol, "sends huge frames": nimbus.ReasonGuestProtocol,
 	}
 	p := startPlane(t)
-	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
 	a, err := agent.New(agent.Config{
 		Server: p.url, Data: t.TempDir(), Name: "test", Version: "test", JoinToken: join, CPUs: 16, MemoryMiB: 64 << 10,

@@ -5,34 +5,111 @@ import (
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 )
 
-// anybody marks a procedure that needs no token: its request holds one.
-const anybody = nimbus.PrincipalKind("")
+// rule says who may do something. The zero rule lets nobody.
+type rule struct {
+	place place
+	// least is the role that it takes in the org that the call acts in.
+	least nimbus.Role
+	// scope is what a token with scopes must have; "" is in every token.
+	scope nimbus.Scope
+}
+
+// place is where a call acts, which says who may make it.
+type place int
+
+const (
+	actsNowhere    place = iota // nobody
+	actsAnywhere                // anybody, without a token: the request holds one, or tells nothing
+	actsAsSelf                  // people and service accounts, of themselves
+	actsInOrg                   // those with a role in the org that the call is bound to
+	actsOnPlatform              // those who administer the platform
+	actsAsHost                  // a host
+)
+
+var (
+	anybody = rule{place: actsAnywhere}
+	person  = rule{place: actsAsSelf}
+	aHost   = rule{place: actsAsHost}
+)
+
+func inOrg(least nimbus.Role, scope nimbus.Scope) rule {
+	return rule{place: actsInOrg, least: least, scope: scope}
+}
+
+func onPlatform(scope nimbus.Scope) rule { return rule{place: actsOnPlatform, scope: scope} }
 
 // access says who may call each procedure. One that isn't here may be called
-// by nobody; a test holds the table against the API description.
-var access = map[string]nimbus.PrincipalKind{
-	nimbusv1connect.JobServiceSubmitJobProcedure:              nimbus.PrincipalAdmin,
-	nimbusv1connect.JobServiceGetJobProcedure:                 nimbus.PrincipalAdmin,
-	nimbusv1connect.JobServiceListJobsProcedure:               nimbus.PrincipalAdmin,
-	nimbusv1connect.JobServiceListJobEventsProcedure:          nimbus.PrincipalAdmin,
-	nimbusv1connect.JobServiceCancelJobProcedure:              nimbus.PrincipalAdmin,
-	nimbusv1connect.HostServiceListHostsProcedure:             nimbus.PrincipalAdmin,
-	nimbusv1connect.HostServiceCreateJoinTokenProcedure:       nimbus.PrincipalAdmin,
-	nimbusv1connect.HostServiceCordonHostProcedure:            nimbus.PrincipalAdmin,
-	nimbusv1connect.HostServiceRemoveHostProcedure:            nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceListAppsProcedure:            nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceConnectAppProcedure:          nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceConvertManifestProcedure:     nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceRotateWebhookSecretProcedure: nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceRemoveAppProcedure:           nimbus.PrincipalAdmin,
-	nimbusv1connect.GitHubServiceListInstallationsProcedure:   nimbus.PrincipalAdmin,
-	nimbusv1connect.AgentServiceJoinProcedure:                 anybody,
-	nimbusv1connect.AgentServiceHelloProcedure:                nimbus.PrincipalHost,
-	nimbusv1connect.AgentServicePollProcedure:                 nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceAcceptProcedure:               nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceHeartbeatProcedure:            nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceReportPhaseProcedure:          nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceCreateRunnerProcedure:         nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceAppendLogProcedure:            nimbus.PrincipalHost,
-	nimbusv1connect.AgentServiceFinishAttemptProcedure:        nimbus.PrincipalHost,
+// by nobody; tests hold the table against the API description, and against
+// what they expect of each role.
+var access = map[string]rule{
+	nimbusv1connect.JobServiceSubmitJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+	nimbusv1connect.JobServiceGetJobProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceListJobsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceListJobEventsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceCancelJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+
+	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
+	nimbusv1connect.HostServiceCreateJoinTokenProcedure: onPlatform(nimbus.ScopeHostsWrite),
+	nimbusv1connect.HostServiceCordonHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),
+	nimbusv1connect.HostServiceRemoveHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),
+
+	nimbusv1connect.GitHubServiceListAppsProcedure:            onPlatform(nimbus.ScopeOrgRead),
+	nimbusv1connect.GitHubServiceConnectAppProcedure:          onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubServiceConvertManifestProcedure:     onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubServiceRotateWebhookSecretProcedure: onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubServiceRemoveAppProcedure:           onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubServiceListInstallationsProcedure:   onPlatform(nimbus.ScopeOrgRead),
+
+	nimbusv1connect.OrgServiceListOrgsProcedure:     person,
+	nimbusv1connect.OrgServiceCreateOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.OrgServiceSetOrgOwnersProcedure: onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.OrgServiceDeleteOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.OrgServiceListReposProcedure:    inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.OrgServiceMoveRepoProcedure:     onPlatform(nimbus.ScopeOrgWrite),
+
+	nimbusv1connect.UserServiceCreateUserProcedure:       onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.UserServiceListUsersProcedure:        onPlatform(nimbus.ScopeOrgRead),
+	nimbusv1connect.UserServiceSetPlatformAdminProcedure: onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.UserServiceRemoveUserProcedure:       onPlatform(nimbus.ScopeOrgWrite),
+
+	nimbusv1connect.MemberServiceListMembersProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.MemberServiceSetMemberProcedure:    inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+	nimbusv1connect.MemberServiceRemoveMemberProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
+	nimbusv1connect.ServiceAccountServiceCreateServiceAccountProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+	nimbusv1connect.ServiceAccountServiceListServiceAccountsProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgRead),
+	nimbusv1connect.ServiceAccountServiceDeleteServiceAccountProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
+	// What is more than one's own takes the role admin: internal/identity/tokens.go.
+	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
+	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),
+	nimbusv1connect.TokenServiceRevokeTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
+
+	nimbusv1connect.AgentServiceJoinProcedure:          anybody,
+	nimbusv1connect.AgentServiceHelloProcedure:         aHost,
+	nimbusv1connect.AgentServicePollProcedure:          aHost,
+	nimbusv1connect.AgentServiceAcceptProcedure:        aHost,
+	nimbusv1connect.AgentServiceHeartbeatProcedure:     aHost,
+	nimbusv1connect.AgentServiceReportPhaseProcedure:   aHost,
+	nimbusv1connect.AgentServiceCreateRunnerProcedure:  aHost,
+	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
+	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+}
+
+// routes says the same of what is plain HTTP, by its pattern.
+var routes = map[string]rule{
+	"GET /api/v1/jobs/stream":          inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/log":        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/log/stream": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"PUT /api/v1/workspaces":           inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+	"GET /api/v1/workspaces/{id}":      aHost,
+	"GET /api/v1/me":                   person,
+	"POST /api/v1/logins":              person,
+	"POST /api/v1/logout":              person,
+	"GET /metrics":                     onPlatform(nimbus.ScopeMetricsRead),
+	"GET /login":                       anybody,
+	"GET /healthz":                     anybody,
+	"GET /readyz":                      anybody,
+	"/webhooks/github":                 anybody, // each delivery is signed
+	"/":                                anybody, // the pages
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -19,7 +18,7 @@ import (
 const cookieName = "nimbus_session"
 
 // caller is who calls, and the org that the call acts in. Handlers take the
-// org from here and from nowhere else.
+// org from here and from nowhere else. It is "" where a call acts in none.
 type caller struct {
 	nimbus.Principal
 	org string
@@ -34,42 +33,112 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// identify says who sends a request. A cookie counts only for requests that
-// come from our own pages, so that no other page can make a browser act.
-func (a *api) identify(r *http.Request) (caller, error) {
-	var p nimbus.Principal
-	var err error
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		p, err = a.Identity.Authenticate(r.Context(), token)
-	} else if session := cookie(r); session != "" {
-		if r.Method != http.MethodGet && !sameOrigin(r) {
-			return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this request comes from another site's page")
-		}
-		p, err = a.Identity.AuthenticateSession(r.Context(), session)
-	} else {
-		err = nimbus.Errorf(nimbus.CodeUnauthenticated, "a token is needed").
-			WithHint("set NIMBUS_TOKEN, or sign a browser in with `nimbus login`")
-	}
+// allow says who sends a request, where that may do what the rule is of.
+func (a *api) allow(r *http.Request, to rule) (caller, error) {
+	p, err := a.identify(r)
 	if err != nil {
 		return caller{}, err
 	}
-	org, err := orgOf(p, r.Header.Get(wire.OrgHeader))
-	return caller{Principal: p, org: org}, err
+	if err := kindFits(p, to); err != nil {
+		return caller{}, err
+	}
+	if to.scope != "" && !p.May(to.scope) {
+		return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this token has not the scope %s", to.scope)
+	}
+	if p, err = a.bind(r.Context(), p, to.place, r.Header.Get(wire.OrgHeader)); err != nil {
+		return caller{}, err
+	}
+	if to.place == actsInOrg && !p.Role.Includes(to.least) {
+		return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this takes the role %s, and yours is %s", to.least, p.Role).
+			WithHint("an admin of the org gives roles: nimbus users roles")
+	}
+	return caller{Principal: p, org: p.OrgID}, nil
 }
 
-// orgOf binds the org: the caller's own, or the one that an administrator names.
-func orgOf(p nimbus.Principal, asked string) (string, error) {
-	if p.Kind != nimbus.PrincipalAdmin {
-		if asked != "" && asked != p.OrgID {
-			return "", nimbus.Errorf(nimbus.CodeForbidden, "a %s token acts in its own org alone", p.Kind)
+// kindFits tells whether this sort of caller makes calls of this sort at all.
+func kindFits(p nimbus.Principal, to rule) error {
+	fits := false
+	switch to.place {
+	case actsAsSelf, actsInOrg:
+		fits = p.Person()
+	case actsOnPlatform:
+		if fits = p.Platform; p.Person() && !fits {
+			return nimbus.Errorf(nimbus.CodeForbidden, "this takes an administrator of the platform")
 		}
-		return p.OrgID, nil
+	case actsAsHost:
+		fits = p.Kind == nimbus.PrincipalHost
+	case actsNowhere, actsAnywhere:
 	}
-	switch asked {
-	case "", nimbus.DefaultOrg:
+	if !fits {
+		return nimbus.Errorf(nimbus.CodeForbidden, "a %s token may not do this", p.Kind)
+	}
+	return nil
+}
+
+// identify says who sends a request. A cookie counts only for requests that
+// come from our own pages, so that no other page can make a browser act.
+func (a *api) identify(r *http.Request) (nimbus.Principal, error) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return a.Identity.Authenticate(r.Context(), token)
+	}
+	if session := cookie(r); session != "" {
+		if r.Method != http.MethodGet && !sameOrigin(r) {
+			return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeForbidden, "this request comes from another site's page")
+		}
+		return a.Identity.AuthenticateSession(r.Context(), session)
+	}
+	return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "a token is needed").
+		WithHint("set NIMBUS_TOKEN, or sign a browser in with `nimbus login`")
+}
+
+// bind is the one place that says in which org a call acts: the one that a
+// header names, or else the caller's first. An org that the caller has no role
+// in is answered like one that does not exist.
+func (a *api) bind(ctx context.Context, p nimbus.Principal, where place, asked string) (nimbus.Principal, error) {
+	switch {
+	case where == actsAsHost && asked != "":
+		return p, nimbus.Errorf(nimbus.CodeForbidden, "a %s token acts in no org", p.Kind)
+	case where != actsAsSelf && where != actsInOrg:
+		return p, nil
+	}
+	id, err := a.orgOf(ctx, p, asked)
+	if err != nil {
+		return p, err
+	}
+	if id == "" && where == actsInOrg {
+		return p, nimbus.Errorf(nimbus.CodeForbidden, "you are a member of no org").WithHint("an admin of one lets you in: nimbus users add")
+	}
+	bound, ok := p.In(id)
+	if id != "" && !ok {
+		return p, noOrg()
+	}
+	if id == "" {
+		return p, nil
+	}
+	return bound, nil
+}
+
+// orgOf is the id of the org that is asked for by id or name.
+func (a *api) orgOf(ctx context.Context, p nimbus.Principal, asked string) (string, error) {
+	for _, m := range p.Orgs {
+		if asked == "" || asked == m.OrgID || asked == m.OrgName {
+			return m.OrgID, nil
+		}
+	}
+	switch {
+	case p.Platform && (asked == "" || asked == nimbus.DefaultOrg):
 		return nimbus.DefaultOrgID, nil
+	case p.Platform:
+		o, err := a.Identity.Org(ctx, asked)
+		return o.ID, err
+	case asked != "":
+		return "", noOrg()
 	}
-	return asked, nimbus.CheckID(nimbus.PrefixOrg, asked)
+	return "", nil // a member of none
+}
+
+func noOrg() error {
+	return nimbus.Errorf(nimbus.CodeNotFound, "there is no such org").WithHint("`nimbus orgs` lists yours")
 }
 
 func cookie(r *http.Request) string {
@@ -95,18 +164,15 @@ func sameOrigin(r *http.Request) bool {
 func (a *api) admit(next http.Handler) http.Handler {
 	refusal := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		allowed, known := access[r.URL.Path]
+		to, known := access[r.URL.Path]
 		switch {
 		case !known:
 			http.NotFound(w, r)
 			return
-		case allowed == anybody:
+		case to == anybody:
 			r.Body = http.MaxBytesReader(w, r.Body, maxStranger)
 		default:
-			c, err := a.identify(r)
-			if err == nil {
-				err = permit(c, allowed)
-			}
+			c, err := a.allow(r, to)
 			if err != nil {
 				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
 				return
@@ -142,13 +208,6 @@ func (i answers) WrapStreamingHandler(connect.StreamingHandlerFunc) connect.Stre
 	return func(context.Context, connect.StreamingHandlerConn) error {
 		return wire.Error(nimbus.Errorf(nimbus.CodeForbidden, "nobody may call this"))
 	}
-}
-
-func permit(c caller, allowed ...nimbus.PrincipalKind) error {
-	if slices.Contains(allowed, c.Kind) {
-		return nil
-	}
-	return nimbus.Errorf(nimbus.CodeForbidden, "a %s token may not do this", c.Kind)
 }
 
 // answer makes what the caller gets of an error. A fault of ours is logged
@@ -194,13 +253,11 @@ func (a *api) recovered(ctx context.Context, s connect.Spec, _ http.Header, what
 	return a.answer(ctx, s.Procedure, fmt.Errorf("panic: %v\n%s", what, stack()))
 }
 
-// plain is a handler outside of Connect that returns its error.
-func (a *api) plain(allowed []nimbus.PrincipalKind, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+// plain is a handler outside of Connect that returns its error. The table of
+// routes says who may call it.
+func (a *api) plain(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := a.identify(r)
-		if err == nil {
-			err = permit(c, allowed...)
-		}
+		c, err := a.allow(r, routes[r.Pattern])
 		if err == nil {
 			err = h(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 		}

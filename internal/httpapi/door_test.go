@@ -64,7 +64,9 @@ func (brokenJobs) Events(context.Context, string, string) ([]nimbus.JobEvent, er
 
 type brokenIdentity struct{ *identity.Service }
 
-func (brokenIdentity) CreateLogin(context.Context) (string, error) { panic("secret") }
+func (brokenIdentity) CreateLogin(context.Context, nimbus.Principal, string) (string, error) {
+	panic("secret")
+}
 
 // TestFaultsTellTheirRequestAlone: the caller gets the id under which the fault
 // is logged, and the next request is answered.
@@ -95,7 +97,7 @@ func TestFaultsTellTheirRequestAlone(t *testing.T) {
 func TestOtherPagesCannotAct(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t)
-	code, err := p.identity.CreateLogin(t.Context())
+	code, err := p.identity.CreateLogin(t.Context(), identity.Root(), "")
 	must(t, err)
 	if got := p.ask(t, http.MethodHead, "/login?code="+code, ""); got.header.Get("Set-Cookie") != "" {
 		t.Error("a look at the link signs in")

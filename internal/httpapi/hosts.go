@@ -25,7 +25,7 @@ func (s hostService) ListHosts(ctx context.Context, _ *connect.Request[nimbusv1.
 }
 
 func (s hostService) CreateJoinToken(ctx context.Context, r *connect.Request[nimbusv1.CreateJoinTokenRequest]) (*connect.Response[nimbusv1.CreateJoinTokenResponse], error) {
-	token, expires, err := s.api.Identity.IssueJoin(ctx, r.Msg.GetValidFor().AsDuration())
+	token, expires, err := s.api.Identity.IssueJoin(ctx, callerOf(ctx).Principal, r.Msg.GetValidFor().AsDuration())
 	if err != nil {
 		return nil, err
 	}

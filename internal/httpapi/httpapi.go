@@ -55,12 +55,13 @@ type Hosts interface {
 type Identity interface {
 	Authenticate(ctx context.Context, token string) (nimbus.Principal, error)
 	AuthenticateSession(ctx context.Context, session string) (nimbus.Principal, error)
-	IssueJoin(ctx context.Context, validFor time.Duration) (token string, expires time.Time, err error)
+	IssueJoin(ctx context.Context, p nimbus.Principal, validFor time.Duration) (token string, expires time.Time, err error)
 	RedeemJoin(ctx context.Context, token string) error
 	IssueHost(ctx context.Context, hostID string) (string, error)
-	CreateLogin(ctx context.Context) (string, error)
+	CreateLogin(ctx context.Context, p nimbus.Principal, user string) (string, error)
 	RedeemLogin(ctx context.Context, code string) (session string, validFor time.Duration, err error)
 	EndSession(ctx context.Context, session string) error
+	Directory
 }
 
 // GitHub is what an administrator does with GitHub Apps.
@@ -97,7 +98,7 @@ type Config struct {
 	// Secure marks cookies for https alone.
 	Secure bool
 	// Recheck is how often a stream's caller is looked at anew: one whose token
-	// was revoked, or who signed out, reads no further. Default 30 s.
+	// was revoked, who signed out or lost a role reads no further. Default 1 s.
 	Recheck time.Duration
 	Log     *slog.Logger
 }
@@ -113,7 +114,7 @@ const (
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
 	api := &api{Config: cfg}
-	api.Recheck = cmp.Or(cfg.Recheck, 30*time.Second)
+	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
@@ -131,30 +132,51 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)
 		},
+		func() (string, http.Handler) { return nimbusv1connect.NewOrgServiceHandler(orgService{api}, options) },
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewUserServiceHandler(userService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewMemberServiceHandler(memberService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewServiceAccountServiceHandler(accountService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewTokenServiceHandler(tokenService{api}, options)
+		},
 	} {
 		path, handler := service()
 		mux.Handle(path, api.admit(handler))
 	}
-	people := []nimbus.PrincipalKind{nimbus.PrincipalAdmin}
-	mux.Handle("GET /api/v1/jobs/stream", api.plain(people, api.whileKnown(api.streamJobs)))
-	mux.Handle("GET /api/v1/jobs/{id}/log", api.plain(people, api.readLog))
-	mux.Handle("GET /api/v1/jobs/{id}/log/stream", api.plain(people, api.whileKnown(api.streamLog)))
-	mux.Handle("PUT /api/v1/workspaces", api.plain(people, api.putWorkspace))
-	mux.Handle("GET /api/v1/workspaces/{id}", api.plain([]nimbus.PrincipalKind{nimbus.PrincipalHost}, api.getWorkspace))
-	mux.Handle("GET /api/v1/me", api.plain(people, api.me))
-	mux.Handle("POST /api/v1/logins", api.plain(people, api.createLogin))
-	mux.Handle("POST /api/v1/logout", api.plain(people, api.logout))
-	mux.Handle("GET /metrics", api.plain(people, api.metrics))
-	mux.HandleFunc("GET /login", api.login)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("GET /readyz", api.ready)
-	webhook := cfg.Webhook
+	for pattern, handler := range api.handlers() {
+		mux.Handle(pattern, handler)
+	}
+	return api.guard(mux)
+}
+
+// handlers are what is plain HTTP, by the patterns of the table of routes.
+func (a *api) handlers() map[string]http.Handler {
+	webhook := a.Webhook
 	if webhook == nil {
 		webhook = http.HandlerFunc(noWebhook)
 	}
-	mux.Handle("/webhooks/github", webhook)
-	mux.Handle("/", pages(cfg.Pages))
-	return api.guard(mux)
+	return map[string]http.Handler{
+		"GET /api/v1/jobs/stream":          a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/jobs/{id}/log":        a.plain(a.readLog),
+		"GET /api/v1/jobs/{id}/log/stream": a.plain(a.whileAllowed(a.streamLog)),
+		"PUT /api/v1/workspaces":           a.plain(a.putWorkspace),
+		"GET /api/v1/workspaces/{id}":      a.plain(a.getWorkspace),
+		"GET /api/v1/me":                   a.plain(a.me),
+		"POST /api/v1/logins":              a.plain(a.createLogin),
+		"POST /api/v1/logout":              a.plain(a.logout),
+		"GET /metrics":                     a.plain(a.metrics),
+		"GET /login":                       http.HandlerFunc(a.login),
+		"GET /healthz":                     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
+		"GET /readyz":                      http.HandlerFunc(a.ready),
+		"/webhooks/github":                 webhook,
+		"/":                                pages(a.Pages),
+	}
 }
 
 // api is the handlers' common ground.

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"encoding/json"
+	"errors"
 	"html/template"
+	"io"
 	"net/http"
 	"net/url"
 
@@ -9,9 +12,20 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
-// createLogin makes a link that signs one browser in, once.
+// maxLoginRequest bounds the body of a request for a login link.
+const maxLoginRequest = 4 << 10
+
+// createLogin makes a link that signs one browser in, once: as the caller, or
+// as the user that {"user": id or address} names.
 func (a *api) createLogin(w http.ResponseWriter, r *http.Request) error {
-	code, err := a.Identity.CreateLogin(r.Context())
+	var asked struct {
+		User string `json:"user"`
+	}
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLoginRequest)).Decode(&asked)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the request's body is not JSON that names a user: %w", err)
+	}
+	code, err := a.Identity.CreateLogin(r.Context(), callerOf(r.Context()).Principal, asked.User)
 	if err != nil {
 		return err
 	}
@@ -66,8 +80,27 @@ func (a *api) cookie(value string, maxAge int) *http.Cookie {
 	}
 }
 
-// me tells a caller who it is.
+// me tells a caller who it is, and what it may do where.
 func (a *api) me(w http.ResponseWriter, r *http.Request) error {
+	type place struct {
+		ID   string      `json:"id"`
+		Name string      `json:"name"`
+		Role nimbus.Role `json:"role"`
+	}
 	c := callerOf(r.Context())
-	return writeJSON(w, http.StatusOK, map[string]string{"kind": string(c.Kind), "subject": c.Subject, "org_id": c.org})
+	orgs := make([]place, len(c.Orgs))
+	for i, m := range c.Orgs {
+		orgs[i] = place{m.OrgID, m.OrgName, m.Role}
+	}
+	return writeJSON(w, http.StatusOK, struct {
+		Kind     nimbus.PrincipalKind `json:"kind"`
+		Subject  string               `json:"subject"`
+		Name     string               `json:"name,omitempty"`
+		Email    string               `json:"email,omitempty"`
+		OrgID    string               `json:"org_id"`
+		Role     nimbus.Role          `json:"role,omitempty"`
+		Platform bool                 `json:"platform_admin"`
+		Scopes   []nimbus.Scope       `json:"scopes,omitempty"`
+		Orgs     []place              `json:"orgs"`
+	}{c.Kind, c.Subject, c.Name, c.Email, c.org, c.Role, c.Platform, c.Scopes, orgs})
 }

@@ -32,6 +32,7 @@ type plane struct {
 	url, address string
 	identity     *identity.Service
 	scheduler    *scheduler.Service
+	blobs        *fs.Store
 	admin        string
 }
 
@@ -44,12 +45,12 @@ func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
 	must(t, err)
 	blobs, err := fs.Open(filepath.Join(dir, "blobs"))
 	must(t, err)
-	p := &plane{identity: identity.New(db, nimbus.SystemClock{})}
+	p := &plane{identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
 	cfg := httpapi.Config{
-		Jobs: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Ready: db.Ping, Log: log,
+		Jobs: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Ready: db.Ping, Log: log,
 	}
 	for _, e := range edit {
 		e(&cfg)
@@ -122,7 +123,7 @@ type hostPlayer struct {
 
 func (p *plane) join(t *testing.T) hostPlayer {
 	t.Helper()
-	join, _, err := p.identity.IssueJoin(t.Context(), time.Minute)
+	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
 	inventory := &nimbusv1.Inventory{Arch: "amd64", Cpus: 8, MemoryMib: 8192, Executors: []*nimbusv1.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}}
 	nobody := nimbusv1connect.NewAgentServiceClient(http.DefaultClient, p.url)
@@ -187,3 +188,56 @@ func (h hostPlayer) finish(t *testing.T, lease *nimbusv1.Lease, lines int64) {
 	}))
 	must(t, err)
 }
+
+// finished stands for the end of an attempt in a list of its phases.
+const finished = nimbus.Phase("finished")
+
+// jobToken is the token of a job whose attempt has reached phases.
+func (p *plane) jobToken(t *testing.T, phases ...nimbus.Phase) string {
+	t.Helper()
+	ctx := t.Context()
+	h, err := p.scheduler.RegisterHost(ctx, "h", "test", nimbus.Inventory{Arch: "amd64", CPUs: 1, MemoryMiB: 1024,
+		Executors: []nimbus.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}})
+	must(t, err)
+	_, err = p.scheduler.Submit(ctx, nimbus.Principal{Kind: nimbus.PrincipalAdmin}, scheduler.Submission{
+		Class: nimbus.Class{Executor: nimbus.ExecutorLocal}, Spec: nimbus.Spec{Command: []string{"true"}}})
+	must(t, err)
+	work, err := p.scheduler.Poll(ctx, h.ID, nimbus.Capacity{CPUs: 1, MemoryMiB: 1024, Sandboxes: 1}, 10*time.Second)
+	must(t, err)
+	if len(work.Offers) != 1 {
+		t.Fatalf("offered %d jobs", len(work.Offers))
+	}
+	lease := work.Offers[0].Lease
+	as, err := p.scheduler.Accept(ctx, h.ID, lease)
+	must(t, err)
+	for _, phase := range phases {
+		if phase == finished {
+			must(t, p.scheduler.Finish(ctx, h.ID, lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
+			continue
+		}
+		must(t, p.scheduler.ReportPhase(ctx, h.ID, lease, phase))
+	}
+	return as.JobToken
+}
+
+// noApps is a GitHub that every call may be made to, and that does nothing: who
+// may call it is what matters here.
+type noApps struct{}
+
+func (noApps) Apps(context.Context) ([]nimbus.GitHubApp, error) { return nil, nil }
+
+func (noApps) Connect(context.Context, int64, []byte, []byte, string) (nimbus.GitHubApp, error) {
+	return nimbus.GitHubApp{}, nil
+}
+
+func (noApps) ConvertManifest(context.Context, string, string) (nimbus.GitHubApp, error) {
+	return nimbus.GitHubApp{}, nil
+}
+
+func (noApps) RotateWebhookSecret(context.Context, int64) (nimbus.GitHubApp, error) {
+	return nimbus.GitHubApp{}, nil
+}
+
+func (noApps) Remove(context.Context, int64) error { return nil }
+
+func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error) { return nil, nil }

@@ -38,8 +38,8 @@ func newEventStream(w http.ResponseWriter) (*eventStream, error) {
 	return s, s.comment()
 }
 
-// whileKnown ends a stream when its caller is known no more.
-func (a *api) whileKnown(stream func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+// whileAllowed ends a stream when its caller would be refused by now.
+func (a *api) whileAllowed(stream func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithCancel(r.Context())
 		var watch sync.WaitGroup
@@ -48,15 +48,15 @@ func (a *api) whileKnown(stream func(http.ResponseWriter, *http.Request) error) 
 		r = r.WithContext(ctx)
 		watch.Go(func() {
 			defer cancel()
-			a.awaitUnknown(r)
+			a.awaitRefusal(r)
 		})
 		return stream(w, r)
 	}
 }
 
-// awaitUnknown returns when a request's caller would be refused now, or the
-// request is over. A store that does not answer refuses nobody.
-func (a *api) awaitUnknown(r *http.Request) {
+// awaitRefusal returns when a request would be refused now, or is over. A store
+// that does not answer refuses nobody: it has nothing to tell either.
+func (a *api) awaitRefusal(r *http.Request) {
 	ticker := time.NewTicker(a.Recheck)
 	defer ticker.Stop()
 	for {
@@ -65,7 +65,9 @@ func (a *api) awaitUnknown(r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-		if _, err := a.identify(r); nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated {
+		_, err := a.allow(r, routes[r.Pattern])
+		switch nimbus.ErrorCode(err) {
+		case nimbus.CodeUnauthenticated, nimbus.CodeForbidden, nimbus.CodeNotFound:
 			return
 		}
 	}

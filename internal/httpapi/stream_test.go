@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 )
 
 // follow reads a job's stream until it ends or stop says so, and returns the
@@ -96,7 +97,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 	p := startPlane(t, func(c *httpapi.Config) { c.Recheck = 10 * time.Millisecond })
 	j := p.submit(t) // nobody runs it: its log says nothing
 	for _, path := range []string{"/api/v1/jobs/stream", "/api/v1/jobs/" + j.ID + "/log/stream"} {
-		code, err := p.identity.CreateLogin(t.Context())
+		code, err := p.identity.CreateLogin(t.Context(), identity.Root(), "")
 		must(t, err)
 		session, _, err := p.identity.RedeemLogin(t.Context(), code)
 		must(t, err)

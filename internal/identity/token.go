@@ -16,6 +16,8 @@ type Kind string
 // The kinds.
 const (
 	KindAdmin   Kind = "admin"
+	KindUser    Kind = "user"
+	KindAccount Kind = "account"
 	KindJoin    Kind = "join"
 	KindHost    Kind = "host"
 	KindJob     Kind = "job"
@@ -70,6 +72,10 @@ func parse(token string) (Kind, error) {
 	}
 	return Kind(kind), nil
 }
+
+// version is that of how a token is kept, in its row. Of another one nothing is
+// believed.
+const version = 1
 
 // hash is how a token is kept.
 func hash(token string) string {

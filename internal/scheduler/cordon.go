@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -12,6 +13,13 @@ import (
 func (s *Service) CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error {
 	err := s.update(ctx, func(u *unit) error {
 		if err := u.CordonHost(ctx, hostID, cordoned); err != nil {
+			return err
+		}
+		action := "host.cordon"
+		if !cordoned {
+			action = "host.uncordon"
+		}
+		if err := u.Audit(ctx, nimbus.AuditEvent{Actor: p.Actor(), Action: action, Target: hostID, Outcome: nimbus.AuditAllowed}); err != nil {
 			return err
 		}
 		return u.reviewHosts(ctx)
@@ -40,6 +48,10 @@ func (s *Service) RemoveHost(ctx context.Context, p nimbus.Principal, hostID str
 				WithHint("`nimbus hosts drain %s` waits for them, --force gives them up", hostID)
 		}
 		if err := u.RemoveHost(ctx, hostID); err != nil {
+			return err
+		}
+		if err := u.Audit(ctx, nimbus.AuditEvent{Actor: p.Actor(), Action: "host.remove", Target: hostID, Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"jobs_given_up": strconv.Itoa(len(open))}}); err != nil {
 			return err
 		}
 		return u.reviewHosts(ctx)

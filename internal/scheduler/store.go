@@ -131,6 +131,8 @@ type Tx interface {
 	// TouchHosts writes that hosts are here, and what they have free where that
 	// is known.
 	TouchHosts(ctx context.Context, hosts map[string]*nimbus.Capacity) error
+	// Audit tells the audit ledger, with the transaction's other effects.
+	Audit(ctx context.Context, e nimbus.AuditEvent) error
 	// CordonHost keeps a host from new jobs, or no longer. Codes: not_found.
 	CordonHost(ctx context.Context, hostID string, cordoned bool) error
 	// RemoveHost takes a host away, and its token with it. Codes: not_found.
@@ -164,7 +166,7 @@ type Tx interface {
 	WaitingJobs(ctx context.Context, classID string, most int) ([]string, error)
 	StuckJobs(ctx context.Context, classID string, code nimbus.ReasonCode, most int) ([]string, error)
 
-	// Repo returns the repo of that name, made in the default org if need be.
+	// Repo returns the repo of that name, made in its owner's org if need be.
 	Repo(ctx context.Context, name string) (id, orgID string, err error)
 	// InsertDelivery is false when the ledger has the delivery already.
 	InsertDelivery(ctx context.Context, d nimbus.Delivery) (isNew bool, err error)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
 )
 
@@ -73,7 +74,7 @@ func (e Embedded) agent(ctx context.Context, s *Server) (lifecycle.Service, erro
 	cfg.Server = "http://" + listener.Addr().String()
 	cfg.Data, cfg.Log = filepath.Join(e.Data, "agent"), e.Log
 	var err error
-	if cfg.JoinToken, _, err = s.identity.IssueJoin(ctx, joinFor); err != nil {
+	if cfg.JoinToken, _, err = s.identity.IssueJoin(ctx, identity.Root(), joinFor); err != nil {
 		return nil, fmt.Errorf("make a join token for the agent: %w", err)
 	}
 	return host.New(ctx, cfg)

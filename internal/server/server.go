@@ -272,7 +272,7 @@ func (s *Server) URL() string {
 
 // LoginPath makes the path of a link that signs a browser in, once.
 func (s *Server) LoginPath(ctx context.Context) (string, error) {
-	code, err := s.identity.CreateLogin(ctx)
+	code, err := s.identity.CreateLogin(ctx, identity.Root(), "")
 	if err != nil {
 		return "", fmt.Errorf("make a login link: %w", err)
 	}

@@ -24,3 +24,6 @@ func (t *tx) audit(ctx context.Context, e nimbus.AuditEvent) error {
 	}
 	return nil
 }
+
+// Audit implements scheduler.Tx.
+func (t schedulerTx) Audit(ctx context.Context, e nimbus.AuditEvent) error { return t.tx.audit(ctx, e) }

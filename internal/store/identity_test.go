@@ -11,17 +11,13 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // TestIdentity runs the same cases on both engines, through the service: what
 // matters is what a token can do.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	for name, dsn := range map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite:" + t.TempDir() + "/nimbus.db" },
-		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
-	} {
+	for name, dsn := range engines() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, dsn(t))
@@ -72,7 +68,7 @@ func testKinds(t *testing.T, s *identity.Service) {
 
 func testSingleUse(t *testing.T, s *identity.Service) {
 	ctx := t.Context()
-	join, _, err := s.IssueJoin(ctx, 0)
+	join, _, err := s.IssueJoin(ctx, identity.Root(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +87,7 @@ func testSingleUse(t *testing.T, s *identity.Service) {
 	if won.Load() != 1 {
 		t.Errorf("one join token joined %d hosts", won.Load())
 	}
-	code, err := s.CreateLogin(ctx)
+	code, err := s.CreateLogin(ctx, identity.Root(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +176,7 @@ func runningAttempt(t *testing.T, st *store.Store) *scheduler.Attempt {
 func testExpiry(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	id := identity.New(s, nimbus.SystemClock{})
-	join, _, err := id.IssueJoin(ctx, time.Minute)
+	join, _, err := id.IssueJoin(ctx, identity.Root(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +184,7 @@ func testExpiry(t *testing.T, s *store.Store) {
 		t.Fatal(err)
 	}
 	refused(t, id.RedeemJoin(ctx, join))
-	if _, _, err := id.IssueJoin(ctx, 48*time.Hour); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+	if _, _, err := id.IssueJoin(ctx, identity.Root(), 48*time.Hour); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 		t.Errorf("a join token for two days: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,7 +42,16 @@ func (t schedulerTx) Repo(ctx context.Context, name string) (id, orgID string, e
 }
 
 // orgOf is the org of a GitHub owner.
-func (t schedulerTx) orgOf(context.Context, string) (string, error) { return nimbus.DefaultOrgID, nil }
+func (t schedulerTx) orgOf(ctx context.Context, owner string) (string, error) {
+	orgID, err := t.tx.OrgOfOwner(ctx, owner)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nimbus.DefaultOrgID, nil
+	case err != nil:
+		return "", fmt.Errorf("find the owner's org: %w", err)
+	}
+	return orgID, nil
+}
 
 func (b *books) newRepos(now time.Time) (rows [][]any) {
 	for _, name := range sortedKeys(b.repos) {

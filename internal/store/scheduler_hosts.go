@@ -159,7 +159,7 @@ func (t schedulerTx) RemoveHost(ctx context.Context, hostID string) error {
 	if err := known(t.tx.RemoveHost(ctx, gen.RemoveHostParams{ID: hostID, RemovedAt: t.nowMicros()})); err != nil {
 		return err
 	}
-	return t.tx.RevokeHostTokens(ctx, hostID)
+	return t.tx.endSubject(ctx, hostID, nimbus.AuditEvent{})
 }
 
 // known is not_found when no host was changed.

@@ -210,15 +210,6 @@ func (q *Queries) RemoveHost(ctx context.Context, arg RemoveHostParams) (int64, 
 	return result.RowsAffected()
 }
 
-const revokeHostTokens = `-- name: RevokeHostTokens :exec
-UPDATE tokens SET state = 'revoked' WHERE kind = 'host' AND subject = $1 AND state = 'active'
-`
-
-func (q *Queries) RevokeHostTokens(ctx context.Context, subject string) error {
-	_, err := q.db.ExecContext(ctx, revokeHostTokens, subject)
-	return err
-}
-
 const seenHosts = `-- name: SeenHosts :many
 SELECT id, seen_at, warm FROM hosts WHERE removed_at = 0
 `

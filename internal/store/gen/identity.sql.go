@@ -10,7 +10,7 @@ import (
 )
 
 const countTokens = `-- name: CountTokens :one
-SELECT COUNT(*) FROM tokens WHERE kind = $1 AND state = 'active'
+SELECT COUNT(*) FROM tokens WHERE kind = $1
 `
 
 func (q *Queries) CountTokens(ctx context.Context, kind string) (int64, error) {
@@ -32,8 +32,57 @@ func (q *Queries) DeleteExpiredTokens(ctx context.Context, expiresAt int64) (int
 	return result.RowsAffected()
 }
 
+const deleteRevocations = `-- name: DeleteRevocations :exec
+DELETE FROM revocations WHERE at < $1
+`
+
+func (q *Queries) DeleteRevocations(ctx context.Context, at int64) error {
+	_, err := q.db.ExecContext(ctx, deleteRevocations, at)
+	return err
+}
+
+const endSession = `-- name: EndSession :one
+UPDATE tokens SET state = 'used' WHERE hash = $1 AND kind = 'session' AND state = 'active' RETURNING id
+`
+
+func (q *Queries) EndSession(ctx context.Context, hash string) (string, error) {
+	row := q.db.QueryRowContext(ctx, endSession, hash)
+	var id string
+	err := row.Scan(&id)
+	return id, err
+}
+
+const holdToken = `-- name: HoldToken :execrows
+UPDATE tokens SET version = version WHERE id = $1 AND state = 'active'
+`
+
+// Keeps others from changing an active token until the transaction ends.
+func (q *Queries) HoldToken(ctx context.Context, id string) (int64, error) {
+	result, err := q.db.ExecContext(ctx, holdToken, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const insertRevocation = `-- name: InsertRevocation :exec
+INSERT INTO revocations (seq, subject, at) VALUES ($1, $2, $3)
+`
+
+type InsertRevocationParams struct {
+	Seq     int64
+	Subject string
+	At      int64
+}
+
+func (q *Queries) InsertRevocation(ctx context.Context, arg InsertRevocationParams) error {
+	_, err := q.db.ExecContext(ctx, insertRevocation, arg.Seq, arg.Subject, arg.At)
+	return err
+}
+
 const insertToken = `-- name: InsertToken :exec
-INSERT INTO tokens (id, kind, org_id, subject, hash, state, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO tokens (id, kind, org_id, subject, hash, state, created_at, expires_at, version, name, role, scopes, parent, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 `
 
 type InsertTokenParams struct {
@@ -45,6 +94,12 @@ type InsertTokenParams struct {
 	State     string
 	CreatedAt int64
 	ExpiresAt int64
+	Version   int64
+	Name      string
+	Role      string
+	Scopes    string
+	Parent    string
+	CreatedBy string
 }
 
 func (q *Queries) InsertToken(ctx context.Context, arg InsertTokenParams) error {
@@ -57,32 +112,63 @@ func (q *Queries) InsertToken(ctx context.Context, arg InsertTokenParams) error 
 		arg.State,
 		arg.CreatedAt,
 		arg.ExpiresAt,
+		arg.Version,
+		arg.Name,
+		arg.Role,
+		arg.Scopes,
+		arg.Parent,
+		arg.CreatedBy,
 	)
 	return err
 }
 
-const moveTokens = `-- name: MoveTokens :execrows
-UPDATE tokens SET state = $1 WHERE kind = $2 AND subject = $3 AND state = $4
+const lastRevocation = `-- name: LastRevocation :one
+SELECT last FROM revocation_seq WHERE one = 1
 `
 
-type MoveTokensParams struct {
-	NewState string
-	Kind     string
-	Subject  string
-	OldState string
+func (q *Queries) LastRevocation(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, lastRevocation)
+	var last int64
+	err := row.Scan(&last)
+	return last, err
 }
 
-func (q *Queries) MoveTokens(ctx context.Context, arg MoveTokensParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, moveTokens,
-		arg.NewState,
-		arg.Kind,
-		arg.Subject,
-		arg.OldState,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+const nextRevocation = `-- name: NextRevocation :one
+UPDATE revocation_seq SET last = last + 1 WHERE one = 1 RETURNING last
+`
+
+func (q *Queries) NextRevocation(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, nextRevocation)
+	var last int64
+	err := row.Scan(&last)
+	return last, err
+}
+
+const otherAdminTokens = `-- name: OtherAdminTokens :one
+SELECT COUNT(*) FROM tokens WHERE kind = 'admin' AND state = 'active' AND id <> $1 AND (expires_at = 0 OR expires_at > $2)
+`
+
+type OtherAdminTokensParams struct {
+	ID        string
+	ExpiresAt int64
+}
+
+func (q *Queries) OtherAdminTokens(ctx context.Context, arg OtherAdminTokensParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, otherAdminTokens, arg.ID, arg.ExpiresAt)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const platformAdmins = `-- name: PlatformAdmins :one
+SELECT COUNT(*) FROM users WHERE platform_admin AND removed_at = 0 AND id <> $1
+`
+
+func (q *Queries) PlatformAdmins(ctx context.Context, id string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, platformAdmins, id)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const putSecret = `-- name: PutSecret :exec
@@ -107,6 +193,131 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 	return err
 }
 
+const revocations = `-- name: Revocations :many
+SELECT seq, subject FROM revocations WHERE seq > $1 ORDER BY seq LIMIT $2
+`
+
+type RevocationsParams struct {
+	Seq   int64
+	Limit int32
+}
+
+type RevocationsRow struct {
+	Seq     int64
+	Subject string
+}
+
+func (q *Queries) Revocations(ctx context.Context, arg RevocationsParams) ([]RevocationsRow, error) {
+	rows, err := q.db.QueryContext(ctx, revocations, arg.Seq, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RevocationsRow
+	for rows.Next() {
+		var i RevocationsRow
+		if err := rows.Scan(&i.Seq, &i.Subject); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const revokeMadeWith = `-- name: RevokeMadeWith :exec
+UPDATE tokens SET state = 'revoked', revoked_at = $2 WHERE parent = $1 AND parent <> '' AND state = 'active'
+`
+
+type RevokeMadeWithParams struct {
+	Parent    string
+	RevokedAt int64
+}
+
+func (q *Queries) RevokeMadeWith(ctx context.Context, arg RevokeMadeWithParams) error {
+	_, err := q.db.ExecContext(ctx, revokeMadeWith, arg.Parent, arg.RevokedAt)
+	return err
+}
+
+const revokeMembersTokens = `-- name: RevokeMembersTokens :exec
+UPDATE tokens SET state = 'revoked', revoked_at = $1
+WHERE kind IN ('user', 'login', 'session') AND subject = $2 AND org_id = $3 AND state = 'active'
+`
+
+type RevokeMembersTokensParams struct {
+	Now     int64
+	Subject string
+	OrgID   string
+}
+
+func (q *Queries) RevokeMembersTokens(ctx context.Context, arg RevokeMembersTokensParams) error {
+	_, err := q.db.ExecContext(ctx, revokeMembersTokens, arg.Now, arg.Subject, arg.OrgID)
+	return err
+}
+
+const revokeToken = `-- name: RevokeToken :one
+UPDATE tokens SET state = 'revoked', revoked_at = $1
+WHERE id = $2 AND org_id = $3 AND kind IN ('user', 'account', 'admin') AND state = 'active'
+  AND (subject = $4 OR $4 = '')
+RETURNING id, kind, org_id, subject, hash, state, created_at, expires_at, version, name, role, scopes, parent, created_by, last_used_at, revoked_at
+`
+
+type RevokeTokenParams struct {
+	Now     int64
+	ID      string
+	OrgID   string
+	Subject string
+}
+
+func (q *Queries) RevokeToken(ctx context.Context, arg RevokeTokenParams) (Token, error) {
+	row := q.db.QueryRowContext(ctx, revokeToken,
+		arg.Now,
+		arg.ID,
+		arg.OrgID,
+		arg.Subject,
+	)
+	var i Token
+	err := row.Scan(
+		&i.ID,
+		&i.Kind,
+		&i.OrgID,
+		&i.Subject,
+		&i.Hash,
+		&i.State,
+		&i.CreatedAt,
+		&i.ExpiresAt,
+		&i.Version,
+		&i.Name,
+		&i.Role,
+		&i.Scopes,
+		&i.Parent,
+		&i.CreatedBy,
+		&i.LastUsedAt,
+		&i.RevokedAt,
+	)
+	return i, err
+}
+
+const revokeTokensOf = `-- name: RevokeTokensOf :exec
+UPDATE tokens SET state = 'revoked', revoked_at = $2
+WHERE kind IN ('user', 'account', 'admin', 'host', 'login', 'session') AND subject = $1 AND state = 'active'
+`
+
+type RevokeTokensOfParams struct {
+	Subject   string
+	RevokedAt int64
+}
+
+func (q *Queries) RevokeTokensOf(ctx context.Context, arg RevokeTokensOfParams) error {
+	_, err := q.db.ExecContext(ctx, revokeTokensOf, arg.Subject, arg.RevokedAt)
+	return err
+}
+
 const secret = `-- name: Secret :one
 SELECT sealed FROM secrets WHERE org_id = $1 AND name = $2
 `
@@ -124,7 +335,7 @@ func (q *Queries) Secret(ctx context.Context, arg SecretParams) ([]byte, error) 
 }
 
 const tokenByHash = `-- name: TokenByHash :one
-SELECT id, kind, org_id, subject, hash, state, created_at, expires_at FROM tokens WHERE hash = $1
+SELECT id, kind, org_id, subject, hash, state, created_at, expires_at, version, name, role, scopes, parent, created_by, last_used_at, revoked_at FROM tokens WHERE hash = $1
 `
 
 func (q *Queries) TokenByHash(ctx context.Context, hash string) (Token, error) {
@@ -139,8 +350,90 @@ func (q *Queries) TokenByHash(ctx context.Context, hash string) (Token, error) {
 		&i.State,
 		&i.CreatedAt,
 		&i.ExpiresAt,
+		&i.Version,
+		&i.Name,
+		&i.Role,
+		&i.Scopes,
+		&i.Parent,
+		&i.CreatedBy,
+		&i.LastUsedAt,
+		&i.RevokedAt,
 	)
 	return i, err
+}
+
+const tokensPage = `-- name: TokensPage :many
+SELECT id, kind, org_id, subject, hash, state, created_at, expires_at, version, name, role, scopes, parent, created_by, last_used_at, revoked_at FROM tokens
+WHERE org_id = $1 AND kind IN ('user', 'account', 'admin') AND id > $2
+  AND (subject = $3 OR $3 = '')
+ORDER BY id LIMIT $4
+`
+
+type TokensPageParams struct {
+	OrgID   string
+	After   string
+	Subject string
+	Most    int32
+}
+
+func (q *Queries) TokensPage(ctx context.Context, arg TokensPageParams) ([]Token, error) {
+	rows, err := q.db.QueryContext(ctx, tokensPage,
+		arg.OrgID,
+		arg.After,
+		arg.Subject,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Token
+	for rows.Next() {
+		var i Token
+		if err := rows.Scan(
+			&i.ID,
+			&i.Kind,
+			&i.OrgID,
+			&i.Subject,
+			&i.Hash,
+			&i.State,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+			&i.Version,
+			&i.Name,
+			&i.Role,
+			&i.Scopes,
+			&i.Parent,
+			&i.CreatedBy,
+			&i.LastUsedAt,
+			&i.RevokedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const touchToken = `-- name: TouchToken :exec
+UPDATE tokens SET last_used_at = $2 WHERE id = $1 AND last_used_at < $3
+`
+
+type TouchTokenParams struct {
+	ID           string
+	LastUsedAt   int64
+	LastUsedAt_2 int64
+}
+
+func (q *Queries) TouchToken(ctx context.Context, arg TouchTokenParams) error {
+	_, err := q.db.ExecContext(ctx, touchToken, arg.ID, arg.LastUsedAt, arg.LastUsedAt_2)
+	return err
 }
 
 const useToken = `-- name: UseToken :execrows

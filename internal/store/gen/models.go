@@ -260,6 +260,13 @@ type LogPage struct {
 	Lines     []byte
 }
 
+type Membership struct {
+	OrgID     string
+	UserID    string
+	Role      string
+	CreatedAt int64
+}
+
 type NimbusClock struct {
 	One      bool
 	OffsetUs int64
@@ -277,6 +284,13 @@ type Org struct {
 	ID        string
 	Name      string
 	CreatedAt int64
+	RemovedAt int64
+}
+
+type Owner struct {
+	Name      string
+	OrgID     string
+	CreatedAt int64
 }
 
 type Queue struct {
@@ -293,11 +307,31 @@ type Repo struct {
 	CreatedAt int64
 }
 
+type Revocation struct {
+	Seq     int64
+	Subject string
+	At      int64
+}
+
+type RevocationSeq struct {
+	One  int64
+	Last int64
+}
+
 type Secret struct {
 	OrgID     string
 	Name      string
 	Sealed    []byte
 	UpdatedAt int64
+}
+
+type ServiceAccount struct {
+	ID        string
+	OrgID     string
+	Name      string
+	Role      string
+	CreatedAt int64
+	CreatedBy string
 }
 
 type Stuck struct {
@@ -307,12 +341,29 @@ type Stuck struct {
 }
 
 type Token struct {
-	ID        string
-	Kind      string
-	OrgID     string
-	Subject   string
-	Hash      string
-	State     string
-	CreatedAt int64
-	ExpiresAt int64
+	ID         string
+	Kind       string
+	OrgID      string
+	Subject    string
+	Hash       string
+	State      string
+	CreatedAt  int64
+	ExpiresAt  int64
+	Version    int64
+	Name       string
+	Role       string
+	Scopes     string
+	Parent     string
+	CreatedBy  string
+	LastUsedAt int64
+	RevokedAt  int64
+}
+
+type User struct {
+	ID            string
+	Email         string
+	Name          string
+	PlatformAdmin bool
+	CreatedAt     int64
+	RemovedAt     int64
 }

@@ -27,6 +27,3 @@ UPDATE hosts SET cordoned_at = $2, changed_at = $3 WHERE id = $1 AND removed_at 
 
 -- name: RemoveHost :execrows
 UPDATE hosts SET removed_at = $2, changed_at = $2 WHERE id = $1 AND removed_at = 0;
-
--- name: RevokeHostTokens :exec
-UPDATE tokens SET state = 'revoked' WHERE kind = 'host' AND subject = $1 AND state = 'active';

@@ -1,0 +1,95 @@
+package httpapi_test
+
+// expectation is what the tenancy matrix expects of a call: who may make it,
+// and which request shows whether somebody can who may not. $job and the like
+// stand for things of the org that a case is about (tenancy_world_test.go).
+type expectation struct {
+	// who is the least role, or "platform", "host", "person" (everybody with a
+	// role anywhere) or "anybody" (who holds no token, too).
+	who   string
+	scope string // that a token with scopes needs
+	path  string // of a plain route, where it isn't the pattern
+	body  string
+	// bound is set for what is bound to an org although who is no role.
+	bound bool
+	// refuses is set where the request is one that nobody gets a 2xx for.
+	refuses bool
+}
+
+// tenancy is written by hand, apart from the table that it tests. A new RPC or
+// route fails the test until it has a line here. A second line for the same has
+// a # and a word behind its name.
+var tenancy = map[string]expectation{
+	"/nimbus.v1.JobService/SubmitJob":     {who: "developer", scope: "jobs:write", body: `{"spec":{"command":["true"]}}`},
+	"/nimbus.v1.JobService/GetJob":        {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.JobService/ListJobs":      {who: "viewer", scope: "jobs:read", body: `{}`},
+	"/nimbus.v1.JobService/ListJobs#repo": {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
+	"/nimbus.v1.JobService/ListJobEvents": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.JobService/CancelJob":     {who: "developer", scope: "jobs:write", body: `{"jobId":"$waiting_job"}`},
+
+	"/nimbus.v1.HostService/ListHosts":       {who: "platform", scope: "hosts:read", body: `{}`},
+	"/nimbus.v1.HostService/CreateJoinToken": {who: "platform", scope: "hosts:write", body: `{}`},
+	"/nimbus.v1.HostService/CordonHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
+	"/nimbus.v1.HostService/RemoveHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
+
+	"/nimbus.v1.GitHubService/ListApps":            {who: "platform", scope: "org:read", body: `{}`},
+	"/nimbus.v1.GitHubService/ConnectApp":          {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
+	"/nimbus.v1.GitHubService/ConvertManifest":     {who: "platform", scope: "org:write", body: `{"code":"x"}`},
+	"/nimbus.v1.GitHubService/RotateWebhookSecret": {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
+	"/nimbus.v1.GitHubService/RemoveApp":           {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
+	"/nimbus.v1.GitHubService/ListInstallations":   {who: "platform", scope: "org:read", body: `{}`},
+
+	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", body: `{}`, bound: true},
+	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},
+	"/nimbus.v1.OrgService/SetOrgOwners": {who: "platform", scope: "org:write", body: `{"org":"$org","owners":["$owner"]}`},
+	"/nimbus.v1.OrgService/DeleteOrg":    {who: "platform", scope: "org:write", body: `{"org":"$org"}`, refuses: true},
+	"/nimbus.v1.OrgService/ListRepos":    {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.OrgService/MoveRepo":     {who: "platform", scope: "org:write", body: `{"repo":"$repo","toOrg":"$org"}`},
+
+	"/nimbus.v1.UserService/CreateUser":       {who: "platform", scope: "org:write", body: `{"email":"$new_user"}`},
+	"/nimbus.v1.UserService/ListUsers":        {who: "platform", scope: "org:read", body: `{}`},
+	"/nimbus.v1.UserService/SetPlatformAdmin": {who: "platform", scope: "org:write", body: `{"user":"$spare_user"}`},
+	"/nimbus.v1.UserService/RemoveUser":       {who: "platform", scope: "org:write", body: `{"user":"$spare_user"}`},
+
+	"/nimbus.v1.MemberService/ListMembers":  {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.MemberService/SetMember":    {who: "admin", scope: "org:write", body: `{"email":"$new_member","role":"viewer"}`},
+	"/nimbus.v1.MemberService/RemoveMember": {who: "admin", scope: "org:write", body: `{"userId":"$spare_member"}`},
+
+	"/nimbus.v1.ServiceAccountService/CreateServiceAccount": {who: "admin", scope: "org:write", body: `{"name":"$new_account","role":"viewer"}`},
+	"/nimbus.v1.ServiceAccountService/ListServiceAccounts":  {who: "operator", scope: "org:read", body: `{}`},
+	"/nimbus.v1.ServiceAccountService/DeleteServiceAccount": {who: "admin", scope: "org:write", body: `{"accountId":"$spare_account"}`},
+
+	// An administrator of the platform has no token of its own in an org.
+	"/nimbus.v1.TokenService/CreateToken":          {who: "member", scope: "tokens:write", body: `{"name":"made"}`, bound: true},
+	"/nimbus.v1.TokenService/CreateToken#account":  {who: "admin", scope: "tokens:write", body: `{"name":"made","accountId":"$account"}`},
+	"/nimbus.v1.TokenService/CreateToken#platform": {who: "platform", scope: "tokens:write", body: `{"name":"made","platform":true}`, bound: true},
+	"/nimbus.v1.TokenService/ListTokens":           {who: "viewer", scope: "tokens:read", body: `{}`},
+	"/nimbus.v1.TokenService/ListTokens#platform":  {who: "platform", scope: "tokens:read", body: `{"platform":true}`, bound: true},
+	"/nimbus.v1.TokenService/RevokeToken":          {who: "viewer", scope: "tokens:write", body: `{"tokenId":"$spare_token"}`},
+
+	"/nimbus.v1.AgentService/Join":          {who: "anybody", body: `{}`, refuses: true},
+	"/nimbus.v1.AgentService/Hello":         {who: "host", body: `{"version":"test","inventory":{"arch":"amd64","cpus":8,"memoryMib":8192,"executors":[{"name":"local","available":true}]},"leases":[$lease]}`},
+	"/nimbus.v1.AgentService/Poll":          {who: "host", body: `{}`},
+	"/nimbus.v1.AgentService/Accept":        {who: "host", body: `{"lease":$lease}`},
+	"/nimbus.v1.AgentService/Heartbeat":     {who: "host", body: `{"leases":[$lease]}`},
+	"/nimbus.v1.AgentService/ReportPhase":   {who: "host", body: `{"lease":$lease,"phase":"started"}`},
+	"/nimbus.v1.AgentService/CreateRunner":  {who: "host", body: `{"lease":$lease}`, refuses: true},
+	"/nimbus.v1.AgentService/AppendLog":     {who: "host", body: `{"lease":$lease,"lines":[{"seq":"4","at":"2026-01-01T00:00:00Z","stream":"stdout","text":"more"}]}`},
+	"/nimbus.v1.AgentService/FinishAttempt": {who: "host", body: `{"lease":$lease,"outcome":{"result":"JOB_RESULT_SUCCESS","exitCode":0}}`},
+
+	"GET /api/v1/jobs/stream":          {who: "viewer", scope: "jobs:read"},
+	"GET /api/v1/jobs/{id}/log":        {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
+	"GET /api/v1/jobs/{id}/log/stream": {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/stream"},
+	"PUT /api/v1/workspaces":           {who: "developer", scope: "jobs:write", body: "files"},
+	"GET /api/v1/workspaces/{id}":      {who: "host", path: "/api/v1/workspaces/$workspace?attempt=$attempt&fence=$fence"},
+	"GET /api/v1/me":                   {who: "person", bound: true},
+	"POST /api/v1/logins":              {who: "login", bound: true},
+	"POST /api/v1/logins#another":      {who: "platform", body: `{"user":"$spare_user"}`, bound: true},
+	"POST /api/v1/logout":              {who: "person", bound: true},
+	"GET /metrics":                     {who: "platform", scope: "metrics:read"},
+	"GET /login":                       {who: "anybody", refuses: true},
+	"GET /healthz":                     {who: "anybody"},
+	"GET /readyz":                      {who: "anybody"},
+	"/webhooks/github":                 {who: "anybody", refuses: true},
+	"/":                                {who: "anybody"},
+}
