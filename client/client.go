@@ -36,7 +36,8 @@ type Config struct {
 	Server string
 	// Token is sent with each call; "" for none.
 	Token string
-	// Org is the org to act in, by its id; "" means the token's own.
+	// Org is the org to act in, by its id or name; "" means the caller's own,
+	// of several the one joined first.
 	Org string
 	// Transport makes the requests; nil means one of its own.
 	Transport http.RoundTripper
@@ -54,6 +55,11 @@ type Client struct {
 	jobs     nimbusv1connect.JobServiceClient
 	hosts    nimbusv1connect.HostServiceClient
 	github   nimbusv1connect.GitHubServiceClient
+	orgs     nimbusv1connect.OrgServiceClient
+	users    nimbusv1connect.UserServiceClient
+	members  nimbusv1connect.MemberServiceClient
+	accounts nimbusv1connect.ServiceAccountServiceClient
+	tokens   nimbusv1connect.TokenServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -77,6 +83,11 @@ func New(cfg Config) (*Client, error) {
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
+	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)
+	c.users = nimbusv1connect.NewUserServiceClient(c.http, base.String(), opts...)
+	c.members = nimbusv1connect.NewMemberServiceClient(c.http, base.String(), opts...)
+	c.accounts = nimbusv1connect.NewServiceAccountServiceClient(c.http, base.String(), opts...)
+	c.tokens = nimbusv1connect.NewTokenServiceClient(c.http, base.String(), opts...)
 	return c, nil
 }
 

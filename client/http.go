@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,12 +50,17 @@ func unreachable(ctx context.Context, base *url.URL, err error) error {
 	return nimbus.Errorf(nimbus.CodeUnavailable, "%s could not be reached: %w", base.Host, err)
 }
 
-// LoginLink makes a link that signs a browser in as an administrator, once.
-// Codes: forbidden.
-func (c *Client) LoginLink(ctx context.Context) (string, error) {
+// LoginLink makes a link that signs a browser in, once: as the caller, or as
+// the user that an administrator of the platform names by id or address. Codes:
+// forbidden, not_found.
+func (c *Client) LoginLink(ctx context.Context, user string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	resp, err := c.do(ctx, http.MethodPost, "/api/v1/logins", nil, nil, nil)
+	body, err := json.Marshal(map[string]string{"user": user})
+	if err != nil {
+		return "", fmt.Errorf("encode request: %w", err)
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/logins", nil, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}

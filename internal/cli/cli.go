@@ -30,16 +30,23 @@ type Streams struct {
 type root struct {
 	Server    string `group:"global" help:"Address of the server." env:"NIMBUS_SERVER" default:"http://127.0.0.1:8080" placeholder:"URL"`
 	TokenFile string `group:"global" help:"File with the token; NIMBUS_TOKEN holds the token itself. Default: admin.token in the data directory." env:"NIMBUS_TOKEN_FILE" type:"path" placeholder:"FILE"`
+	Org       string `group:"global" help:"Org to act in, by name or id. Default: the first that one is in." env:"NIMBUS_ORG" placeholder:"ORG"`
 	Data      string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
 	JSON      bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
 	LogLevel  string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
 	LogJSON   bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
 
-	Run     runCmd     `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
-	Jobs    jobsCmd    `cmd:"" help:"List jobs, newest first." group:"jobs"`
-	Job     jobCmd     `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
-	Logs    logsCmd    `cmd:"" help:"Show a job's log." group:"jobs"`
-	Cancel  cancelCmd  `cmd:"" help:"Stop a job." group:"jobs"`
+	Run      runCmd      `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
+	Jobs     jobsCmd     `cmd:"" help:"List jobs, newest first." group:"jobs"`
+	Job      jobCmd      `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
+	Logs     logsCmd     `cmd:"" help:"Show a job's log." group:"jobs"`
+	Cancel   cancelCmd   `cmd:"" help:"Stop a job." group:"jobs"`
+	Orgs     orgsCmd     `cmd:"" help:"Show or change the orgs of the platform." group:"people"`
+	Users    usersCmd    `cmd:"" help:"Show who has which role in the org, or change it." group:"people"`
+	Accounts accountsCmd `cmd:"" name:"service-accounts" aliases:"accounts" help:"Show or change the programs that have a role in the org." group:"people"`
+	Tokens   tokensCmd   `cmd:"" help:"Make tokens, show or revoke them." group:"people"`
+	Repos    reposCmd    `cmd:"" help:"Show the repositories of the org, or move one." group:"people"`
+
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
 	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
@@ -61,6 +68,7 @@ func parser(r *root, s Streams, exit func(int)) (*kong.Kong, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, FlagsLast: true}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "jobs", Title: "Jobs:"},
+			{Key: "people", Title: "Orgs and people:"},
 			{Key: "service", Title: "Service:"},
 			{Key: "global", Title: "Flags of every command:"},
 		}),

@@ -50,7 +50,7 @@ func (a *api) allow(r *http.Request, to rule) (caller, error) {
 	}
 	if to.place == actsInOrg && !p.Role.Includes(to.least) {
 		return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this takes the role %s, and yours is %s", to.least, p.Role).
-			WithHint("an admin of the org gives roles: nimbus users roles")
+			WithHint("an admin of the org gives roles: nimbus users add")
 	}
 	return caller{Principal: p, org: p.OrgID}, nil
 }

@@ -233,7 +233,7 @@ func (s *Store) Account(ctx context.Context, orgID, accountID string) (a nimbus.
 	err = s.read(ctx, func(t *tx) error {
 		r, err := t.Account(ctx, accountID)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && r.OrgID != orgID {
-			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such service account").WithHint("`nimbus accounts` lists them")
+			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such service account").WithHint("`nimbus service-accounts` lists them")
 		}
 		a = nimbus.ServiceAccount{ID: r.ID, OrgID: r.OrgID, Name: r.Name, Role: nimbus.Role(r.Role),
 			CreatedAt: fromMicros(r.CreatedAt), CreatedBy: r.CreatedBy}
