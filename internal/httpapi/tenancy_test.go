@@ -314,7 +314,7 @@ func (m *matrix) askUntil(t *testing.T, method, path, body string, headers []str
 			break
 		}
 		if err != nil {
-			if err != io.EOF { //nolint:errorlint // as io.Reader says
+			if err != io.EOF {
 				t.Errorf("%s: %v after %s", path, err, read.String())
 			}
 			break
