@@ -59,9 +59,17 @@ func (*orgsListCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		return list(a, "orgs", viewAll(orgs, viewOrg), "ID\tNAME\tSINCE\tOWNERS", func(o orgView) string {
-			return fmt.Sprintf("%s\t%s\t%s\t%s", o.ID, o.Name, o.CreatedAt.Format(time.DateOnly), strings.Join(o.Owners, ", "))
+			return fmt.Sprintf("%s\t%s\t%s\t%s", o.ID, o.Name, day(o.CreatedAt), strings.Join(o.Owners, ", "))
 		})
 	})
+}
+
+// day is when something began, "-" for what was always there.
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format(time.DateOnly)
 }
 
 type orgsCreateCmd struct {

@@ -60,7 +60,7 @@ var access = map[string]rule{
 	nimbusv1connect.GitHubServiceRemoveAppProcedure:           onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.GitHubServiceListInstallationsProcedure:   onPlatform(nimbus.ScopeOrgRead),
 
-	nimbusv1connect.OrgServiceListOrgsProcedure:     person,
+	nimbusv1connect.OrgServiceListOrgsProcedure:     {place: actsAsSelf, scope: nimbus.ScopeOrgRead},
 	nimbusv1connect.OrgServiceCreateOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.OrgServiceSetOrgOwnersProcedure: onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.OrgServiceDeleteOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),

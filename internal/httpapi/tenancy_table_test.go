@@ -39,7 +39,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubService/RemoveApp":           {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
 	"/nimbus.v1.GitHubService/ListInstallations":   {who: "platform", scope: "org:read", body: `{}`},
 
-	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", body: `{}`, bound: true},
+	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
 	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},
 	"/nimbus.v1.OrgService/SetOrgOwners": {who: "platform", scope: "org:write", body: `{"org":"$org","owners":["$owner"]}`},
 	"/nimbus.v1.OrgService/DeleteOrg":    {who: "platform", scope: "org:write", body: `{"org":"$org"}`, refuses: true},

@@ -142,6 +142,9 @@ func askers(t *testing.T, p *plane, home tenant) map[string]asker {
 		"ended":    {headers: bearer(p.jobToken(t, nimbus.PhaseStarted, finished))},
 		"platform": {role: "platform", known: true, headers: bearer(p.admin)},
 	}
+	root, _ := identity.Root().In(nimbus.DefaultOrgID)
+	out["metrics"] = asker{role: "platform", known: true, scopes: []string{"metrics:read"},
+		headers: bearer(token(t, p, root, nimbus.NewToken{Name: "narrow", Platform: true, Scopes: []nimbus.Scope{nimbus.ScopeMetricsRead}}))}
 	join, _, err := p.identity.IssueJoin(ctx, identity.Root(), 0)
 	must(t, err)
 	out["join"] = asker{headers: bearer(join)}
