@@ -20,9 +20,11 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 	"github.com/nimbus-ci/nimbus/web"
 )
@@ -32,20 +34,45 @@ type plane struct {
 	url, address string
 	identity     *identity.Service
 	scheduler    *scheduler.Service
-	blobs        *fs.Store
+	blobs        httpapi.Blobs
 	admin        string
 }
 
 func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
-	dir, log, b := t.TempDir(), slog.New(slog.DiscardHandler), bus.NewInProcess()
-	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(dir, "nimbus.db")})
-	must(t, err)
+	dir := t.TempDir()
+	db := openStore(t, "sqlite:"+filepath.Join(dir, "nimbus.db"))
 	lines, err := segment.Open(filepath.Join(dir, "logs"), 1<<30)
 	must(t, err)
+	t.Cleanup(func() { lines.Close() })
 	blobs, err := fs.Open(filepath.Join(dir, "blobs"))
 	must(t, err)
+	t.Cleanup(func() { blobs.Close() })
+	return startPlaneOn(t, db, lines, blobs, edit...)
+}
+
+// startReplica is a plane of the scale profile: all is in PostgreSQL.
+func startReplica(t *testing.T) *plane {
+	t.Helper()
+	db := openStore(t, testenv.Postgres(t))
+	lines, err := db.Logs(1 << 30)
+	must(t, err)
+	return startPlaneOn(t, db, lines, db.Blobs())
+}
+
+func openStore(t *testing.T, dsn string) *store.Store {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Config{DSN: dsn})
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi.Blobs, edit ...func(*httpapi.Config)) *plane {
+	t.Helper()
+	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
 	p := &plane{identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
+	var err error
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
@@ -69,9 +96,6 @@ func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
 		stop()
 		<-ended
 		<-ended
-		lines.Close()
-		blobs.Close()
-		db.Close()
 	})
 	return p
 }
