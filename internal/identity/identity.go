@@ -84,6 +84,9 @@ func (s *Service) IssueAdmin(ctx context.Context) (token string, created bool, e
 	}
 	token, err = s.issue(ctx, Record{Kind: KindAdmin, Subject: rootSubject, Name: "first start", CreatedBy: "system"},
 		nimbus.AuditEvent{Actor: "system", Action: "token.create", Outcome: nimbus.AuditAllowed, Detail: map[string]string{"kind": string(KindAdmin)}})
+	if nimbus.ErrorCode(err) == nimbus.CodeConflict {
+		return "", false, nil // another replica was first
+	}
 	return token, err == nil, err
 }
 

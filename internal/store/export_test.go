@@ -22,3 +22,8 @@ func (s *Store) PendingAudit(ctx context.Context) (events []nimbus.AuditEvent, e
 	}
 	return events, rows.Err()
 }
+
+// Revoke tells replicas to forget subjects.
+func (s *Store) Revoke(ctx context.Context, subjects ...string) error {
+	return s.write(ctx, func(t *tx) error { return t.revoke(ctx, subjects...) })
+}

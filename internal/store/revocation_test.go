@@ -196,6 +196,62 @@ func TestWithoutRevocationsEachRequestAsks(t *testing.T) {
 	r.knows(t, token)
 }
 
+// TestManyRevocationsAreReadAtOnce: more than one reading takes, and the one
+// that matters is the last.
+func TestManyRevocationsAreReadAtOnce(t *testing.T) {
+	t.Parallel()
+	clock := &movedClock{now: time.Now()}
+	r := startReplica(t, testenv.Postgres(t), clock)
+	ctx := t.Context()
+	token, _, err1 := r.IssueAdmin(ctx)
+	p, err2 := r.Authenticate(ctx, token)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	r.knows(t, token)
+	subjects := make([]string, 1200)
+	for i := range subjects {
+		subjects[i] = "somebody else"
+	}
+	subjects[len(subjects)-1] = p.TokenID
+	if err := errors.Join(r.db.Revoke(ctx, subjects...), r.Refresh(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	before := r.db.asked.Load()
+	if _, err := r.Authenticate(ctx, token); err != nil || r.db.asked.Load() != before+1 {
+		t.Errorf("it is still known: asked %d times, %v", r.db.asked.Load()-before, err)
+	}
+}
+
+// TestOneFirstAdministrator: of replicas that start at once on an empty
+// database one makes the token.
+func TestOneFirstAdministrator(t *testing.T) {
+	t.Parallel()
+	for engine, dsn := range engines() {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			db := open(t, dsn(t))
+			var made atomic.Int32
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					_, created, err := identity.New(db, nimbus.SystemClock{}).IssueAdmin(t.Context())
+					if err != nil {
+						t.Error(err)
+					}
+					if created {
+						made.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			if made.Load() != 1 {
+				t.Errorf("%d replicas made an administrator", made.Load())
+			}
+		})
+	}
+}
+
 // TestATokenThatIsKnownExpires: by the database's clock, at the time that was
 // left when it was asked.
 func TestATokenThatIsKnownExpires(t *testing.T) {

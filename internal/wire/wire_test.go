@@ -107,6 +107,12 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, GitHubInstallation, ToGitHubInstallation, nil)
 	roundTrip(t, Event, ToEvent, func(e *nimbus.JobEvent) { e.JobID = "" }) // known to who asks
 	roundTrip(t, timeline, toTimeline, nil)
+	roundTrip(t, Org, ToOrg, nil)
+	roundTrip(t, Repo, ToRepo, nil)
+	roundTrip(t, User, ToUser, nil)
+	roundTrip(t, Member, ToMember, nil)
+	roundTrip(t, ServiceAccount, ToServiceAccount, nil)
+	roundTrip(t, Token, ToToken, nil)
 }
 
 // poll is a question that waits for nothing.

@@ -53,6 +53,8 @@ ALTER TABLE tokens ADD COLUMN last_used_at BIGINT NOT NULL DEFAULT 0;  -- to the
 ALTER TABLE tokens ADD COLUMN revoked_at   BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX tokens_page ON tokens (org_id, id) WHERE kind IN ('user', 'account', 'admin');
 CREATE INDEX tokens_parent ON tokens (parent) WHERE parent <> '';
+-- The one that the first start makes: of replicas that start at once one does.
+CREATE UNIQUE INDEX tokens_first ON tokens (kind) WHERE kind = 'admin' AND created_by = 'system';
 
 -- What replicas must forget of whom they know: a token, or all of a user, a
 -- service account or a host; '' for everybody. Numbers are given under the lock
