@@ -131,9 +131,10 @@ const (
 	// whatever happens to the readings: past it, each request asks the store.
 	staleAfter = 2 * time.Second
 	lookWithin = time.Second
-	// maxAge is how long an answer is kept; the revocations of an hour are kept
-	// in the store, so that no reading misses one about an answer that is known.
-	maxAge = 5 * time.Minute
+	// maxAge is how long an answer is kept: who cuts a token's time short, rather
+	// than revoke it, leaves it at least that. The revocations of an hour are in
+	// the store, so that no reading misses one about an answer that is known.
+	maxAge = 2 * time.Minute
 	// touchInterval is how often it is written which tokens were used.
 	touchInterval = time.Minute
 )
