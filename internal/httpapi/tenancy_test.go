@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -314,7 +315,7 @@ func (m *matrix) askUntil(t *testing.T, method, path, body string, headers []str
 			break
 		}
 		if err != nil {
-			if err != io.EOF { //nolint:errorlint // as io.Reader says
+			if !errors.Is(err, io.EOF) {
 				t.Errorf("%s: %v after %s", path, err, read.String())
 			}
 			break

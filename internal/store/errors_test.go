@@ -15,19 +15,19 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// closedConn is what pgx says of a connection that went away while it was in
+// closedError is what pgx says of a connection that went away while it was in
 // the pool.
-type closedConn struct{}
+type closedError struct{}
 
-func (closedConn) Error() string     { return "conn closed" }
-func (closedConn) SafeToRetry() bool { return true }
+func (closedError) Error() string     { return "conn closed" }
+func (closedError) SafeToRetry() bool { return true }
 
 // TestALostDatabaseIsUnavailable: whoever hears of it may come back. It was
 // once an internal error, at which scripts give up.
 func TestALostDatabaseIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []error{
-		closedConn{}, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone, context.DeadlineExceeded,
+		closedError{}, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone, context.DeadlineExceeded,
 		&net.OpError{Op: "read", Err: errors.New("connection reset by peer")},
 		&pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "57P02"}, &pgconn.PgError{Code: "57P03"}, &pgconn.PgError{Code: "08006"},
 	} {

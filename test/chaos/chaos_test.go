@@ -78,7 +78,7 @@ func report(t *testing.T, figures map[string]any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println(string(line)) // seen without -v too
+	fmt.Println(string(line)) // a line of its own, for whoever collects them
 }
 
 // submitAll hands in jobs over most of the time in which things break, each

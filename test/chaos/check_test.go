@@ -98,27 +98,30 @@ func (w *world) check(jobs []*submitted) (*verdict, error) {
 	return v, w.checkLeftovers(v)
 }
 
-// ended holds how a job ended against what its machines saw.
+// ended holds how a job ended against what its machines saw. It is the word of
+// the last of them that counts: an earlier one holds the job no more.
 func (v *verdict) ended(s *submitted, j nimbus.Job, seen []simhost.Execution) {
 	v.Results[j.Result]++
 	v.Requeued += max(0, len(seen)-1)
-	done := slices.ContainsFunc(seen, func(e simhost.Execution) bool { return e.End == simhost.EndDone })
-	broken := slices.ContainsFunc(seen, func(e simhost.Execution) bool { return e.End != simhost.EndDone })
-	silent := slices.ContainsFunc(seen, func(e simhost.Execution) bool { return !e.Acknowledged })
+	last := simhost.Execution{}
+	if len(seen) > 0 {
+		last = slices.MaxFunc(seen, func(a, b simhost.Execution) int { return cmp.Compare(a.Fence, b.Fence) })
+	}
+	stopped := slices.ContainsFunc(seen, func(e simhost.Execution) bool { return e.End == simhost.EndCancelled })
 	ok := false
 	switch j.Result {
 	case nimbus.ResultSuccess:
-		ok = done
+		ok = last.End == simhost.EndDone && last.AttemptID == j.AttemptID
 	case nimbus.ResultCancelled:
 		ok = s.cancelled
 	case nimbus.ResultLost: // nobody can know how it ended: only because its host was silent
-		ok = !s.repeatable && (broken || silent) && len(seen) > 0
-	case nimbus.ResultFailure: // the machine lost power, its shim was not fed, or every attempt was
-		ok = broken && j.Reason.Code != ""
+		ok = !s.repeatable && len(seen) > 0 && (last.End != simhost.EndDone || !last.Acknowledged)
+	case nimbus.ResultFailure: // its machine lost power
+		ok = j.Reason.Code != "" && (last.End == simhost.EndCrashed || last.End == simhost.EndExpired)
 	}
-	if j.State != nimbus.StateFinished || !ok {
-		v.blame(&v.Lost, "job %s (repeatable %v, cancelled %v) is %s %s %+v, and its machines saw %s",
-			s.id, s.repeatable, s.cancelled, j.State, j.Result, j.Reason, describe(seen))
+	if j.State != nimbus.StateFinished || !ok || stopped && !s.cancelled {
+		v.blame(&v.Lost, "job %s (repeatable %v, cancelled %v) is %s %s %+v by %s, and its machines saw %s",
+			s.id, s.repeatable, s.cancelled, j.State, j.Result, j.Reason, j.AttemptID, describe(seen))
 	}
 }
 

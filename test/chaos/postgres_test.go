@@ -105,7 +105,7 @@ func (d *database) start() {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(startTimeout); ; <-time.After(20 * time.Millisecond) {
 		if err = d.query("SELECT 1", new(int)); err == nil {
 			return
 		}

@@ -243,7 +243,7 @@ func (r *replica) ready() bool {
 
 func (r *replica) awaitReady() {
 	r.t.Helper()
-	for deadline := time.Now().Add(startTimeout); !r.ready(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(startTimeout); !r.ready(); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("a replica does not answer:\n%s", r.tail())
 		}
