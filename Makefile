@@ -57,6 +57,11 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Linters, API compatibility, generat
 	@scripts/deps lint
 	@scripts/lint
 
+.PHONY: soak-chaos
+soak-chaos: ## Break everything for 5,000 jobs (JOBS, SEED), about a quarter of an hour
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test ./test/chaos/... -count=1 -v -timeout 90m -chaos.jobs $(or $(JOBS),5000) -chaos.seed $(or $(SEED),0)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)

@@ -119,7 +119,7 @@ func fact(fsys fs.FS, name string) []byte {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, maxFactBytes))
 	if err != nil {
 		return nil

@@ -158,7 +158,7 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 				}
 			}
 		}
-		messages = append(b.messages, end.messages...)
+		messages = slices.Concat(b.messages, end.messages)
 		return nil
 	})
 	if err != nil {
@@ -186,11 +186,11 @@ func (u *unit) settle(ctx context.Context) error {
 			return err
 		}
 		for _, c := range classes {
-			u.batch.promote[c.ID()] = c
+			u.promote[c.ID()] = c
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(u.batch.promote)) {
-		if err := u.fill(ctx, u.batch.promote[id]); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(u.promote)) {
+		if err := u.fill(ctx, u.promote[id]); err != nil {
 			return err
 		}
 	}

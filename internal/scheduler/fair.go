@@ -23,7 +23,7 @@ const (
 
 // promoteLater has the window of a class looked after when all operations of
 // the transaction have run.
-func (u *unit) promoteLater(class nimbus.Class) { u.batch.promote[class.ID()] = class }
+func (u *unit) promoteLater(class nimbus.Class) { u.promote[class.ID()] = class }
 
 // fill moves jobs of a class from its backlog into the window that hosts claim
 // from. Which job is next is start-time fair queueing, over orgs and then over

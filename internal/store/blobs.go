@@ -59,13 +59,13 @@ func (b *Blobs) putChunks(ctx context.Context, id string, r io.Reader, maxBytes 
 	sum, size, chunk := sha256.New(), int64(0), make([]byte, chunkBytes)
 	for n := int64(0); ; n++ {
 		read, err := io.ReadFull(r, chunk)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
 			return nil, 0, fmt.Errorf("read the content: %w", err)
 		}
 		if size += int64(read); size > maxBytes {
 			return nil, 0, nimbus.Errorf(nimbus.CodeTooLarge, "it has more than %d MiB", maxBytes>>20)
 		}
-		last := err != nil
 		if read > 0 || n == 0 {
 			sum.Write(chunk[:read])
 			body := bytes.Clone(chunk[:read])

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -38,14 +39,14 @@ func bulkInsert(table, list, conflict string) bulk {
 	return bulk{
 		columns: cols,
 		one:     into + "VALUES (" + joined(cols, parameter) + ") " + conflict,
-		many:    into + "SELECT * FROM " + unnest(cols) + " AS v " + conflict,
+		many:    into + "SELECT " + names + " FROM " + unnest(cols) + " AS v (" + names + ") " + conflict,
 	}
 }
 
 // bulkUpdate sets columns of the rows that the keys name.
 func bulkUpdate(table, keys, list string) bulk {
 	k, set := columns(keys), columns(list)
-	all := append(k, set...)
+	all := slices.Concat(k, set)
 	names := joined(all, func(_ int, c column) string { return c.name })
 	return bulk{
 		columns: all,

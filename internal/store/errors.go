@@ -3,8 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -20,8 +24,10 @@ const (
 	pgSerializationFailure = "40001"
 	pgDeadlock             = "40P01"
 	pgAdminShutdown        = "57P01"
+	pgCrashShutdown        = "57P02"
 	pgCannotConnectNow     = "57P03"
 	pgTooManyConnections   = "53300"
+	pgConnectionClass      = "08"
 )
 
 // interpret translates an error of a driver at the edge: what callers can act
@@ -67,14 +73,27 @@ func isUnique(err error) bool {
 
 func isUnavailable(err error) bool {
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
-		return pg.Code == pgAdminShutdown || pg.Code == pgCannotConnectNow || pg.Code == pgTooManyConnections
+		switch pg.Code {
+		case pgAdminShutdown, pgCrashShutdown, pgCannotConnectNow, pgTooManyConnections:
+			return true
+		}
+		return strings.HasPrefix(pg.Code, pgConnectionClass)
 	}
 	if connect := (*pgconn.ConnectError)(nil); errors.As(err, &connect) {
 		return true
 	}
-	var netErr net.Error
-	return errors.As(err, &netErr) || errors.Is(err, context.DeadlineExceeded)
+	if netErr := net.Error(nil); errors.As(err, &netErr) {
+		return true
+	}
+	return neverSent(err) || slices.ContainsFunc(
+		[]error{context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone},
+		func(lost error) bool { return errors.Is(err, lost) })
 }
+
+// neverSent tells whether a statement failed before the database heard of it:
+// its connection was lost while nobody used it, and another one may do. What
+// was under way in a transaction is undone with its connection.
+func neverSent(err error) bool { return pgconn.SafeToRetry(err) }
 
 // sqliteCode is the primary result code of an SQLite error.
 func sqliteCode(err error) (int, bool) {

@@ -1,11 +1,11 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -132,13 +132,12 @@ func (t schedulerTx) AdvanceForgeJob(ctx context.Context, ev *nimbus.ForgeEvent)
 }
 
 func (b *books) newForgeJobs() (rows [][]any) {
-	for _, e := range b.forgeJobs {
-		if e.changed {
+	for _, id := range slices.Sorted(maps.Keys(b.forgeJobs)) {
+		if e := b.forgeJobs[id]; e.changed {
 			rows = append(rows, e.row)
 			e.changed = false
 		}
 	}
-	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(int64), b[0].(int64)) })
 	return rows
 }
 

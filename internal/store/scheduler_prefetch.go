@@ -3,12 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
@@ -197,8 +195,3 @@ func (t schedulerTx) holdAttempt(row gen.Attempt) error {
 
 // Changes implements scheduler.Tx.
 func (t schedulerTx) Changes() int { return t.books.changes }
-
-// errNoJob is for a row that must be there.
-func errNoJob(id string) error {
-	return errors.Join(nimbus.Errorf(nimbus.CodeNotFound, "there is no such job"), fmt.Errorf("job %s", id))
-}

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -172,6 +170,7 @@ func attemptRow(e *attemptEntry) ([]any, error) {
 // newClasses are the classes of jobs that are about to be written, for the
 // table that names them.
 func (b *books) newClasses() (rows [][]any) {
+	specs := map[string]string{}
 	for _, id := range sortedKeys(b.jobs) {
 		e := b.jobs[id]
 		if !e.inserted && !e.changed {
@@ -186,9 +185,11 @@ func (b *books) newClasses() (rows [][]any) {
 		if err != nil {
 			continue // jobRow tells
 		}
-		rows = append(rows, []any{class, string(spec)})
+		specs[class] = string(spec)
 	}
-	slices.SortFunc(rows, func(a, b []any) int { return strings.Compare(a[0].(string), b[0].(string)) })
+	for _, class := range sortedKeys(specs) {
+		rows = append(rows, []any{class, specs[class]})
+	}
 	return rows
 }
 

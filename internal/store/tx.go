@@ -39,7 +39,7 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 		err = s.transact(ctx, s.writer, nil, f)
 		// A row that somebody else added first is found when f looks again; if
 		// f does not look, it is a conflict.
-		again := lostRace(err) || isUnique(err) && try < uniqueTries
+		again := lostRace(err) || neverSent(err) || isUnique(err) && try < uniqueTries
 		if err == nil || !again {
 			return interpret(err)
 		}
@@ -55,7 +55,14 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 
 // read runs f on one consistent state of the database.
 func (s *Store) read(ctx context.Context, f func(*tx) error) error {
-	return interpret(s.transact(ctx, s.reader, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation()}, f))
+	var err error
+	for range maxTries {
+		err = s.transact(ctx, s.reader, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation()}, f)
+		if err == nil || !neverSent(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	return interpret(err)
 }
 
 func (s *Store) transact(ctx context.Context, db *sql.DB, opts *sql.TxOptions, f func(*tx) error) (err error) {

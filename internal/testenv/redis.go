@@ -50,7 +50,7 @@ func (r *RedisServer) Start() {
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatalf("start redis: %v", err)
 	}
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(startTimeout); ; <-time.After(5 * time.Millisecond) {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			if err := conn.Close(); err != nil {

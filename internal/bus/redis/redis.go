@@ -147,7 +147,7 @@ func (b *Bus) runReceiveLoop(ctx context.Context) {
 // receive hears what others publish until the connection breaks.
 func (b *Bus) receive(ctx context.Context) error {
 	sub := b.client.Subscribe(ctx, channel)
-	defer sub.Close()
+	defer func() { _ = sub.Close() }()                         // it is of no use any more
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // its reads don't hear of ctx
 	for {
 		got, err := sub.ReceiveTimeout(ctx, time.Minute)

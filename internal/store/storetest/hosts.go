@@ -20,11 +20,11 @@ func testHosts(t *testing.T, b *books) {
 		h.ID, h.JoinedAt, h.SeenAt = nimbus.NewID(nimbus.PrefixHost, tx.Now()), tx.Now(), tx.Now()
 		return tx.InsertHost(ctx, h)
 	})
-	serial := time.Duration(0)
+	serial := 0
 	touch := func(free *nimbus.Capacity) {
 		t.Helper()
 		serial++
-		if err := b.OffsetClock(t.Context(), serial*time.Second); err != nil {
+		if err := b.OffsetClock(t.Context(), time.Duration(serial)*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		b.update(func(ctx context.Context, tx scheduler.Tx) error {

@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// closedError is what pgx says of a connection that went away while it was in
+// the pool.
+type closedError struct{}
+
+func (closedError) Error() string     { return "conn closed" }
+func (closedError) SafeToRetry() bool { return true }
+
+// TestALostDatabaseIsUnavailable: whoever hears of it may come back. It was
+// once an internal error, at which scripts give up.
+func TestALostDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []error{
+		closedError{}, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone, context.DeadlineExceeded,
+		&net.OpError{Op: "read", Err: errors.New("connection reset by peer")},
+		&pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "57P02"}, &pgconn.PgError{Code: "57P03"}, &pgconn.PgError{Code: "08006"},
+	} {
+		if got := nimbus.ErrorCode(interpret(fmt.Errorf("begin: %w", lost))); got != nimbus.CodeUnavailable {
+			t.Errorf("%T %v is %s", lost, lost, got)
+		}
+	}
+	for _, fault := range []error{errors.New("no"), &pgconn.PgError{Code: "42601"}, &pgconn.PgError{Code: "22001"}} {
+		if got := nimbus.ErrorCode(interpret(fault)); got != nimbus.CodeInternal {
+			t.Errorf("%v is %s", fault, got)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/test/simhost"
+)
+
+const (
+	// rageFor is how long things break: the least, and for each job.
+	rageFor    = 40 * time.Second
+	rageForJob = 130 * time.Millisecond
+	// submitters is how many ask at once.
+	submitters = 8
+)
+
+// submitted is a job that was accepted.
+type submitted struct {
+	id                    string
+	repeatable, cancelled bool
+}
+
+func TestChaos(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d: go test ./test/chaos -chaos.jobs %d -chaos.seed %d", seed, *jobCount, seed)
+	w := newWorld(t)
+	limit := fmt.Sprintf("INSERT INTO limits (id, org_id, kind, name, most) VALUES ('%[1]s/org/', '%[1]s', 'org', '', %[2]d) RETURNING most",
+		nimbus.DefaultOrgID, machines*slots-5)
+	if err := w.db.query(limit, new(int)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	span := max(rageFor, time.Duration(*jobCount)*rageForJob)
+	raging, calm := context.WithTimeout(t.Context(), span)
+	defer calm()
+	var work sync.WaitGroup
+	var jobs []*submitted
+	work.Go(func() { jobs = w.submitAll(span, seed) })
+	faults := w.rage(raging, seed)
+	work.Wait()
+	settled, err := w.settle(jobs)
+	if err != nil {
+		t.Error(err)
+	}
+	v, err := w.check(jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range v.problems {
+		t.Error(p)
+	}
+	for _, r := range w.replicas {
+		if t.Failed() {
+			t.Logf("the end of a replica's log:\n%s", r.tail())
+		}
+	}
+	report(t, map[string]any{
+		"suite": "chaos", "seed": seed, "jobs": len(jobs), "faults": faults, "lost": v.Lost, "two_live_executions": v.Twice,
+		"illegal_transitions": v.Illegal, "leaked": v.Leaked, "executions": len(w.records.Executions()), "requeued": v.Requeued,
+		"results": v.Results, "settled_s": settled.Seconds(), "seconds": time.Since(began).Seconds(),
+	})
+}
+
+func report(t *testing.T, figures map[string]any) {
+	t.Helper()
+	line, err := json.Marshal(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(string(line)) // a line of its own, for whoever collects them
+}
+
+// submitAll hands in jobs over most of the time in which things break, each
+// until it is accepted.
+func (w *world) submitAll(span time.Duration, seed uint64) []*submitted {
+	r := rand.New(rand.NewPCG(seed, 2))
+	pause := span * 9 / 10 / time.Duration(*jobCount)
+	all := make([]*submitted, *jobCount)
+	next := make(chan func())
+	var submitting sync.WaitGroup
+	for range submitters {
+		submitting.Go(func() {
+			for do := range next {
+				do()
+			}
+		})
+	}
+	for i := range all {
+		s := &submitted{repeatable: r.IntN(2) == 0, cancelled: r.IntN(16) == 0}
+		all[i] = s
+		work := between(r, 50*time.Millisecond, 3*time.Second)
+		if r.IntN(6) == 0 {
+			work = between(r, 5*time.Second, 20*time.Second)
+		}
+		wait := between(r, 0, 2*time.Second)
+		key := fmt.Sprintf("chaos-%d-%d", seed, i)
+		next <- func() { w.submit(s, key, work, wait) }
+		rest(w.t.Context(), pause)
+	}
+	close(next)
+	submitting.Wait()
+	return all
+}
+
+// submit is patient, as a script in a loop is: the same key gives the same job.
+func (w *world) submit(s *submitted, key string, work, wait time.Duration) {
+	w.insist("submit a job", func(ctx context.Context) error {
+		j, err := w.client.Submit(ctx, client.Submission{Name: key, IdempotencyKey: key,
+			Spec: nimbus.Spec{Command: simhost.Work(work), Repeatable: s.repeatable}})
+		s.id = j.ID
+		return err
+	})
+	if s.cancelled && s.id != "" {
+		rest(w.t.Context(), wait)
+		w.insist("cancel a job", func(ctx context.Context) error {
+			_, err := w.client.Cancel(ctx, s.id)
+			return err
+		})
+	}
+}
+
+// insist does something until it succeeds. Only what may pass is tried again.
+func (w *world) insist(what string, do func(context.Context) error) {
+	deadline := time.Now().Add(settleTimeout)
+	for {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+		err := do(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		switch nimbus.ErrorCode(err) {
+		case nimbus.CodeUnavailable, nimbus.CodeCancelled, nimbus.CodeRateLimited:
+		default:
+			w.t.Errorf("%s: %v (%s)", what, err, nimbus.ErrorCode(err))
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Errorf("%s: not within %v: %v", what, settleTimeout, err)
+			return
+		}
+		rest(w.t.Context(), 300*time.Millisecond)
+	}
+}
