@@ -68,8 +68,16 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 
 ##@ Measure
 
-.PHONY: bench bench-idle
-bench: bench-idle ## All figures; QUICK=1 for a short run
+.PHONY: bench bench-idle bench-dispatch bench-scale
+bench: bench-idle bench-dispatch bench-scale ## All figures; QUICK=1 for a short run
+bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
+	@scripts/deps test
+	@go build -o bin/bench-dispatch ./bench/dispatch
+	@go build -C bench/river -o ../../bin/bench-river .
+	@bin/bench-dispatch
+bench-scale: build ## What hosts cost that wait, up to 10,000
+	@scripts/deps test
+	@go build -o bin/bench-scale ./bench/scale && bin/bench-scale
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 

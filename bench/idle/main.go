@@ -14,18 +14,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	_ "modernc.org/sqlite" // the floor's database
 
+	"github.com/nimbus-ci/nimbus/bench/process"
 	"github.com/nimbus-ci/nimbus/bench/report"
 )
-
-// clockTick is USER_HZ, which Linux fixes at 100 for user space.
-const clockTick = 10 * time.Millisecond
 
 func main() {
 	ctx := context.Background()
@@ -151,17 +147,18 @@ func measure(ctx context.Context, dir string, command func(addr string) []string
 	}
 	// Starting costs CPU that is not idling.
 	pause(ctx, 2*time.Second)
-	before, err := cpuTime(cmd.Process.Pid)
+	before, err := process.CPU(cmd.Process.Pid)
 	if err != nil {
 		return s, err
 	}
 	pause(ctx, watch)
-	after, err := cpuTime(cmd.Process.Pid)
+	after, err := process.CPU(cmd.Process.Pid)
 	if err != nil {
 		return s, err
 	}
 	s.cpuPercent = 100 * (after - before).Seconds() / watch.Seconds()
-	s.rssMB, err = rss(cmd.Process.Pid)
+	resident, err := process.RSS(cmd.Process.Pid)
+	s.rssMB = float64(resident) / 1e6
 	return s, err
 }
 
@@ -201,41 +198,4 @@ func awaitReady(ctx context.Context, url string) error {
 		}
 		pause(ctx, 2*time.Millisecond)
 	}
-}
-
-// cpuTime is user and system time of a process, from /proc/PID/stat.
-func cpuTime(pid int) (time.Duration, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0, fmt.Errorf("read CPU time: %w", err)
-	}
-	// Fields after the parenthesised name: state is the first, utime the 12th.
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("parse CPU time: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * clockTick, nil
-}
-
-// rss is the resident set of a process in MB, from /proc/PID/status.
-func rss(pid int) (float64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0, fmt.Errorf("read memory: %w", err)
-	}
-	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			if err != nil {
-				return 0, fmt.Errorf("parse memory: %w", err)
-			}
-			return kb / 1000, nil
-		}
-	}
-	return 0, errors.New("no VmRSS in /proc status")
 }

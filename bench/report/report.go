@@ -32,23 +32,26 @@ type Figure struct {
 	FloorWhat string  `json:"floor_what,omitempty"`
 	Ratio     float64 `json:"ratio,omitempty"` // value ÷ floor
 	Goal      string  `json:"goal,omitempty"`
-	OK        bool    `json:"ok"`
+	// Rows is the size that it was measured at, where that can vary.
+	Rows int  `json:"rows,omitempty"`
+	OK   bool `json:"ok"`
 }
 
 // Report collects a program's figures.
 type Report struct {
 	name    string
 	started time.Time
-	figures []Figure
+	figures []*Figure
 }
 
 // New starts a report under the name of its make target, without "bench-".
 func New(name string) *Report { return &Report{name: name, started: time.Now()} }
 
 // Add computes a figure from interleaved samples of the work and of its floor
-// (nil for none). ok judges it by the goal written in words.
-func (r *Report) Add(name, unit string, samples, floor []float64, floorWhat, goal string, ok func(value, ratio float64) bool) {
-	f := Figure{
+// (nil for none). ok judges it by the goal written in words. The figure may be
+// told its Rows.
+func (r *Report) Add(name, unit string, samples, floor []float64, floorWhat, goal string, ok func(value, ratio float64) bool) *Figure {
+	f := &Figure{
 		Name: name, Unit: unit, Goal: goal, FloorWhat: floorWhat,
 		Value: Median(samples), Min: slices.Min(samples), Max: slices.Max(samples),
 	}
@@ -61,6 +64,7 @@ func (r *Report) Add(name, unit string, samples, floor []float64, floorWhat, goa
 	f.OK = ok(f.Value, f.Ratio)
 	f.Value, f.Min, f.Max, f.Floor = round(f.Value), round(f.Min), round(f.Max), round(f.Floor)
 	r.figures = append(r.figures, f)
+	return f
 }
 
 // Median returns the middle of the samples; it panics when there are none.

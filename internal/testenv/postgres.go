@@ -59,15 +59,20 @@ func Postgres(t testing.TB) string {
 
 // sharedServer is the one server of this test process: starting one takes
 // seconds, a database in it milliseconds.
-var sharedServer = sync.OnceValues(startPostgres)
+var sharedServer = sync.OnceValues(func() (*postgresServer, error) { return startPostgres(forTests) })
+
+// forTests gives up durability for speed.
+const forTests = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 32MB\nmax_connections = 200\n"
 
 type postgresServer struct {
 	dir       string // holds data/, the socket and the log
+	settings  string // beyond those that it needs
 	alive     *os.File
+	process   *exec.Cmd // the supervisor
 	databases atomic.Int64
 }
 
-func startPostgres() (*postgresServer, error) {
+func startPostgres(settings string) (*postgresServer, error) {
 	bin, err := postgresBin()
 	if err != nil {
 		return nil, err
@@ -79,7 +84,7 @@ func startPostgres() (*postgresServer, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	s := &postgresServer{dir: dir}
+	s := &postgresServer{dir: dir, settings: settings}
 	if err := s.start(ctx, bin); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -101,8 +106,7 @@ func (s *postgresServer) start(ctx context.Context, bin string) error {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	settings := fmt.Sprintf("listen_addresses = ''\nunix_socket_directories = '%s'\nfsync = off\n"+
-		"synchronous_commit = off\nfull_page_writes = off\nshared_buffers = 32MB\nmax_connections = 200\n", s.dir)
+	settings := fmt.Sprintf("listen_addresses = ''\nunix_socket_directories = '%s'\n%s", s.dir, s.settings)
 	conf, err := os.OpenFile(filepath.Join(s.dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -129,7 +133,7 @@ func (s *postgresServer) supervise(bin string, owner *syscall.Credential) error 
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return fmt.Errorf("start supervisor: %w", errors.Join(err, ours.Close()))
 	}
-	s.alive = ours
+	s.alive, s.process = ours, cmd
 	return nil
 }
 
