@@ -174,11 +174,13 @@ func charge(flow string) statement {
 	return say("INSERT INTO flows (id, parent, tag, vtime, expected) VALUES ($1, '', 1, 1, 1) ON CONFLICT (id) DO UPDATE SET tag = flows.tag + 1", flow)
 }
 
+const floorTop = `queue q JOIN jobs j ON j.id = q.job_id WHERE q.class_id = $1 AND j.state = 'queued' AND q.job_id = ANY($2)
+	ORDER BY q.fair_rank, q.job_id LIMIT 64 FOR UPDATE OF j SKIP LOCKED`
+
 func (r floorRun) claim(class, host string) []statement {
 	return []statement{
 		say("SELECT " + floorNow),
-		say(`SELECT j.* FROM queue q JOIN jobs j ON j.id = q.job_id WHERE q.class_id = $1 AND j.state = 'queued' AND q.job_id = ANY($2)
-			ORDER BY q.fair_rank, q.job_id LIMIT 64 FOR UPDATE OF j SKIP LOCKED`, class+"-floor", r.ids), //nolint:unqueryvet // all, as the claim reads them
+		say("SELECT j.* FROM "+floorTop, class+"-floor", r.ids), //nolint:unqueryvet // all, as the claim reads them
 		say("UPDATE fence SET last = last + $1 RETURNING last", floorBatch),
 		say(`INSERT INTO attempts (id, job_id, org_id, host_id, fence, state, expires_at, offered_at)
 			SELECT a, j, '`+floorOrg+`', $3, -n, 'offered', `+floorNow+` + 3000000, `+floorNow+` FROM unnest($1::text[], $2::text[], $4::bigint[]) AS v (a, j, n)`,
