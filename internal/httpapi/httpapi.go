@@ -53,6 +53,7 @@ type Hosts interface {
 
 // Identity knows who calls.
 type Identity interface {
+	HostSessions
 	Authenticate(ctx context.Context, token string) (nimbus.Principal, error)
 	AuthenticateSession(ctx context.Context, session string) (nimbus.Principal, error)
 	IssueJoin(ctx context.Context, p nimbus.Principal, validFor time.Duration) (token string, expires time.Time, err error)
@@ -128,6 +129,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewSessionServiceHandler(sessionService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)

@@ -111,15 +111,3 @@ func TestKeyFileIsForNobodyElse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-// FuzzParse: no input makes it fail otherwise than by its error.
-func FuzzParse(f *testing.F) {
-	f.Add(newToken(KindAdmin))
-	f.Add("nbs__" + strings.Repeat("0", secretLength+checksumLength))
-	f.Fuzz(func(t *testing.T, s string) {
-		kind, err := parse(s)
-		if err == nil && !strings.HasPrefix(s, prefix+string(kind)+"_") {
-			t.Fatalf("%q is of kind %q", s, kind)
-		}
-	})
-}

@@ -77,6 +77,10 @@ func setHeaders(h http.Header, told *nimbus.Error) {
 	}
 }
 
+// notAllowed is how Connect tells of the answer to a call of a service that the
+// server does not have: it looks for a page, which can't be posted to.
+var notAllowed = strconv.Itoa(http.StatusMethodNotAllowed) + " " + http.StatusText(http.StatusMethodNotAllowed)
+
 func hintOf(h http.Header) string {
 	hint, err := url.QueryUnescape(h.Get(HintHeader))
 	if err != nil {
@@ -121,6 +125,9 @@ func ToError(err error) error {
 		if t.connect == sent.Code() && code != nimbus.CodeFenced && code != nimbus.CodeTooLarge {
 			return &nimbus.Error{Code: code, Message: sent.Message(), Err: err}
 		}
+	}
+	if sent.Code() == connect.CodeUnknown && sent.Message() == notAllowed {
+		return &nimbus.Error{Code: nimbus.CodeUnsupported, Message: "the server does not know this call", Err: err}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || sent.Code() == connect.CodeDeadlineExceeded {
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "no answer in time", Err: err}
