@@ -54,6 +54,8 @@ type root struct {
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
+	Backup  backupCmd  `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
+	Restore restoreCmd `cmd:"" help:"Bring a backup back." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
 	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine lacks." group:"service"`
 	Version versionCmd `cmd:"" help:"Show the version." group:"service"`

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/backup"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
@@ -105,6 +106,9 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, locked.Close)
+	if err := backup.Finish(cfg.Data); err != nil {
+		return nil, err
+	}
 	if cfg.Fresh {
 		if err := s.clear(); err != nil {
 			return nil, err
@@ -151,7 +155,8 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("make the database: %w", err)
 	}
 	db.Close()
-	if s.store, err = store.Open(ctx, store.Config{DSN: "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")}); err != nil {
+	dsn := "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")
+	if s.store, err = store.Open(ctx, store.Config{DSN: dsn, Backups: filepath.Join(s.cfg.Data, "backups")}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)

@@ -14,11 +14,13 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-func (s *Store) migrate(ctx context.Context) error {
+// migrate brings the tables up to date. What was there before is kept in the
+// folder backups, where that is named.
+func (s *Store) migrate(ctx context.Context, files fs.FS, backups string) error {
 	if err := s.dialect.prepare(ctx, s.writer); err != nil {
 		return err
 	}
-	dir, err := fs.Sub(migrations, "migrations")
+	dir, err := fs.Sub(files, "migrations")
 	if err != nil {
 		return err
 	}
@@ -31,8 +33,12 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := up(ctx, provider); err != nil {
+	kept, err := s.keepBefore(ctx, provider, backups)
+	if err != nil {
 		return err
+	}
+	if err := up(ctx, provider); err != nil {
+		return wayBack(err, kept)
 	}
 	return s.dialect.tune(ctx, s.writer)
 }

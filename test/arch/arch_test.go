@@ -70,6 +70,7 @@ var mayKnow = map[string][]string{
 	"images":             {},
 	"web":                {},
 	"internal/agent":     {"", "api/gen", "internal/bearer", "internal/executor", "internal/guestlink", "internal/logs", "internal/wire"},
+	"internal/backup":    {"", "internal/store"},
 	"internal/bearer":    {},
 	"internal/blob":      {""},
 	"internal/bus":       {},
