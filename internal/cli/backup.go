@@ -107,3 +107,13 @@ func (c *restoreCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	return nil
 }
+
+// mustExist refuses to go on without a database, where opening would make one.
+func mustExist(path string) error {
+	_, err := os.Stat(path)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no database of this machine's server: %w", err).
+			WithHint("name the server's data directory with --data, or the replicas' database with --database-file")
+	}
+	return nil
+}

@@ -54,6 +54,7 @@ type root struct {
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
+	Keys    keysCmd    `cmd:"" help:"Show or rotate the master key, which secrets are sealed with." group:"service"`
 	Backup  backupCmd  `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
 	Restore restoreCmd `cmd:"" help:"Bring a backup back." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`

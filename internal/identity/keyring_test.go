@@ -43,8 +43,21 @@ func TestKeyringRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := old.Open("org", "name", again); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+	if got, err := old.Open("org", "name", again); err != nil || string(got) != "secret" {
+		t.Errorf("a server that runs does not follow its key file: %v", err)
+	}
+	text, err := KeySource{Text: string(raw)}.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := text.Open("org", "name", again); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
 		t.Errorf("opened without the new key: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("half a li"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Open("org", "name", again); err != nil {
+		t.Errorf("a file that is no key file took the keys away: %v", err)
 	}
 	again[len(again)-1] ^= 1
 	if _, err := rotated.Open("org", "name", again); err == nil {

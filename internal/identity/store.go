@@ -65,6 +65,7 @@ type Revocation struct {
 // revocations in the same transaction.
 type Store interface {
 	HostStore
+	SealedStore
 	Tokens
 	Directory
 	PutSecret(ctx context.Context, orgID, name string, sealed []byte) error

@@ -55,7 +55,10 @@ type Config struct {
 	// GitHub is the App to connect. It is kept, sealed under the master key:
 	// nil means the one that was connected before, if any.
 	GitHub *GitHub
-	Log    *slog.Logger // required
+	// MasterKey is the key of what is sealed. Default: master.key in Data, made
+	// when it isn't there.
+	MasterKey identity.KeySource
+	Log       *slog.Logger // required
 
 	loopback net.Listener // for the agent of this machine, beside TLS
 }
@@ -67,7 +70,7 @@ const AdminTokenFile = "admin.token"
 // Server is a control plane. It implements lifecycle.Service.
 type Server struct {
 	cfg       Config
-	masterKey string // file
+	masterKey identity.KeySource
 	tokenFile string // where the first administrator's token is kept; "" for nowhere
 
 	store     *store.Store
@@ -91,7 +94,10 @@ const maxLogBytes = 1 << 30 // of one attempt, compressed
 // Open opens the data directory and everything in it. Codes: conflict when
 // another process uses it. The caller closes the server.
 func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, masterKey: filepath.Join(cfg.Data, "master.key"), tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
+	if cfg.MasterKey == (identity.KeySource{}) {
+		cfg.MasterKey.File = filepath.Join(cfg.Data, "master.key")
+	}
+	s := &Server{cfg: cfg, masterKey: cfg.MasterKey, tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
 		bus: bus.NewInProcess()}
 	defer func() {
 		if err != nil {
@@ -177,7 +183,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // compose makes the rooms that do the work, and the handler in front of them.
 func (s *Server) compose(ctx context.Context) error {
 	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	keyring, err := identity.OpenKeyring(s.masterKey)
+	keyring, err := s.masterKey.Open()
 	if err != nil {
 		return err
 	}

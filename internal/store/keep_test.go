@@ -40,7 +40,7 @@ func openFiles(ctx context.Context, t *testing.T, path, backups string, files fs
 	}
 	s.flushes = newFlushStatements()
 	t.Cleanup(func() { s.Close() })
-	return s, s.migrate(ctx, files, backups)
+	return s, s.migrate(ctx, files, Config{Backups: backups})
 }
 
 func kept(t *testing.T, backups string) []string {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/nimbus-ci/nimbus"
 )
 
 // Migrations run on both engines and only go forward.
@@ -14,9 +16,8 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrate brings the tables up to date. What was there before is kept in the
-// folder backups, where that is named.
-func (s *Store) migrate(ctx context.Context, files fs.FS, backups string) error {
+// migrate brings the tables up to date, as the configuration has it.
+func (s *Store) migrate(ctx context.Context, files fs.FS, cfg Config) error {
 	if err := s.dialect.prepare(ctx, s.writer); err != nil {
 		return err
 	}
@@ -33,7 +34,10 @@ func (s *Store) migrate(ctx context.Context, files fs.FS, backups string) error 
 	if err != nil {
 		return err
 	}
-	kept, err := s.keepBefore(ctx, provider, backups)
+	if cfg.AsIs {
+		return checkVersion(ctx, provider)
+	}
+	kept, err := s.keepBefore(ctx, provider, cfg.Backups)
 	if err != nil {
 		return err
 	}
@@ -41,6 +45,15 @@ func (s *Store) migrate(ctx context.Context, files fs.FS, backups string) error 
 		return wayBack(err, kept)
 	}
 	return s.dialect.tune(ctx, s.writer)
+}
+
+func checkVersion(ctx context.Context, provider *goose.Provider) error {
+	current, target, err := provider.GetVersions(ctx)
+	if err == nil && current != target {
+		err = nimbus.Errorf(nimbus.CodeConflict, "the tables are of version %d, this program is for %d", current, target).
+			WithHint("use the version of Nimbus that the server has")
+	}
+	return err
 }
 
 // migrateTries bounds how often migrations are begun again, migratePause is the

@@ -34,6 +34,9 @@ type Config struct {
 	// Backups is a folder in which a SQLite database is kept before its tables
 	// change; "" for none. PostgreSQL has its own ways.
 	Backups string
+	// AsIs refuses a database whose tables are not of this version, instead of
+	// changing them: for a program beside the server.
+	AsIs bool
 }
 
 // Store is an open database. All methods may be called concurrently. Errors
@@ -68,7 +71,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if scheme != "sqlite" {
 		cfg.Backups = ""
 	}
-	if err := s.migrate(ctx, migrations, cfg.Backups); err != nil {
+	if err := s.migrate(ctx, migrations, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("bring the tables up to date: %w", err), s.Close())
 	}
 	return s, nil
