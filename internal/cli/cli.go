@@ -19,6 +19,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
 // Streams are what a command line talks to.
@@ -31,10 +32,13 @@ type root struct {
 	Server    string `group:"global" help:"Address of the server." env:"NIMBUS_SERVER" default:"http://127.0.0.1:8080" placeholder:"URL"`
 	TokenFile string `group:"global" help:"File with the token; NIMBUS_TOKEN holds the token itself. Default: admin.token in the data directory." env:"NIMBUS_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Org       string `group:"global" help:"Org to act in, by name or id. Default: the first that one is in." env:"NIMBUS_ORG" placeholder:"ORG"`
-	Data      string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
-	JSON      bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
-	LogLevel  string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
-	LogJSON   bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
+
+	tlsfile.ClientFlags `embed:"" group:"global"`
+
+	Data     string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
+	JSON     bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
+	LogLevel string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
+	LogJSON  bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
 
 	Run      runCmd      `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
 	Jobs     jobsCmd     `cmd:"" help:"List jobs, newest first." group:"jobs"`

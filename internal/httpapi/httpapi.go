@@ -96,6 +96,9 @@ type Config struct {
 	Webhook http.Handler
 	// Ready tells whether the stores answer.
 	Ready func(ctx context.Context) error
+	// HostCertificates has hosts show a certificate, which the listener has
+	// checked; connections without TLS are of this machine.
+	HostCertificates bool
 	// Secure marks cookies for https alone.
 	Secure bool
 	// Recheck is how often a stream's caller is looked at anew: one whose token
@@ -156,7 +159,7 @@ func New(cfg Config) http.Handler {
 	for pattern, handler := range api.handlers() {
 		mux.Handle(pattern, handler)
 	}
-	return api.guard(mux)
+	return api.guard(api.certified(mux))
 }
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.

@@ -196,7 +196,8 @@ func (s *Server) compose(ctx context.Context) error {
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil, Log: s.cfg.Log,
+		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
+		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 	})
 	return s.issueAdmin(ctx)
 }
