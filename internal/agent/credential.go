@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"connectrpc.com/connect"
+
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -106,9 +108,14 @@ func (a *Agent) joinAs(ctx context.Context, c credential) error {
 		return err
 	}
 	a.session.set(c) // what was known of a host that is no more is forgotten
-	answer, err := call(ctx, a.control.Join, &nimbusv1.JoinRequest{
+	request := &nimbusv1.JoinRequest{
 		JoinToken: a.cfg.JoinToken, Name: a.cfg.Name, Version: a.cfg.Version, Inventory: wire.Inventory(a.inventory(ctx)), PublicKey: c.publicKey(),
-	})
+	}
+	answer, err := a.tryJoin(ctx, request)
+	if err != nil && retryable(err) {
+		a.log.WarnContext(ctx, "join, and try again", "server", a.cfg.Server, "error", err, "hint", nimbus.ErrorHint(err))
+		answer, err = call(ctx, a.control.Join, request)
+	}
 	if err != nil {
 		return fmt.Errorf("join %s: %w", a.cfg.Server, err)
 	}
@@ -121,6 +128,16 @@ func (a *Agent) joinAs(ctx context.Context, c credential) error {
 	a.session.set(c)
 	a.log.InfoContext(ctx, "joined", "server", a.cfg.Server, "host", c.HostID)
 	return a.session.start(ctx)
+}
+
+func (a *Agent) tryJoin(ctx context.Context, request *nimbusv1.JoinRequest) (*nimbusv1.JoinResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := a.control.Join(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
 }
 
 // writeJSON replaces a file of the agent's own, durably, for its eyes alone.

@@ -132,7 +132,7 @@ func (s *session) start(ctx context.Context) error {
 		case nimbus.ErrorCode(err) != nimbus.CodeUnsupported && !retryable(err), !pause.wait(ctx):
 			return err
 		}
-		s.log.WarnContext(ctx, "open a session", "error", err)
+		s.log.WarnContext(ctx, "open a session", "error", err, "hint", nimbus.ErrorHint(err))
 	}
 }
 

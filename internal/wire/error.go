@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"net/url"
@@ -115,6 +116,10 @@ func ToError(err error) error {
 	var sent *connect.Error
 	if !errors.As(err, &sent) {
 		return err
+	}
+	if stranger := (x509.UnknownAuthorityError{}); errors.As(err, &stranger) {
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the server's certificate is of a CA that is not trusted here",
+			Hint: "name a file with the CA's certificate by --ca-file", Err: err}
 	}
 	if code := nimbus.Code(sent.Meta().Get(CodeHeader)); code != "" {
 		return &nimbus.Error{
