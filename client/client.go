@@ -8,6 +8,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/url"
@@ -39,6 +40,8 @@ type Config struct {
 	// Org is the org to act in, by its id or name; "" means the caller's own,
 	// of several the one joined first.
 	Org string
+	// TLS says whom to trust and how to be known; nil means the system's trust.
+	TLS *tls.Config
 	// Transport makes the requests; nil means one of its own.
 	Transport http.RoundTripper
 	// Patience is how long FollowLog goes on trying to reach a server that
@@ -70,7 +73,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	transport := cfg.Transport
 	if transport == nil {
-		transport = newTransport()
+		transport = newTransport(cfg.TLS)
 	}
 	c := &Client{
 		base:     base,
@@ -91,10 +94,11 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-func newTransport() *http.Transport {
+func newTransport(encryption *tls.Config) *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:       encryption,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: callTimeout,
 		IdleConnTimeout:       90 * time.Second,

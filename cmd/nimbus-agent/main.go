@@ -15,6 +15,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/programs"
+	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
 // version is set by the linker.
@@ -24,6 +25,7 @@ type flags struct {
 	Server   string `help:"Address of the control plane." env:"NIMBUS_SERVER" required:"" placeholder:"URL"`
 	Data     string `help:"The agent's own directory." env:"NIMBUS_AGENT_DATA" default:"/var/lib/nimbus/agent" type:"path" placeholder:"DIR"`
 	LogLevel string `help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
+	tlsfile.ClientFlags
 	host.Flags
 	Version kong.VersionFlag `help:"Show the version."`
 }
@@ -57,7 +59,11 @@ func run(f flags) error {
 		return fmt.Errorf("log level: %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	a, err := f.Agent(ctx, f.Server, f.Data, version, programs.Finder{}, log)
+	encryption, err := f.Config()
+	if err != nil {
+		return err
+	}
+	a, err := f.Agent(ctx, f.Server, encryption, f.Data, version, programs.Finder{}, log)
 	if err != nil {
 		return err
 	}

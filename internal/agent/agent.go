@@ -8,6 +8,7 @@
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
 //	sweep.go      removes what belongs to nobody
+//	session.go    opens the next session while the one before lasts
 //
 // Two verbs end an agent's work: it stops (SIGTERM: no new work, sandboxes are
 // left to their shims and adopted by the next agent), or an attempt is
@@ -16,6 +17,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +61,7 @@ type Config struct {
 	// MaxLogBytes bounds one job's log. Default 1 GiB.
 	MaxLogBytes int64
 
+	TLS  *tls.Config  // whom to trust, and how to be known; nil: the system's trust
 	HTTP *http.Client // default: one with HTTP/2 and no timeout of its own
 	Log  *slog.Logger
 }
@@ -98,34 +101,39 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxLogBytes = 1 << 30
 	}
 	if c.HTTP == nil {
-		c.HTTP = httpClient()
+		c.HTTP = httpClient(c.TLS)
 	}
 	return c, nil
 }
 
 // httpClient speaks HTTP/2, also without TLS on this machine: one connection
 // carries the long poll, the heartbeats and the logs.
-func httpClient() *http.Client {
+func httpClient(encryption *tls.Config) *http.Client {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Client{Transport: &http.Transport{
-		Protocols:         &protocols,
-		ForceAttemptHTTP2: true,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
-	}}
+	return &http.Client{
+		Transport: &http.Transport{
+			Protocols:           &protocols,
+			ForceAttemptHTTP2:   true,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+			TLSClientConfig:     encryption,
+			TLSHandshakeTimeout: callTimeout,
+		},
+		// A redirect could carry the token to another server, or into the clear.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Agent is a host agent. It implements lifecycle.Service.
 type Agent struct {
-	cfg        Config
-	log        *slog.Logger
-	control    nimbusv1connect.AgentServiceClient
-	caller     wire.Caller
-	executors  map[string]executor.Executor
-	has        nimbus.Inventory // all but what its executors say
-	capacity   *capacity
-	credential credential
+	cfg       Config
+	log       *slog.Logger
+	control   nimbusv1connect.AgentServiceClient
+	session   *session
+	executors map[string]executor.Executor
+	has       nimbus.Inventory // all but what its executors say
+	capacity  *capacity
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -154,8 +162,9 @@ func New(cfg Config) (*Agent, error) {
 	for _, e := range cfg.Executors {
 		a.executors[e.Name()] = e
 	}
-	a.caller = wire.Caller{Token: func() string { return a.credential.Token }}
-	a.control = nimbusv1connect.NewAgentServiceClient(cfg.HTTP, cfg.Server, connect.WithInterceptors(a.caller), connect.WithReadMaxBytes(8<<20))
+	a.session = newSession(filepath.Join(cfg.Data, "credential.json"), cfg)
+	a.control = nimbusv1connect.NewAgentServiceClient(cfg.HTTP, cfg.Server,
+		connect.WithInterceptors(a.session, wire.Caller{Token: a.session.token}), connect.WithReadMaxBytes(8<<20))
 	return a, nil
 }
 
@@ -178,7 +187,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	ready()
 	var loops sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
-		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop,
+		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop, "session": a.session.run,
 	} {
 		loops.Go(func() {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {

@@ -116,8 +116,21 @@ func (t *attempt) fetchWorkspaceOnce(ctx context.Context, id, path string) error
 	return nil
 }
 
-// openWorkspace asks the control plane for a workspace of this attempt's job.
+// openWorkspace asks the control plane for a workspace of this attempt's job,
+// and once more with a new session where the one that it had has ended.
 func (t *attempt) openWorkspace(ctx context.Context, id string) (io.ReadCloser, error) {
+	token := t.agent.session.token()
+	body, err := t.openWorkspaceAs(ctx, id, token)
+	if nimbus.ErrorCode(err) != nimbus.CodeUnauthenticated {
+		return body, err
+	}
+	if err := t.agent.session.renew(ctx, token); err != nil {
+		return nil, err
+	}
+	return t.openWorkspaceAs(ctx, id, t.agent.session.token())
+}
+
+func (t *attempt) openWorkspaceAs(ctx context.Context, id, token string) (io.ReadCloser, error) {
 	a, l := t.agent, t.lease()
 	address, err := url.JoinPath(a.cfg.Server, "api", "v1", "workspaces", url.PathEscape(id))
 	if err != nil {
@@ -128,7 +141,7 @@ func (t *attempt) openWorkspace(ctx context.Context, id string) (io.ReadCloser, 
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	a.caller.Authorize(r.Header)
+	wire.Caller{Token: func() string { return token }}.Authorize(r.Header)
 	answer, err := a.cfg.HTTP.Do(r)
 	if err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the control plane can't be reached: %w", err)

@@ -26,8 +26,12 @@ func (c *agentCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	encryption, err := a.root.Config()
+	if err != nil {
+		return err
+	}
 	log := a.logger()
-	ag, err := c.Agent(ctx, a.root.Server, filepath.Join(data, "agent"), a.version, finder(data), log)
+	ag, err := c.Agent(ctx, a.root.Server, encryption, filepath.Join(data, "agent"), a.version, finder(data), log)
 	if err != nil {
 		return err
 	}

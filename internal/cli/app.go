@@ -39,7 +39,11 @@ func (a *app) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{Server: a.root.Server, Token: token, Org: a.root.Org})
+	encryption, err := a.root.Config()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{Server: a.root.Server, Token: token, Org: a.root.Org, TLS: encryption})
 }
 
 // token comes from the environment or a file, never from the command line,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
 // Streams are what a command line talks to.
@@ -31,10 +32,13 @@ type root struct {
 	Server    string `group:"global" help:"Address of the server." env:"NIMBUS_SERVER" default:"http://127.0.0.1:8080" placeholder:"URL"`
 	TokenFile string `group:"global" help:"File with the token; NIMBUS_TOKEN holds the token itself. Default: admin.token in the data directory." env:"NIMBUS_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Org       string `group:"global" help:"Org to act in, by name or id. Default: the first that one is in." env:"NIMBUS_ORG" placeholder:"ORG"`
-	Data      string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
-	JSON      bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
-	LogLevel  string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
-	LogJSON   bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
+
+	tlsfile.ClientFlags `embed:"" group:"global"`
+
+	Data     string `group:"global" help:"Data directory. Default: /var/lib/nimbus for root, otherwise ~/.local/state/nimbus." env:"NIMBUS_DATA" type:"path" placeholder:"DIR"`
+	JSON     bool   `group:"global" help:"Write JSON to stdout, and errors as JSON to stderr."`
+	LogLevel string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
+	LogJSON  bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
 
 	Run      runCmd      `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
 	Jobs     jobsCmd     `cmd:"" help:"List jobs, newest first." group:"jobs"`
@@ -54,6 +58,9 @@ type root struct {
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
+	Keys    keysCmd    `cmd:"" help:"Show or rotate the master key, which secrets are sealed with." group:"service"`
+	Backup  backupCmd  `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
+	Restore restoreCmd `cmd:"" help:"Bring a backup back." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
 	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine lacks." group:"service"`
 	Version versionCmd `cmd:"" help:"Show the version." group:"service"`

@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/server"
+	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
 // listenFlags say where a server listens, and with which certificate.
@@ -18,16 +18,20 @@ type listenFlags struct {
 	PublicURL string `help:"Address at which people reach the dashboard, for links in check runs." env:"NIMBUS_PUBLIC_URL" placeholder:"URL"`
 	TLSCert   string `help:"File with the certificate chain, PEM." name:"tls-cert" type:"path" placeholder:"FILE"`
 	TLSKey    string `help:"File with the certificate's key, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
+
+	TLSClientCA string `help:"File with CA certificates, PEM: hosts must show a certificate of one of them, besides their own proof." name:"tls-client-ca" type:"path" placeholder:"FILE"`
 }
 
 func (c *listenFlags) tls() (*tls.Config, error) {
 	switch {
+	case c.TLSCert == "" && c.TLSKey == "" && c.TLSClientCA != "":
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-client-ca needs --tls-cert and --tls-key")
 	case c.TLSCert == "" && c.TLSKey == "":
 		return nil, nil
 	case c.TLSCert == "" || c.TLSKey == "":
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
 	}
-	return server.LoadTLS(c.TLSCert, c.TLSKey)
+	return tlsfile.Server(c.TLSCert, c.TLSKey, c.TLSClientCA)
 }
 
 // publicURL checks the address that links begin with.

@@ -15,9 +15,10 @@ import (
 type serverCmd struct {
 	listenFlags `embed:""`
 
-	DatabaseFile  string `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
-	RedisFile     string `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
-	MasterKeyFile string `help:"File with the key of what is sealed; the same for all replicas. Default: master.key in the data directory, made when it isn't there." type:"path" placeholder:"FILE"`
+	DatabaseFile string `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
+	RedisFile    string `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
+
+	masterKeyFlags `embed:""`
 
 	AllowTrustedLocal bool `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
 
@@ -37,7 +38,7 @@ Hosts run nimbus agent and reach any replica. The first replica that starts make
 func (c *serverCmd) Run(ctx context.Context, a *app) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	cfg := server.ReplicaConfig{MasterKey: c.MasterKeyFile, AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}
+	cfg := server.ReplicaConfig{AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}
 	var err error
 	if cfg.Database, err = secretURL(c.DatabaseFile, "NIMBUS_DATABASE"); err != nil {
 		return err
@@ -59,9 +60,7 @@ func (c *serverCmd) Run(ctx context.Context, a *app) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the data directory can't be made: %w", err)
 	}
-	if cfg.MasterKey == "" {
-		cfg.MasterKey = filepath.Join(data, "master.key")
-	}
+	cfg.MasterKey = c.source(data)
 	cfg.AdminTokenFile = filepath.Join(data, server.AdminTokenFile)
 	if cfg.PublicURL, err = c.publicURL(); err != nil {
 		return err

@@ -14,7 +14,8 @@ import (
 )
 
 type upCmd struct {
-	listenFlags `embed:""`
+	listenFlags    `embed:""`
+	masterKeyFlags `embed:""`
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
 	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
@@ -53,7 +54,8 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if c.Demo.Demo {
 		return c.Demo.run(ctx, a, c, data)
 	}
-	e := server.Embedded{Config: server.Config{Data: data, AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}}
+	e := server.Embedded{Config: server.Config{Data: data, MasterKey: c.source(data),
+		AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}}
 	if e.GitHub, err = c.GitHub.app(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,7 +52,7 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 }
 
 // Agent makes the agent that the flags ask for.
-func (f Flags) Agent(ctx context.Context, server, data, version string, p programs.Finder, log *slog.Logger) (*agent.Agent, error) {
+func (f Flags) Agent(ctx context.Context, server string, encryption *tls.Config, data, version string, p programs.Finder, log *slog.Logger) (*agent.Agent, error) {
 	var token []byte
 	if f.JoinTokenFile != "" {
 		var err error
@@ -60,7 +61,7 @@ func (f Flags) Agent(ctx context.Context, server, data, version string, p progra
 		}
 	}
 	cfg := Config{
-		Server: server, Data: data, Name: f.Name, Version: version, JoinToken: string(bytes.TrimSpace(token)),
+		Server: server, TLS: encryption, Data: data, Name: f.Name, Version: version, JoinToken: string(bytes.TrimSpace(token)),
 		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Capabilities: f.Capability, Programs: p, Log: log,
 	}
 	if err := f.Apply(&cfg); err != nil {

@@ -6,6 +6,7 @@ package host
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,8 @@ import (
 // Config says how this machine runs jobs. Zero fields mean their defaults.
 type Config struct {
 	Server    string
-	Data      string // the agent's own directory
+	TLS       *tls.Config // whom to trust, and how to be known; nil: the system's trust
+	Data      string      // the agent's own directory
 	Name      string
 	Version   string
 	JoinToken string
@@ -62,7 +64,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}}
 	}
 	return agent.New(agent.Config{
-		Server: cfg.Server, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
+		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		Capabilities: cfg.Capabilities, Log: cfg.Log,
 	})

@@ -38,6 +38,7 @@ type plane struct {
 	scheduler *scheduler.Service
 	logs      *segment.Store
 	identity  *identity.Service
+	db        *store.Store
 	admin     string
 	github    *githubtest.Server // nil without
 }
@@ -53,7 +54,7 @@ func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	blobs, err := fs.Open(filepath.Join(dir, "blobs"))
 	must(t, err)
 	id := identity.New(db, nimbus.SystemClock{})
-	p := &plane{logs: lines, identity: id}
+	p := &plane{logs: lines, identity: id, db: db}
 	var app scheduler.Forge
 	var webhook http.Handler
 	if len(github) > 0 {

@@ -94,6 +94,9 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceCreateRunnerProcedure:  aHost,
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+
+	nimbusv1connect.SessionServiceOpenSessionProcedure: anybody, // its proof is in it
+	nimbusv1connect.SessionServiceEnrollKeyProcedure:   aHost,
 }
 
 // routes says the same of what is plain HTTP, by its pattern.

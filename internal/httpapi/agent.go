@@ -14,21 +14,6 @@ import (
 // always the caller's own: a request can't name one.
 type agentService struct{ api *api }
 
-func (s agentService) Join(ctx context.Context, r *connect.Request[nimbusv1.JoinRequest]) (*connect.Response[nimbusv1.JoinResponse], error) {
-	if err := s.api.Identity.RedeemJoin(ctx, r.Msg.GetJoinToken()); err != nil {
-		return nil, err
-	}
-	h, err := s.api.Hosts.RegisterHost(ctx, r.Msg.GetName(), r.Msg.GetVersion(), wire.ToInventory(r.Msg.GetInventory()))
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.api.Identity.IssueHost(ctx, h.ID)
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(&nimbusv1.JoinResponse{HostId: h.ID, HostToken: token}), nil
-}
-
 func (s agentService) Hello(ctx context.Context, r *connect.Request[nimbusv1.HelloRequest]) (*connect.Response[nimbusv1.HelloResponse], error) {
 	statuses, err := s.api.Hosts.Hello(ctx, callerOf(ctx).Subject, r.Msg.GetVersion(), wire.ToInventory(r.Msg.GetInventory()), wire.ToLeases(r.Msg.GetLeases()))
 	if err != nil {

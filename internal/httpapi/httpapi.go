@@ -53,6 +53,7 @@ type Hosts interface {
 
 // Identity knows who calls.
 type Identity interface {
+	HostSessions
 	Authenticate(ctx context.Context, token string) (nimbus.Principal, error)
 	AuthenticateSession(ctx context.Context, session string) (nimbus.Principal, error)
 	IssueJoin(ctx context.Context, p nimbus.Principal, validFor time.Duration) (token string, expires time.Time, err error)
@@ -95,6 +96,9 @@ type Config struct {
 	Webhook http.Handler
 	// Ready tells whether the stores answer.
 	Ready func(ctx context.Context) error
+	// HostCertificates has hosts show a certificate, which the listener has
+	// checked; connections without TLS are of this machine.
+	HostCertificates bool
 	// Secure marks cookies for https alone.
 	Secure bool
 	// Recheck is how often a stream's caller is looked at anew: one whose token
@@ -130,6 +134,9 @@ func New(cfg Config) http.Handler {
 			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
 		},
 		func() (string, http.Handler) {
+			return nimbusv1connect.NewSessionServiceHandler(sessionService{api}, options)
+		},
+		func() (string, http.Handler) {
 			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)
 		},
 		func() (string, http.Handler) { return nimbusv1connect.NewOrgServiceHandler(orgService{api}, options) },
@@ -152,7 +159,7 @@ func New(cfg Config) http.Handler {
 	for pattern, handler := range api.handlers() {
 		mux.Handle(pattern, handler)
 	}
-	return api.guard(mux)
+	return api.guard(api.certified(mux))
 }
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.

@@ -77,6 +77,9 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.AgentService/AppendLog":     {who: "host", body: `{"lease":$lease,"lines":[{"seq":"4","at":"2026-01-01T00:00:00Z","stream":"stdout","text":"more"}]}`},
 	"/nimbus.v1.AgentService/FinishAttempt": {who: "host", body: `{"lease":$lease,"outcome":{"result":"JOB_RESULT_SUCCESS","exitCode":0}}`},
 
+	"/nimbus.v1.SessionService/OpenSession": {who: "anybody", body: `{"hostId":"host_x","number":"1","tokenSha256":"0000000000000000000000000000000000000000000000000000000000000000"}`, refuses: true},
+	"/nimbus.v1.SessionService/EnrollKey":   {who: "host", body: `{"publicKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`},
+
 	"GET /api/v1/jobs/stream":          {who: "viewer", scope: "jobs:read"},
 	"GET /api/v1/jobs/{id}/log":        {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
 	"GET /api/v1/jobs/{id}/log/stream": {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/stream"},

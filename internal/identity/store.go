@@ -64,6 +64,8 @@ type Revocation struct {
 // without an action is not written. Whatever takes a right away adds to the
 // revocations in the same transaction.
 type Store interface {
+	HostStore
+	SealedStore
 	Tokens
 	Directory
 	PutSecret(ctx context.Context, orgID, name string, sealed []byte) error

@@ -14,6 +14,10 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
+// Lock takes the data directory of an embedded server, so that none runs in it.
+// The caller closes what it returns. Codes: conflict.
+func Lock(dir string) (io.Closer, error) { return lock(dir) }
+
 // lock takes the data directory for this process until the file is closed.
 // The kernel gives it back when the process ends, however it ends.
 func lock(dir string) (*os.File, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/bus/redis"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/leader"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
 	"github.com/nimbus-ci/nimbus/internal/store"
@@ -24,9 +25,9 @@ type ReplicaConfig struct {
 	// Redis is the redis:// URL that carries wake-ups between replicas. Without
 	// one they look into the database, which is slower and as right.
 	Redis string
-	// MasterKey is the file with the key of what is sealed; it is the same for
-	// all replicas, and made when it isn't there. Required.
-	MasterKey string
+	// MasterKey is the key of what is sealed; it is the same for all replicas,
+	// and its file is made when it isn't there. Required.
+	MasterKey identity.KeySource
 	// AdminTokenFile is where the administrator's token is kept by the replica
 	// that makes it; "" for nowhere.
 	AdminTokenFile string

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/backup"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
@@ -54,7 +55,10 @@ type Config struct {
 	// GitHub is the App to connect. It is kept, sealed under the master key:
 	// nil means the one that was connected before, if any.
 	GitHub *GitHub
-	Log    *slog.Logger // required
+	// MasterKey is the key of what is sealed. Default: master.key in Data, made
+	// when it isn't there.
+	MasterKey identity.KeySource
+	Log       *slog.Logger // required
 
 	loopback net.Listener // for the agent of this machine, beside TLS
 }
@@ -66,7 +70,7 @@ const AdminTokenFile = "admin.token"
 // Server is a control plane. It implements lifecycle.Service.
 type Server struct {
 	cfg       Config
-	masterKey string // file
+	masterKey identity.KeySource
 	tokenFile string // where the first administrator's token is kept; "" for nowhere
 
 	store     *store.Store
@@ -90,7 +94,10 @@ const maxLogBytes = 1 << 30 // of one attempt, compressed
 // Open opens the data directory and everything in it. Codes: conflict when
 // another process uses it. The caller closes the server.
 func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, masterKey: filepath.Join(cfg.Data, "master.key"), tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
+	if cfg.MasterKey == (identity.KeySource{}) {
+		cfg.MasterKey.File = filepath.Join(cfg.Data, "master.key")
+	}
+	s := &Server{cfg: cfg, masterKey: cfg.MasterKey, tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
 		bus: bus.NewInProcess()}
 	defer func() {
 		if err != nil {
@@ -105,6 +112,9 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, locked.Close)
+	if err := backup.Finish(cfg.Data); err != nil {
+		return nil, err
+	}
 	if cfg.Fresh {
 		if err := s.clear(); err != nil {
 			return nil, err
@@ -151,7 +161,8 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("make the database: %w", err)
 	}
 	db.Close()
-	if s.store, err = store.Open(ctx, store.Config{DSN: "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")}); err != nil {
+	dsn := "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")
+	if s.store, err = store.Open(ctx, store.Config{DSN: dsn, Backups: filepath.Join(s.cfg.Data, "backups")}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
@@ -172,7 +183,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // compose makes the rooms that do the work, and the handler in front of them.
 func (s *Server) compose(ctx context.Context) error {
 	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	keyring, err := identity.OpenKeyring(s.masterKey)
+	keyring, err := s.masterKey.Open()
 	if err != nil {
 		return err
 	}
@@ -185,7 +196,8 @@ func (s *Server) compose(ctx context.Context) error {
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil, Log: s.cfg.Log,
+		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
+		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 	})
 	return s.issueAdmin(ctx)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/nimbus-ci/nimbus"
 )
 
 // Migrations run on both engines and only go forward.
@@ -14,11 +16,12 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-func (s *Store) migrate(ctx context.Context) error {
+// migrate brings the tables up to date, as the configuration has it.
+func (s *Store) migrate(ctx context.Context, files fs.FS, cfg Config) error {
 	if err := s.dialect.prepare(ctx, s.writer); err != nil {
 		return err
 	}
-	dir, err := fs.Sub(migrations, "migrations")
+	dir, err := fs.Sub(files, "migrations")
 	if err != nil {
 		return err
 	}
@@ -31,10 +34,26 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := up(ctx, provider); err != nil {
+	if cfg.AsIs {
+		return checkVersion(ctx, provider)
+	}
+	kept, err := s.keepBefore(ctx, provider, cfg.Backups)
+	if err != nil {
 		return err
 	}
+	if err := up(ctx, provider); err != nil {
+		return wayBack(err, kept)
+	}
 	return s.dialect.tune(ctx, s.writer)
+}
+
+func checkVersion(ctx context.Context, provider *goose.Provider) error {
+	current, target, err := provider.GetVersions(ctx)
+	if err == nil && current != target {
+		err = nimbus.Errorf(nimbus.CodeConflict, "the tables are of version %d, this program is for %d", current, target).
+			WithHint("use the version of Nimbus that the server has")
+	}
+	return err
 }
 
 // migrateTries bounds how often migrations are begun again, migratePause is the

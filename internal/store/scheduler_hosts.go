@@ -159,6 +159,9 @@ func (t schedulerTx) RemoveHost(ctx context.Context, hostID string) error {
 	if err := known(t.tx.RemoveHost(ctx, gen.RemoveHostParams{ID: hostID, RemovedAt: t.nowMicros()})); err != nil {
 		return err
 	}
+	if err := t.tx.DeleteHostKey(ctx, hostID); err != nil { // first: see OpenHostSession
+		return err
+	}
 	return t.tx.endSubject(ctx, hostID, nimbus.AuditEvent{})
 }
 

@@ -30,3 +30,26 @@ func (s *Store) DeleteSecret(ctx context.Context, orgID, name string) error {
 		return err
 	})
 }
+
+// SealedSecrets implements identity.SealedStore.
+func (s *Store) SealedSecrets(ctx context.Context, after identity.SealedSecret, n int) (out []identity.SealedSecret, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		rows, err := t.SealedSecrets(ctx, gen.SealedSecretsParams{OrgID: after.OrgID, Name: after.Name, Limit: int32(n)})
+		for _, r := range rows {
+			out = append(out, identity.SealedSecret{OrgID: r.OrgID, Name: r.Name, Sealed: r.Sealed})
+		}
+		return err
+	})
+	return out, err
+}
+
+// ReplaceSealed implements identity.SealedStore. The secret's time stays: it is
+// the same secret.
+func (s *Store) ReplaceSealed(ctx context.Context, orgID, name string, old, anew []byte) (replaced bool, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		n, err := t.ReplaceSealed(ctx, gen.ReplaceSealedParams{Anew: anew, OrgID: orgID, Name: name, Old: old})
+		replaced = n == 1
+		return err
+	})
+	return replaced, err
+}

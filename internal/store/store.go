@@ -31,6 +31,12 @@ import (
 type Config struct {
 	// DSN is "sqlite:<path>" or a "postgres://…" URL.
 	DSN string
+	// Backups is a folder in which a SQLite database is kept before its tables
+	// change; "" for none. PostgreSQL has its own ways.
+	Backups string
+	// AsIs refuses a database whose tables are not of this version, instead of
+	// changing them: for a program beside the server.
+	AsIs bool
 }
 
 // Store is an open database. All methods may be called concurrently. Errors
@@ -62,7 +68,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open %s database: %w", scheme, err)
 	}
 	s.flushes = newFlushStatements()
-	if err := s.migrate(ctx); err != nil {
+	if scheme != "sqlite" {
+		cfg.Backups = ""
+	}
+	if err := s.migrate(ctx, migrations, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("bring the tables up to date: %w", err), s.Close())
 	}
 	return s, nil

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"net/url"
@@ -77,6 +78,10 @@ func setHeaders(h http.Header, told *nimbus.Error) {
 	}
 }
 
+// notAllowed is how Connect tells of the answer to a call of a service that the
+// server does not have: it looks for a page, which can't be posted to.
+var notAllowed = strconv.Itoa(http.StatusMethodNotAllowed) + " " + http.StatusText(http.StatusMethodNotAllowed)
+
 func hintOf(h http.Header) string {
 	hint, err := url.QueryUnescape(h.Get(HintHeader))
 	if err != nil {
@@ -112,6 +117,10 @@ func ToError(err error) error {
 	if !errors.As(err, &sent) {
 		return err
 	}
+	if stranger := (x509.UnknownAuthorityError{}); errors.As(err, &stranger) {
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the server's certificate is of a CA that is not trusted here",
+			Hint: "name a file with the CA's certificate by --ca-file", Err: err}
+	}
 	if code := nimbus.Code(sent.Meta().Get(CodeHeader)); code != "" {
 		return &nimbus.Error{
 			Code: code, Message: sent.Message(), Hint: hintOf(sent.Meta()), RetryAfter: retryAfterOf(sent.Meta()), Err: err,
@@ -121,6 +130,9 @@ func ToError(err error) error {
 		if t.connect == sent.Code() && code != nimbus.CodeFenced && code != nimbus.CodeTooLarge {
 			return &nimbus.Error{Code: code, Message: sent.Message(), Err: err}
 		}
+	}
+	if sent.Code() == connect.CodeUnknown && sent.Message() == notAllowed {
+		return &nimbus.Error{Code: nimbus.CodeUnsupported, Message: "the server does not know this call", Err: err}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || sent.Code() == connect.CodeDeadlineExceeded {
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "no answer in time", Err: err}

@@ -130,6 +130,15 @@ type Host struct {
 	RemovedAt  int64
 }
 
+type HostKey struct {
+	HostID    string
+	PublicKey []byte
+	JoinHash  string
+	Number    int64
+	TokenHash string
+	CreatedAt int64
+}
+
 type Job struct {
 	ID             string
 	OrgID          string

@@ -26,6 +26,69 @@ func (q *Queries) DeleteSecret(ctx context.Context, arg DeleteSecretParams) (int
 	return result.RowsAffected()
 }
 
+const replaceSealed = `-- name: ReplaceSealed :execrows
+UPDATE secrets SET sealed = $1 WHERE org_id = $2 AND name = $3 AND sealed = $4
+`
+
+type ReplaceSealedParams struct {
+	Anew  []byte
+	OrgID string
+	Name  string
+	Old   []byte
+}
+
+func (q *Queries) ReplaceSealed(ctx context.Context, arg ReplaceSealedParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replaceSealed,
+		arg.Anew,
+		arg.OrgID,
+		arg.Name,
+		arg.Old,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const sealedSecrets = `-- name: SealedSecrets :many
+SELECT org_id, name, sealed FROM secrets WHERE org_id > $1 OR (org_id = $1 AND name > $2) ORDER BY org_id, name LIMIT $3
+`
+
+type SealedSecretsParams struct {
+	OrgID string
+	Name  string
+	Limit int32
+}
+
+type SealedSecretsRow struct {
+	OrgID  string
+	Name   string
+	Sealed []byte
+}
+
+func (q *Queries) SealedSecrets(ctx context.Context, arg SealedSecretsParams) ([]SealedSecretsRow, error) {
+	rows, err := q.db.QueryContext(ctx, sealedSecrets, arg.OrgID, arg.Name, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SealedSecretsRow
+	for rows.Next() {
+		var i SealedSecretsRow
+		if err := rows.Scan(&i.OrgID, &i.Name, &i.Sealed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const secretNames = `-- name: SecretNames :many
 SELECT name, updated_at FROM secrets WHERE org_id = $1 ORDER BY name
 `

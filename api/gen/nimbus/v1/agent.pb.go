@@ -450,9 +450,11 @@ type JoinRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	JoinToken string                 `protobuf:"bytes,1,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
 	// At most 64 bytes.
-	Name          string     `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string     `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	Inventory     *Inventory `protobuf:"bytes,4,opt,name=inventory,proto3" json:"inventory,omitempty"`
+	Name      string     `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version   string     `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Inventory *Inventory `protobuf:"bytes,4,opt,name=inventory,proto3" json:"inventory,omitempty"`
+	// Ed25519, 32 bytes.
+	PublicKey     []byte `protobuf:"bytes,5,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,10 +517,17 @@ func (x *JoinRequest) GetInventory() *Inventory {
 	return nil
 }
 
+func (x *JoinRequest) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
 type JoinResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	HostId string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
-	// Shown this once.
+	// Shown this once; only for a host that gave no public key.
 	HostToken     string `protobuf:"bytes,2,opt,name=host_token,json=hostToken,proto3" json:"host_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1465,13 +1474,15 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04step\x18\x04 \x01(\x05R\x04step\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\fR\x04text\"\x8e\x01\n" +
+	"\x04text\x18\x05 \x01(\fR\x04text\"\xad\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tR\tjoinToken\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x122\n" +
-	"\tinventory\x18\x04 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\"F\n" +
+	"\tinventory\x18\x04 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x05 \x01(\fR\tpublicKey\"F\n" +
 	"\fJoinResponse\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x1d\n" +
 	"\n" +

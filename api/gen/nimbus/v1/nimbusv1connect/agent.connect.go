@@ -58,7 +58,8 @@ const (
 
 // AgentServiceClient is a client for the nimbus.v1.AgentService service.
 type AgentServiceClient interface {
-	// Join trades a join token for a host and its token.
+	// Join trades a join token for a host. With a public key in it, the host opens
+	// its sessions itself (SessionService), and repeating the call is safe.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Hello is sent at each start of the agent: what it has now, and which
 	// attempts it still holds. Answers which of those to keep.
@@ -209,7 +210,8 @@ func (c *agentServiceClient) FinishAttempt(ctx context.Context, req *connect.Req
 
 // AgentServiceHandler is an implementation of the nimbus.v1.AgentService service.
 type AgentServiceHandler interface {
-	// Join trades a join token for a host and its token.
+	// Join trades a join token for a host. With a public key in it, the host opens
+	// its sessions itself (SessionService), and repeating the call is safe.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Hello is sent at each start of the agent: what it has now, and which
 	// attempts it still holds. Answers which of those to keep.

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestKeysWhileTheServerRuns: a rotation needs no restart, and shows no key.
+func TestKeysWhileTheServerRuns(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	s := openServer(t, data)
+	defer s.Close()
+	raw, err := os.ReadFile(filepath.Join(data, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, secret, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
+	code, listed, stderr := nimbusIn(t, data, "keys", "--json")
+	if code != ExitOK || !strings.Contains(listed, old) || strings.Contains(listed, secret) {
+		t.Fatalf("exit code %d: %s%s", code, listed, stderr)
+	}
+	code, staged, stderr := nimbusIn(t, data, "keys", "rotate", "--stage", "--json")
+	if code != ExitOK {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	_, id, _ := strings.Cut(strings.TrimRight(staged, "\"}\n"), `{"id":"`)
+	code, rotated, stderr := nimbusIn(t, data, "keys", "rotate", "--to", id, "--keep-old", "--json")
+	if code != ExitOK || !strings.Contains(rotated, `"id":"`+id+`"`) || strings.Contains(rotated+stderr, secret) {
+		t.Errorf("exit code %d: %s%s", code, rotated, stderr)
+	}
+	if code, _, _ := nimbusIn(t, data, "keys", "rotate", "--stage", "--to", id); code != ExitFailure {
+		t.Errorf("--stage with --to: exit code %d", code)
+	}
+	if code, _, stderr := nimbusIn(t, t.TempDir(), "keys"); code != ExitFailure || !strings.Contains(stderr, "hint: name the server's data directory") {
+		t.Errorf("where no server is: exit code %d: %s", code, stderr)
+	}
+}
