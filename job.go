@@ -219,7 +219,7 @@ const (
 	DefaultMaxAttempts = 3
 	// Priorities are few on purpose: each is a line of its own to wait in.
 	MinPriority, MaxPriority = -10, 10
-	MaxCommandBytes    = 128 << 10 // argv and environment together
-	MaxLabels          = 100       // GitHub's own
-	MaxLabelBytes      = 256
+	MaxCommandBytes          = 128 << 10 // argv and environment together
+	MaxLabels                = 100       // GitHub's own
+	MaxLabelBytes            = 256
 )

@@ -60,6 +60,7 @@ type Client struct {
 	members  nimbusv1connect.MemberServiceClient
 	accounts nimbusv1connect.ServiceAccountServiceClient
 	tokens   nimbusv1connect.TokenServiceClient
+	queue    nimbusv1connect.QueueServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -81,6 +82,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
+	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)
@@ -117,16 +119,19 @@ type Submission struct {
 	// otherwise, it counts.
 	Labels   []string
 	Metadata map[string]string // kept with the job, besides that of Labels
+	// Priority is among the waiting jobs of the org, -10 to 10; higher is sooner.
+	Priority int
 	// IdempotencyKey makes repeating a submission safe: the same key gives the
 	// same job. "" for none.
 	IdempotencyKey string
 }
 
-// Submit hands in a job. Codes: invalid, forbidden, rate_limited.
+// Submit hands in a job. Codes: invalid, forbidden, rate_limited, conflict for
+// an idempotency key that was used for another one.
 func (c *Client) Submit(ctx context.Context, s Submission) (nimbus.Job, error) {
 	answer, err := call(ctx, c.jobs.SubmitJob, &nimbusv1.SubmitJobRequest{
 		Name: s.Name, Class: wire.Class(s.Class), Spec: wire.Spec(s.Spec), IdempotencyKey: s.IdempotencyKey,
-		Labels: s.Labels, Metadata: s.Metadata,
+		Labels: s.Labels, Metadata: s.Metadata, Priority: int32(s.Priority),
 	})
 	return wire.ToJob(answer.GetJob()), err
 }

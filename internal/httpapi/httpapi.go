@@ -32,6 +32,9 @@ type Jobs interface {
 	Jobs(ctx context.Context, orgID string, f scheduler.JobFilter) (scheduler.JobPage, error)
 	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
 	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
+	Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error)
+	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
+	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 }
 
 // Hosts is what host agents do, and what operators do with hosts.
@@ -84,6 +87,7 @@ type Blobs interface {
 // Secure and Recheck are needed.
 type Config struct {
 	Jobs     Jobs
+	Queue    Queue
 	Hosts    Hosts
 	Identity Identity
 	Logs     logs.Store
@@ -123,6 +127,9 @@ func New(cfg Config) http.Handler {
 	)
 	for _, service := range []func() (string, http.Handler){
 		func() (string, http.Handler) { return nimbusv1connect.NewJobServiceHandler(jobService{api}, options) },
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewQueueServiceHandler(queueService{api}, options)
+		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)
 		},

@@ -19,7 +19,7 @@ func (s *Service) Hosts(ctx context.Context) ([]nimbus.Host, error) {
 }
 
 // RegisterHost makes a host. The caller has checked its right to join. Codes:
-// invalid.
+// invalid, unsupported for an agent that is too old or too new.
 func (s *Service) RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error) {
 	if err := errors.Join(checkHostName(name), checkInventory(version, inv)); err != nil {
 		return nimbus.Host{}, err
@@ -39,7 +39,7 @@ func (s *Service) RegisterHost(ctx context.Context, name, version string, inv ni
 // Hello tells what a starting agent has, and which leases it still holds; each
 // gets its verdict. A lease that it does not name is left to expire: nobody
 // knows whether its sandbox is gone. Codes: not_found for a host that isn't
-// known, invalid.
+// known, invalid, unsupported for an agent that is too old or too new.
 func (s *Service) Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
 	if err := errors.Join(checkInventory(version, inv), checkLeases(leases)); err != nil {
 		return nil, err
@@ -82,5 +82,5 @@ func checkInventory(version string, inv nimbus.Inventory) error {
 	if len(version) > MaxHostNameBytes {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a version has at most %d bytes", MaxHostNameBytes)
 	}
-	return inv.Check()
+	return errors.Join(nimbus.CheckProtocol(inv.Protocol, nimbus.AgentProtocol), inv.Check())
 }

@@ -235,17 +235,9 @@ func fullLimit(ctx context.Context, r Reader, j *JobRecord) (string, error) {
 	}
 	all, err := r.LimitsOf(ctx, j.OrgID)
 	for _, l := range all {
-		if l.applies(j) && l.Used >= l.Most {
-			return fmt.Sprintf("the limit of %d jobs at once of the %s is reached", l.Most, l.words()), nil
+		if l.Counts(&j.Job) && l.Used >= l.Most {
+			return fmt.Sprintf("the limit of %d jobs at once of the %s is reached", l.Most, l), nil
 		}
 	}
 	return "", err
-}
-
-// words name what a limit counts.
-func (l *Limit) words() string {
-	if l.Kind == LimitOrg {
-		return "org"
-	}
-	return string(l.Kind) + " " + l.Name
 }

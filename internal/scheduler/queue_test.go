@@ -90,6 +90,7 @@ func TestPlaceInTheQueue(t *testing.T) {
 		}
 		var waiting []nimbus.Job
 		for range 6 {
+			w.skip(2 * time.Millisecond) // ids tell what was first, to the millisecond
 			waiting = append(waiting, w.submit(nimbus.Spec{}))
 		}
 		w.skip(3 * time.Second)
@@ -148,7 +149,7 @@ func TestQueueByClass(t *testing.T) {
 			t.Errorf("the oldest came at %v, not %v", common.OldestAt, at)
 		}
 		common.OldestAt, common.Class = time.Time{}, nimbus.Class{}
-		if diff := gocmp(nimbus.QueueClass{Waiting: 5, Queued: 2, Running: 1, HostsReady: 1, HostsAll: 1}, common); diff != "" {
+		if diff := cmp.Diff(nimbus.QueueClass{Waiting: 5, Queued: 2, Running: 1, HostsReady: 1, HostsAll: 1}, common); diff != "" {
 			t.Error(diff)
 		}
 		if large.Unschedulable != 1 || large.Waiting != 1 || large.HostsAll != 0 {
@@ -159,8 +160,6 @@ func TestQueueByClass(t *testing.T) {
 		}
 	})
 }
-
-func gocmp(want, got any) string { return cmp.Diff(want, got) }
 
 func TestWeights(t *testing.T) {
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
@@ -235,10 +234,22 @@ func TestLimits(t *testing.T) {
 		for _, l := range leases {
 			w.must(w.Finish(t.Context(), host, l, exited(0)))
 		}
-		limits, err := w.Service.Limits(t.Context(), nimbus.DefaultOrgID)
+		limits, _, err := w.Service.Limits(t.Context(), nimbus.DefaultOrgID, 0, "")
 		w.must(err)
 		if len(limits) != 1 || limits[0].Used != 0 || limits[0].Most != 0 {
 			t.Fatalf("%+v", limits)
+		}
+		w.must(set(scheduler.LimitLabel, "GPU", 7))
+		w.must(set(scheduler.LimitRepo, "Octo/hello", 8))
+		var names []string
+		for next := ""; len(names) == 0 || next != ""; {
+			var page []scheduler.Limit
+			page, next, err = w.Service.Limits(t.Context(), nimbus.DefaultOrgID, 1, next)
+			w.must(err)
+			names = append(names, page[0].String())
+		}
+		if diff := cmp.Diff([]string{"label gpu", "org", "repo octo/hello"}, names); diff != "" {
+			t.Error(diff)
 		}
 		j := w.submit(nimbus.Spec{})
 		w.expect(j.ID, nimbus.StatePending)

@@ -1,7 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -22,7 +25,13 @@ func (s *Service) SetWeight(ctx context.Context, p nimbus.Principal, orgID strin
 		return nimbus.Errorf(nimbus.CodeInvalid, "a weight is 1 to %d percent, not %d", MaxWeight, w.Percent).
 			WithHint("%d is the usual share; a limit of 0 jobs stops a repository or label", DefaultWeight)
 	}
-	err := s.update(ctx, func(u *unit) error { return u.SetWeight(ctx, orgID, w) })
+	err := s.update(ctx, func(u *unit) error {
+		if err := u.SetWeight(ctx, orgID, w); err != nil {
+			return err
+		}
+		return u.Audit(ctx, nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "weight.set", Target: cmp.Or(w.Repo, orgID), Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"percent": strconv.Itoa(w.Percent)}})
+	})
 	if err == nil {
 		s.log.InfoContext(ctx, "weight set", "org", orgID, "repo", w.Repo, "percent", w.Percent, "by", p.Actor())
 	}
@@ -66,7 +75,7 @@ func pageSize(asked int) int {
 // from then on; what runs goes on. Codes: invalid, too_large.
 func (s *Service) SetLimit(ctx context.Context, p nimbus.Principal, l Limit) error {
 	l.Name = strings.ToLower(l.Name)
-	if err := l.check(); err != nil {
+	if err := checkLimit(l); err != nil {
 		return err
 	}
 	err := s.update(ctx, func(u *unit) error {
@@ -78,7 +87,11 @@ func (s *Service) SetLimit(ctx context.Context, p nimbus.Principal, l Limit) err
 			return nimbus.Errorf(nimbus.CodeTooLarge, "an org has at most %d limits", maxLimitsOfOrg).WithHint("`nimbus limits rm` takes one away")
 		}
 		u.released = true // there may be room now
-		return u.SetLimit(ctx, l)
+		if err := u.SetLimit(ctx, l); err != nil {
+			return err
+		}
+		return u.Audit(ctx, nimbus.AuditEvent{OrgID: l.OrgID, Actor: p.Actor(), Action: "limit.set", Target: l.String(), Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"most": strconv.Itoa(l.Most)}})
 	})
 	if err == nil {
 		s.log.InfoContext(ctx, "limit set", "org", l.OrgID, "kind", l.Kind, "name", l.Name, "most", l.Most, "by", p.Actor())
@@ -86,7 +99,7 @@ func (s *Service) SetLimit(ctx context.Context, p nimbus.Principal, l Limit) err
 	return err
 }
 
-func (l *Limit) check() error {
+func checkLimit(l Limit) error {
 	switch {
 	case l.Kind != LimitOrg && l.Kind != LimitRepo && l.Kind != LimitLabel:
 		return nimbus.Errorf(nimbus.CodeInvalid, "there is no kind of limit %q", clip(string(l.Kind))).WithHint("the kinds are org, repo and label")
@@ -107,7 +120,11 @@ func (s *Service) DropLimit(ctx context.Context, p nimbus.Principal, orgID strin
 	name = strings.ToLower(name)
 	err := s.update(ctx, func(u *unit) error {
 		u.released = true
-		return u.DropLimit(ctx, orgID, kind, name)
+		if err := u.DropLimit(ctx, orgID, kind, name); err != nil {
+			return err
+		}
+		return u.Audit(ctx, nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "limit.delete", Target: Limit{Kind: kind, Name: name}.String(),
+			Outcome: nimbus.AuditAllowed})
 	})
 	if err == nil {
 		s.log.InfoContext(ctx, "limit dropped", "org", orgID, "kind", kind, "name", name, "by", p.Actor())
@@ -115,12 +132,21 @@ func (s *Service) DropLimit(ctx context.Context, p nimbus.Principal, orgID strin
 	return err
 }
 
-// Limits are the limits of an org, by kind and name: there are few.
-func (s *Service) Limits(ctx context.Context, orgID string) ([]Limit, error) {
-	var limits []Limit
-	err := s.store.View(ctx, func(r Reader) (err error) {
+// Limits are the limits of an org, by kind and name. There are few: all are
+// read, and cut into pages.
+func (s *Service) Limits(ctx context.Context, orgID string, size int, after string) (limits []Limit, next string, err error) {
+	size = pageSize(size)
+	err = s.store.View(ctx, func(r Reader) (err error) {
 		limits, err = r.LimitsOf(ctx, orgID)
 		return err
 	})
-	return limits, err
+	i := slices.IndexFunc(limits, func(l Limit) bool { return l.String() > after })
+	if i < 0 || err != nil {
+		return nil, "", err
+	}
+	if limits = limits[i:]; len(limits) > size {
+		limits = limits[:size]
+		next = limits[size-1].String()
+	}
+	return limits, next, nil
 }

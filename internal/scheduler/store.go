@@ -335,22 +335,6 @@ type Renewal struct {
 	StopAt           time.Time // from when on the host should stop it; zero for never
 }
 
-// LimitKind is what a limit counts.
-type LimitKind string
-
-// The kinds of limit.
-const (
-	LimitOrg   LimitKind = "org"   // all jobs of the org
-	LimitRepo  LimitKind = "repo"  // those of one repo; its name is "owner/name"
-	LimitLabel LimitKind = "label" // those of the org with one label
-)
-
-// Weight is a flow's part of what all get, in percent of the usual.
-type Weight struct {
-	Repo    string // "owner/name", lower case; "" for the org itself
-	Percent int
-}
-
 // QueuedJob is a job that hosts can claim.
 type QueuedJob struct {
 	ID, OrgID string
@@ -376,12 +360,16 @@ type Cursor struct {
 	OrgID, JobID string
 }
 
-// Limit bounds how many jobs may be queued for hosts, or on them, at once.
-type Limit struct {
-	ID    string
-	OrgID string
-	Kind  LimitKind
-	Name  string // lower case; "" for the org
-	Most  int
-	Used  int
-}
+// Kinds of limit and what is set about shares, in the words of the house.
+type (
+	Limit     = nimbus.Limit
+	LimitKind = nimbus.LimitKind
+	Weight    = nimbus.Weight
+)
+
+// The kinds of limit.
+const (
+	LimitOrg   = nimbus.LimitOrg
+	LimitRepo  = nimbus.LimitRepo
+	LimitLabel = nimbus.LimitLabel
+)

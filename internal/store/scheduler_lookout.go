@@ -112,7 +112,8 @@ func (t schedulerTx) SetWeight(ctx context.Context, orgID string, w scheduler.We
 	if w.Repo != "" {
 		repoID, err := t.tx.RepoOfOrg(ctx, gen.RepoOfOrgParams{Name: strings.ToLower(w.Repo), OrgID: orgID})
 		if errors.Is(err, sql.ErrNoRows) {
-			return nimbus.Errorf(nimbus.CodeNotFound, "this org has no repository %s that Nimbus had a job of", w.Repo)
+			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such repository in this org").
+				WithHint("one is known from its first job on")
 		}
 		if err != nil {
 			return fmt.Errorf("find the repository: %w", err)

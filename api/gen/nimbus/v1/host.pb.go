@@ -235,7 +235,10 @@ type Inventory struct {
 	// Words that a job can need.
 	Capabilities []string `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// How many sandboxes it holds at most; 0 is not told.
-	Sandboxes     int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	Sandboxes int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	// Which version of AgentService its agent speaks; 0 is not told, and means 1.
+	// A server takes its own, the one before and the one after.
+	Protocol      int32 `protobuf:"varint,9,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +325,13 @@ func (x *Inventory) GetCapabilities() []string {
 func (x *Inventory) GetSandboxes() int32 {
 	if x != nil {
 		return x.Sandboxes
+	}
+	return 0
+}
+
+func (x *Inventory) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
 	}
 	return 0
 }
@@ -848,7 +858,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x93\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xaf\x02\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -858,7 +868,8 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\tcpu_model\x18\x05 \x01(\tR\bcpuModel\x12'\n" +
 	"\x04gpus\x18\x06 \x03(\v2\x13.nimbus.v1.GpuGroupR\x04gpus\x12\"\n" +
 	"\fcapabilities\x18\a \x03(\tR\fcapabilities\x12\x1c\n" +
-	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\"o\n" +
+	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\x12\x1a\n" +
+	"\bprotocol\x18\t \x01(\x05R\bprotocol\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
