@@ -234,7 +234,7 @@ func TestLimits(t *testing.T) {
 		for _, l := range leases {
 			w.must(w.Finish(t.Context(), host, l, exited(0)))
 		}
-		limits, _, err := w.Service.Limits(t.Context(), nimbus.DefaultOrgID, 0, "")
+		limits, _, err := w.Limits(t.Context(), nimbus.DefaultOrgID, 0, "")
 		w.must(err)
 		if len(limits) != 1 || limits[0].Used != 0 || limits[0].Most != 0 {
 			t.Fatalf("%+v", limits)
@@ -244,7 +244,7 @@ func TestLimits(t *testing.T) {
 		var names []string
 		for next := ""; len(names) == 0 || next != ""; {
 			var page []scheduler.Limit
-			page, next, err = w.Service.Limits(t.Context(), nimbus.DefaultOrgID, 1, next)
+			page, next, err = w.Limits(t.Context(), nimbus.DefaultOrgID, 1, next)
 			w.must(err)
 			names = append(names, page[0].String())
 		}

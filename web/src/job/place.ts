@@ -1,5 +1,5 @@
 import type { QueuePlace } from "../gen/nimbus/v1/job_pb";
-import { duration, millis } from "./timeline";
+import { millis } from "./timeline";
 
 /** Where a waiting job stands, in a sentence. */
 export function placeWords(place: QueuePlace, now: number): string {
@@ -12,7 +12,7 @@ export function placeWords(place: QueuePlace, now: number): string {
 
 /** A guess must not look like a measurement: seconds in fives, then minutes. */
 function about(ms: number): string {
-  if (ms < 90_000) return duration(Math.max(5, Math.round(ms / 5000) * 5) * 1000).replace(/\.0 s$/, " s");
+  if (ms < 90_000) return `${Math.max(5, Math.round(ms / 5000) * 5)} s`;
   const min = Math.round(ms / 60_000);
   return min < 90 ? `${min} min` : `${Math.round(min / 60)} h`;
 }

@@ -67,7 +67,7 @@ function Head({ job }: { job: Job }) {
             Runs an earlier job again
           </Link>
         )}
-        <Fact name="Started" value={clock(millis(job.timeline?.receivedAt))} />
+        <Fact name="Received" value={clock(millis(job.timeline?.receivedAt))} />
         {github?.htmlUrl.startsWith("https://") && (
           <a href={github.htmlUrl} rel="noreferrer">
             At GitHub
