@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -195,14 +196,22 @@ func (c *Client) Cancel(ctx context.Context, jobID string) (nimbus.Job, error) {
 	return wire.ToJob(answer.GetJob()), err
 }
 
-// Hosts lists the machines that run jobs. Codes: forbidden.
-func (c *Client) Hosts(ctx context.Context) ([]nimbus.Host, error) {
-	answer, err := call(ctx, c.hosts.ListHosts, &nimbusv1.ListHostsRequest{})
-	var hosts []nimbus.Host
-	for _, h := range answer.GetHosts() {
-		hosts = append(hosts, wire.ToHost(h))
+// Hosts lists the machines that run jobs, by name. Codes: forbidden.
+func (c *Client) Hosts(ctx context.Context) (hosts []nimbus.Host, err error) {
+	for request := (&nimbusv1.ListHostsRequest{PageSize: 200}); ; {
+		answer, err := call(ctx, c.hosts.ListHosts, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range answer.GetHosts() {
+			hosts = append(hosts, wire.ToHost(h))
+		}
+		if request.PageToken = answer.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
 	}
-	return hosts, err
+	slices.SortFunc(hosts, func(a, b nimbus.Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return hosts, nil
 }
 
 // CreateJoinToken makes a token that joins one host, once. validFor is at most

@@ -40,6 +40,7 @@ type Jobs interface {
 // Hosts is what host agents do, and what operators do with hosts.
 type Hosts interface {
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error)
 	CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error
 	RemoveHost(ctx context.Context, p nimbus.Principal, hostID string, force bool) error
 	RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error)

@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -10,12 +12,29 @@ import (
 
 // Hosts lists all hosts by name.
 func (s *Service) Hosts(ctx context.Context) ([]nimbus.Host, error) {
-	var hosts []nimbus.Host
-	err := s.store.View(ctx, func(r Reader) (err error) {
-		hosts, err = r.Hosts(ctx)
+	var all []nimbus.Host
+	for after := ""; ; {
+		hosts, next, err := s.HostPage(ctx, MaxPageSize, after)
+		all = append(all, hosts...)
+		if after = next; next == "" || err != nil {
+			slices.SortFunc(all, func(a, b nimbus.Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+			return all, err
+		}
+	}
+}
+
+// HostPage lists hosts in the order in which they joined.
+func (s *Service) HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error) {
+	size = pageSize(size)
+	err = s.store.View(ctx, func(r Reader) (err error) {
+		hosts, err = r.Hosts(ctx, after, size+1)
 		return err
 	})
-	return hosts, err
+	if len(hosts) > size {
+		hosts = hosts[:size]
+		next = hosts[size-1].ID
+	}
+	return hosts, next, err
 }
 
 // RegisterHost makes a host. The caller has checked its right to join. Codes:

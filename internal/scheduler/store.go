@@ -46,7 +46,8 @@ type Reader interface {
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
-	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	// Hosts are those with an id above after, in the order of their ids.
+	Hosts(ctx context.Context, after string, most int) ([]nimbus.Host, error)
 	// ChangedHosts are the hosts whose rows changed at since or later, but for
 	// when they were seen; SeenHosts is that of all.
 	ChangedHosts(ctx context.Context, since time.Time) ([]*HostRecord, error)
