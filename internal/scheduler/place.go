@@ -171,6 +171,8 @@ func (s *Service) expect(ctx context.Context, r Reader, j *JobRecord, l line) (*
 		p.Unknown = full
 	case l.more:
 		p.Unknown = "too many wait to be counted"
+	case room.more:
+		p.Unknown = "too many run to be counted"
 	case p.Ahead < room.free:
 		p.StartAt = r.Now()
 	case takes == 0:

@@ -38,8 +38,9 @@ func (c *runningJobs) get(ctx context.Context, r Reader) ([]RunningJob, error) {
 
 // room is what hosts have for a class.
 type room struct {
-	ready, all int // hosts that could run it
-	free       int // more jobs of it that would fit
+	ready, all int  // hosts that could run it
+	free       int  // more jobs of it that would fit
+	more       bool // run than were read, so that less may be free
 	running    []RunningJob
 }
 
@@ -55,7 +56,7 @@ func (s *Service) roomFor(ctx context.Context, r Reader, class nimbus.Class) (ro
 	}
 	var ids []string
 	byHost := map[string][]string{}
-	out := room{}
+	out := room{more: len(running) == maxRunning}
 	for _, j := range running {
 		byHost[j.HostID] = append(byHost[j.HostID], j.ClassID)
 		ids = append(ids, j.ClassID)
