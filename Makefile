@@ -84,7 +84,7 @@ bench-idle: build ## What an idle `nimbus up` costs
 ##@ Change
 
 .PHONY: generate
-generate: $(TOOLS)/buf $(TOOLS)/sqlc $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go web/node_modules ## Write the generated code anew
+generate: $(TOOLS)/buf $(TOOLS)/sqlc $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go $(TOOLS)/protoc-gen-connect-openapi web/node_modules ## Write the generated code anew
 	$(TOOLS)/buf generate
 	$(TOOLS)/sqlc generate
 	go generate ./...
@@ -103,6 +103,9 @@ $(TOOLS)/buf: tools/buf/go.mod
 	@$(call tool,buf,github.com/bufbuild/buf/cmd/buf)
 $(TOOLS)/sqlc: tools/sqlc/go.mod
 	@$(call tool,sqlc,github.com/sqlc-dev/sqlc/cmd/sqlc)
+$(TOOLS)/protoc-gen-connect-openapi: tools/connect-openapi/go.mod
+	@echo "build: protoc-gen-connect-openapi" >&2; mkdir -p $(TOOLS); \
+	cd tools/connect-openapi && go build -o ../../$@ github.com/sudorandom/protoc-gen-connect-openapi
 $(TOOLS)/golangci-lint: tools/golangci-lint/go.mod
 	@$(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
 $(TOOLS)/protoc-gen-go: go.mod

@@ -44,6 +44,7 @@ type Inventory struct {
 	GPUs         []GPUGroup `json:",omitempty"`
 	Capabilities []string   `json:",omitempty"` // words that a job can need
 	Sandboxes    int        `json:",omitempty"` // how many it holds at most; 0: an agent that doesn't tell
+	Protocol     int        `json:",omitempty"` // that its agent speaks, see CheckProtocol
 }
 
 // GPUGroup is GPUs of one kind: whole ones of a model, or slices of a size.

@@ -21,6 +21,7 @@ const (
 	PrefixSandbox  = "sbx"
 	PrefixDelivery = "del"
 	PrefixAudit    = "aud"
+	PrefixLimit    = "lim"
 )
 
 // crockford is the base32 alphabet of ULIDs in lower case: ids are used as
@@ -45,6 +46,25 @@ func FirstID(prefix string, at time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(max(0, at.UnixMilli()))<<16)
 	return encodeID(prefix, b)
+}
+
+// IDTime is when an id was made, to the millisecond; the zero time for what is
+// no id.
+func IDTime(id string) time.Time {
+	_, rest, _ := strings.Cut(id, "_")
+	if len(rest) != idLength {
+		return time.Time{}
+	}
+	const timeLength = 10 // characters: 48 bits, after two that are 0
+	ms := int64(0)
+	for _, c := range rest[:timeLength] {
+		i := strings.IndexRune(crockford, c)
+		if i < 0 {
+			return time.Time{}
+		}
+		ms = ms<<5 | int64(i)
+	}
+	return time.UnixMilli(ms).UTC()
 }
 
 func encodeID(prefix string, b [16]byte) string {

@@ -149,6 +149,7 @@ type Job struct {
 	MaxAttempts  int
 	Priority     int    // among the waiting jobs of its org; higher is sooner
 	HostID       string // where the current or last attempt is
+	RerunOf      string // the job that this one runs again
 	Timeline     Timeline
 
 	Spec   Spec      // what to run (native)
@@ -180,6 +181,9 @@ type Spec struct {
 	WorkspaceID string            // sha256 of the tar.zst with the working tree, "" for none
 	Timeout     time.Duration     // 0 means DefaultTimeout
 	Repeatable  bool              // may be run again when its host is lost
+	// QueueTimeout is how long it may wait for a host; 0 means as long as the
+	// server lets jobs wait.
+	QueueTimeout time.Duration `json:",omitempty"`
 }
 
 // GitHubJob names a workflow job at GitHub.
@@ -211,8 +215,11 @@ type JobEvent struct {
 const (
 	DefaultTimeout     = 6 * time.Hour
 	MaxTimeout         = 5 * 24 * time.Hour // GitHub's own
+	MaxQueueTimeout    = 7 * 24 * time.Hour
 	DefaultMaxAttempts = 3
-	MaxCommandBytes    = 128 << 10 // argv and environment together
-	MaxLabels          = 100       // GitHub's own
-	MaxLabelBytes      = 256
+	// Priorities are few on purpose: each is a line of its own to wait in.
+	MinPriority, MaxPriority = -10, 10
+	MaxCommandBytes          = 128 << 10 // argv and environment together
+	MaxLabels                = 100       // GitHub's own
+	MaxLabelBytes            = 256
 )

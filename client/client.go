@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -63,6 +64,7 @@ type Client struct {
 	members  nimbusv1connect.MemberServiceClient
 	accounts nimbusv1connect.ServiceAccountServiceClient
 	tokens   nimbusv1connect.TokenServiceClient
+	queue    nimbusv1connect.QueueServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -84,6 +86,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
+	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)
@@ -121,16 +124,19 @@ type Submission struct {
 	// otherwise, it counts.
 	Labels   []string
 	Metadata map[string]string // kept with the job, besides that of Labels
+	// Priority is among the waiting jobs of the org, -10 to 10; higher is sooner.
+	Priority int
 	// IdempotencyKey makes repeating a submission safe: the same key gives the
 	// same job. "" for none.
 	IdempotencyKey string
 }
 
-// Submit hands in a job. Codes: invalid, forbidden, rate_limited.
+// Submit hands in a job. Codes: invalid, forbidden, rate_limited, conflict for
+// an idempotency key that was used for another one.
 func (c *Client) Submit(ctx context.Context, s Submission) (nimbus.Job, error) {
 	answer, err := call(ctx, c.jobs.SubmitJob, &nimbusv1.SubmitJobRequest{
 		Name: s.Name, Class: wire.Class(s.Class), Spec: wire.Spec(s.Spec), IdempotencyKey: s.IdempotencyKey,
-		Labels: s.Labels, Metadata: s.Metadata,
+		Labels: s.Labels, Metadata: s.Metadata, Priority: int32(s.Priority),
 	})
 	return wire.ToJob(answer.GetJob()), err
 }
@@ -194,14 +200,22 @@ func (c *Client) Cancel(ctx context.Context, jobID string) (nimbus.Job, error) {
 	return wire.ToJob(answer.GetJob()), err
 }
 
-// Hosts lists the machines that run jobs. Codes: forbidden.
-func (c *Client) Hosts(ctx context.Context) ([]nimbus.Host, error) {
-	answer, err := call(ctx, c.hosts.ListHosts, &nimbusv1.ListHostsRequest{})
-	var hosts []nimbus.Host
-	for _, h := range answer.GetHosts() {
-		hosts = append(hosts, wire.ToHost(h))
+// Hosts lists the machines that run jobs, by name. Codes: forbidden.
+func (c *Client) Hosts(ctx context.Context) (hosts []nimbus.Host, err error) {
+	for request := (&nimbusv1.ListHostsRequest{PageSize: 200}); ; {
+		answer, err := call(ctx, c.hosts.ListHosts, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range answer.GetHosts() {
+			hosts = append(hosts, wire.ToHost(h))
+		}
+		if request.PageToken = answer.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
 	}
-	return hosts, err
+	slices.SortFunc(hosts, func(a, b nimbus.Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return hosts, nil
 }
 
 // CreateJoinToken makes a token that joins one host, once. validFor is at most

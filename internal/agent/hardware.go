@@ -24,7 +24,7 @@ const maxFactBytes = 1 << 20
 // hardware looks at the machine whose root is fsys: its processor, its GPUs,
 // and what of it a job can ask for by a word. What can't be read is not there.
 func hardware(fsys fs.FS, data string) nimbus.Inventory {
-	inv := nimbus.Inventory{Arch: runtime.GOARCH, GPUs: nvidiaGPUs(fsys)}
+	inv := nimbus.Inventory{Arch: runtime.GOARCH, Protocol: nimbus.AgentProtocol, GPUs: nvidiaGPUs(fsys)}
 	var flags []string
 	inv.CPUModel, flags = processor(fsys)
 	for flag, word := range map[string]string{"avx2": "avx2", "avx512f": "avx512", "amx_tile": "amx"} {

@@ -48,7 +48,7 @@ func (b *books) fence(t *testing.T, n int) (last int64) {
 func (b *books) hosts(t *testing.T) (names []string) {
 	t.Helper()
 	must(t, b.View(t.Context(), func(r scheduler.Reader) error {
-		hosts, err := r.Hosts(t.Context())
+		hosts, err := r.Hosts(t.Context(), "", 1000)
 		for _, h := range hosts {
 			names = append(names, h.Name)
 		}

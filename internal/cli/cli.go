@@ -45,12 +45,17 @@ type root struct {
 	Job      jobCmd      `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
 	Logs     logsCmd     `cmd:"" help:"Show a job's log." group:"jobs"`
 	Cancel   cancelCmd   `cmd:"" help:"Stop a job." group:"jobs"`
+	Rerun    rerunCmd    `cmd:"" help:"Run a job again that has ended." group:"jobs"`
+	Priority priorityCmd `cmd:"" help:"Move a waiting job before or behind others of the org." group:"jobs"`
 	Orgs     orgsCmd     `cmd:"" help:"Show or change the orgs of the platform." group:"people"`
 	Users    usersCmd    `cmd:"" help:"Show who has which role in the org, or change it." group:"people"`
 	Accounts accountsCmd `cmd:"" name:"service-accounts" aliases:"accounts" help:"Show or change the programs that have a role in the org." group:"people"`
 	Tokens   tokensCmd   `cmd:"" help:"Make tokens, show or revoke them." group:"people"`
 	Repos    reposCmd    `cmd:"" help:"Show the repositories of the org, or move one." group:"people"`
 
+	Queue   queueCmd   `cmd:"" help:"Show what waits and runs." group:"service"`
+	Limits  limitsCmd  `cmd:"" help:"Show or bound how many jobs may be on hosts at once." group:"service"`
+	Weights weightsCmd `cmd:"" help:"Show or set who gets how much when there is more to do than hosts can." group:"service"`
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
 	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
@@ -22,7 +24,7 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is.\n\n" +
+	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away.\n\n" +
 		usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
@@ -59,10 +61,10 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
-			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
+			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, version(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
-	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tEXECUTORS\tCAPABILITIES", rows); err != nil {
+	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tVERSION\tEXECUTORS\tCAPABILITIES", rows); err != nil {
 		return err
 	}
 	for _, note := range notes {
@@ -77,6 +79,19 @@ func duty(h hostView) string {
 		return string(h.State) + ", cordoned"
 	}
 	return string(h.State)
+}
+
+// version is of a host's agent, with what it speaks where that is not ours.
+func version(h hostView) string {
+	spoken := cmp.Or(h.Protocol, 1)
+	switch v := terminal.OneLine(h.Version); {
+	case spoken < nimbus.AgentProtocol:
+		return v + " (older)"
+	case spoken > nimbus.AgentProtocol:
+		return v + " (newer)"
+	default:
+		return v
+	}
 }
 
 // free is how much of something a host has free, "-" before it told.

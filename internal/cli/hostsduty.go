@@ -65,19 +65,21 @@ func (c *hostsDrainCmd) Run(ctx context.Context, a *app) error {
 	if err := cl.CordonHost(ctx, c.ID, true); err != nil {
 		return err
 	}
-	if err := drained(ctx, cl, c.ID, c.Timeout); err != nil {
+	tell := func(running int) { a.info("it runs %d jobs still", running) }
+	if err := drained(ctx, cl, c.ID, c.Timeout, tell); err != nil {
 		return err
 	}
 	return a.printHost(ctx, cl, c.ID)
 }
 
-// drained waits until a host that is cordoned has run nothing for drainQuiet.
-func drained(ctx context.Context, cl *client.Client, id string, timeout time.Duration) error {
+// drained waits until a host that is cordoned has run nothing for drainQuiet,
+// and tells each time that it runs more or fewer jobs.
+func drained(ctx context.Context, cl *client.Client, id string, timeout time.Duration, tell func(running int)) error {
 	end := time.NewTimer(timeout)
 	defer end.Stop()
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
-	busy := time.Now()
+	busy, told := time.Now(), 0
 	for {
 		h, err := findHost(ctx, cl, id)
 		switch {
@@ -87,6 +89,10 @@ func drained(ctx context.Context, cl *client.Client, id string, timeout time.Dur
 			return nimbus.Errorf(nimbus.CodeConflict, "the host was uncordoned meanwhile")
 		case h.Running > 0:
 			busy = time.Now()
+			if h.Running != told {
+				told = h.Running
+				tell(told)
+			}
 		case time.Since(busy) >= drainQuiet:
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
@@ -16,7 +17,7 @@ type jobCmd struct {
 }
 
 func (*jobCmd) Help() string {
-	return usage("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
+	return "Its history says who did each thing: a person, a host, GitHub or the system. A job that waits has a place, and a start that may be expected.\n\n" + usage("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
 }
 
 func (c *jobCmd) Run(ctx context.Context, a *app) error {
@@ -29,22 +30,35 @@ func (c *jobCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	j, place, err := cl.JobInLine(ctx, j.ID)
+	if err != nil {
+		return err
+	}
 	events, err := cl.Events(ctx, j.ID)
 	if err != nil {
 		return err
 	}
+	tries := attempts(events)
 	if a.root.JSON {
 		v := struct {
-			Job    jobView     `json:"job"`
-			Events []eventView `json:"events"`
-		}{Job: viewJob(j), Events: []eventView{}}
+			Job      jobView       `json:"job"`
+			Place    *placeView    `json:"place,omitempty"`
+			Attempts []attemptView `json:"attempts"`
+			Events   []eventView   `json:"events"`
+		}{Job: viewJob(j), Place: viewPlace(place), Attempts: append([]attemptView{}, tries...), Events: []eventView{}}
 		for _, e := range events {
 			v.Events = append(v.Events, viewEvent(e))
 		}
 		return a.printJSON(v)
 	}
 	a.printJob(j)
+	if place != nil {
+		fmt.Fprintf(a.Out, "%-9s %s\n", "place", placeWords(*place, time.Now()))
+	}
 	fmt.Fprintln(a.Out)
+	if err := a.printAttempts(tries); err != nil {
+		return err
+	}
 	if err := a.printTimeline(j.Timeline); err != nil {
 		return err
 	}
@@ -80,8 +94,12 @@ func (a *app) printJob(j nimbus.Job) {
 	field("repo", terminal.OneLine(j.Repo))
 	field("page", terminal.OneLine(j.GitHub.HTMLURL))
 	field("host", j.HostID)
+	field("rerun of", j.RerunOf)
+	if j.Priority != 0 {
+		field("priority", fmt.Sprint(j.Priority))
+	}
 	if j.AttemptCount > 1 {
-		field("attempts", fmt.Sprint(j.AttemptCount))
+		field("attempts", fmt.Sprintf("%d of at most %d", j.AttemptCount, j.MaxAttempts))
 	}
 	log := fmt.Sprintf("%d lines", j.LogLines)
 	if j.State == nimbus.StateFinished && !j.LogComplete {

@@ -22,19 +22,21 @@ import (
 type runCmd struct {
 	Command []string `arg:"" help:"What to run, after --."`
 
-	Name       string                `help:"What to call the job. Default: the command." placeholder:"NAME"`
-	Image      string                `help:"Image of the sandbox." placeholder:"NAME"`
-	Executor   string                `help:"What the sandbox is: microvm, firecracker, docker, gpu, or local, which is for trusted code only. Default: the best there is." enum:",microvm,firecracker,docker,gpu,local" default:"" placeholder:"NAME"`
-	CPU        int                   `help:"CPUs." placeholder:"N"`
-	Memory     int                   `help:"Memory in MiB." placeholder:"MIB"`
-	Network    nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, or none. Default: internet." enum:",internet,none" default:"" placeholder:"PROFILE"`
-	Label      []string              `help:"Ask for something as a workflow does in runs-on, like gpu-count:2 or cap:WORD; may be given more than once. Other flags count more." sep:"none" placeholder:"LABEL"`
-	Meta       map[string]string     `help:"Keep this with the job, to find it by; may be given more than once." mapsep:"none" placeholder:"KEY=VALUE"`
-	Env        map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
-	Timeout    time.Duration         `help:"How long the job may run. Default: 6h."`
-	Repeatable bool                  `help:"Let the job be run again when its host is lost while it runs."`
-	Files      bool                  `help:"Bring the files of this directory: in a git work tree what is tracked, and what is new but not ignored." default:"true" negatable:""`
-	Detach     bool                  `help:"Print the job's id and leave it running." short:"d"`
+	Name         string                `help:"What to call the job. Default: the command." placeholder:"NAME"`
+	Image        string                `help:"Image of the sandbox." placeholder:"NAME"`
+	Executor     string                `help:"What the sandbox is: microvm, firecracker, docker, gpu, or local, which is for trusted code only. Default: the best there is." enum:",microvm,firecracker,docker,gpu,local" default:"" placeholder:"NAME"`
+	CPU          int                   `help:"CPUs." placeholder:"N"`
+	Memory       int                   `help:"Memory in MiB." placeholder:"MIB"`
+	Network      nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, or none. Default: internet." enum:",internet,none" default:"" placeholder:"PROFILE"`
+	Label        []string              `help:"Ask for something as a workflow does in runs-on, like gpu-count:2 or cap:WORD; may be given more than once. Other flags count more." sep:"none" placeholder:"LABEL"`
+	Meta         map[string]string     `help:"Keep this with the job, to find it by; may be given more than once." mapsep:"none" placeholder:"KEY=VALUE"`
+	Env          map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
+	Timeout      time.Duration         `help:"How long the job may run. Default: 6h."`
+	QueueTimeout time.Duration         `help:"How long the job may wait for a host, at most 168h. Default: the server's, 24h."`
+	Priority     int                   `help:"Before or behind the org's other waiting jobs: -10 to 10, higher is sooner." default:"0" placeholder:"N"`
+	Repeatable   bool                  `help:"Let the job be run again when its host is lost while it runs."`
+	Files        bool                  `help:"Bring the files of this directory: in a git work tree what is tracked, and what is new but not ignored." default:"true" negatable:""`
+	Detach       bool                  `help:"Print the job's id and leave it running." short:"d"`
 }
 
 func (*runCmd) Help() string {
@@ -47,6 +49,7 @@ With --json, each line of output is an object {"event":"line","line":{…}}; the
 		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
 		"nimbus run --label gpu-count:2 --label pytorch --meta model=llama-3 -- python train.py",
+		"nimbus run --priority 5 --queue-timeout 10m --timeout 1h -- make release",
 		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
 	)
 }
@@ -130,9 +133,10 @@ func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.
 		Class: nimbus.Class{
 			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network,
 		},
-		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, Repeatable: c.Repeatable},
+		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, QueueTimeout: c.QueueTimeout, Repeatable: c.Repeatable},
 		Labels:         c.Label,
 		Metadata:       c.Meta,
+		Priority:       c.Priority,
 		IdempotencyKey: rand.Text(),
 	}
 	// What can be refused at once is, before files travel.
@@ -223,14 +227,14 @@ func (f *following) watchInterrupts(ctx context.Context) error {
 func (f *following) watchState(ctx context.Context) error {
 	const interval = time.Second
 	var since time.Time
-	told := ""
+	told, line := "", waitLine{app: f.app}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(interval):
 		}
-		j, err := f.client.Job(ctx, f.jobID)
+		j, place, err := f.client.JobInLine(ctx, f.jobID)
 		switch {
 		case err != nil:
 			continue // the log's stream tells, and decides
@@ -245,6 +249,7 @@ func (f *following) watchState(ctx context.Context) error {
 			told = j.Reason.Message
 			f.app.info("%s", f.app.errStyle.Warn("waiting: "+terminal.OneLine(told)))
 		}
+		line.tell(place, time.Now())
 		if !since.IsZero() && time.Since(since) > patience {
 			f.unschedulable = true
 			return f.cancel(ctx)

@@ -23,6 +23,9 @@ type jobView struct {
 	Class        classView         `json:"class"`
 	AttemptID    string            `json:"attempt_id,omitempty"`
 	AttemptCount int               `json:"attempt_count"`
+	MaxAttempts  int               `json:"max_attempts,omitempty"`
+	Priority     int               `json:"priority,omitempty"`
+	RerunOf      string            `json:"rerun_of,omitempty"`
 	HostID       string            `json:"host_id,omitempty"`
 	Command      []string          `json:"command,omitempty"`
 	Timeline     map[string]string `json:"timeline"`
@@ -59,6 +62,7 @@ func viewJob(j nimbus.Job) jobView {
 		ID: j.ID, Name: j.Name, Source: j.Source, State: j.State, Result: j.Result, ExitCode: j.ExitCode, Repo: j.Repo, Labels: j.Labels,
 		Class: viewClass(j.Class), AttemptID: j.AttemptID, AttemptCount: j.AttemptCount, HostID: j.HostID, Command: j.Spec.Command,
 		Timeline: map[string]string{}, LogLines: j.LogLines, LogComplete: j.LogComplete, Metadata: j.Metadata, URL: j.GitHub.HTMLURL,
+		MaxAttempts: j.MaxAttempts, Priority: j.Priority, RerunOf: j.RerunOf,
 	}
 	if j.Reason.Code != "" {
 		v.Reason = &reasonView{Code: j.Reason.Code, Message: j.Reason.Message}
@@ -95,6 +99,7 @@ type hostView struct {
 	Name         string           `json:"name"`
 	State        nimbus.HostState `json:"state"`
 	Version      string           `json:"version"`
+	Protocol     int              `json:"protocol,omitempty"`
 	JoinedAt     time.Time        `json:"joined_at"`
 	SeenAt       time.Time        `json:"seen_at"`
 	Arch         string           `json:"arch"`
@@ -135,7 +140,7 @@ type executorView struct {
 
 func viewHost(h nimbus.Host) hostView {
 	v := hostView{
-		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
+		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, Protocol: h.Inventory.Protocol, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
 		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
 	}

@@ -48,6 +48,17 @@ var access = map[string]rule{
 	nimbusv1connect.JobServiceListJobEventsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceCancelJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 
+	nimbusv1connect.JobServiceRerunJobProcedure:       inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+	nimbusv1connect.JobServiceSetJobPriorityProcedure: inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+
+	nimbusv1connect.QueueServiceGetQueueProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.QueueServiceListLimitsProcedure:    inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.QueueServiceSetLimitProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.QueueServiceDeleteLimitProcedure:   inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.QueueServiceListWeightsProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.QueueServiceSetRepoWeightProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.QueueServiceSetOrgWeightProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it is among all orgs
+
 	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
 	nimbusv1connect.HostServiceCreateJoinTokenProcedure: onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceCordonHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),

@@ -12,16 +12,9 @@ import (
 // hostService implements nimbusv1connect.HostServiceHandler.
 type hostService struct{ api *api }
 
-func (s hostService) ListHosts(ctx context.Context, _ *connect.Request[nimbusv1.ListHostsRequest]) (*connect.Response[nimbusv1.ListHostsResponse], error) {
-	hosts, err := s.api.Hosts.Hosts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := &nimbusv1.ListHostsResponse{}
-	for _, h := range hosts {
-		out.Hosts = append(out.Hosts, wire.Host(h))
-	}
-	return connect.NewResponse(out), nil
+func (s hostService) ListHosts(ctx context.Context, r *connect.Request[nimbusv1.ListHostsRequest]) (*connect.Response[nimbusv1.ListHostsResponse], error) {
+	hosts, next, err := s.api.Hosts.HostPage(ctx, int(r.Msg.GetPageSize()), r.Msg.GetPageToken())
+	return reply(&nimbusv1.ListHostsResponse{Hosts: messages(hosts, wire.Host), NextPageToken: next}, err)
 }
 
 func (s hostService) CreateJoinToken(ctx context.Context, r *connect.Request[nimbusv1.CreateJoinTokenRequest]) (*connect.Response[nimbusv1.CreateJoinTokenResponse], error) {

@@ -32,11 +32,15 @@ type Jobs interface {
 	Jobs(ctx context.Context, orgID string, f scheduler.JobFilter) (scheduler.JobPage, error)
 	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
 	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
+	Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error)
+	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
+	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 }
 
 // Hosts is what host agents do, and what operators do with hosts.
 type Hosts interface {
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error)
 	CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error
 	RemoveHost(ctx context.Context, p nimbus.Principal, hostID string, force bool) error
 	RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error)
@@ -85,6 +89,7 @@ type Blobs interface {
 // Secure and Recheck are needed.
 type Config struct {
 	Jobs     Jobs
+	Queue    Queue
 	Hosts    Hosts
 	Identity Identity
 	Logs     logs.Store
@@ -127,6 +132,9 @@ func New(cfg Config) http.Handler {
 	)
 	for _, service := range []func() (string, http.Handler){
 		func() (string, http.Handler) { return nimbusv1connect.NewJobServiceHandler(jobService{api}, options) },
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewQueueServiceHandler(queueService{api}, options)
+		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)
 		},

@@ -20,6 +20,7 @@ func (s jobService) SubmitJob(ctx context.Context, r *connect.Request[nimbusv1.S
 	j, err := s.api.Jobs.Submit(ctx, p, scheduler.Submission{
 		Name: r.Msg.GetName(), Class: wire.ToClass(r.Msg.GetClass()), Spec: wire.ToSpec(r.Msg.GetSpec()),
 		Labels: r.Msg.GetLabels(), Metadata: r.Msg.GetMetadata(), IdempotencyKey: r.Msg.GetIdempotencyKey(),
+		Priority: int(r.Msg.GetPriority()),
 	})
 	if err != nil {
 		return nil, err
@@ -28,11 +29,20 @@ func (s jobService) SubmitJob(ctx context.Context, r *connect.Request[nimbusv1.S
 }
 
 func (s jobService) GetJob(ctx context.Context, r *connect.Request[nimbusv1.GetJobRequest]) (*connect.Response[nimbusv1.GetJobResponse], error) {
-	j, err := s.api.Jobs.Job(ctx, callerOf(ctx).org, r.Msg.GetJobId())
+	org := callerOf(ctx).org
+	j, err := s.api.Jobs.Job(ctx, org, r.Msg.GetJobId())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&nimbusv1.GetJobResponse{Job: wire.Job(j)}), nil
+	out := &nimbusv1.GetJobResponse{Job: wire.Job(j)}
+	if j.State == nimbus.StatePending || j.State == nimbus.StateQueued {
+		place, err := s.api.Jobs.Place(ctx, org, j.ID)
+		if err != nil {
+			return nil, err
+		}
+		out.Place = wire.QueuePlace(place)
+	}
+	return connect.NewResponse(out), nil
 }
 
 func (s jobService) ListJobs(ctx context.Context, r *connect.Request[nimbusv1.ListJobsRequest]) (*connect.Response[nimbusv1.ListJobsResponse], error) {
@@ -81,4 +91,22 @@ func (s jobService) CancelJob(ctx context.Context, r *connect.Request[nimbusv1.C
 		return nil, err
 	}
 	return connect.NewResponse(&nimbusv1.CancelJobResponse{Job: wire.Job(j)}), nil
+}
+
+func (s jobService) RerunJob(ctx context.Context, r *connect.Request[nimbusv1.RerunJobRequest]) (*connect.Response[nimbusv1.RerunJobResponse], error) {
+	c := callerOf(ctx)
+	j, err := s.api.Jobs.Rerun(ctx, c.Principal, c.org, r.Msg.GetJobId(), r.Msg.GetIdempotencyKey())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.RerunJobResponse{Job: wire.Job(j)}), nil
+}
+
+func (s jobService) SetJobPriority(ctx context.Context, r *connect.Request[nimbusv1.SetJobPriorityRequest]) (*connect.Response[nimbusv1.SetJobPriorityResponse], error) {
+	c := callerOf(ctx)
+	j, err := s.api.Jobs.SetPriority(ctx, c.Principal, c.org, r.Msg.GetJobId(), int(r.Msg.GetPriority()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.SetJobPriorityResponse{Job: wire.Job(j)}), nil
 }

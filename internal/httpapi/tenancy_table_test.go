@@ -27,6 +27,17 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.JobService/ListJobEvents": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
 	"/nimbus.v1.JobService/CancelJob":     {who: "developer", scope: "jobs:write", body: `{"jobId":"$waiting_job"}`},
 
+	"/nimbus.v1.JobService/RerunJob":       {who: "developer", scope: "jobs:write", body: `{"jobId":"$job"}`, refuses: true},
+	"/nimbus.v1.JobService/SetJobPriority": {who: "developer", scope: "jobs:write", body: `{"jobId":"$spare_job","priority":1}`},
+
+	"/nimbus.v1.QueueService/GetQueue":      {who: "viewer", scope: "jobs:read", body: `{}`},
+	"/nimbus.v1.QueueService/ListLimits":    {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.QueueService/SetLimit":      {who: "operator", scope: "org:write", body: `{"kind":"LIMIT_KIND_LABEL","name":"$org","most":5}`},
+	"/nimbus.v1.QueueService/DeleteLimit":   {who: "operator", scope: "org:write", body: `{"kind":"LIMIT_KIND_LABEL","name":"none"}`, refuses: true},
+	"/nimbus.v1.QueueService/ListWeights":   {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.QueueService/SetRepoWeight": {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","percent":100}`},
+	"/nimbus.v1.QueueService/SetOrgWeight":  {who: "platform", scope: "org:write", body: `{"org":"$org","percent":100}`},
+
 	"/nimbus.v1.HostService/ListHosts":       {who: "platform", scope: "hosts:read", body: `{}`},
 	"/nimbus.v1.HostService/CreateJoinToken": {who: "platform", scope: "hosts:write", body: `{}`},
 	"/nimbus.v1.HostService/CordonHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},

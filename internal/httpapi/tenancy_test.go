@@ -43,8 +43,10 @@ func testTenancy(t *testing.T, p *plane) {
 	everybody := askers(t, p, ours)
 	for _, tn := range []tenant{ours, theirs} { // jobs that wait, once no host asks any more
 		tn.things["waiting_job"] = tn.submit(t, p, "waiting job of "+tn.org.Name, "").ID
+		tn.things["spare_job"] = tn.submit(t, p, "spare job of "+tn.org.Name, "").ID
 	}
 	m.nothing.things["waiting_job"] = m.nothing.things["job"]
+	m.nothing.things["spare_job"] = m.nothing.things["job"]
 	everyCallIsExpected(t)
 
 	before := theirs.state(t, p)

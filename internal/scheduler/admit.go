@@ -21,7 +21,7 @@ const hostsInReason = 5
 func (u *unit) admit(ctx context.Context, j *JobRecord, refused *nimbus.Reason, actor string) error {
 	j.ID = nimbus.NewID(nimbus.PrefixJob, u.now)
 	j.MaxAttempts = u.cfg.MaxAttempts
-	j.DueAt = u.now.Add(u.cfg.QueueTimeout)
+	j.DueAt = u.now.Add(u.cfg.queueTimeout(j))
 	if j.Timeline.ReceivedAt.IsZero() {
 		j.Timeline.ReceivedAt = u.now
 	}

@@ -36,6 +36,7 @@ type Submission struct {
 	// otherwise, it counts.
 	Labels         []string
 	Metadata       map[string]string // kept with the job, besides that of Labels
+	Priority       int               // among the jobs of its org, higher is sooner
 	IdempotencyKey string            // at most MaxIdempotencyKeyBytes; "" for none
 	ReceivedAt     time.Time         // when the request arrived; zero means now
 }

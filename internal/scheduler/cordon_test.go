@@ -58,3 +58,30 @@ func TestRemovedHostIsNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestHostsComeInPages(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		for range 5 {
+			w.host()
+		}
+		seen := map[string]bool{}
+		for after := ""; ; {
+			page, next, err := w.HostPage(t.Context(), 2, after)
+			w.must(err)
+			if len(page) > 2 {
+				t.Fatalf("a page of %d", len(page))
+			}
+			for _, h := range page {
+				seen[h.ID] = true
+			}
+			if after = next; next == "" {
+				break
+			}
+		}
+		all, err := w.Hosts(t.Context())
+		w.must(err)
+		if len(seen) != 5 || len(all) != 5 || all[0].Name != "host1" {
+			t.Errorf("%d in pages, %d at once, first %s", len(seen), len(all), all[0].Name)
+		}
+	})
+}

@@ -16,6 +16,8 @@ const (
 	firstCost = 60_000
 	// costMemory is of how many jobs the expected cost is the running mean.
 	costMemory = 8
+	// maxRankedAnew bounds how many queued jobs of an org get new ranks at once.
+	maxRankedAnew = 512
 	// headDepth is how far into a flow a job is looked for whose limits have
 	// room, when that of the first has none.
 	headDepth = 16
@@ -191,10 +193,30 @@ type fairTags struct {
 }
 
 // orgStart and repoStart are the start tags of the next job.
-func (t fairTags) orgStart(orgID string) int64 { return max(t.virtual, t.flows[orgID].Finish) }
+func (t fairTags) orgStart(orgID string) int64 { return t.flows[orgID].start(t.virtual) }
 
 func (t fairTags) repoStart(f Flow) int64 {
-	return max(t.flows[f.OrgID].Virtual, t.flows[repoFlowID(f)].Finish)
+	return t.flows[repoFlowID(f)].start(t.flows[f.OrgID].Virtual)
+}
+
+// start is the start tag of a flow's next job, at a virtual time. It is never
+// before that of the last one, whatever the flow was given back meanwhile: jobs
+// that have their ranks already are not overtaken by their own flow's next.
+func (t FlowTag) start(virtual int64) int64 { return max(virtual, t.Finish, t.Start) }
+
+// charge gives a flow its next job.
+func (t *FlowTag) charge(virtual, cost int64) {
+	start := t.start(virtual)
+	t.Finish = max(virtual, t.Finish) + weighted(cost, *t)
+	t.Start = start
+}
+
+// correct adds to what a flow was charged, or takes from it. What it is given
+// back beyond a few jobs' cost is forgotten: it would be a burst that keeps
+// others waiting.
+func (t *FlowTag) correct(cost int64) {
+	kept := costMemory * weighted(cmp.Or(t.Expected, firstCost), *t)
+	t.Finish = max(0, t.Finish+cost*DefaultWeight/cmp.Or(t.Weight, DefaultWeight), t.Start-kept)
 }
 
 // next is the index of who is next: of the org that starts first its highest
@@ -222,8 +244,9 @@ func (t fairTags) charge(f Flow, j *JobRecord) (rank, cost int64) {
 	rank = t.orgStart(f.OrgID)
 	inner := t.repoStart(f)
 	cost = cmp.Or(repo.Expected, org.Expected, firstCost) * int64(max(1, j.Class.CPUs))
-	org.Finish, org.Virtual = rank+weighted(cost, org), inner
-	repo.Finish = inner + weighted(cost, repo)
+	org.charge(t.virtual, cost)
+	repo.charge(org.Virtual, cost)
+	org.Virtual = inner
 	t.flows[f.OrgID], t.flows[repoFlowID(f)] = org, repo
 	t.charged[f] = true
 	return rank, cost
@@ -307,10 +330,14 @@ func (u *unit) correctAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var learnt []string // orgs of which it was not known what their jobs cost
 	for f, c := range u.corrects {
+		if len(c.took) > 0 && tags[repoFlowID(f)].Expected == 0 {
+			learnt = append(learnt, f.OrgID)
+		}
 		for id, parent := range map[string]string{f.OrgID: "", repoFlowID(f): f.OrgID} {
 			tag := tags[id]
-			tag.Finish = max(0, tag.Finish+c.cost*DefaultWeight/cmp.Or(tag.Weight, DefaultWeight))
+			tag.correct(c.cost)
 			for _, took := range c.took {
 				tag.Expected = mean(tag.Expected, took)
 			}
@@ -321,7 +348,55 @@ func (u *unit) correctAll(ctx context.Context) error {
 		}
 	}
 	clear(u.corrects)
+	slices.Sort(learnt)
+	for _, org := range slices.Compact(learnt) {
+		if err := u.rankAnew(ctx, org); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// rankAnew gives the queued jobs of an org new ranks, now that it is known what
+// such jobs cost: ranks that rest on a wrong guess would have its jobs wait far
+// too long, or others wait for them.
+func (u *unit) rankAnew(ctx context.Context, orgID string) error {
+	jobs, err := u.QueuedOf(ctx, orgID, maxRankedAnew)
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	var waiting []Waiting
+	for _, j := range jobs {
+		waiting = append(waiting, Waiting{Flow: Flow{j.OrgID, j.RepoID}})
+	}
+	tags, err := u.loadTags(ctx, waiting)
+	if err != nil {
+		return err
+	}
+	tags.takeBack(jobs)
+	for _, j := range jobs {
+		j.Rank, j.Cost = tags.charge(Flow{j.OrgID, j.RepoID}, j)
+		if err := u.SaveJob(ctx, j); err != nil {
+			return err
+		}
+	}
+	return u.saveTags(ctx, tags)
+}
+
+// takeBack makes tags what they were before jobs of one org were charged, which
+// are in the order of their ranks.
+func (t fairTags) takeBack(jobs []*JobRecord) {
+	for _, j := range jobs {
+		for _, id := range []string{j.OrgID, repoFlowID(Flow{j.OrgID, j.RepoID})} {
+			tag := t.flows[id]
+			tag.Finish = max(0, tag.Finish-weighted(j.Cost, tag))
+			tag.Start = min(tag.Start, tag.Finish)
+			t.flows[id] = tag
+		}
+	}
+	org := t.flows[jobs[0].OrgID]
+	org.Start = min(org.Start, jobs[0].Rank)
+	t.flows[jobs[0].OrgID] = org
 }
 
 // mean moves a running mean; the first value is the mean of one.

@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -10,16 +12,33 @@ import (
 
 // Hosts lists all hosts by name.
 func (s *Service) Hosts(ctx context.Context) ([]nimbus.Host, error) {
-	var hosts []nimbus.Host
-	err := s.store.View(ctx, func(r Reader) (err error) {
-		hosts, err = r.Hosts(ctx)
+	var all []nimbus.Host
+	for after := ""; ; {
+		hosts, next, err := s.HostPage(ctx, MaxPageSize, after)
+		all = append(all, hosts...)
+		if after = next; next == "" || err != nil {
+			slices.SortFunc(all, func(a, b nimbus.Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+			return all, err
+		}
+	}
+}
+
+// HostPage lists hosts in the order in which they joined.
+func (s *Service) HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error) {
+	size = pageSize(size)
+	err = s.store.View(ctx, func(r Reader) (err error) {
+		hosts, err = r.Hosts(ctx, after, size+1)
 		return err
 	})
-	return hosts, err
+	if len(hosts) > size {
+		hosts = hosts[:size]
+		next = hosts[size-1].ID
+	}
+	return hosts, next, err
 }
 
 // RegisterHost makes a host. The caller has checked its right to join. Codes:
-// invalid.
+// invalid, unsupported for an agent that is too old or too new.
 func (s *Service) RegisterHost(ctx context.Context, name, version string, inv nimbus.Inventory) (nimbus.Host, error) {
 	if err := errors.Join(checkHostName(name), checkInventory(version, inv)); err != nil {
 		return nimbus.Host{}, err
@@ -39,7 +58,7 @@ func (s *Service) RegisterHost(ctx context.Context, name, version string, inv ni
 // Hello tells what a starting agent has, and which leases it still holds; each
 // gets its verdict. A lease that it does not name is left to expire: nobody
 // knows whether its sandbox is gone. Codes: not_found for a host that isn't
-// known, invalid.
+// known, invalid, unsupported for an agent that is too old or too new.
 func (s *Service) Hello(ctx context.Context, hostID, version string, inv nimbus.Inventory, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error) {
 	if err := errors.Join(checkInventory(version, inv), checkLeases(leases)); err != nil {
 		return nil, err
@@ -82,5 +101,5 @@ func checkInventory(version string, inv nimbus.Inventory) error {
 	if len(version) > MaxHostNameBytes {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a version has at most %d bytes", MaxHostNameBytes)
 	}
-	return inv.Check()
+	return errors.Join(nimbus.CheckProtocol(inv.Protocol, nimbus.AgentProtocol), inv.Check())
 }

@@ -24,11 +24,7 @@ const maxFilters = 16
 
 // Jobs lists the jobs of an org, newest first. Codes: invalid.
 func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage, error) {
-	size := f.PageSize
-	if size <= 0 {
-		size = DefaultPageSize
-	}
-	size = min(size, MaxPageSize)
+	size := pageSize(f.PageSize)
 	if f.PageToken != "" { // the id of the last job of the page before
 		if err := nimbus.CheckID(nimbus.PrefixJob, f.PageToken); err != nil {
 			return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "the page token is not one of ours")

@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -33,7 +32,7 @@ func (u *unit) loadLimits(ctx context.Context, waiting []Waiting) (*limits, erro
 // room tells whether every limit of a job has a place left.
 func (l *limits) room(j *JobRecord) bool {
 	for _, limit := range l.byOrg[j.OrgID] {
-		if limit.applies(j) && limit.Used >= limit.Most {
+		if limit.Counts(&j.Job) && limit.Used >= limit.Most {
 			return false
 		}
 	}
@@ -43,25 +42,12 @@ func (l *limits) room(j *JobRecord) bool {
 // take takes a place of every limit of a job.
 func (l *limits) take(j *JobRecord) {
 	for _, limit := range l.byOrg[j.OrgID] {
-		if limit.applies(j) {
+		if limit.Counts(&j.Job) {
 			limit.Used++
 			l.taken[limit.ID]++
 			j.LimitKeys = append(j.LimitKeys, limit.ID)
 		}
 	}
-}
-
-// applies tells whether a limit counts a job of its org.
-func (l *Limit) applies(j *JobRecord) bool {
-	switch l.Kind {
-	case LimitOrg:
-		return true
-	case LimitRepo:
-		return strings.EqualFold(l.Name, j.Repo)
-	case LimitLabel:
-		return slices.ContainsFunc(j.Labels, func(label string) bool { return strings.EqualFold(l.Name, label) })
-	}
-	return false
 }
 
 func (u *unit) saveLimits(ctx context.Context, l *limits) error {

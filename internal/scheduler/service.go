@@ -18,8 +18,8 @@ type Config struct {
 	// StaleAfter is the age from which a queued event is not believed before
 	// GitHub was asked. Default 10 min.
 	StaleAfter time.Duration
-	// QueueTimeout is how long a job may wait to be accepted. Default 24 h,
-	// GitHub's own.
+	// QueueTimeout is how long a job may wait to be accepted that doesn't say so
+	// itself. Default 24 h, GitHub's own.
 	QueueTimeout time.Duration
 	// StartTimeout is how long an accepted native job may take until its
 	// process runs. Default 15 min.
@@ -68,10 +68,11 @@ type Service struct {
 	tokens JobTokens
 	log    *slog.Logger
 
-	fleet  *fleet
-	gather *gatherer // of what changes jobs
-	beats  *heartbeats
-	claims *claims
+	fleet   *fleet
+	running runningJobs
+	gather  *gatherer // of what changes jobs
+	beats   *heartbeats
+	claims  *claims
 }
 
 // New returns a service. Its Run must run for leases to expire. forge may be
@@ -135,7 +136,7 @@ func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
 	switch m.To {
 	case nimbus.StateQueued, nimbus.StatePending, nimbus.StateUnschedulable:
 		if j.State.Live() || j.DueAt.IsZero() { // waiting begins anew
-			j.DueAt = u.now.Add(u.cfg.QueueTimeout)
+			j.DueAt = u.now.Add(u.cfg.queueTimeout(j))
 		}
 	case nimbus.StateAccepted:
 		if j.Source == nimbus.SourceNative {

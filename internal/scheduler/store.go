@@ -46,7 +46,8 @@ type Reader interface {
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
-	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	// Hosts are those with an id above after, in the order of their ids.
+	Hosts(ctx context.Context, after string, most int) ([]nimbus.Host, error)
 	// ChangedHosts are the hosts whose rows changed at since or later, but for
 	// when they were seen; SeenHosts is that of all.
 	ChangedHosts(ctx context.Context, since time.Time) ([]*HostRecord, error)
@@ -60,6 +61,31 @@ type Reader interface {
 	WaitingClasses(ctx context.Context) ([]nimbus.Class, error)
 
 	LimitsOf(ctx context.Context, orgID string) ([]Limit, error)
+	// OrgWeight is an org's weight; RepoWeights are those of its repos that
+	// were given one, by name, after a name.
+	OrgWeight(ctx context.Context, orgID string) (int, error)
+	RepoWeights(ctx context.Context, orgID, after string, most int) ([]Weight, error)
+
+	// What a look at the queue needs. Everything is read from an index and up
+	// to a bound, so that its cost doesn't grow with what waits.
+
+	// Backlog tells who waits in the backlog of a class.
+	Backlog(ctx context.Context, classID string) ([]Waiting, error)
+	// CountBacklog counts a flow's jobs in the backlog with an id below before.
+	CountBacklog(ctx context.Context, classID string, w Waiting, before string, most int) (int, error)
+	// Window are the jobs of a class that hosts can claim, by rank.
+	Window(ctx context.Context, classID string, most int) ([]QueuedJob, error)
+	// VirtualTime is the highest rank that was ever claimed; FlowTagsNow are
+	// the tags of flows, which are not locked.
+	VirtualTime(ctx context.Context) (int64, error)
+	FlowTagsNow(ctx context.Context, ids []string) (map[string]FlowTag, error)
+	// RunningJobs are those that hosts have, or were offered.
+	RunningJobs(ctx context.Context, most int) ([]RunningJob, error)
+	// OrgDepth is what waits of an org in a class.
+	OrgDepth(ctx context.Context, orgID, classID string, most int) (Depth, error)
+	// Misplaced looks at so many unfinished jobs after one, and returns those
+	// that are not in the table that their state says, and the last it saw.
+	Misplaced(ctx context.Context, after Cursor, most int) (ids []string, last Cursor, err error)
 
 	// What a sweep has to look at, at most so many. Times are compared to Now.
 	ExpiredAttempts(ctx context.Context, most int) ([]string, error)
@@ -147,15 +173,19 @@ type Tx interface {
 	// Newcomers are the pending jobs of a class that this transaction made or
 	// brought back, and that are not in the backlog yet.
 	Newcomers(classID string) []*JobRecord
-	// Backlog tells who waits in the backlog of a class.
-	Backlog(ctx context.Context, classID string) ([]Waiting, error)
 	// NextPending locks and returns up to n of those jobs, oldest first.
 	NextPending(ctx context.Context, classID string, w Waiting, n int) ([]*JobRecord, error)
+	// QueuedOf locks and returns up to n queued jobs of an org, by rank. Jobs
+	// that another transaction holds are passed over.
+	QueuedOf(ctx context.Context, orgID string, n int) ([]*JobRecord, error)
 	// FlowTags locks and returns the tags of flows.
 	FlowTags(ctx context.Context, ids []string) (map[string]FlowTag, error)
 	SaveFlowTag(ctx context.Context, id, parent string, t FlowTag) error
-	// VirtualTime is the highest rank that was ever claimed.
-	VirtualTime(ctx context.Context) (int64, error)
+	// SetWeight gives an org its weight, or one of its repos. Codes: not_found.
+	SetWeight(ctx context.Context, orgID string, w Weight) error
+	// PutBack puts a job into the table that its state says, if it is not
+	// there, and tells whether that was so.
+	PutBack(ctx context.Context, jobID string) (bool, error)
 	// Limits locks and returns the limits of orgs; UseLimit counts up or down.
 	Limits(ctx context.Context, orgIDs []string) ([]Limit, error)
 	UseLimit(ctx context.Context, id string, by int) error
@@ -186,6 +216,7 @@ type JobRecord struct {
 	RepoID         string // "" for a native job
 	AnyExecutor    bool   // the executor of Class is our choice
 	IdempotencyKey string
+	IdempotentSum  string // of what the key was used for; "" for a job from before there were such
 	Rank           int64
 	Cost           int64    // what its flow was charged for it, CPU-milliseconds
 	LimitKeys      []string // limits that it holds a place of
@@ -277,6 +308,7 @@ type Waiting struct {
 // are in CPU-milliseconds at the usual weight.
 type FlowTag struct {
 	Finish   int64 // finish tag of the job that it was given last
+	Start    int64 // start tag of that job
 	Virtual  int64 // of an org: the virtual time among its repos
 	Weight   int64 // percent of the usual share; not saved with the tag
 	Expected int64 // what its next job is taken to cost; 0 while nothing is known
@@ -304,22 +336,41 @@ type Renewal struct {
 	StopAt           time.Time // from when on the host should stop it; zero for never
 }
 
-// LimitKind is what a limit counts.
-type LimitKind string
+// QueuedJob is a job that hosts can claim.
+type QueuedJob struct {
+	ID, OrgID string
+	Rank      int64
+}
+
+// RunningJob is a job that a host has, or was offered.
+type RunningJob struct {
+	Flow
+	ClassID, HostID string
+	AcceptedAt      time.Time // zero while it is offered
+}
+
+// Depth is what waits of an org in a class.
+type Depth struct {
+	Queued, Pending, Stuck int
+	More                   bool   // than was counted
+	Oldest                 string // id of the pending or queued job that came first; "" for none
+}
+
+// Cursor is a place among unfinished jobs; the zero one is before all.
+type Cursor struct {
+	OrgID, JobID string
+}
+
+// Kinds of limit and what is set about shares, in the words of the house.
+type (
+	Limit     = nimbus.Limit
+	LimitKind = nimbus.LimitKind
+	Weight    = nimbus.Weight
+)
 
 // The kinds of limit.
 const (
-	LimitOrg   LimitKind = "org"   // all jobs of the org
-	LimitRepo  LimitKind = "repo"  // those of one repo; its name is "owner/name"
-	LimitLabel LimitKind = "label" // those of the org with one label
+	LimitOrg   = nimbus.LimitOrg
+	LimitRepo  = nimbus.LimitRepo
+	LimitLabel = nimbus.LimitLabel
 )
-
-// Limit bounds how many jobs may be queued for hosts, or on them, at once.
-type Limit struct {
-	ID    string
-	OrgID string
-	Kind  LimitKind
-	Name  string // lower case; "" for the org
-	Most  int
-	Used  int
-}

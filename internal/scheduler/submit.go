@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -16,7 +17,8 @@ const maxNameBytes = 200
 
 // Submit admits a native job to the caller's org, the administrator's to the
 // default one. Repeating it with the same idempotency key returns the job of
-// the first call. Codes: invalid, too_large.
+// the first call; keys are each org's own. Codes: invalid, too_large, conflict
+// for a key that was used for something else.
 func (s *Service) Submit(ctx context.Context, p nimbus.Principal, sub Submission) (nimbus.Job, error) {
 	j, err := s.newNative(p, sub)
 	if err != nil {
@@ -32,12 +34,17 @@ func (s *Service) submit(ctx context.Context, p nimbus.Principal, template JobRe
 		id, err := u.JobByIdempotencyKey(ctx, j.OrgID, j.IdempotencyKey)
 		switch {
 		case err == nil:
-			job, err = u.Job(ctx, j.OrgID, id)
-			return err
+			if job, err = u.Job(ctx, j.OrgID, id); err != nil {
+				return err
+			}
+			return u.sameSubmission(ctx, id, &j)
 		case nimbus.ErrorCode(err) != nimbus.CodeNotFound:
 			return err
 		}
 		if err := u.admit(ctx, &j, nil, p.Actor()); err != nil {
+			return err
+		}
+		if err := u.noteRerun(ctx, &j, p.Actor()); err != nil {
 			return err
 		}
 		u.atEnd = func() error {
@@ -55,8 +62,12 @@ func (s *Service) submit(ctx context.Context, p nimbus.Principal, template JobRe
 // newNative checks a submission and makes a job of it.
 func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, error) {
 	if len(sub.IdempotencyKey) > MaxIdempotencyKeyBytes {
-		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "an idempotency key has at most %d bytes", MaxIdempotencyKeyBytes)
+		return nil, errKeyTooLong()
 	}
+	if err := checkPriority(sub.Priority); err != nil {
+		return nil, err
+	}
+	sum := sub.sum()
 	if err := checkSpec(sub.Spec); err != nil {
 		return nil, err
 	}
@@ -77,9 +88,9 @@ func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, err
 	}
 	return &JobRecord{
 		Job: nimbus.Job{OrgID: org, Source: nimbus.SourceNative, Name: clip(name), Class: asked.Class, Spec: sub.Spec,
-			Labels: sub.Labels, Metadata: asked.Metadata,
+			Labels: sub.Labels, Metadata: asked.Metadata, Priority: sub.Priority,
 			Timeline: nimbus.Timeline{ReceivedAt: sub.ReceivedAt}},
-		AnyExecutor: asked.Class.Executor == "", IdempotencyKey: sub.IdempotencyKey,
+		AnyExecutor: asked.Class.Executor == "", IdempotencyKey: sub.IdempotencyKey, IdempotentSum: sum,
 	}, nil
 }
 
@@ -125,6 +136,8 @@ func checkSpec(spec nimbus.Spec) error {
 		return nimbus.Errorf(nimbus.CodeTooLarge, "command and environment have %d bytes, at most %d are taken", size, nimbus.MaxCommandBytes)
 	case spec.Timeout < 0 || spec.Timeout > nimbus.MaxTimeout:
 		return nimbus.Errorf(nimbus.CodeInvalid, "a timeout is at most %v", nimbus.MaxTimeout)
+	case spec.QueueTimeout < 0 || spec.QueueTimeout > nimbus.MaxQueueTimeout:
+		return nimbus.Errorf(nimbus.CodeInvalid, "a queue timeout is at most %v", nimbus.MaxQueueTimeout)
 	case spec.WorkspaceID != "" && !isSHA256(spec.WorkspaceID):
 		return nimbus.Errorf(nimbus.CodeInvalid, "%q is not the id of a workspace", clip(spec.WorkspaceID)).
 			WithHint("upload it by PUT /api/v1/workspaces, which answers its id")
@@ -152,4 +165,9 @@ func runTimeout(j *JobRecord) time.Duration {
 		return nimbus.MaxTimeout
 	}
 	return j.Spec.Timeout
+}
+
+// queueTimeout is how long a job may wait to be accepted.
+func (c Config) queueTimeout(j *JobRecord) time.Duration {
+	return cmp.Or(j.Spec.QueueTimeout, c.QueueTimeout)
 }

@@ -43,6 +43,10 @@ func (s *Service) work(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { s.every(ctx, "sweep", sweepInterval, s.sweep) })
 	loops.Go(func() { s.every(ctx, "review placement", reviewInterval, s.reviewAll) })
+	loops.Go(func() {
+		var all repairs
+		s.every(ctx, "look for jobs that are nowhere", repairInterval, func(ctx context.Context) error { return all.next(ctx, s) })
+	})
 	loops.Go(func() { s.every(ctx, "purge", purgeInterval, s.purge) })
 	if s.forge != nil {
 		loops.Go(func() { s.every(ctx, "ask GitHub", sweepInterval, s.askForge) })
@@ -215,7 +219,7 @@ func (u *unit) overdue(j *JobRecord, live bool) Ending {
 		return Ending{nimbus.ResultFailure, nimbus.Reason{Code: nimbus.ReasonSandboxFailed,
 			Message: fmt.Sprintf("its process was not running %v after a host took it", u.cfg.StartTimeout)}}
 	}
-	reason := nimbus.Reason{Code: nimbus.ReasonQueueTimeout, Message: fmt.Sprintf("no host took it within %v", u.cfg.QueueTimeout)}
+	reason := nimbus.Reason{Code: nimbus.ReasonQueueTimeout, Message: fmt.Sprintf("no host took it within %v", u.cfg.queueTimeout(j))}
 	if j.Reason.Message != "" {
 		reason.Message += ": " + j.Reason.Message
 	}

@@ -39,6 +39,7 @@ type world struct {
 	*scheduler.Service
 	t      failer
 	store  *store.Store
+	dsn    string
 	bus    *bus.InProcess
 	github *github
 	tokens *tokenBook
@@ -66,7 +67,7 @@ func newWorld(t testing.TB, dsn string, cfg scheduler.Config) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, store: st, bus: bus.NewInProcess(), github: newGitHub(), tokens: &tokenBook{}}
+	w := &world{t: t, store: st, dsn: dsn, bus: bus.NewInProcess(), github: newGitHub(), tokens: &tokenBook{}}
 	w.Service = scheduler.New(cfg, st, w.bus, w.github, w.tokens, slog.New(slog.DiscardHandler))
 	return w
 }

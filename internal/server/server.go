@@ -195,7 +195,7 @@ func (s *Server) compose(ctx context.Context) error {
 	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, PublicURL: s.cfg.PublicURL, Lead: s.lead},
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
-		Jobs: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
+		Jobs: s.scheduler, Queue: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
 		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 	})

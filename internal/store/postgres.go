@@ -122,6 +122,11 @@ func (postgresDialect) nextPending(ctx context.Context, t *tx, classID string, w
 		ORDER BY b.job_id LIMIT $5 FOR UPDATE OF j SKIP LOCKED`, classID, w.OrgID, w.Priority, w.RepoID, n)
 }
 
+func (postgresDialect) queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error) {
+	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM queue q JOIN jobs j ON j.id = q.job_id
+		WHERE q.org_id = $1 ORDER BY q.fair_rank, q.job_id LIMIT $2 FOR UPDATE OF j SKIP LOCKED`, orgID, n)
+}
+
 func (postgresDialect) renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) ([]scheduler.Renewal, error) {
 	ids, hosts, fences := make([]string, len(leases)), make([]string, len(leases)), make([]int64, len(leases))
 	for i, l := range leases {

@@ -103,7 +103,8 @@ const (
 		"attempt_count bigint, fair_rank bigint, stop_result text, stop_code text, stop_message text, due_at bigint, check_at bigint, " +
 		"checks bigint, queued_at bigint, finished_at bigint, event_count bigint, priority bigint, fair_cost bigint, limit_keys text"
 	jobFixed = "org_id text, repo_id text, source text, name text, repo text, labels text, any_executor boolean, spec text, " +
-		"github_job_id bigint, github text, idempotency_key text, max_attempts bigint, received_at bigint, admitted_at bigint, metadata text"
+		"github_job_id bigint, github text, idempotency_key text, max_attempts bigint, received_at bigint, admitted_at bigint, metadata text, " +
+		"rerun_of text, idempotent_sum text"
 	attemptMutable = "job_id text, state text, expires_at bigint, stop_at bigint, accepted_at bigint, sandbox_ready_at bigint, " +
 		"started_at bigint, running_at bigint, first_output_at bigint, ended_at bigint, destroyed_at bigint, runner_name text, " +
 		"runner_id bigint, runner_todo bigint, outcome text, exit_code bigint, token_hash text, log_total bigint"
@@ -150,8 +151,9 @@ func newFlushStatements() *flushStatements {
 		notices: bulkInsert("notices", "job_id text, due_at bigint, tries bigint, check_id bigint, said text",
 			"ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, tries = 0"),
 		repos: bulkInsert("repos", "id text, org_id text, name text, created_at bigint", ""),
-		flows: bulkInsert("flows", "id text, parent text, tag bigint, vtime bigint, expected bigint",
-			"ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, vtime = excluded.vtime, expected = excluded.expected"),
+		flows: bulkInsert("flows", "id text, parent text, tag bigint, last_start bigint, vtime bigint, expected bigint",
+			"ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, last_start = excluded.last_start, vtime = excluded.vtime, "+
+				"expected = excluded.expected"),
 	}
 }
 

@@ -57,8 +57,8 @@ func (t schedulerTx) SeenHosts(ctx context.Context) (map[string]scheduler.Sighti
 }
 
 // Hosts implements scheduler.Reader.
-func (t schedulerTx) Hosts(ctx context.Context) ([]nimbus.Host, error) {
-	rows, err := t.tx.Hosts(ctx)
+func (t schedulerTx) Hosts(ctx context.Context, after string, most int) ([]nimbus.Host, error) {
+	rows, err := t.tx.Hosts(ctx, gen.HostsParams{ID: after, Limit: int32(most)})
 	if err != nil {
 		return nil, err
 	}

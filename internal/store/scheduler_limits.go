@@ -4,17 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
-
-// limitID is the key of a limit's row.
-func limitID(orgID string, kind scheduler.LimitKind, name string) string {
-	return strings.Join([]string{orgID, string(kind), name}, "/")
-}
 
 // Limits implements scheduler.Tx.
 func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.Limit, error) {
@@ -48,17 +42,18 @@ func (b *books) newUses() (rows [][]any) {
 	return rows
 }
 
-// SetLimit implements scheduler.Tx.
+// SetLimit implements scheduler.Tx. One that exists keeps its id, and so its
+// count.
 func (t schedulerTx) SetLimit(ctx context.Context, l scheduler.Limit) error {
-	return t.tx.SetLimit(ctx, gen.SetLimitParams{ID: limitID(l.OrgID, l.Kind, l.Name), OrgID: l.OrgID, Kind: string(l.Kind),
+	return t.tx.SetLimit(ctx, gen.SetLimitParams{ID: nimbus.NewID(nimbus.PrefixLimit, t.tx.now), OrgID: l.OrgID, Kind: string(l.Kind),
 		Name: l.Name, Most: int64(l.Most)})
 }
 
 // DropLimit implements scheduler.Tx.
 func (t schedulerTx) DropLimit(ctx context.Context, orgID string, kind scheduler.LimitKind, name string) error {
-	n, err := t.tx.DropLimit(ctx, gen.DropLimitParams{ID: limitID(orgID, kind, name), OrgID: orgID})
+	n, err := t.tx.DropLimit(ctx, gen.DropLimitParams{OrgID: orgID, Kind: string(kind), Name: name})
 	if err == nil && n == 0 {
-		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such limit")
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such limit").WithHint("`nimbus limits` lists them")
 	}
 	return err
 }

@@ -36,6 +36,19 @@ func (t schedulerTx) NextPending(ctx context.Context, classID string, w schedule
 	return jobs, nil
 }
 
+// QueuedOf implements scheduler.Tx.
+func (t schedulerTx) QueuedOf(ctx context.Context, orgID string, n int) ([]*scheduler.JobRecord, error) {
+	if err := t.settled(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.dialect.queuedOf(ctx, t.tx, orgID, n)
+	jobs, err := t.take(ctx, rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read the queued jobs of an org: %w", err)
+	}
+	return jobs, nil
+}
+
 // take keeps rows that a statement has locked.
 func (t schedulerTx) take(_ context.Context, rows *sql.Rows, err error) ([]*scheduler.JobRecord, error) {
 	locked, err := scanAll(rows, err, scanJob)
@@ -169,14 +182,7 @@ func (t schedulerTx) FlowTags(ctx context.Context, ids []string) (map[string]sch
 }
 
 func (t schedulerTx) lockFlows(ctx context.Context, ids []string) error {
-	type row struct {
-		id  string
-		tag scheduler.FlowTag
-	}
-	rows, err := t.query(ctx, "SELECT id, tag, vtime, weight, expected FROM flows", "id", ids, " ORDER BY id"+t.tx.dialect.forUpdate())
-	known, err := scanAll(rows, err, func(r *sql.Rows, v *row) error {
-		return r.Scan(&v.id, &v.tag.Finish, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
-	})
+	known, err := t.readFlows(ctx, ids, t.tx.dialect.forUpdate())
 	for _, id := range ids {
 		t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
 	}
@@ -184,6 +190,19 @@ func (t schedulerTx) lockFlows(ctx context.Context, ids []string) error {
 		t.books.flows[v.id].now = v.tag
 	}
 	return err
+}
+
+// flowRow is a flow's tag with its id.
+type flowRow struct {
+	id  string
+	tag scheduler.FlowTag
+}
+
+func (t schedulerTx) readFlows(ctx context.Context, ids []string, lock string) ([]flowRow, error) {
+	rows, err := t.query(ctx, "SELECT id, tag, last_start, vtime, weight, expected FROM flows", "id", ids, " ORDER BY id"+lock)
+	return scanAll(rows, err, func(r *sql.Rows, v *flowRow) error {
+		return r.Scan(&v.id, &v.tag.Finish, &v.tag.Start, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
+	})
 }
 
 // SaveFlowTag implements scheduler.Tx.
@@ -199,7 +218,7 @@ func (t schedulerTx) SaveFlowTag(ctx context.Context, id, parent string, tag sch
 func (b *books) newFlows() (rows [][]any) {
 	for _, id := range sortedKeys(b.flows) {
 		if e := b.flows[id]; e.changed {
-			rows = append(rows, []any{id, e.parent, e.now.Finish, e.now.Virtual, e.now.Expected})
+			rows = append(rows, []any{id, e.parent, e.now.Finish, e.now.Start, e.now.Virtual, e.now.Expected})
 			e.changed = false
 		}
 	}

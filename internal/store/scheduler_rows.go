@@ -27,7 +27,7 @@ func jobRecord(r gen.Job) (*scheduler.JobRecord, error) {
 			Reason: nimbus.Reason{Code: nimbus.ReasonCode(r.StopCode), Message: r.StopMessage}},
 		DueAt: fromMicros(r.DueAt), CheckAt: fromMicros(r.CheckAt), Checks: int(r.Checks),
 	}
-	j.Priority = int(r.Priority)
+	j.Priority, j.RerunOf, j.IdempotentSum = int(r.Priority), r.RerunOf, r.IdempotentSum
 	err := errors.Join(unmarshalSome(r.LimitKeys, &j.LimitKeys), unmarshalSome(r.Metadata, &j.Metadata), json.Unmarshal([]byte(r.Labels), &j.Labels), json.Unmarshal([]byte(r.Class), &j.Class),
 		json.Unmarshal([]byte(r.Spec), &j.Spec), json.Unmarshal([]byte(r.Github), &j.GitHub))
 	if err != nil {
@@ -94,7 +94,7 @@ const (
 	jobColumns = "id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, " +
 		"idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, " +
 		"attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, " +
-		"event_count, priority, fair_cost, limit_keys, metadata"
+		"event_count, priority, fair_cost, limit_keys, metadata, rerun_of, idempotent_sum"
 	attemptColumns = "id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, " +
 		"sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, " +
 		"outcome, exit_code, log_total, token_hash"
@@ -107,7 +107,7 @@ func jobFields(j *gen.Job) []any {
 		&j.Spec, &j.GitHubJobID, &j.Github, &j.IdempotencyKey, &j.MaxAttempts, &j.ReceivedAt, &j.AdmittedAt, &j.State,
 		&j.Result, &j.ReasonCode, &j.ReasonMessage, &j.AttemptID, &j.AttemptCount, &j.FairRank, &j.StopResult, &j.StopCode,
 		&j.StopMessage, &j.DueAt, &j.CheckAt, &j.Checks, &j.QueuedAt, &j.FinishedAt, &j.EventCount, &j.Priority, &j.FairCost,
-		&j.LimitKeys, &j.Metadata}
+		&j.LimitKeys, &j.Metadata, &j.RerunOf, &j.IdempotentSum}
 }
 
 func scanAttempt(rows *sql.Rows, a *gen.Attempt) error {
@@ -143,7 +143,7 @@ func jobRow(e *jobEntry) ([]any, error) {
 	metadata, err4 := marshalSome(j.Metadata, len(j.Metadata))
 	return append(row, j.OrgID, j.RepoID, string(j.Source), j.Name, j.Repo, string(labels), j.AnyExecutor, string(spec),
 		j.GitHub.JobID, string(github), j.IdempotencyKey, int64(j.MaxAttempts), micros(j.Timeline.ReceivedAt),
-		micros(j.Timeline.AdmittedAt), metadata), errors.Join(err1, err2, err3, err4)
+		micros(j.Timeline.AdmittedAt), metadata, j.RerunOf, j.IdempotentSum), errors.Join(err1, err2, err3, err4)
 }
 
 // attemptRow is what changes of an attempt.

@@ -116,6 +116,11 @@ func (*sqliteDialect) nextPending(ctx context.Context, t *tx, classID string, w 
 		ORDER BY b.job_id LIMIT $5`, classID, w.OrgID, w.Priority, w.RepoID, n)
 }
 
+func (*sqliteDialect) queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error) {
+	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM queue q JOIN jobs j ON j.id = q.job_id
+		WHERE q.org_id = $1 ORDER BY q.fair_rank, q.job_id LIMIT $2`, orgID, n)
+}
+
 func (*sqliteDialect) renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) (renewed []scheduler.Renewal, err error) {
 	for _, l := range leases {
 		rows, err := t.db.QueryContext(ctx, `UPDATE attempts SET version = version + 1, expires_at = $4

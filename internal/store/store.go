@@ -127,6 +127,9 @@ type dialect interface {
 	// nextPending locks and returns the n oldest jobs of a flow in the backlog
 	// that are not locked.
 	nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error)
+	// queuedOf locks and reads the queued jobs of an org, by rank, but for those
+	// that another transaction holds.
+	queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error)
 	// renew moves the end of leases that have not expired.
 	renew(ctx context.Context, t *tx, leases []scheduler.HeldLease, until int64) ([]scheduler.Renewal, error)
 	offsetClock(ctx context.Context, db *sql.DB, by time.Duration) error

@@ -10,7 +10,7 @@ import (
 // Inventory makes a message.
 func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
-		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes)}
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol)}
 	for _, e := range i.Executors {
 		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint})
 	}
@@ -23,7 +23,7 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 // ToInventory reads one.
 func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
-		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes())}
+		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol())}
 	for _, e := range i.GetExecutors() {
 		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint()})
 	}

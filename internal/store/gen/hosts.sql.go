@@ -109,8 +109,13 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 const hosts = `-- name: Hosts :many
 SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, hosts.cordoned_at, hosts.removed_at, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
-FROM hosts WHERE hosts.removed_at = 0 ORDER BY hosts.name, hosts.id
+FROM hosts WHERE hosts.removed_at = 0 AND hosts.id > $1 ORDER BY hosts.id LIMIT $2
 `
+
+type HostsParams struct {
+	ID    string
+	Limit int32
+}
 
 type HostsRow struct {
 	ID         string
@@ -129,8 +134,8 @@ type HostsRow struct {
 }
 
 // The condition that seems to be in excess is the index's own.
-func (q *Queries) Hosts(ctx context.Context) ([]HostsRow, error) {
-	rows, err := q.db.QueryContext(ctx, hosts)
+func (q *Queries) Hosts(ctx context.Context, arg HostsParams) ([]HostsRow, error) {
+	rows, err := q.db.QueryContext(ctx, hosts, arg.ID, arg.Limit)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func (q *Queries) JobIDByIdempotencyKey(ctx context.Context, arg JobIDByIdempote
 }
 
 const jobRow = `-- name: JobRow :one
-SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, metadata FROM jobs WHERE id = $1
+SELECT id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github, idempotency_key, max_attempts, received_at, admitted_at, state, result, reason_code, reason_message, attempt_id, attempt_count, fair_rank, stop_result, stop_code, stop_message, due_at, check_at, checks, queued_at, finished_at, event_count, priority, fair_cost, limit_keys, metadata, rerun_of, idempotent_sum FROM jobs WHERE id = $1
 `
 
 func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
@@ -163,6 +163,8 @@ func (q *Queries) JobRow(ctx context.Context, id string) (Job, error) {
 		&i.FairCost,
 		&i.LimitKeys,
 		&i.Metadata,
+		&i.RerunOf,
+		&i.IdempotentSum,
 	)
 	return i, err
 }

@@ -9,17 +9,29 @@ import (
 	"context"
 )
 
+const countLimits = `-- name: CountLimits :one
+SELECT COUNT(*) FROM limits WHERE org_id = $1
+`
+
+func (q *Queries) CountLimits(ctx context.Context, orgID string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countLimits, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const dropLimit = `-- name: DropLimit :execrows
-DELETE FROM limits WHERE id = $1 AND org_id = $2
+DELETE FROM limits WHERE org_id = $1 AND kind = $2 AND name = $3
 `
 
 type DropLimitParams struct {
-	ID    string
 	OrgID string
+	Kind  string
+	Name  string
 }
 
 func (q *Queries) DropLimit(ctx context.Context, arg DropLimitParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, dropLimit, arg.ID, arg.OrgID)
+	result, err := q.db.ExecContext(ctx, dropLimit, arg.OrgID, arg.Kind, arg.Name)
 	if err != nil {
 		return 0, err
 	}
@@ -60,9 +72,77 @@ func (q *Queries) LimitsOf(ctx context.Context, orgID string) ([]Limit, error) {
 	return items, nil
 }
 
+const orgWeight = `-- name: OrgWeight :one
+SELECT weight FROM flows WHERE id = $1
+`
+
+func (q *Queries) OrgWeight(ctx context.Context, id string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, orgWeight, id)
+	var weight int64
+	err := row.Scan(&weight)
+	return weight, err
+}
+
+const repoOfOrg = `-- name: RepoOfOrg :one
+SELECT id FROM repos WHERE name = $1 AND org_id = $2
+`
+
+type RepoOfOrgParams struct {
+	Name  string
+	OrgID string
+}
+
+func (q *Queries) RepoOfOrg(ctx context.Context, arg RepoOfOrgParams) (string, error) {
+	row := q.db.QueryRowContext(ctx, repoOfOrg, arg.Name, arg.OrgID)
+	var id string
+	err := row.Scan(&id)
+	return id, err
+}
+
+const repoWeights = `-- name: RepoWeights :many
+SELECT repos.name, flows.weight FROM flows JOIN repos ON flows.id = flows.parent || '/' || repos.id
+WHERE flows.parent = $1 AND flows.weight <> 100 AND repos.org_id = $1 AND repos.name > $2
+ORDER BY repos.name LIMIT $3
+`
+
+type RepoWeightsParams struct {
+	Parent string
+	Name   string
+	Limit  int32
+}
+
+type RepoWeightsRow struct {
+	Name   string
+	Weight int64
+}
+
+// Of an org's repos that were given one, by name.
+func (q *Queries) RepoWeights(ctx context.Context, arg RepoWeightsParams) ([]RepoWeightsRow, error) {
+	rows, err := q.db.QueryContext(ctx, repoWeights, arg.Parent, arg.Name, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RepoWeightsRow
+	for rows.Next() {
+		var i RepoWeightsRow
+		if err := rows.Scan(&i.Name, &i.Weight); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const setLimit = `-- name: SetLimit :exec
 INSERT INTO limits (id, org_id, kind, name, most) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (id) DO UPDATE SET most = excluded.most
+ON CONFLICT (org_id, kind, name) DO UPDATE SET most = excluded.most
 `
 
 type SetLimitParams struct {
@@ -84,16 +164,18 @@ func (q *Queries) SetLimit(ctx context.Context, arg SetLimitParams) error {
 	return err
 }
 
-const useLimit = `-- name: UseLimit :exec
-UPDATE limits SET used = used + $2 WHERE id = $1
+const setWeight = `-- name: SetWeight :exec
+INSERT INTO flows (id, parent, tag, vtime, weight) VALUES ($1, $2, 0, 0, $3)
+ON CONFLICT (id) DO UPDATE SET weight = excluded.weight
 `
 
-type UseLimitParams struct {
-	ID   string
-	Used int64
+type SetWeightParams struct {
+	ID     string
+	Parent string
+	Weight int64
 }
 
-func (q *Queries) UseLimit(ctx context.Context, arg UseLimitParams) error {
-	_, err := q.db.ExecContext(ctx, useLimit, arg.ID, arg.Used)
+func (q *Queries) SetWeight(ctx context.Context, arg SetWeightParams) error {
+	_, err := q.db.ExecContext(ctx, setWeight, arg.ID, arg.Parent, arg.Weight)
 	return err
 }

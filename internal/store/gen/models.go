@@ -98,12 +98,13 @@ type Fence struct {
 }
 
 type Flow struct {
-	ID       string
-	Parent   string
-	Tag      int64
-	Vtime    int64
-	Weight   int64
-	Expected int64
+	ID        string
+	Parent    string
+	Tag       int64
+	Vtime     int64
+	Weight    int64
+	Expected  int64
+	LastStart int64
 }
 
 type ForgeJob struct {
@@ -177,6 +178,8 @@ type Job struct {
 	FairCost       int64
 	LimitKeys      string
 	Metadata       string
+	RerunOf        string
+	IdempotentSum  string
 }
 
 type JobEvent struct {
@@ -233,6 +236,8 @@ type JobView struct {
 	FairCost       int64
 	LimitKeys      string
 	Metadata       string
+	RerunOf        string
+	IdempotentSum  string
 	HostID         string
 	OfferedAt      int64
 	AcceptedAt     int64

@@ -9,6 +9,17 @@ import (
 	"context"
 )
 
+const amongStuck = `-- name: AmongStuck :one
+SELECT EXISTS (SELECT 1 FROM stuck WHERE stuck.job_id = $1)
+`
+
+func (q *Queries) AmongStuck(ctx context.Context, jobID string) (bool, error) {
+	row := q.db.QueryRowContext(ctx, amongStuck, jobID)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const backlogFlows = `-- name: BacklogFlows :many
 WITH RECURSIVE flow (org_id, priority, repo_id) AS (
     SELECT f.org_id, f.priority, f.repo_id FROM backlog f WHERE f.job_id = (
@@ -54,6 +65,94 @@ func (q *Queries) BacklogFlows(ctx context.Context, classID string) ([]BacklogFl
 	return items, nil
 }
 
+const countBacklog = `-- name: CountBacklog :one
+SELECT COUNT(*) FROM (
+    SELECT b.job_id FROM backlog b
+    WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4 AND b.job_id < $5 LIMIT $6
+) AS counted
+`
+
+type CountBacklogParams struct {
+	ClassID  string
+	OrgID    string
+	Priority int64
+	RepoID   string
+	JobID    string
+	Limit    int32
+}
+
+// How many of a flow come before a job, counted up to a bound.
+func (q *Queries) CountBacklog(ctx context.Context, arg CountBacklogParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countBacklog,
+		arg.ClassID,
+		arg.OrgID,
+		arg.Priority,
+		arg.RepoID,
+		arg.JobID,
+		arg.Limit,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countOrgBacklog = `-- name: CountOrgBacklog :one
+SELECT COUNT(*) FROM (SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2 LIMIT $3) AS counted
+`
+
+type CountOrgBacklogParams struct {
+	ClassID string
+	OrgID   string
+	Limit   int32
+}
+
+func (q *Queries) CountOrgBacklog(ctx context.Context, arg CountOrgBacklogParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOrgBacklog, arg.ClassID, arg.OrgID, arg.Limit)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countOrgStuck = `-- name: CountOrgStuck :one
+SELECT COUNT(*) FROM (SELECT s.job_id FROM stuck s WHERE s.class_id = $1 LIMIT $3) AS few
+JOIN jobs ON jobs.id = few.job_id WHERE jobs.org_id = $2
+`
+
+type CountOrgStuckParams struct {
+	ClassID string
+	OrgID   string
+	Limit   int32
+}
+
+func (q *Queries) CountOrgStuck(ctx context.Context, arg CountOrgStuckParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOrgStuck, arg.ClassID, arg.OrgID, arg.Limit)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const inBacklog = `-- name: InBacklog :one
+SELECT EXISTS (SELECT 1 FROM backlog WHERE backlog.job_id = $1)
+`
+
+func (q *Queries) InBacklog(ctx context.Context, jobID string) (bool, error) {
+	row := q.db.QueryRowContext(ctx, inBacklog, jobID)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
+const inQueue = `-- name: InQueue :one
+SELECT EXISTS (SELECT 1 FROM queue WHERE queue.job_id = $1)
+`
+
+func (q *Queries) InQueue(ctx context.Context, jobID string) (bool, error) {
+	row := q.db.QueryRowContext(ctx, inQueue, jobID)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const mintFences = `-- name: MintFences :one
 UPDATE fence SET last = last + $1,
        vtime = CASE WHEN vtime < $2 THEN $2 ELSE vtime END
@@ -70,6 +169,100 @@ func (q *Queries) MintFences(ctx context.Context, arg MintFencesParams) (int64, 
 	var last int64
 	err := row.Scan(&last)
 	return last, err
+}
+
+const misplaced = `-- name: Misplaced :many
+SELECT open.org_id, open.id,
+       CAST(CASE open.state
+           WHEN 'queued' THEN CASE WHEN EXISTS (SELECT 1 FROM queue WHERE queue.job_id = open.id) THEN 0 ELSE 1 END
+           WHEN 'pending' THEN CASE WHEN EXISTS (SELECT 1 FROM backlog WHERE backlog.job_id = open.id) THEN 0 ELSE 1 END
+           WHEN 'unschedulable' THEN CASE WHEN EXISTS (SELECT 1 FROM stuck WHERE stuck.job_id = open.id) THEN 0 ELSE 1 END
+           ELSE 0 END AS BIGINT) AS misplaced
+FROM (SELECT j.org_id, j.id, j.state FROM jobs j
+      WHERE j.finished_at = 0 AND (j.org_id, j.id) > ($2, $3)
+      ORDER BY j.org_id, j.id LIMIT $1) AS open
+ORDER BY open.org_id, open.id
+`
+
+type MisplacedParams struct {
+	Limit int32
+	OrgID string
+	ID    string
+}
+
+type MisplacedRow struct {
+	OrgID     string
+	ID        string
+	Misplaced int64
+}
+
+// Of so many unfinished jobs after one, which are not where their state says.
+func (q *Queries) Misplaced(ctx context.Context, arg MisplacedParams) ([]MisplacedRow, error) {
+	rows, err := q.db.QueryContext(ctx, misplaced, arg.Limit, arg.OrgID, arg.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MisplacedRow
+	for rows.Next() {
+		var i MisplacedRow
+		if err := rows.Scan(&i.OrgID, &i.ID, &i.Misplaced); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const oldestPending = `-- name: OldestPending :many
+WITH RECURSIVE flow (priority, repo_id, job_id) AS (
+    SELECT f.priority, f.repo_id, f.job_id FROM backlog f WHERE f.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2
+        ORDER BY b.priority, b.repo_id, b.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.priority, n.repo_id, n.job_id FROM flow JOIN backlog n ON n.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2
+          AND (b.priority, b.repo_id) > (flow.priority, flow.repo_id)
+        ORDER BY b.priority, b.repo_id, b.job_id LIMIT 1)
+)
+SELECT job_id FROM flow LIMIT $3
+`
+
+type OldestPendingParams struct {
+	ClassID string
+	OrgID   string
+	Limit   int32
+}
+
+// The first job of each of an org's flows in a class, from flow to flow by the
+// index.
+func (q *Queries) OldestPending(ctx context.Context, arg OldestPendingParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, oldestPending, arg.ClassID, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var job_id string
+		if err := rows.Scan(&job_id); err != nil {
+			return nil, err
+		}
+		items = append(items, job_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const queueHead = `-- name: QueueHead :one
@@ -110,6 +303,50 @@ func (q *Queries) QueuedClasses(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		items = append(items, class_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const runningJobs = `-- name: RunningJobs :many
+SELECT jobs.class_id, jobs.org_id, jobs.repo_id, attempts.host_id, attempts.accepted_at
+FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+WHERE attempts.state IN ('offered', 'live') LIMIT $1
+`
+
+type RunningJobsRow struct {
+	ClassID    string
+	OrgID      string
+	RepoID     string
+	HostID     string
+	AcceptedAt int64
+}
+
+// The condition on the state is the index's own.
+func (q *Queries) RunningJobs(ctx context.Context, limit int32) ([]RunningJobsRow, error) {
+	rows, err := q.db.QueryContext(ctx, runningJobs, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunningJobsRow
+	for rows.Next() {
+		var i RunningJobsRow
+		if err := rows.Scan(
+			&i.ClassID,
+			&i.OrgID,
+			&i.RepoID,
+			&i.HostID,
+			&i.AcceptedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -218,6 +455,44 @@ func (q *Queries) WaitingJobs(ctx context.Context, arg WaitingJobsParams) ([]str
 			return nil, err
 		}
 		items = append(items, job_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const window = `-- name: Window :many
+SELECT job_id, org_id, fair_rank FROM queue WHERE class_id = $1 ORDER BY fair_rank, job_id LIMIT $2
+`
+
+type WindowParams struct {
+	ClassID string
+	Limit   int32
+}
+
+type WindowRow struct {
+	JobID    string
+	OrgID    string
+	FairRank int64
+}
+
+func (q *Queries) Window(ctx context.Context, arg WindowParams) ([]WindowRow, error) {
+	rows, err := q.db.QueryContext(ctx, window, arg.ClassID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WindowRow
+	for rows.Next() {
+		var i WindowRow
+		if err := rows.Scan(&i.JobID, &i.OrgID, &i.FairRank); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err

@@ -8,7 +8,7 @@ SELECT * FROM hosts WHERE id = $1 AND removed_at = 0;
 -- The condition that seems to be in excess is the index's own.
 SELECT hosts.*, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
-FROM hosts WHERE hosts.removed_at = 0 ORDER BY hosts.name, hosts.id;
+FROM hosts WHERE hosts.removed_at = 0 AND hosts.id > $1 ORDER BY hosts.id LIMIT $2;
 
 -- name: UpdateHost :execrows
 UPDATE hosts SET version = $2, inventory = $3, seen_at = $4, changed_at = $4 WHERE id = $1 AND removed_at = 0;

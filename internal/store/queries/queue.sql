@@ -44,3 +44,63 @@ SELECT vtime FROM fence;
 UPDATE fence SET last = last + sqlc.arg(count),
        vtime = CASE WHEN vtime < sqlc.arg(rank) THEN sqlc.arg(rank) ELSE vtime END
 WHERE one = 1 RETURNING last;
+
+-- name: Window :many
+SELECT job_id, org_id, fair_rank FROM queue WHERE class_id = $1 ORDER BY fair_rank, job_id LIMIT $2;
+
+-- name: CountBacklog :one
+-- How many of a flow come before a job, counted up to a bound.
+SELECT COUNT(*) FROM (
+    SELECT b.job_id FROM backlog b
+    WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4 AND b.job_id < $5 LIMIT $6
+) AS counted;
+
+-- name: CountOrgBacklog :one
+SELECT COUNT(*) FROM (SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2 LIMIT $3) AS counted;
+
+-- name: CountOrgStuck :one
+SELECT COUNT(*) FROM (SELECT s.job_id FROM stuck s WHERE s.class_id = $1 LIMIT $3) AS few
+JOIN jobs ON jobs.id = few.job_id WHERE jobs.org_id = $2;
+
+-- name: OldestPending :many
+-- The first job of each of an org's flows in a class, from flow to flow by the
+-- index.
+WITH RECURSIVE flow (priority, repo_id, job_id) AS (
+    SELECT f.priority, f.repo_id, f.job_id FROM backlog f WHERE f.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2
+        ORDER BY b.priority, b.repo_id, b.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.priority, n.repo_id, n.job_id FROM flow JOIN backlog n ON n.job_id = (
+        SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = $2
+          AND (b.priority, b.repo_id) > (flow.priority, flow.repo_id)
+        ORDER BY b.priority, b.repo_id, b.job_id LIMIT 1)
+)
+SELECT job_id FROM flow LIMIT $3;
+
+-- name: RunningJobs :many
+-- The condition on the state is the index's own.
+SELECT jobs.class_id, jobs.org_id, jobs.repo_id, attempts.host_id, attempts.accepted_at
+FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+WHERE attempts.state IN ('offered', 'live') LIMIT $1;
+
+-- name: Misplaced :many
+-- Of so many unfinished jobs after one, which are not where their state says.
+SELECT open.org_id, open.id,
+       CAST(CASE open.state
+           WHEN 'queued' THEN CASE WHEN EXISTS (SELECT 1 FROM queue WHERE queue.job_id = open.id) THEN 0 ELSE 1 END
+           WHEN 'pending' THEN CASE WHEN EXISTS (SELECT 1 FROM backlog WHERE backlog.job_id = open.id) THEN 0 ELSE 1 END
+           WHEN 'unschedulable' THEN CASE WHEN EXISTS (SELECT 1 FROM stuck WHERE stuck.job_id = open.id) THEN 0 ELSE 1 END
+           ELSE 0 END AS BIGINT) AS misplaced
+FROM (SELECT j.org_id, j.id, j.state FROM jobs j
+      WHERE j.finished_at = 0 AND (j.org_id, j.id) > (sqlc.arg(org_id), sqlc.arg(id))
+      ORDER BY j.org_id, j.id LIMIT $1) AS open
+ORDER BY open.org_id, open.id;
+
+-- name: InQueue :one
+SELECT EXISTS (SELECT 1 FROM queue WHERE queue.job_id = $1);
+
+-- name: InBacklog :one
+SELECT EXISTS (SELECT 1 FROM backlog WHERE backlog.job_id = $1);
+
+-- name: AmongStuck :one
+SELECT EXISTS (SELECT 1 FROM stuck WHERE stuck.job_id = $1);

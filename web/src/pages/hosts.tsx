@@ -7,7 +7,7 @@ import { Command, Loading, Notice } from "../ui/notice";
 export function HostsPage() {
   const { data, error, isPending } = useQuery({
     queryKey: ["hosts"],
-    queryFn: async ({ signal }) => (await hosts.listHosts({}, { signal })).hosts,
+    queryFn: ({ signal }) => allHosts(signal),
     refetchInterval: 5_000,
   });
   return (
@@ -34,6 +34,17 @@ export function HostsPage() {
       )}
     </>
   );
+}
+
+/** Every host, by name: there are pages where there are many. */
+async function allHosts(signal: AbortSignal): Promise<Host[]> {
+  const all: Host[] = [];
+  for (let pageToken = ""; ; ) {
+    const page = await hosts.listHosts({ pageSize: 200, pageToken }, { signal });
+    all.push(...page.hosts);
+    pageToken = page.nextPageToken;
+    if (!pageToken) return all.sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
+  }
 }
 
 function HostCard({ host }: { host: Host }) {

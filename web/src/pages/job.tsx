@@ -1,15 +1,17 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import { useRef } from "react";
 
 import { jobs as service, message } from "../api";
 import { type Job, JobState } from "../gen/nimbus/v1/job_pb";
+import { placeWords } from "../job/place";
 import { isFinished } from "../job/state";
 import { millis } from "../job/timeline";
 import { TimelineView } from "../job/timeline-view";
 import { jobKey, useJob } from "../live";
 import { LogView } from "../log/view";
 import { Loading, Notice } from "../ui/notice";
+import { useNow } from "../ui/now";
 import { StandingMark } from "../ui/standing";
 
 export function JobPage({ jobId }: { jobId: string }) {
@@ -51,14 +53,21 @@ function Head({ job }: { job: Job }) {
           <StandingMark job={job} />
         </span>
         {job.exitCode !== undefined && <span className="text-sm text-quiet">exit code {job.exitCode}</span>}
-        {!isFinished(job) && <Cancel job={job} />}
+        {isFinished(job) ? !github && <Rerun key={job.id} job={job} /> : <Cancel job={job} />}
       </div>
       {job.reason?.message && <p className={`mt-1 ${job.state === JobState.UNSCHEDULABLE ? "text-warn" : "text-quiet"}`}>{job.reason.message}</p>}
+      {(job.state === JobState.PENDING || job.state === JobState.QUEUED) && <Place jobId={job.id} />}
       <dl className="mt-2 flex flex-wrap gap-x-5 gap-y-0.5 text-sm text-quiet">
         <Fact name="Runs in" value={[job.class?.executor, job.class?.image].filter(Boolean).join(" · ")} />
         <Fact name="Size" value={job.class ? `${job.class.cpus} CPU, ${job.class.memoryMib} MiB` : ""} />
-        <Fact name="Attempt" value={job.attemptCount > 0 ? String(job.attemptCount) : ""} />
-        <Fact name="Started" value={clock(millis(job.timeline?.receivedAt))} />
+        <Fact name="Attempt" value={job.attemptCount > 0 ? `${job.attemptCount}${job.attemptCount > 1 ? ` of at most ${job.maxAttempts}` : ""}` : ""} />
+        <Fact name="Priority" value={job.priority === 0 ? "" : String(job.priority)} />
+        {job.rerunOf && (
+          <Link to="/jobs/$jobId" params={{ jobId: job.rerunOf }}>
+            Runs an earlier job again
+          </Link>
+        )}
+        <Fact name="Received" value={clock(millis(job.timeline?.receivedAt))} />
         {github?.htmlUrl.startsWith("https://") && (
           <a href={github.htmlUrl} rel="noreferrer">
             At GitHub
@@ -66,6 +75,49 @@ function Head({ job }: { job: Job }) {
         )}
       </dl>
     </div>
+  );
+}
+
+/** Where a waiting job stands. Others move it, so that it is asked for anew. */
+function Place({ jobId }: { jobId: string }) {
+  const { data } = useQuery({
+    queryKey: ["place", jobId],
+    queryFn: async ({ signal }) => (await service.getJob({ jobId }, { signal })).place ?? null,
+    refetchInterval: 5000,
+  });
+  const now = useNow(true);
+  return data ? (
+    <p className="mt-1 text-quiet" data-testid="place">
+      {placeWords(data, now)}
+    </p>
+  ) : null;
+}
+
+function Rerun({ job }: { job: Job }) {
+  const navigate = useNavigate();
+  const key = useRef(crypto.getRandomValues(new Uint32Array(4)).join("-"));
+  const rerun = useMutation({
+    mutationFn: () => service.rerunJob({ jobId: job.id, idempotencyKey: key.current }),
+    onSuccess: (answer) => {
+      if (answer.job) void navigate({ to: "/jobs/$jobId", params: { jobId: answer.job.id } });
+    },
+  });
+  return (
+    <span className="ml-auto flex items-center gap-3">
+      {rerun.error && (
+        <span role="alert" className="text-sm text-bad">
+          {message(rerun.error)}
+        </span>
+      )}
+      <button
+        type="button"
+        disabled={rerun.isPending}
+        onClick={() => rerun.mutate()}
+        className="rounded border border-line px-3 py-1 text-sm hover:border-accent disabled:opacity-60"
+      >
+        {rerun.isPending ? "Starting…" : "Run again"}
+      </button>
+    </span>
   );
 }
 

@@ -235,7 +235,10 @@ type Inventory struct {
 	// Words that a job can need.
 	Capabilities []string `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// How many sandboxes it holds at most; 0 is not told.
-	Sandboxes     int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	Sandboxes int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	// Which version of AgentService its agent speaks; 0 is not told, and means 1.
+	// A server takes its own, the one before and the one after.
+	Protocol      int32 `protobuf:"varint,9,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +325,13 @@ func (x *Inventory) GetCapabilities() []string {
 func (x *Inventory) GetSandboxes() int32 {
 	if x != nil {
 		return x.Sandboxes
+	}
+	return 0
+}
+
+func (x *Inventory) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
 	}
 	return 0
 }
@@ -469,7 +479,10 @@ func (x *ExecutorStatus) GetHint() string {
 }
 
 type ListHostsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 200; 0 means 50.
+	PageSize      int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -504,9 +517,26 @@ func (*ListHostsRequest) Descriptor() ([]byte, []int) {
 	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *ListHostsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListHostsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListHostsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which they joined.
+	Hosts []*Host `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +576,13 @@ func (x *ListHostsResponse) GetHosts() []*Host {
 		return x.Hosts
 	}
 	return nil
+}
+
+func (x *ListHostsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type CreateJoinTokenRequest struct {
@@ -848,7 +885,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x93\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xaf\x02\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -858,7 +895,8 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\tcpu_model\x18\x05 \x01(\tR\bcpuModel\x12'\n" +
 	"\x04gpus\x18\x06 \x03(\v2\x13.nimbus.v1.GpuGroupR\x04gpus\x12\"\n" +
 	"\fcapabilities\x18\a \x03(\tR\fcapabilities\x12\x1c\n" +
-	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\"o\n" +
+	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\x12\x1a\n" +
+	"\bprotocol\x18\t \x01(\x05R\bprotocol\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
@@ -869,10 +907,14 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint\"\x12\n" +
-	"\x10ListHostsRequest\":\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\"N\n" +
+	"\x10ListHostsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"b\n" +
 	"\x11ListHostsResponse\x12%\n" +
-	"\x05hosts\x18\x01 \x03(\v2\x0f.nimbus.v1.HostR\x05hosts\"P\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x0f.nimbus.v1.HostR\x05hosts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
 	"\x16CreateJoinTokenRequest\x126\n" +
 	"\tvalid_for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\"j\n" +
 	"\x17CreateJoinTokenResponse\x12\x14\n" +

@@ -444,7 +444,10 @@ type Spec struct {
 	WorkspaceId string               `protobuf:"bytes,3,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
 	Timeout     *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// May be run again when its host is lost.
-	Repeatable    bool `protobuf:"varint,5,opt,name=repeatable,proto3" json:"repeatable,omitempty"`
+	Repeatable bool `protobuf:"varint,5,opt,name=repeatable,proto3" json:"repeatable,omitempty"`
+	// How long it may wait for a host, at most 7 days; absent for as long as the
+	// server lets jobs wait.
+	QueueTimeout  *durationpb.Duration `protobuf:"bytes,6,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +515,13 @@ func (x *Spec) GetRepeatable() bool {
 		return x.Repeatable
 	}
 	return false
+}
+
+func (x *Spec) GetQueueTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTimeout
+	}
+	return nil
 }
 
 // GitHubJob names a workflow job at GitHub.
@@ -649,7 +659,13 @@ type Job struct {
 	LogComplete bool `protobuf:"varint,18,opt,name=log_complete,json=logComplete,proto3" json:"log_complete,omitempty"`
 	// What the labels param:KEY=VALUE and meta:KEY, or the submission, keep with
 	// the job.
-	Metadata      map[string]string `protobuf:"bytes,19,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata map[string]string `protobuf:"bytes,19,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Among the waiting jobs of its org, -10 to 10; higher is sooner.
+	Priority int32 `protobuf:"varint,20,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The job that this one runs again.
+	RerunOf string `protobuf:"bytes,21,opt,name=rerun_of,json=rerunOf,proto3" json:"rerun_of,omitempty"`
+	// How many attempts it may have in all.
+	MaxAttempts   int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -817,6 +833,100 @@ func (x *Job) GetMetadata() map[string]string {
 	return nil
 }
 
+func (x *Job) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Job) GetRerunOf() string {
+	if x != nil {
+		return x.RerunOf
+	}
+	return ""
+}
+
+func (x *Job) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+// QueuePlace is where a waiting job stands among those that want the same.
+type QueuePlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many are before it, as things are now.
+	Ahead int32 `protobuf:"varint,1,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	// There are more than were counted.
+	AtLeast bool `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// When it may be expected to start; absent where that can't be told.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// Why that can't be told.
+	Unknown       string `protobuf:"bytes,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuePlace) Reset() {
+	*x = QueuePlace{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuePlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuePlace) ProtoMessage() {}
+
+func (x *QueuePlace) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuePlace.ProtoReflect.Descriptor instead.
+func (*QueuePlace) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *QueuePlace) GetAhead() int32 {
+	if x != nil {
+		return x.Ahead
+	}
+	return 0
+}
+
+func (x *QueuePlace) GetAtLeast() bool {
+	if x != nil {
+		return x.AtLeast
+	}
+	return false
+}
+
+func (x *QueuePlace) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *QueuePlace) GetUnknown() string {
+	if x != nil {
+		return x.Unknown
+	}
+	return ""
+}
+
 // JobEvent is one entry of a job's history.
 type JobEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -832,7 +942,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +954,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +967,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JobEvent) GetSeq() int64 {
@@ -907,20 +1017,23 @@ type SubmitJobRequest struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Class *Class                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
 	Spec  *Spec                  `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
-	// At most 128 bytes; empty for none.
+	// At most 128 bytes; empty for none. Each org has its own. One that was used
+	// for another request is a conflict.
 	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// As a workflow would write them in runs-on. Where class says otherwise, it
 	// counts.
 	Labels []string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
 	// Kept with the job, besides that of labels.
-	Metadata      map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Among the waiting jobs of its org, -10 to 10; higher is sooner.
+	Priority      int32 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1045,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1058,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubmitJobRequest) GetName() string {
@@ -990,6 +1103,13 @@ func (x *SubmitJobRequest) GetMetadata() map[string]string {
 	return nil
 }
 
+func (x *SubmitJobRequest) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 type SubmitJobResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -999,7 +1119,7 @@ type SubmitJobResponse struct {
 
 func (x *SubmitJobResponse) Reset() {
 	*x = SubmitJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1131,7 @@ func (x *SubmitJobResponse) String() string {
 func (*SubmitJobResponse) ProtoMessage() {}
 
 func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1144,7 @@ func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobResponse.ProtoReflect.Descriptor instead.
 func (*SubmitJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SubmitJobResponse) GetJob() *Job {
@@ -1043,7 +1163,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1175,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1188,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1079,15 +1199,17 @@ func (x *GetJobRequest) GetJobId() string {
 }
 
 type GetJobResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Job   *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// Of a job that is pending or queued.
+	Place         *QueuePlace `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1221,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,12 +1234,19 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
 	if x != nil {
 		return x.Job
+	}
+	return nil
+}
+
+func (x *GetJobResponse) GetPlace() *QueuePlace {
+	if x != nil {
+		return x.Place
 	}
 	return nil
 }
@@ -1147,7 +1276,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1288,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1301,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListJobsRequest) GetPageSize() int32 {
@@ -1249,7 +1378,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1390,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1403,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1300,7 +1429,7 @@ type ListJobEventsRequest struct {
 
 func (x *ListJobEventsRequest) Reset() {
 	*x = ListJobEventsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1441,7 @@ func (x *ListJobEventsRequest) String() string {
 func (*ListJobEventsRequest) ProtoMessage() {}
 
 func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1454,7 @@ func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobEventsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListJobEventsRequest) GetJobId() string {
@@ -1344,7 +1473,7 @@ type ListJobEventsResponse struct {
 
 func (x *ListJobEventsResponse) Reset() {
 	*x = ListJobEventsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1485,7 @@ func (x *ListJobEventsResponse) String() string {
 func (*ListJobEventsResponse) ProtoMessage() {}
 
 func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1498,7 @@ func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobEventsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListJobEventsResponse) GetEvents() []*JobEvent {
@@ -1388,7 +1517,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1529,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1542,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1432,7 +1561,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1573,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,10 +1586,204 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type RerunJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// As that of a submission.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RerunJobRequest) Reset() {
+	*x = RerunJobRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RerunJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RerunJobRequest) ProtoMessage() {}
+
+func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RerunJobRequest.ProtoReflect.Descriptor instead.
+func (*RerunJobRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RerunJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *RerunJobRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type RerunJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RerunJobResponse) Reset() {
+	*x = RerunJobResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RerunJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RerunJobResponse) ProtoMessage() {}
+
+func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RerunJobResponse.ProtoReflect.Descriptor instead.
+func (*RerunJobResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RerunJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type SetJobPriorityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// -10 to 10; higher is sooner.
+	Priority      int32 `protobuf:"varint,2,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetJobPriorityRequest) Reset() {
+	*x = SetJobPriorityRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetJobPriorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetJobPriorityRequest) ProtoMessage() {}
+
+func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetJobPriorityRequest.ProtoReflect.Descriptor instead.
+func (*SetJobPriorityRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetJobPriorityRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *SetJobPriorityRequest) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+type SetJobPriorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetJobPriorityResponse) Reset() {
+	*x = SetJobPriorityResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetJobPriorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetJobPriorityResponse) ProtoMessage() {}
+
+func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetJobPriorityResponse.ProtoReflect.Descriptor instead.
+func (*SetJobPriorityResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetJobPriorityResponse) GetJob() *Job {
 	if x != nil {
 		return x.Job
 	}
@@ -1504,7 +1827,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vfinished_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"finishedAt\x12=\n" +
 	"\fdestroyed_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\"\xfc\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\"\xbc\x02\n" +
 	"\x04Spec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12*\n" +
 	"\x03env\x18\x02 \x03(\v2\x18.nimbus.v1.Spec.EnvEntryR\x03env\x12!\n" +
@@ -1512,7 +1835,8 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1e\n" +
 	"\n" +
 	"repeatable\x18\x05 \x01(\bR\n" +
-	"repeatable\x1a6\n" +
+	"repeatable\x12>\n" +
+	"\rqueue_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x02\n" +
@@ -1527,7 +1851,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vhead_branch\x18\a \x01(\tR\n" +
 	"headBranch\x12\x19\n" +
 	"\bhead_sha\x18\b \x01(\tR\aheadSha\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xe4\x05\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xbe\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x16\n" +
@@ -1549,12 +1873,21 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x06github\x18\x10 \x01(\v2\x14.nimbus.v1.GitHubJobR\x06github\x12\x1b\n" +
 	"\tlog_lines\x18\x11 \x01(\x03R\blogLines\x12!\n" +
 	"\flog_complete\x18\x12 \x01(\bR\vlogComplete\x128\n" +
-	"\bmetadata\x18\x13 \x03(\v2\x1c.nimbus.v1.Job.MetadataEntryR\bmetadata\x1a;\n" +
+	"\bmetadata\x18\x13 \x03(\v2\x1c.nimbus.v1.Job.MetadataEntryR\bmetadata\x12\x1a\n" +
+	"\bpriority\x18\x14 \x01(\x05R\bpriority\x12\x19\n" +
+	"\brerun_of\x18\x15 \x01(\tR\arerunOf\x12!\n" +
+	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\xa9\x01\n" +
+	"_exit_code\"\x8e\x01\n" +
+	"\n" +
+	"QueuePlace\x12\x14\n" +
+	"\x05ahead\x18\x01 \x01(\x05R\x05ahead\x12\x19\n" +
+	"\bat_least\x18\x02 \x01(\bR\aatLeast\x125\n" +
+	"\bstart_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12\x18\n" +
+	"\aunknown\x18\x04 \x01(\tR\aunknown\"\xa9\x01\n" +
 	"\bJobEvent\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -1562,23 +1895,25 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"attempt_id\x18\x04 \x01(\tR\tattemptId\x12\x14\n" +
 	"\x05actor\x18\x05 \x01(\tR\x05actor\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\"\xb8\x02\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"\xd4\x02\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
 	"\x05class\x18\x02 \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12#\n" +
 	"\x04spec\x18\x03 \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x12'\n" +
 	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12\x16\n" +
 	"\x06labels\x18\x05 \x03(\tR\x06labels\x12E\n" +
-	"\bmetadata\x18\x06 \x03(\v2).nimbus.v1.SubmitJobRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	"\bmetadata\x18\x06 \x03(\v2).nimbus.v1.SubmitJobRequest.MetadataEntryR\bmetadata\x12\x1a\n" +
+	"\bpriority\x18\a \x01(\x05R\bpriority\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"5\n" +
 	"\x11SubmitJobResponse\x12 \n" +
 	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"&\n" +
 	"\rGetJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"2\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"_\n" +
 	"\x0eGetJobResponse\x12 \n" +
-	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"\xbb\x03\n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\x12+\n" +
+	"\x05place\x18\x02 \x01(\v2\x15.nimbus.v1.QueuePlaceR\x05place\"\xbb\x03\n" +
 	"\x0fListJobsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1603,6 +1938,16 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x10CancelJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"5\n" +
 	"\x11CancelJobResponse\x12 \n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"Q\n" +
+	"\x0fRerunJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\"4\n" +
+	"\x10RerunJobResponse\x12 \n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"J\n" +
+	"\x15SetJobPriorityRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\x05R\bpriority\":\n" +
+	"\x16SetJobPriorityResponse\x12 \n" +
 	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job*\xcd\x01\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1619,14 +1964,16 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x12JOB_RESULT_FAILURE\x10\x02\x12\x18\n" +
 	"\x14JOB_RESULT_CANCELLED\x10\x03\x12\x18\n" +
 	"\x14JOB_RESULT_TIMED_OUT\x10\x04\x12\x13\n" +
-	"\x0fJOB_RESULT_LOST\x10\x052\x83\x03\n" +
+	"\x0fJOB_RESULT_LOST\x10\x052\x9f\x04\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tSubmitJob\x12\x1b.nimbus.v1.SubmitJobRequest\x1a\x1c.nimbus.v1.SubmitJobResponse\x12B\n" +
 	"\x06GetJob\x12\x18.nimbus.v1.GetJobRequest\x1a\x19.nimbus.v1.GetJobResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\bListJobs\x12\x1a.nimbus.v1.ListJobsRequest\x1a\x1b.nimbus.v1.ListJobsResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12F\n" +
-	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponse\x12C\n" +
+	"\bRerunJob\x12\x1a.nimbus.v1.RerunJobRequest\x1a\x1b.nimbus.v1.RerunJobResponse\x12U\n" +
+	"\x0eSetJobPriority\x12 .nimbus.v1.SetJobPriorityRequest\x1a!.nimbus.v1.SetJobPriorityResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_job_proto_rawDescOnce sync.Once
@@ -1641,84 +1988,98 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_nimbus_v1_job_proto_goTypes = []any{
-	(JobState)(0),                 // 0: nimbus.v1.JobState
-	(JobResult)(0),                // 1: nimbus.v1.JobResult
-	(*Reason)(nil),                // 2: nimbus.v1.Reason
-	(*Class)(nil),                 // 3: nimbus.v1.Class
-	(*Timeline)(nil),              // 4: nimbus.v1.Timeline
-	(*Spec)(nil),                  // 5: nimbus.v1.Spec
-	(*GitHubJob)(nil),             // 6: nimbus.v1.GitHubJob
-	(*Job)(nil),                   // 7: nimbus.v1.Job
-	(*JobEvent)(nil),              // 8: nimbus.v1.JobEvent
-	(*SubmitJobRequest)(nil),      // 9: nimbus.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),     // 10: nimbus.v1.SubmitJobResponse
-	(*GetJobRequest)(nil),         // 11: nimbus.v1.GetJobRequest
-	(*GetJobResponse)(nil),        // 12: nimbus.v1.GetJobResponse
-	(*ListJobsRequest)(nil),       // 13: nimbus.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),      // 14: nimbus.v1.ListJobsResponse
-	(*ListJobEventsRequest)(nil),  // 15: nimbus.v1.ListJobEventsRequest
-	(*ListJobEventsResponse)(nil), // 16: nimbus.v1.ListJobEventsResponse
-	(*CancelJobRequest)(nil),      // 17: nimbus.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),     // 18: nimbus.v1.CancelJobResponse
-	nil,                           // 19: nimbus.v1.Spec.EnvEntry
-	nil,                           // 20: nimbus.v1.Job.MetadataEntry
-	nil,                           // 21: nimbus.v1.SubmitJobRequest.MetadataEntry
-	nil,                           // 22: nimbus.v1.ListJobsRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(JobState)(0),                  // 0: nimbus.v1.JobState
+	(JobResult)(0),                 // 1: nimbus.v1.JobResult
+	(*Reason)(nil),                 // 2: nimbus.v1.Reason
+	(*Class)(nil),                  // 3: nimbus.v1.Class
+	(*Timeline)(nil),               // 4: nimbus.v1.Timeline
+	(*Spec)(nil),                   // 5: nimbus.v1.Spec
+	(*GitHubJob)(nil),              // 6: nimbus.v1.GitHubJob
+	(*Job)(nil),                    // 7: nimbus.v1.Job
+	(*QueuePlace)(nil),             // 8: nimbus.v1.QueuePlace
+	(*JobEvent)(nil),               // 9: nimbus.v1.JobEvent
+	(*SubmitJobRequest)(nil),       // 10: nimbus.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),      // 11: nimbus.v1.SubmitJobResponse
+	(*GetJobRequest)(nil),          // 12: nimbus.v1.GetJobRequest
+	(*GetJobResponse)(nil),         // 13: nimbus.v1.GetJobResponse
+	(*ListJobsRequest)(nil),        // 14: nimbus.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),       // 15: nimbus.v1.ListJobsResponse
+	(*ListJobEventsRequest)(nil),   // 16: nimbus.v1.ListJobEventsRequest
+	(*ListJobEventsResponse)(nil),  // 17: nimbus.v1.ListJobEventsResponse
+	(*CancelJobRequest)(nil),       // 18: nimbus.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),      // 19: nimbus.v1.CancelJobResponse
+	(*RerunJobRequest)(nil),        // 20: nimbus.v1.RerunJobRequest
+	(*RerunJobResponse)(nil),       // 21: nimbus.v1.RerunJobResponse
+	(*SetJobPriorityRequest)(nil),  // 22: nimbus.v1.SetJobPriorityRequest
+	(*SetJobPriorityResponse)(nil), // 23: nimbus.v1.SetJobPriorityResponse
+	nil,                            // 24: nimbus.v1.Spec.EnvEntry
+	nil,                            // 25: nimbus.v1.Job.MetadataEntry
+	nil,                            // 26: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                            // 27: nimbus.v1.ListJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	23, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	23, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	23, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	23, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	23, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	23, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	23, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	23, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	23, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	23, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
-	19, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	24, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	3,  // 12: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
-	0,  // 13: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
-	1,  // 14: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
-	2,  // 15: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
-	4,  // 16: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
-	5,  // 17: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
-	6,  // 18: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	20, // 19: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
-	23, // 20: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 21: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 22: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	21, // 23: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 24: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 25: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	0,  // 26: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	22, // 27: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	23, // 28: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	23, // 29: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 30: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 31: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	8,  // 32: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	7,  // 33: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	9,  // 34: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	11, // 35: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	13, // 36: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	15, // 37: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	17, // 38: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	10, // 39: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	12, // 40: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	14, // 41: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	16, // 42: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	18, // 43: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	28, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	28, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	28, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	28, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	28, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	28, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	28, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	28, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	28, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	28, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	24, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
+	29, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	29, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
+	3,  // 13: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
+	0,  // 14: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
+	1,  // 15: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
+	2,  // 16: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
+	4,  // 17: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
+	5,  // 18: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
+	6,  // 19: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
+	25, // 20: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	28, // 21: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	28, // 22: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 23: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 24: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	26, // 25: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 26: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 27: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	8,  // 28: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	0,  // 29: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	27, // 30: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	28, // 31: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	28, // 32: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 33: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 34: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	9,  // 35: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	7,  // 36: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 37: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 38: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	10, // 39: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	12, // 40: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	14, // 41: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	16, // 42: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	18, // 43: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	20, // 44: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	22, // 45: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	11, // 46: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	13, // 47: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	15, // 48: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	17, // 49: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	19, // 50: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	21, // 51: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	23, // 52: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	46, // [46:53] is the sub-list for method output_type
+	39, // [39:46] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -1733,7 +2094,7 @@ func file_nimbus_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

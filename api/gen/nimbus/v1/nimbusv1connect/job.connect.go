@@ -44,6 +44,11 @@ const (
 	JobServiceListJobEventsProcedure = "/nimbus.v1.JobService/ListJobEvents"
 	// JobServiceCancelJobProcedure is the fully-qualified name of the JobService's CancelJob RPC.
 	JobServiceCancelJobProcedure = "/nimbus.v1.JobService/CancelJob"
+	// JobServiceRerunJobProcedure is the fully-qualified name of the JobService's RerunJob RPC.
+	JobServiceRerunJobProcedure = "/nimbus.v1.JobService/RerunJob"
+	// JobServiceSetJobPriorityProcedure is the fully-qualified name of the JobService's SetJobPriority
+	// RPC.
+	JobServiceSetJobPriorityProcedure = "/nimbus.v1.JobService/SetJobPriority"
 )
 
 // JobServiceClient is a client for the nimbus.v1.JobService service.
@@ -60,6 +65,13 @@ type JobServiceClient interface {
 	// CancelJob stops a job wherever it is. Cancelling a finished job has no
 	// effect and is no error.
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
+	// RerunJob runs a native job that has ended again, as a new job. Codes:
+	// conflict for one that has not ended, unsupported for a job of GitHub's.
+	RerunJob(context.Context, *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error)
+	// SetJobPriority moves a waiting job before or behind others of its org. One
+	// that hosts can claim already keeps its place. Codes: conflict for one that
+	// waits no more.
+	SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error)
 }
 
 // NewJobServiceClient constructs a client for the nimbus.v1.JobService service. By default, it uses
@@ -106,16 +118,30 @@ func NewJobServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(jobServiceMethods.ByName("CancelJob")),
 			connect.WithClientOptions(opts...),
 		),
+		rerunJob: connect.NewClient[v1.RerunJobRequest, v1.RerunJobResponse](
+			httpClient,
+			baseURL+JobServiceRerunJobProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("RerunJob")),
+			connect.WithClientOptions(opts...),
+		),
+		setJobPriority: connect.NewClient[v1.SetJobPriorityRequest, v1.SetJobPriorityResponse](
+			httpClient,
+			baseURL+JobServiceSetJobPriorityProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("SetJobPriority")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // jobServiceClient implements JobServiceClient.
 type jobServiceClient struct {
-	submitJob     *connect.Client[v1.SubmitJobRequest, v1.SubmitJobResponse]
-	getJob        *connect.Client[v1.GetJobRequest, v1.GetJobResponse]
-	listJobs      *connect.Client[v1.ListJobsRequest, v1.ListJobsResponse]
-	listJobEvents *connect.Client[v1.ListJobEventsRequest, v1.ListJobEventsResponse]
-	cancelJob     *connect.Client[v1.CancelJobRequest, v1.CancelJobResponse]
+	submitJob      *connect.Client[v1.SubmitJobRequest, v1.SubmitJobResponse]
+	getJob         *connect.Client[v1.GetJobRequest, v1.GetJobResponse]
+	listJobs       *connect.Client[v1.ListJobsRequest, v1.ListJobsResponse]
+	listJobEvents  *connect.Client[v1.ListJobEventsRequest, v1.ListJobEventsResponse]
+	cancelJob      *connect.Client[v1.CancelJobRequest, v1.CancelJobResponse]
+	rerunJob       *connect.Client[v1.RerunJobRequest, v1.RerunJobResponse]
+	setJobPriority *connect.Client[v1.SetJobPriorityRequest, v1.SetJobPriorityResponse]
 }
 
 // SubmitJob calls nimbus.v1.JobService.SubmitJob.
@@ -143,6 +169,16 @@ func (c *jobServiceClient) CancelJob(ctx context.Context, req *connect.Request[v
 	return c.cancelJob.CallUnary(ctx, req)
 }
 
+// RerunJob calls nimbus.v1.JobService.RerunJob.
+func (c *jobServiceClient) RerunJob(ctx context.Context, req *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error) {
+	return c.rerunJob.CallUnary(ctx, req)
+}
+
+// SetJobPriority calls nimbus.v1.JobService.SetJobPriority.
+func (c *jobServiceClient) SetJobPriority(ctx context.Context, req *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error) {
+	return c.setJobPriority.CallUnary(ctx, req)
+}
+
 // JobServiceHandler is an implementation of the nimbus.v1.JobService service.
 type JobServiceHandler interface {
 	// SubmitJob takes a native job. Repeating a call with the same
@@ -157,6 +193,13 @@ type JobServiceHandler interface {
 	// CancelJob stops a job wherever it is. Cancelling a finished job has no
 	// effect and is no error.
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
+	// RerunJob runs a native job that has ended again, as a new job. Codes:
+	// conflict for one that has not ended, unsupported for a job of GitHub's.
+	RerunJob(context.Context, *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error)
+	// SetJobPriority moves a waiting job before or behind others of its org. One
+	// that hosts can claim already keeps its place. Codes: conflict for one that
+	// waits no more.
+	SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error)
 }
 
 // NewJobServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -199,6 +242,18 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(jobServiceMethods.ByName("CancelJob")),
 		connect.WithHandlerOptions(opts...),
 	)
+	jobServiceRerunJobHandler := connect.NewUnaryHandler(
+		JobServiceRerunJobProcedure,
+		svc.RerunJob,
+		connect.WithSchema(jobServiceMethods.ByName("RerunJob")),
+		connect.WithHandlerOptions(opts...),
+	)
+	jobServiceSetJobPriorityHandler := connect.NewUnaryHandler(
+		JobServiceSetJobPriorityProcedure,
+		svc.SetJobPriority,
+		connect.WithSchema(jobServiceMethods.ByName("SetJobPriority")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.JobService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case JobServiceSubmitJobProcedure:
@@ -211,6 +266,10 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 			jobServiceListJobEventsHandler.ServeHTTP(w, r)
 		case JobServiceCancelJobProcedure:
 			jobServiceCancelJobHandler.ServeHTTP(w, r)
+		case JobServiceRerunJobProcedure:
+			jobServiceRerunJobHandler.ServeHTTP(w, r)
+		case JobServiceSetJobPriorityProcedure:
+			jobServiceSetJobPriorityHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -238,4 +297,12 @@ func (UnimplementedJobServiceHandler) ListJobEvents(context.Context, *connect.Re
 
 func (UnimplementedJobServiceHandler) CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.CancelJob is not implemented"))
+}
+
+func (UnimplementedJobServiceHandler) RerunJob(context.Context, *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.RerunJob is not implemented"))
+}
+
+func (UnimplementedJobServiceHandler) SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.SetJobPriority is not implemented"))
 }

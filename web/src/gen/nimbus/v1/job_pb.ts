@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/job.proto.
  */
 export const file_nimbus_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKbAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiwAEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEirQEKCUdpdEh1YkpvYhINCgVvd25lchgBIAEoCRIMCgRyZXBvGAIgASgJEg4KBmpvYl9pZBgDIAEoAxIOCgZydW5faWQYBCABKAMSEwoLcnVuX2F0dGVtcHQYBSABKAMSFQoNd29ya2Zsb3dfbmFtZRgGIAEoCRITCgtoZWFkX2JyYW5jaBgHIAEoCRIQCghoZWFkX3NoYRgIIAEoCRIQCghodG1sX3VybBgJIAEoCSK1BAoDSm9iEgoKAmlkGAEgASgJEg4KBm9yZ19pZBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDAoEbmFtZRgEIAEoCRIOCgZsYWJlbHMYBSADKAkSHwoFY2xhc3MYBiABKAsyEC5uaW1idXMudjEuQ2xhc3MSIgoFc3RhdGUYByABKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSJAoGcmVzdWx0GAggASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBIhCgZyZWFzb24YCSABKAsyES5uaW1idXMudjEuUmVhc29uEhYKCWV4aXRfY29kZRgKIAEoBUgAiAEBEhIKCmF0dGVtcHRfaWQYCyABKAkSFQoNYXR0ZW1wdF9jb3VudBgMIAEoBRIPCgdob3N0X2lkGA0gASgJEiUKCHRpbWVsaW5lGA4gASgLMhMubmltYnVzLnYxLlRpbWVsaW5lEh0KBHNwZWMYDyABKAsyDy5uaW1idXMudjEuU3BlYxIkCgZnaXRodWIYECABKAsyFC5uaW1idXMudjEuR2l0SHViSm9iEhEKCWxvZ19saW5lcxgRIAEoAxIUCgxsb2dfY29tcGxldGUYEiABKAgSLgoIbWV0YWRhdGEYEyADKAsyHC5uaW1idXMudjEuSm9iLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSL3AQoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSItCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIuQCCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSIwoGc3RhdGVzGAMgAygOMhMubmltYnVzLnYxLkpvYlN0YXRlEg4KBmxhYmVscxgEIAMoCRI6CghtZXRhZGF0YRgFIAMoCzIoLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QuTWV0YWRhdGFFbnRyeRIMCgRyZXBvGAYgASgJEikKBXNpbmNlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoGcmVzdWx0GAkgASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiSQoQTGlzdEpvYnNSZXNwb25zZRIcCgRqb2JzGAEgAygLMg4ubmltYnVzLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJgoUTGlzdEpvYkV2ZW50c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJIjwKFUxpc3RKb2JFdmVudHNSZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5uaW1idXMudjEuSm9iRXZlbnQiIgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiMAoRQ2FuY2VsSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMoMDCgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkYKCUNhbmNlbEpvYhIbLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXF1ZXN0GhwubmltYnVzLnYxLkNhbmNlbEpvYlJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKbAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi8gEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKtAQoJR2l0SHViSm9iEg0KBW93bmVyGAEgASgJEgwKBHJlcG8YAiABKAkSDgoGam9iX2lkGAMgASgDEg4KBnJ1bl9pZBgEIAEoAxITCgtydW5fYXR0ZW1wdBgFIAEoAxIVCg13b3JrZmxvd19uYW1lGAYgASgJEhMKC2hlYWRfYnJhbmNoGAcgASgJEhAKCGhlYWRfc2hhGAggASgJEhAKCGh0bWxfdXJsGAkgASgJIu8ECgNKb2ISCgoCaWQYASABKAkSDgoGb3JnX2lkGAIgASgJEg4KBnNvdXJjZRgDIAEoCRIMCgRuYW1lGAQgASgJEg4KBmxhYmVscxgFIAMoCRIfCgVjbGFzcxgGIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIiCgVzdGF0ZRgHIAEoDjITLm5pbWJ1cy52MS5Kb2JTdGF0ZRIkCgZyZXN1bHQYCCABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EiEKBnJlYXNvbhgJIAEoCzIRLm5pbWJ1cy52MS5SZWFzb24SFgoJZXhpdF9jb2RlGAogASgFSACIAQESEgoKYXR0ZW1wdF9pZBgLIAEoCRIVCg1hdHRlbXB0X2NvdW50GAwgASgFEg8KB2hvc3RfaWQYDSABKAkSJQoIdGltZWxpbmUYDiABKAsyEy5uaW1idXMudjEuVGltZWxpbmUSHQoEc3BlYxgPIAEoCzIPLm5pbWJ1cy52MS5TcGVjEiQKBmdpdGh1YhgQIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJKb2ISEQoJbG9nX2xpbmVzGBEgASgDEhQKDGxvZ19jb21wbGV0ZRgSIAEoCBIuCghtZXRhZGF0YRgTIAMoCzIcLm5pbWJ1cy52MS5Kb2IuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgUIAEoBRIQCghyZXJ1bl9vZhgVIAEoCRIUCgxtYXhfYXR0ZW1wdHMYFiABKAUaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUibAoKUXVldWVQbGFjZRINCgVhaGVhZBgBIAEoBRIQCghhdF9sZWFzdBgCIAEoCBIsCghzdGFydF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHdW5rbm93bhgEIAEoCSKAAQoISm9iRXZlbnQSCwoDc2VxGAEgASgDEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEhIKCmF0dGVtcHRfaWQYBCABKAkSDQoFYWN0b3IYBSABKAkSDgoGZGV0YWlsGAYgASgJIokCChBTdWJtaXRKb2JSZXF1ZXN0EgwKBG5hbWUYASABKAkSHwoFY2xhc3MYAiABKAsyEC5uaW1idXMudjEuQ2xhc3MSHQoEc3BlYxgDIAEoCzIPLm5pbWJ1cy52MS5TcGVjEhcKD2lkZW1wb3RlbmN5X2tleRgEIAEoCRIOCgZsYWJlbHMYBSADKAkSOwoIbWV0YWRhdGEYBiADKAsyKS5uaW1idXMudjEuU3VibWl0Sm9iUmVxdWVzdC5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GAcgASgFGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIwChFTdWJtaXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIlMKDkdldEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2ISJAoFcGxhY2UYAiABKAsyFS5uaW1idXMudjEuUXVldWVQbGFjZSLkAgoPTGlzdEpvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEiMKBnN0YXRlcxgDIAMoDjITLm5pbWJ1cy52MS5Kb2JTdGF0ZRIOCgZsYWJlbHMYBCADKAkSOgoIbWV0YWRhdGEYBSADKAsyKC5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0Lk1ldGFkYXRhRW50cnkSDAoEcmVwbxgGIAEoCRIpCgVzaW5jZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFdW50aWwYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBnJlc3VsdBgJIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkkKEExpc3RKb2JzUmVzcG9uc2USHAoEam9icxgBIAMoCzIOLm5pbWJ1cy52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKFExpc3RKb2JFdmVudHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI8ChVMaXN0Sm9iRXZlbnRzUmVzcG9uc2USIwoGZXZlbnRzGAEgAygLMhMubmltYnVzLnYxLkpvYkV2ZW50IiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiOgoPUmVydW5Kb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiLwoQUmVydW5Kb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjkKFVNldEpvYlByaW9yaXR5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEAoIcHJpb3JpdHkYAiABKAUiNQoWU2V0Sm9iUHJpb3JpdHlSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iKs0BCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFKT0JfU1RBVEVfUEVORElORxABEhQKEEpPQl9TVEFURV9RVUVVRUQQAhIVChFKT0JfU1RBVEVfT0ZGRVJFRBADEhYKEkpPQl9TVEFURV9BQ0NFUFRFRBAEEhUKEUpPQl9TVEFURV9SVU5OSU5HEAUSFgoSSk9CX1NUQVRFX0ZJTklTSEVEEAYSGwoXSk9CX1NUQVRFX1VOU0NIRURVTEFCTEUQByqgAQoJSm9iUmVzdWx0EhoKFkpPQl9SRVNVTFRfVU5TUEVDSUZJRUQQABIWChJKT0JfUkVTVUxUX1NVQ0NFU1MQARIWChJKT0JfUkVTVUxUX0ZBSUxVUkUQAhIYChRKT0JfUkVTVUxUX0NBTkNFTExFRBADEhgKFEpPQl9SRVNVTFRfVElNRURfT1VUEAQSEwoPSk9CX1JFU1VMVF9MT1NUEAUynwQKCkpvYlNlcnZpY2USRgoJU3VibWl0Sm9iEhsubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QaHC5uaW1idXMudjEuU3VibWl0Sm9iUmVzcG9uc2USQgoGR2V0Sm9iEhgubmltYnVzLnYxLkdldEpvYlJlcXVlc3QaGS5uaW1idXMudjEuR2V0Sm9iUmVzcG9uc2UiA5ACARJICghMaXN0Sm9icxIaLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QaGy5uaW1idXMudjEuTGlzdEpvYnNSZXNwb25zZSIDkAIBElcKDUxpc3RKb2JFdmVudHMSHy5uaW1idXMudjEuTGlzdEpvYkV2ZW50c1JlcXVlc3QaIC5uaW1idXMudjEuTGlzdEpvYkV2ZW50c1Jlc3BvbnNlIgOQAgESRgoJQ2FuY2VsSm9iEhsubmltYnVzLnYxLkNhbmNlbEpvYlJlcXVlc3QaHC5uaW1idXMudjEuQ2FuY2VsSm9iUmVzcG9uc2USQwoIUmVydW5Kb2ISGi5uaW1idXMudjEuUmVydW5Kb2JSZXF1ZXN0GhsubmltYnVzLnYxLlJlcnVuSm9iUmVzcG9uc2USVQoOU2V0Sm9iUHJpb3JpdHkSIC5uaW1idXMudjEuU2V0Sm9iUHJpb3JpdHlSZXF1ZXN0GiEubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Reason tells why a job is where it is.
@@ -212,6 +212,14 @@ export type Spec = Message<"nimbus.v1.Spec"> & {
    * @generated from field: bool repeatable = 5;
    */
   repeatable: boolean;
+
+  /**
+   * How long it may wait for a host, at most 7 days; absent for as long as the
+   * server lets jobs wait.
+   *
+   * @generated from field: google.protobuf.Duration queue_timeout = 6;
+   */
+  queueTimeout?: Duration | undefined;
 };
 
 /**
@@ -389,6 +397,27 @@ export type Job = Message<"nimbus.v1.Job"> & {
    * @generated from field: map<string, string> metadata = 19;
    */
   metadata: { [key: string]: string };
+
+  /**
+   * Among the waiting jobs of its org, -10 to 10; higher is sooner.
+   *
+   * @generated from field: int32 priority = 20;
+   */
+  priority: number;
+
+  /**
+   * The job that this one runs again.
+   *
+   * @generated from field: string rerun_of = 21;
+   */
+  rerunOf: string;
+
+  /**
+   * How many attempts it may have in all.
+   *
+   * @generated from field: int32 max_attempts = 22;
+   */
+  maxAttempts: number;
 };
 
 /**
@@ -397,6 +426,48 @@ export type Job = Message<"nimbus.v1.Job"> & {
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_job, 5);
+
+/**
+ * QueuePlace is where a waiting job stands among those that want the same.
+ *
+ * @generated from message nimbus.v1.QueuePlace
+ */
+export type QueuePlace = Message<"nimbus.v1.QueuePlace"> & {
+  /**
+   * How many are before it, as things are now.
+   *
+   * @generated from field: int32 ahead = 1;
+   */
+  ahead: number;
+
+  /**
+   * There are more than were counted.
+   *
+   * @generated from field: bool at_least = 2;
+   */
+  atLeast: boolean;
+
+  /**
+   * When it may be expected to start; absent where that can't be told.
+   *
+   * @generated from field: google.protobuf.Timestamp start_at = 3;
+   */
+  startAt?: Timestamp | undefined;
+
+  /**
+   * Why that can't be told.
+   *
+   * @generated from field: string unknown = 4;
+   */
+  unknown: string;
+};
+
+/**
+ * Describes the message nimbus.v1.QueuePlace.
+ * Use `create(QueuePlaceSchema)` to create a new message.
+ */
+export const QueuePlaceSchema: GenMessage<QueuePlace> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 6);
 
 /**
  * JobEvent is one entry of a job's history.
@@ -440,7 +511,7 @@ export type JobEvent = Message<"nimbus.v1.JobEvent"> & {
  * Use `create(JobEventSchema)` to create a new message.
  */
 export const JobEventSchema: GenMessage<JobEvent> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 6);
+  messageDesc(file_nimbus_v1_job, 7);
 
 /**
  * @generated from message nimbus.v1.SubmitJobRequest
@@ -462,7 +533,8 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
   spec?: Spec | undefined;
 
   /**
-   * At most 128 bytes; empty for none.
+   * At most 128 bytes; empty for none. Each org has its own. One that was used
+   * for another request is a conflict.
    *
    * @generated from field: string idempotency_key = 4;
    */
@@ -482,6 +554,13 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
    * @generated from field: map<string, string> metadata = 6;
    */
   metadata: { [key: string]: string };
+
+  /**
+   * Among the waiting jobs of its org, -10 to 10; higher is sooner.
+   *
+   * @generated from field: int32 priority = 7;
+   */
+  priority: number;
 };
 
 /**
@@ -489,7 +568,7 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
  * Use `create(SubmitJobRequestSchema)` to create a new message.
  */
 export const SubmitJobRequestSchema: GenMessage<SubmitJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 7);
+  messageDesc(file_nimbus_v1_job, 8);
 
 /**
  * @generated from message nimbus.v1.SubmitJobResponse
@@ -506,7 +585,7 @@ export type SubmitJobResponse = Message<"nimbus.v1.SubmitJobResponse"> & {
  * Use `create(SubmitJobResponseSchema)` to create a new message.
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 8);
+  messageDesc(file_nimbus_v1_job, 9);
 
 /**
  * @generated from message nimbus.v1.GetJobRequest
@@ -523,7 +602,7 @@ export type GetJobRequest = Message<"nimbus.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 9);
+  messageDesc(file_nimbus_v1_job, 10);
 
 /**
  * @generated from message nimbus.v1.GetJobResponse
@@ -533,6 +612,13 @@ export type GetJobResponse = Message<"nimbus.v1.GetJobResponse"> & {
    * @generated from field: nimbus.v1.Job job = 1;
    */
   job?: Job | undefined;
+
+  /**
+   * Of a job that is pending or queued.
+   *
+   * @generated from field: nimbus.v1.QueuePlace place = 2;
+   */
+  place?: QueuePlace | undefined;
 };
 
 /**
@@ -540,7 +626,7 @@ export type GetJobResponse = Message<"nimbus.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 10);
+  messageDesc(file_nimbus_v1_job, 11);
 
 /**
  * @generated from message nimbus.v1.ListJobsRequest
@@ -613,7 +699,7 @@ export type ListJobsRequest = Message<"nimbus.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 11);
+  messageDesc(file_nimbus_v1_job, 12);
 
 /**
  * @generated from message nimbus.v1.ListJobsResponse
@@ -637,7 +723,7 @@ export type ListJobsResponse = Message<"nimbus.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 12);
+  messageDesc(file_nimbus_v1_job, 13);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsRequest
@@ -654,7 +740,7 @@ export type ListJobEventsRequest = Message<"nimbus.v1.ListJobEventsRequest"> & {
  * Use `create(ListJobEventsRequestSchema)` to create a new message.
  */
 export const ListJobEventsRequestSchema: GenMessage<ListJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 13);
+  messageDesc(file_nimbus_v1_job, 14);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsResponse
@@ -671,7 +757,7 @@ export type ListJobEventsResponse = Message<"nimbus.v1.ListJobEventsResponse"> &
  * Use `create(ListJobEventsResponseSchema)` to create a new message.
  */
 export const ListJobEventsResponseSchema: GenMessage<ListJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 14);
+  messageDesc(file_nimbus_v1_job, 15);
 
 /**
  * @generated from message nimbus.v1.CancelJobRequest
@@ -688,7 +774,7 @@ export type CancelJobRequest = Message<"nimbus.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 15);
+  messageDesc(file_nimbus_v1_job, 16);
 
 /**
  * @generated from message nimbus.v1.CancelJobResponse
@@ -705,7 +791,89 @@ export type CancelJobResponse = Message<"nimbus.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 16);
+  messageDesc(file_nimbus_v1_job, 17);
+
+/**
+ * @generated from message nimbus.v1.RerunJobRequest
+ */
+export type RerunJobRequest = Message<"nimbus.v1.RerunJobRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * As that of a submission.
+   *
+   * @generated from field: string idempotency_key = 2;
+   */
+  idempotencyKey: string;
+};
+
+/**
+ * Describes the message nimbus.v1.RerunJobRequest.
+ * Use `create(RerunJobRequestSchema)` to create a new message.
+ */
+export const RerunJobRequestSchema: GenMessage<RerunJobRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 18);
+
+/**
+ * @generated from message nimbus.v1.RerunJobResponse
+ */
+export type RerunJobResponse = Message<"nimbus.v1.RerunJobResponse"> & {
+  /**
+   * @generated from field: nimbus.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.RerunJobResponse.
+ * Use `create(RerunJobResponseSchema)` to create a new message.
+ */
+export const RerunJobResponseSchema: GenMessage<RerunJobResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 19);
+
+/**
+ * @generated from message nimbus.v1.SetJobPriorityRequest
+ */
+export type SetJobPriorityRequest = Message<"nimbus.v1.SetJobPriorityRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * -10 to 10; higher is sooner.
+   *
+   * @generated from field: int32 priority = 2;
+   */
+  priority: number;
+};
+
+/**
+ * Describes the message nimbus.v1.SetJobPriorityRequest.
+ * Use `create(SetJobPriorityRequestSchema)` to create a new message.
+ */
+export const SetJobPriorityRequestSchema: GenMessage<SetJobPriorityRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 20);
+
+/**
+ * @generated from message nimbus.v1.SetJobPriorityResponse
+ */
+export type SetJobPriorityResponse = Message<"nimbus.v1.SetJobPriorityResponse"> & {
+  /**
+   * @generated from field: nimbus.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.SetJobPriorityResponse.
+ * Use `create(SetJobPriorityResponseSchema)` to create a new message.
+ */
+export const SetJobPriorityResponseSchema: GenMessage<SetJobPriorityResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 21);
 
 /**
  * JobState is where a job is in its life.
@@ -862,6 +1030,29 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof CancelJobRequestSchema;
     output: typeof CancelJobResponseSchema;
+  },
+  /**
+   * RerunJob runs a native job that has ended again, as a new job. Codes:
+   * conflict for one that has not ended, unsupported for a job of GitHub's.
+   *
+   * @generated from rpc nimbus.v1.JobService.RerunJob
+   */
+  rerunJob: {
+    methodKind: "unary";
+    input: typeof RerunJobRequestSchema;
+    output: typeof RerunJobResponseSchema;
+  },
+  /**
+   * SetJobPriority moves a waiting job before or behind others of its org. One
+   * that hosts can claim already keeps its place. Codes: conflict for one that
+   * waits no more.
+   *
+   * @generated from rpc nimbus.v1.JobService.SetJobPriority
+   */
+  setJobPriority: {
+    methodKind: "unary";
+    input: typeof SetJobPriorityRequestSchema;
+    output: typeof SetJobPriorityResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_job, 0);

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+type rerunCmd struct {
+	ID string `arg:"" help:"Its id, or 'last'."`
+}
+
+func (*rerunCmd) Help() string {
+	return "A job of the command line that has ended is run again as a new job, with the same files. A workflow job is run again on its page at GitHub.\n\n" +
+		usage("nimbus rerun last && nimbus logs -f last")
+}
+
+func (c *rerunCmd) Run(ctx context.Context, a *app) error {
+	cl, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	old, err := findJob(ctx, cl, c.ID)
+	if err != nil {
+		return err
+	}
+	key := rand.Text()
+	j, err := cl.Rerun(ctx, old.ID, key)
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		j, err = cl.Rerun(ctx, old.ID, key) // the key makes it safe: the answer may be what was lost
+	}
+	if err != nil {
+		return err
+	}
+	if a.root.JSON {
+		return a.printJSON(struct {
+			Job jobView `json:"job"`
+		}{viewJob(j)})
+	}
+	fmt.Fprintln(a.Out, j.ID)
+	return nil
+}

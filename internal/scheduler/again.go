@@ -1,0 +1,118 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// The history's words for what people do to jobs besides cancelling them.
+const (
+	kindPriority = "priority"
+	kindRerun    = "rerun"
+)
+
+// Rerun runs a native job again: a new job with the same specification, which
+// names the old one. Only what has ended may be run again. Codes: not_found,
+// conflict, unsupported for a job of GitHub's, which alone can begin it anew.
+func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error) {
+	if len(key) > MaxIdempotencyKeyBytes {
+		return nimbus.Job{}, errKeyTooLong()
+	}
+	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
+		return nimbus.Job{}, err
+	}
+	var old *JobRecord
+	err := s.store.View(ctx, func(r Reader) (err error) {
+		if _, err := r.Job(ctx, orgID, jobID); err != nil {
+			return err
+		}
+		old, err = r.JobRecord(ctx, jobID)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nimbus.Job{}, err
+	case old.Source != nimbus.SourceNative:
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeUnsupported, "a workflow job is run again by GitHub alone").
+			WithHint("use “Re-run failed jobs” on its page: %s", old.GitHub.HTMLURL)
+	case old.State != nimbus.StateFinished:
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "the job has not ended yet").WithHint("`nimbus cancel %s` ends it", jobID)
+	}
+	return s.submit(ctx, p, JobRecord{
+		Job: nimbus.Job{OrgID: old.OrgID, Source: nimbus.SourceNative, Name: old.Name, Class: old.Class, Spec: old.Spec, Labels: old.Labels,
+			Metadata: old.Metadata, Priority: old.Priority, RerunOf: old.ID},
+		AnyExecutor: old.AnyExecutor, IdempotencyKey: key, IdempotentSum: sumOf("rerun", old.ID),
+	})
+}
+
+// noteRerun writes into the history of a job that it is run again.
+func (u *unit) noteRerun(ctx context.Context, j *JobRecord, actor string) error {
+	if j.RerunOf == "" {
+		return nil
+	}
+	old, err := u.LockJob(ctx, j.RerunOf)
+	if err != nil {
+		return fmt.Errorf("note that it is run again: %w", err)
+	}
+	return u.note(ctx, old, kindRerun, "", actor, "as "+j.ID)
+}
+
+// SetPriority moves a waiting job before or behind others of its org. One that
+// is in the backlog moves at once. One that hosts can claim already keeps its
+// rank, which its org was charged for: it is among the next anyway, and with a
+// new rank it could only fall behind. Codes: not_found, invalid, conflict for a
+// job that waits no more.
+func (s *Service) SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error) {
+	if err := checkPriority(priority); err != nil {
+		return nimbus.Job{}, err
+	}
+	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
+		return nimbus.Job{}, err
+	}
+	var job nimbus.Job
+	err := s.update(ctx, func(u *unit) error {
+		if _, err := u.Job(ctx, orgID, jobID); err != nil {
+			return err // not found in this org
+		}
+		j, err := u.LockJob(ctx, jobID)
+		if err != nil {
+			return err
+		}
+		if err := u.setPriority(ctx, j, priority, p.Actor()); err != nil {
+			return err
+		}
+		job, err = u.Job(ctx, orgID, jobID)
+		return err
+	})
+	return job, err
+}
+
+func (u *unit) setPriority(ctx context.Context, j *JobRecord, priority int, actor string) error {
+	switch j.State {
+	case nimbus.StatePending, nimbus.StateQueued, nimbus.StateUnschedulable:
+	default:
+		return nimbus.Errorf(nimbus.CodeConflict, "the job is %s: it waits no more", j.State)
+	}
+	if j.Priority == priority {
+		return nil
+	}
+	detail := fmt.Sprintf("from %d to %d", j.Priority, priority)
+	if j.State == nimbus.StateQueued {
+		detail += ", it keeps its place"
+	}
+	j.Priority = priority
+	if err := u.SaveJob(ctx, j); err != nil {
+		return err
+	}
+	u.promoteLater(j.Class)
+	return u.note(ctx, j, kindPriority, "", actor, detail)
+}
+
+func checkPriority(priority int) error {
+	if priority < nimbus.MinPriority || priority > nimbus.MaxPriority {
+		return nimbus.Errorf(nimbus.CodeInvalid, "a priority is %d to %d, not %d", nimbus.MinPriority, nimbus.MaxPriority, priority)
+	}
+	return nil
+}
