@@ -65,6 +65,7 @@ type Client struct {
 	accounts nimbusv1connect.ServiceAccountServiceClient
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
+	audit    nimbusv1connect.AuditServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -94,6 +95,7 @@ func New(cfg Config) (*Client, error) {
 	c.members = nimbusv1connect.NewMemberServiceClient(c.http, base.String(), opts...)
 	c.accounts = nimbusv1connect.NewServiceAccountServiceClient(c.http, base.String(), opts...)
 	c.tokens = nimbusv1connect.NewTokenServiceClient(c.http, base.String(), opts...)
+	c.audit = nimbusv1connect.NewAuditServiceClient(c.http, base.String(), opts...)
 	return c, nil
 }
 

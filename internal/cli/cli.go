@@ -60,6 +60,7 @@ type root struct {
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
 	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
 	Migrate migrateCmd `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
+	Audit   auditCmd   `cmd:"" help:"Read and verify the audit ledger." group:"service"`
 	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
 	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
 	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`

@@ -15,6 +15,7 @@ const (
 	ExitOK             = 0
 	ExitFailure        = 1
 	ExitUsage          = 2
+	ExitBroken         = 3
 	ExitInfrastructure = 70
 	ExitLost           = 71
 	ExitTimedOut       = 72
@@ -33,6 +34,7 @@ var exitCodes = []struct {
 	{"0", "done; `run`: the job's command ended with 0"},
 	{"1", "failed, the message says why; `up --demo`: not every job ended as expected"},
 	{"2", "the command line can't be understood; `up --demo`: not everything ended in time"},
+	{"3", "`audit verify`: a chain is broken, the message names the first entry that is wrong"},
 	{"any", "`run`: the exit code of the job's command"},
 	{"70", "`run`: the job failed outside of its command: image, sandbox, host, files"},
 	{"71", "`run`: the job is lost: its host went silent while it ran, nobody can know how it ended"},

@@ -96,6 +96,11 @@ var access = map[string]rule{
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),
 	nimbusv1connect.TokenServiceRevokeTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 
+	// The platform's chain takes an administrator of the platform: audit.go.
+	nimbusv1connect.AuditServiceListAuditEntriesProcedure:     inOrg(nimbus.RoleAdmin, nimbus.ScopeAuditRead),
+	nimbusv1connect.AuditServiceListAuditCheckpointsProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeAuditRead),
+	nimbusv1connect.AuditServiceGetAuditKeyProcedure:          inOrg(nimbus.RoleAdmin, nimbus.ScopeAuditRead),
+
 	nimbusv1connect.AgentServiceJoinProcedure:          anybody,
 	nimbusv1connect.AgentServiceHelloProcedure:         aHost,
 	nimbusv1connect.AgentServicePollProcedure:          aHost,

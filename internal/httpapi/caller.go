@@ -33,26 +33,35 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// allow says who sends a request, where that may do what the rule is of.
-func (a *api) allow(r *http.Request, to rule) (caller, error) {
+// allow says who sends a request, where that may do what the rule is of. What
+// is refused is told to the audit ledger; target is what was asked for.
+func (a *api) allow(r *http.Request, target string, to rule) (caller, error) {
 	p, err := a.identify(r)
+	if err == nil {
+		p, err = a.permit(r, p, to)
+	}
 	if err != nil {
+		a.denied(p, target, r.RemoteAddr, err)
 		return caller{}, err
-	}
-	if err := kindFits(p, to); err != nil {
-		return caller{}, err
-	}
-	if to.scope != "" && !p.May(to.scope) {
-		return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this token has not the scope %s", to.scope)
-	}
-	if p, err = a.bind(r.Context(), p, to.place, r.Header.Get(wire.OrgHeader)); err != nil {
-		return caller{}, err
-	}
-	if to.place == actsInOrg && !p.Role.Includes(to.least) {
-		return caller{}, nimbus.Errorf(nimbus.CodeForbidden, "this takes the role %s, and yours is %s", to.least, p.Role).
-			WithHint("an admin of the org gives roles: nimbus users add")
 	}
 	return caller{Principal: p, org: p.OrgID}, nil
+}
+
+// permit binds a caller to the org that a request acts in. The caller is
+// returned, as far as it is known, when it is refused, too.
+func (a *api) permit(r *http.Request, p nimbus.Principal, to rule) (nimbus.Principal, error) {
+	if err := kindFits(p, to); err != nil {
+		return p, err
+	}
+	if to.scope != "" && !p.May(to.scope) {
+		return p, nimbus.Errorf(nimbus.CodeForbidden, "this token has not the scope %s", to.scope)
+	}
+	p, err := a.bind(r.Context(), p, to.place, r.Header.Get(wire.OrgHeader))
+	if err == nil && to.place == actsInOrg && !p.Role.Includes(to.least) {
+		return p, nimbus.Errorf(nimbus.CodeForbidden, "this takes the role %s, and yours is %s", to.least, p.Role).
+			WithHint("an admin of the org gives roles: nimbus users add")
+	}
+	return p, err
 }
 
 // kindFits tells whether this sort of caller makes calls of this sort at all.
@@ -172,7 +181,7 @@ func (a *api) admit(next http.Handler) http.Handler {
 		case to == anybody:
 			r.Body = http.MaxBytesReader(w, r.Body, maxStranger)
 		default:
-			c, err := a.allow(r, to)
+			c, err := a.allow(r, r.URL.Path, to)
 			if err != nil {
 				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
 				return
@@ -191,6 +200,7 @@ func (i answers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		response, err := next(ctx, r)
 		if err != nil {
+			i.api.denied(callerOf(ctx).Principal, r.Spec().Procedure, r.Peer().Addr, err)
 			return nil, i.api.answer(ctx, r.Spec().Procedure, err)
 		}
 		return response, nil
@@ -257,9 +267,10 @@ func (a *api) recovered(ctx context.Context, s connect.Spec, _ http.Header, what
 // routes says who may call it.
 func (a *api) plain(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := a.allow(r, routes[r.Pattern])
+		c, err := a.allow(r, r.Pattern, routes[r.Pattern])
 		if err == nil {
 			err = h(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+			a.denied(c.Principal, r.Pattern, r.RemoteAddr, err)
 		}
 		if err == nil || r.Context().Err() != nil {
 			return

@@ -22,22 +22,22 @@ func (s gitHubService) ListApps(ctx context.Context, _ *connect.Request[nimbusv1
 }
 
 func (s gitHubService) ConnectApp(ctx context.Context, r *connect.Request[nimbusv1.ConnectAppRequest]) (*connect.Response[nimbusv1.ConnectAppResponse], error) {
-	app, err := s.api.GitHub.Connect(ctx, r.Msg.GetAppId(), r.Msg.GetPrivateKey(), r.Msg.GetWebhookSecret(), r.Msg.GetApiUrl())
+	app, err := s.api.GitHub.Connect(ctx, callerOf(ctx).Principal, r.Msg.GetAppId(), r.Msg.GetPrivateKey(), r.Msg.GetWebhookSecret(), r.Msg.GetApiUrl())
 	return connect.NewResponse(&nimbusv1.ConnectAppResponse{App: wire.GitHubApp(app)}), err
 }
 
 func (s gitHubService) ConvertManifest(ctx context.Context, r *connect.Request[nimbusv1.ConvertManifestRequest]) (*connect.Response[nimbusv1.ConvertManifestResponse], error) {
-	app, err := s.api.GitHub.ConvertManifest(ctx, r.Msg.GetCode(), r.Msg.GetApiUrl())
+	app, err := s.api.GitHub.ConvertManifest(ctx, callerOf(ctx).Principal, r.Msg.GetCode(), r.Msg.GetApiUrl())
 	return connect.NewResponse(&nimbusv1.ConvertManifestResponse{App: wire.GitHubApp(app)}), err
 }
 
 func (s gitHubService) RotateWebhookSecret(ctx context.Context, r *connect.Request[nimbusv1.RotateWebhookSecretRequest]) (*connect.Response[nimbusv1.RotateWebhookSecretResponse], error) {
-	app, err := s.api.GitHub.RotateWebhookSecret(ctx, r.Msg.GetAppId())
+	app, err := s.api.GitHub.RotateWebhookSecret(ctx, callerOf(ctx).Principal, r.Msg.GetAppId())
 	return connect.NewResponse(&nimbusv1.RotateWebhookSecretResponse{App: wire.GitHubApp(app)}), err
 }
 
 func (s gitHubService) RemoveApp(ctx context.Context, r *connect.Request[nimbusv1.RemoveAppRequest]) (*connect.Response[nimbusv1.RemoveAppResponse], error) {
-	return connect.NewResponse(&nimbusv1.RemoveAppResponse{}), s.api.GitHub.Remove(ctx, r.Msg.GetAppId())
+	return connect.NewResponse(&nimbusv1.RemoveAppResponse{}), s.api.GitHub.Remove(ctx, callerOf(ctx).Principal, r.Msg.GetAppId())
 }
 
 func (s gitHubService) ListInstallations(ctx context.Context, _ *connect.Request[nimbusv1.ListInstallationsRequest]) (*connect.Response[nimbusv1.ListInstallationsResponse], error) {

@@ -65,18 +65,33 @@ type Identity interface {
 	IssueHost(ctx context.Context, hostID string) (string, error)
 	CreateLogin(ctx context.Context, p nimbus.Principal, user string) (string, error)
 	RedeemLogin(ctx context.Context, code string) (session string, validFor time.Duration, err error)
-	EndSession(ctx context.Context, session string) error
+	EndSession(ctx context.Context, p nimbus.Principal, session string) error
 	Directory
 }
 
 // GitHub is what an administrator does with GitHub Apps.
 type GitHub interface {
 	Apps(ctx context.Context) ([]nimbus.GitHubApp, error)
-	Connect(ctx context.Context, appID int64, key, secret []byte, url string) (nimbus.GitHubApp, error)
-	ConvertManifest(ctx context.Context, code, url string) (nimbus.GitHubApp, error)
-	RotateWebhookSecret(ctx context.Context, appID int64) (nimbus.GitHubApp, error)
-	Remove(ctx context.Context, appID int64) error
+	Connect(ctx context.Context, p nimbus.Principal, appID int64, key, secret []byte, url string) (nimbus.GitHubApp, error)
+	ConvertManifest(ctx context.Context, p nimbus.Principal, code, url string) (nimbus.GitHubApp, error)
+	RotateWebhookSecret(ctx context.Context, p nimbus.Principal, appID int64) (nimbus.GitHubApp, error)
+	Remove(ctx context.Context, p nimbus.Principal, appID int64) error
 	Installations(ctx context.Context) ([]nimbus.GitHubInstallation, error)
+}
+
+// Audit is the audit ledger.
+type Audit interface {
+	Entries(ctx context.Context, orgID string, f nimbus.AuditFilter, page nimbus.PageRequest) (entries []nimbus.AuditEntry, next string, err error)
+	Checkpoints(ctx context.Context, orgID string, page nimbus.PageRequest) (checkpoints []nimbus.AuditCheckpoint, next string, err error)
+	// KeyPEM is the key that verifies checkpoints.
+	KeyPEM() (string, error)
+}
+
+// Denials hears of what was refused.
+type Denials interface {
+	// Denied counts a refusal of target: a procedure, or the pattern of a route.
+	// actor is "" for a caller that nobody knows, from its address.
+	Denied(orgID, actor, target string, code nimbus.Code, from string)
 }
 
 // Blobs is where workspaces lie.
@@ -96,6 +111,8 @@ type Config struct {
 	Blobs    Blobs
 	Bus      bus.Bus
 	GitHub   GitHub
+	Audit    Audit
+	Denials  Denials
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
@@ -160,6 +177,9 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewTokenServiceHandler(tokenService{api}, options)
 		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewAuditServiceHandler(auditService{api}, options)
+		},
 	} {
 		path, handler := service()
 		mux.Handle(path, api.admit(handler))
@@ -189,7 +209,7 @@ func (a *api) handlers() map[string]http.Handler {
 		"GET /login":                       http.HandlerFunc(a.login),
 		"GET /healthz":                     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 		"GET /readyz":                      http.HandlerFunc(a.ready),
-		"/webhooks/github":                 webhook,
+		"/webhooks/github":                 a.watched("/webhooks/github", webhook),
 		"/":                                pages(a.Pages),
 	}
 }

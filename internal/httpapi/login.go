@@ -44,6 +44,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
+		a.denied(nimbus.Principal{}, r.Pattern, r.RemoteAddr, err)
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(http.StatusUnauthorized)
 		_ = refusedPage.Execute(w, nil) // the reader is gone: nobody to tell
@@ -65,7 +66,7 @@ var refusedPage = template.Must(template.New("").Parse(`<!doctype html>
 
 func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
 	if session := cookie(r); session != "" {
-		if err := a.Identity.EndSession(r.Context(), session); err != nil {
+		if err := a.Identity.EndSession(r.Context(), callerOf(r.Context()).Principal, session); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
@@ -34,6 +35,8 @@ type plane struct {
 	url, address string
 	identity     *identity.Service
 	scheduler    *scheduler.Service
+	ledger       *audit.Ledger
+	denials      *audit.Denials
 	blobs        httpapi.Blobs
 	admin        string
 }
@@ -72,12 +75,17 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	t.Helper()
 	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
 	p := &plane{identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
-	var err error
+	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "master.key"))
+	must(t, err)
+	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
+	must(t, err)
+	p.denials = audit.NewDenials(db, log)
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
 	cfg := httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Ready: db.Ping, Log: log,
+		Audit: p.ledger, Denials: p.denials,
 	}
 	for _, e := range edit {
 		e(&cfg)
@@ -250,18 +258,18 @@ type noApps struct{}
 
 func (noApps) Apps(context.Context) ([]nimbus.GitHubApp, error) { return nil, nil }
 
-func (noApps) Connect(context.Context, int64, []byte, []byte, string) (nimbus.GitHubApp, error) {
+func (noApps) Connect(context.Context, nimbus.Principal, int64, []byte, []byte, string) (nimbus.GitHubApp, error) {
 	return nimbus.GitHubApp{}, nil
 }
 
-func (noApps) ConvertManifest(context.Context, string, string) (nimbus.GitHubApp, error) {
+func (noApps) ConvertManifest(context.Context, nimbus.Principal, string, string) (nimbus.GitHubApp, error) {
 	return nimbus.GitHubApp{}, nil
 }
 
-func (noApps) RotateWebhookSecret(context.Context, int64) (nimbus.GitHubApp, error) {
+func (noApps) RotateWebhookSecret(context.Context, nimbus.Principal, int64) (nimbus.GitHubApp, error) {
 	return nimbus.GitHubApp{}, nil
 }
 
-func (noApps) Remove(context.Context, int64) error { return nil }
+func (noApps) Remove(context.Context, nimbus.Principal, int64) error { return nil }
 
 func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error) { return nil, nil }

@@ -65,7 +65,7 @@ func (a *api) awaitRefusal(r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-		_, err := a.allow(r, routes[r.Pattern])
+		_, err := a.allow(r, r.Pattern, routes[r.Pattern])
 		switch nimbus.ErrorCode(err) {
 		case nimbus.CodeUnauthenticated, nimbus.CodeForbidden, nimbus.CodeNotFound:
 			return

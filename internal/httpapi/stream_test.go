@@ -112,7 +112,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 		if _, err := got.Body.Read(make([]byte, 1)); err != nil || got.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %s, %v", path, got.Status, err)
 		}
-		must(t, p.identity.EndSession(t.Context(), session))
+		must(t, p.identity.EndSession(t.Context(), identity.Root(), session))
 		if _, err := io.Copy(io.Discard, got.Body); err != nil {
 			t.Errorf("%s goes on: %v", path, err)
 		}

@@ -78,6 +78,12 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.TokenService/ListTokens#platform":  {who: "platform", scope: "tokens:read", body: `{"platform":true}`, bound: true},
 	"/nimbus.v1.TokenService/RevokeToken":          {who: "viewer", scope: "tokens:write", body: `{"tokenId":"$spare_token"}`},
 
+	"/nimbus.v1.AuditService/ListAuditEntries":              {who: "admin", scope: "audit:read", body: `{}`},
+	"/nimbus.v1.AuditService/ListAuditEntries#platform":     {who: "platform", scope: "audit:read", body: `{"platform":true}`, bound: true},
+	"/nimbus.v1.AuditService/ListAuditCheckpoints":          {who: "admin", scope: "audit:read", body: `{}`},
+	"/nimbus.v1.AuditService/ListAuditCheckpoints#platform": {who: "platform", scope: "audit:read", body: `{"platform":true}`, bound: true},
+	"/nimbus.v1.AuditService/GetAuditKey":                   {who: "admin", scope: "audit:read", body: `{}`},
+
 	"/nimbus.v1.AgentService/Join":          {who: "anybody", body: `{}`, refuses: true},
 	"/nimbus.v1.AgentService/Hello":         {who: "host", body: `{"version":"test","inventory":{"arch":"amd64","cpus":8,"memoryMib":8192,"executors":[{"name":"local","available":true}]},"leases":[$lease]}`},
 	"/nimbus.v1.AgentService/Poll":          {who: "host", body: `{}`},

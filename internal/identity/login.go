@@ -62,11 +62,11 @@ func (s *Service) RedeemLogin(ctx context.Context, code string) (session string,
 }
 
 // EndSession signs a browser out.
-func (s *Service) EndSession(ctx context.Context, session string) error {
+func (s *Service) EndSession(ctx context.Context, p nimbus.Principal, session string) error {
 	if kind, err := parse(session); err != nil || kind != KindSession {
 		return refused()
 	}
-	return s.forget(ctx, s.store.EndSession(ctx, hash(session)))
+	return s.forget(ctx, s.store.EndSession(ctx, hash(session), done(p, "session.end", "")))
 }
 
 // forget heeds at once, here, what was just revoked; the other replicas do when

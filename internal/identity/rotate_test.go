@@ -38,7 +38,7 @@ func (s *sealedStore) ReplaceSealed(_ context.Context, _, name string, old, anew
 	return true, nil
 }
 
-func (s *sealedStore) PutSecret(_ context.Context, orgID, name string, sealed []byte) error {
+func (s *sealedStore) PutSecret(_ context.Context, orgID, name string, sealed []byte, _ nimbus.AuditEvent) error {
 	s.secrets = append(s.secrets, SealedSecret{OrgID: orgID, Name: name, Sealed: sealed})
 	return nil
 }
@@ -58,7 +58,7 @@ func newVault(t *testing.T, secrets int) *vault {
 		t.Fatal(err)
 	}
 	for i := range secrets {
-		if err := (Secrets{Store: v, Keyring: v.server}).Put(t.Context(), "org", fmt.Sprintf("%04d", i), []byte("secret")); err != nil {
+		if err := (Secrets{Store: v, Keyring: v.server}).Put(t.Context(), "org", fmt.Sprintf("%04d", i), []byte("secret"), nimbus.AuditEvent{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,7 +163,7 @@ func TestAServerSealsDuringARotation(t *testing.T) {
 	if _, err := r.Run(t.Context(), "", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.PutSecret(t.Context(), "org", "late", late); err != nil { // was under way
+	if err := v.PutSecret(t.Context(), "org", "late", late, nimbus.AuditEvent{}); err != nil { // was under way
 		t.Fatal(err)
 	}
 	if _, err := v.rotation().Run(t.Context(), "", false); err != nil {
@@ -180,7 +180,7 @@ func TestAServerSealsDuringARotation(t *testing.T) {
 			}
 		}
 	}}}
-	if err := s.Put(t.Context(), "org", "overtaken", []byte("secret")); err != nil {
+	if err := s.Put(t.Context(), "org", "overtaken", []byte("secret"), nimbus.AuditEvent{}); err != nil {
 		t.Fatal(err)
 	}
 	v.allOpen(t, "after it was overtaken")
@@ -192,9 +192,9 @@ type putHook struct {
 	before func()
 }
 
-func (p putHook) PutSecret(ctx context.Context, orgID, name string, sealed []byte) error {
+func (p putHook) PutSecret(ctx context.Context, orgID, name string, sealed []byte, e nimbus.AuditEvent) error {
 	p.before()
-	return p.sealedStore.PutSecret(ctx, orgID, name, sealed)
+	return p.sealedStore.PutSecret(ctx, orgID, name, sealed, e)
 }
 
 // TestAStagedKey opens at once, and seals when it is told to.

@@ -1,6 +1,10 @@
 package identity
 
-import "context"
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+)
 
 // Secrets keeps secrets in the store, sealed.
 type Secrets struct {
@@ -11,16 +15,33 @@ type Secrets struct {
 // putTries bounds how often a secret is sealed anew because the key changed.
 const putTries = 3
 
-// Put keeps a secret. One that was sealed just before the key changed is sealed
-// anew, so that the old key can go.
-func (s Secrets) Put(ctx context.Context, orgID, name string, secret []byte) error {
+// Put keeps a secret, and tells the audit ledger of it, unless e has no action.
+func (s Secrets) Put(ctx context.Context, orgID, name string, secret []byte, e nimbus.AuditEvent) error {
 	sealed, err := s.Keyring.Seal(orgID, name, secret)
 	if err != nil {
 		return err
 	}
-	if err := s.Store.PutSecret(ctx, orgID, name, sealed); err != nil {
+	if err := s.Store.PutSecret(ctx, orgID, name, sealed, e); err != nil {
 		return err
 	}
+	return s.sealAnew(ctx, orgID, name, secret, sealed)
+}
+
+// Create keeps a secret where there is none of that name. Codes: conflict.
+func (s Secrets) Create(ctx context.Context, orgID, name string, secret []byte) error {
+	sealed, err := s.Keyring.Seal(orgID, name, secret)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.CreateSecret(ctx, orgID, name, sealed); err != nil {
+		return err
+	}
+	return s.sealAnew(ctx, orgID, name, secret, sealed)
+}
+
+// sealAnew seals a secret anew that was sealed just before the key changed, so
+// that the old key can go.
+func (s Secrets) sealAnew(ctx context.Context, orgID, name string, secret, sealed []byte) error {
 	for range putTries {
 		if s.Keyring.seals(sealed) {
 			return nil
@@ -51,7 +72,8 @@ func (s Secrets) Names(ctx context.Context, orgID string) ([]SecretName, error) 
 	return s.Store.SecretNames(ctx, orgID)
 }
 
-// Delete forgets a secret. Codes: not_found.
-func (s Secrets) Delete(ctx context.Context, orgID, name string) error {
-	return s.Store.DeleteSecret(ctx, orgID, name)
+// Delete forgets a secret, and tells the audit ledger of it, unless e has no
+// action. Codes: not_found.
+func (s Secrets) Delete(ctx context.Context, orgID, name string, e nimbus.AuditEvent) error {
+	return s.Store.DeleteSecret(ctx, orgID, name, e)
 }

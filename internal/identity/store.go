@@ -68,13 +68,15 @@ type Store interface {
 	SealedStore
 	Tokens
 	Directory
-	PutSecret(ctx context.Context, orgID, name string, sealed []byte) error
+	PutSecret(ctx context.Context, orgID, name string, sealed []byte, e nimbus.AuditEvent) error
+	// CreateSecret keeps one where there is none of that name. Codes: conflict.
+	CreateSecret(ctx context.Context, orgID, name string, sealed []byte) error
 	// Secret returns a sealed secret. Codes: not_found.
 	Secret(ctx context.Context, orgID, name string) ([]byte, error)
 	// SecretNames are the names of an org's secrets.
 	SecretNames(ctx context.Context, orgID string) ([]SecretName, error)
 	// DeleteSecret forgets a secret. Codes: not_found.
-	DeleteSecret(ctx context.Context, orgID, name string) error
+	DeleteSecret(ctx context.Context, orgID, name string, e nimbus.AuditEvent) error
 }
 
 // SecretName is a secret that is kept, and since when it is as it is.
@@ -91,8 +93,9 @@ type Tokens interface {
 	// UseToken makes an active, unexpired token used. Of two that try at once
 	// one succeeds. Codes: not_found.
 	UseToken(ctx context.Context, hash string) error
-	// EndSession makes a session used. One that is none is no error.
-	EndSession(ctx context.Context, hash string) error
+	// EndSession makes a session used; the event is of its org. One that is none
+	// is no error.
+	EndSession(ctx context.Context, hash string, e nimbus.AuditEvent) error
 	// JobToken is the attempt that a job's token is of, while it is proved to
 	// run its job. Codes: not_found.
 	JobToken(ctx context.Context, hash string) (orgID, attemptID string, err error)

@@ -50,6 +50,10 @@ func (s *Service) RegisterHost(ctx context.Context, name, version string, inv ni
 		if err := u.InsertHost(ctx, h); err != nil {
 			return err
 		}
+		if err := u.Audit(ctx, nimbus.AuditEvent{Actor: actorHost(h.ID), Action: "host.join", Target: h.ID, Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"name": name}}); err != nil {
+			return err
+		}
 		return u.review(ctx)
 	})
 	return h, err

@@ -79,6 +79,11 @@ func (s *Service) Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID s
 		if err != nil {
 			return err
 		}
+		if j.State != nimbus.StateFinished && j.Stop.Result == "" {
+			if err := u.Audit(ctx, nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "job.cancel", Target: jobID, Outcome: nimbus.AuditAllowed}); err != nil {
+				return err
+			}
+		}
 		reason := nimbus.Reason{Code: nimbus.ReasonCancelledByUser, Message: "cancelled by " + p.Actor()}
 		if err := u.stop(ctx, j, Ending{nimbus.ResultCancelled, reason}, p.Actor()); err != nil {
 			return err

@@ -96,7 +96,8 @@ func (g *gitHub) start(ctx context.Context, named *GitHub) error {
 		return err
 	}
 	if named != nil {
-		if err := g.keep(ctx, keptApp{GitHub: *named}); err != nil {
+		k := keptApp{GitHub: *named}
+		if err := g.keep(ctx, k, k.told(nimbus.AuditSystem, "github_app.connect")); err != nil {
 			return err
 		}
 	}
@@ -116,17 +117,19 @@ func (g *gitHub) takeOverOne(ctx context.Context) error {
 	if err := json.Unmarshal(raw, &one); err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
-	if err := g.keep(ctx, keptApp{GitHub: one}); err != nil {
+	if err := g.keep(ctx, keptApp{GitHub: one}, nimbus.AuditEvent{}); err != nil {
 		return err
 	}
-	err = g.secrets.Delete(ctx, nimbus.DefaultOrgID, oneAppSecret)
+	err = g.secrets.Delete(ctx, nimbus.DefaultOrgID, oneAppSecret, nimbus.AuditEvent{})
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound { // another replica was faster
 		return nil
 	}
 	return err
 }
 
-func (g *gitHub) keep(ctx context.Context, k keptApp) error {
+// keep seals an App. The audit event says who wanted it; without an action it
+// is no change that anybody asked for.
+func (g *gitHub) keep(ctx context.Context, k keptApp, e nimbus.AuditEvent) error {
 	if _, err := k.connect(); err != nil {
 		return err
 	}
@@ -134,7 +137,13 @@ func (g *gitHub) keep(ctx context.Context, k keptApp) error {
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	return g.secrets.Put(ctx, nimbus.DefaultOrgID, k.name(), raw)
+	return g.secrets.Put(ctx, nimbus.DefaultOrgID, k.name(), raw, e)
+}
+
+// told is the audit event of what is done to the App, in the platform's chain:
+// its key reaches every owner that installed it.
+func (k keptApp) told(actor, action string) nimbus.AuditEvent {
+	return nimbus.AuditEvent{Actor: actor, Action: action, Target: strconv.FormatInt(k.AppID, 10), Outcome: nimbus.AuditAllowed}
 }
 
 func (k keptApp) connect() (*forge.App, error) {

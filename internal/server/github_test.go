@@ -8,8 +8,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"github.com/google/go-cmp/cmp"
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"io/fs"
@@ -19,6 +21,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -81,7 +84,7 @@ func TestAnAppOfBeforeIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := secrets.Put(t.Context(), nimbus.DefaultOrgID, oneAppSecret, raw); err != nil {
+	if err := secrets.Put(t.Context(), nimbus.DefaultOrgID, oneAppSecret, raw, nimbus.AuditEvent{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -117,19 +120,19 @@ func TestReplicasFollow(t *testing.T) {
 	}
 	k := keptApp{GitHub: *testApp(t, 7)}
 	first := string(k.WebhookSecrets[0])
-	if err := one.keep(ctx, k); err != nil {
+	if err := one.keep(ctx, k, nimbus.AuditEvent{}); err != nil {
 		t.Fatal(err)
 	}
 	see(first)
 	app := other.forge.All()[0]
 	k.replaceSecret([]byte("second"), clock.now)
-	if err := one.keep(ctx, k); err != nil {
+	if err := one.keep(ctx, k, nimbus.AuditEvent{}); err != nil {
 		t.Fatal(err)
 	}
 	see("second", first)
 	clock.now = clock.now.Add(oldSecretFor / 2)
 	k.replaceSecret([]byte("third"), clock.now)
-	if err := one.keep(ctx, k); err != nil {
+	if err := one.keep(ctx, k, nimbus.AuditEvent{}); err != nil {
 		t.Fatal(err)
 	}
 	see("third", "second", first)
@@ -140,10 +143,37 @@ func TestReplicasFollow(t *testing.T) {
 	if again := other.forge.All()[0]; again == app {
 		t.Error("an App that changed is the one of before")
 	}
-	if err := one.Remove(ctx, 7); err != nil {
+	if err := one.Remove(ctx, identity.Root(), 7); err != nil {
 		t.Error(err)
 	}
 	see()
+}
+
+// TestChangesOfAppsAreRecorded in the platform's chain, by who made them.
+func TestChangesOfAppsAreRecorded(t *testing.T) {
+	t.Parallel()
+	secrets := openSecrets(t, t.TempDir())
+	db, ok := secrets.Store.(audit.Store)
+	if !ok {
+		t.Fatal("the store has no ledger")
+	}
+	ledger, err := audit.Open(t.Context(), audit.Config{Log: slog.New(slog.DiscardHandler)}, db, secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGitHub(secrets, nimbus.SystemClock{}, slog.New(slog.DiscardHandler))
+	app := testApp(t, 7)
+	if err := errors.Join(g.start(t.Context(), app), g.Remove(t.Context(), identity.Root(), 7), ledger.Chain(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	entries, _, err := ledger.Entries(t.Context(), "", nimbus.AuditFilter{OldestFirst: true}, nimbus.PageRequest{})
+	var got []string
+	for _, e := range entries {
+		got = append(got, strings.Join([]string{e.Actor, e.Action, e.Target}, " "))
+	}
+	if diff := cmp.Diff([]string{"system github_app.connect 7", "admin:admin github_app.remove 7"}, got); err != nil || diff != "" {
+		t.Errorf("recorded (-want +got): %v\n%s", err, diff)
+	}
 }
 
 type movable struct{ now time.Time }

@@ -12,7 +12,7 @@ import (
 
 // Connect implements httpapi.GitHub: it takes an App, or a new key of one that
 // is connected, once GitHub has said that the key is good.
-func (g *gitHub) Connect(ctx context.Context, id int64, key, secret []byte, url string) (nimbus.GitHubApp, error) {
+func (g *gitHub) Connect(ctx context.Context, p nimbus.Principal, id int64, key, secret []byte, url string) (nimbus.GitHubApp, error) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	k, known := g.kept(id)
@@ -27,11 +27,11 @@ func (g *gitHub) Connect(ctx context.Context, id int64, key, secret []byte, url 
 		return nimbus.GitHubApp{}, nimbus.Errorf(nimbus.CodeInvalid, "the App has no webhook secret").
 			WithHint("set one in the App's settings at GitHub, and give it here")
 	}
-	return g.verified(ctx, k)
+	return g.verified(ctx, k, k.told(p.Actor(), "github_app.connect"))
 }
 
 // ConvertManifest implements httpapi.GitHub.
-func (g *gitHub) ConvertManifest(ctx context.Context, code, url string) (nimbus.GitHubApp, error) {
+func (g *gitHub) ConvertManifest(ctx context.Context, p nimbus.Principal, code, url string) (nimbus.GitHubApp, error) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	c, err := forge.ConvertManifest(ctx, url, code, nil)
@@ -40,10 +40,10 @@ func (g *gitHub) ConvertManifest(ctx context.Context, code, url string) (nimbus.
 	}
 	k := keptApp{GitHub: GitHub{AppID: c.AppID, PrivateKey: c.PrivateKey, WebhookSecrets: [][]byte{c.WebhookSecret}, URL: url}}
 	// The code is spent: the App is kept before anything else can go wrong.
-	if err := g.keep(ctx, k); err != nil {
+	if err := g.keep(ctx, k, k.told(p.Actor(), "github_app.connect")); err != nil {
 		return nimbus.GitHubApp{}, err
 	}
-	if app, err := g.verified(ctx, k); err == nil {
+	if app, err := g.verified(ctx, k, nimbus.AuditEvent{}); err == nil {
 		return app, nil
 	}
 	return g.reloaded(ctx, k.AppID)
@@ -51,7 +51,7 @@ func (g *gitHub) ConvertManifest(ctx context.Context, code, url string) (nimbus.
 
 // RotateWebhookSecret implements httpapi.GitHub. Both secrets are taken before
 // GitHub hears of the new one, so that no delivery is refused in between.
-func (g *gitHub) RotateWebhookSecret(ctx context.Context, id int64) (nimbus.GitHubApp, error) {
+func (g *gitHub) RotateWebhookSecret(ctx context.Context, p nimbus.Principal, id int64) (nimbus.GitHubApp, error) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	k, known := g.kept(id)
@@ -65,7 +65,7 @@ func (g *gitHub) RotateWebhookSecret(ctx context.Context, id int64) (nimbus.GitH
 	secret := newSecret()
 	before := k
 	k.replaceSecret(secret, g.clock.Now())
-	if err := g.keep(ctx, k); err != nil {
+	if err := g.keep(ctx, k, k.told(p.Actor(), "github_app.rotate_secret")); err != nil {
 		return nimbus.GitHubApp{}, err
 	}
 	if _, err := g.reloaded(ctx, id); err != nil {
@@ -78,7 +78,7 @@ func (g *gitHub) RotateWebhookSecret(ctx context.Context, id int64) (nimbus.GitH
 		if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
 			return nimbus.GitHubApp{}, err // GitHub may have heard it: both go on to be taken
 		}
-		if undo := g.keep(ctx, before); undo != nil {
+		if undo := g.keep(ctx, before, k.told(p.Actor(), "github_app.keep_secret")); undo != nil {
 			return nimbus.GitHubApp{}, fmt.Errorf("%w (and the secret before could not be put back: %w)", err, undo)
 		}
 		_, _ = g.reloaded(ctx, id) // the loop does it soon, if not now
@@ -101,10 +101,11 @@ func (g *gitHub) wait(ctx context.Context) error {
 }
 
 // Remove implements httpapi.GitHub.
-func (g *gitHub) Remove(ctx context.Context, id int64) error {
+func (g *gitHub) Remove(ctx context.Context, p nimbus.Principal, id int64) error {
 	g.changing.Lock()
 	defer g.changing.Unlock()
-	err := g.secrets.Delete(ctx, nimbus.DefaultOrgID, keptApp{GitHub: GitHub{AppID: id}}.name())
+	k := keptApp{GitHub: GitHub{AppID: id}}
+	err := g.secrets.Delete(ctx, nimbus.DefaultOrgID, k.name(), k.told(p.Actor(), "github_app.remove"))
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
 		return errNoApp(id)
 	}
@@ -133,7 +134,7 @@ func (g *gitHub) Installations(ctx context.Context) ([]nimbus.GitHubInstallation
 }
 
 // verified keeps an App that GitHub knows.
-func (g *gitHub) verified(ctx context.Context, k keptApp) (nimbus.GitHubApp, error) {
+func (g *gitHub) verified(ctx context.Context, k keptApp, e nimbus.AuditEvent) (nimbus.GitHubApp, error) {
 	app, err := k.connect()
 	if err != nil {
 		return nimbus.GitHubApp{}, err
@@ -143,7 +144,7 @@ func (g *gitHub) verified(ctx context.Context, k keptApp) (nimbus.GitHubApp, err
 		return nimbus.GitHubApp{}, err
 	}
 	k.Slug, k.HTMLURL = self.Slug, self.HTMLURL
-	if err := g.keep(ctx, k); err != nil {
+	if err := g.keep(ctx, k, e); err != nil {
 		return nimbus.GitHubApp{}, err
 	}
 	return g.reloaded(ctx, k.AppID)

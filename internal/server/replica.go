@@ -68,6 +68,7 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 		return nil, err
 	}
 	s.lead = leader.Elector{Store: s.store, Name: "scheduler", Log: cfg.Log}.Run
+	s.leadAudit = leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run
 	sweeper := leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
 		ready()

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/backup"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
@@ -78,9 +79,12 @@ type Server struct {
 	blobs     httpapi.Blobs
 	bus       bus.Bus
 	lead      func(context.Context, func(context.Context)) // nil: alone
+	leadAudit func(context.Context, func(context.Context)) // the same of the audit ledger
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
+	ledger    *audit.Ledger
+	denials   *audit.Denials
 	handler   http.Handler
 
 	services   []lifecycle.Service // of the profile, started before the others
@@ -187,7 +191,12 @@ func (s *Server) compose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.github = newGitHub(identity.Secrets{Store: s.store, Keyring: keyring}, nimbus.SystemClock{}, s.cfg.Log)
+	secrets := identity.Secrets{Store: s.store, Keyring: keyring}
+	s.denials = audit.NewDenials(s.store, s.cfg.Log)
+	if s.ledger, err = audit.Open(ctx, audit.Config{Lead: s.leadAudit, Log: s.cfg.Log}, s.store, secrets); err != nil {
+		return fmt.Errorf("open the audit ledger: %w", err)
+	}
+	s.github = newGitHub(secrets, nimbus.SystemClock{}, s.cfg.Log)
 	s.github.alone = s.lead == nil
 	if err := s.github.start(ctx, s.cfg.GitHub); err != nil {
 		return fmt.Errorf("connect GitHub: %w", err)
@@ -196,7 +205,7 @@ func (s *Server) compose(ctx context.Context) error {
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 	})
 	return s.issueAdmin(ctx)
@@ -212,7 +221,7 @@ func (s *Server) Name() string { return "server" }
 // Run serves until ctx ends. It calls ready once requests are answered.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.github, s.scheduler, lifecycle.Func("http", s.serve),
+		s.identity, s.ledger, s.denials, s.github, s.scheduler, lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

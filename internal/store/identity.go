@@ -127,16 +127,20 @@ func (s *Store) UseToken(ctx context.Context, hash string) error {
 }
 
 // EndSession implements identity.Store.
-func (s *Store) EndSession(ctx context.Context, hash string) error {
+func (s *Store) EndSession(ctx context.Context, hash string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		id, err := t.EndSession(ctx, hash)
+		session, err := t.EndSession(ctx, hash)
 		if nimbus.ErrorCode(interpret(err)) == nimbus.CodeNotFound {
 			return nil // ended already
 		}
 		if err != nil {
 			return err
 		}
-		return t.revoke(ctx, id)
+		e.OrgID, e.Target = session.OrgID, session.ID
+		if err := t.told(ctx, e); err != nil {
+			return err
+		}
+		return t.revoke(ctx, session.ID)
 	})
 }
 
@@ -245,9 +249,10 @@ func (s *Store) PurgeTokens(ctx context.Context, keep time.Duration) error {
 }
 
 // PutSecret implements identity.Store.
-func (s *Store) PutSecret(ctx context.Context, orgID, name string, sealed []byte) error {
+func (s *Store) PutSecret(ctx context.Context, orgID, name string, sealed []byte, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		return t.PutSecret(ctx, gen.PutSecretParams{OrgID: orgID, Name: name, Sealed: sealed, UpdatedAt: micros(t.now)})
+		err := t.PutSecret(ctx, gen.PutSecretParams{OrgID: orgID, Name: name, Sealed: sealed, UpdatedAt: micros(t.now)})
+		return errors.Join(err, t.told(ctx, e))
 	})
 }
 

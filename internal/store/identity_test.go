@@ -103,7 +103,7 @@ func testSingleUse(t *testing.T, s *identity.Service) {
 	}
 	_, err = s.Authenticate(ctx, session)
 	refused(t, err) // a cookie is no bearer token
-	if err := s.EndSession(ctx, session); err != nil {
+	if err := s.EndSession(ctx, identity.Root(), session); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.AuthenticateSession(ctx, session)
@@ -197,7 +197,7 @@ func testSecrets(t *testing.T, s *store.Store) {
 	}
 	secrets := identity.Secrets{Store: s, Keyring: keyring}
 	for _, value := range []string{"first", "second"} {
-		if err := secrets.Put(ctx, nimbus.DefaultOrgID, "webhook", []byte(value)); err != nil {
+		if err := secrets.Put(ctx, nimbus.DefaultOrgID, "webhook", []byte(value), nimbus.AuditEvent{}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := secrets.Get(ctx, nimbus.DefaultOrgID, "webhook"); err != nil || string(got) != value {

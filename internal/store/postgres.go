@@ -41,6 +41,19 @@ ALTER TABLE fence   SET (fillfactor = 10);
 ALTER TABLE flows   SET (fillfactor = 50);
 ALTER TABLE hosts   SET (fillfactor = 50);`
 
+// appendOnly refuses changes to the audit ledger. Whoever may drop triggers can
+// do it all the same; then the hashes tell.
+const appendOnly = `
+CREATE OR REPLACE FUNCTION nimbus_append_only() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'the table % is only added to', TG_TABLE_NAME; END $$;
+DO $$ DECLARE name TEXT; BEGIN
+    FOREACH name IN ARRAY ARRAY['audit_ledger', 'audit_checkpoints'] LOOP
+        IF NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = name::regclass AND tgname = 'append_only') THEN
+            EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %I EXECUTE FUNCTION nimbus_append_only()', name);
+        END IF;
+    END LOOP;
+END $$;`
+
 // setupLock is the advisory lock under which replicas that start at once
 // prepare the database one after the other.
 const setupLock = 0x6e696d627573 // "nimbus"
@@ -77,7 +90,7 @@ func (postgresDialect) prepare(ctx context.Context, db *sql.DB) error {
 }
 
 func (postgresDialect) tune(ctx context.Context, db *sql.DB) error {
-	return underSetupLock(ctx, db, tuning)
+	return underSetupLock(ctx, db, tuning+appendOnly)
 }
 
 // underSetupLock runs statements that are not safe to run by two at once.

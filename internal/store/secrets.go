@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/identity"
@@ -21,11 +22,22 @@ func (s *Store) SecretNames(ctx context.Context, orgID string) (names []identity
 }
 
 // DeleteSecret implements identity.Store.
-func (s *Store) DeleteSecret(ctx context.Context, orgID, name string) error {
+func (s *Store) DeleteSecret(ctx context.Context, orgID, name string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
 		n, err := t.DeleteSecret(ctx, gen.DeleteSecretParams{OrgID: orgID, Name: name})
 		if err == nil && n == 0 {
 			return nimbus.Errorf(nimbus.CodeNotFound, "there is no secret %q", name)
+		}
+		return errors.Join(err, t.told(ctx, e))
+	})
+}
+
+// CreateSecret implements identity.Store.
+func (s *Store) CreateSecret(ctx context.Context, orgID, name string, sealed []byte) error {
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.CreateSecret(ctx, gen.CreateSecretParams{OrgID: orgID, Name: name, Sealed: sealed, UpdatedAt: micros(t.now)})
+		if err == nil && n == 0 {
+			return nimbus.Errorf(nimbus.CodeConflict, "there is a secret %q", name)
 		}
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -26,7 +27,7 @@ func TestKeysRotateOnBothEngines(t *testing.T) {
 			}
 			secrets := identity.Secrets{Store: s, Keyring: keyring}
 			for i := range 230 {
-				if err := secrets.Put(ctx, fmt.Sprintf("org_%d", i%3), fmt.Sprintf("name %d", i), []byte{byte(i)}); err != nil {
+				if err := secrets.Put(ctx, fmt.Sprintf("org_%d", i%3), fmt.Sprintf("name %d", i), []byte{byte(i)}, nimbus.AuditEvent{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -34,7 +35,7 @@ func TestKeysRotateOnBothEngines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := secrets.Put(ctx, "org_0", "name 0", []byte("anew")); err != nil {
+			if err := secrets.Put(ctx, "org_0", "name 0", []byte("anew"), nimbus.AuditEvent{}); err != nil {
 				t.Fatal(err)
 			}
 			if replaced, err := s.ReplaceSealed(ctx, "org_0", "name 0", stale, []byte("x")); replaced || err != nil {

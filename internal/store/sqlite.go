@@ -84,8 +84,18 @@ func (*sqliteDialect) readIsolation() sql.IsolationLevel { return sql.LevelDefau
 // prepare has nothing to do: the function is registered with the driver.
 func (*sqliteDialect) prepare(context.Context, *sql.DB) error { return nil }
 
-// tune has nothing to do: there is no vacuum to hold back.
-func (*sqliteDialect) tune(context.Context, *sql.DB) error { return nil }
+// sqliteAppendOnly refuses changes to the audit ledger. Whoever has the file
+// can make them all the same; then the hashes tell.
+const sqliteAppendOnly = `
+CREATE TRIGGER IF NOT EXISTS audit_ledger_update BEFORE UPDATE ON audit_ledger BEGIN SELECT RAISE(ABORT, 'the table audit_ledger is only added to'); END;
+CREATE TRIGGER IF NOT EXISTS audit_ledger_delete BEFORE DELETE ON audit_ledger BEGIN SELECT RAISE(ABORT, 'the table audit_ledger is only added to'); END;
+CREATE TRIGGER IF NOT EXISTS audit_checkpoints_update BEFORE UPDATE ON audit_checkpoints BEGIN SELECT RAISE(ABORT, 'the table audit_checkpoints is only added to'); END;
+CREATE TRIGGER IF NOT EXISTS audit_checkpoints_delete BEFORE DELETE ON audit_checkpoints BEGIN SELECT RAISE(ABORT, 'the table audit_checkpoints is only added to'); END;`
+
+func (*sqliteDialect) tune(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, sqliteAppendOnly)
+	return err
+}
 
 func (*sqliteDialect) arrays() bool { return false }
 

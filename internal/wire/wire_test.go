@@ -37,6 +37,12 @@ func (f *filler) fill(v reflect.Value) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(f.n)
+	case reflect.Uint8:
+		v.SetUint(uint64(f.n % 256))
+	case reflect.Array:
+		for i := range v.Len() {
+			f.fill(v.Index(i))
+		}
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		f.fill(v.Elem())
@@ -113,6 +119,8 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, Member, ToMember, nil)
 	roundTrip(t, ServiceAccount, ToServiceAccount, nil)
 	roundTrip(t, Token, ToToken, nil)
+	roundTrip(t, AuditEntry, ToAuditEntry, nil)
+	roundTrip(t, AuditCheckpoint, ToAuditCheckpoint, nil)
 }
 
 // poll is a question that waits for nothing.

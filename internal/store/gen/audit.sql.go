@@ -9,6 +9,107 @@ import (
 	"context"
 )
 
+const auditCheckpoints = `-- name: AuditCheckpoints :many
+SELECT org_id, seq, hash, at, signature FROM audit_checkpoints WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+`
+
+type AuditCheckpointsParams struct {
+	OrgID string
+	Seq   int64
+	Limit int32
+}
+
+func (q *Queries) AuditCheckpoints(ctx context.Context, arg AuditCheckpointsParams) ([]AuditCheckpoint, error) {
+	rows, err := q.db.QueryContext(ctx, auditCheckpoints, arg.OrgID, arg.Seq, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AuditCheckpoint
+	for rows.Next() {
+		var i AuditCheckpoint
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.Seq,
+			&i.Hash,
+			&i.At,
+			&i.Signature,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const auditHead = `-- name: AuditHead :one
+SELECT seq, hash FROM audit_heads WHERE org_id = $1
+`
+
+type AuditHeadRow struct {
+	Seq  int64
+	Hash string
+}
+
+func (q *Queries) AuditHead(ctx context.Context, orgID string) (AuditHeadRow, error) {
+	row := q.db.QueryRowContext(ctx, auditHead, orgID)
+	var i AuditHeadRow
+	err := row.Scan(&i.Seq, &i.Hash)
+	return i, err
+}
+
+const auditOutbox = `-- name: AuditOutbox :many
+SELECT id, at, org_id, actor, action, target, outcome, detail, count FROM audit_outbox ORDER BY at, id LIMIT $1
+`
+
+func (q *Queries) AuditOutbox(ctx context.Context, limit int32) ([]AuditOutbox, error) {
+	rows, err := q.db.QueryContext(ctx, auditOutbox, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AuditOutbox
+	for rows.Next() {
+		var i AuditOutbox
+		if err := rows.Scan(
+			&i.ID,
+			&i.At,
+			&i.OrgID,
+			&i.Actor,
+			&i.Action,
+			&i.Target,
+			&i.Outcome,
+			&i.Detail,
+			&i.Count,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const deleteAuditOutbox = `-- name: DeleteAuditOutbox :exec
+DELETE FROM audit_outbox WHERE id = $1
+`
+
+func (q *Queries) DeleteAuditOutbox(ctx context.Context, id string) error {
+	_, err := q.db.ExecContext(ctx, deleteAuditOutbox, id)
+	return err
+}
+
 const insertAudit = `-- name: InsertAudit :exec
 INSERT INTO audit_outbox (id, at, org_id, actor, action, target, outcome, detail, count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 `
@@ -37,5 +138,82 @@ func (q *Queries) InsertAudit(ctx context.Context, arg InsertAuditParams) error 
 		arg.Detail,
 		arg.Count,
 	)
+	return err
+}
+
+const insertAuditCheckpoint = `-- name: InsertAuditCheckpoint :exec
+INSERT INTO audit_checkpoints (org_id, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5)
+`
+
+type InsertAuditCheckpointParams struct {
+	OrgID     string
+	Seq       int64
+	Hash      string
+	At        int64
+	Signature []byte
+}
+
+func (q *Queries) InsertAuditCheckpoint(ctx context.Context, arg InsertAuditCheckpointParams) error {
+	_, err := q.db.ExecContext(ctx, insertAuditCheckpoint,
+		arg.OrgID,
+		arg.Seq,
+		arg.Hash,
+		arg.At,
+		arg.Signature,
+	)
+	return err
+}
+
+const insertAuditEntry = `-- name: InsertAuditEntry :exec
+INSERT INTO audit_ledger (org_id, seq, id, at, actor, action, target, outcome, detail, count, prev_hash, hash)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+`
+
+type InsertAuditEntryParams struct {
+	OrgID    string
+	Seq      int64
+	ID       string
+	At       int64
+	Actor    string
+	Action   string
+	Target   string
+	Outcome  string
+	Detail   string
+	Count    int64
+	PrevHash string
+	Hash     string
+}
+
+func (q *Queries) InsertAuditEntry(ctx context.Context, arg InsertAuditEntryParams) error {
+	_, err := q.db.ExecContext(ctx, insertAuditEntry,
+		arg.OrgID,
+		arg.Seq,
+		arg.ID,
+		arg.At,
+		arg.Actor,
+		arg.Action,
+		arg.Target,
+		arg.Outcome,
+		arg.Detail,
+		arg.Count,
+		arg.PrevHash,
+		arg.Hash,
+	)
+	return err
+}
+
+const setAuditHead = `-- name: SetAuditHead :exec
+INSERT INTO audit_heads (org_id, seq, hash) VALUES ($1, $2, $3)
+ON CONFLICT (org_id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash
+`
+
+type SetAuditHeadParams struct {
+	OrgID string
+	Seq   int64
+	Hash  string
+}
+
+func (q *Queries) SetAuditHead(ctx context.Context, arg SetAuditHeadParams) error {
+	_, err := q.db.ExecContext(ctx, setAuditHead, arg.OrgID, arg.Seq, arg.Hash)
 	return err
 }

@@ -42,14 +42,19 @@ func (q *Queries) DeleteRevocations(ctx context.Context, at int64) error {
 }
 
 const endSession = `-- name: EndSession :one
-UPDATE tokens SET state = 'used' WHERE hash = $1 AND kind = 'session' AND state = 'active' RETURNING id
+UPDATE tokens SET state = 'used' WHERE hash = $1 AND kind = 'session' AND state = 'active' RETURNING id, org_id
 `
 
-func (q *Queries) EndSession(ctx context.Context, hash string) (string, error) {
+type EndSessionRow struct {
+	ID    string
+	OrgID string
+}
+
+func (q *Queries) EndSession(ctx context.Context, hash string) (EndSessionRow, error) {
 	row := q.db.QueryRowContext(ctx, endSession, hash)
-	var id string
-	err := row.Scan(&id)
-	return id, err
+	var i EndSessionRow
+	err := row.Scan(&i.ID, &i.OrgID)
+	return i, err
 }
 
 const holdToken = `-- name: HoldToken :execrows

@@ -38,6 +38,35 @@ type Attempt struct {
 	TokenHash      string
 }
 
+type AuditCheckpoint struct {
+	OrgID     string
+	Seq       int64
+	Hash      string
+	At        int64
+	Signature []byte
+}
+
+type AuditHead struct {
+	OrgID string
+	Seq   int64
+	Hash  string
+}
+
+type AuditLedger struct {
+	OrgID    string
+	Seq      int64
+	ID       string
+	At       int64
+	Actor    string
+	Action   string
+	Target   string
+	Outcome  string
+	Detail   string
+	Count    int64
+	PrevHash string
+	Hash     string
+}
+
 type AuditOutbox struct {
 	ID      string
 	At      int64

@@ -9,6 +9,30 @@ import (
 	"context"
 )
 
+const createSecret = `-- name: CreateSecret :execrows
+INSERT INTO secrets (org_id, name, sealed, updated_at) VALUES ($1, $2, $3, $4) ON CONFLICT (org_id, name) DO NOTHING
+`
+
+type CreateSecretParams struct {
+	OrgID     string
+	Name      string
+	Sealed    []byte
+	UpdatedAt int64
+}
+
+func (q *Queries) CreateSecret(ctx context.Context, arg CreateSecretParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, createSecret,
+		arg.OrgID,
+		arg.Name,
+		arg.Sealed,
+		arg.UpdatedAt,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const deleteSecret = `-- name: DeleteSecret :execrows
 DELETE FROM secrets WHERE org_id = $1 AND name = $2
 `

@@ -9,7 +9,7 @@ SELECT * FROM tokens WHERE hash = $1;
 UPDATE tokens SET state = 'used' WHERE hash = $1 AND state = 'active' AND (expires_at = 0 OR expires_at > $2);
 
 -- name: EndSession :one
-UPDATE tokens SET state = 'used' WHERE hash = $1 AND kind = 'session' AND state = 'active' RETURNING id;
+UPDATE tokens SET state = 'used' WHERE hash = $1 AND kind = 'session' AND state = 'active' RETURNING id, org_id;
 
 -- name: TokensPage :many
 SELECT * FROM tokens

@@ -9,3 +9,6 @@ SELECT org_id, name, sealed FROM secrets WHERE org_id > $1 OR (org_id = $1 AND n
 
 -- name: ReplaceSealed :execrows
 UPDATE secrets SET sealed = sqlc.arg(anew) WHERE org_id = sqlc.arg(org_id) AND name = sqlc.arg(name) AND sealed = sqlc.arg(old);
+
+-- name: CreateSecret :execrows
+INSERT INTO secrets (org_id, name, sealed, updated_at) VALUES ($1, $2, $3, $4) ON CONFLICT (org_id, name) DO NOTHING;
