@@ -89,6 +89,7 @@ var mayKnow = map[string][]string{
 	"internal/logs":      {"", "internal/bus"},
 	"internal/migrate":   {""},
 	"internal/programs":  {""},
+	"internal/ratelimit": {""},
 	"internal/scheduler": {"", "internal/bus", "internal/lifecycle"},
 	"internal/server":    {"", "api/gen", "internal", "web"},
 	"internal/shim":      {""},
