@@ -47,6 +47,19 @@ func FirstID(prefix string, at time.Time) string {
 	return encodeID(prefix, b)
 }
 
+// IDTime is when an id was made, to the millisecond; ok is false for what is no
+// id of that prefix.
+func IDTime(prefix, id string) (at time.Time, ok bool) {
+	if CheckID(prefix, id) != nil {
+		return time.Time{}, false
+	}
+	ms := uint64(0)
+	for _, c := range []byte(id[len(prefix)+1:][:10]) { // 50 bits, of which two are padding
+		ms = ms<<5 | uint64(strings.IndexByte(crockford, c))
+	}
+	return time.UnixMilli(int64(ms & (1<<48 - 1))).UTC(), true
+}
+
 func encodeID(prefix string, b [16]byte) string {
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 	var out [idLength]byte

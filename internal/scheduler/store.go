@@ -211,6 +211,8 @@ type Move struct {
 	Reason nimbus.Reason
 	Actor  string
 	Detail string // for the history; the reason's message where empty
+	// Cause is why a job is queued again, for who counts. The books don't have it.
+	Cause nimbus.ReasonCode
 }
 
 // AttemptState is where an attempt is in its life: offered, then live, then
