@@ -77,7 +77,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
 	cfg := httpapi.Config{
-		Jobs: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Ready: db.Ping, Log: log,
+		Jobs: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 	}
 	for _, e := range edit {
 		e(&cfg)
