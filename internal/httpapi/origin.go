@@ -26,10 +26,10 @@ func ParseOrigins(ranges []string) ([]netip.Prefix, error) {
 	for _, s := range ranges {
 		s = strings.TrimSpace(s)
 		prefix, err := netip.ParsePrefix(s)
-		if address, notPrefix := netip.ParseAddr(s); err != nil && notPrefix == nil {
+		if address, notPrefix := netip.ParseAddr(s); err != nil && notPrefix == nil && address.Zone() == "" {
 			prefix, err = address.Prefix(address.BitLen())
 		}
-		if err != nil || prefix.Addr().Zone() != "" {
+		if err != nil {
 			return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no range of addresses", s).
 				WithHint("a range looks like 10.0.0.0/8 or 2001:db8::/32, an address like 192.0.2.7")
 		}

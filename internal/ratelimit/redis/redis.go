@@ -42,7 +42,7 @@ func Open(url string, timeout time.Duration) (*Limiter, error) {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the address of Redis is not valid"). // it may hold a password
 													WithHint("an address looks like redis://127.0.0.1:6379/0")
 	}
-	options.MaxRetries = -1
+	options.MaxRetries, options.DialerRetries = -1, 1
 	options.ContextTimeoutEnabled = true
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = timeout, timeout, timeout, timeout
 	return &Limiter{client: goredis.NewClient(options), script: goredis.NewScript(advance), timeout: timeout}, nil
