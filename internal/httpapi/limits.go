@@ -26,32 +26,26 @@ type Limits struct {
 	Host ratelimit.Rate
 }
 
-// The defaults. That of webhooks is what GitHub does at its worst: one push can
+// DefaultLimits are the usual ones. That of webhooks is what GitHub does at its worst: one push can
 // make matrices of 256 jobs, of three events each, in every workflow. Hosts
 // with all their sandboxes busy stay below a tenth of theirs.
-var defaultLimits = Limits{ //nolint:gochecknoglobals // a table
-	Submit:   ratelimit.Rate{PerSecond: 100, Burst: 5000},
-	API:      ratelimit.Rate{PerSecond: 200, Burst: 2000},
-	Webhook:  ratelimit.Rate{PerSecond: 1000, Burst: 20_000},
-	Stranger: ratelimit.Rate{PerSecond: 200, Burst: 20_000},
-	Host:     ratelimit.Rate{PerSecond: 2000, Burst: 10_000},
+func DefaultLimits() Limits {
+	return Limits{
+		Submit:   ratelimit.Rate{PerSecond: 100, Burst: 5000},
+		API:      ratelimit.Rate{PerSecond: 200, Burst: 2000},
+		Webhook:  ratelimit.Rate{PerSecond: 1000, Burst: 20_000},
+		Stranger: ratelimit.Rate{PerSecond: 200, Burst: 20_000},
+		Host:     ratelimit.Rate{PerSecond: 2000, Burst: 10_000},
+	}
 }
 
 // webhookShare is how many installations' deliveries may come from one address.
 const webhookShare = 4
 
 func (l Limits) withDefaults() Limits {
-	for _, r := range []struct {
-		set   *ratelimit.Rate
-		usual ratelimit.Rate
-	}{
-		{&l.Submit, defaultLimits.Submit}, {&l.API, defaultLimits.API}, {&l.Webhook, defaultLimits.Webhook},
-		{&l.Stranger, defaultLimits.Stranger}, {&l.Host, defaultLimits.Host},
-	} {
-		if *r.set == (ratelimit.Rate{}) {
-			*r.set = r.usual
-		}
-	}
+	usual := DefaultLimits()
+	l.Submit, l.API = cmp.Or(l.Submit, usual.Submit), cmp.Or(l.API, usual.API)
+	l.Webhook, l.Stranger, l.Host = cmp.Or(l.Webhook, usual.Webhook), cmp.Or(l.Stranger, usual.Stranger), cmp.Or(l.Host, usual.Host)
 	return l
 }
 
