@@ -33,9 +33,10 @@ func TestReadyz(t *testing.T) {
 		}
 	})
 	type check1 struct {
-		Name       string
-		Needed, OK bool
-		Error      string
+		Name   string `json:"name"`
+		Needed bool   `json:"needed"`
+		OK     bool   `json:"ok"`
+		Error  string `json:"error"`
 	}
 	expect := func(what string, status int, word string, checks ...check1) {
 		t.Helper()
@@ -44,8 +45,8 @@ func TestReadyz(t *testing.T) {
 		}
 		got := p.asAdmin(t, http.MethodGet, "/readyz", "")
 		var body struct {
-			Status string
-			Checks []check1
+			Status string   `json:"status"`
+			Checks []check1 `json:"checks"`
 		}
 		if err := json.Unmarshal([]byte(got.body), &body); err != nil {
 			t.Fatalf("%s: %v in %s", what, err, got.body)

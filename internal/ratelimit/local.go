@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"time"
@@ -13,29 +12,32 @@ import (
 const DefaultKeys = 1 << 16
 
 // Local is a Limiter in the memory of this process. When it has all the buckets
-// that it keeps, the one that was asked for longest ago goes, which is a full
-// one before long: who calls all the time stays in it.
+// that it keeps, the one that was asked for longest ago goes: who calls all the
+// time stays in its own, however many strangers come.
 type Local struct {
 	clock nimbus.Clock
 	most  int
 
 	mu      sync.Mutex
-	buckets map[string]*list.Element
-	recent  *list.List // of *bucket, the most recently asked for first
+	buckets map[string]*bucket
+	ring    bucket // of all buckets, the most recently asked for after it
 }
 
 type bucket struct {
-	key  string
-	paid time.Duration // since 1970
+	key           string
+	paid          time.Duration // since 1970
+	before, after *bucket
 }
 
 // NewLocal returns a limiter that keeps up to most buckets.
 func NewLocal(clock nimbus.Clock, most int) *Local {
-	return &Local{clock: clock, most: max(most, 1), buckets: map[string]*list.Element{}, recent: list.New()}
+	l := &Local{clock: clock, most: max(most, 1), buckets: map[string]*bucket{}}
+	l.ring.before, l.ring.after = &l.ring, &l.ring
+	return l
 }
 
 // Take implements Limiter. It never fails.
-func (l *Local) Take(_ context.Context, key string, r Rate) (time.Duration, error) {
+func (l *Local) Take(_ context.Context, key string, r Rate) (wait time.Duration, _ error) {
 	if r.Unlimited() {
 		return 0, nil
 	}
@@ -43,18 +45,17 @@ func (l *Local) Take(_ context.Context, key string, r Rate) (time.Duration, erro
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget(now)
-	e := l.buckets[key]
-	if e == nil {
-		if l.recent.Len() >= l.most {
-			l.drop(l.recent.Back())
+	b := l.buckets[key]
+	if b == nil {
+		if len(l.buckets) >= l.most {
+			l.drop(l.ring.before)
 		}
-		e = l.recent.PushFront(&bucket{key: key})
-		l.buckets[key] = e
+		b = &bucket{key: key}
+		l.buckets[key] = b
 	} else {
-		l.recent.MoveToFront(e)
+		b.leave()
 	}
-	b := e.Value.(*bucket) //nolint:forcetypeassert // nothing else is in the list
-	var wait time.Duration
+	b.enter(&l.ring)
 	b.paid, wait = Advance(b.paid, now, r.Interval(), r.Depth())
 	return wait, nil
 }
@@ -63,22 +64,29 @@ func (l *Local) Take(_ context.Context, key string, r Rate) (time.Duration, erro
 func (l *Local) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.recent.Len()
+	return len(l.buckets)
 }
 
 // forget drops buckets that are full again, which says as much as none; a few
 // at a time, so that no call pays for all.
 func (l *Local) forget(now time.Duration) {
 	for range 2 {
-		e := l.recent.Back()
-		if e == nil || e.Value.(*bucket).paid > now { //nolint:forcetypeassert // see Take
+		b := l.ring.before
+		if b == &l.ring || b.paid > now {
 			return
 		}
-		l.drop(e)
+		l.drop(b)
 	}
 }
 
-func (l *Local) drop(e *list.Element) {
-	l.recent.Remove(e)
-	delete(l.buckets, e.Value.(*bucket).key) //nolint:forcetypeassert // see Take
+func (l *Local) drop(b *bucket) {
+	b.leave()
+	delete(l.buckets, b.key)
+}
+
+func (b *bucket) leave() { b.before.after, b.after.before = b.after, b.before }
+
+func (b *bucket) enter(ring *bucket) {
+	b.before, b.after = ring, ring.after
+	ring.after.before, ring.after = b, b
 }

@@ -183,8 +183,8 @@ func TestDeliveriesOfOneInstallation(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
-		r.Header.Set("X-GitHub-Delivery", id)
-		r.Header.Set("X-GitHub-Event", "push")
+		r.Header.Set("X-Github-Delivery", id)
+		r.Header.Set("X-Github-Event", "push")
 		return send(t, r)
 	}
 	for i := range few.Burst {

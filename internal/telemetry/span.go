@@ -66,7 +66,7 @@ func record(tracer trace.Tracer, j *nimbus.Job) {
 }
 
 func start(ctx context.Context, tracer trace.Tracer, j *nimbus.Job, name string, at time.Time) (context.Context, trace.Span) {
-	return tracer.Start(context.WithValue(ctx, spanKey{}, spanOf{j.ID, name}), name, trace.WithTimestamp(at))
+	return tracer.Start(context.WithValue(ctx, spanKey{}, spanOf{j.ID, name}), name, trace.WithTimestamp(at)) //nolint:spancheck // the caller ends it
 }
 
 func attributes(j *nimbus.Job) []attribute.KeyValue {

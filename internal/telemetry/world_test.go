@@ -122,7 +122,7 @@ func (w *world) sample(name string, values ...string) (sum float64) {
 func (w *world) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- w.Service.Run(ctx, func() {}) }()
+	go func() { ended <- w.Run(ctx, func() {}) }()
 	w.t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

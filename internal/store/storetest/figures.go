@@ -63,7 +63,10 @@ func testFigures(t *testing.T, b *books) {
 		}
 		got[i].Age = 0
 	}
-	want := []scheduler.Depth{{class, nimbus.StatePending, 1, 0}, {class, nimbus.StateQueued, 1, 0}, {big, nimbus.StatePending, 1, 0}}
+	want := []scheduler.Depth{
+		{Class: class, State: nimbus.StatePending, Jobs: 1}, {Class: class, State: nimbus.StateQueued, Jobs: 1},
+		{Class: big, State: nimbus.StatePending, Jobs: 1},
+	}
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("what waits, -want +got:\n%s", diff)
 	}
