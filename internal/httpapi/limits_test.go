@@ -17,6 +17,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -96,7 +97,12 @@ func checkRefused(t *testing.T, what string, got answer) {
 func TestOneOrgsBurstIsItsOwn(t *testing.T) {
 	t.Parallel()
 	p, h := limited(t, httpapi.Limits{API: few, Submit: few}, nil)
-	noisy, quiet := nimbus.NewID(nimbus.PrefixOrg, time.Now()), nimbus.NewID(nimbus.PrefixOrg, time.Now())
+	org := func(name string) string {
+		o, err := p.identity.CreateOrg(t.Context(), identity.Root(), name, nil)
+		must(t, err)
+		return o.ID
+	}
+	noisy, quiet := org("noisy"), org("quiet")
 	call := func(org string) answer { return p.asAdmin(t, http.MethodPost, listJobs, "{}", wire.OrgHeader, org) }
 	for i := range few.Burst {
 		if got := call(noisy); got.status != http.StatusOK {
@@ -225,10 +231,10 @@ func TestLimitsHoldWithoutRedis(t *testing.T) {
 		p, _ := limited(t, httpapi.Limits{API: few}, f)
 		doors = append(doors, p)
 	}
-	through := func(org string, doors ...*plane) (n int) {
+	through := func(doors ...*plane) (n int) {
 		t.Helper()
 		for i := range 4 * few.Burst * len(doors) {
-			switch got := doors[i%len(doors)].asAdmin(t, http.MethodPost, listJobs, "{}", wire.OrgHeader, org); got.status {
+			switch got := doors[i%len(doors)].asAdmin(t, http.MethodPost, listJobs, "{}"); got.status {
 			case http.StatusOK:
 				n++
 			case http.StatusTooManyRequests:
@@ -239,13 +245,12 @@ func TestLimitsHoldWithoutRedis(t *testing.T) {
 		}
 		return n
 	}
-	org := func() string { return nimbus.NewID(nimbus.PrefixOrg, time.Now()) }
-	if n := through(org(), doors...); n != few.Burst {
+	if n := through(doors...); n != few.Burst {
 		t.Errorf("with Redis %d calls got through both doors, want %d", n, few.Burst)
 	}
 	r.Stop()
 	for _, door := range doors {
-		if n := through(org(), door); n != few.Burst {
+		if n := through(door); n != few.Burst {
 			t.Errorf("without Redis %d calls got through a door, want %d", n, few.Burst)
 		}
 	}
