@@ -6,13 +6,16 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,9 +25,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // update rewrites the table of metrics: go test ./internal/server -update.
@@ -202,6 +209,109 @@ func TestDeliveriesOfOneInstallation(t *testing.T) {
 	}
 	if _, body, _ := s.get(t, "/metrics", s.AdminToken()); !strings.Contains(body, `nimbus_rate_limited_total{limit="webhook"} 1`) {
 		t.Errorf("the refusal is not counted: %s", body)
+	}
+}
+
+// TestEndsAreTracedAndCounted: what the rooms tell arrives where it is read.
+func TestEndsAreTracedAndCounted(t *testing.T) {
+	t.Parallel()
+	paths := make(chan string, 16)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { paths <- r.URL.Path }))
+	defer collector.Close()
+	s := serveTest(t, Operations{OTLP: collector.URL}, nil)
+	root := nimbus.Principal{Kind: nimbus.PrincipalAdmin, OrgID: nimbus.DefaultOrgID, Subject: "admin"}
+	j, err := s.scheduler.Submit(t.Context(), root, scheduler.Submission{Spec: nimbus.Spec{Command: []string{"true"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.scheduler.Cancel(t.Context(), root, j.OrgID, j.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := s.get(t, "/metrics", s.AdminToken())
+	for _, want := range []string{
+		`nimbus_jobs_finished_total{result="cancelled",source="native"} 1`, `nimbus_leader{work="scheduler"} 1`, "nimbus_bus_connected 1",
+		"nimbus_rate_limits_shared 1", `nimbus_sql_transactions_total{committed="true",kind="write"}`, `nimbus_hosts{state="ready"} 0`,
+		"nimbus_http_in_flight 1", // this one
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	s.stop()
+	if err := <-s.ended; err != nil {
+		t.Error(err)
+	}
+	s.ended <- nil // for the cleanup
+	select {
+	case path := <-paths:
+		if path != "/v1/traces" {
+			t.Errorf("traces are sent to %s", path)
+		}
+	default:
+		t.Error("a server that stopped has not sent its traces")
+	}
+}
+
+// TestReplicasShareTheirLimits through Redis, and go on without it.
+func TestReplicasShareTheirLimits(t *testing.T) {
+	t.Parallel()
+	r := testenv.Redis(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenReplica(t.Context(), ReplicaConfig{Database: testenv.Postgres(t), Redis: r.URL, MasterKey: filepath.Join(t.TempDir(), "key"),
+		Listener: l, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := &running{Server: s, ended: make(chan error, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	up := make(chan struct{})
+	go func() { replica.ended <- s.Run(ctx, func() { close(up) }) }()
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-replica.ended, s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-up
+	options, err := goredis.ParseURL(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := goredis.NewClient(options)
+	defer client.Close()
+	call := func() {
+		t.Helper()
+		if status, body, _ := replica.get(t, "/api/v1/me", s.AdminToken()); status != http.StatusOK {
+			t.Fatalf("answered %d %s", status, body)
+		}
+	}
+	// Buckets are short-lived, and a machine that is busy may not wait for Redis.
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		call()
+		keys, err := client.Keys(t.Context(), "nimbus:limit:*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(keys, "nimbus:limit:api/"+nimbus.DefaultOrgID) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("Redis has %v", keys)
+		}
+	}
+	r.Stop()
+	for range 10 {
+		call()
+	}
+	status, body, _ := replica.get(t, "/readyz", s.AdminToken())
+	if status != http.StatusOK || !strings.Contains(body, `"name":"redis","needed":false,"ok":false`) {
+		t.Errorf("without Redis it is %d %s", status, body)
+	}
+	if _, body, _ := replica.get(t, "/metrics", s.AdminToken()); !strings.Contains(body, "nimbus_rate_limits_shared 0") {
+		t.Error("the metrics don't tell that limits are held alone")
 	}
 }
 
