@@ -29,6 +29,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -260,7 +261,7 @@ func TestReplicasShareTheirLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := OpenReplica(t.Context(), ReplicaConfig{Database: testenv.Postgres(t), Redis: r.URL, MasterKey: filepath.Join(t.TempDir(), "key"),
+	s, err := OpenReplica(t.Context(), ReplicaConfig{Database: testenv.Postgres(t), Redis: r.URL, MasterKey: identity.KeySource{File: filepath.Join(t.TempDir(), "key")},
 		Listener: l, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
