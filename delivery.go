@@ -9,6 +9,9 @@ type Delivery struct {
 	Action     string
 	ReceivedAt time.Time
 	BodySHA256 string
+	// InstallationID is whose events these are, 0 for those of the App itself.
+	// It is not in the ledger.
+	InstallationID int64
 }
 
 // DeliveryOutcome is what became of a delivery.

@@ -48,23 +48,17 @@ func FirstID(prefix string, at time.Time) string {
 	return encodeID(prefix, b)
 }
 
-// IDTime is when an id was made, to the millisecond; the zero time for what is
-// no id.
-func IDTime(id string) time.Time {
-	_, rest, _ := strings.Cut(id, "_")
-	if len(rest) != idLength {
-		return time.Time{}
+// IDTime is when an id was made, to the millisecond; ok is false for what is no
+// id of that prefix.
+func IDTime(prefix, id string) (at time.Time, ok bool) {
+	if CheckID(prefix, id) != nil {
+		return time.Time{}, false
 	}
-	const timeLength = 10 // characters: 48 bits, after two that are 0
-	ms := int64(0)
-	for _, c := range rest[:timeLength] {
-		i := strings.IndexRune(crockford, c)
-		if i < 0 {
-			return time.Time{}
-		}
-		ms = ms<<5 | int64(i)
+	ms := uint64(0)
+	for _, c := range []byte(id[len(prefix)+1:][:10]) { // 50 bits, of which two are padding
+		ms = ms<<5 | uint64(strings.IndexByte(crockford, c))
 	}
-	return time.UnixMilli(ms).UTC()
+	return time.UnixMilli(int64(ms & (1<<48 - 1))).UTC(), true
 }
 
 func encodeID(prefix string, b [16]byte) string {

@@ -37,3 +37,15 @@ func TestCheckIDRefusesWhatIsNoFileName(t *testing.T) {
 		}
 	}
 }
+
+func TestIDTime(t *testing.T) {
+	t.Parallel()
+	for _, at := range []time.Time{time.UnixMilli(0), time.UnixMilli(1<<48 - 1), time.Date(2026, 11, 25, 12, 0, 0, 7_000_000, time.UTC)} {
+		if got, ok := IDTime(PrefixJob, NewID(PrefixJob, at)); !ok || !got.Equal(at) {
+			t.Errorf("an id of %v is said to be of %v, %t", at, got, ok)
+		}
+	}
+	if _, ok := IDTime(PrefixJob, NewID(PrefixHost, time.Now())); ok {
+		t.Error("a host's id was taken for a job's")
+	}
+}

@@ -77,7 +77,7 @@ const description = "Runs CI jobs on machines that you own, each in a fresh sand
 // parser makes the parser of r. exit is called after --help was shown.
 func parser(r *root, s Streams, exit func(int)) (*kong.Kong, error) {
 	return kong.New(r,
-		kong.Name("nimbus"), kong.Description(description), kong.Writers(s.Out, s.Err), kong.Exit(exit),
+		kong.Name("nimbus"), kong.Description(description), kong.Writers(s.Out, s.Err), kong.Exit(exit), limitVars(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, FlagsLast: true}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "jobs", Title: "Jobs:"},

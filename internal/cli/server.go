@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
@@ -14,6 +15,9 @@ import (
 
 type serverCmd struct {
 	listenFlags `embed:""`
+
+	Operations operationsFlags `embed:""`
+	Drain      time.Duration   `help:"How long a server that was asked to stop still answers while /readyz says that it is not ready." default:"5s" placeholder:"TIME"`
 
 	DatabaseFile string `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
 	RedisFile    string `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
@@ -65,6 +69,10 @@ func (c *serverCmd) Run(ctx context.Context, a *app) error {
 	if cfg.PublicURL, err = c.publicURL(); err != nil {
 		return err
 	}
+	if cfg.Operations, err = c.Operations.read(a.version); err != nil {
+		return err
+	}
+	cfg.Drain = c.Drain
 	if cfg.TLS, err = c.tls(); err != nil {
 		return err
 	}

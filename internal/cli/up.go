@@ -17,6 +17,8 @@ type upCmd struct {
 	listenFlags    `embed:""`
 	masterKeyFlags `embed:""`
 
+	Operations operationsFlags `embed:""`
+
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
 	Executors         []string `help:"Executors that this machine uses: microvm, local. Default: all." placeholder:"NAME"`
 	Capability        []string `help:"A word that jobs can need of this machine, like pytorch, besides what it shows by itself; may be repeated." placeholder:"WORD"`
@@ -60,6 +62,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if e.PublicURL, err = c.publicURL(); err != nil {
+		return err
+	}
+	if e.Operations, err = c.Operations.read(a.version); err != nil {
 		return err
 	}
 	if e.TLS, err = c.tls(); err != nil {

@@ -62,7 +62,7 @@ type webhook struct {
 //	200 {"outcome":"duplicate"}  a delivery id that was processed before
 //	200 {"outcome":"pong"}       a ping
 //	400 not what GitHub sends · 401 signature missing or wrong · 405 not POST
-//	413 over MaxBody · 503 try again, with Retry-After where known · 500 a fault of ours
+//	413 over MaxBody · 429 what Process refuses as too often · 503 try again, with Retry-After where known · 500 a fault of ours
 func NewWebhook(cfg WebhookConfig) http.Handler {
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = MaxBody
@@ -187,7 +187,10 @@ func delivery(header http.Header, body []byte, received time.Time) (nimbus.Deliv
 		return d, nimbus.Errorf(nimbus.CodeInvalid, "X-GitHub-Event is missing or is no event name")
 	}
 	var in struct {
-		Action string `json:"action"`
+		Action       string `json:"action"`
+		Installation struct {
+			ID int64 `json:"id"`
+		} `json:"installation"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		bad := nimbus.Errorf(nimbus.CodeInvalid, "the body is no JSON object: %w", err)
@@ -196,7 +199,7 @@ func delivery(header http.Header, body []byte, received time.Time) (nimbus.Deliv
 		}
 		return d, bad
 	}
-	d.Action = text(in.Action)
+	d.Action, d.InstallationID = text(in.Action), in.Installation.ID
 	return d, nil
 }
 

@@ -126,6 +126,7 @@ var routes = map[string]rule{
 	"POST /api/v1/logins":              person,
 	"POST /api/v1/logout":              person,
 	"GET /metrics":                     onPlatform(nimbus.ScopeMetricsRead),
+	"GET /debug/pprof/":                onPlatform(nimbus.ScopeOrgWrite), // a profile tells more than metrics do
 	"GET /login":                       anybody,
 	"GET /healthz":                     anybody,
 	"GET /readyz":                      anybody,

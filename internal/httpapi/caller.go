@@ -179,10 +179,14 @@ func (a *api) admit(next http.Handler) http.Handler {
 			http.NotFound(w, r)
 			return
 		case to == anybody:
+			if err := a.stranger(r); err != nil {
+				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
+				return
+			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxStranger)
 		default:
 			c, err := a.allow(r, r.URL.Path, to)
-			if err != nil {
+			if err = a.afford(r, c, err, to); err != nil {
 				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
 				return
 			}
@@ -241,10 +245,10 @@ func (a *api) judge(ctx context.Context, what string, err error) error {
 	}
 	code := nimbus.ErrorCode(err)
 	if code == nimbus.CodeInternal || code == nimbus.CodeUnavailable {
-		a.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "what", what, "error", describe(err))
+		a.Log.ErrorContext(ctx, "request failed", "what", what, "error", describe(err))
 	}
 	if code == nimbus.CodeInternal {
-		return nimbus.Errorf(nimbus.CodeInternal, "internal error").WithHint("the server's log has more: request %s", requestID(ctx))
+		return nimbus.Errorf(nimbus.CodeInternal, "internal error").WithHint("the server's log has more: request %s", RequestID(ctx))
 	}
 	return err
 }
@@ -268,7 +272,7 @@ func (a *api) recovered(ctx context.Context, s connect.Spec, _ http.Header, what
 func (a *api) plain(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := a.allow(r, r.Pattern, routes[r.Pattern])
-		if err == nil {
+		if err = a.afford(r, c, err, routes[r.Pattern]); err == nil {
 			err = h(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 			a.denied(c.Principal, r.Pattern, r.RemoteAddr, err)
 		}

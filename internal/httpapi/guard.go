@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -33,13 +34,15 @@ func (a *api) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set(requestHeader, id)
 		answer := &answerWriter{ResponseWriter: w}
+		a.Observer.Asked()
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &steadyBody{ReadCloser: r.Body, rc: http.NewResponseController(w), started: started}
 		}
 		defer func() {
+			a.Observer.Answered(procedureOf(r), codeOf(answer), time.Since(started))
 			// The query may hold a login code: the path alone is told.
-			a.Log.DebugContext(r.Context(), "request", "request", id, "method", r.Method, "path", r.URL.Path,
+			a.Log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path,
 				"status", answer.status, "took", time.Since(started))
 		}()
 		defer func() {
@@ -60,6 +63,31 @@ func (a *api) guard(next http.Handler) http.Handler {
 	})
 }
 
+// procedureOf is what was asked for, of the few things that can be: a procedure
+// of the table, or the pattern of a route. A path is whatever a stranger likes.
+func procedureOf(r *http.Request) string {
+	if _, known := access[r.URL.Path]; known {
+		return r.URL.Path
+	}
+	if r.Pattern == "" {
+		return "other"
+	}
+	return r.Pattern
+}
+
+// codeOf is our code of an answer, or the class of its status where it has none.
+func codeOf(w *answerWriter) string {
+	switch code := w.Header().Get(wire.CodeHeader); {
+	case code != "":
+		return code
+	case w.status == 0:
+		return "none" // the caller was gone
+	case w.status < http.StatusBadRequest:
+		return "ok"
+	}
+	return strconv.Itoa(w.status/100) + "xx"
+}
+
 // requestHeader tells the caller the id under which a request is logged.
 const (
 	requestHeader   = "Nimbus-Request"
@@ -68,7 +96,9 @@ const (
 
 type requestKey struct{}
 
-func requestID(ctx context.Context) string {
+// RequestID is the id of the request that a context is of, "" for none. The
+// answer carries it in a header, and what is logged of it has it.
+func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestKey{}).(string)
 	return id
 }

@@ -100,8 +100,8 @@ type Blobs interface {
 	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 }
 
-// Config is what the door leads to. All fields but Webhook,
-// Secure and Recheck are needed.
+// Config is what the door leads to. All fields down to Pages, and Log, are
+// needed.
 type Config struct {
 	Jobs     Jobs
 	Queue    Queue
@@ -116,11 +116,19 @@ type Config struct {
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
-	// Ready tells whether the stores answer.
-	Ready func(ctx context.Context) error
 	// HostCertificates has hosts show a certificate, which the listener has
 	// checked; connections without TLS are of this machine.
 	HostCertificates bool
+	// Checks tell whether requests should be sent here.
+	Checks []Check
+	// Metrics answers with the metrics; nil for none.
+	Metrics http.Handler
+	// Observer hears of requests; nil for nobody.
+	Observer Observer
+	// Gate holds the limits; nil for the default ones, held by this door alone.
+	Gate *Gate
+	// Origins say where requests may come from.
+	Origins Origins
 	// Secure marks cookies for https alone.
 	Secure bool
 	// Recheck is how often a stream's caller is looked at anew: one whose token
@@ -141,6 +149,12 @@ const (
 func New(cfg Config) http.Handler {
 	api := &api{Config: cfg}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
+	if api.Observer == nil {
+		api.Observer = nobody{}
+	}
+	if api.Gate == nil {
+		api.Gate = NewGate(Limits{}, nil, api.Observer)
+	}
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
@@ -206,27 +220,17 @@ func (a *api) handlers() map[string]http.Handler {
 		"POST /api/v1/logins":              a.plain(a.createLogin),
 		"POST /api/v1/logout":              a.plain(a.logout),
 		"GET /metrics":                     a.plain(a.metrics),
-		"GET /login":                       http.HandlerFunc(a.login),
-		"GET /healthz":                     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
+		"GET /debug/pprof/":                a.plain(a.profile),
+		"GET /login":                       a.counted(a.stranger, http.HandlerFunc(a.login)),
+		"GET /healthz":                     http.HandlerFunc(alive),
 		"GET /readyz":                      http.HandlerFunc(a.ready),
-		"/webhooks/github":                 a.watched("/webhooks/github", webhook),
+		"/webhooks/github":                 a.watched("/webhooks/github", a.counted(a.received, webhook)),
 		"/":                                pages(a.Pages),
 	}
 }
 
 // api is the handlers' common ground.
 type api struct{ Config }
-
-func (a *api) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	if err := a.Ready(ctx); err != nil {
-		a.Log.WarnContext(ctx, "not ready", "error", err)
-		http.Error(w, "not ready", http.StatusServiceUnavailable)
-		return
-	}
-	w.WriteHeader(http.StatusOK)
-}
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
 // also without TLS, time to read headers but not to stream.

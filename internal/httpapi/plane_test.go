@@ -23,6 +23,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
+	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -83,9 +84,12 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
+	off := ratelimit.Unlimited()
 	cfg := httpapi.Config{
-		Jobs: p.scheduler, Queue: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Ready: db.Ping, Log: log,
+		Jobs: p.scheduler, Queue: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
+		Gate:    httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, nil, nil),
 		Audit: p.ledger, Denials: p.denials,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {
 		e(&cfg)

@@ -107,6 +107,7 @@ var tenancy = map[string]expectation{
 	"POST /api/v1/logins#another":      {who: "platform", body: `{"user":"$spare_user"}`, bound: true},
 	"POST /api/v1/logout":              {who: "person", bound: true},
 	"GET /metrics":                     {who: "platform", scope: "metrics:read"},
+	"GET /debug/pprof/":                {who: "platform", scope: "org:write"},
 	"GET /login":                       {who: "anybody", refuses: true},
 	"GET /healthz":                     {who: "anybody"},
 	"GET /readyz":                      {who: "anybody"},

@@ -50,6 +50,7 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.SaveAttempt(ctx, a); err != nil {
 		return err
 	}
+	u.tally.Accepted = append(u.tally.Accepted, u.now.Sub(a.OfferedAt))
 	j.AttemptCount++
 	if err := u.move(ctx, j, Move{To: nimbus.StateAccepted, Actor: actorHost(a.HostID)}); err != nil {
 		return err

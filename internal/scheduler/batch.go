@@ -45,6 +45,7 @@ type batch struct {
 	released bool                    // a place of a limit is free again
 	lookedUp bool                    // the hosts were read anew
 	messages []message
+	tally    Tally
 }
 
 // gatherer lets operations that arrive while a transaction is under way share
@@ -129,6 +130,7 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 		keys.add(op.keys)
 	}
 	var messages []message
+	var tally *Tally
 	err := s.store.Update(ctx, func(tx Tx) error {
 		b := &batch{Tx: tx, cfg: s.cfg, fleet: s.fleet, now: tx.Now(), promote: map[string]nimbus.Class{}, corrects: map[Flow]*correction{}}
 		if err := tx.Prefetch(ctx, keys); err != nil {
@@ -158,12 +160,16 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 				}
 			}
 		}
-		messages = slices.Concat(b.messages, end.messages)
+		messages, tally = slices.Concat(b.messages, end.messages), &b.tally
 		return nil
 	})
 	if err != nil {
+		if len(ops) == 1 { // what failed among others is tried again alone
+			s.observeFenced(ops)
+		}
 		return err
 	}
+	s.observe(tally, ops)
 	sent := map[message]bool{}
 	for _, m := range messages {
 		if !sent[m] {

@@ -46,6 +46,9 @@ func (s *Service) ProcessDelivery(ctx context.Context, d nimbus.Delivery, ev *ni
 		}
 		return u.SetDeliveryOutcome(ctx, d.ID, outcome)
 	})
+	if err == nil && s.cfg.Observer != nil {
+		s.cfg.Observer.Delivered(outcome)
+	}
 	return outcome, err
 }
 

@@ -82,12 +82,16 @@ func (h *heartbeats) drain(ctx context.Context) {
 
 // renewAll renews the leases of hosts. One that isn't known fails alone.
 func (s *Service) renewAll(ctx context.Context, beats []*beat) error {
-	return s.update(ctx, func(u *unit) error {
+	err := s.update(ctx, func(u *unit) error {
 		if err := u.touch(ctx, beats); err != nil {
 			return err
 		}
 		return u.renew(ctx, slices.DeleteFunc(slices.Clone(beats), func(b *beat) bool { return b.err != nil }))
 	})
+	if err == nil {
+		s.observeVerdicts(beats)
+	}
+	return err
 }
 
 // touch notes that hosts were heard of.

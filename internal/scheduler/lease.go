@@ -127,5 +127,5 @@ func (u *unit) again(ctx context.Context, j *JobRecord, why nimbus.Reason, actor
 			Message: fmt.Sprintf("%d attempts ended before the job was done; the last: %s", j.AttemptCount, why.Message)}}, actor)
 	}
 	j.CheckAt, j.Checks = time.Time{}, 0
-	return u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actor, Detail: why.Message})
+	return u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actor, Detail: why.Message, Cause: why.Code})
 }

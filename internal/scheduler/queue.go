@@ -45,8 +45,9 @@ func (s *Service) Queue(ctx context.Context, orgID string) ([]nimbus.QueueClass,
 			if err != nil {
 				return err
 			}
+			oldest, _ := nimbus.IDTime(nimbus.PrefixJob, d.Oldest) // zero where nobody waits
 			q := nimbus.QueueClass{Class: class, Waiting: d.Queued + d.Pending + d.Stuck, Queued: d.Queued, Unschedulable: d.Stuck, More: d.More,
-				OldestAt: nimbus.IDTime(d.Oldest), Running: runs[id]}
+				OldestAt: oldest, Running: runs[id]}
 			if q.Waiting+q.Running == 0 {
 				continue // another org's
 			}

@@ -145,7 +145,7 @@ func TestQueueByClass(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 		common, large := got[0], got[1]
-		if at := nimbus.IDTime(oldest.ID); !common.OldestAt.Equal(at) {
+		if at, _ := nimbus.IDTime(nimbus.PrefixJob, oldest.ID); !common.OldestAt.Equal(at) {
 			t.Errorf("the oldest came at %v, not %v", common.OldestAt, at)
 		}
 		common.OldestAt, common.Class = time.Time{}, nimbus.Class{}

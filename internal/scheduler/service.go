@@ -43,6 +43,8 @@ type Config struct {
 	// Lead runs work while this replica leads, again each time that it does,
 	// until its context ends. Nil where there is one replica alone.
 	Lead func(ctx context.Context, work func(context.Context))
+	// Observer hears what was committed. Nil for nobody.
+	Observer Observer
 }
 
 // withDefaults returns a copy with every field set.
@@ -158,6 +160,7 @@ func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
 	if err := u.noticed(ctx, j, from, m); err != nil {
 		return err
 	}
+	u.tally.moved(j, from, m, u.now)
 	u.changed(j)
 	if m.To == nimbus.StateQueued {
 		u.publish(bus.TopicQueue, "")

@@ -82,7 +82,7 @@ type Reader interface {
 	// RunningJobs are those that hosts have, or were offered.
 	RunningJobs(ctx context.Context, most int) ([]RunningJob, error)
 	// OrgDepth is what waits of an org in a class.
-	OrgDepth(ctx context.Context, orgID, classID string, most int) (Depth, error)
+	OrgDepth(ctx context.Context, orgID, classID string, most int) (OrgDepth, error)
 	// Misplaced looks at so many unfinished jobs after one, and returns those
 	// that are not in the table that their state says, and the last it saw.
 	Misplaced(ctx context.Context, after Cursor, most int) (ids []string, last Cursor, err error)
@@ -242,6 +242,8 @@ type Move struct {
 	Reason nimbus.Reason
 	Actor  string
 	Detail string // for the history; the reason's message where empty
+	// Cause is why a job is queued again, for who counts. The books don't have it.
+	Cause nimbus.ReasonCode
 }
 
 // AttemptState is where an attempt is in its life: offered, then live, then
@@ -349,8 +351,8 @@ type RunningJob struct {
 	AcceptedAt      time.Time // zero while it is offered
 }
 
-// Depth is what waits of an org in a class.
-type Depth struct {
+// OrgDepth is what waits of an org in a class.
+type OrgDepth struct {
 	Queued, Pending, Stuck int
 	More                   bool   // than was counted
 	Oldest                 string // id of the pending or queued job that came first; "" for none

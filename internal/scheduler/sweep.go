@@ -129,7 +129,7 @@ func (u *unit) lapse(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if j.State != nimbus.StateOffered || j.AttemptID != a.AttemptID {
 		return nil
 	}
-	return u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actorSystem, Detail: "not accepted in time"})
+	return u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actorSystem, Detail: "not accepted in time", Cause: causeNotAccepted})
 }
 
 // leaseLost decides what becomes of a job whose host went silent.
@@ -142,6 +142,7 @@ func (u *unit) leaseLost(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.endAttempt(ctx, a, nil, !a.RunningAt.IsZero()); err != nil {
 		return err
 	}
+	u.tally.Expired++
 	why := leaseExpired(a)
 	switch {
 	case j.AttemptID != a.AttemptID || j.State == nimbus.StateFinished:

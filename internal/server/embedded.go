@@ -41,6 +41,7 @@ func (e Embedded) Run(ctx context.Context, ready func()) (err error) {
 		return errors.Join(err, e.Listener.Close())
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	defer context.AfterFunc(ctx, s.drain)() // the agent stops first
 	services := []lifecycle.Service{s}
 	if e.OnReady != nil {
 		services = append(services, lifecycle.Func("announcement", func(ctx context.Context, ready func()) error {

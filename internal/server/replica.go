@@ -38,6 +38,8 @@ type ReplicaConfig struct {
 	AllowTrustedLocal bool
 	GitHub            *GitHub
 	Log               *slog.Logger
+
+	Operations
 }
 
 // blobSweepInterval is how often the leader removes what uploads that never
@@ -47,15 +49,18 @@ const blobSweepInterval = time.Hour
 // OpenReplica opens the database and what is in it. Two replicas may do so at
 // once. The caller closes the server.
 func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) {
+	cfg.Log = slog.New(requestLog{cfg.Log.Handler()})
 	s := &Server{masterKey: cfg.MasterKey, tokenFile: cfg.AdminTokenFile, cfg: Config{
 		Listener: cfg.Listener, TLS: cfg.TLS, PublicURL: cfg.PublicURL, AllowTrustedLocal: cfg.AllowTrustedLocal, GitHub: cfg.GitHub, Log: cfg.Log,
+		Operations: cfg.Operations,
 	}}
+	s.openMetrics()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.store, err = store.Open(ctx, store.Config{DSN: cfg.Database}); err != nil {
+	if s.store, err = store.Open(ctx, store.Config{DSN: cfg.Database, Observer: s.metrics}); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)
@@ -67,12 +72,12 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	if err := s.openBus(cfg); err != nil {
 		return nil, err
 	}
-	s.lead = leader.Elector{Store: s.store, Name: "scheduler", Log: cfg.Log}.Run
-	s.leadAudit = leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run
-	sweeper := leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}
+	s.lead = s.leading("scheduler", leader.Elector{Store: s.store, Name: "scheduler", Log: cfg.Log}.Run)
+	sweep := s.leading("blobs", leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}.Run)
+	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
 		ready()
-		sweeper.Run(ctx, func(ctx context.Context) { sweepBlobs(ctx, blobs, cfg.Log) })
+		sweep(ctx, func(ctx context.Context) { sweepBlobs(ctx, blobs, cfg.Log) })
 		return nil
 	}))
 	return s, s.compose(ctx)
@@ -87,10 +92,10 @@ func (s *Server) openBus(cfg ReplicaConfig) error {
 	if err != nil {
 		return err
 	}
-	s.bus = b
+	s.bus, s.connected, s.ping = b, b.Connected, b.Ping
 	s.services = append(s.services, b)
 	s.closers = append(s.closers, b.Close)
-	return nil
+	return s.openLimits(cfg.Redis)
 }
 
 func sweepBlobs(ctx context.Context, blobs *store.Blobs, log *slog.Logger) {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,8 +31,10 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
 	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
+	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/telemetry"
 	"github.com/nimbus-ci/nimbus/web"
 )
 
@@ -61,6 +64,8 @@ type Config struct {
 	MasterKey identity.KeySource
 	Log       *slog.Logger // required
 
+	Operations
+
 	loopback net.Listener // for the agent of this machine, beside TLS
 }
 
@@ -87,6 +92,14 @@ type Server struct {
 	denials   *audit.Denials
 	handler   http.Handler
 
+	metrics   *telemetry.Metrics
+	gate      *httpapi.Gate
+	limiter   ratelimit.Limiter // of orgs; nil: alone
+	alone     func() bool       // whether the limiter has lost the other replicas
+	connected func() bool       // whether the bus reaches them
+	ping      func(context.Context) error
+	draining  atomic.Bool
+
 	services   []lifecycle.Service // of the profile, started before the others
 	closers    []func() error      // in the order of opening
 	adminToken string
@@ -98,11 +111,14 @@ const maxLogBytes = 1 << 30 // of one attempt, compressed
 // Open opens the data directory and everything in it. Codes: conflict when
 // another process uses it. The caller closes the server.
 func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
+	cfg.Log = slog.New(requestLog{cfg.Log.Handler()})
 	if cfg.MasterKey == (identity.KeySource{}) {
 		cfg.MasterKey.File = filepath.Join(cfg.Data, "master.key")
 	}
 	s := &Server{cfg: cfg, masterKey: cfg.MasterKey, tokenFile: filepath.Join(cfg.Data, AdminTokenFile),
 		bus: bus.NewInProcess()}
+	s.openMetrics()
+	s.metrics.Leads("scheduler", true)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -166,7 +182,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	}
 	db.Close()
 	dsn := "sqlite:" + filepath.Join(s.cfg.Data, "nimbus.db")
-	if s.store, err = store.Open(ctx, store.Config{DSN: dsn, Backups: filepath.Join(s.cfg.Data, "backups")}); err != nil {
+	if s.store, err = store.Open(ctx, store.Config{DSN: dsn, Backups: filepath.Join(s.cfg.Data, "backups"), Observer: s.metrics}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
@@ -201,18 +217,20 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.github.start(ctx, s.cfg.GitHub); err != nil {
 		return fmt.Errorf("connect GitHub: %w", err)
 	}
-	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, PublicURL: s.cfg.PublicURL, Lead: s.lead},
+	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, PublicURL: s.cfg.PublicURL, Lead: s.lead, Observer: s.metrics},
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
+	if err := s.openTraces(ctx); err != nil {
+		return err
+	}
+	s.watch()
+	s.gate = httpapi.NewGate(s.cfg.Limits, s.limiter, s.metrics)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.processDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Ready: s.store.Ping, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
+		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 	})
 	return s.issueAdmin(ctx)
-}
-
-func (s *Server) processDelivery(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
-	return s.scheduler.ProcessDelivery(ctx, d, ev)
 }
 
 // Name implements lifecycle.Service.
@@ -220,6 +238,7 @@ func (s *Server) Name() string { return "server" }
 
 // Run serves until ctx ends. It calls ready once requests are answered.
 func (s *Server) Run(ctx context.Context, ready func()) error {
+	defer context.AfterFunc(ctx, s.drain)()
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
 		s.identity, s.ledger, s.denials, s.github, s.scheduler, lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
@@ -239,7 +258,7 @@ func (s *Server) serve(ctx context.Context, ready func()) error {
 	srv := httpapi.NewServer(s.handler, s.cfg.Log)
 	srv.TLSConfig = s.cfg.TLS
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
-	listeners, failed := errgroup.WithContext(ctx)
+	listeners, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	listeners.Go(func() error {
 		if s.cfg.TLS != nil {
 			return served(srv.ServeTLS(s.cfg.Listener, "", ""))
@@ -250,7 +269,15 @@ func (s *Server) serve(ctx context.Context, ready func()) error {
 		listeners.Go(func() error { return served(srv.Serve(s.cfg.loopback)) })
 	}
 	ready() // the listeners took connections since before: none is refused
-	<-failed.Done()
+	select {
+	case <-failed.Done():
+	case <-ctx.Done():
+		s.drain()
+		select { // whoever balances the load has to hear of it before connections are refused
+		case <-time.After(s.cfg.Drain):
+		case <-failed.Done():
+		}
+	}
 	grace := time.AfterFunc(stopGrace, endRequests)
 	defer grace.Stop()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"embed"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -54,6 +55,49 @@ func checkVersion(ctx context.Context, provider *goose.Provider) error {
 			WithHint("use the version of Nimbus that the server has")
 	}
 	return err
+}
+
+// Current tells whether the database has all migrations that this program
+// knows; one that has more is of a newer program, and fine. It is an error
+// where one is missing, as after an older backup was put back.
+func (s *Store) Current(ctx context.Context) error {
+	applied, err := s.applied(ctx)
+	if err != nil {
+		return interpret(err)
+	}
+	known, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	for _, file := range known {
+		version, err := goose.NumericComponent(file)
+		if err != nil {
+			return fmt.Errorf("read the name of migration %s: %w", file, err)
+		}
+		if !applied[version] {
+			return nimbus.Errorf(nimbus.CodeUnavailable, "the database has not got migration %d", version).
+				WithHint("restart the server: it brings the tables up to date")
+		}
+	}
+	return nil
+}
+
+// applied are the migrations that the database has, by goose's own table.
+func (s *Store) applied(ctx context.Context) (map[int64]bool, error) {
+	rows, err := s.reader.QueryContext(ctx, "SELECT version_id FROM goose_db_version WHERE is_applied")
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	defer rows.Close()
+	applied := map[int64]bool{}
+	for rows.Next() {
+		var version int64
+		if err := rows.Scan(&version); err != nil {
+			return nil, fmt.Errorf("read a migration: %w", err)
+		}
+		applied[version] = true
+	}
+	return applied, rows.Err()
 }
 
 // migrateTries bounds how often migrations are begun again, migratePause is the

@@ -57,7 +57,7 @@ func (t schedulerTx) RunningJobs(ctx context.Context, most int) ([]scheduler.Run
 }
 
 // OrgDepth implements scheduler.Reader.
-func (t schedulerTx) OrgDepth(ctx context.Context, orgID, classID string, most int) (d scheduler.Depth, err error) {
+func (t schedulerTx) OrgDepth(ctx context.Context, orgID, classID string, most int) (d scheduler.OrgDepth, err error) {
 	window, err := t.Window(ctx, classID, most)
 	if err != nil {
 		return d, err

@@ -37,6 +37,16 @@ type Config struct {
 	// AsIs refuses a database whose tables are not of this version, instead of
 	// changing them: for a program beside the server.
 	AsIs bool
+	// Observer hears of transactions. Nil for nobody.
+	Observer Observer
+}
+
+// Observer hears of transactions. Its methods return at once and may be called
+// concurrently.
+type Observer interface {
+	// Transacted hears of one that is over: how often it was run, and how long
+	// all of that took.
+	Transacted(write bool, tries int, took time.Duration, err error)
 }
 
 // Store is an open database. All methods may be called concurrently. Errors
@@ -47,6 +57,8 @@ type Store struct {
 	reader  *sql.DB // the same as writer on PostgreSQL
 	dialect dialect
 	flushes *flushStatements
+
+	observer Observer
 }
 
 // Open opens the database, creating it where the engine allows, and brings its
@@ -67,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s database: %w", scheme, err)
 	}
-	s.flushes = newFlushStatements()
+	s.flushes, s.observer = newFlushStatements(), cfg.Observer
 	if scheme != "sqlite" {
 		cfg.Backups = ""
 	}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -96,6 +97,36 @@ func TestOpenRefusesWhatIsNoDatabase(t *testing.T) {
 		}
 		if got := nimbus.ErrorCode(err); got != code || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %s %v", dsn, got, err)
+		}
+	}
+}
+
+// TestCurrent: a database that lacks a migration, as one that was put back from
+// an older backup under a running server, is told from one that has more.
+func TestCurrent(t *testing.T) {
+	t.Parallel()
+	for driver, dsn := range map[string]string{"sqlite": sqliteDSN(t), "pgx": testenv.Postgres(t)} {
+		s := open(t, dsn)
+		db, err := sql.Open(driver, strings.TrimPrefix(dsn, "sqlite:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(statement string) {
+			t.Helper()
+			if _, err := db.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change("INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, TRUE)")
+		if err := s.Current(t.Context()); err != nil {
+			t.Errorf("%s: a newer database: %v", driver, err)
+		}
+		change("DELETE FROM goose_db_version WHERE version_id = 3")
+		if err := s.Current(t.Context()); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+			t.Errorf("%s: an older database: %v", driver, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -33,9 +33,11 @@ type tx struct {
 // write runs f in a transaction that may change rows, and repeats it as a whole
 // when it lost a race: f must have no effect outside the database. It commits
 // when f returns nil.
-func (s *Store) write(ctx context.Context, f func(*tx) error) error {
-	var err error
+func (s *Store) write(ctx context.Context, f func(*tx) error) (err error) {
+	tries := 0
+	defer s.observed(true, &tries, time.Now(), &err)
 	for try := range maxTries {
+		tries++
 		err = s.transact(ctx, s.writer, nil, f)
 		// A row that somebody else added first is found when f looks again; if
 		// f does not look, it is a conflict.
@@ -54,15 +56,24 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 }
 
 // read runs f on one consistent state of the database.
-func (s *Store) read(ctx context.Context, f func(*tx) error) error {
-	var err error
+func (s *Store) read(ctx context.Context, f func(*tx) error) (err error) {
+	tries := 0
+	defer s.observed(false, &tries, time.Now(), &err)
 	for range maxTries {
+		tries++
 		err = s.transact(ctx, s.reader, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation()}, f)
 		if err == nil || !neverSent(err) || ctx.Err() != nil {
 			break
 		}
 	}
 	return interpret(err)
+}
+
+// observed tells of a transaction once it is over.
+func (s *Store) observed(write bool, tries *int, began time.Time, err *error) {
+	if s.observer != nil {
+		s.observer.Transacted(write, *tries, time.Since(began), *err)
+	}
 }
 
 func (s *Store) transact(ctx context.Context, db *sql.DB, opts *sql.TxOptions, f func(*tx) error) (err error) {

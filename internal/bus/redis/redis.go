@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -42,6 +43,8 @@ type Bus struct {
 	origin string // of this process, so that it does not hear itself twice
 	out    chan message
 	log    *slog.Logger
+
+	hearing atomic.Bool // what others publish
 }
 
 type message struct {
@@ -80,6 +83,9 @@ func (b *Bus) Publish(ctx context.Context, topic string, payload []byte) {
 
 // Subscribe implements bus.Bus.
 func (b *Bus) Subscribe(topic string) *bus.Subscription { return b.local.Subscribe(topic) }
+
+// Connected tells whether this process hears the others.
+func (b *Bus) Connected() bool { return b.hearing.Load() }
 
 // Ping tells whether Redis answers.
 func (b *Bus) Ping(ctx context.Context) error {
@@ -136,6 +142,7 @@ func (b *Bus) runReceiveLoop(ctx context.Context) {
 	down := false
 	for ctx.Err() == nil {
 		err := b.receive(ctx)
+		b.hearing.Store(false)
 		if ctx.Err() != nil {
 			return
 		}
@@ -161,6 +168,7 @@ func (b *Bus) receive(ctx context.Context) error {
 			}
 			return err
 		}
+		b.hearing.Store(true)
 		if m, ok := got.(*goredis.Message); ok {
 			b.deliver(ctx, m.Payload)
 		}

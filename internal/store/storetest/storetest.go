@@ -20,6 +20,9 @@ import (
 type Store interface {
 	scheduler.Store
 	OffsetClock(ctx context.Context, by time.Duration) error
+	Depths(ctx context.Context) ([]scheduler.Depth, error)
+	HostCounts(ctx context.Context) (map[nimbus.HostState]int, error)
+	Current(ctx context.Context) error
 }
 
 // Run tries stores that open returns, each new and empty.
@@ -30,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"keeps every field of a job":        testJobFields,
 		"lists the jobs that are asked for": testList,
 		"keeps what a host says":            testHosts,
+		"counts what waits":                 testFigures,
 		"keeps every field of an attempt":   testAttemptFields,
 		"does nothing of what failed":       testRollback,
 		"refuses work from a stale row":     testStale,

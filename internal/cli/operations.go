@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"github.com/alecthomas/kong"
+
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/server"
+)
+
+// operationsFlags say how often and from where a server may be called, and where
+// its traces go.
+type operationsFlags struct {
+	LimitSubmit   ratelimit.Rate `help:"How many jobs an org may submit, a second and at once; or off. Default: ${default}." default:"${limit_submit}" env:"NIMBUS_LIMIT_SUBMIT" placeholder:"RATE/BURST"`
+	LimitAPI      ratelimit.Rate `help:"How many other calls an org may make. Default: ${default}." name:"limit-api" default:"${limit_api}" env:"NIMBUS_LIMIT_API" placeholder:"RATE/BURST"`
+	LimitWebhook  ratelimit.Rate `help:"How many webhooks an installation of a GitHub App may send. Default: ${default}." default:"${limit_webhook}" env:"NIMBUS_LIMIT_WEBHOOK" placeholder:"RATE/BURST"`
+	LimitStranger ratelimit.Rate `help:"How many calls without a valid token an address may make. Default: ${default}." default:"${limit_stranger}" env:"NIMBUS_LIMIT_STRANGER" placeholder:"RATE/BURST"`
+	LimitHost     ratelimit.Rate `help:"How many calls a host may make. Default: ${default}." default:"${limit_host}" env:"NIMBUS_LIMIT_HOST" placeholder:"RATE/BURST"`
+
+	AdminFrom    []string `help:"Addresses from which the platform may be administered, and metrics and profiles read; may be repeated. Default: any." env:"NIMBUS_ADMIN_FROM" placeholder:"CIDR"`
+	TrustedProxy []string `help:"Addresses of proxies that are believed about whom they forward (X-Forwarded-For); may be repeated. Default: none." env:"NIMBUS_TRUSTED_PROXY" placeholder:"CIDR"`
+
+	OTLPEndpoint string `help:"Base URL of the OTLP/HTTP endpoint that gets a trace of each job. Default: none." name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL"`
+}
+
+// limitVars are the defaults of the limits, as flags name them.
+func limitVars() kong.Vars {
+	usual := httpapi.DefaultLimits()
+	return kong.Vars{
+		"limit_submit": usual.Submit.String(), "limit_api": usual.API.String(), "limit_webhook": usual.Webhook.String(),
+		"limit_stranger": usual.Stranger.String(), "limit_host": usual.Host.String(),
+	}
+}
+
+// read checks what the flags say. Codes: invalid.
+func (f operationsFlags) read(version string) (server.Operations, error) {
+	admin, err := httpapi.ParseOrigins(f.AdminFrom)
+	if err != nil {
+		return server.Operations{}, err
+	}
+	proxies, err := httpapi.ParseOrigins(f.TrustedProxy)
+	if err != nil {
+		return server.Operations{}, err
+	}
+	return server.Operations{
+		Version: version, OTLP: f.OTLPEndpoint,
+		Limits: httpapi.Limits{
+			Submit: f.LimitSubmit, API: f.LimitAPI, Webhook: f.LimitWebhook, Stranger: f.LimitStranger, Host: f.LimitHost,
+		},
+		Origins: httpapi.Origins{Admin: admin, TrustedProxies: proxies},
+	}, nil
+}

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
+	"github.com/nimbus-ci/nimbus/internal/telemetry"
+)
+
+// Operations is how a server is watched, and kept from who asks too much. The
+// zero value is a good default.
+type Operations struct {
+	Version string          // as metrics and traces tell it
+	Limits  httpapi.Limits  // how often who may call
+	Origins httpapi.Origins // from where
+	// OTLP is the base URL of where traces of jobs are sent, "" for nowhere.
+	OTLP string
+	// Drain is how long a server that stops still answers while /readyz says
+	// that it is not ready, so that load balancers stop sending.
+	Drain time.Duration
+}
+
+// openMetrics comes before all that is counted.
+func (s *Server) openMetrics() {
+	s.metrics = telemetry.NewMetrics(s.cfg.Version)
+}
+
+// openTraces has a trace sent of each job that ends, where that is asked for.
+func (s *Server) openTraces(ctx context.Context) error {
+	if s.cfg.OTLP == "" {
+		return nil
+	}
+	tracer, err := telemetry.NewTracer(ctx, s.cfg.OTLP, s.cfg.Version, s.scheduler, s.metrics, s.cfg.Log)
+	if err != nil {
+		return err
+	}
+	s.metrics.OnEnd(tracer.Ended)
+	s.services = append(s.services, tracer) // before the scheduler, and so stopped after it
+	return nil
+}
+
+// openLimits has all replicas count together by a Redis, and each alone while
+// that is gone.
+func (s *Server) openLimits(url string) error {
+	shared, err := redis.Open(url, redis.DefaultTimeout)
+	if err != nil {
+		return err
+	}
+	limits := ratelimit.NewFallback(shared, ratelimit.NewLocal(nimbus.SystemClock{}, ratelimit.DefaultKeys), s.cfg.Log)
+	s.closers = append(s.closers, shared.Close)
+	s.services = append(s.services, limits)
+	s.limiter, s.alone = limits, limits.Alone
+	return nil
+}
+
+// watch has metrics tell of what the rooms do not count.
+func (s *Server) watch() {
+	s.metrics.ReadBooks(s.store, s.cfg.Log)
+	s.metrics.Watch("nimbus_bus_connected", "1 while other replicas can be woken; always 1 where there is one alone.", func() bool {
+		return s.connected == nil || s.connected()
+	})
+	s.metrics.Watch("nimbus_rate_limits_shared", "1 while rate limits are held by all replicas together, 0 while Redis is gone and each holds them alone.", func() bool {
+		return s.alone == nil || !s.alone()
+	})
+}
+
+// leading tells the metrics while this replica leads.
+func (s *Server) leading(work string, lead func(context.Context, func(context.Context))) func(context.Context, func(context.Context)) {
+	s.metrics.Leads(work, false)
+	return func(ctx context.Context, do func(context.Context)) {
+		lead(ctx, func(ctx context.Context) {
+			s.metrics.Leads(work, true)
+			defer s.metrics.Leads(work, false)
+			do(ctx)
+		})
+	}
+}
+
+// drain has /readyz say that no more requests should come.
+func (s *Server) drain() { s.draining.Store(true) }
+
+// checks are what /readyz looks at.
+func (s *Server) checks() []httpapi.Check {
+	checks := []httpapi.Check{
+		{Name: "running", Needed: true, Do: func(context.Context) error {
+			if s.draining.Load() {
+				return nimbus.Errorf(nimbus.CodeUnavailable, "it is stopping")
+			}
+			return nil
+		}},
+		{Name: "database", Needed: true, Do: s.store.Ping},
+		{Name: "migrations", Needed: true, Do: s.store.Current},
+	}
+	if s.ping != nil {
+		checks = append(checks, httpapi.Check{Name: "redis", Do: s.ping})
+	}
+	return checks
+}
+
+// admitDelivery takes a delivery where its installation has not sent too many.
+// One that is refused is not in the ledger: GitHub shows it as failed, and may
+// deliver it again.
+func (s *Server) admitDelivery(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
+	if err := s.gate.Delivery(ctx, d.InstallationID); err != nil {
+		return "", fmt.Errorf("take delivery %s: %w", d.ID, err)
+	}
+	return s.scheduler.ProcessDelivery(ctx, d, ev)
+}
