@@ -17,6 +17,7 @@ func appOperations() map[string]operation {
 		"apps/get-repo-installation":                 getRepoInstallation,
 		"apps/create-installation-access-token":      createToken,
 		"apps/list-webhook-deliveries":               listDeliveries,
+		"apps/get-webhook-delivery":                  getDelivery,
 		"apps/redeliver-webhook-delivery":            redeliver,
 		"apps/list-repos-accessible-to-installation": listRepos,
 		"repos/get": getRepo,
@@ -74,6 +75,19 @@ func listRepos(s *Server, r *request) (answer, error) {
 	return answer{status: http.StatusOK, body: object{"total_count": len(all), "repositories": some(page(r, all))}}, nil
 }
 
+func getDelivery(s *Server, r *request) (answer, error) {
+	id := r.number("delivery_id")
+	i := slices.IndexFunc(s.deliveries, func(d *delivery) bool { return d.id == id })
+	if i < 0 {
+		return answer{}, notFound()
+	}
+	out := s.deliveries[i].json()
+	out["url"] = s.webhookURL
+	out["request"] = object{"headers": object{"X-GitHub-Delivery": s.deliveries[i].guid}, "payload": object{}}
+	out["response"] = object{"headers": object{}, "payload": nil}
+	return answer{status: http.StatusOK, body: out}, nil
+}
+
 // listDeliveries pages back from the newest; the cursor is the id before which
 // the next page begins.
 func listDeliveries(s *Server, r *request) (answer, error) {
@@ -101,7 +115,7 @@ func redeliver(s *Server, r *request) (answer, error) {
 	if i < 0 {
 		return answer{}, notFound()
 	}
-	again := s.deliveries[i].again(s.nextID(), s.now())
+	again := s.deliveries[i].again(s.nextID())
 	s.post(again)
 	return answer{status: http.StatusAccepted, body: object{}}, nil
 }

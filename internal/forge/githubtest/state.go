@@ -212,6 +212,7 @@ func (s *Server) Sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, changed := s.now(), false
+	s.postLate()
 	for _, r := range s.runners {
 		if r.job != nil && !r.acquired && now.Sub(r.assignedAt) > assignTimeout {
 			r.job.runnerID, r.job.runnerName = 0, ""
