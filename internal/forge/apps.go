@@ -160,3 +160,12 @@ func (s *Apps) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.
 	}
 	return app.RemoveRunner(ctx, job, r)
 }
+
+// RunnerWait is App.RunnerWait of the job's App; 0 where that is not known.
+func (s *Apps) RunnerWait(job nimbus.GitHubJob) time.Duration {
+	app, _ := s.known(job.InstallationID)
+	if app == nil {
+		return 0
+	}
+	return app.RunnerWait(job)
+}

@@ -344,13 +344,21 @@ func TestCreateRunner(t *testing.T) {
 		if names := w.github.runnerNames(); len(names) != 1 {
 			t.Errorf("runners: %v", names)
 		}
-		// A name that GitHub has from somewhere ends the attempt.
+		// A runner of the name that GitHub has unknown to us is replaced.
 		w.deliver(w.event(2, nimbus.ForgeQueued))
 		b := w.accept(host)
-		w.github.mu.Lock()
-		w.github.runners[nimbus.RunnerName(b.AttemptID)] = nimbus.Runner{ID: 99}
-		w.github.mu.Unlock()
-		_, _, err := w.CreateRunner(ctx, host, b.Lease)
+		w.github.add(nimbus.RunnerName(b.AttemptID), 99)
+		r, _, err := w.CreateRunner(ctx, host, b.Lease)
+		if err != nil || r.ID == 99 {
+			t.Errorf("with a runner from before: %+v, %v", r, err)
+		}
+		w.must(w.Finish(ctx, host, b.Lease, exited(0)))
+		w.pass(0)
+		// One that has a job ends the attempt: the next has another name.
+		b = w.accept(host)
+		w.github.add(nimbus.RunnerName(b.AttemptID), 99)
+		w.github.busy[99] = true
+		_, _, err = w.CreateRunner(ctx, host, b.Lease)
 		w.want(nimbus.CodeConflict, err)
 		w.expect(b.JobID, nimbus.StateQueued)
 		w.want(nimbus.CodeFenced, w.Finish(ctx, host, b.Lease, exited(0)))

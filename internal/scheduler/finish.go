@@ -90,6 +90,9 @@ func (u *unit) ended(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Out
 // had the job, and how that went, is GitHub's to say.
 func (u *unit) runnerEnded(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Outcome) error {
 	actor := actorHost(a.HostID)
+	if j.State == nimbus.StateAccepted && o.BeforeStart && o.Reason.Code == nimbus.ReasonForgeAway {
+		j.AttemptCount-- // neither the job's fault nor the host's
+	}
 	if j.State == nimbus.StateAccepted && a.Runner.Name == "" { // GitHub never knew of it
 		return u.again(ctx, j, o.Reason, actor)
 	}
