@@ -212,7 +212,7 @@ func (s *Server) Name() string { return "server" }
 // Run serves until ctx ends. It calls ready once requests are answered.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.github, s.scheduler, lifecycle.Func("http", s.serve),
+		s.identity, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

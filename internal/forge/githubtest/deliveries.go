@@ -129,6 +129,7 @@ func (s *Server) flushed() bool { return len(s.outbox) == 0 && !s.sending }
 
 // announce sends a workflow_job event about the job as it is now. s.mu is held.
 func (s *Server) announce(j *job, action string) {
+	j.run.updatedAt = s.now()
 	s.enqueue(&delivery{event: "workflow_job", action: action, jobID: j.id, repoID: j.run.repo.id}, s.jobEvent(j, action))
 }
 
@@ -178,6 +179,11 @@ func (s *Server) list(d *delivery) {
 		d.id = s.nextID() // it was kept back: ids are in the order of sending
 	}
 	s.deliveries = append(s.deliveries, d)
+	s.forgetDeliveries()
+}
+
+// forgetDeliveries drops those that GitHub would not know any more.
+func (s *Server) forgetDeliveries() {
 	old := max(len(s.deliveries)-maxDeliveries, 0)
 	for old < len(s.deliveries) && s.now().Sub(s.deliveries[old].at) > deliveriesKept {
 		old++

@@ -91,6 +91,7 @@ func getDelivery(s *Server, r *request) (answer, error) {
 // listDeliveries pages back from the newest; the cursor is the id before which
 // the next page begins.
 func listDeliveries(s *Server, r *request) (answer, error) {
+	s.forgetDeliveries()
 	before := int64(atoi(r.URL.Query().Get("cursor"), 1<<62))
 	size := min(max(atoi(r.URL.Query().Get("per_page"), 30), 1), 100)
 	header := http.Header{}
@@ -110,6 +111,7 @@ func listDeliveries(s *Server, r *request) (answer, error) {
 
 // redeliver sends a delivery again, under its old GUID.
 func redeliver(s *Server, r *request) (answer, error) {
+	s.forgetDeliveries()
 	id := r.number("delivery_id")
 	i := slices.IndexFunc(s.deliveries, func(d *delivery) bool { return d.id == id })
 	if i < 0 {

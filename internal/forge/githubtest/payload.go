@@ -191,7 +191,7 @@ func (s *Server) runJSON(r *run) object {
 		"run_number": r.number, "run_attempt": r.attempt, "event": "push", "workflow_id": 1, "check_suite_id": r.id,
 		"html_url": fmt.Sprintf("%s/%s/actions/runs/%d", s.url, r.repo.fullName(), r.id), "previous_attempt_url": nil,
 		"head_branch": r.branch(), "head_sha": r.sha, "status": r.status(), "conclusion": nil, "pull_requests": []object{},
-		"created_at": stamp(r.createdAt), "updated_at": stamp(s.now()), "run_started_at": stamp(r.createdAt),
+		"created_at": stamp(r.createdAt), "updated_at": stamp(r.updatedAt), "run_started_at": stamp(r.createdAt),
 		"repository": s.repositoryJSON(r.repo), "head_repository": s.repositoryJSON(r.repo),
 		"head_commit": object{
 			"id": r.sha, "tree_id": r.sha, "message": "push", "timestamp": stamp(r.createdAt),

@@ -79,7 +79,7 @@ func (s *Server) Push(ctx context.Context, repo string, tree fs.FS) ([]int64, er
 		r.lastRun++
 		made := &run{
 			id: s.nextID(), number: r.lastRun, attempt: 1, repo: r, workflow: w,
-			sha: sha, ref: "refs/heads/main", archive: archive, createdAt: s.now(),
+			sha: sha, ref: "refs/heads/main", archive: archive, createdAt: s.now(), updatedAt: s.now(),
 		}
 		for _, spec := range w.Jobs {
 			made.jobs = append(made.jobs, s.newJob(made, spec))

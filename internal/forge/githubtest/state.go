@@ -57,6 +57,7 @@ type run struct {
 	archive             []byte // tar.gz
 	jobs                []*job // of the current attempt
 	createdAt           time.Time
+	updatedAt           time.Time
 }
 
 // job is one job of one attempt.
