@@ -167,3 +167,14 @@ func (s *Server) Runners() []Runner {
 	}
 	return out
 }
+
+// AllJobs returns all jobs that there ever were, oldest first.
+func (s *Server) AllJobs() []Job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Job
+	for _, id := range slices.Sorted(keys(s.jobs)) {
+		out = append(out, s.jobs[id].public())
+	}
+	return out
+}

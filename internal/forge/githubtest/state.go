@@ -73,6 +73,7 @@ type job struct {
 	runnerID                          int64
 	runnerName                        string
 	foreign                           bool // taken by a runner that is not the double's
+	acquired                          int  // how often a runner began it
 	renewedAt                         time.Time
 	cancelledAt                       time.Time // somebody asked for it
 	cancelTold                        bool
