@@ -77,7 +77,7 @@ type ForgeRepo struct {
 	Owner, Name    string
 }
 
-// ForgeRun is a workflow run that is not over.
+// ForgeRun is a workflow run.
 type ForgeRun struct {
 	ID                   int64
 	StartedAt, UpdatedAt time.Time // the forge's clock

@@ -26,6 +26,8 @@ const (
 	// changed, in case it is wrong.
 	runEvery = 10 * time.Minute
 	mostRuns = 50_000 // remembered
+	// overWithin is for how long a run that is over is looked for.
+	overWithin = 3 * time.Hour
 	// mostPages bounds what is read of one list; GitHub's matrix has 256 jobs.
 	mostPages = 3
 
@@ -35,9 +37,22 @@ const (
 	callsAtOnce  = 300
 )
 
+// lists are those of a repository's runs, the most needed first. In each is
+// looked while more than its reserve is left to spend. Of the runs that are over
+// only the latest are looked at: a job may have begun and ended without a word.
+var lists = []struct {
+	status  nimbus.ForgeStatus
+	pages   int
+	reserve float64
+}{
+	{nimbus.ForgeQueued, mostPages, 0},
+	{nimbus.ForgeInProgress, mostPages, 0},
+	{nimbus.ForgeCompleted, 1, callsAtOnce / 2},
+}
+
 // Lister is what polling needs of GitHub.
 type Lister interface {
-	ActiveRuns(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error)
+	Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error)
 	RunJobs(ctx context.Context, repo nimbus.ForgeRepo, runID int64, page int) (jobs []nimbus.ForgeEvent, more bool, err error)
 }
 
@@ -74,11 +89,11 @@ type purse struct {
 	at    time.Time
 }
 
-// take is false when nothing is left.
-func (p *purse) take(now time.Time) bool {
+// take is false when no more than reserve is left.
+func (p *purse) take(now time.Time, reserve float64) bool {
 	p.calls = min(p.calls+callsPerHour*now.Sub(p.at).Hours(), callsAtOnce)
 	p.at = now
-	if p.calls < 1 {
+	if p.calls < reserve+1 {
 		return false
 	}
 	p.calls--
@@ -123,26 +138,27 @@ func (p *Poller) Round(ctx context.Context) error {
 	return nil
 }
 
-// look looks at the runs of a repository that are not over. It may stop early,
-// when there is nothing left to spend, and goes on there the next time.
+// look looks at the runs of a repository. It may stop early, when there is
+// nothing left to spend, and goes on there the next time.
 func (p *Poller) look(ctx context.Context, repo nimbus.ForgeRepo, now time.Time) error {
 	seen := map[int64]bool{}
-	for _, status := range []nimbus.ForgeStatus{nimbus.ForgeQueued, nimbus.ForgeInProgress} {
-		for page, more := 1, true; more && page <= mostPages; page++ {
-			if !p.spend(repo, now) {
+	for _, list := range lists {
+		over := list.status == nimbus.ForgeCompleted
+		for page, more := 1, true; more && page <= list.pages; page++ {
+			if !p.spend(repo, now, list.reserve) {
 				return nil
 			}
 			var runs []nimbus.ForgeRun
 			var err error
-			if runs, more, err = p.GitHub.ActiveRuns(ctx, repo, status, page); err != nil {
+			if runs, more, err = p.GitHub.Runs(ctx, repo, list.status, page); err != nil {
 				return err
 			}
 			for _, run := range slices.Backward(runs) { // who waits longest first
-				if seen[run.ID] || now.Sub(run.StartedAt) < youngRun || !p.changed(run, now) {
+				if seen[run.ID] || now.Sub(run.StartedAt) < youngRun || !p.changed(run, over, now) {
 					continue
 				}
 				seen[run.ID] = true
-				done, err := p.lookInto(ctx, repo, run, now)
+				done, err := p.lookInto(ctx, repo, run, list.reserve, now)
 				if err != nil || !done {
 					return err
 				}
@@ -154,9 +170,9 @@ func (p *Poller) look(ctx context.Context, repo nimbus.ForgeRepo, now time.Time)
 
 // lookInto takes what GitHub says of the jobs of a run; done is false when there
 // was nothing left to spend.
-func (p *Poller) lookInto(ctx context.Context, repo nimbus.ForgeRepo, run nimbus.ForgeRun, now time.Time) (done bool, err error) {
+func (p *Poller) lookInto(ctx context.Context, repo nimbus.ForgeRepo, run nimbus.ForgeRun, reserve float64, now time.Time) (done bool, err error) {
 	for page, more := 1, true; more && page <= mostPages; page++ {
-		if !p.spend(repo, now) {
+		if !p.spend(repo, now, reserve) {
 			return false, nil
 		}
 		var jobs []nimbus.ForgeEvent
@@ -174,16 +190,19 @@ func (p *Poller) lookInto(ctx context.Context, repo nimbus.ForgeRepo, run nimbus
 }
 
 // changed tells whether a run may have jobs that were not seen.
-func (p *Poller) changed(run nimbus.ForgeRun, now time.Time) bool {
+func (p *Poller) changed(run nimbus.ForgeRun, over bool, now time.Time) bool {
 	before, ok := p.runs[run.ID]
+	if over {
+		return now.Sub(run.UpdatedAt) < overWithin && (!ok || before.updated.Before(run.UpdatedAt))
+	}
 	return !ok || !before.updated.Equal(run.UpdatedAt) || now.Sub(before.at) >= runEvery
 }
 
-func (p *Poller) spend(repo nimbus.ForgeRepo, now time.Time) bool {
+func (p *Poller) spend(repo nimbus.ForgeRepo, now time.Time, reserve float64) bool {
 	if p.purses[repo.InstallationID] == nil {
 		p.purses[repo.InstallationID] = &purse{calls: callsAtOnce, at: now}
 	}
-	return p.purses[repo.InstallationID].take(now)
+	return p.purses[repo.InstallationID].take(now, reserve)
 }
 
 // forget drops what is of no use any more.
@@ -194,7 +213,7 @@ func (p *Poller) forget(repos []nimbus.ForgeRepo, now time.Time) {
 		}
 	}
 	for id, run := range p.runs {
-		if now.Sub(run.at) > 2*runEvery || len(p.runs) > mostRuns {
+		if now.Sub(run.at) > 2*overWithin || len(p.runs) > mostRuns {
 			delete(p.runs, id)
 		}
 	}

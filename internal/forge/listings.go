@@ -54,8 +54,8 @@ func (a *App) Redeliver(ctx context.Context, id int64) error {
 	})
 }
 
-// ActiveRuns is a page of a repository's runs with a status, newest first.
-func (a *App) ActiveRuns(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
+// Runs is a page of a repository's runs with a status, newest first.
+func (a *App) Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
 	err = a.call(withUrgency(ctx, background), repoJob(repo), "list runs", func(ctx context.Context, c *github.Client) error {
 		var list struct {
 			Runs []struct {

@@ -55,6 +55,11 @@ func (u *unit) answered(ctx context.Context, ev *nimbus.ForgeEvent, asked error,
 	case nimbus.ErrorCode(asked) == nimbus.CodeNotFound:
 		return u.unknown(ctx, j)
 	case asked != nil:
+		if j.State == nimbus.StateRunning {
+			if err := u.unanswered(ctx, j); err != nil {
+				return err
+			}
+		}
 		return u.checkAgain(ctx, j, max(checkRetry, nimbus.ErrorRetryAfter(asked)))
 	case ev.Status == nimbus.ForgeQueued || ev.Status == nimbus.ForgeWaiting:
 		return u.stillQueued(ctx, j)
@@ -90,6 +95,10 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 		}
 		if a.State == AttemptLive { // its runner is up, or will be
 			return u.checkAgain(ctx, j, bindTimeout)
+		}
+		if a.Outcome != nil && !a.StartedAt.IsZero() && a.EndedAt.Sub(a.StartedAt) >= bindTimeout {
+			// Its runner took another job, or GitHub removed it since it had none.
+			return u.bereave(ctx, j, a, whyAgain(a).Message)
 		}
 		return u.again(ctx, j, whyAgain(a), actorSystem)
 	case nimbus.StateRunning:

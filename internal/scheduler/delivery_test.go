@@ -195,6 +195,10 @@ func TestJobOnSomebodyElsesRunner(t *testing.T) {
 		for _, id := range []string{accepted.JobID, offered.JobID, waiting} {
 			w.expect(id, nimbus.StateFinished, nimbus.ResultCancelled, nimbus.ReasonRanElsewhere)
 		}
+		if r := w.poll(host); len(r.Cancel) != 0 {
+			t.Errorf("cancelled before GitHub said that its runner is idle: %+v", r)
+		}
+		w.sweep()
 		if r := w.poll(host); len(r.Cancel) != 1 || r.Cancel[0] != accepted.AttemptID {
 			t.Errorf("poll: %+v", r)
 		}
@@ -241,13 +245,31 @@ func TestGitHubJobWhoseHostGoesSilent(t *testing.T) {
 		w.pass(expired)
 		w.expect(lost, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
 
-		// After in_progress: lost at once.
+		// After in_progress: lost, once GitHub knows no better.
 		w.deliver(w.event(3, nimbus.ForgeQueued))
 		for a = w.runner(host); a.JobID != w.jobOf(3).ID; a = w.runner(host) {
 		}
 		w.deliver(w.event(3, nimbus.ForgeInProgress, by(a.AttemptID)))
 		w.pass(expired)
+		w.expect(a.JobID, nimbus.StateRunning)
+		w.pass(10 * time.Second)
 		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
+
+		// It ended well just before, and its event got lost.
+		w.deliver(w.event(4, nimbus.ForgeQueued))
+		for a = w.runner(host); a.JobID != w.jobOf(4).ID; a = w.runner(host) {
+		}
+		w.deliver(w.event(4, nimbus.ForgeInProgress, by(a.AttemptID)))
+		w.event(4, nimbus.ForgeCompleted, by(a.AttemptID), concluded("success"))
+		w.github.fail(nimbus.Errorf(nimbus.CodeUnavailable, "away"))
+		w.pass(expired)
+		for range 20 { // for as long as GitHub can't be asked, nobody knows
+			w.pass(20 * time.Second)
+		}
+		w.expect(a.JobID, nimbus.StateRunning)
+		w.github.fail(nil)
+		w.pass(20 * time.Second)
+		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultSuccess)
 	})
 }
 

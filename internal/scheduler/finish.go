@@ -11,6 +11,7 @@ import (
 const (
 	reportGrace   = 10 * time.Second // then GitHub is asked
 	reportTimeout = 5 * time.Minute  // then nobody knows: lost
+	reportGiveUp  = 24 * time.Hour   // then too, though GitHub could not be asked
 )
 
 // Finish records how the process of an attempt ended. For a native job that is
@@ -112,6 +113,31 @@ func (u *unit) awaitReport(ctx context.Context, j *JobRecord) error {
 		j.DueAt = until
 	}
 	return u.checkAgain(ctx, j, reportGrace)
+}
+
+// unasked tells whether GitHub should have been asked long ago how a job ended:
+// nobody was there to do it.
+func (u *unit) unasked(j *JobRecord, live bool) bool {
+	return j.Source == nimbus.SourceGitHub && j.State == nimbus.StateRunning && !live && j.Stop.Result == "" &&
+		!j.CheckAt.IsZero() && u.now.Sub(j.CheckAt) > checkTaken
+}
+
+// unanswered keeps a job open whose end GitHub alone knows, for as long as it
+// can't be asked, but not for ever.
+func (u *unit) unanswered(ctx context.Context, j *JobRecord) error {
+	a, err := u.current(ctx, j)
+	if err != nil || a == nil || a.State != AttemptEnded || u.now.Sub(a.EndedAt) > reportGiveUp {
+		return err
+	}
+	j.DueAt = later(j.DueAt, u.now.Add(reportTimeout))
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // permanent tells whether trying elsewhere would end the same way.

@@ -119,7 +119,8 @@ const (
 	removeGiveUp = time.Hour // GitHub removes an ephemeral runner by itself within a day
 )
 
-// removeRunner deregisters the runner of an attempt that is over.
+// removeRunner deregisters the runner of an attempt that is over, or is to be
+// unless the runner has a job.
 func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 	var job nimbus.GitHubJob
 	var r nimbus.Runner
@@ -130,7 +131,7 @@ func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 		}
 		job, r = j.GitHub, a.Runner
 		a.RemoveRunnerAt = u.now.Add(removeRetry) // until known better
-		if u.now.Sub(a.EndedAt) > removeGiveUp {
+		if !a.EndedAt.IsZero() && u.now.Sub(a.EndedAt) > removeGiveUp {
 			a.RemoveRunnerAt = time.Time{}
 		}
 		return u.SaveAttempt(ctx, a)
@@ -145,12 +146,12 @@ func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 	if code := nimbus.ErrorCode(err); err != nil && code != nimbus.CodeConflict && code != nimbus.CodeNotFound {
 		return err
 	}
+	busy := nimbus.ErrorCode(err) == nimbus.CodeConflict
 	return s.update(ctx, func(u *unit) error {
-		_, a, err := u.lockAttempt(ctx, attemptID)
-		if err != nil {
+		j, a, err := u.lockAttempt(ctx, attemptID)
+		if err != nil || a.RemoveRunnerAt.IsZero() { // it was bound meanwhile
 			return err
 		}
-		a.RemoveRunnerAt = time.Time{}
-		return u.SaveAttempt(ctx, a)
+		return u.letGo(ctx, j, a, busy)
 	})
 }
