@@ -159,7 +159,7 @@ func (w *world) push(repo string, jobs int) []int64 {
 		w.t.Fatal(err)
 	}
 	w.flush()
-	run, _ := w.Server.Run(ids[0])
+	run, _ := w.Run(ids[0])
 	var out []int64
 	for _, j := range run.Jobs {
 		out = append(out, j.ID)

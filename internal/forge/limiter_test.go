@@ -30,7 +30,7 @@ func (c *movedClock) move(d time.Duration) {
 
 // told is an answer with what it tells of a bucket.
 func told(limit, remaining int, reset time.Time) *http.Response {
-	return &http.Response{StatusCode: 200, Header: http.Header{
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{
 		"X-Ratelimit-Limit": {strconv.Itoa(limit)}, "X-Ratelimit-Remaining": {strconv.Itoa(remaining)},
 		"X-Ratelimit-Reset": {strconv.FormatInt(reset.Unix(), 10)},
 	}}
@@ -109,7 +109,7 @@ func TestPause(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		end(&http.Response{StatusCode: 403, Header: h}, true)
+		end(&http.Response{StatusCode: http.StatusForbidden, Header: h}, true)
 		wait := l.wait(c, urgent)
 		clock.move(wait)
 		return wait

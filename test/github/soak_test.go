@@ -15,6 +15,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // Times of the soak. Jobs come during the first two hours, and for two hours of
@@ -31,6 +32,7 @@ const (
 // figures are what a soak found; it prints them as one line.
 type figures struct {
 	Suite       string  `json:"suite"`
+	Engine      string  `json:"engine"`
 	Seed        uint64  `json:"seed"`
 	Jobs        int     `json:"jobs"`
 	Succeeded   int     `json:"succeeded"`
@@ -55,12 +57,22 @@ type figures struct {
 // NIMBUS_SOAK_JOBS and NIMBUS_SOAK_SEED make it another one; a seed decides what
 // goes wrong.
 func TestSoak(t *testing.T) {
-	t.Parallel()
 	jobs := setting(t, "NIMBUS_SOAK_JOBS", 300)
 	seed := uint64(setting(t, "NIMBUS_SOAK_SEED", 1))
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		soak(t, "sqlite:"+filepath.Join(t.TempDir(), "nimbus.db"), jobs, seed)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		soak(t, testenv.Postgres(t), max(jobs/3, 1), seed+1)
+	})
+}
+
+func soak(t *testing.T, dsn string, jobs int, seed uint64) {
 	limits := githubtest.GitHubLimits()
 	limits.Core = max(900, jobs*3/2)
-	w := newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "nimbus.db"), seed, limits)
+	w := newWorld(t, dsn, seed, limits)
 	began := time.Now()
 	for range 4 {
 		w.host(max(8, jobs/40))
@@ -68,6 +80,7 @@ func TestSoak(t *testing.T) {
 	w.trouble()
 	back, recovered := w.play(t.Context(), jobs)
 	f := w.judge()
+	f.Engine, _, _ = strings.Cut(dsn, ":")
 	f.CoreLimit = limits.Core
 	f.Recovery, f.Simulated = recovered.Sub(back).String(), w.now.Sub(w.begun).String()
 	f.Took = time.Since(began).Round(10 * time.Millisecond).Seconds()

@@ -54,7 +54,13 @@ type world struct {
 	fate  map[int64]string  // of GitHub's jobs to which something was done
 }
 
-type counts struct{ All, Dropped, Failed, Doubled, Late int }
+type counts struct {
+	All     int `json:"all"`
+	Dropped int `json:"dropped"`
+	Failed  int `json:"failed"`
+	Doubled int `json:"doubled"`
+	Late    int `json:"late"`
+}
 
 // Now implements nimbus.Clock.
 func (w *world) Now() time.Time { return time.UnixMicro(w.clock.Load()).UTC() }
@@ -190,12 +196,6 @@ func (w *world) trouble() {
 		}
 		return nil
 	})
-}
-
-// calm ends what trouble began.
-func (w *world) calm() {
-	w.PlanDeliveries(nil)
-	w.PlanCalls(nil)
 }
 
 func (w *world) host(slots int) {

@@ -61,7 +61,8 @@ func (s *Server) authorize(want authority, r *http.Request) error {
 
 // permits tells whether the App's permissions allow a call about a repository.
 func (s *Server) permits(r *http.Request) bool {
-	name, want := "", "read"
+	var name string
+	want := "read"
 	switch {
 	case strings.Contains(r.URL.Path, "/actions/runners"):
 		name = "administration"
