@@ -82,3 +82,9 @@ type ForgeRun struct {
 	ID                   int64
 	StartedAt, UpdatedAt time.Time // the forge's clock
 }
+
+// ForgeRunner is a runner that is registered with a repository.
+type ForgeRunner struct {
+	Runner
+	Online, Busy bool
+}

@@ -6,7 +6,9 @@
 //	redelivery    what GitHub sent and we did not process is asked for again
 //	polling       what GitHub never sent is found in its lists of runs
 //
-// Both loops here work on one replica at a time, spend only what more urgent
+// Leftovers is the way back: runners that GitHub lists and nobody needs.
+//
+// All loops here work on one replica at a time, spend only what more urgent
 // calls leave of GitHub's limits, and may be stopped anywhere: what they know is
 // in the database, or is learnt anew. Two that work at once do no harm.
 package demand

@@ -184,13 +184,13 @@ func (s *Apps) RunnerWait(job nimbus.GitHubJob) time.Duration {
 	return app.RunnerWait(job)
 }
 
-// ActiveRuns is App.ActiveRuns of the repository's App.
-func (s *Apps) ActiveRuns(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
+// Runs is App.Runs of the repository's App.
+func (s *Apps) Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
 	app, err := s.of(ctx, repo.InstallationID)
 	if err != nil {
 		return nil, false, err
 	}
-	return app.ActiveRuns(ctx, repo, status, page)
+	return app.Runs(ctx, repo, status, page)
 }
 
 // RunJobs is App.RunJobs of the repository's App.
@@ -200,4 +200,13 @@ func (s *Apps) RunJobs(ctx context.Context, repo nimbus.ForgeRepo, runID int64, 
 		return nil, false, err
 	}
 	return app.RunJobs(ctx, repo, runID, page)
+}
+
+// Runners is App.Runners of the repository's App.
+func (s *Apps) Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error) {
+	app, err := s.of(ctx, repo.InstallationID)
+	if err != nil {
+		return nil, false, err
+	}
+	return app.Runners(ctx, repo, page)
 }

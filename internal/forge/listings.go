@@ -126,3 +126,23 @@ func accepted(err error) error {
 	}
 	return err
 }
+
+// Runners is a page of the runners that are registered with a repository.
+func (a *App) Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error) {
+	err = a.call(withUrgency(ctx, background), repoJob(repo), "list runners", func(ctx context.Context, c *github.Client) error {
+		list, resp, err := c.Actions.ListRunners(ctx, repo.Owner, repo.Name, &github.ListRunnersOptions{
+			ListOptions: github.ListOptions{Page: page, PerPage: pageSize},
+		})
+		if err != nil {
+			return err
+		}
+		runners, more = nil, resp.NextPage > 0 || len(list.Runners) == pageSize
+		for _, r := range list.Runners {
+			runners = append(runners, nimbus.ForgeRunner{
+				Runner: nimbus.Runner{ID: r.GetID(), Name: r.GetName()}, Online: r.GetStatus() == "online", Busy: r.GetBusy(),
+			})
+		}
+		return nil
+	})
+	return runners, more, err
+}

@@ -55,12 +55,7 @@ func (u *unit) answered(ctx context.Context, ev *nimbus.ForgeEvent, asked error,
 	case nimbus.ErrorCode(asked) == nimbus.CodeNotFound:
 		return u.unknown(ctx, j)
 	case asked != nil:
-		if j.State == nimbus.StateRunning {
-			if err := u.unanswered(ctx, j); err != nil {
-				return err
-			}
-		}
-		return u.checkAgain(ctx, j, max(checkRetry, nimbus.ErrorRetryAfter(asked)))
+		return u.unanswered(ctx, j, max(checkRetry, nimbus.ErrorRetryAfter(asked)))
 	case ev.Status == nimbus.ForgeQueued || ev.Status == nimbus.ForgeWaiting:
 		return u.stillQueued(ctx, j)
 	case ev.Status.Rank() == 0:

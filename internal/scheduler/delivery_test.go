@@ -266,9 +266,13 @@ func TestGitHubJobWhoseHostGoesSilent(t *testing.T) {
 		for range 20 { // for as long as GitHub can't be asked, nobody knows
 			w.pass(20 * time.Second)
 		}
+		w.github.fail(&nimbus.Error{Code: nimbus.CodeUnavailable, Message: "rate limit exceeded", RetryAfter: 40 * time.Minute})
+		for range 4 {
+			w.pass(10 * time.Minute)
+		}
 		w.expect(a.JobID, nimbus.StateRunning)
 		w.github.fail(nil)
-		w.pass(20 * time.Second)
+		w.pass(40 * time.Minute)
 		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultSuccess)
 	})
 }

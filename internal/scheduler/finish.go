@@ -122,15 +122,18 @@ func (u *unit) unasked(j *JobRecord, live bool) bool {
 		!j.CheckAt.IsZero() && u.now.Sub(j.CheckAt) > checkTaken
 }
 
-// unanswered keeps a job open whose end GitHub alone knows, for as long as it
-// can't be asked, but not for ever.
-func (u *unit) unanswered(ctx context.Context, j *JobRecord) error {
+// unanswered has GitHub asked again after a while. A job whose end GitHub alone
+// knows stays open for as long as it can't be asked, but not for ever.
+func (u *unit) unanswered(ctx context.Context, j *JobRecord, after time.Duration) error {
 	a, err := u.current(ctx, j)
-	if err != nil || a == nil || a.State != AttemptEnded || u.now.Sub(a.EndedAt) > reportGiveUp {
+	if err != nil {
 		return err
 	}
-	j.DueAt = later(j.DueAt, u.now.Add(reportTimeout))
-	return nil
+	ended := a != nil && a.State == AttemptEnded && j.State == nimbus.StateRunning
+	if ended && u.now.Sub(a.EndedAt) < reportGiveUp {
+		j.DueAt = later(j.DueAt, u.now.Add(after+reportTimeout))
+	}
+	return u.checkAgain(ctx, j, after)
 }
 
 func later(a, b time.Time) time.Time {

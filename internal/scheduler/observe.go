@@ -25,6 +25,30 @@ func (s *Service) Observe(ctx context.Context, ev *nimbus.ForgeEvent) error {
 	})
 }
 
+// RunnerUse tells whether a runner of GitHub's is of an attempt in the books,
+// and whether that is over, and has been for a while.
+func (s *Service) RunnerUse(ctx context.Context, name string) (known, over bool, err error) {
+	id := attemptOfRunner(name)
+	if id == "" {
+		return false, false, nil
+	}
+	err = s.store.View(ctx, func(r Reader) error {
+		a, err := r.Attempt(ctx, id)
+		if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		known, over = true, a.State == AttemptEnded && r.Now().Sub(a.EndedAt) > runnerGone
+		return nil
+	})
+	return known, over, err
+}
+
+// runnerGone is how long after its attempt a runner should be gone at GitHub.
+const runnerGone = 10 * time.Minute
+
 // keysOf are the rows that an event of ours is about.
 func keysOf(ev *nimbus.ForgeEvent) Keys {
 	keys := Keys{GitHubJobs: []int64{ev.Job.JobID}, Repos: []string{repoName(ev)}}

@@ -71,7 +71,7 @@ func TestSoak(t *testing.T) {
 
 func soak(t *testing.T, dsn string, jobs int, seed uint64) {
 	limits := githubtest.GitHubLimits()
-	limits.Core = max(900, jobs*3/2)
+	limits.Core = max(400, jobs)
 	w := newWorld(t, dsn, seed, limits)
 	began := time.Now()
 	for range 4 {

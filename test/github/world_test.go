@@ -100,7 +100,8 @@ func newWorld(t *testing.T, dsn string, seed uint64, limits githubtest.Limits) *
 	app, err := forge.NewApp(forge.AppConfig{AppID: w.AppID(), PrivateKey: w.PrivateKey(), BaseURL: w.URL(), Transport: transport, Clock: w})
 	w.must(err)
 	w.plane = scheduler.New(scheduler.Config{}, w.store, bus.NewInProcess(), app, tokens{}, log)
-	w.redelivery = &demand.Redelivery{AppID: w.AppID(), GitHub: app, Store: w.store, Log: log}
+	w.redelivery = &demand.Redelivery{Store: w.store, Log: log,
+		Apps: func() map[int64]demand.Sender { return map[int64]demand.Sender{w.AppID(): app} }}
 	w.poller = &demand.Poller{GitHub: app, Store: w.store, Jobs: w.plane, Log: log}
 	w.hook = forge.NewWebhook(forge.WebhookConfig{
 		Secrets: func() [][]byte { return [][]byte{w.WebhookSecret()} }, Process: w.plane.ProcessDelivery, Clock: w,
