@@ -265,3 +265,5 @@ func (noApps) RotateWebhookSecret(context.Context, int64) (nimbus.GitHubApp, err
 func (noApps) Remove(context.Context, int64) error { return nil }
 
 func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error) { return nil, nil }
+
+func (noApps) Examine(context.Context) []nimbus.GitHubCheck { return nil }

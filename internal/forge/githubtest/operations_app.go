@@ -20,8 +20,13 @@ func appOperations() map[string]operation {
 		"apps/get-webhook-delivery":                  getDelivery,
 		"apps/redeliver-webhook-delivery":            redeliver,
 		"apps/list-repos-accessible-to-installation": listRepos,
+		"meta/get":  getMeta,
 		"repos/get": getRepo,
 	}
+}
+
+func getMeta(*Server, *request) (answer, error) {
+	return answer{status: http.StatusOK, body: object{"verifiable_password_authentication": false}}, nil
 }
 
 func getApp(s *Server, _ *request) (answer, error) {
