@@ -7,7 +7,7 @@ type window struct {
 	span  time.Duration
 	most  int
 	spent int
-	past  []spending // oldest first; at most most of them
+	past  []spending // oldest first
 }
 
 type spending struct {

@@ -50,8 +50,8 @@ func TestEveryExampleIsTaken(t *testing.T) {
 				sent++
 				w := httptest.NewRecorder()
 				r := httptest.NewRequest(http.MethodPost, "/webhooks/github", bytes.NewReader(body))
-				r.Header.Set("X-GitHub-Event", event.Name)
-				r.Header.Set("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958")
+				r.Header.Set("X-Github-Event", event.Name)
+				r.Header.Set("X-Github-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958")
 				r.Header.Set("X-Hub-Signature-256", forge.Sign(secret, body))
 				hook.ServeHTTP(w, r)
 				if w.Code/100 != 2 {
