@@ -27,7 +27,7 @@ const (
 	runEvery = 10 * time.Minute
 	mostRuns = 50_000 // remembered
 	// overWithin is for how long a run that is over is looked for.
-	overWithin = 3 * time.Hour
+	overWithin = 12 * time.Hour
 	// mostPages bounds what is read of one list; GitHub's matrix has 256 jobs.
 	mostPages = 3
 
@@ -47,7 +47,7 @@ var lists = []struct {
 }{
 	{nimbus.ForgeQueued, mostPages, 0},
 	{nimbus.ForgeInProgress, mostPages, 0},
-	{nimbus.ForgeCompleted, 1, callsAtOnce / 2},
+	{nimbus.ForgeCompleted, mostPages, callsAtOnce / 4},
 }
 
 // Lister is what polling needs of GitHub.
