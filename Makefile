@@ -62,6 +62,11 @@ soak-chaos: ## Break everything for 5,000 jobs (JOBS, SEED), about a quarter of 
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all go test ./test/chaos/... -count=1 -v -timeout 90m -chaos.jobs $(or $(JOBS),5000) -chaos.seed $(or $(SEED),0)
 
+.PHONY: soak-github
+soak-github: ## 3,000 jobs through days of trouble with GitHub; JOBS=, SEED=
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),3000) NIMBUS_SOAK_SEED=$(or $(SEED),1) \
+		go test -count=1 -timeout 30m -v -run TestSoak ./test/github/
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)

@@ -64,3 +64,30 @@ func (s ForgeStatus) Rank() int {
 	}
 	return 0
 }
+
+// SentDelivery is one sending of a webhook, as the forge remembers it.
+type SentDelivery struct {
+	ID     int64  // of this sending
+	GUID   string // of the event: the Delivery's ID, and the same when it is sent again
+	Event  string
+	SentAt time.Time // the forge's clock
+	Status int       // of the answer, 0 when none came
+}
+
+// ForgeRepo is a repository, as an installation of the App sees it.
+type ForgeRepo struct {
+	InstallationID int64
+	Owner, Name    string
+}
+
+// ForgeRun is a workflow run.
+type ForgeRun struct {
+	ID                   int64
+	StartedAt, UpdatedAt time.Time // the forge's clock
+}
+
+// ForgeRunner is a runner that is registered with a repository.
+type ForgeRunner struct {
+	Runner
+	Online, Busy bool
+}

@@ -22,3 +22,22 @@ type GitHubInstallation struct {
 	Suspended          bool
 	MissingPermissions []string // what the owner did not grant yet, "administration:write"
 }
+
+// CheckStatus is how something stands that was looked at.
+type CheckStatus string
+
+// The statuses.
+const (
+	CheckGood  CheckStatus = "ok"
+	CheckWarns CheckStatus = "warn" // works, but not for everybody or not for long
+	CheckFails CheckStatus = "fail"
+)
+
+// GitHubCheck is one thing that a GitHub App needs, and how it stands.
+type GitHubCheck struct {
+	AppID  int64
+	Name   string
+	Status CheckStatus
+	Detail string
+	Hint   string // the next step
+}

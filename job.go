@@ -99,11 +99,12 @@ const (
 	ReasonContradiction    ReasonCode = "contradiction"      // runs-on contradicts itself
 	ReasonUntrusted        ReasonCode = "untrusted_executor" // local executor without --allow-trusted-local
 	ReasonImageNotFound    ReasonCode = "image_not_found"
-	ReasonSandboxFailed    ReasonCode = "sandbox_failed" // did not start or died under the job
-	ReasonLeaseExpired     ReasonCode = "lease_expired"  // its host went silent
-	ReasonAttemptsUsed     ReasonCode = "attempts_used"  // every attempt ended before the job began
-	ReasonForge            ReasonCode = "forge"          // GitHub refused or said so
-	ReasonRanElsewhere     ReasonCode = "ran_elsewhere"  // another runner took it
+	ReasonSandboxFailed    ReasonCode = "sandbox_failed"    // did not start or died under the job
+	ReasonLeaseExpired     ReasonCode = "lease_expired"     // its host went silent
+	ReasonAttemptsUsed     ReasonCode = "attempts_used"     // every attempt ended before the job began
+	ReasonForge            ReasonCode = "forge"             // GitHub refused or said so
+	ReasonForgeAway        ReasonCode = "forge_unavailable" // GitHub registers no runner now
+	ReasonRanElsewhere     ReasonCode = "ran_elsewhere"     // another runner took it
 	ReasonCancelledByUser  ReasonCode = "cancelled_by_user"
 	ReasonCancelledByForge ReasonCode = "cancelled_by_forge"
 	ReasonTimeout          ReasonCode = "timeout"          // ran longer than it may

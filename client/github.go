@@ -56,3 +56,13 @@ func (c *Client) GitHubInstallations(ctx context.Context) ([]nimbus.GitHubInstal
 	}
 	return installations, err
 }
+
+// ExamineGitHub looks for what keeps the Apps from working. Codes: forbidden.
+func (c *Client) ExamineGitHub(ctx context.Context) ([]nimbus.GitHubCheck, error) {
+	answer, err := call(ctx, c.github.ExamineApps, &nimbusv1.ExamineAppsRequest{})
+	var checks []nimbus.GitHubCheck
+	for _, m := range answer.GetChecks() {
+		checks = append(checks, wire.ToGitHubCheck(m))
+	}
+	return checks, err
+}

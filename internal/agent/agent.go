@@ -271,9 +271,12 @@ const (
 )
 
 // wait returns false when ctx ended.
-func (b *backoff) wait(ctx context.Context) bool {
+func (b *backoff) wait(ctx context.Context) bool { return b.waitFor(ctx, 0) }
+
+// waitFor waits no shorter than the other side asked for, up to a minute.
+func (b *backoff) waitFor(ctx context.Context, asked time.Duration) bool {
 	b.next = min(max(2*b.next, backoffFirst), backoffMost)
-	timer := time.NewTimer(jitter(b.next))
+	timer := time.NewTimer(max(jitter(b.next), min(asked, time.Minute)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -307,7 +310,7 @@ func call[Q, R any](ctx context.Context, rpc func(context.Context, *connect.Requ
 		if err == nil {
 			return answer.Msg, nil
 		}
-		if !retryable(err) || !pause.wait(ctx) {
+		if !retryable(err) || !pause.waitFor(ctx, nimbus.ErrorRetryAfter(err)) {
 			return nil, err
 		}
 	}

@@ -240,7 +240,11 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	defer cancel()
 	answer, err := call(ctx, t.agent.control.CreateRunner, &nimbusv1.CreateRunnerRequest{Lease: wire.Lease(t.lease())})
 	if err != nil {
-		return nil, &startError{nimbus.ReasonForge, fmt.Errorf("register runner: %w", err)}
+		reason := nimbus.ReasonForge
+		if retryable(err) { // until the end
+			reason = nimbus.ReasonForgeAway
+		}
+		return nil, &startError{reason, fmt.Errorf("register runner: %w", err)}
 	}
 	maps.Copy(env, runner.Env)
 	env["ACTIONS_RUNNER_INPUT_JITCONFIG"] = answer.GetEncodedJitConfig()

@@ -68,7 +68,7 @@ type root struct {
 	Backup  backupCmd  `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
 	Restore restoreCmd `cmd:"" help:"Bring a backup back." group:"service"`
 	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
-	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine lacks." group:"service"`
+	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine, or GitHub, lacks." group:"service"`
 	Version versionCmd `cmd:"" help:"Show the version." group:"service"`
 }
 

@@ -3,15 +3,21 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/doctor"
 )
 
-type doctorCmd struct{}
+type doctorCmd struct {
+	Machine doctorMachineCmd `cmd:"" default:"withargs" help:"Look at what this machine lacks."`
+	GitHub  doctorGitHubCmd  `cmd:"" name:"github" help:"Look at what keeps GitHub's jobs from coming."`
+}
 
-func (*doctorCmd) Help() string {
+type doctorMachineCmd struct{}
+
+func (*doctorMachineCmd) Help() string {
 	return `Looks at what jobs need on this machine, by trying it where only that tells. Exits with 1 when something fails; a warning is fine.
 
 ` + usage("nimbus doctor", "sudo nimbus doctor --json | jq '.checks[] | select(.status != \"ok\")'")
@@ -20,7 +26,7 @@ func (*doctorCmd) Help() string {
 // doctorTimeout bounds all checks together.
 const doctorTimeout = time.Minute
 
-func (*doctorCmd) Run(ctx context.Context, a *app) error {
+func (*doctorMachineCmd) Run(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	data, err := a.root.dataDir()
@@ -30,12 +36,11 @@ func (*doctorCmd) Run(ctx context.Context, a *app) error {
 	stop := terminal.Progress(a.Err, func() string { return "looking" })
 	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, Programs: finder(data)})
 	stop()
-	failed := 0
-	for _, c := range checks {
-		if c.Status == doctor.Fail {
-			failed++
-		}
-	}
+	return a.report(checks)
+}
+
+// report shows checks; one that failed is the command's failure.
+func (a *app) report(checks []doctor.Check) (err error) {
 	if a.root.JSON {
 		err = a.printJSON(struct {
 			Checks []doctor.Check `json:"checks"`
@@ -43,7 +48,8 @@ func (*doctorCmd) Run(ctx context.Context, a *app) error {
 	} else {
 		a.printChecks(checks)
 	}
-	if err == nil && failed > 0 {
+	failed := slices.ContainsFunc(checks, func(c doctor.Check) bool { return c.Status == doctor.Fail })
+	if err == nil && failed {
 		err = &exitError{code: ExitFailure}
 	}
 	return err

@@ -2,15 +2,12 @@ package forge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/bradleyfalzon/ghinstallation/v2"
 	"github.com/google/go-github/v92/github"
 
 	nimbus "github.com/nimbus-ci/nimbus"
@@ -37,10 +34,14 @@ func translate(what string, err error) error {
 	var limited *github.RateLimitError
 	var secondary *github.AbuseRateLimitError
 	var answer *github.ErrorResponse
-	var token *ghinstallation.HTTPError
+	var token *tokenError
+	if errors.As(err, &token) {
+		what += " (access token)"
+	}
+	var short *shortError
 	switch {
-	case errors.As(err, &token):
-		return translateToken(what, token)
+	case errors.As(err, &short):
+		return unavailable(what, short.Error(), err, min(short.wait, maxRetryAfter))
 	case errors.As(err, &limited):
 		return unavailable(what, "rate limit exceeded", err, retryAfter(limited.Response))
 	case errors.As(err, &secondary):
@@ -55,23 +56,6 @@ func translate(what string, err error) error {
 		return nimbus.Errorf(nimbus.CodeCancelled, "%s at GitHub: %w", what, err)
 	}
 	return unavailable(what, "GitHub can't be reached", err, 0)
-}
-
-// translateToken handles a refused access token, that is, trouble with the App
-// or its installation. ghinstallation leaves the body open for us.
-func translateToken(what string, e *ghinstallation.HTTPError) error {
-	if e.Response == nil {
-		if errors.Is(e, context.Canceled) {
-			return nimbus.Errorf(nimbus.CodeCancelled, "%s at GitHub: %w", what, e)
-		}
-		return unavailable(what, "GitHub can't be reached", e, 0)
-	}
-	defer e.Response.Body.Close()
-	var body struct {
-		Message string `json:"message"`
-	}
-	_ = json.NewDecoder(io.LimitReader(e.Response.Body, 64<<10)).Decode(&body)
-	return refused(what+" (access token)", e.Response, text(body.Message), e)
 }
 
 // refused turns a status into an error.
@@ -137,7 +121,7 @@ func retryAfter(resp *http.Response) time.Duration {
 		return wait
 	}
 	reset, err := strconv.ParseInt(resp.Header.Get("X-Ratelimit-Reset"), 10, 64)
-	if err != nil {
+	if err != nil || resp.Header.Get("X-Ratelimit-Remaining") != "0" {
 		return defaultRetryAfter
 	}
 	// Against GitHub's own clock, so that ours may be off.
@@ -159,7 +143,7 @@ func headerWait(resp *http.Response) time.Duration {
 
 // tokenRefused tells a 401 of a call, not one of fetching the token.
 func tokenRefused(err error) bool {
-	var token *ghinstallation.HTTPError
+	var token *tokenError
 	var answer *github.ErrorResponse
 	return !errors.As(err, &token) && errors.As(err, &answer) &&
 		answer.Response != nil && answer.Response.StatusCode == http.StatusUnauthorized

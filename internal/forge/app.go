@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bradleyfalzon/ghinstallation/v2"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-github/v92/github"
 
@@ -26,6 +25,7 @@ const (
 	// and made anew when it is needed, at the cost of one more token.
 	maxInstallations = 4096
 
+	userAgent          = "nimbus"
 	defaultRunnerGroup = 1 // "Default"
 	workFolder         = "_work"
 )
@@ -37,6 +37,7 @@ type AppConfig struct {
 	BaseURL    string            // default https://api.github.com
 	Timeout    time.Duration     // of one call, default 15 s
 	Transport  http.RoundTripper // default a pool of its own
+	Clock      nimbus.Clock      // default the system's
 }
 
 // App calls GitHub as a GitHub App, through the installation that each job
@@ -49,6 +50,9 @@ type App struct {
 	baseURL string
 	timeout time.Duration
 	shared  http.RoundTripper
+	clock   nimbus.Clock
+	limits  *limiter
+	own     *github.Client // as the App itself
 
 	mu      sync.Mutex
 	clients map[int64]*github.Client // by installation
@@ -76,14 +80,23 @@ func NewApp(cfg AppConfig) (*App, error) {
 	if cfg.Transport == nil {
 		cfg.Transport = newTransport()
 	}
-	return &App{
+	if cfg.Clock == nil {
+		cfg.Clock = nimbus.SystemClock{}
+	}
+	a := &App{
 		id:      cfg.AppID,
 		key:     key,
 		baseURL: strings.TrimRight(cfg.BaseURL, "/"),
 		timeout: cfg.Timeout,
 		shared:  boundedTransport{cfg.Transport},
+		clock:   cfg.Clock,
+		limits:  newLimiter(cfg.Clock),
 		clients: map[int64]*github.Client{},
-	}, nil
+	}
+	if a.own, err = a.clientOver(a.appTransport()); err != nil {
+		return nil, fmt.Errorf("make the App's client: %w", err)
+	}
+	return a, nil
 }
 
 // CreateRunner registers a runner for one job and returns its just-in-time
@@ -92,7 +105,7 @@ func NewApp(cfg AppConfig) (*App, error) {
 // is CodeConflict; whatever else GitHub refuses for good is CodeForbidden.
 func (a *App) CreateRunner(ctx context.Context, job nimbus.GitHubJob, name string, labels []string) (nimbus.Runner, string, error) {
 	var config *github.JITRunnerConfig
-	err := a.call(ctx, job, "create a runner", func(ctx context.Context, c *github.Client) (err error) {
+	err := a.call(withUrgency(ctx, urgent), job, "create a runner", func(ctx context.Context, c *github.Client) (err error) {
 		config, _, err = c.Actions.CreateRepoJITConfig(ctx, job.Owner, job.Repo, github.CreateJITConfigRequest{
 			Name:          name,
 			RunnerGroupID: defaultRunnerGroup,
@@ -194,10 +207,15 @@ func (a *App) call(ctx context.Context, job nimbus.GitHubJob, what string, fn fu
 		return nimbus.Errorf(nimbus.CodeForbidden, "%s: the job came without an installation of the GitHub App", what).
 			WithHint("send webhooks from the App, not from a repository or organization hook")
 	}
+	return a.callAs(ctx, job.InstallationID, what, fn)
+}
+
+// callAs is call for an installation, without a repository.
+func (a *App) callAs(ctx context.Context, installation int64, what string, fn func(context.Context, *github.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	for retried := false; ; retried = true {
-		client, err := a.client(job.InstallationID)
+		client, err := a.client(installation)
 		if err != nil {
 			return err
 		}
@@ -206,7 +224,7 @@ func (a *App) call(ctx context.Context, job nimbus.GitHubJob, what string, fn fu
 			return nil
 		}
 		if tokenRefused(err) && !retried {
-			a.forget(job.InstallationID, client)
+			a.forget(installation, client)
 			continue
 		}
 		return translate(what, err)
@@ -220,10 +238,12 @@ func (a *App) client(installation int64) (*github.Client, error) {
 	if c, ok := a.clients[installation]; ok {
 		return c, nil
 	}
-	// One AppsTransport per installation: refreshing writes to it.
-	app := ghinstallation.NewAppsTransportFromPrivateKey(a.shared, a.id, a.key)
-	app.BaseURL = a.baseURL
-	c, err := a.clientOver(ghinstallation.NewFromAppsTransport(app, installation))
+	c, err := a.clientOver(&installationAuth{
+		url:   fmt.Sprintf("%s/app/installations/%d/access_tokens", a.baseURL, installation),
+		app:   a.appTransport(),
+		next:  &limitedTransport{a.limits, installation, a.shared},
+		clock: a.clock,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("installation %d: %w", installation, err)
 	}
@@ -244,4 +264,15 @@ func (a *App) forget(installation int64, c *github.Client) {
 	if a.clients[installation] == c {
 		delete(a.clients, installation)
 	}
+}
+
+// appTransport makes calls as the App itself, which the App itself pays for.
+func (a *App) appTransport() http.RoundTripper {
+	return &appAuth{id: a.id, key: a.key, clock: a.clock, next: &limitedTransport{a.limits, 0, a.shared}}
+}
+
+// RunnerWait is how long it takes until a runner for the job could be
+// registered, as far as the budget is concerned: 0 when it may be tried.
+func (a *App) RunnerWait(job nimbus.GitHubJob) time.Duration {
+	return a.limits.wait(cost{payer: job.InstallationID, bucket: bucketRunners, points: 5, runner: true}, urgent)
 }

@@ -89,10 +89,8 @@ func (s *Apps) of(ctx context.Context, installation int64) (*App, error) {
 func (s *Apps) known(installation int64) (app *App, look bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.apps) == 1 { // nothing to tell apart
-		for _, only := range s.apps {
-			return only, false
-		}
+	if only := s.only(); only != nil {
+		return only, false
 	}
 	if id, ok := s.owners[installation]; ok {
 		return s.apps[id], false
@@ -103,6 +101,17 @@ func (s *Apps) known(installation int64) (app *App, look bool) {
 	}
 	s.lookedAt = now
 	return nil, true
+}
+
+// only is the App where there is one, and nothing to tell apart. s.mu is held.
+func (s *Apps) only() *App {
+	if len(s.apps) != 1 {
+		return nil
+	}
+	for _, only := range s.apps {
+		return only
+	}
+	return nil
 }
 
 func (s *Apps) isUnsure() bool {
@@ -159,4 +168,45 @@ func (s *Apps) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.
 		return err
 	}
 	return app.RemoveRunner(ctx, job, r)
+}
+
+// RunnerWait is App.RunnerWait of the job's App; 0 where that is not known.
+func (s *Apps) RunnerWait(job nimbus.GitHubJob) time.Duration {
+	s.mu.Lock()
+	app := s.only()
+	if app == nil {
+		app = s.apps[s.owners[job.InstallationID]]
+	}
+	s.mu.Unlock()
+	if app == nil {
+		return 0
+	}
+	return app.RunnerWait(job)
+}
+
+// Runs is App.Runs of the repository's App.
+func (s *Apps) Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
+	app, err := s.of(ctx, repo.InstallationID)
+	if err != nil {
+		return nil, false, err
+	}
+	return app.Runs(ctx, repo, status, page)
+}
+
+// RunJobs is App.RunJobs of the repository's App.
+func (s *Apps) RunJobs(ctx context.Context, repo nimbus.ForgeRepo, runID int64, page int) (jobs []nimbus.ForgeEvent, more bool, err error) {
+	app, err := s.of(ctx, repo.InstallationID)
+	if err != nil {
+		return nil, false, err
+	}
+	return app.RunJobs(ctx, repo, runID, page)
+}
+
+// Runners is App.Runners of the repository's App.
+func (s *Apps) Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error) {
+	app, err := s.of(ctx, repo.InstallationID)
+	if err != nil {
+		return nil, false, err
+	}
+	return app.Runners(ctx, repo, page)
 }

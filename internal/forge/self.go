@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bradleyfalzon/ghinstallation/v2"
 	"github.com/google/go-github/v92/github"
 
 	nimbus "github.com/nimbus-ci/nimbus"
@@ -123,13 +122,7 @@ func grants(p *github.InstallationPermissions) map[string]string {
 func (a *App) asApp(ctx context.Context, what string, fn func(context.Context, *github.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	transport := ghinstallation.NewAppsTransportFromPrivateKey(a.shared, a.id, a.key)
-	transport.BaseURL = a.baseURL
-	client, err := a.clientOver(transport)
-	if err != nil {
-		return err
-	}
-	if err := fn(ctx, client); err != nil {
+	if err := fn(ctx, a.own); err != nil {
 		if tokenRefused(err) {
 			return nimbus.Errorf(nimbus.CodeForbidden, "%s: GitHub does not take the App's key: %w", what, err).
 				WithHint("the App's id and key must be of one App, and this machine's clock within a minute of GitHub's")
@@ -144,7 +137,7 @@ func (a *App) clientOver(transport http.RoundTripper) (*github.Client, error) {
 	c, err := github.NewClient(
 		github.WithTransport(transport),
 		github.WithURLs(&base, nil),
-		github.WithUserAgent("nimbus"),
+		github.WithUserAgent(userAgent),
 		// Its own bookkeeping counts runner registrations under the wrong
 		// bucket and then refuses calls that GitHub would serve.
 		github.WithDisableRateLimitCheck(),

@@ -52,7 +52,7 @@ type WebhookConfig struct {
 // webhook is the http.Handler that NewWebhook returns.
 type webhook struct {
 	WebhookConfig
-	inFlight budget
+	inFlight inFlight
 }
 
 // NewWebhook returns the handler of GitHub's deliveries.
@@ -155,7 +155,7 @@ func (h *webhook) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 	// The real clock: this is about a socket. Not every writer has deadlines
 	// (tests' recorders don't); the server's own then hold.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	in := &budgetReader{r: http.MaxBytesReader(w, r.Body, h.MaxBody), budget: &h.inFlight}
+	in := &inFlightReader{r: http.MaxBytesReader(w, r.Body, h.MaxBody), budget: &h.inFlight}
 	body, err = io.ReadAll(in)
 	var over *http.MaxBytesError
 	switch {
@@ -163,7 +163,7 @@ func (h *webhook) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 		return body, in.release, nil
 	case errors.As(err, &over):
 		return nil, in.release, tooLarge
-	case errors.Is(err, errBudget):
+	case errors.Is(err, errInFlight):
 		busy := nimbus.Errorf(nimbus.CodeUnavailable, "too many deliveries at once")
 		busy.RetryAfter = time.Second
 		return nil, in.release, busy

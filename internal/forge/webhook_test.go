@@ -297,16 +297,16 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestBudget: bodies that are being read count together, and are given back.
-func TestBudget(t *testing.T) {
+// TestInFlight: bodies that are being read count together, and are given back.
+func TestInFlight(t *testing.T) {
 	t.Parallel()
-	b := &budget{limit: 10}
-	first := &budgetReader{r: strings.NewReader("12345678"), budget: b}
+	b := &inFlight{limit: 10}
+	first := &inFlightReader{r: strings.NewReader("12345678"), budget: b}
 	if _, err := io.ReadAll(first); err != nil {
 		t.Fatal(err)
 	}
-	second := &budgetReader{r: strings.NewReader("12345678"), budget: b}
-	if _, err := io.ReadAll(second); !errors.Is(err, errBudget) {
+	second := &inFlightReader{r: strings.NewReader("12345678"), budget: b}
+	if _, err := io.ReadAll(second); !errors.Is(err, errInFlight) {
 		t.Errorf("got %v over the budget", err)
 	}
 	first.release()

@@ -70,6 +70,7 @@ var access = map[string]rule{
 	nimbusv1connect.GitHubServiceRotateWebhookSecretProcedure: onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.GitHubServiceRemoveAppProcedure:           onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.GitHubServiceListInstallationsProcedure:   onPlatform(nimbus.ScopeOrgRead),
+	nimbusv1connect.GitHubServiceExamineAppsProcedure:         onPlatform(nimbus.ScopeOrgWrite),
 
 	nimbusv1connect.OrgServiceListOrgsProcedure:     {place: actsAsSelf, scope: nimbus.ScopeOrgRead},
 	nimbusv1connect.OrgServiceCreateOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),

@@ -48,3 +48,11 @@ func (s gitHubService) ListInstallations(ctx context.Context, _ *connect.Request
 	}
 	return connect.NewResponse(out), err
 }
+
+func (s gitHubService) ExamineApps(ctx context.Context, _ *connect.Request[nimbusv1.ExamineAppsRequest]) (*connect.Response[nimbusv1.ExamineAppsResponse], error) {
+	out := &nimbusv1.ExamineAppsResponse{}
+	for _, c := range s.api.GitHub.Examine(ctx) {
+		out.Checks = append(out.Checks, wire.GitHubCheck(c))
+	}
+	return connect.NewResponse(out), nil
+}

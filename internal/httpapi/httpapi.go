@@ -77,6 +77,8 @@ type GitHub interface {
 	RotateWebhookSecret(ctx context.Context, p nimbus.Principal, appID int64) (nimbus.GitHubApp, error)
 	Remove(ctx context.Context, p nimbus.Principal, appID int64) error
 	Installations(ctx context.Context) ([]nimbus.GitHubInstallation, error)
+	// Examine looks for what keeps the Apps from working.
+	Examine(ctx context.Context) []nimbus.GitHubCheck
 }
 
 // Audit is the audit ledger.

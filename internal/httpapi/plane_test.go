@@ -277,3 +277,5 @@ func (noApps) RotateWebhookSecret(context.Context, nimbus.Principal, int64) (nim
 func (noApps) Remove(context.Context, nimbus.Principal, int64) error { return nil }
 
 func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error) { return nil, nil }
+
+func (noApps) Examine(context.Context) []nimbus.GitHubCheck { return nil }

@@ -49,6 +49,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubService/RotateWebhookSecret": {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
 	"/nimbus.v1.GitHubService/RemoveApp":           {who: "platform", scope: "org:write", body: `{"appId":"1"}`},
 	"/nimbus.v1.GitHubService/ListInstallations":   {who: "platform", scope: "org:read", body: `{}`},
+	"/nimbus.v1.GitHubService/ExamineApps":         {who: "platform", scope: "org:write", body: `{}`},
 
 	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
 	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},

@@ -38,6 +38,7 @@ type operation struct {
 type batch struct {
 	Tx
 	cfg      Config
+	pacer    Pacer // nil: there is no budget
 	fleet    *fleet
 	now      time.Time
 	promote  map[string]nimbus.Class // windows to look after at the end, by class id
@@ -132,7 +133,7 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 	var messages []message
 	var tally *Tally
 	err := s.store.Update(ctx, func(tx Tx) error {
-		b := &batch{Tx: tx, cfg: s.cfg, fleet: s.fleet, now: tx.Now(), promote: map[string]nimbus.Class{}, corrects: map[Flow]*correction{}}
+		b := &batch{Tx: tx, cfg: s.cfg, pacer: s.pacer, fleet: s.fleet, now: tx.Now(), promote: map[string]nimbus.Class{}, corrects: map[Flow]*correction{}}
 		if err := tx.Prefetch(ctx, keys); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ const elsewhereRecheck = 5 * time.Minute
 // apply brings the books in step with a job that GitHub says is in progress or
 // completed. It is safe to repeat.
 func (u *unit) apply(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent, p parties) error {
-	if p.job == nil && p.attempt != nil && p.attempt.State == AttemptLive {
+	if p.job == nil && p.attempt != nil && (p.attempt.State == AttemptLive || p.attempt.unproven()) {
 		// The event that asked for a runner never came, but a runner of ours
 		// has the job.
 		var err error
@@ -39,7 +39,7 @@ func (u *unit) apply(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEve
 	case ev.Status != nimbus.ForgeInProgress:
 		return nil
 	case bound:
-		return u.inProgress(ctx, p.job)
+		return u.inProgress(ctx, p.job, d.ID == "")
 	}
 	return u.elsewhere(ctx, ev, p.job)
 }
@@ -64,11 +64,13 @@ func (u *unit) bind(ctx context.Context, ev *nimbus.ForgeEvent, p parties) (bool
 	switch {
 	case a == nil:
 		return false, nil
+	case a.State == AttemptEnded && (a.JobID != j.ID || j.AttemptID != a.AttemptID || j.State != nimbus.StateAccepted):
+		return u.bindLate(ctx, ev, p)
 	case a.JobID == j.ID:
 		if j.AttemptID != a.AttemptID || j.State != nimbus.StateAccepted {
 			return false, nil // a runner of the past, and the job was given on
 		}
-	case a.State != AttemptLive || p.holder.State == nimbus.StateRunning:
+	case a.State != AttemptLive || p.holder.State == nimbus.StateRunning && p.holder.AttemptID == a.AttemptID:
 		return false, nil
 	case p.holder.OrgID != j.OrgID || p.holder.RepoID != j.RepoID:
 		// Tokens, scopes and caches of the sandbox are another tenant's.
@@ -96,14 +98,15 @@ func (u *unit) swap(ctx context.Context, p parties) error {
 		return err
 	}
 	spare := own != nil && own.State == AttemptLive && j.State == nimbus.StateAccepted
+	waits := holder.State == nimbus.StateAccepted && holder.AttemptID == a.AttemptID
 	if err := u.advance(ctx, j, a); err != nil {
 		return err
 	}
-	if holder.State == nimbus.StateFinished { // cancelled while its runner took another job
+	if !waits { // it was cancelled while its runner took another job, or ran in another attempt
 		if !spare {
 			return nil
 		}
-		return u.stopAttempt(ctx, own, u.now)
+		return u.release(ctx, own, u.now)
 	}
 	detail := fmt.Sprintf("its runner took job %s", j.ID)
 	if !spare && holder.Stop.Result != "" {
@@ -146,13 +149,14 @@ func (u *unit) advance(ctx context.Context, j *JobRecord, a *Attempt) error {
 	return nil
 }
 
-// inProgress looks after a job that runs, and whose attempt may be over.
-func (u *unit) inProgress(ctx context.Context, j *JobRecord) error {
+// inProgress looks after a job that runs, and whose attempt may be over. fresh
+// says that GitHub was asked; an event may be old.
+func (u *unit) inProgress(ctx context.Context, j *JobRecord, fresh bool) error {
 	a, err := u.current(ctx, j)
 	if err != nil || a == nil || a.State == AttemptLive {
 		return err
 	}
-	if a.Outcome == nil { // its host went silent, and GitHub gives the job to nobody else
+	if a.Outcome == nil && fresh { // its host went silent, and GitHub gives the job to nobody else
 		return u.finish(ctx, j, Ending{nimbus.ResultLost, leaseExpired(a)}, actorSystem)
 	}
 	return u.awaitReport(ctx, j)
@@ -198,10 +202,10 @@ func (u *unit) dropOffer(ctx context.Context, j *JobRecord) error {
 // to end by itself, but none when the job was cancelled or ran elsewhere.
 func (u *unit) completed(ctx context.Context, ev *nimbus.ForgeEvent, j *JobRecord, bound bool) error {
 	e := ending(ev)
-	stopAt := u.now
+	stop, stopAt := u.stopAttempt, u.now
 	switch {
 	case !bound:
-		e = endedUnbound(ev)
+		e, stop = endedUnbound(ev), u.release
 	case j.Stop.Result != "" && e.Result != nimbus.ResultSuccess:
 		e = j.Stop
 	case e.Result != nimbus.ResultCancelled:
@@ -218,7 +222,7 @@ func (u *unit) completed(ctx context.Context, ev *nimbus.ForgeEvent, j *JobRecor
 		return err
 	}
 	if a != nil {
-		if err := u.stopAttempt(ctx, a, stopAt); err != nil {
+		if err := stop(ctx, a, stopAt); err != nil {
 			return err
 		}
 	}

@@ -55,7 +55,7 @@ func (u *unit) answered(ctx context.Context, ev *nimbus.ForgeEvent, asked error,
 	case nimbus.ErrorCode(asked) == nimbus.CodeNotFound:
 		return u.unknown(ctx, j)
 	case asked != nil:
-		return u.checkAgain(ctx, j, checkRetry)
+		return u.unanswered(ctx, j, max(checkRetry, nimbus.ErrorRetryAfter(asked)))
 	case ev.Status == nimbus.ForgeQueued || ev.Status == nimbus.ForgeWaiting:
 		return u.stillQueued(ctx, j)
 	case ev.Status.Rank() == 0:
@@ -90,6 +90,10 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 		}
 		if a.State == AttemptLive { // its runner is up, or will be
 			return u.checkAgain(ctx, j, bindTimeout)
+		}
+		if a.Outcome != nil && !a.StartedAt.IsZero() && a.EndedAt.Sub(a.StartedAt) >= bindTimeout {
+			// Its runner took another job, or GitHub removed it since it had none.
+			return u.bereave(ctx, j, a, whyAgain(a).Message)
 		}
 		return u.again(ctx, j, whyAgain(a), actorSystem)
 	case nimbus.StateRunning:

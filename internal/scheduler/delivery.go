@@ -20,14 +20,11 @@ func (s *Service) ProcessDelivery(ctx context.Context, d nimbus.Delivery, ev *ni
 		return "", nimbus.Errorf(nimbus.CodeInvalid, "the delivery has no id")
 	}
 	var outcome nimbus.DeliveryOutcome
-	keys := Keys{Deliveries: []string{d.ID}}
+	var keys Keys
 	if ev != nil && isOurs(ev) {
-		keys.GitHubJobs = []int64{ev.Job.JobID}
-		keys.Repos = []string{repoName(ev)}
-		if id := attemptOfRunner(ev.RunnerName); id != "" {
-			keys.Attempts = []string{id}
-		}
+		keys = keysOf(ev)
 	}
+	keys.Deliveries = []string{d.ID}
 	err := s.gather.do(ctx, keys, func(ctx context.Context, u *unit) error {
 		isNew, err := u.InsertDelivery(ctx, d)
 		if err != nil {

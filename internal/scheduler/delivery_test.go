@@ -195,6 +195,10 @@ func TestJobOnSomebodyElsesRunner(t *testing.T) {
 		for _, id := range []string{accepted.JobID, offered.JobID, waiting} {
 			w.expect(id, nimbus.StateFinished, nimbus.ResultCancelled, nimbus.ReasonRanElsewhere)
 		}
+		if r := w.poll(host); len(r.Cancel) != 0 {
+			t.Errorf("cancelled before GitHub said that its runner is idle: %+v", r)
+		}
+		w.sweep()
 		if r := w.poll(host); len(r.Cancel) != 1 || r.Cancel[0] != accepted.AttemptID {
 			t.Errorf("poll: %+v", r)
 		}
@@ -241,13 +245,35 @@ func TestGitHubJobWhoseHostGoesSilent(t *testing.T) {
 		w.pass(expired)
 		w.expect(lost, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
 
-		// After in_progress: lost at once.
+		// After in_progress: lost, once GitHub knows no better.
 		w.deliver(w.event(3, nimbus.ForgeQueued))
 		for a = w.runner(host); a.JobID != w.jobOf(3).ID; a = w.runner(host) {
 		}
 		w.deliver(w.event(3, nimbus.ForgeInProgress, by(a.AttemptID)))
 		w.pass(expired)
+		w.expect(a.JobID, nimbus.StateRunning)
+		w.pass(10 * time.Second)
 		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
+
+		// It ended well just before, and its event got lost.
+		w.deliver(w.event(4, nimbus.ForgeQueued))
+		for a = w.runner(host); a.JobID != w.jobOf(4).ID; a = w.runner(host) {
+		}
+		w.deliver(w.event(4, nimbus.ForgeInProgress, by(a.AttemptID)))
+		w.event(4, nimbus.ForgeCompleted, by(a.AttemptID), concluded("success"))
+		w.github.fail(nimbus.Errorf(nimbus.CodeUnavailable, "away"))
+		w.pass(expired)
+		for range 20 { // for as long as GitHub can't be asked, nobody knows
+			w.pass(20 * time.Second)
+		}
+		w.github.fail(&nimbus.Error{Code: nimbus.CodeUnavailable, Message: "rate limit exceeded", RetryAfter: 40 * time.Minute})
+		for range 4 {
+			w.pass(10 * time.Minute)
+		}
+		w.expect(a.JobID, nimbus.StateRunning)
+		w.github.fail(nil)
+		w.pass(40 * time.Minute)
+		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultSuccess)
 	})
 }
 
@@ -344,13 +370,21 @@ func TestCreateRunner(t *testing.T) {
 		if names := w.github.runnerNames(); len(names) != 1 {
 			t.Errorf("runners: %v", names)
 		}
-		// A name that GitHub has from somewhere ends the attempt.
+		// A runner of the name that GitHub has unknown to us is replaced.
 		w.deliver(w.event(2, nimbus.ForgeQueued))
 		b := w.accept(host)
-		w.github.mu.Lock()
-		w.github.runners[nimbus.RunnerName(b.AttemptID)] = nimbus.Runner{ID: 99}
-		w.github.mu.Unlock()
-		_, _, err := w.CreateRunner(ctx, host, b.Lease)
+		w.github.add(nimbus.RunnerName(b.AttemptID), 99)
+		r, _, err := w.CreateRunner(ctx, host, b.Lease)
+		if err != nil || r.ID == 99 {
+			t.Errorf("with a runner from before: %+v, %v", r, err)
+		}
+		w.must(w.Finish(ctx, host, b.Lease, exited(0)))
+		w.pass(0)
+		// One that has a job ends the attempt: the next has another name.
+		b = w.accept(host)
+		w.github.add(nimbus.RunnerName(b.AttemptID), 99)
+		w.github.busy[99] = true
+		_, _, err = w.CreateRunner(ctx, host, b.Lease)
 		w.want(nimbus.CodeConflict, err)
 		w.expect(b.JobID, nimbus.StateQueued)
 		w.want(nimbus.CodeFenced, w.Finish(ctx, host, b.Lease, exited(0)))

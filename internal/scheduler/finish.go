@@ -11,6 +11,7 @@ import (
 const (
 	reportGrace   = 10 * time.Second // then GitHub is asked
 	reportTimeout = 5 * time.Minute  // then nobody knows: lost
+	reportGiveUp  = 24 * time.Hour   // then too, though GitHub could not be asked
 )
 
 // Finish records how the process of an attempt ended. For a native job that is
@@ -90,6 +91,9 @@ func (u *unit) ended(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Out
 // had the job, and how that went, is GitHub's to say.
 func (u *unit) runnerEnded(ctx context.Context, j *JobRecord, a *Attempt, o nimbus.Outcome) error {
 	actor := actorHost(a.HostID)
+	if j.State == nimbus.StateAccepted && o.BeforeStart && o.Reason.Code == nimbus.ReasonForgeAway {
+		j.AttemptCount-- // neither the job's fault nor the host's
+	}
 	if j.State == nimbus.StateAccepted && a.Runner.Name == "" { // GitHub never knew of it
 		return u.again(ctx, j, o.Reason, actor)
 	}
@@ -109,6 +113,34 @@ func (u *unit) awaitReport(ctx context.Context, j *JobRecord) error {
 		j.DueAt = until
 	}
 	return u.checkAgain(ctx, j, reportGrace)
+}
+
+// unasked tells whether GitHub should have been asked long ago how a job ended:
+// nobody was there to do it.
+func (u *unit) unasked(j *JobRecord, live bool) bool {
+	return j.Source == nimbus.SourceGitHub && j.State == nimbus.StateRunning && !live && j.Stop.Result == "" &&
+		!j.CheckAt.IsZero() && u.now.Sub(j.CheckAt) > checkTaken
+}
+
+// unanswered has GitHub asked again after a while. A job whose end GitHub alone
+// knows stays open for as long as it can't be asked, but not for ever.
+func (u *unit) unanswered(ctx context.Context, j *JobRecord, after time.Duration) error {
+	a, err := u.current(ctx, j)
+	if err != nil {
+		return err
+	}
+	ended := a != nil && a.State == AttemptEnded && j.State == nimbus.StateRunning
+	if ended && u.now.Sub(a.EndedAt) < reportGiveUp {
+		j.DueAt = later(j.DueAt, u.now.Add(after+reportTimeout))
+	}
+	return u.checkAgain(ctx, j, after)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // permanent tells whether trying elsewhere would end the same way.

@@ -109,7 +109,7 @@ func (u *unit) stop(ctx context.Context, j *JobRecord, e Ending, actor string) e
 		if err := u.SaveJob(ctx, j); err != nil {
 			return err
 		}
-		if err := u.stopAttempt(ctx, a, u.now); err != nil {
+		if err := u.release(ctx, a, u.now); err != nil {
 			return err
 		}
 		return u.note(ctx, j, kindStopping, a.AttemptID, actor, e.Reason.Message)

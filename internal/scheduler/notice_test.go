@@ -81,7 +81,8 @@ func TestThePusherIsTold(t *testing.T) {
 		// A fault that isn't the job's own is told; a failure of its own isn't.
 		a := w.runner(host)
 		w.deliver(w.event(2, nimbus.ForgeInProgress, by(a.AttemptID)))
-		w.pass(time.Minute) // its host is silent
+		w.pass(time.Minute)      // its host is silent
+		w.pass(10 * time.Second) // and GitHub knows no better
 		w.expect(a.JobID, nimbus.StateFinished, nimbus.ResultLost)
 		w.shows("action_required Nimbus: job 1 "+cannot, "failure Nimbus: job 2 "+fault)
 		host = w.host()

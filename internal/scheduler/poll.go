@@ -424,10 +424,13 @@ func (u *unit) claim(ctx context.Context, takers []*taker, classIDs []string) (k
 	return kept, nil
 }
 
-// choose is who gets a job: a host that has a sandbox of its class ready before
-// others. For one that has but isn't asking just now the job is kept, wait
+// choose is who gets a job: nobody while there is no budget for it, then a host
+// that has a sandbox of its class ready before others. For one that has but isn't asking just now the job is kept, wait
 // longer at most, which then nobody gets.
 func (u *unit) choose(takers []*taker, j *JobRecord) (t *taker, wait time.Duration) {
+	if wait := u.budgetWait(j); wait > 0 {
+		return nil, wait
+	}
 	id := j.Class.ID()
 	holders := u.fleet.holders(id, u.now)
 	if len(holders) == 0 {

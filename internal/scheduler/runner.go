@@ -18,8 +18,8 @@ const (
 // CreateRunner registers the GitHub runner of an attempt and returns its
 // single-use configuration. The runner's name is in the books before GitHub is
 // asked, so that a crash in between leaves nothing unknown. When the name is
-// taken, the attempt is over and the job is offered anew. Codes: fenced,
-// conflict, invalid, and those of Forge.
+// taken, or GitHub registers no runner for a while, the attempt is over and the
+// job is offered anew. Codes: fenced, conflict, invalid, and those of Forge.
 func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error) {
 	var job nimbus.Job
 	var before nimbus.Runner
@@ -36,18 +36,15 @@ func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Leas
 	if err != nil {
 		return nimbus.Runner{}, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, forgeTimeout)
+	asking, cancel := context.WithTimeout(ctx, forgeTimeout)
 	defer cancel()
-	if before.Name != "" { // the answer was lost, and with it the configuration
-		if err := s.forge.RemoveRunner(ctx, job.GitHub, before); err != nil {
-			return nimbus.Runner{}, "", err
-		}
-	}
-	r, jit, err := s.forge.CreateRunner(ctx, job.GitHub, nimbus.RunnerName(l.AttemptID), job.Labels)
-	if nimbus.ErrorCode(err) == nimbus.CodeConflict {
+	r, jit, err := s.registered(asking, job, nimbus.RunnerName(l.AttemptID), before)
+	switch {
+	case nimbus.ErrorCode(err) == nimbus.CodeConflict:
 		return nimbus.Runner{}, "", s.runnerTaken(ctx, hostID, l, err)
-	}
-	if err != nil {
+	case nimbus.ErrorRetryAfter(err) > worthWaiting:
+		return nimbus.Runner{}, "", s.runnerLater(ctx, hostID, l, err)
+	case err != nil:
 		return nimbus.Runner{}, "", err
 	}
 	return r, jit, s.runnerCreated(ctx, hostID, l, r)
@@ -122,7 +119,8 @@ const (
 	removeGiveUp = time.Hour // GitHub removes an ephemeral runner by itself within a day
 )
 
-// removeRunner deregisters the runner of an attempt that is over.
+// removeRunner deregisters the runner of an attempt that is over, or is to be
+// unless the runner has a job.
 func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 	var job nimbus.GitHubJob
 	var r nimbus.Runner
@@ -133,7 +131,7 @@ func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 		}
 		job, r = j.GitHub, a.Runner
 		a.RemoveRunnerAt = u.now.Add(removeRetry) // until known better
-		if u.now.Sub(a.EndedAt) > removeGiveUp {
+		if !a.EndedAt.IsZero() && u.now.Sub(a.EndedAt) > removeGiveUp {
 			a.RemoveRunnerAt = time.Time{}
 		}
 		return u.SaveAttempt(ctx, a)
@@ -148,12 +146,12 @@ func (s *Service) removeRunner(ctx context.Context, attemptID string) error {
 	if code := nimbus.ErrorCode(err); err != nil && code != nimbus.CodeConflict && code != nimbus.CodeNotFound {
 		return err
 	}
+	busy := nimbus.ErrorCode(err) == nimbus.CodeConflict
 	return s.update(ctx, func(u *unit) error {
-		_, a, err := u.lockAttempt(ctx, attemptID)
-		if err != nil {
+		j, a, err := u.lockAttempt(ctx, attemptID)
+		if err != nil || a.RemoveRunnerAt.IsZero() { // it was bound meanwhile
 			return err
 		}
-		a.RemoveRunnerAt = time.Time{}
-		return u.SaveAttempt(ctx, a)
+		return u.letGo(ctx, j, a, busy)
 	})
 }

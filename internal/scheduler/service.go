@@ -67,6 +67,7 @@ type Service struct {
 	bus    bus.Bus
 	forge  Forge
 	checks CheckRuns // nil where forge shows none
+	pacer  Pacer     // forge, where it is one
 	tokens JobTokens
 	log    *slog.Logger
 
@@ -82,6 +83,7 @@ type Service struct {
 func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log *slog.Logger) *Service {
 	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet()}
 	s.checks, _ = forge.(CheckRuns)
+	s.pacer, _ = forge.(Pacer)
 	s.gather = &gatherer{run: s.share}
 	s.beats = newHeartbeats(s)
 	s.claims = newClaims(s)

@@ -136,8 +136,8 @@ func (u *unit) lapse(ctx context.Context, j *JobRecord, a *Attempt) error {
 //
 //	               before it runs             while it runs
 //	native         again, counted             lost; again if it is repeatable
-//	GitHub         again, counted, after      lost: GitHub gives the job to
-//	               GitHub was asked           nobody else
+//	GitHub         again, counted, after      lost, after GitHub was asked: it
+//	               GitHub was asked           gives the job to nobody else
 func (u *unit) leaseLost(ctx context.Context, j *JobRecord, a *Attempt) error {
 	if err := u.endAttempt(ctx, a, nil, !a.RunningAt.IsZero()); err != nil {
 		return err
@@ -159,6 +159,11 @@ func (u *unit) leaseLost(ctx context.Context, j *JobRecord, a *Attempt) error {
 			return err
 		}
 		return u.note(ctx, j, "lease_expired", a.AttemptID, actorSystem, why.Message)
+	case j.State == nimbus.StateRunning && j.Source == nimbus.SourceGitHub:
+		if err := u.note(ctx, j, "lease_expired", a.AttemptID, actorSystem, why.Message); err != nil {
+			return err
+		}
+		return u.awaitReport(ctx, j) // it may have ended well, and its host could not say so
 	case j.State == nimbus.StateAccepted,
 		j.Source == nimbus.SourceNative && j.Spec.Repeatable:
 		return u.again(ctx, j, why, actorSystem)
@@ -192,6 +197,10 @@ func (u *unit) due(ctx context.Context, jobID string) error {
 		return err
 	}
 	live := a != nil && a.State == AttemptLive
+	if u.unasked(j, live) {
+		j.DueAt = u.now.Add(checkTaken)
+		return u.SaveJob(ctx, j)
+	}
 	if j.Stop.Result == "" {
 		return u.stop(ctx, j, u.overdue(j, live), actorSystem)
 	}

@@ -222,14 +222,30 @@ type github struct {
 	mu      sync.Mutex
 	jobs    map[int64]nimbus.ForgeEvent
 	runners map[string]nimbus.Runner
+	busy    map[int64]bool // by runner: it has a job
 	asked   int
 	checks  []nimbus.Check
-	told    int   // how often a check run was to be shown
-	err     error // answers everything while set
+	told    int           // how often a check run was to be shown
+	err     error         // answers everything while set
+	wait    time.Duration // for which there is no budget to register runners
+}
+
+// RunnerWait implements scheduler.Pacer.
+func (g *github) RunnerWait(nimbus.GitHubJob) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wait
+}
+
+// add registers a runner behind Nimbus's back.
+func (g *github) add(name string, id int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.runners[name] = nimbus.Runner{ID: id, Name: name}
 }
 
 func newGitHub() *github {
-	return &github{jobs: map[int64]nimbus.ForgeEvent{}, runners: map[string]nimbus.Runner{}}
+	return &github{jobs: map[int64]nimbus.ForgeEvent{}, runners: map[string]nimbus.Runner{}, busy: map[int64]bool{}}
 }
 
 func (g *github) CreateRunner(_ context.Context, _ nimbus.GitHubJob, name string, _ []string) (nimbus.Runner, string, error) {
@@ -263,6 +279,9 @@ func (g *github) JobStatus(_ context.Context, job nimbus.GitHubJob) (nimbus.Forg
 func (g *github) RemoveRunner(_ context.Context, _ nimbus.GitHubJob, r nimbus.Runner) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.busy[g.runners[r.Name].ID] {
+		return nimbus.Errorf(nimbus.CodeConflict, "it runs a job")
+	}
 	delete(g.runners, r.Name)
 	return g.err
 }

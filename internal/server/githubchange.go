@@ -191,3 +191,11 @@ func (k *keptApp) endOf(secret []byte, now time.Time) time.Time {
 func errNoApp(id int64) error {
 	return nimbus.Errorf(nimbus.CodeNotFound, "the GitHub App %d is not connected", id).WithHint("nimbus github apps shows those that are")
 }
+
+// Examine implements httpapi.GitHub.
+func (g *gitHub) Examine(ctx context.Context) (checks []nimbus.GitHubCheck) {
+	for _, app := range g.forge.All() {
+		checks = append(checks, app.Examine(ctx)...)
+	}
+	return checks
+}

@@ -240,7 +240,7 @@ func (s *Server) Name() string { return "server" }
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	defer context.AfterFunc(ctx, s.drain)()
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.ledger, s.denials, s.github, s.scheduler, lifecycle.Func("http", s.serve),
+		s.identity, s.ledger, s.denials, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

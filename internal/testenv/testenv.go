@@ -20,8 +20,8 @@ import (
 const requireVariable = "NIMBUS_TEST_REQUIRE"
 
 // Require skips the test unless the machine has everything named in what:
-// "root" (effective user id 0), "postgres", "redis", "qemu", or else a program
-// that is looked up in PATH, like "chromium". Under NIMBUS_TEST_REQUIRE=all it
+// "root" (effective user id 0), "postgres", "redis", "qemu", a file by its whole
+// path, or else a program that is looked up in PATH, like "chromium". Under NIMBUS_TEST_REQUIRE=all it
 // fails the test instead.
 func Require(t testing.TB, what ...string) {
 	t.Helper()
@@ -52,6 +52,10 @@ func look(name string) error {
 		return lookPath("redis-server")
 	case "qemu":
 		return lookPath("qemu-system-x86_64")
+	}
+	if filepath.IsAbs(name) {
+		_, err := os.Stat(name)
+		return err
 	}
 	return lookPath(name)
 }

@@ -35,3 +35,13 @@ func ToGitHubInstallation(m *nimbusv1.GitHubInstallation) nimbus.GitHubInstallat
 		Suspended: m.GetSuspended(), MissingPermissions: m.GetMissingPermissions(),
 	}
 }
+
+// GitHubCheck makes the message of a check.
+func GitHubCheck(c nimbus.GitHubCheck) *nimbusv1.GitHubCheck {
+	return &nimbusv1.GitHubCheck{AppId: c.AppID, Name: c.Name, Status: string(c.Status), Detail: c.Detail, Hint: c.Hint}
+}
+
+// ToGitHubCheck reads it.
+func ToGitHubCheck(m *nimbusv1.GitHubCheck) nimbus.GitHubCheck {
+	return nimbus.GitHubCheck{AppID: m.GetAppId(), Name: m.GetName(), Status: nimbus.CheckStatus(m.GetStatus()), Detail: m.GetDetail(), Hint: m.GetHint()}
+}

@@ -111,6 +111,7 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, Host, ToHost, nil)
 	roundTrip(t, GitHubApp, ToGitHubApp, nil)
 	roundTrip(t, GitHubInstallation, ToGitHubInstallation, nil)
+	roundTrip(t, GitHubCheck, ToGitHubCheck, nil)
 	roundTrip(t, Event, ToEvent, func(e *nimbus.JobEvent) { e.JobID = "" }) // known to who asks
 	roundTrip(t, timeline, toTimeline, nil)
 	roundTrip(t, Org, ToOrg, nil)

@@ -78,9 +78,9 @@ func TestTrouble(t *testing.T) {
 		{githubtest.Refusal{Status: 500}, nimbus.CodeUnavailable, 0, "500"},
 		{githubtest.Refusal{Status: 503, Header: http.Header{"Retry-After": {"7"}}}, nimbus.CodeUnavailable, 7 * time.Second, "503"},
 		{githubtest.Refusal{Status: 429, Header: http.Header{"Retry-After": {"30"}}}, nimbus.CodeUnavailable, 30 * time.Second, "rate limit"},
-		{githubtest.Refusal{Status: 429}, nimbus.CodeUnavailable, time.Hour, "rate limit"},
+		{githubtest.Refusal{Status: 429}, nimbus.CodeUnavailable, time.Minute, "rate limit"},
 		{githubtest.Refusal{Status: 403, Message: "API rate limit exceeded", Header: http.Header{
-			"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {fmt.Sprint(time.Now().Add(10 * time.Minute).Unix())},
+			"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {"+600"},
 		}}, nimbus.CodeUnavailable, 10 * time.Minute, "rate limit"},
 		{githubtest.Refusal{Status: 403, Message: "You have exceeded a secondary rate limit", Header: http.Header{"Retry-After": {"999999"}}}, nimbus.CodeUnavailable, time.Hour, "rate limit"},
 		{githubtest.Refusal{Status: 403, Message: "Repository level self-hosted runners are disabled"}, nimbus.CodeForbidden, 0, "are disabled"},
@@ -88,6 +88,9 @@ func TestTrouble(t *testing.T) {
 	}
 	for _, tt := range tests {
 		tt.refusal.Operation = opJIT
+		if tt.refusal.Header.Get("X-Ratelimit-Reset") != "" {
+			tt.refusal.Header.Set("X-Ratelimit-Reset", fmt.Sprint(w.clock.Now().Add(10*time.Minute).Unix()))
+		}
 		w.Refuse(tt.refusal)
 		_, _, err := w.app.CreateRunner(w.ctx, ev.Job, "nimbus-att-1", ev.Labels)
 		code(t, err, tt.want, tt.says)
@@ -95,6 +98,7 @@ func TestTrouble(t *testing.T) {
 			t.Errorf("%d %s: wait %v, want %v", tt.refusal.Status, tt.refusal.Message, got, tt.wait)
 		}
 		w.Accept()
+		w.clock.move(time.Hour + time.Minute) // until it may be tried again
 	}
 	if _, _, err := w.app.CreateRunner(w.ctx, ev.Job, "nimbus-att-1", ev.Labels); err != nil {
 		t.Errorf("after all that: %v", err)

@@ -53,7 +53,29 @@ func (s *Server) authorize(want authority, r *http.Request) error {
 	if s.suspended {
 		return &apiError{status: http.StatusForbidden, message: "This installation has been suspended"}
 	}
+	if !s.permits(r) {
+		return &apiError{status: http.StatusForbidden, message: "Resource not accessible by integration"}
+	}
 	return nil
+}
+
+// permits tells whether the App's permissions allow a call about a repository.
+func (s *Server) permits(r *http.Request) bool {
+	var name string
+	want := "read"
+	switch {
+	case strings.Contains(r.URL.Path, "/actions/runners"):
+		name = "administration"
+	case strings.Contains(r.URL.Path, "/actions/"):
+		name = "actions"
+	default:
+		return true
+	}
+	if r.Method != http.MethodGet {
+		want = "write"
+	}
+	have := s.granted[name]
+	return have == want || have == "write"
 }
 
 // checkJWT wants RS256 by the App's key, iss the App, iat not in the future,

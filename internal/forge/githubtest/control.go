@@ -15,6 +15,15 @@ type Refusal struct {
 	Status    int
 	Message   string
 	Header    http.Header // Retry-After, X-RateLimit-Remaining, …
+	Done      bool        // it is done all the same, and only the answer lost
+}
+
+// PlanCalls makes plan decide about every call that no Refusal is for: nil lets
+// it be done. plan is called with the double locked: it must not call it.
+func (s *Server) PlanCalls(plan func(operation string) *Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.planCall = plan
 }
 
 // Refuse adds a refusal; earlier ones are used up first.
@@ -48,7 +57,21 @@ func (s *Server) takeRefusal(op string) *Refusal {
 		}
 		return r
 	}
-	return nil
+	if s.planCall == nil {
+		return nil
+	}
+	r := s.planCall(op)
+	if r != nil && r.Message == "" {
+		r.Message = http.StatusText(r.Status)
+	}
+	return r
+}
+
+// Subscribe sets the events that the App is sent.
+func (s *Server) Subscribe(events ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = events
 }
 
 // Suspend suspends the installation, or ends that.
@@ -141,6 +164,17 @@ func (s *Server) Runners() []Runner {
 	for _, id := range slices.Sorted(keys(s.runners)) {
 		r := s.runners[id]
 		out = append(out, Runner{r.id, r.name, slices.Clone(r.labels), r.session != "", r.job != nil})
+	}
+	return out
+}
+
+// AllJobs returns all jobs that there ever were, oldest first.
+func (s *Server) AllJobs() []Job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Job
+	for _, id := range slices.Sorted(keys(s.jobs)) {
+		out = append(out, s.jobs[id].public())
 	}
 	return out
 }

@@ -21,6 +21,9 @@ import (
 // deliveryTimeout is GitHub's: it waits no longer for an answer.
 const deliveryTimeout = 10 * time.Second
 
+// deliveriesKept is how long GitHub remembers them.
+const deliveriesKept = 3 * 24 * time.Hour
+
 // delivery is one sending of a webhook.
 type delivery struct {
 	id            int64
@@ -29,6 +32,7 @@ type delivery struct {
 	jobID, repoID int64
 	body          []byte
 	at            time.Time
+	due           time.Time // a late one's
 	redelivery    bool
 	duration      time.Duration
 	status        string // "OK", or why not
@@ -49,8 +53,10 @@ type Delivery struct {
 
 // Plan is what becomes of a new delivery.
 type Plan struct {
-	Copies int  // how often it is sent: 0 drops it, 2 doubles it
-	Hold   bool // keep it back until ReleaseHeld
+	Copies int           // how often it is sent: 0 drops it, 2 doubles it
+	Hold   bool          // keep it back until ReleaseHeld
+	Delay  time.Duration // keep it back for so long by the double's clock
+	Fail   bool          // it is listed, as one that did not get through
 }
 
 // PlanDeliveries makes plan decide about every new event; nil sends each once,
@@ -94,7 +100,7 @@ func (s *Server) Redeliver(id int64) error {
 	if i < 0 {
 		return fmt.Errorf("no delivery %d", id)
 	}
-	s.post(s.deliveries[i].again(s.nextID(), s.now()))
+	s.post(s.deliveries[i].again(s.nextID()))
 	return nil
 }
 
@@ -105,7 +111,7 @@ func (s *Server) Ping() {
 	s.enqueue(&delivery{event: "ping"}, object{
 		"zen": "Keep it logically awesome.", "hook_id": 1,
 		"hook": object{
-			"type": "App", "id": 1, "name": "web", "active": true, "app_id": s.cfg.AppID, "events": []string{"workflow_job"},
+			"type": "App", "id": 1, "name": "web", "active": true, "app_id": s.cfg.AppID, "events": s.events,
 			"config":     object{"content_type": "json", "insecure_ssl": "0", "secret": "********", "url": s.webhookURL},
 			"created_at": stamp(s.now()), "updated_at": stamp(s.now()), "deliveries_url": s.url + "/app/hook/deliveries",
 		},
@@ -123,11 +129,16 @@ func (s *Server) flushed() bool { return len(s.outbox) == 0 && !s.sending }
 
 // announce sends a workflow_job event about the job as it is now. s.mu is held.
 func (s *Server) announce(j *job, action string) {
+	j.run.updatedAt = s.now()
 	s.enqueue(&delivery{event: "workflow_job", action: action, jobID: j.id, repoID: j.run.repo.id}, s.jobEvent(j, action))
 }
 
-// enqueue checks a new event and sends it as planned. s.mu is held.
+// enqueue checks a new event and sends it as planned, if the App is to be sent
+// it. s.mu is held.
 func (s *Server) enqueue(d *delivery, body object) {
+	if d.event != "ping" && !slices.Contains(s.events, d.event) {
+		return
+	}
 	var err error
 	if d.body, err = json.Marshal(body); err != nil {
 		s.violate(fmt.Errorf("encode %s: %w", d.event, err))
@@ -136,7 +147,7 @@ func (s *Server) enqueue(d *delivery, body object) {
 	if err := apidesc.CheckWebhook(d.event, d.action, d.body); err != nil {
 		s.violate(err)
 	}
-	d.id, d.guid, d.at = s.nextID(), newGUID(), s.now()
+	d.id, d.guid = s.nextID(), newGUID()
 	plan := Plan{Copies: 1}
 	if s.plan != nil {
 		plan = s.plan(d.public())
@@ -144,22 +155,54 @@ func (s *Server) enqueue(d *delivery, body object) {
 	for i := range plan.Copies {
 		sending := d
 		if i > 0 {
-			sending = d.again(s.nextID(), s.now())
+			sending = d.again(s.nextID())
 		}
-		if plan.Hold {
+		switch {
+		case plan.Fail:
+			sending.status, sending.statusCode = "failed to connect to host", http.StatusBadGateway
+			s.list(sending)
+		case plan.Hold:
 			s.held = append(s.held, sending)
-		} else {
+		case plan.Delay > 0:
+			sending.due = s.now().Add(plan.Delay)
+			s.late = append(s.late, sending)
+		default:
 			s.post(sending)
 		}
 	}
 }
 
+// list remembers a sending. s.mu is held.
+func (s *Server) list(d *delivery) {
+	d.at = s.now()
+	if n := len(s.deliveries); n > 0 && s.deliveries[n-1].id > d.id {
+		d.id = s.nextID() // it was kept back: ids are in the order of sending
+	}
+	s.deliveries = append(s.deliveries, d)
+	s.forgetDeliveries()
+}
+
+// forgetDeliveries drops those that GitHub would not know any more.
+func (s *Server) forgetDeliveries() {
+	old := max(len(s.deliveries)-maxDeliveries, 0)
+	for old < len(s.deliveries) && s.now().Sub(s.deliveries[old].at) > deliveriesKept {
+		old++
+	}
+	s.deliveries = slices.Delete(s.deliveries, 0, old)
+}
+
+// postLate sends what is late enough by now, the earliest first. s.mu is held.
+func (s *Server) postLate() {
+	slices.SortStableFunc(s.late, func(a, b *delivery) int { return a.due.Compare(b.due) })
+	for len(s.late) > 0 && !s.now().Before(s.late[0].due) {
+		s.post(s.late[0])
+		s.late = s.late[1:]
+	}
+}
+
 // post puts a sending into the outbox and the list. s.mu is held.
 func (s *Server) post(d *delivery) {
-	s.deliveries = append(s.deliveries, d)
-	if len(s.deliveries) > maxDeliveries {
-		s.deliveries = slices.Delete(s.deliveries, 0, len(s.deliveries)-maxDeliveries)
-	}
+	s.list(d)
 	if len(s.outbox) >= maxDeliveries {
 		d.status = "queue full"
 		return
@@ -227,10 +270,10 @@ func (s *Server) send(ctx context.Context, client *http.Client, url string, d *d
 }
 
 // again is another sending of the same event.
-func (d *delivery) again(id int64, at time.Time) *delivery {
+func (d *delivery) again(id int64) *delivery {
 	return &delivery{
 		id: id, guid: d.guid, event: d.event, action: d.action, jobID: d.jobID, repoID: d.repoID, body: d.body,
-		at: at, redelivery: true,
+		redelivery: true,
 	}
 }
 

@@ -16,12 +16,14 @@
 //     runner is deregistered after its job, an idle one after some minutes;
 //   - a job whose runner falls silent fails, a cancelled one that does not end
 //     is ended; rerun-failed-jobs gives new jobs in a new attempt;
-//   - deliveries are signed, listed, and redelivered under their GUID.
+//   - deliveries are signed, listed for three days, and redelivered under their
+//     GUID; they can be late, doubled, lost and disordered (PlanDeliveries);
+//   - calls count against Limits, which every answer tells, and are refused
+//     beyond them; they can fail, before or after they are done (PlanCalls).
 //
 // What it can't: organisation runners, runner groups, check runs and comments,
-// permissions of single tokens, rate limits that count (Refuse plays them),
-// GitHub's lag between its API and its webhooks (PlanDeliveries plays late,
-// doubled, lost and disordered ones), TLS, and the official runner, whose
+// permissions of single tokens, GitHub's lag between its API and its webhooks,
+// TLS, and the official runner, whose
 // protocol is not public: the stand-in (runner) speaks protocol instead.
 // Workflow files are a subset, see workflow.
 package githubtest

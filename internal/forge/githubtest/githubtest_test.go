@@ -89,7 +89,7 @@ func newWorld(t *testing.T, change ...func(*githubtest.Config)) *world {
 	}))
 	w.SetWebhook(hook.URL)
 	transport := &http.Transport{}
-	w.app, err = forge.NewApp(forge.AppConfig{AppID: w.AppID(), PrivateKey: w.PrivateKey(), BaseURL: w.URL(), Transport: transport})
+	w.app, err = forge.NewApp(forge.AppConfig{AppID: w.AppID(), PrivateKey: w.PrivateKey(), BaseURL: w.URL(), Transport: transport, Clock: w.clock})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,16 @@ func appOperations() map[string]operation {
 		"apps/get-repo-installation":                 getRepoInstallation,
 		"apps/create-installation-access-token":      createToken,
 		"apps/list-webhook-deliveries":               listDeliveries,
+		"apps/get-webhook-delivery":                  getDelivery,
 		"apps/redeliver-webhook-delivery":            redeliver,
 		"apps/list-repos-accessible-to-installation": listRepos,
+		"meta/get":  getMeta,
 		"repos/get": getRepo,
 	}
+}
+
+func getMeta(*Server, *request) (answer, error) {
+	return answer{status: http.StatusOK, body: object{"verifiable_password_authentication": false}}, nil
 }
 
 func getApp(s *Server, _ *request) (answer, error) {
@@ -74,9 +80,23 @@ func listRepos(s *Server, r *request) (answer, error) {
 	return answer{status: http.StatusOK, body: object{"total_count": len(all), "repositories": some(page(r, all))}}, nil
 }
 
+func getDelivery(s *Server, r *request) (answer, error) {
+	id := r.number("delivery_id")
+	i := slices.IndexFunc(s.deliveries, func(d *delivery) bool { return d.id == id })
+	if i < 0 {
+		return answer{}, notFound()
+	}
+	out := s.deliveries[i].json()
+	out["url"] = s.webhookURL
+	out["request"] = object{"headers": object{"X-GitHub-Delivery": s.deliveries[i].guid}, "payload": object{}}
+	out["response"] = object{"headers": object{}, "payload": nil}
+	return answer{status: http.StatusOK, body: out}, nil
+}
+
 // listDeliveries pages back from the newest; the cursor is the id before which
 // the next page begins.
 func listDeliveries(s *Server, r *request) (answer, error) {
+	s.forgetDeliveries()
 	before := int64(atoi(r.URL.Query().Get("cursor"), 1<<62))
 	size := min(max(atoi(r.URL.Query().Get("per_page"), 30), 1), 100)
 	header := http.Header{}
@@ -96,12 +116,13 @@ func listDeliveries(s *Server, r *request) (answer, error) {
 
 // redeliver sends a delivery again, under its old GUID.
 func redeliver(s *Server, r *request) (answer, error) {
+	s.forgetDeliveries()
 	id := r.number("delivery_id")
 	i := slices.IndexFunc(s.deliveries, func(d *delivery) bool { return d.id == id })
 	if i < 0 {
 		return answer{}, notFound()
 	}
-	again := s.deliveries[i].again(s.nextID(), s.now())
+	again := s.deliveries[i].again(s.nextID())
 	s.post(again)
 	return answer{status: http.StatusAccepted, body: object{}}, nil
 }

@@ -48,7 +48,7 @@ func nodeID(kind string, id int64) string {
 
 // permissions are what Nimbus asks for.
 func permissions() map[string]string {
-	return map[string]string{"actions": "read", "administration": "write", "checks": "write", "metadata": "read"}
+	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read"}
 }
 
 // urls makes the address fields of an object from what follows its base.
@@ -77,7 +77,7 @@ func (s *Server) appJSON() object {
 		"id": s.cfg.AppID, "slug": "nimbus", "node_id": nodeID("App", s.cfg.AppID), "name": "Nimbus", "description": "",
 		"owner": s.userJSON("nimbus", "Organization"), "external_url": s.url, "html_url": s.url + "/apps/nimbus",
 		"created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0)),
-		"permissions": s.granted, "events": []string{"workflow_job"}, "installations_count": 1,
+		"permissions": s.granted, "events": s.events, "installations_count": 1,
 	}
 }
 
@@ -91,7 +91,7 @@ func (s *Server) installationJSON() object {
 		"id": s.cfg.InstallationID, "app_id": s.cfg.AppID, "app_slug": "nimbus", "target_id": 101, "target_type": "Organization",
 		"account": account, "single_file_name": nil, "repository_selection": "all",
 		"access_tokens_url": base + "/access_tokens", "repositories_url": s.url + "/installation/repositories", "html_url": base,
-		"events": []string{"workflow_job"}, "permissions": s.granted,
+		"events": s.events, "permissions": s.granted,
 		"created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0)), "suspended_by": nil, "suspended_at": nil,
 	}
 	if s.suspended {
@@ -191,7 +191,7 @@ func (s *Server) runJSON(r *run) object {
 		"run_number": r.number, "run_attempt": r.attempt, "event": "push", "workflow_id": 1, "check_suite_id": r.id,
 		"html_url": fmt.Sprintf("%s/%s/actions/runs/%d", s.url, r.repo.fullName(), r.id), "previous_attempt_url": nil,
 		"head_branch": r.branch(), "head_sha": r.sha, "status": r.status(), "conclusion": nil, "pull_requests": []object{},
-		"created_at": stamp(r.createdAt), "updated_at": stamp(s.now()), "run_started_at": stamp(r.createdAt),
+		"created_at": stamp(r.createdAt), "updated_at": stamp(r.updatedAt), "run_started_at": stamp(r.createdAt),
 		"repository": s.repositoryJSON(r.repo), "head_repository": s.repositoryJSON(r.repo),
 		"head_commit": object{
 			"id": r.sha, "tree_id": r.sha, "message": "push", "timestamp": stamp(r.createdAt),

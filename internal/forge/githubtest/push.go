@@ -42,6 +42,8 @@ type Job struct {
 	Conclusion string
 	RunnerID   int64
 	RunnerName string
+	CreatedAt  time.Time
+	StartedAt  time.Time
 	Steps      []Step
 	Log        string
 }
@@ -79,7 +81,7 @@ func (s *Server) Push(ctx context.Context, repo string, tree fs.FS) ([]int64, er
 		r.lastRun++
 		made := &run{
 			id: s.nextID(), number: r.lastRun, attempt: 1, repo: r, workflow: w,
-			sha: sha, ref: "refs/heads/main", archive: archive, createdAt: s.now(),
+			sha: sha, ref: "refs/heads/main", archive: archive, createdAt: s.now(), updatedAt: s.now(),
 		}
 		for _, spec := range w.Jobs {
 			made.jobs = append(made.jobs, s.newJob(made, spec))
@@ -171,6 +173,7 @@ func (j *job) public() Job {
 	out := Job{
 		ID: j.id, Attempt: j.attempt, Key: j.spec.Key, Name: j.spec.Name, Labels: slices.Clone(j.spec.RunsOn),
 		Status: j.status, Conclusion: j.conclusion, RunnerID: j.runnerID, RunnerName: j.runnerName, Log: string(j.log),
+		CreatedAt: j.createdAt, StartedAt: j.startedAt,
 	}
 	for _, st := range j.steps {
 		out.Steps = append(out.Steps, Step{st.number, st.name, st.status, st.conclusion})

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/apidesc"
 )
@@ -94,13 +93,11 @@ func (s *Server) serveOperation(op apidesc.Operation, do operation) http.Handler
 			writeJSON(w, http.StatusRequestEntityTooLarge, errorBody("request body too large"))
 			return
 		}
-		if strings.TrimSpace(string(body)) == "null" {
-			body = nil // ghinstallation sends that, and GitHub takes it for none
-		}
 		values := map[string]string{}
 		for _, p := range params {
 			values[p[1]] = r.PathValue(p[1])
 		}
+		defer s.enter()()
 		status, answerBody := s.answer(op, do, &request{r, body}, values, w.Header())
 		w.WriteHeader(status)
 		_, _ = w.Write(answerBody) // the caller is gone: nothing to tell it
@@ -113,7 +110,11 @@ func (s *Server) answer(op apidesc.Operation, do operation, r *request, params m
 	defer s.mu.Unlock()
 	s.calls[op.ID]++
 	call, requestErr := op.CheckRequest(r.Context(), r.Request, params, r.body)
-	a, err := s.perform(op, do, r, requestErr)
+	told, err := s.charge(op.ID, op.Method, s.payerOf(op.Path))
+	var a answer
+	if err == nil {
+		a, err = s.perform(op, do, r, requestErr)
+	}
 	var refused *apiError
 	if errors.As(err, &refused) {
 		a = answer{refused.status, errorBody(refused.message), refused.header}
@@ -126,10 +127,8 @@ func (s *Server) answer(op apidesc.Operation, do operation, r *request, params m
 		}
 		header.Set("Content-Type", "application/json; charset=utf-8")
 	}
-	header.Set("X-Ratelimit-Limit", "5000")
-	header.Set("X-Ratelimit-Remaining", "4999")
-	header.Set("X-Ratelimit-Reset", strconv.FormatInt(s.now().Add(time.Hour).Unix(), 10))
-	header.Set("X-Ratelimit-Resource", "core")
+	header.Set("Date", s.now().Format(http.TimeFormat))
+	maps.Copy(header, told)
 	maps.Copy(header, a.header)
 	if err := call.CheckResponse(r.Context(), a.status, header, body); err != nil {
 		s.violate(err)
@@ -139,7 +138,8 @@ func (s *Server) answer(op apidesc.Operation, do operation, r *request, params m
 
 // perform is an operation with all that may refuse it, in GitHub's order.
 func (s *Server) perform(op apidesc.Operation, do operation, r *request, requestErr error) (answer, error) {
-	if refusal := s.takeRefusal(op.ID); refusal != nil {
+	refusal := s.takeRefusal(op.ID)
+	if refusal != nil && !refusal.Done {
 		return answer{}, &apiError{refusal.Status, refusal.Message, refusal.Header}
 	}
 	if err := s.authorize(authorityFor(op.Path), r.Request); err != nil {
@@ -149,7 +149,11 @@ func (s *Server) perform(op apidesc.Operation, do operation, r *request, request
 		s.violate(requestErr)
 		return answer{}, &apiError{status: http.StatusUnprocessableEntity, message: "Validation Failed: " + requestErr.Error()}
 	}
-	return do(s, r)
+	a, err := do(s, r)
+	if refusal != nil {
+		return answer{}, &apiError{refusal.Status, refusal.Message, refusal.Header}
+	}
+	return a, err
 }
 
 func errorBody(message string) map[string]string {

@@ -48,7 +48,8 @@ type Config struct {
 	// IdleLimit is how long a runner may be online without a job until it is
 	// removed; default 5 minutes, as was seen at GitHub.
 	IdleLimit time.Duration
-	Clock     nimbus.Clock // default the system's
+	Limits    Limits       // of calls; default none that is ever reached
+	Clock     nimbus.Clock // default the system's. JWTs are judged by it too
 	Log       *slog.Logger // default none
 }
 
@@ -76,9 +77,13 @@ type Server struct {
 	deliveries    []*delivery
 	outbox        []*delivery // not sent yet, in order
 	held          []*delivery // kept back by a plan
+	late          []*delivery // kept back by a plan until their time
 	sending       bool
 	plan          func(Delivery) Plan
 	refusals      []*Refusal
+	planCall      func(operation string) *Refusal
+	usage         usage
+	events        []string // that it is subscribed to
 	violations    []string
 	violationsCut int
 	calls         map[string]int // by operation id
@@ -99,10 +104,12 @@ func Start(cfg Config) (*Server, error) {
 		runs:    map[int64]*run{},
 		jobs:    map[int64]*job{},
 		calls:   map[string]int{},
+		usage:   usage{Usage: Usage{Over: map[string]int{}}, primary: map[string]*quota{}, sliding: map[string][]time.Time{}},
 
 		manifests: map[string]manifest{},
 		checks:    map[int64]*CheckRun{},
 		granted:   permissions(),
+		events:    []string{"workflow_job"},
 	}
 	handler, err := s.handler()
 	if err != nil {

@@ -181,6 +181,7 @@ func (s *Server) acquire(_ *request, who *runner) (any, error) {
 	}
 	if !who.acquired {
 		who.acquired = true
+		j.acquired++
 		s.start(j)
 		s.advance()
 	}

@@ -57,6 +57,7 @@ type run struct {
 	archive             []byte // tar.gz
 	jobs                []*job // of the current attempt
 	createdAt           time.Time
+	updatedAt           time.Time
 }
 
 // job is one job of one attempt.
@@ -72,6 +73,7 @@ type job struct {
 	runnerID                          int64
 	runnerName                        string
 	foreign                           bool // taken by a runner that is not the double's
+	acquired                          int  // how often a runner began it
 	renewedAt                         time.Time
 	cancelledAt                       time.Time // somebody asked for it
 	cancelTold                        bool
@@ -212,6 +214,7 @@ func (s *Server) Sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, changed := s.now(), false
+	s.postLate()
 	for _, r := range s.runners {
 		if r.job != nil && !r.acquired && now.Sub(r.assignedAt) > assignTimeout {
 			r.job.runnerID, r.job.runnerName = 0, ""

@@ -120,6 +120,13 @@ type Delivery struct {
 	Outcome    string
 }
 
+type DeliveryCursor struct {
+	AppID     int64
+	CheckedAt int64
+	Page      string
+	NewestAt  int64
+}
+
 type Fence struct {
 	One   int64
 	Last  int64
@@ -341,6 +348,15 @@ type Queue struct {
 	ClassID  string
 	FairRank int64
 	OrgID    string
+}
+
+type Redelivery struct {
+	AppID      int64
+	Guid       string
+	DeliveryID int64
+	SentAt     int64
+	Tries      int64
+	NextAt     int64
 }
 
 type Repo struct {

@@ -749,6 +749,166 @@ func (x *ListInstallationsResponse) GetInstallations() []*GitHubInstallation {
 	return nil
 }
 
+type ExamineAppsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineAppsRequest) Reset() {
+	*x = ExamineAppsRequest{}
+	mi := &file_nimbus_v1_github_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineAppsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineAppsRequest) ProtoMessage() {}
+
+func (x *ExamineAppsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_github_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineAppsRequest.ProtoReflect.Descriptor instead.
+func (*ExamineAppsRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_github_proto_rawDescGZIP(), []int{14}
+}
+
+type ExamineAppsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of each App in turn; none where no App is connected.
+	Checks        []*GitHubCheck `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineAppsResponse) Reset() {
+	*x = ExamineAppsResponse{}
+	mi := &file_nimbus_v1_github_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineAppsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineAppsResponse) ProtoMessage() {}
+
+func (x *ExamineAppsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_github_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineAppsResponse.ProtoReflect.Descriptor instead.
+func (*ExamineAppsResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_github_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExamineAppsResponse) GetChecks() []*GitHubCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// GitHubCheck is one thing that an App needs, and how it stands.
+type GitHubCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	AppId int64                  `protobuf:"varint,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// "ok", "warn" or "fail".
+	Status string `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The next step.
+	Hint          string `protobuf:"bytes,5,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GitHubCheck) Reset() {
+	*x = GitHubCheck{}
+	mi := &file_nimbus_v1_github_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GitHubCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GitHubCheck) ProtoMessage() {}
+
+func (x *GitHubCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_github_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GitHubCheck.ProtoReflect.Descriptor instead.
+func (*GitHubCheck) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_github_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GitHubCheck) GetAppId() int64 {
+	if x != nil {
+		return x.AppId
+	}
+	return 0
+}
+
+func (x *GitHubCheck) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GitHubCheck) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *GitHubCheck) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *GitHubCheck) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 var File_nimbus_v1_github_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_github_proto_rawDesc = "" +
@@ -795,7 +955,16 @@ const file_nimbus_v1_github_proto_rawDesc = "" +
 	"\x11RemoveAppResponse\"\x1a\n" +
 	"\x18ListInstallationsRequest\"`\n" +
 	"\x19ListInstallationsResponse\x12C\n" +
-	"\rinstallations\x18\x01 \x03(\v2\x1d.nimbus.v1.GitHubInstallationR\rinstallations2\x91\x04\n" +
+	"\rinstallations\x18\x01 \x03(\v2\x1d.nimbus.v1.GitHubInstallationR\rinstallations\"\x14\n" +
+	"\x12ExamineAppsRequest\"E\n" +
+	"\x13ExamineAppsResponse\x12.\n" +
+	"\x06checks\x18\x01 \x03(\v2\x16.nimbus.v1.GitHubCheckR\x06checks\"|\n" +
+	"\vGitHubCheck\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\x03R\x05appId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\tR\x06status\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04hint\x18\x05 \x01(\tR\x04hint2\xdf\x04\n" +
 	"\rGitHubService\x12H\n" +
 	"\bListApps\x12\x1a.nimbus.v1.ListAppsRequest\x1a\x1b.nimbus.v1.ListAppsResponse\"\x03\x90\x02\x01\x12I\n" +
 	"\n" +
@@ -803,7 +972,8 @@ const file_nimbus_v1_github_proto_rawDesc = "" +
 	"\x0fConvertManifest\x12!.nimbus.v1.ConvertManifestRequest\x1a\".nimbus.v1.ConvertManifestResponse\x12d\n" +
 	"\x13RotateWebhookSecret\x12%.nimbus.v1.RotateWebhookSecretRequest\x1a&.nimbus.v1.RotateWebhookSecretResponse\x12F\n" +
 	"\tRemoveApp\x12\x1b.nimbus.v1.RemoveAppRequest\x1a\x1c.nimbus.v1.RemoveAppResponse\x12c\n" +
-	"\x11ListInstallations\x12#.nimbus.v1.ListInstallationsRequest\x1a$.nimbus.v1.ListInstallationsResponse\"\x03\x90\x02\x01B8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x11ListInstallations\x12#.nimbus.v1.ListInstallationsRequest\x1a$.nimbus.v1.ListInstallationsResponse\"\x03\x90\x02\x01\x12L\n" +
+	"\vExamineApps\x12\x1d.nimbus.v1.ExamineAppsRequest\x1a\x1e.nimbus.v1.ExamineAppsResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_github_proto_rawDescOnce sync.Once
@@ -817,7 +987,7 @@ func file_nimbus_v1_github_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_github_proto_rawDescData
 }
 
-var file_nimbus_v1_github_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_nimbus_v1_github_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_nimbus_v1_github_proto_goTypes = []any{
 	(*GitHubApp)(nil),                   // 0: nimbus.v1.GitHubApp
 	(*GitHubInstallation)(nil),          // 1: nimbus.v1.GitHubInstallation
@@ -833,32 +1003,38 @@ var file_nimbus_v1_github_proto_goTypes = []any{
 	(*RemoveAppResponse)(nil),           // 11: nimbus.v1.RemoveAppResponse
 	(*ListInstallationsRequest)(nil),    // 12: nimbus.v1.ListInstallationsRequest
 	(*ListInstallationsResponse)(nil),   // 13: nimbus.v1.ListInstallationsResponse
-	(*timestamppb.Timestamp)(nil),       // 14: google.protobuf.Timestamp
+	(*ExamineAppsRequest)(nil),          // 14: nimbus.v1.ExamineAppsRequest
+	(*ExamineAppsResponse)(nil),         // 15: nimbus.v1.ExamineAppsResponse
+	(*GitHubCheck)(nil),                 // 16: nimbus.v1.GitHubCheck
+	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
 }
 var file_nimbus_v1_github_proto_depIdxs = []int32{
-	14, // 0: nimbus.v1.GitHubApp.changed_at:type_name -> google.protobuf.Timestamp
+	17, // 0: nimbus.v1.GitHubApp.changed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: nimbus.v1.ListAppsResponse.apps:type_name -> nimbus.v1.GitHubApp
 	0,  // 2: nimbus.v1.ConnectAppResponse.app:type_name -> nimbus.v1.GitHubApp
 	0,  // 3: nimbus.v1.ConvertManifestResponse.app:type_name -> nimbus.v1.GitHubApp
 	0,  // 4: nimbus.v1.RotateWebhookSecretResponse.app:type_name -> nimbus.v1.GitHubApp
 	1,  // 5: nimbus.v1.ListInstallationsResponse.installations:type_name -> nimbus.v1.GitHubInstallation
-	2,  // 6: nimbus.v1.GitHubService.ListApps:input_type -> nimbus.v1.ListAppsRequest
-	4,  // 7: nimbus.v1.GitHubService.ConnectApp:input_type -> nimbus.v1.ConnectAppRequest
-	6,  // 8: nimbus.v1.GitHubService.ConvertManifest:input_type -> nimbus.v1.ConvertManifestRequest
-	8,  // 9: nimbus.v1.GitHubService.RotateWebhookSecret:input_type -> nimbus.v1.RotateWebhookSecretRequest
-	10, // 10: nimbus.v1.GitHubService.RemoveApp:input_type -> nimbus.v1.RemoveAppRequest
-	12, // 11: nimbus.v1.GitHubService.ListInstallations:input_type -> nimbus.v1.ListInstallationsRequest
-	3,  // 12: nimbus.v1.GitHubService.ListApps:output_type -> nimbus.v1.ListAppsResponse
-	5,  // 13: nimbus.v1.GitHubService.ConnectApp:output_type -> nimbus.v1.ConnectAppResponse
-	7,  // 14: nimbus.v1.GitHubService.ConvertManifest:output_type -> nimbus.v1.ConvertManifestResponse
-	9,  // 15: nimbus.v1.GitHubService.RotateWebhookSecret:output_type -> nimbus.v1.RotateWebhookSecretResponse
-	11, // 16: nimbus.v1.GitHubService.RemoveApp:output_type -> nimbus.v1.RemoveAppResponse
-	13, // 17: nimbus.v1.GitHubService.ListInstallations:output_type -> nimbus.v1.ListInstallationsResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	16, // 6: nimbus.v1.ExamineAppsResponse.checks:type_name -> nimbus.v1.GitHubCheck
+	2,  // 7: nimbus.v1.GitHubService.ListApps:input_type -> nimbus.v1.ListAppsRequest
+	4,  // 8: nimbus.v1.GitHubService.ConnectApp:input_type -> nimbus.v1.ConnectAppRequest
+	6,  // 9: nimbus.v1.GitHubService.ConvertManifest:input_type -> nimbus.v1.ConvertManifestRequest
+	8,  // 10: nimbus.v1.GitHubService.RotateWebhookSecret:input_type -> nimbus.v1.RotateWebhookSecretRequest
+	10, // 11: nimbus.v1.GitHubService.RemoveApp:input_type -> nimbus.v1.RemoveAppRequest
+	12, // 12: nimbus.v1.GitHubService.ListInstallations:input_type -> nimbus.v1.ListInstallationsRequest
+	14, // 13: nimbus.v1.GitHubService.ExamineApps:input_type -> nimbus.v1.ExamineAppsRequest
+	3,  // 14: nimbus.v1.GitHubService.ListApps:output_type -> nimbus.v1.ListAppsResponse
+	5,  // 15: nimbus.v1.GitHubService.ConnectApp:output_type -> nimbus.v1.ConnectAppResponse
+	7,  // 16: nimbus.v1.GitHubService.ConvertManifest:output_type -> nimbus.v1.ConvertManifestResponse
+	9,  // 17: nimbus.v1.GitHubService.RotateWebhookSecret:output_type -> nimbus.v1.RotateWebhookSecretResponse
+	11, // 18: nimbus.v1.GitHubService.RemoveApp:output_type -> nimbus.v1.RemoveAppResponse
+	13, // 19: nimbus.v1.GitHubService.ListInstallations:output_type -> nimbus.v1.ListInstallationsResponse
+	15, // 20: nimbus.v1.GitHubService.ExamineApps:output_type -> nimbus.v1.ExamineAppsResponse
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_github_proto_init() }
@@ -872,7 +1048,7 @@ func file_nimbus_v1_github_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_github_proto_rawDesc), len(file_nimbus_v1_github_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

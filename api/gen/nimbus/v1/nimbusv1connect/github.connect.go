@@ -49,6 +49,9 @@ const (
 	// GitHubServiceListInstallationsProcedure is the fully-qualified name of the GitHubService's
 	// ListInstallations RPC.
 	GitHubServiceListInstallationsProcedure = "/nimbus.v1.GitHubService/ListInstallations"
+	// GitHubServiceExamineAppsProcedure is the fully-qualified name of the GitHubService's ExamineApps
+	// RPC.
+	GitHubServiceExamineAppsProcedure = "/nimbus.v1.GitHubService/ExamineApps"
 )
 
 // GitHubServiceClient is a client for the nimbus.v1.GitHubService service.
@@ -69,6 +72,9 @@ type GitHubServiceClient interface {
 	RemoveApp(context.Context, *connect.Request[v1.RemoveAppRequest]) (*connect.Response[v1.RemoveAppResponse], error)
 	// ListInstallations asks GitHub who has installed the Apps.
 	ListInstallations(context.Context, *connect.Request[v1.ListInstallationsRequest]) (*connect.Response[v1.ListInstallationsResponse], error)
+	// ExamineApps looks for what keeps the Apps from working. Where a webhook was
+	// refused for its signature, GitHub is asked to send it again.
+	ExamineApps(context.Context, *connect.Request[v1.ExamineAppsRequest]) (*connect.Response[v1.ExamineAppsResponse], error)
 }
 
 // NewGitHubServiceClient constructs a client for the nimbus.v1.GitHubService service. By default,
@@ -120,6 +126,12 @@ func NewGitHubServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		examineApps: connect.NewClient[v1.ExamineAppsRequest, v1.ExamineAppsResponse](
+			httpClient,
+			baseURL+GitHubServiceExamineAppsProcedure,
+			connect.WithSchema(gitHubServiceMethods.ByName("ExamineApps")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -131,6 +143,7 @@ type gitHubServiceClient struct {
 	rotateWebhookSecret *connect.Client[v1.RotateWebhookSecretRequest, v1.RotateWebhookSecretResponse]
 	removeApp           *connect.Client[v1.RemoveAppRequest, v1.RemoveAppResponse]
 	listInstallations   *connect.Client[v1.ListInstallationsRequest, v1.ListInstallationsResponse]
+	examineApps         *connect.Client[v1.ExamineAppsRequest, v1.ExamineAppsResponse]
 }
 
 // ListApps calls nimbus.v1.GitHubService.ListApps.
@@ -163,6 +176,11 @@ func (c *gitHubServiceClient) ListInstallations(ctx context.Context, req *connec
 	return c.listInstallations.CallUnary(ctx, req)
 }
 
+// ExamineApps calls nimbus.v1.GitHubService.ExamineApps.
+func (c *gitHubServiceClient) ExamineApps(ctx context.Context, req *connect.Request[v1.ExamineAppsRequest]) (*connect.Response[v1.ExamineAppsResponse], error) {
+	return c.examineApps.CallUnary(ctx, req)
+}
+
 // GitHubServiceHandler is an implementation of the nimbus.v1.GitHubService service.
 type GitHubServiceHandler interface {
 	// ListApps returns the Apps that are connected. Nothing of their secrets.
@@ -181,6 +199,9 @@ type GitHubServiceHandler interface {
 	RemoveApp(context.Context, *connect.Request[v1.RemoveAppRequest]) (*connect.Response[v1.RemoveAppResponse], error)
 	// ListInstallations asks GitHub who has installed the Apps.
 	ListInstallations(context.Context, *connect.Request[v1.ListInstallationsRequest]) (*connect.Response[v1.ListInstallationsResponse], error)
+	// ExamineApps looks for what keeps the Apps from working. Where a webhook was
+	// refused for its signature, GitHub is asked to send it again.
+	ExamineApps(context.Context, *connect.Request[v1.ExamineAppsRequest]) (*connect.Response[v1.ExamineAppsResponse], error)
 }
 
 // NewGitHubServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -228,6 +249,12 @@ func NewGitHubServiceHandler(svc GitHubServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	gitHubServiceExamineAppsHandler := connect.NewUnaryHandler(
+		GitHubServiceExamineAppsProcedure,
+		svc.ExamineApps,
+		connect.WithSchema(gitHubServiceMethods.ByName("ExamineApps")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.GitHubService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case GitHubServiceListAppsProcedure:
@@ -242,6 +269,8 @@ func NewGitHubServiceHandler(svc GitHubServiceHandler, opts ...connect.HandlerOp
 			gitHubServiceRemoveAppHandler.ServeHTTP(w, r)
 		case GitHubServiceListInstallationsProcedure:
 			gitHubServiceListInstallationsHandler.ServeHTTP(w, r)
+		case GitHubServiceExamineAppsProcedure:
+			gitHubServiceExamineAppsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -273,4 +302,8 @@ func (UnimplementedGitHubServiceHandler) RemoveApp(context.Context, *connect.Req
 
 func (UnimplementedGitHubServiceHandler) ListInstallations(context.Context, *connect.Request[v1.ListInstallationsRequest]) (*connect.Response[v1.ListInstallationsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GitHubService.ListInstallations is not implemented"))
+}
+
+func (UnimplementedGitHubServiceHandler) ExamineApps(context.Context, *connect.Request[v1.ExamineAppsRequest]) (*connect.Response[v1.ExamineAppsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GitHubService.ExamineApps is not implemented"))
 }

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/github.proto.
  */
 export const file_nimbus_v1_github: GenFile = /*@__PURE__*/
-  fileDesc("ChZuaW1idXMvdjEvZ2l0aHViLnByb3RvEgluaW1idXMudjEilQEKCUdpdEh1YkFwcBIOCgZhcHBfaWQYASABKAMSDAoEc2x1ZxgCIAEoCRIPCgdhcGlfdXJsGAMgASgJEhAKCGh0bWxfdXJsGAQgASgJEhcKD3dlYmhvb2tfc2VjcmV0cxgFIAEoBRIuCgpjaGFuZ2VkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKdAQoSR2l0SHViSW5zdGFsbGF0aW9uEgoKAmlkGAEgASgDEg4KBmFwcF9pZBgCIAEoAxIPCgdhY2NvdW50GAMgASgJEhQKDGFjY291bnRfdHlwZRgEIAEoCRIUCgxyZXBvc2l0b3JpZXMYBSABKAkSEQoJc3VzcGVuZGVkGAYgASgIEhsKE21pc3NpbmdfcGVybWlzc2lvbnMYByADKAkiEQoPTGlzdEFwcHNSZXF1ZXN0IjYKEExpc3RBcHBzUmVzcG9uc2USIgoEYXBwcxgBIAMoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiYQoRQ29ubmVjdEFwcFJlcXVlc3QSDgoGYXBwX2lkGAEgASgDEhMKC3ByaXZhdGVfa2V5GAIgASgMEhYKDndlYmhvb2tfc2VjcmV0GAMgASgMEg8KB2FwaV91cmwYBCABKAkiNwoSQ29ubmVjdEFwcFJlc3BvbnNlEiEKA2FwcBgBIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiNwoWQ29udmVydE1hbmlmZXN0UmVxdWVzdBIMCgRjb2RlGAEgASgJEg8KB2FwaV91cmwYAiABKAkiPAoXQ29udmVydE1hbmlmZXN0UmVzcG9uc2USIQoDYXBwGAEgASgLMhQubmltYnVzLnYxLkdpdEh1YkFwcCIsChpSb3RhdGVXZWJob29rU2VjcmV0UmVxdWVzdBIOCgZhcHBfaWQYASABKAMiQAobUm90YXRlV2ViaG9va1NlY3JldFJlc3BvbnNlEiEKA2FwcBgBIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiIgoQUmVtb3ZlQXBwUmVxdWVzdBIOCgZhcHBfaWQYASABKAMiEwoRUmVtb3ZlQXBwUmVzcG9uc2UiGgoYTGlzdEluc3RhbGxhdGlvbnNSZXF1ZXN0IlEKGUxpc3RJbnN0YWxsYXRpb25zUmVzcG9uc2USNAoNaW5zdGFsbGF0aW9ucxgBIAMoCzIdLm5pbWJ1cy52MS5HaXRIdWJJbnN0YWxsYXRpb24ykQQKDUdpdEh1YlNlcnZpY2USSAoITGlzdEFwcHMSGi5uaW1idXMudjEuTGlzdEFwcHNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RBcHBzUmVzcG9uc2UiA5ACARJJCgpDb25uZWN0QXBwEhwubmltYnVzLnYxLkNvbm5lY3RBcHBSZXF1ZXN0Gh0ubmltYnVzLnYxLkNvbm5lY3RBcHBSZXNwb25zZRJYCg9Db252ZXJ0TWFuaWZlc3QSIS5uaW1idXMudjEuQ29udmVydE1hbmlmZXN0UmVxdWVzdBoiLm5pbWJ1cy52MS5Db252ZXJ0TWFuaWZlc3RSZXNwb25zZRJkChNSb3RhdGVXZWJob29rU2VjcmV0EiUubmltYnVzLnYxLlJvdGF0ZVdlYmhvb2tTZWNyZXRSZXF1ZXN0GiYubmltYnVzLnYxLlJvdGF0ZVdlYmhvb2tTZWNyZXRSZXNwb25zZRJGCglSZW1vdmVBcHASGy5uaW1idXMudjEuUmVtb3ZlQXBwUmVxdWVzdBocLm5pbWJ1cy52MS5SZW1vdmVBcHBSZXNwb25zZRJjChFMaXN0SW5zdGFsbGF0aW9ucxIjLm5pbWJ1cy52MS5MaXN0SW5zdGFsbGF0aW9uc1JlcXVlc3QaJC5uaW1idXMudjEuTGlzdEluc3RhbGxhdGlvbnNSZXNwb25zZSIDkAIBQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChZuaW1idXMvdjEvZ2l0aHViLnByb3RvEgluaW1idXMudjEilQEKCUdpdEh1YkFwcBIOCgZhcHBfaWQYASABKAMSDAoEc2x1ZxgCIAEoCRIPCgdhcGlfdXJsGAMgASgJEhAKCGh0bWxfdXJsGAQgASgJEhcKD3dlYmhvb2tfc2VjcmV0cxgFIAEoBRIuCgpjaGFuZ2VkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKdAQoSR2l0SHViSW5zdGFsbGF0aW9uEgoKAmlkGAEgASgDEg4KBmFwcF9pZBgCIAEoAxIPCgdhY2NvdW50GAMgASgJEhQKDGFjY291bnRfdHlwZRgEIAEoCRIUCgxyZXBvc2l0b3JpZXMYBSABKAkSEQoJc3VzcGVuZGVkGAYgASgIEhsKE21pc3NpbmdfcGVybWlzc2lvbnMYByADKAkiEQoPTGlzdEFwcHNSZXF1ZXN0IjYKEExpc3RBcHBzUmVzcG9uc2USIgoEYXBwcxgBIAMoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiYQoRQ29ubmVjdEFwcFJlcXVlc3QSDgoGYXBwX2lkGAEgASgDEhMKC3ByaXZhdGVfa2V5GAIgASgMEhYKDndlYmhvb2tfc2VjcmV0GAMgASgMEg8KB2FwaV91cmwYBCABKAkiNwoSQ29ubmVjdEFwcFJlc3BvbnNlEiEKA2FwcBgBIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiNwoWQ29udmVydE1hbmlmZXN0UmVxdWVzdBIMCgRjb2RlGAEgASgJEg8KB2FwaV91cmwYAiABKAkiPAoXQ29udmVydE1hbmlmZXN0UmVzcG9uc2USIQoDYXBwGAEgASgLMhQubmltYnVzLnYxLkdpdEh1YkFwcCIsChpSb3RhdGVXZWJob29rU2VjcmV0UmVxdWVzdBIOCgZhcHBfaWQYASABKAMiQAobUm90YXRlV2ViaG9va1NlY3JldFJlc3BvbnNlEiEKA2FwcBgBIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJBcHAiIgoQUmVtb3ZlQXBwUmVxdWVzdBIOCgZhcHBfaWQYASABKAMiEwoRUmVtb3ZlQXBwUmVzcG9uc2UiGgoYTGlzdEluc3RhbGxhdGlvbnNSZXF1ZXN0IlEKGUxpc3RJbnN0YWxsYXRpb25zUmVzcG9uc2USNAoNaW5zdGFsbGF0aW9ucxgBIAMoCzIdLm5pbWJ1cy52MS5HaXRIdWJJbnN0YWxsYXRpb24iFAoSRXhhbWluZUFwcHNSZXF1ZXN0Ij0KE0V4YW1pbmVBcHBzUmVzcG9uc2USJgoGY2hlY2tzGAEgAygLMhYubmltYnVzLnYxLkdpdEh1YkNoZWNrIlkKC0dpdEh1YkNoZWNrEg4KBmFwcF9pZBgBIAEoAxIMCgRuYW1lGAIgASgJEg4KBnN0YXR1cxgDIAEoCRIOCgZkZXRhaWwYBCABKAkSDAoEaGludBgFIAEoCTLfBAoNR2l0SHViU2VydmljZRJICghMaXN0QXBwcxIaLm5pbWJ1cy52MS5MaXN0QXBwc1JlcXVlc3QaGy5uaW1idXMudjEuTGlzdEFwcHNSZXNwb25zZSIDkAIBEkkKCkNvbm5lY3RBcHASHC5uaW1idXMudjEuQ29ubmVjdEFwcFJlcXVlc3QaHS5uaW1idXMudjEuQ29ubmVjdEFwcFJlc3BvbnNlElgKD0NvbnZlcnRNYW5pZmVzdBIhLm5pbWJ1cy52MS5Db252ZXJ0TWFuaWZlc3RSZXF1ZXN0GiIubmltYnVzLnYxLkNvbnZlcnRNYW5pZmVzdFJlc3BvbnNlEmQKE1JvdGF0ZVdlYmhvb2tTZWNyZXQSJS5uaW1idXMudjEuUm90YXRlV2ViaG9va1NlY3JldFJlcXVlc3QaJi5uaW1idXMudjEuUm90YXRlV2ViaG9va1NlY3JldFJlc3BvbnNlEkYKCVJlbW92ZUFwcBIbLm5pbWJ1cy52MS5SZW1vdmVBcHBSZXF1ZXN0GhwubmltYnVzLnYxLlJlbW92ZUFwcFJlc3BvbnNlEmMKEUxpc3RJbnN0YWxsYXRpb25zEiMubmltYnVzLnYxLkxpc3RJbnN0YWxsYXRpb25zUmVxdWVzdBokLm5pbWJ1cy52MS5MaXN0SW5zdGFsbGF0aW9uc1Jlc3BvbnNlIgOQAgESTAoLRXhhbWluZUFwcHMSHS5uaW1idXMudjEuRXhhbWluZUFwcHNSZXF1ZXN0Gh4ubmltYnVzLnYxLkV4YW1pbmVBcHBzUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * GitHubApp is an App that is connected.
@@ -345,6 +345,81 @@ export const ListInstallationsResponseSchema: GenMessage<ListInstallationsRespon
   messageDesc(file_nimbus_v1_github, 13);
 
 /**
+ * @generated from message nimbus.v1.ExamineAppsRequest
+ */
+export type ExamineAppsRequest = Message<"nimbus.v1.ExamineAppsRequest"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.ExamineAppsRequest.
+ * Use `create(ExamineAppsRequestSchema)` to create a new message.
+ */
+export const ExamineAppsRequestSchema: GenMessage<ExamineAppsRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_github, 14);
+
+/**
+ * @generated from message nimbus.v1.ExamineAppsResponse
+ */
+export type ExamineAppsResponse = Message<"nimbus.v1.ExamineAppsResponse"> & {
+  /**
+   * Of each App in turn; none where no App is connected.
+   *
+   * @generated from field: repeated nimbus.v1.GitHubCheck checks = 1;
+   */
+  checks: GitHubCheck[];
+};
+
+/**
+ * Describes the message nimbus.v1.ExamineAppsResponse.
+ * Use `create(ExamineAppsResponseSchema)` to create a new message.
+ */
+export const ExamineAppsResponseSchema: GenMessage<ExamineAppsResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_github, 15);
+
+/**
+ * GitHubCheck is one thing that an App needs, and how it stands.
+ *
+ * @generated from message nimbus.v1.GitHubCheck
+ */
+export type GitHubCheck = Message<"nimbus.v1.GitHubCheck"> & {
+  /**
+   * @generated from field: int64 app_id = 1;
+   */
+  appId: bigint;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * "ok", "warn" or "fail".
+   *
+   * @generated from field: string status = 3;
+   */
+  status: string;
+
+  /**
+   * @generated from field: string detail = 4;
+   */
+  detail: string;
+
+  /**
+   * The next step.
+   *
+   * @generated from field: string hint = 5;
+   */
+  hint: string;
+};
+
+/**
+ * Describes the message nimbus.v1.GitHubCheck.
+ * Use `create(GitHubCheckSchema)` to create a new message.
+ */
+export const GitHubCheckSchema: GenMessage<GitHubCheck> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_github, 16);
+
+/**
  * GitHubService connects GitHub Apps. It is for the platform's administrator:
  * an App's key reaches every owner that installed it.
  *
@@ -414,6 +489,17 @@ export const GitHubService: GenService<{
     methodKind: "unary";
     input: typeof ListInstallationsRequestSchema;
     output: typeof ListInstallationsResponseSchema;
+  },
+  /**
+   * ExamineApps looks for what keeps the Apps from working. Where a webhook was
+   * refused for its signature, GitHub is asked to send it again.
+   *
+   * @generated from rpc nimbus.v1.GitHubService.ExamineApps
+   */
+  examineApps: {
+    methodKind: "unary";
+    input: typeof ExamineAppsRequestSchema;
+    output: typeof ExamineAppsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_github, 0);

@@ -1,0 +1,67 @@
+package demand_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/demand"
+)
+
+// TestLeftovers: runners whose attempt is over go; those that are unknown and
+// offline go at the second look; those that are in use, or none of Nimbus', stay.
+func TestLeftovers(t *testing.T) {
+	eachEngine(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		inv := nimbus.Inventory{Arch: "amd64", CPUs: 8, MemoryMiB: 8 << 10, Executors: []nimbus.ExecutorStatus{{Name: nimbus.ExecutorMicroVM, Available: true}}}
+		h, err := w.sched.RegisterHost(ctx, "host", "v1", inv)
+		w.must(err)
+		w.push("octo/a", 3)
+		offers, err := w.sched.Poll(ctx, h.ID, nimbus.Capacity{CPUs: 3, MemoryMiB: 3 << 10, Sandboxes: 3}, 0)
+		w.must(err)
+		if len(offers.Offers) != 3 {
+			t.Fatalf("%d offers", len(offers.Offers))
+		}
+		var jits []string
+		for _, o := range offers.Offers {
+			_, err := w.sched.Accept(ctx, h.ID, o.Lease)
+			w.must(err)
+			_, jit, err := w.sched.CreateRunner(ctx, h.ID, o.Lease)
+			w.must(err)
+			jits = append(jits, jit)
+		}
+		// One is over and could not be deregistered, one runs, one is new.
+		w.must(w.sched.Finish(ctx, h.ID, offers.Offers[0].Lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
+		_, err = w.Connect(jits[1])
+		w.must(err)
+		over := nimbus.RunnerName(offers.Offers[0].AttemptID)
+		job := nimbus.GitHubJob{InstallationID: 2002, Owner: "octo", Repo: "a"}
+		unknown := nimbus.RunnerName(nimbus.NewID(nimbus.PrefixAttempt, w.Now()))
+		for _, name := range []string{unknown, "somebody-elses"} {
+			_, _, err := w.app.CreateRunner(ctx, job, name, []string{"other"})
+			w.must(err)
+		}
+		l := &demand.Leftovers{GitHub: w.app, Store: w.store, Books: w.sched, Log: discard}
+		listed := func() map[string]bool {
+			out := map[string]bool{}
+			for _, r := range w.Runners() {
+				out[r.Name] = true
+			}
+			return out
+		}
+		w.must(l.Sweep(ctx))
+		if len(listed()) != 5 {
+			t.Fatalf("%v are left: it was too early", listed())
+		}
+		w.pass(11 * time.Minute)
+		l = &demand.Leftovers{GitHub: w.app, Store: w.store, Books: w.sched, Log: discard}
+		w.must(l.Sweep(ctx))
+		if left := listed(); left[over] || !left[unknown] || !left["somebody-elses"] {
+			t.Errorf("%v are left", left)
+		}
+		w.must(l.Sweep(ctx))
+		if left := listed(); left[unknown] || !left["somebody-elses"] {
+			t.Errorf("%v are left after the second look", left)
+		}
+	})
+}

@@ -1,0 +1,102 @@
+package githubtest_test
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	nimbus "github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
+)
+
+// TestBudget: whatever is called, however often and by how many at once, GitHub
+// never has to refuse a call for a limit, and what it allows is used.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 1))
+			limits := githubtest.GitHubLimits()
+			step := 20 * time.Millisecond // which is about what a minute allows
+			if seed%2 == 0 {              // and this about what an hour does
+				limits.Core, limits.Runners, step = 30+random.IntN(300), 30+random.IntN(300), time.Second
+			}
+			w := newWorld(t, func(c *githubtest.Config) { c.Limits = limits })
+			ev := w.event(w.push(project(oneJob)).Jobs[0].ID)
+			var short atomic.Int64
+			var workers sync.WaitGroup
+			for worker := range uint64(4) {
+				workers.Go(func() {
+					random := rand.New(rand.NewPCG(seed, 2+worker))
+					for range 300 {
+						err := w.someCall(ev, random.IntN(10))
+						if wait := nimbus.ErrorRetryAfter(err); wait > 0 {
+							short.Add(1)
+							w.clock.move(time.Duration(random.Int64N(int64(wait)/4 + 1)))
+						} else if err != nil {
+							t.Error(err)
+						}
+						w.clock.move(time.Duration(random.Int64N(int64(step))))
+					}
+				})
+			}
+			workers.Wait()
+			used := w.Usage()
+			if len(used.Over) > 0 {
+				t.Errorf("seed %d: GitHub had to refuse: %v", seed, used.Over)
+			}
+			if short.Load() == 0 || used.MostInHour < limits.Core*8/10 && used.MostPoints < 800 && used.Registrations < limits.Runners*8/10 {
+				t.Errorf("seed %d: %d calls were held back although %+v of %+v was used", seed, short.Load(), used, limits)
+			}
+		})
+	}
+}
+
+// someCall makes one of the calls that Nimbus makes.
+func (w *world) someCall(ev nimbus.ForgeEvent, which int) error {
+	switch {
+	case which < 4:
+		_, err := w.app.JobStatus(w.ctx, ev.Job)
+		return err
+	case which < 7:
+		_, _, err := w.app.CreateRunner(w.ctx, ev.Job, nimbus.RunnerName(nimbus.NewID(nimbus.PrefixAttempt, w.clock.Now())), ev.Labels)
+		return err
+	}
+	return w.app.RemoveRunner(w.ctx, ev.Job, nimbus.Runner{Name: "nimbus-nobody"})
+}
+
+// TestBudgetIsLearnt: a caller that is new to an installation whose budget is
+// nearly used up, by somebody else, does not overdraw it.
+func TestBudgetIsLearnt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *githubtest.Config) { c.Limits = githubtest.Limits{Core: 3} })
+	ev := w.event(w.push(project(oneJob)).Jobs[0].ID)
+	var calls sync.WaitGroup
+	for range 20 {
+		calls.Go(func() { _, _ = w.app.JobStatus(w.ctx, ev.Job) })
+	}
+	calls.Wait()
+	if used := w.Usage(); len(used.Over) > 0 || used.MostInHour == 0 {
+		t.Errorf("%+v", used)
+	}
+}
+
+// TestLostAnswer: a runner whose registration was done and not answered is
+// found by its name.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ev := w.event(w.push(project(oneJob)).Jobs[0].ID)
+	w.Refuse(githubtest.Refusal{Operation: opJIT, Status: 502, Done: true})
+	_, _, err := w.app.CreateRunner(w.ctx, ev.Job, "nimbus-att-1", ev.Labels)
+	code(t, err, nimbus.CodeUnavailable, "502")
+	if n := len(w.Runners()); n != 1 {
+		t.Fatalf("%d runners", n)
+	}
+	if err := w.app.RemoveRunner(w.ctx, ev.Job, nimbus.Runner{Name: "nimbus-att-1"}); err != nil || len(w.Runners()) != 0 {
+		t.Errorf("%v, %v", err, w.Runners())
+	}
+}
