@@ -62,6 +62,11 @@ soak-chaos: ## Break everything for 5,000 jobs (JOBS, SEED), about a quarter of 
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all go test ./test/chaos/... -count=1 -v -timeout 90m -chaos.jobs $(or $(JOBS),5000) -chaos.seed $(or $(SEED),0)
 
+.PHONY: test-upgrade
+test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test ./test/upgrade/... -count=1 -v -timeout 20m
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)
