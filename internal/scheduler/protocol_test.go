@@ -36,6 +36,7 @@ func TestLeaseProtocol(t *testing.T) {
 			"accept":    p.accept,
 			"take":      p.take,
 			"start":     p.start,
+			"late":      p.late,
 			"register":  p.register,
 			"assign":    p.assign,
 			"deliver":   p.deliver,
@@ -124,7 +125,9 @@ func (p *play) now() time.Time {
 }
 
 // balance has the other replica answer from now on, and sweep.
-func (p *play) balance(rt *rapid.T) { p.Service = rapid.SampledFrom(p.replicas).Draw(rt, "replica") }
+func (p *play) balance(rt *rapid.T) {
+	p.Service = p.replicas[rapid.IntRange(0, len(p.replicas)-1).Draw(rt, "replica")]
+}
 
 // predict holds the scheduler's word on a lease against the model: what is over
 // stays so, and what was renewed in time and not stopped is not taken away.
@@ -283,6 +286,19 @@ func (p *play) start(rt *rapid.T) {
 	p.fencedOr(s, at, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted))
 }
 
+// late is a report that was on its way for longer than its sandbox may have
+// lived.
+func (p *play) late(rt *rapid.T) {
+	s := p.pick(rt, func(s *sandbox) bool { return s.started && s.source == nimbus.SourceNative })
+	at := p.now()
+	err := p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted)
+	fenced := nimbus.ErrorCode(err) == nimbus.CodeFenced
+	p.predict(s, at, fenced)
+	if !fenced {
+		p.must(err)
+	}
+}
+
 // fencedOr destroys a sandbox whose lease is somebody else's by now.
 func (p *play) fencedOr(s *sandbox, at time.Time, err error) {
 	p.predict(s, at, nimbus.ErrorCode(err) == nimbus.CodeFenced)
@@ -425,10 +441,18 @@ func (p *play) jump(d time.Duration, sweep bool) {
 			p.runnerGone(s)
 		}
 	}
-	if sweep {
-		p.sweep()
+	if !sweep {
+		return
+	}
+	p.sweep()
+	for _, s := range p.sandboxes {
+		s.over = s.over || !s.ended && now.Sub(s.renewed) > nimbus.LeaseDuration+dawdle
 	}
 }
+
+// dawdle is the most that a busy machine takes from when a renewal is sent until
+// it is taken.
+const dawdle = 5 * time.Second
 
 // check holds the world to the invariants.
 func (p *play) check(*rapid.T) {
@@ -485,7 +509,7 @@ func (p *play) drain() {
 				a, err := p.Accept(ctx, host, o.Lease)
 				p.must(err)
 				p.sandboxes[o.AttemptID] = &sandbox{host: host, lease: o.Lease, jobID: a.JobID, source: a.Source, alive: true,
-					deadline: p.now().Add(nimbus.ShimDeadline), started: a.Source == nimbus.SourceNative}
+					deadline: p.now().Add(nimbus.ShimDeadline), started: a.Source == nimbus.SourceNative, renewed: p.now()}
 			}
 		}
 		p.check(nil)
