@@ -37,6 +37,7 @@ func TestLeaseProtocol(t *testing.T) {
 			"take":      p.take,
 			"start":     p.start,
 			"late":      p.late,
+			"forge":     p.forge,
 			"register":  p.register,
 			"assign":    p.assign,
 			"deliver":   p.deliver,
@@ -146,8 +147,8 @@ func (p *play) predict(s *sandbox, at time.Time, fenced bool) {
 // startTimeout is the default of scheduler.Config.
 const startTimeout = 15 * time.Minute
 
-// took notes that an accept was taken: its fence is above all before, whose
-// leases are over.
+// took notes that an accept was taken: its fence is above all before. Of a native
+// job the leases before are over; a runner of GitHub's may have got another job.
 func (p *play) took(l nimbus.Lease, jobID string, at time.Time) {
 	if _, again := p.accepted[l.AttemptID]; again {
 		return
@@ -158,7 +159,7 @@ func (p *play) took(l nimbus.Lease, jobID string, at time.Time) {
 	}
 	p.fences[jobID] = l.Fence
 	for _, s := range p.sandboxes {
-		s.over = s.over || s.jobID == jobID && s.lease.Fence < l.Fence
+		s.over = s.over || s.source == nimbus.SourceNative && s.jobID == jobID && s.lease.Fence < l.Fence
 	}
 }
 
@@ -272,8 +273,9 @@ func (p *play) acceptNext(rt *rapid.T, host string) {
 	p.offers[host] = p.offers[host][1:]
 	if p.sandboxes[o.AttemptID] == nil {
 		p.sandboxes[o.AttemptID] = &sandbox{host: host, lease: o.Lease, jobID: a.JobID, source: a.Source,
-			deadline: sent.Add(nimbus.ShimDeadline), alive: true, renewed: p.accepted[o.AttemptID]}
+			deadline: sent.Add(nimbus.ShimDeadline), alive: true}
 	}
+	p.sandboxes[o.AttemptID].renewed = sent // a repeated accept renews, too
 }
 
 func (p *play) start(rt *rapid.T) {
@@ -296,6 +298,28 @@ func (p *play) late(rt *rapid.T) {
 	p.predict(s, at, fenced)
 	if !fenced {
 		p.must(err)
+	}
+}
+
+// forge writes with a lease of another host, or with another fencing number:
+// nothing of it is taken, whatever state the attempt is in.
+func (p *play) forge(rt *rapid.T) {
+	s := p.pick(rt, func(*sandbox) bool { return true })
+	host, l := s.host, s.lease
+	if rapid.Bool().Draw(rt, "as another host") {
+		others := slices.DeleteFunc(slices.Clone(p.stage.hosts), func(h string) bool { return h == host })
+		host = rapid.SampledFrom(others).Draw(rt, "host")
+	} else {
+		l.Fence += rapid.SampledFrom([]int64{-1, 1}).Draw(rt, "fence by")
+	}
+	_, err := p.Accept(rt.Context(), host, l)
+	p.want(nimbus.CodeFenced, err)
+	p.want(nimbus.CodeFenced, p.ReportPhase(rt.Context(), host, l, nimbus.PhaseStarted))
+	p.want(nimbus.CodeFenced, p.Finish(rt.Context(), host, l, exited(0)))
+	statuses, err := p.Heartbeat(rt.Context(), host, []nimbus.Lease{l})
+	p.must(err)
+	if len(statuses) != 1 || statuses[0].Verdict != nimbus.VerdictFenced {
+		p.t.Fatalf("a forged lease on attempt %s is answered with %+v", l.AttemptID, statuses)
 	}
 }
 
