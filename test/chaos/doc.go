@@ -18,10 +18,8 @@
 // A seed gives the same faults at the same times; what they hit depends on the
 // machine.
 //
-// To see that the suite can fail, take a guard out and run it: in
-// internal/scheduler/lease.go the comparison of the fencing token in lease
-// (jobs end by the report of a host that no longer holds them, while another
-// runs them), or in test/simhost/sandbox.go the shim's deadline in live (a
-// paused host goes on when somebody else has the job). docs/testing.md has
-// what it says then.
+// What it can't see: the comparison of hosts and fencing numbers in
+// internal/scheduler/lease.go, since these hosts are honest and never have each
+// other's leases. Without it seeds 7 and 42 stay green; TestLeaseProtocol in
+// internal/scheduler, which forges leases, does not. docs/testing.md has more.
 package chaos

@@ -140,7 +140,6 @@ func (p *program) stop() {
 type replica struct {
 	*program
 	addr, data string
-	client     *client.Client
 }
 
 // serve starts a replica and waits until it answers. All have one key and one
