@@ -67,6 +67,11 @@ soak-github: ## 3,000 jobs through days of trouble with GitHub; JOBS=, SEED=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),3000) NIMBUS_SOAK_SEED=$(or $(SEED),1) \
 		go test -count=1 -timeout 30m -v -run TestSoak ./test/github/
 
+.PHONY: test-upgrade
+test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test ./test/upgrade/... -count=1 -v -timeout 20m
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)

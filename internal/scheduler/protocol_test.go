@@ -14,16 +14,21 @@ import (
 )
 
 // TestLeaseProtocol plays random histories of jobs, hosts, lost replies, lost
-// events and jumps of time against the scheduler, and holds it to invariants 1
+// events and jumps of time against two replicas, and holds them to invariants 1
 // to 3: never two live executions of a job, no job forgotten, legal moves only.
-// It is played on PostgreSQL since SQLite, in Go, is slow under -race.
+// A model predicts which leases hold and which are fenced. One history in
+// eight is played on SQLite, which in Go is slow under -race.
 func TestLeaseProtocol(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testenv.Postgres(t), scheduler.Config{})
-	hosts := []string{w.host(), w.host(), w.host()}
+	onPostgres, onSQLite := newStage(t, testenv.Postgres(t)), newStage(t, sqliteDSN(t))
 	rapid.Check(t, func(rt *rapid.T) {
-		w.t = rt // failures belong to the history that is tried
-		p := newPlay(w, rt, hosts)
+		s := onPostgres
+		if rapid.IntRange(0, 7).Draw(rt, "engine") == 7 {
+			s = onSQLite
+		}
+		s.t = rt // failures belong to the history that is tried
+		s.Service = s.replicas[0]
+		p := newPlay(s, rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"submit":    p.submit,
 			"demand":    p.demand,
@@ -31,27 +36,46 @@ func TestLeaseProtocol(t *testing.T) {
 			"accept":    p.accept,
 			"take":      p.take,
 			"start":     p.start,
+			"late":      p.late,
+			"forge":     p.forge,
 			"register":  p.register,
 			"assign":    p.assign,
 			"deliver":   p.deliver,
 			"heartbeat": p.heartbeat,
 			"exit":      p.exit,
 			"cancel":    p.cancel,
+			"balance":   p.balance,
 			"time":      p.time,
 			"more time": p.time, // what matters most comes more often
 			"take more": p.take,
 			"":          p.check,
 		})
 		p.drain()
-		w.t = t
+		s.t = t
 	})
+}
+
+// stage is where many histories are played: books, two replicas, some hosts.
+type stage struct {
+	*world
+	replicas []*scheduler.Service
+	hosts    []string
+}
+
+func newStage(t *testing.T, dsn string) *stage {
+	t.Helper()
+	w := newWorld(t, dsn, scheduler.Config{})
+	return &stage{world: w, replicas: []*scheduler.Service{w.Service, w.replica(scheduler.Config{}).Service}, hosts: []string{w.host(), w.host(), w.host()}}
 }
 
 // play is the world outside of the scheduler: what hosts and GitHub know.
 type play struct {
-	*world
+	*stage
 	hosts     []string
 	jobs      []string
+	cancelled map[string]bool
+	accepted  map[string]time.Time      // by attempt: when a host's accept was taken first, whether it heard so or not
+	fences    map[string]int64          // by job: of the last accept that was taken
 	offers    map[string][]nimbus.Offer // by host: heard of and not accepted yet
 	sandboxes map[string]*sandbox       // by attempt
 	ghJobs    map[int64]*ghJob
@@ -71,6 +95,11 @@ type sandbox struct {
 	exited   bool   // by itself; the host has yet to get the report through
 	outcome  nimbus.Outcome
 	ghJob    int64 // what GitHub gave its runner
+
+	// What the model knows of its lease.
+	renewed time.Time // when the scheduler took the last renewal
+	ended   bool      // the scheduler took the report of its end
+	over    bool      // the lease is somebody else's, or was refused: nothing brings it back
 }
 
 // ghJob is a job as it really is at GitHub.
@@ -80,9 +109,10 @@ type ghJob struct {
 	conclusion string
 }
 
-func newPlay(w *world, rt *rapid.T, hosts []string) *play {
-	p := &play{world: w, offers: map[string][]nimbus.Offer{}, sandboxes: map[string]*sandbox{}, ghJobs: map[int64]*ghJob{}}
-	p.hosts = hosts[:rapid.IntRange(1, len(hosts)).Draw(rt, "hosts")]
+func newPlay(s *stage, rt *rapid.T) *play {
+	p := &play{stage: s, offers: map[string][]nimbus.Offer{}, sandboxes: map[string]*sandbox{}, ghJobs: map[int64]*ghJob{},
+		cancelled: map[string]bool{}, accepted: map[string]time.Time{}, fences: map[string]int64{}}
+	p.hosts = s.hosts[:rapid.IntRange(1, len(s.hosts)).Draw(rt, "hosts")]
 	for range rapid.IntRange(0, 2).Draw(rt, "jobs") {
 		p.submit(rt)
 	}
@@ -93,6 +123,44 @@ func (p *play) now() time.Time {
 	now, err := p.store.Now(p.t.Context())
 	p.must(err)
 	return now
+}
+
+// balance has the other replica answer from now on, and sweep.
+func (p *play) balance(rt *rapid.T) {
+	p.Service = p.replicas[rapid.IntRange(0, len(p.replicas)-1).Draw(rt, "replica")]
+}
+
+// predict holds the scheduler's word on a lease against the model: what is over
+// stays so, and what was renewed in time and not stopped is not taken away.
+// GitHub ends its jobs by itself, which the model leaves open.
+func (p *play) predict(s *sandbox, at time.Time, fenced bool) {
+	switch {
+	case !fenced && s.over && !s.ended:
+		p.t.Fatalf("attempt %s of job %s writes with a lease that is over", s.lease.AttemptID, s.jobID)
+	case fenced && s.source == nimbus.SourceNative && !s.over && !s.ended && !p.cancelled[s.jobID] &&
+		at.Before(s.renewed.Add(nimbus.LeaseDuration)) && at.Before(p.accepted[s.lease.AttemptID].Add(startTimeout)):
+		p.t.Fatalf("attempt %s of job %s, renewed %v ago, is fenced", s.lease.AttemptID, s.jobID, at.Sub(s.renewed))
+	}
+	s.over = s.over || fenced
+}
+
+// startTimeout is the default of scheduler.Config.
+const startTimeout = 15 * time.Minute
+
+// took notes that an accept was taken: its fence is above all before. Of a native
+// job the leases before are over; a runner of GitHub's may have got another job.
+func (p *play) took(l nimbus.Lease, jobID string, at time.Time) {
+	if _, again := p.accepted[l.AttemptID]; again {
+		return
+	}
+	p.accepted[l.AttemptID] = at
+	if l.Fence <= p.fences[jobID] {
+		p.t.Fatalf("job %s was accepted with fence %d, and now with %d", jobID, p.fences[jobID], l.Fence)
+	}
+	p.fences[jobID] = l.Fence
+	for _, s := range p.sandboxes {
+		s.over = s.over || s.source == nimbus.SourceNative && s.jobID == jobID && s.lease.Fence < l.Fence
+	}
 }
 
 func (p *play) pickHost(rt *rapid.T) string { return rapid.SampledFrom(p.hosts).Draw(rt, "host") }
@@ -198,6 +266,7 @@ func (p *play) acceptNext(rt *rapid.T, host string) {
 		return
 	}
 	p.must(err)
+	p.took(o.Lease, a.JobID, sent)
 	if lost(rt) {
 		return // it is tried again
 	}
@@ -206,6 +275,7 @@ func (p *play) acceptNext(rt *rapid.T, host string) {
 		p.sandboxes[o.AttemptID] = &sandbox{host: host, lease: o.Lease, jobID: a.JobID, source: a.Source,
 			deadline: sent.Add(nimbus.ShimDeadline), alive: true}
 	}
+	p.sandboxes[o.AttemptID].renewed = sent // a repeated accept renews, too
 }
 
 func (p *play) start(rt *rapid.T) {
@@ -214,11 +284,48 @@ func (p *play) start(rt *rapid.T) {
 	if lost(rt) {
 		return
 	}
-	p.fencedOr(s, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted))
+	at := p.now()
+	p.fencedOr(s, at, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted))
+}
+
+// late is a report that was on its way for longer than its sandbox may have
+// lived.
+func (p *play) late(rt *rapid.T) {
+	s := p.pick(rt, func(s *sandbox) bool { return s.started && s.source == nimbus.SourceNative })
+	at := p.now()
+	err := p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted)
+	fenced := nimbus.ErrorCode(err) == nimbus.CodeFenced
+	p.predict(s, at, fenced)
+	if !fenced {
+		p.must(err)
+	}
+}
+
+// forge writes with a lease of another host, or with another fencing number:
+// nothing of it is taken, whatever state the attempt is in.
+func (p *play) forge(rt *rapid.T) {
+	s := p.pick(rt, func(*sandbox) bool { return true })
+	host, l := s.host, s.lease
+	if rapid.Bool().Draw(rt, "as another host") {
+		others := slices.DeleteFunc(slices.Clone(p.stage.hosts), func(h string) bool { return h == host })
+		host = rapid.SampledFrom(others).Draw(rt, "host")
+	} else {
+		l.Fence += rapid.SampledFrom([]int64{-1, 1}).Draw(rt, "fence by")
+	}
+	_, err := p.Accept(rt.Context(), host, l)
+	p.want(nimbus.CodeFenced, err)
+	p.want(nimbus.CodeFenced, p.ReportPhase(rt.Context(), host, l, nimbus.PhaseStarted))
+	p.want(nimbus.CodeFenced, p.Finish(rt.Context(), host, l, exited(0)))
+	statuses, err := p.Heartbeat(rt.Context(), host, []nimbus.Lease{l})
+	p.must(err)
+	if len(statuses) != 1 || statuses[0].Verdict != nimbus.VerdictFenced {
+		p.t.Fatalf("a forged lease on attempt %s is answered with %+v", l.AttemptID, statuses)
+	}
 }
 
 // fencedOr destroys a sandbox whose lease is somebody else's by now.
-func (p *play) fencedOr(s *sandbox, err error) {
+func (p *play) fencedOr(s *sandbox, at time.Time, err error) {
+	p.predict(s, at, nimbus.ErrorCode(err) == nimbus.CodeFenced)
 	if nimbus.ErrorCode(err) == nimbus.CodeFenced {
 		s.alive, s.exited = false, false
 		p.runnerGone(s)
@@ -229,11 +336,12 @@ func (p *play) fencedOr(s *sandbox, err error) {
 
 func (p *play) register(rt *rapid.T) {
 	s := p.pick(rt, func(s *sandbox) bool { return s.alive && !s.started && s.source == nimbus.SourceGitHub })
+	at := p.now()
 	r, _, err := p.CreateRunner(rt.Context(), s.host, s.lease)
 	if nimbus.ErrorCode(err) == nimbus.CodeConflict { // it wants none any more
 		return
 	}
-	p.fencedOr(s, err)
+	p.fencedOr(s, at, err)
 	if err == nil && !lost(rt) {
 		s.started, s.runner = true, r.Name
 	}
@@ -275,6 +383,7 @@ func (p *play) heartbeat(rt *rapid.T) {
 	sent := p.now()
 	statuses, err := p.Heartbeat(rt.Context(), host, leases)
 	p.must(err)
+	p.renewed(statuses, sent)
 	if lost(rt) {
 		return
 	}
@@ -287,6 +396,20 @@ func (p *play) heartbeat(rt *rapid.T) {
 		case nimbus.VerdictFenced:
 			s.alive, s.exited = false, false
 			p.runnerGone(s)
+		}
+	}
+}
+
+// renewed is what the scheduler did, whether the host hears of it or not.
+func (p *play) renewed(statuses []nimbus.LeaseStatus, at time.Time) {
+	for _, st := range statuses {
+		s := p.sandboxes[st.AttemptID]
+		p.predict(s, at, st.Verdict == nimbus.VerdictFenced)
+		if st.Verdict == nimbus.VerdictKeep && p.cancelled[s.jobID] {
+			p.t.Fatalf("attempt %s of job %s, which was cancelled, is to go on", st.AttemptID, s.jobID)
+		}
+		if st.Verdict != nimbus.VerdictFenced {
+			s.renewed = at
 		}
 	}
 }
@@ -304,9 +427,12 @@ func (p *play) exit(rt *rapid.T) {
 			p.tell(s.ghJob)
 		}
 	}
+	at := p.now()
 	err := p.Finish(rt.Context(), s.host, s.lease, s.outcome)
+	p.predict(s, at, nimbus.ErrorCode(err) == nimbus.CodeFenced)
 	if nimbus.ErrorCode(err) != nimbus.CodeFenced {
 		p.must(err)
+		s.ended = true
 		if lost(rt) {
 			return // it is told again
 		}
@@ -321,6 +447,7 @@ func (p *play) cancel(rt *rapid.T) {
 	id := rapid.SampledFrom(p.jobs).Draw(rt, "job")
 	_, err := p.Cancel(rt.Context(), admin, nimbus.DefaultOrgID, id)
 	p.must(err)
+	p.cancelled[id] = true
 }
 
 func (p *play) time(rt *rapid.T) {
@@ -338,10 +465,18 @@ func (p *play) jump(d time.Duration, sweep bool) {
 			p.runnerGone(s)
 		}
 	}
-	if sweep {
-		p.sweep()
+	if !sweep {
+		return
+	}
+	p.sweep()
+	for _, s := range p.sandboxes {
+		s.over = s.over || !s.ended && now.Sub(s.renewed) > nimbus.LeaseDuration+dawdle
 	}
 }
+
+// dawdle is the most that a busy machine takes from when a renewal is sent until
+// it is taken.
+const dawdle = 5 * time.Second
 
 // check holds the world to the invariants.
 func (p *play) check(*rapid.T) {
@@ -398,7 +533,7 @@ func (p *play) drain() {
 				a, err := p.Accept(ctx, host, o.Lease)
 				p.must(err)
 				p.sandboxes[o.AttemptID] = &sandbox{host: host, lease: o.Lease, jobID: a.JobID, source: a.Source, alive: true,
-					deadline: p.now().Add(nimbus.ShimDeadline), started: a.Source == nimbus.SourceNative}
+					deadline: p.now().Add(nimbus.ShimDeadline), started: a.Source == nimbus.SourceNative, renewed: p.now()}
 			}
 		}
 		p.check(nil)

@@ -100,8 +100,8 @@ func (w *world) submitAll(span time.Duration, seed uint64) []*submitted {
 		s := &submitted{repeatable: r.IntN(2) == 0, cancelled: r.IntN(16) == 0}
 		all[i] = s
 		work := between(r, 50*time.Millisecond, 3*time.Second)
-		if r.IntN(6) == 0 {
-			work = between(r, 5*time.Second, 20*time.Second)
+		if r.IntN(3) == 0 { // so that hosts that are paused hold something
+			work = between(r, 6*time.Second, 20*time.Second)
 		}
 		wait := between(r, 0, 2*time.Second)
 		key := fmt.Sprintf("chaos-%d-%d", seed, i)
