@@ -16,7 +16,7 @@ var _ leader.Store = (*Store)(nil)
 
 // Lead implements leader.Store.
 func (s *Store) Lead(ctx context.Context, name, holder string, lease time.Duration) (fence int64, leads bool, err error) {
-	err = s.write(ctx, func(t *tx) error {
+	err = s.writeUnproved(ctx, func(t *tx) error {
 		fence, err = t.Lead(ctx, gen.LeadParams{Name: name, Holder: holder, ExpiresAt: micros(t.now.Add(lease)), ExpiresAt_2: micros(t.now)})
 		if errors.Is(err, sql.ErrNoRows) { // somebody else does
 			fence = 0
@@ -29,7 +29,7 @@ func (s *Store) Lead(ctx context.Context, name, holder string, lease time.Durati
 
 // Resign implements leader.Store.
 func (s *Store) Resign(ctx context.Context, name, holder string) error {
-	return s.write(ctx, func(t *tx) error { return t.Resign(ctx, gen.ResignParams{Name: name, Holder: holder}) })
+	return s.writeUnproved(ctx, func(t *tx) error { return t.Resign(ctx, gen.ResignParams{Name: name, Holder: holder}) })
 }
 
 // prove refuses a transaction whose term is over, and keeps the next leader

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/leader"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
@@ -23,11 +22,6 @@ func (s *Store) View(ctx context.Context, f func(scheduler.Reader) error) error 
 func (s *Store) Update(ctx context.Context, f func(scheduler.Tx) error) error {
 	return s.write(ctx, func(t *tx) error {
 		b := schedulerTx{tx: t, books: newBooks()}
-		if term, ok := leader.TermOf(ctx); ok {
-			if err := t.prove(ctx, term); err != nil {
-				return err
-			}
-		}
 		if err := f(b); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/leader"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -32,8 +33,22 @@ type tx struct {
 
 // write runs f in a transaction that may change rows, and repeats it as a whole
 // when it lost a race: f must have no effect outside the database. It commits
-// when f returns nil.
-func (s *Store) write(ctx context.Context, f func(*tx) error) (err error) {
+// when f returns nil. Work of a leader changes nothing once its term is over.
+func (s *Store) write(ctx context.Context, f func(*tx) error) error {
+	term, leads := leader.TermOf(ctx)
+	if !leads {
+		return s.writeUnproved(ctx, f)
+	}
+	return s.writeUnproved(ctx, func(t *tx) error {
+		if err := t.prove(ctx, term); err != nil {
+			return err
+		}
+		return f(t)
+	})
+}
+
+// writeUnproved is write for the election itself.
+func (s *Store) writeUnproved(ctx context.Context, f func(*tx) error) (err error) {
 	tries := 0
 	defer s.observed(true, &tries, time.Now(), &err)
 	for try := range maxTries {
