@@ -26,7 +26,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 	"github.com/nimbus-ci/nimbus/web"
 )
@@ -58,7 +58,7 @@ func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
 // startReplica is a plane of the scale profile: all is in PostgreSQL.
 func startReplica(t *testing.T) *plane {
 	t.Helper()
-	db := openStore(t, testenv.Postgres(t))
+	db := openStore(t, storetest.Postgres(t))
 	lines, err := db.Logs(1 << 30)
 	must(t, err)
 	return startPlaneOn(t, db, lines, db.Blobs())

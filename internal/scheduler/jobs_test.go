@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 func TestEveryReadKeepsToItsOrg(t *testing.T) {
@@ -65,7 +66,7 @@ func TestSubmitIsIdempotentByKey(t *testing.T) {
 
 func TestSubmitRefusesWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, sqliteDSN(t), scheduler.Config{})
+	w := newWorld(t, storetest.SQLite(t), scheduler.Config{})
 	ok := nimbus.Spec{Command: []string{"true"}}
 	for name, try := range map[string]struct {
 		code nimbus.Code

@@ -10,7 +10,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 func TestPollIsWokenByAJobAndByACancel(t *testing.T) {
@@ -184,7 +184,7 @@ func TestReposTakeTurns(t *testing.T) {
 
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testenv.Postgres(t), scheduler.Config{})
+	w := newWorld(t, storetest.Postgres(t), scheduler.Config{})
 	host := w.host()
 	j := w.submit(nimbus.Spec{})
 	for range 600 { // a host that never accepts

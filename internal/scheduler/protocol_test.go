@@ -10,7 +10,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 // TestLeaseProtocol plays random histories of jobs, hosts, lost replies, lost
@@ -20,7 +20,7 @@ import (
 // eight is played on SQLite, which in Go is slow under -race.
 func TestLeaseProtocol(t *testing.T) {
 	t.Parallel()
-	onPostgres, onSQLite := newStage(t, testenv.Postgres(t)), newStage(t, sqliteDSN(t))
+	onPostgres, onSQLite := newStage(t, storetest.Postgres(t)), newStage(t, storetest.SQLite(t))
 	rapid.Check(t, func(rt *rapid.T) {
 		s := onPostgres
 		if rapid.IntRange(0, 7).Draw(rt, "engine") == 7 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +18,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,11 +49,9 @@ type world struct {
 // eachEngine runs f in a new world on SQLite and on PostgreSQL.
 func eachEngine(t *testing.T, cfg scheduler.Config, f func(t *testing.T, w *world)) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) { t.Parallel(); f(t, newWorld(t, sqliteDSN(t), cfg)) })
-	t.Run("postgres", func(t *testing.T) { t.Parallel(); f(t, newWorld(t, testenv.Postgres(t), cfg)) })
+	t.Run("sqlite", func(t *testing.T) { t.Parallel(); f(t, newWorld(t, storetest.SQLite(t), cfg)) })
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); f(t, newWorld(t, storetest.Postgres(t), cfg)) })
 }
-
-func sqliteDSN(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "nimbus.db") }
 
 func newWorld(t testing.TB, dsn string, cfg scheduler.Config) *world {
 	t.Helper()

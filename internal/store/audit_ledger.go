@@ -10,7 +10,6 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/audit"
-	"github.com/nimbus-ci/nimbus/internal/leader"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -20,11 +19,6 @@ var _ audit.Store = (*Store)(nil)
 // nothing; and of two that both believe to lead, the second waits for the first.
 func (s *Store) ChainAudit(ctx context.Context, most int, link audit.Link) (n int, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		if term, ok := leader.TermOf(ctx); ok {
-			if err := t.prove(ctx, term); err != nil {
-				return err
-			}
-		}
 		if err := t.lockChains(ctx); err != nil {
 			return fmt.Errorf("lock the chains: %w", err)
 		}

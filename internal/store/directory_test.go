@@ -11,14 +11,14 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 // engines open an empty database each.
 func engines() map[string]func(*testing.T) string {
 	return map[string]func(*testing.T) string{
-		"sqlite":   sqliteDSN,
-		"postgres": func(t *testing.T) string { return testenv.Postgres(t) },
+		"sqlite":   func(t *testing.T) string { return storetest.SQLite(t) },
+		"postgres": func(t *testing.T) string { return storetest.Postgres(t) },
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/leader"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
-	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 // TestTerms plays an election on both engines, and holds writes to the term in
@@ -24,10 +24,10 @@ func TestTerms(t *testing.T) {
 		"end by themselves":               testOverdue,
 	}
 	for name, test := range tests {
-		t.Run("sqlite "+name, func(t *testing.T) { t.Parallel(); test(t, open(t, sqliteDSN(t))) })
-		t.Run("postgres "+name, func(t *testing.T) { t.Parallel(); test(t, open(t, testenv.Postgres(t))) })
+		t.Run("sqlite "+name, func(t *testing.T) { t.Parallel(); test(t, open(t, storetest.SQLite(t))) })
+		t.Run("postgres "+name, func(t *testing.T) { t.Parallel(); test(t, open(t, storetest.Postgres(t))) })
 	}
-	t.Run("postgres last as long as a transaction", func(t *testing.T) { t.Parallel(); testHeld(t, open(t, testenv.Postgres(t))) })
+	t.Run("postgres last as long as a transaction", func(t *testing.T) { t.Parallel(); testHeld(t, open(t, storetest.Postgres(t))) })
 }
 
 func testTermsGrow(t *testing.T, s *store.Store) {

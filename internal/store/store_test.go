@@ -34,11 +34,11 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, sqliteDSN(t)) })
+		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, storetest.SQLite(t)) })
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, testenv.Postgres(t)) })
+		storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, storetest.Postgres(t)) })
 	})
 }
 
