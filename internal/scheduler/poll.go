@@ -359,6 +359,9 @@ func (s *Service) claimFor(ctx context.Context, takers []*taker, ids, touch []st
 // takers are the polls that wait still and could take a job of the classes, and
 // the ids of those classes.
 func (s *Service) takers(polls []*poll, classes []nimbus.Class, now time.Time) (takers []*taker, ids []string) {
+	if len(classes) == 0 {
+		return nil, nil // the usual case of a large fleet: a look for each poll that comes must not cost what all do
+	}
 	served := map[string]bool{}
 	for _, p := range polls {
 		select {
