@@ -28,14 +28,19 @@ func TestBudget(t *testing.T) {
 			ev := w.event(w.push(project(oneJob)).Jobs[0].ID)
 			var short atomic.Int64
 			var workers sync.WaitGroup
+			var calling sync.RWMutex // no long time passes during a call: what it is signed with would end
 			for worker := range uint64(4) {
 				workers.Go(func() {
 					random := rand.New(rand.NewPCG(seed, 2+worker))
 					for range 300 {
+						calling.RLock()
 						err := w.someCall(ev, random.IntN(10))
+						calling.RUnlock()
 						if wait := nimbus.ErrorRetryAfter(err); wait > 0 {
 							short.Add(1)
+							calling.Lock()
 							w.clock.move(time.Duration(random.Int64N(int64(wait)/4 + 1)))
+							calling.Unlock()
 						} else if err != nil {
 							t.Error(err)
 						}
