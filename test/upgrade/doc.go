@@ -1,6 +1,8 @@
 // Package upgrade replaces one release by the next while jobs run: a replica of
 // each serves on one PostgreSQL, behind one load balancer, with a host of each,
-// and then the older ones are drained and stopped. No job may fail for it.
+// and then the older ones are drained and stopped. Then the way back: the older
+// replica is started again on what the newer one has made of the tables, and the
+// newer one stopped. No job may fail for it.
 //
 //	go test ./test/upgrade -v
 //

@@ -78,15 +78,24 @@ func TestUpgrade(t *testing.T) {
 	host(t, "the old host's new agent", newBin, behind.Server(), oldHost, "")
 	u.submit(behind, batch)
 
-	results, by := u.ended(toNew)
+	// And back: a release that can't be left again is no upgrade.
+	back := serve(t, "the old replica again", oldBin, database, shared, oldAddr)
+	for range batch {
+		u.submit(toOld, 1)
+		u.submit(toNew, 1)
+	}
+	newer.stop()
+	u.submit(behind, batch)
+
+	results, by := u.ended(toOld)
 	for _, name := range []string{"old", "new"} {
 		if by[name] == 0 {
 			t.Errorf("the %s host ran nothing: %v", name, by)
 		}
 	}
 	select {
-	case <-newer.ended:
-		t.Errorf("the new replica ended: %v", newer.err)
+	case <-back.ended:
+		t.Errorf("the old replica ended: %v", back.err)
 	default:
 	}
 	line, err := json.Marshal(map[string]any{
