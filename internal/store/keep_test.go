@@ -95,7 +95,7 @@ func TestAMigrationThatFails(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	path, backups := filepath.Join(dir, "nimbus.db"), filepath.Join(dir, "backups")
 	before := release(t, func(f fstest.MapFS) {
-		maps.DeleteFunc(f, func(name string, _ *fstest.MapFile) bool { return name > "migrations/00009" })
+		maps.DeleteFunc(f, func(name string, _ *fstest.MapFile) bool { return name > "migrations/00017" })
 	})
 	s, err := openFiles(ctx, t, path, backups, before)
 	if err != nil {
