@@ -66,7 +66,7 @@ func Start(ctx context.Context, dir, database string) (_ *Plane, err error) {
 	if database == "" {
 		args = []string{"up", "--no-agent"}
 	}
-	args = append(append(args, "--data", data, "--listen", address, "--log-level", "error"), flags...)
+	args = append(append(args, "--data", data, "--listen", address, "--log-level", "error"), append(flags, limits()...)...)
 	p := &Plane{URL: "http://" + address, TokenFile: filepath.Join(data, "admin.token"), Secret: secret,
 		cmd: exec.CommandContext(ctx, "bin/nimbus", args...), log: filepath.Join(data, "log")}
 	p.cmd.Env = append(os.Environ(), "NIMBUS_DATABASE="+database)
@@ -94,6 +94,16 @@ func Start(ctx context.Context, dir, database string) (_ *Plane, err error) {
 	}
 	p.Client, err = client.New(client.Config{Server: p.URL, Token: strings.TrimSpace(string(token))})
 	return p, err
+}
+
+// limits are off: all that a bench sends comes from one address, for one
+// installation.
+func limits() []string {
+	var out []string
+	for _, of := range []string{"submit", "api", "webhook", "stranger", "host"} {
+		out = append(out, "--limit-"+of+"=off")
+	}
+	return out
 }
 
 // github makes the App that deliveries are signed for.
