@@ -116,8 +116,9 @@ func (c *cycler) fail(err error) {
 	}
 }
 
+// pollLoop is a host: it polls again once what it was offered is accepted, as
+// the agent does.
 func (c *cycler) pollLoop(ctx context.Context, h *simhost.Host, loops *sync.WaitGroup) {
-	accepting := &sync.Map{} // by attempt: an offer is made again until it is accepted
 	for ctx.Err() == nil {
 		offers, err := h.Poll(ctx, pollWait)
 		if err != nil {
@@ -126,30 +127,36 @@ func (c *cycler) pollLoop(ctx context.Context, h *simhost.Host, loops *sync.Wait
 			}
 			return
 		}
+		var accepts sync.WaitGroup
 		for _, o := range offers {
-			if _, known := accepting.LoadOrStore(o.GetLease().GetAttemptId(), true); known {
-				continue
-			}
 			h.Hold(o.GetLease())
-			loops.Go(func() {
-				defer accepting.Delete(o.GetLease().GetAttemptId())
-				c.work(ctx, h, o.GetLease())
+			accepts.Go(func() {
+				if a := c.accept(ctx, h, o.GetLease()); a != nil {
+					loops.Go(func() { c.work(ctx, h, o.GetLease(), a) })
+				}
 			})
 		}
+		accepts.Wait()
 	}
 }
 
-// work takes an offer to the end of its job.
-func (c *cycler) work(ctx context.Context, h *simhost.Host, l *nimbusv1.Lease) {
+// accept takes an offer. Nil when it failed, or had lapsed on a busy machine:
+// then it is offered again.
+func (c *cycler) accept(ctx context.Context, h *simhost.Host, l *nimbusv1.Lease) *nimbusv1.Assignment {
 	a, err := h.Accept(ctx, l)
-	if nimbus.ErrorCode(err) == nimbus.CodeFenced { // a busy machine let it lapse: it is offered again
+	if nimbus.ErrorCode(err) == nimbus.CodeFenced {
 		h.Drop(l)
-		return
+		return nil
 	}
 	if err != nil {
 		c.fail(fmt.Errorf("accept: %w", err))
-		return
+		return nil
 	}
+	return a
+}
+
+// work takes a job to its end.
+func (c *cycler) work(ctx context.Context, h *simhost.Host, l *nimbusv1.Lease, a *nimbusv1.Assignment) {
 	id, err := jobNumber(a.GetName())
 	if err == nil {
 		err = c.deliveries.complete(ctx, id, nimbus.RunnerName(l.GetAttemptId()))

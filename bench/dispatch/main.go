@@ -30,7 +30,7 @@ type size struct {
 
 func sizes() size {
 	if os.Getenv("QUICK") != "" {
-		return size{cycles: 500, floor: 2000, chunks: 10, latency: 5 * time.Second, history: 200_000, compare: 800, sqlite: 800, river: 4000, turns: 2}
+		return size{cycles: 3000, floor: 3000, chunks: 4, latency: 5 * time.Second, history: 200_000, compare: 800, sqlite: 800, river: 4000, turns: 2}
 	}
 	return size{cycles: 20_000, floor: 20_000, chunks: 10, latency: 30 * time.Second, history: 10_000_000, compare: 5000, sqlite: 4000, river: 10_000, turns: 3}
 }
@@ -104,9 +104,14 @@ func (b *bench) sustained(ctx context.Context) error {
 		return err
 	}
 	var cycles, floors []float64
+	profiled := profile(ctx, p)
+	spent := &spending{server: p.PID(), database: b.server.Pid()}
 	for i := range b.chunks {
-		tenths, err := c.run(ctx, b.cycles)
-		if err != nil {
+		var tenths []time.Duration
+		if err := spent.during(func() (err error) {
+			tenths, err = c.run(ctx, b.cycles)
+			return err
+		}); err != nil {
 			return err
 		}
 		bare, err := floor(ctx, database, b.floor)
@@ -116,8 +121,15 @@ func (b *bench) sustained(ctx context.Context) error {
 		cycles, floors = append(cycles, rate(b.cycles, tenths)), append(floors, bare)
 		progress("%d of %d: %.0f cycles/s, floor %.0f/s", i+1, b.chunks, cycles[i], bare)
 	}
+	if err := profiled(); err != nil {
+		return err
+	}
 	b.report.Add("cycles_per_s", "1/s", cycles, floors, "the statements of a cycle in the same batches, no HTTP", "ratio>=0.35 && value>=900",
 		func(value, ratio float64) bool { return ratio >= 0.35 && value >= 900 }).Rows = b.cycles * b.chunks
+	for of, ms := range spent.perCycle(b.cycles * b.chunks) {
+		progress("%s: %.2f ms of CPU a cycle", of, ms)
+		b.report.Add(of+"_cpu_ms_per_cycle", "ms", []float64{ms}, nil, "", "what a cycle costs, for comparison", func(float64, float64) bool { return true })
+	}
 	// The machine is noisy: the trend is that of the ratio to the floor.
 	last, first := cycles[b.chunks-1]/floors[b.chunks-1], cycles[0]/floors[0]
 	b.report.Add("last_vs_first_tenth", "ratio", []float64{cycles[b.chunks-1] / cycles[0]}, []float64{floors[b.chunks-1] / floors[0]},

@@ -44,7 +44,7 @@ type jobFields struct {
 
 // workflowJob is what is read of a workflow_job body.
 type workflowJob struct {
-	Action      string     `json:"action"`
+	envelope
 	WorkflowJob *jobFields `json:"workflow_job"`
 	Repository  struct {
 		Name  string `json:"name"`
@@ -52,6 +52,11 @@ type workflowJob struct {
 			Login string `json:"login"`
 		} `json:"owner"`
 	} `json:"repository"`
+}
+
+// envelope is what is read of every body.
+type envelope struct {
+	Action       string `json:"action"`
 	Installation struct {
 		ID int64 `json:"id"`
 	} `json:"installation"`
@@ -78,6 +83,10 @@ func ParseWorkflowJob(body []byte) (*nimbus.ForgeEvent, error) {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the body is no workflow_job event: %w", err)
 	}
+	return in.forgeEvent()
+}
+
+func (in *workflowJob) forgeEvent() (*nimbus.ForgeEvent, error) {
 	if in.WorkflowJob == nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the event has no workflow_job")
 	}

@@ -125,7 +125,7 @@ func (h *webhook) receive(w http.ResponseWriter, r *http.Request) (nimbus.Delive
 		return "", nimbus.Errorf(nimbus.CodeUnauthenticated, "the signature matches none of the webhook secrets").
 			WithHint("set the same secret in the GitHub App's webhook settings and in Nimbus")
 	}
-	d, err := delivery(r.Header, body, received)
+	d, in, err := delivery(r.Header, body, received)
 	if err != nil {
 		return "", err
 	}
@@ -134,7 +134,7 @@ func (h *webhook) receive(w http.ResponseWriter, r *http.Request) (nimbus.Delive
 	case "ping":
 		return outcomePong, nil
 	case "workflow_job":
-		if ev, err = ParseWorkflowJob(body); err != nil {
+		if ev, err = in.forgeEvent(); err != nil {
 			return "", err
 		}
 	}
@@ -171,8 +171,9 @@ func (h *webhook) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 	return nil, in.release, nimbus.Errorf(nimbus.CodeInvalid, "read the body: %w", err)
 }
 
-// delivery takes from the headers and the body what is written to the ledger.
-func delivery(header http.Header, body []byte, received time.Time) (nimbus.Delivery, error) {
+// delivery takes from the headers and the body what is written to the ledger,
+// and what else there is of a workflow_job event.
+func delivery(header http.Header, body []byte, received time.Time) (nimbus.Delivery, *workflowJob, error) {
 	sum := sha256.Sum256(body)
 	d := nimbus.Delivery{
 		ID:         header.Get("X-GitHub-Delivery"),
@@ -181,26 +182,25 @@ func delivery(header http.Header, body []byte, received time.Time) (nimbus.Deliv
 		BodySHA256: hex.EncodeToString(sum[:]),
 	}
 	if !token(d.ID, maxDeliveryID) {
-		return d, nimbus.Errorf(nimbus.CodeInvalid, "X-GitHub-Delivery is missing or is no delivery id")
+		return d, nil, nimbus.Errorf(nimbus.CodeInvalid, "X-GitHub-Delivery is missing or is no delivery id")
 	}
 	if !token(d.Event, maxEventName) {
-		return d, nimbus.Errorf(nimbus.CodeInvalid, "X-GitHub-Event is missing or is no event name")
+		return d, nil, nimbus.Errorf(nimbus.CodeInvalid, "X-GitHub-Event is missing or is no event name")
 	}
-	var in struct {
-		Action       string `json:"action"`
-		Installation struct {
-			ID int64 `json:"id"`
-		} `json:"installation"`
+	var in workflowJob
+	var into any = &in
+	if d.Event != "workflow_job" { // whose other fields are its own
+		into = &in.envelope
 	}
-	if err := json.Unmarshal(body, &in); err != nil {
-		bad := nimbus.Errorf(nimbus.CodeInvalid, "the body is no JSON object: %w", err)
+	if err := json.Unmarshal(body, into); err != nil {
+		bad := nimbus.Errorf(nimbus.CodeInvalid, "the body is not what GitHub sends: %w", err)
 		if strings.HasPrefix(header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 			bad = bad.WithHint("set the webhook's content type to application/json")
 		}
-		return d, bad
+		return d, nil, bad
 	}
 	d.Action, d.InstallationID = text(in.Action), in.Installation.ID
-	return d, nil
+	return d, &in, nil
 }
 
 // token tells whether s is a short word of letters, digits, '-' and '_': ids

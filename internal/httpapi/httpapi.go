@@ -141,6 +141,9 @@ type Config struct {
 
 // Bounds of requests. Streams have no bound in time but their own.
 const (
+	// compressFrom is the size from which an answer is compressed: below, the
+	// compressor costs more than the bytes.
+	compressFrom = 4 << 10
 	maxMessage   = 8 << 20
 	maxStranger  = 64 << 10 // of a caller that nobody knows yet
 	maxWorkspace = 256 << 20
@@ -160,6 +163,7 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCompressMinBytes(compressFrom),
 		connect.WithInterceptors(answers{api}),
 		connect.WithRecover(api.recovered),
 	)

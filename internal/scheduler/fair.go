@@ -46,19 +46,19 @@ func (u *unit) fill(ctx context.Context, class nimbus.Class) error {
 	if !u.fleet.anyServes(class, u.presentHost) {
 		return nil
 	}
-	var from source = fresh(newcomers)
+	from := u.promotable(id, newcomers)
 	if head.Backlog {
 		if len(newcomers) == 0 && head.Length > u.cfg.Window/2 {
 			return nil
 		}
-		if from, err = u.backlog(ctx, id); err != nil {
+		if err := from.addBacklog(ctx); err != nil {
 			return err
 		}
 	}
 	return u.fillFrom(ctx, from, head)
 }
 
-func (u *unit) fillFrom(ctx context.Context, from source, head QueueHead) error {
+func (u *unit) fillFrom(ctx context.Context, from *promotable, head QueueHead) error {
 	waiting := from.waiting()
 	tags, err := u.loadTags(ctx, waiting)
 	if err != nil {
@@ -68,6 +68,8 @@ func (u *unit) fillFrom(ctx context.Context, from source, head QueueHead) error 
 	if err != nil {
 		return err
 	}
+	tags.sort(waiting)
+	from.step = max(2, u.cfg.Window/max(1, len(waiting)))
 	refill := head.Length <= u.cfg.Window/2
 	for len(waiting) > 0 {
 		i := tags.next(waiting)
@@ -77,7 +79,7 @@ func (u *unit) fillFrom(ctx context.Context, from source, head QueueHead) error 
 		if !room && !ahead {
 			break // and so are all others: this one would be the first
 		}
-		j, err := from.next(ctx, w, limits)
+		j, err := from.next(ctx, waiting[i:], limits)
 		if err != nil {
 			return err
 		}
@@ -99,86 +101,110 @@ func (u *unit) fillFrom(ctx context.Context, from source, head QueueHead) error 
 	return u.saveTags(ctx, tags)
 }
 
-// source is where jobs are promoted from.
-type source interface {
-	waiting() []Waiting
-	// next takes the next job whose limits have room, nil when there is none.
-	next(ctx context.Context, w Waiting, l *limits) (*JobRecord, error)
+// promotable are the jobs of a class that could be queued: those of its backlog,
+// and those of this very transaction, which need not go through it.
+type promotable struct {
+	unit      *unit
+	classID   string
+	newcomers map[Waiting][]*JobRecord
+	flows     map[Waiting]*ahead
+	step      int // how many are read of a flow at once
 }
 
-// newJobs are jobs of this very transaction: where nobody else waits they need
-// not go through the backlog.
-type newJobs map[Waiting][]*JobRecord
+// ahead is what was read ahead of a flow.
+type ahead struct {
+	jobs   []*JobRecord
+	last   string // up to which job the backlog was read
+	all    bool   // there is no more in the backlog
+	unread bool
+}
 
-func fresh(jobs []*JobRecord) newJobs {
-	n := newJobs{}
-	for _, j := range jobs {
+func (u *unit) promotable(classID string, newcomers []*JobRecord) *promotable {
+	p := &promotable{unit: u, classID: classID, newcomers: map[Waiting][]*JobRecord{}, flows: map[Waiting]*ahead{}}
+	for _, j := range newcomers {
 		w := Waiting{Flow{j.OrgID, j.RepoID}, j.Priority}
-		n[w] = append(n[w], j)
+		p.newcomers[w] = append(p.newcomers[w], j)
 	}
-	return n
-}
-
-func (n newJobs) waiting() []Waiting { return slices.SortedFunc(maps.Keys(n), compareWaiting) }
-
-func (n newJobs) next(_ context.Context, w Waiting, l *limits) (*JobRecord, error) {
-	for i, j := range n[w] {
-		if l.room(j) {
-			n[w] = slices.Delete(n[w], i, i+1)
-			return j, nil
-		}
+	for w, jobs := range p.newcomers {
+		p.flows[w] = &ahead{jobs: jobs, all: true}
 	}
-	return nil, nil
+	return p
 }
 
-// oldJobs are the jobs of a class's backlog.
-type oldJobs struct {
-	unit    *unit
-	classID string
-	flows   []Waiting
-	read    map[Waiting][]*JobRecord
-	step    int // how many are read of a flow at once
-}
-
-func (u *unit) backlog(ctx context.Context, classID string) (*oldJobs, error) {
-	flows, err := u.Backlog(ctx, classID)
-	if err != nil {
-		return nil, err
+// addBacklog adds who waits in the backlog, before the newcomers.
+func (p *promotable) addBacklog(ctx context.Context) error {
+	flows, err := p.unit.Backlog(ctx, p.classID)
+	for _, w := range flows {
+		p.flows[w] = &ahead{unread: true}
 	}
-	step := u.cfg.Window / max(1, len(flows))
-	return &oldJobs{unit: u, classID: classID, flows: flows, read: map[Waiting][]*JobRecord{}, step: max(step, 2)}, nil
+	return err
 }
 
-func (o *oldJobs) waiting() []Waiting { return o.flows }
+func (p *promotable) waiting() []Waiting {
+	return slices.SortedFunc(maps.Keys(p.flows), compareWaiting)
+}
 
-func (o *oldJobs) next(ctx context.Context, w Waiting, l *limits) (*JobRecord, error) {
-	jobs, known := o.read[w]
-	if !known || len(jobs) == 0 {
-		var err error
-		if jobs, err = o.more(ctx, w, max(o.step, 1)); err != nil {
+// next takes the next job of the first of the flows whose limits have room, nil
+// when there is none. The others are those of whom the next ones will likely be
+// asked for.
+func (p *promotable) next(ctx context.Context, of []Waiting, l *limits) (*JobRecord, error) {
+	f := p.flows[of[0]]
+	if len(f.jobs) == 0 && !f.all {
+		if err := p.read(ctx, of, p.step); err != nil {
 			return nil, err
 		}
 	}
-	i := slices.IndexFunc(jobs, l.room)
-	if i < 0 && len(jobs) > 0 && len(jobs) < headDepth {
-		var err error
-		if jobs, err = o.more(ctx, w, headDepth); err != nil {
+	i := slices.IndexFunc(f.jobs, l.room)
+	if i < 0 && !f.all && len(f.jobs) < headDepth {
+		if err := p.read(ctx, of[:1], headDepth); err != nil {
 			return nil, err
 		}
-		i = slices.IndexFunc(jobs, l.room)
+		i = slices.IndexFunc(f.jobs, l.room)
 	}
 	if i < 0 {
 		return nil, nil
 	}
-	j := jobs[i]
-	o.read[w] = slices.Delete(jobs, i, i+1)
+	j := f.jobs[i]
+	f.jobs = slices.Delete(f.jobs, i, i+1)
 	return j, nil
 }
 
-func (o *oldJobs) more(ctx context.Context, w Waiting, n int) ([]*JobRecord, error) {
-	jobs, err := o.unit.NextPending(ctx, o.classID, w, n)
-	o.read[w] = jobs
-	return jobs, err
+// read reads n more jobs of the first flow, and with them those of others that
+// nothing was read of yet.
+func (p *promotable) read(ctx context.Context, of []Waiting, n int) error {
+	from := []Behind{{of[0], p.flows[of[0]].last}}
+	for _, w := range of[1:] {
+		if p.flows[w].unread && len(from)*n < p.unit.cfg.Window {
+			from = append(from, Behind{Waiting: w})
+		}
+	}
+	jobs, err := p.unit.NextPending(ctx, p.classID, from, n)
+	if err != nil {
+		return err
+	}
+	found := map[Waiting][]*JobRecord{}
+	for _, j := range jobs {
+		w := Waiting{Flow{j.OrgID, j.RepoID}, j.Priority}
+		found[w] = append(found[w], j)
+	}
+	for _, b := range from {
+		p.flows[b.Waiting].add(found[b.Waiting], n, p.newcomers[b.Waiting])
+	}
+	return nil
+}
+
+// add adds what was found of a flow when n jobs were asked for, and behind its
+// last one the newcomers.
+func (a *ahead) add(found []*JobRecord, n int, newcomers []*JobRecord) {
+	a.unread = false
+	a.jobs = append(a.jobs, found...)
+	if len(found) > 0 {
+		a.last = found[len(found)-1].ID
+	}
+	if len(found) < n {
+		a.all = true
+		a.jobs = append(a.jobs, newcomers...)
+	}
 }
 
 func compareWaiting(a, b Waiting) int {
@@ -219,23 +245,30 @@ func (t *FlowTag) correct(cost int64) {
 	t.Finish = max(0, t.Finish+cost*DefaultWeight/cmp.Or(t.Weight, DefaultWeight), t.Start-kept)
 }
 
-// next is the index of who is next: of the org that starts first its highest
-// priority, and of that the repo that starts first. Priority is among the jobs
-// of one org; it takes nothing from another.
+// next is the index of who is next.
 func (t fairTags) next(waiting []Waiting) int {
 	best := 0
 	for i, w := range waiting {
-		b := waiting[best]
-		if cmp.Or(
-			cmp.Compare(t.orgStart(w.OrgID), t.orgStart(b.OrgID)),
-			cmp.Compare(w.OrgID, b.OrgID),
-			-cmp.Compare(w.Priority, b.Priority),
-			cmp.Compare(t.repoStart(w.Flow), t.repoStart(b.Flow)),
-		) < 0 {
+		if t.compare(w, waiting[best]) < 0 {
 			best = i
 		}
 	}
 	return best
+}
+
+// sort puts who is next first.
+func (t fairTags) sort(waiting []Waiting) { slices.SortStableFunc(waiting, t.compare) }
+
+// compare tells who is before the other: of the org that starts first its
+// highest priority, and of that the repo that starts first. Priority is among
+// the jobs of one org; it takes nothing from another.
+func (t fairTags) compare(a, b Waiting) int {
+	return cmp.Or(
+		cmp.Compare(t.orgStart(a.OrgID), t.orgStart(b.OrgID)),
+		cmp.Compare(a.OrgID, b.OrgID),
+		-cmp.Compare(a.Priority, b.Priority),
+		cmp.Compare(t.repoStart(a.Flow), t.repoStart(b.Flow)),
+	)
 }
 
 // charge counts a job to its flow, and returns its rank and what it was charged.

@@ -275,20 +275,22 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	if len(asking) == 0 {
 		return touch, nil
 	}
-	open, err := r.OpenAttempts(ctx, hosts)
-	if err != nil {
-		return nil, err
+	told, err := r.Told(ctx, hosts)
+	if err != nil || len(told) == 0 {
+		return touch, err
 	}
-	byHost := map[string][]*Attempt{}
-	for _, a := range open {
-		byHost[a.HostID] = append(byHost[a.HostID], a)
+	byHost := map[string]PollResult{}
+	for _, t := range told {
+		result := byHost[t.HostID]
+		if t.Cancel {
+			result.Cancel = append(result.Cancel, t.Offer.AttemptID)
+		} else {
+			result.Offers = append(result.Offers, t.Offer)
+		}
+		byHost[t.HostID] = result
 	}
 	for _, p := range asking {
-		result, err := repeated(ctx, r, byHost[p.hostID])
-		if err != nil {
-			return nil, err
-		}
-		if len(result.Offers) > 0 || len(result.Cancel) > 0 {
+		if result, ok := byHost[p.hostID]; ok {
 			s.claims.answer(p, result, nil)
 		}
 	}
@@ -302,24 +304,6 @@ func (c *claims) ask(p *poll) bool {
 	before := p.asked
 	p.asked = true
 	return !before
-}
-
-// repeated is what a host has been told already and may not have heard.
-func repeated(ctx context.Context, r Reader, open []*Attempt) (PollResult, error) {
-	var result PollResult
-	for _, a := range open {
-		switch {
-		case a.State == AttemptOffered && a.ExpiresAt.After(r.Now()):
-			j, err := r.JobRecord(ctx, a.JobID)
-			if err != nil {
-				return result, err
-			}
-			result.Offers = append(result.Offers, nimbus.Offer{Lease: a.Lease, JobID: j.ID, Class: j.Class})
-		case a.Stopping(r.Now()):
-			result.Cancel = append(result.Cancel, a.AttemptID)
-		}
-	}
-	return result, nil
 }
 
 // taker is a poll that can be given jobs.

@@ -44,6 +44,9 @@ type Reader interface {
 	JobByGitHub(ctx context.Context, githubJobID int64) (jobID string, err error)
 	Attempt(ctx context.Context, attemptID string) (*Attempt, error)
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
+	// Told is what hosts were told and may not have heard: offers that they may
+	// accept still, and leases that they are to stop by now.
+	Told(ctx context.Context, hostIDs []string) ([]Told, error)
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
 	// Hosts are those with an id above after, in the order of their ids.
@@ -173,8 +176,10 @@ type Tx interface {
 	// Newcomers are the pending jobs of a class that this transaction made or
 	// brought back, and that are not in the backlog yet.
 	Newcomers(classID string) []*JobRecord
-	// NextPending locks and returns up to n of those jobs, oldest first.
-	NextPending(ctx context.Context, classID string, w Waiting, n int) ([]*JobRecord, error)
+	// NextPending locks and returns up to n jobs of each flow in the backlog of
+	// a class, oldest first, but for those that this transaction changed or
+	// others hold.
+	NextPending(ctx context.Context, classID string, from []Behind, n int) ([]*JobRecord, error)
 	// QueuedOf locks and returns up to n queued jobs of an org, by rank. Jobs
 	// that another transaction holds are passed over.
 	QueuedOf(ctx context.Context, orgID string, n int) ([]*JobRecord, error)
@@ -281,6 +286,13 @@ func (a *Attempt) Stopping(now time.Time) bool {
 	return a.State == AttemptLive && !a.StopAt.IsZero() && !a.StopAt.After(now)
 }
 
+// Told is an offer that a host was made, or a lease that it is to stop.
+type Told struct {
+	HostID string
+	Offer  nimbus.Offer // of a lease that is to stop, only the lease
+	Cancel bool
+}
+
 // HostRecord is a host in the books.
 type HostRecord struct {
 	nimbus.Host
@@ -304,6 +316,12 @@ type Flow struct {
 type Waiting struct {
 	Flow
 	Priority int
+}
+
+// Behind is a flow in a backlog from behind a job on; "" is from its first.
+type Behind struct {
+	Waiting
+	JobID string
 }
 
 // FlowTag is the state of a flow in start-time fair queueing. Costs and times

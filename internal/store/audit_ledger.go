@@ -135,7 +135,7 @@ func (s *Store) AuditEntries(ctx context.Context, orgID string, f nimbus.AuditFi
 	return entries, err
 }
 
-func scanAuditEntry(r *sql.Rows, e *nimbus.AuditEntry) error {
+func scanAuditEntry(r scanner, e *nimbus.AuditEntry) error {
 	var at int64
 	var detail, prev, hash string
 	err := r.Scan(&e.OrgID, &e.Seq, &e.ID, &at, &e.Actor, &e.Action, &e.Target, &e.Outcome, &detail, &e.Count, &prev, &hash)

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -84,22 +83,16 @@ func unnest(cols []column) string {
 	return "unnest(" + joined(cols, func(i int, c column) string { return fmt.Sprintf("$%d::%s[]", i+1, c.kind) }) + ")"
 }
 
-// exec writes rows, and tells how many were changed.
-func (b bulk) exec(ctx context.Context, t *tx, rows [][]any) (changed int64, err error) {
-	if len(rows) == 0 {
-		return 0, nil
+// statements are what writes rows: one for all, or one for each.
+func (b bulk) statements(d dialect, rows [][]any) []statement {
+	if d.arrays() {
+		return []statement{{b.many, b.arrays(rows)}}
 	}
-	if t.dialect.arrays() {
-		return affected(t.db.ExecContext(ctx, b.many, b.arrays(rows)...))
+	out := make([]statement, len(rows))
+	for i, row := range rows {
+		out[i] = statement{b.one, row}
 	}
-	for _, row := range rows {
-		n, err := affected(t.db.ExecContext(ctx, b.one, row...))
-		if err != nil {
-			return changed, err
-		}
-		changed += n
-	}
-	return changed, nil
+	return out
 }
 
 // arrays turns rows into one array a column.
@@ -120,10 +113,11 @@ func (b bulk) arrays(rows [][]any) []any {
 
 // columnOf collects a column; nil values stay so.
 func columnOf[T any](rows [][]any, c int) []*T {
-	out := make([]*T, len(rows))
+	out, values := make([]*T, len(rows)), make([]T, len(rows))
 	for i, row := range rows {
 		if v, ok := row[c].(T); ok {
-			out[i] = &v
+			values[i] = v
+			out[i] = &values[i]
 		}
 	}
 	return out
@@ -137,7 +131,7 @@ func affected(r sql.Result, err error) (int64, error) {
 }
 
 // scanAll reads all rows of a result.
-func scanAll[T any](rows *sql.Rows, err error, scan func(*sql.Rows, *T) error) (out []T, _ error) {
+func scanAll[T any](rows *sql.Rows, err error, scan func(scanner, *T) error) (out []T, _ error) {
 	if err != nil {
 		return nil, err
 	}
@@ -156,5 +150,5 @@ func scanAll[T any](rows *sql.Rows, err error, scan func(*sql.Rows, *T) error) (
 
 // texts reads a result of one text column.
 func texts(rows *sql.Rows, err error) ([]string, error) {
-	return scanAll(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
+	return scanAll(rows, err, func(r scanner, s *string) error { return r.Scan(s) })
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,7 +53,7 @@ func TestListsWalkAnIndex(t *testing.T) {
 	}
 }
 
-func scanStep(rows *sql.Rows, step *string) error {
+func scanStep(rows scanner, step *string) error {
 	var id, parent, unused int
 	return rows.Scan(&id, &parent, &unused, step)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	_ "embed"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -14,13 +15,14 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
 // Sizes of the pool. PostgreSQL allows 100 connections by default, to be shared
 // by the replicas.
 const (
 	postgresConnections = 20
-	postgresIdle        = 8
+	postgresIdle        = 20
 )
 
 // functions is what PostgreSQL needs before the migrations.
@@ -68,7 +70,7 @@ func openPostgres(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the postgres:// URL is not valid") // pgx's error repeats the password
 	}
-	db := stdlib.OpenDB(*cfg)
+	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(planByIndex))
 	db.SetMaxOpenConns(postgresConnections)
 	db.SetMaxIdleConns(postgresIdle)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -78,12 +80,19 @@ func openPostgres(ctx context.Context, dsn string) (*Store, error) {
 	return &Store{writer: db, reader: db, dialect: postgresDialect{}}, nil
 }
 
+// planByIndex keeps a connection from plans that were good for an empty table. Every
+// statement here reads by an index, but while a table is new the planner takes
+// it for small and reads all of it, and a prepared statement keeps such a plan
+// until the table is analysed, tens of thousands of rows later.
+func planByIndex(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off")
+	return err
+}
+
 func (postgresDialect) migrations() (goose.Dialect, []goose.ProviderOption, error) {
 	locker, err := lock.NewPostgresSessionLocker()
 	return goose.DialectPostgres, []goose.ProviderOption{goose.WithSessionLocker(locker)}, err
 }
-
-func (postgresDialect) readIsolation() sql.IsolationLevel { return sql.LevelRepeatableRead }
 
 func (postgresDialect) prepare(ctx context.Context, db *sql.DB) error {
 	return underSetupLock(ctx, db, functions)
@@ -110,8 +119,18 @@ func underSetupLock(ctx context.Context, db *sql.DB, statements string) error {
 
 func (postgresDialect) arrays() bool { return true }
 
-func (postgresDialect) in(column string, list any) (string, any, error) {
-	return column + " = ANY($1)", list, nil
+func (postgresDialect) list(keys any) (any, error) { return keys, nil }
+
+func (postgresDialect) in(column string, param int) string {
+	return fmt.Sprintf("%s = ANY($%d)", column, param)
+}
+
+func (postgresDialect) values(param int, kind string) string {
+	return fmt.Sprintf("SELECT unnest($%d::%s[])", param, kind)
+}
+
+func (postgresDialect) inRows(column, query string) string {
+	return column + " = ANY(ARRAY(" + query + "))"
 }
 
 func (postgresDialect) forUpdate() string { return " FOR UPDATE" }
@@ -129,10 +148,16 @@ func (postgresDialect) claim(ctx context.Context, t *tx, classIDs []string, n in
 		FOR UPDATE OF j SKIP LOCKED) AS top`, classIDs, n)
 }
 
-func (postgresDialect) nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error) {
-	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
-		WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4 AND j.state = 'pending'
-		ORDER BY b.job_id LIMIT $5 FOR UPDATE OF j SKIP LOCKED`, classID, w.OrgID, w.Priority, w.RepoID, n)
+func (postgresDialect) nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) ([]gen.Job, error) {
+	orgs, repos, behind, priorities := make([]string, len(from)), make([]string, len(from)), make([]string, len(from)), make([]int64, len(from))
+	for i, f := range from {
+		orgs[i], repos[i], behind[i], priorities[i] = f.OrgID, f.RepoID, f.JobID, int64(f.Priority)
+	}
+	rows, err := t.db.QueryContext(ctx, "SELECT "+qualified("next", jobColumns)+` FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+		AS f (org_id, priority, repo_id, behind, most) CROSS JOIN LATERAL (SELECT `+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
+		WHERE b.class_id = $1 AND b.org_id = f.org_id AND b.priority = f.priority AND b.repo_id = f.repo_id AND b.job_id > f.behind
+		AND j.state = 'pending' ORDER BY b.job_id LIMIT f.most FOR UPDATE OF j SKIP LOCKED) AS next`, classID, orgs, priorities, repos, behind, most)
+	return scanAll(rows, err, scanJob)
 }
 
 func (postgresDialect) queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error) {

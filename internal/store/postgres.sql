@@ -8,7 +8,9 @@ CREATE TABLE IF NOT EXISTS nimbus_clock (
 
 -- nimbus_now is the only clock that decides about leases: microseconds since
 -- 1970. The table lets tests move it; SQLite has the same function in Go.
-CREATE OR REPLACE FUNCTION nimbus_now() RETURNS BIGINT LANGUAGE SQL VOLATILE AS $$
-    SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
-         + COALESCE((SELECT offset_us FROM nimbus_clock), 0)
-$$;
+-- It is in plpgsql because that keeps its plan, where SQL plans at each call.
+CREATE OR REPLACE FUNCTION nimbus_now() RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
+         + COALESCE((SELECT offset_us FROM nimbus_clock), 0);
+END $$;

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -55,6 +56,36 @@ func (t schedulerTx) OpenAttempts(ctx context.Context, hostIDs []string) ([]*sch
 		}
 	}
 	return out, nil
+}
+
+// Told implements scheduler.Reader.
+func (t schedulerTx) Told(ctx context.Context, hostIDs []string) ([]scheduler.Told, error) {
+	if len(hostIDs) == 0 {
+		return nil, nil
+	}
+	arg, err := t.tx.dialect.list(hostIDs)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.db.QueryContext(ctx, `SELECT a.id, a.fence, a.host_id, a.job_id, a.state, j.class FROM attempts a JOIN jobs j ON j.id = a.job_id
+		WHERE `+t.tx.dialect.in("a.host_id", 1)+` AND a.state IN ('offered', 'live') AND
+		(a.state = 'offered' AND a.expires_at > $2 OR a.state = 'live' AND a.stop_at > 0 AND a.stop_at <= $2) ORDER BY a.id`, arg, t.nowMicros())
+	return scanAll(rows, err, scanTold)
+}
+
+func scanTold(rows scanner, to *scheduler.Told) error {
+	var id, job, state, class string
+	var fence int64
+	if err := rows.Scan(&id, &fence, &to.HostID, &job, &state, &class); err != nil {
+		return err
+	}
+	to.Cancel = scheduler.AttemptState(state) == scheduler.AttemptLive
+	to.Offer.Lease = nimbus.Lease{AttemptID: id, Fence: fence}
+	if to.Cancel {
+		return nil
+	}
+	to.Offer.JobID = job
+	return json.Unmarshal([]byte(class), &to.Offer.Class)
 }
 
 // InsertAttempt implements scheduler.Tx.

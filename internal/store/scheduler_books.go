@@ -170,50 +170,24 @@ func (t schedulerTx) settled(ctx context.Context) error {
 func (t schedulerTx) flush(ctx context.Context) error {
 	b, s := t.books, t.tx.flushes
 	b.unsaved = false
-	w := flushWriter{ctx: ctx, tx: t.tx}
-	w.exec("add repos", s.repos, b.newRepos(t.tx.now))
-	w.exec("add classes", s.classes, b.newClasses())
-	w.jobs(s, b)
-	w.attempts(s, b)
-	w.exec("write the history", s.events, b.events)
-	w.exec("drop lapsed offers", s.deleteLapsed, b.lapsed)
+	w := &pipeline{tx: t.tx}
+	w.write("add repos", s.repos, b.newRepos(t.tx.now))
+	w.write("add classes", s.classes, b.newClasses())
+	b.writeJobs(w, s)
+	b.writeAttempts(w, s)
+	w.write("write the history", s.events, b.events)
+	w.write("drop lapsed offers", s.deleteLapsed, b.lapsed)
 	b.events, b.lapsed = nil, nil
 	w.exact("write the ledger", s.deliveries, b.newDeliveries())
 	w.exact("record what GitHub said", s.forgeJobs, b.newForgeJobs())
-	w.exec("charge flows", s.flows, b.newFlows())
-	w.exec("count against limits", s.useLimits, b.newUses())
-	w.exec("have GitHub told", s.notices, b.newNotices())
-	return w.err
+	w.write("charge flows", s.flows, b.newFlows())
+	w.write("count against limits", s.useLimits, b.newUses())
+	w.write("have GitHub told", s.notices, b.newNotices())
+	return w.run(ctx)
 }
 
-// flushWriter runs statements until one fails.
-type flushWriter struct {
-	ctx context.Context
-	tx  *tx
-	err error
-}
-
-func (w *flushWriter) exec(what string, s bulk, rows [][]any) (changed int64) {
-	if w.err != nil || len(rows) == 0 {
-		return 0
-	}
-	changed, err := s.exec(w.ctx, w.tx, rows)
-	if err != nil {
-		w.err = fmt.Errorf("%s: %w", what, err)
-	}
-	return changed
-}
-
-// exact is for rows that must all be changed: one that is not was changed by
-// somebody else first.
-func (w *flushWriter) exact(what string, s bulk, rows [][]any) {
-	if changed := w.exec(what, s, rows); w.err == nil && changed != int64(len(rows)) {
-		w.err = fmt.Errorf("%s: %w", what, scheduler.ErrRace)
-	}
-}
-
-// jobs writes the rows of jobs and puts each where its state says.
-func (w *flushWriter) jobs(s *flushStatements, b *books) {
+// writeJobs writes the rows of jobs and puts each where its state says.
+func (b *books) writeJobs(w *pipeline, s *flushStatements) {
 	var inserts, updates, tags, due, over [][]any
 	enter, leave := map[string][][]any{}, map[string][][]any{}
 	for _, id := range sortedKeys(b.jobs) {
@@ -244,17 +218,17 @@ func (w *flushWriter) jobs(s *flushStatements, b *books) {
 		}
 		e.inserted, e.changed = false, false
 	}
-	w.exec("add jobs", s.insertJobs, inserts)
-	w.exec("tag jobs", s.tags, tags)
-	w.exec("save jobs", s.updateJobs, updates)
-	w.exec("leave the backlog", s.leaveBacklog, leave["backlog"])
-	w.exec("leave the queue", s.leaveQueue, leave["queue"])
-	w.exec("leave the stuck", s.leaveStuck, leave["stuck"])
-	w.exec("enter the backlog", s.enterBacklog, enter["backlog"])
-	w.exec("enter the queue", s.enterQueue, enter["queue"])
-	w.exec("enter the stuck", s.enterStuck, enter["stuck"])
-	w.exec("set deadlines", s.setDeadline, due)
-	w.exec("drop deadlines", s.dropDeadline, over)
+	w.write("add jobs", s.insertJobs, inserts)
+	w.write("tag jobs", s.tags, tags)
+	w.write("save jobs", s.updateJobs, updates)
+	w.write("leave the backlog", s.leaveBacklog, leave["backlog"])
+	w.write("leave the queue", s.leaveQueue, leave["queue"])
+	w.write("leave the stuck", s.leaveStuck, leave["stuck"])
+	w.write("enter the backlog", s.enterBacklog, enter["backlog"])
+	w.write("enter the queue", s.enterQueue, enter["queue"])
+	w.write("enter the stuck", s.enterStuck, enter["stuck"])
+	w.write("set deadlines", s.setDeadline, due)
+	w.write("drop deadlines", s.dropDeadline, over)
 }
 
 // row is a job's row in the table of its place.
@@ -270,7 +244,7 @@ func (p place) row(j *scheduler.JobRecord) []any {
 	return nil
 }
 
-func (w *flushWriter) attempts(s *flushStatements, b *books) {
+func (b *books) writeAttempts(w *pipeline, s *flushStatements) {
 	var inserts, updates [][]any
 	for _, id := range sortedKeys(b.attempts) {
 		e := b.attempts[id]
@@ -291,7 +265,7 @@ func (w *flushWriter) attempts(s *flushStatements, b *books) {
 		}
 		e.inserted, e.changed = false, false
 	}
-	w.exec("add attempts", s.insertAttempts, inserts)
+	w.write("add attempts", s.insertAttempts, inserts)
 	w.exact("save attempts", s.updateAttempts, updates)
 }
 

@@ -24,7 +24,9 @@ type repoEntry struct {
 func (t schedulerTx) Repo(ctx context.Context, name string) (id, orgID string, err error) {
 	name = strings.ToLower(name)
 	if _, known := t.books.repos[name]; !known {
-		if err := t.fetchRepos(ctx, []string{name}); err != nil {
+		p := &pipeline{tx: t.tx}
+		t.readRepos(p, []string{name})
+		if err := p.run(ctx); err != nil {
 			return "", "", fmt.Errorf("read repo: %w", err)
 		}
 	}
@@ -74,7 +76,9 @@ type deliveryEntry struct {
 // InsertDelivery implements scheduler.Tx.
 func (t schedulerTx) InsertDelivery(ctx context.Context, d nimbus.Delivery) (bool, error) {
 	if t.books.deliveries[d.ID] == nil {
-		if err := t.fetchDeliveries(ctx, []string{d.ID}); err != nil {
+		p := &pipeline{tx: t.tx}
+		t.readDeliveries(p, []string{d.ID})
+		if err := p.run(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -117,7 +121,9 @@ type forgeEntry struct {
 func (t schedulerTx) AdvanceForgeJob(ctx context.Context, ev *nimbus.ForgeEvent) (bool, error) {
 	id := ev.Job.JobID
 	if t.books.forgeJobs[id] == nil {
-		if err := t.fetchForgeJobs(ctx, []int64{id}); err != nil {
+		p := &pipeline{tx: t.tx}
+		t.readForgeJobs(p, []int64{id})
+		if err := p.run(ctx); err != nil {
 			return false, err
 		}
 	}

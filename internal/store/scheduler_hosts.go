@@ -136,8 +136,9 @@ func (t schedulerTx) TouchHosts(ctx context.Context, hosts map[string]*nimbus.Ca
 		}
 		rows = append(rows, []any{id, t.nowMicros(), free, warm})
 	}
-	_, err := t.tx.flushes.touchHosts.exec(ctx, t.tx, rows)
-	return err
+	w := pipeline{tx: t.tx}
+	w.write("touch hosts", t.tx.flushes.touchHosts, rows)
+	return w.run(ctx)
 }
 
 // CoolHost implements scheduler.Tx.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,7 +12,7 @@ import (
 // Limits implements scheduler.Tx.
 func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.Limit, error) {
 	rows, err := t.query(ctx, "SELECT id, org_id, kind, name, most, used FROM limits", "org_id", orgIDs, " ORDER BY id"+t.tx.dialect.forUpdate())
-	limits, err := scanAll(rows, err, func(r *sql.Rows, l *scheduler.Limit) error {
+	limits, err := scanAll(rows, err, func(r scanner, l *scheduler.Limit) error {
 		return r.Scan(&l.ID, &l.OrgID, &l.Kind, &l.Name, &l.Most, &l.Used)
 	})
 	if err != nil {

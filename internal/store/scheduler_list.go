@@ -196,7 +196,7 @@ type jobView struct {
 const viewColumns = jobColumns + ", host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, " +
 	"exit_code, log_stored, log_complete"
 
-func scanJobView(rows *sql.Rows, v *jobView) error {
+func scanJobView(rows scanner, v *jobView) error {
 	return rows.Scan(append(jobFields(&v.Job), &v.hostID, &v.offeredAt, &v.acceptedAt, &v.sandboxReadyAt, &v.runningAt,
 		&v.firstOutputAt, &v.destroyedAt, &v.exitCode, &v.logStored, &v.logComplete)...)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,129 +13,186 @@ import (
 )
 
 // Prefetch implements scheduler.Tx: the rows that many operations are about to
-// ask for one by one, in one statement a table.
+// ask for one by one, in one statement a table and one round trip for all.
 func (t schedulerTx) Prefetch(ctx context.Context, k scheduler.Keys) error {
-	jobs := slices.Clone(k.Jobs)
-	for _, read := range []func() error{
-		func() error { return t.fetchDeliveries(ctx, k.Deliveries) },
-		func() error { return t.fetchForgeJobs(ctx, k.GitHubJobs) },
-		func() error { return t.fetchRepos(ctx, k.Repos) },
-		func() (err error) { jobs, err = t.fetchGitHub(ctx, k.GitHubJobs, jobs); return err },
-		func() (err error) { jobs, err = t.fetchHolders(ctx, k.Attempts, jobs); return err },
-		func() error { return t.lockJobs(ctx, jobs) },
-		func() error { return t.fetchAttempts(ctx, k.Attempts) },
-	} {
-		if err := read(); err != nil {
-			return fmt.Errorf("read ahead: %w", err)
-		}
+	p := &pipeline{tx: t.tx}
+	t.readDeliveries(p, k.Deliveries)
+	t.readForgeJobs(p, k.GitHubJobs)
+	t.readRepos(p, k.Repos)
+	t.lockAll(p, k)
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("read ahead: %w", err)
 	}
 	return nil
 }
 
-// query selects by a list of keys, in chunks of nothing: lists are bounded by
-// the size of a batch.
+// lockJobs reads jobs and keeps others from changing them.
+func (t schedulerTx) lockJobs(ctx context.Context, ids []string) error {
+	ids = slices.DeleteFunc(ids, func(id string) bool { return t.books.jobs[id] != nil })
+	p := &pipeline{tx: t.tx}
+	t.lockAll(p, scheduler.Keys{Jobs: ids})
+	return p.run(ctx)
+}
+
+// lockAll locks the jobs that keys are about in the order of their ids, and
+// then reads their attempts and those of the keys: what the locks guard.
+func (t schedulerTx) lockAll(p *pipeline, k scheduler.Keys) {
+	jobs := newKeyed(p, k)
+	if jobs.empty() {
+		return
+	}
+	for _, id := range k.GitHubJobs {
+		t.books.github[id] = ""
+	}
+	for _, id := range k.Attempts {
+		t.books.attempts[id] = nil
+	}
+	d := p.tx.dialect
+	p.query("lock jobs", "SELECT "+jobColumns+" FROM jobs WHERE "+d.inRows("id", jobs.query)+" ORDER BY id"+d.forUpdate(), t.takeJob, jobs.args...)
+	ids := "SELECT attempt_id FROM jobs WHERE " + d.inRows("id", jobs.query)
+	args := jobs.args
+	if len(k.Attempts) > 0 {
+		args = append(slices.Clip(args), p.list(k.Attempts))
+		ids += " UNION ALL " + d.values(len(args), "text")
+	}
+	p.query("read attempts", "SELECT "+attemptColumns+" FROM attempts WHERE "+d.inRows("id", ids)+" ORDER BY id"+d.forUpdate(), t.takeAttempt, args...)
+}
+
+// takeJob keeps a row of a job that was locked.
+func (t schedulerTx) takeJob(row scanner) error {
+	var found gen.Job
+	if err := scanJob(row, &found); err != nil || t.books.jobs[found.ID] != nil {
+		return err
+	}
+	return t.hold(found)
+}
+
+// takeAttempt keeps a row of an attempt, if its job is locked; one that was
+// given to another job since is read when it is asked for.
+func (t schedulerTx) takeAttempt(row scanner) error {
+	var found gen.Attempt
+	if err := scanAttempt(row, &found); err != nil || t.books.attempts[found.ID] != nil {
+		return err
+	}
+	if t.books.jobs[found.JobID] == nil {
+		delete(t.books.attempts, found.ID)
+		return nil
+	}
+	return t.holdAttempt(found)
+}
+
+// readHeld reads the attempts of locked jobs that were not read with them.
+func (t schedulerTx) readHeld(ctx context.Context) error {
+	var ids []string
+	for _, e := range t.books.jobs {
+		if _, known := t.books.attempts[e.now.AttemptID]; !known && e.now.AttemptID != "" {
+			ids = append(ids, e.now.AttemptID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	for _, id := range ids {
+		t.books.attempts[id] = nil
+	}
+	d, p := t.tx.dialect, &pipeline{tx: t.tx}
+	p.query("read attempts", "SELECT "+attemptColumns+" FROM attempts WHERE "+d.in("id", 1)+" ORDER BY id"+d.forUpdate(), t.takeAttempt, p.list(ids))
+	return p.run(ctx)
+}
+
+// keyed are the jobs that keys are about, as a query of their ids.
+type keyed struct {
+	query string
+	args  []any
+}
+
+func newKeyed(p *pipeline, k scheduler.Keys) (jobs keyed) {
+	d := p.tx.dialect
+	var parts []string
+	add := func(n int, list any, part func(param int) string) {
+		if n > 0 {
+			jobs.args = append(jobs.args, p.list(list))
+			parts = append(parts, part(len(jobs.args)))
+		}
+	}
+	add(len(k.Jobs), k.Jobs, func(i int) string { return d.values(i, "text") })
+	add(len(k.Attempts), k.Attempts, func(i int) string { return "SELECT job_id FROM attempts WHERE " + d.in("id", i) })
+	add(len(k.GitHubJobs), k.GitHubJobs, func(i int) string {
+		return "SELECT id FROM jobs WHERE " + d.in("github_job_id", i) + " AND github_job_id <> 0"
+	})
+	jobs.query = strings.Join(parts, " UNION ALL ")
+	return jobs
+}
+
+func (j keyed) empty() bool { return len(j.args) == 0 }
+
+// list is a list of keys as an argument.
+func (p *pipeline) list(keys any) any {
+	arg, err := p.tx.dialect.list(keys)
+	p.err = errors.Join(p.err, err)
+	return arg
+}
+
+// query selects by a list of keys; lists are bounded by the size of a batch.
 func (t schedulerTx) query(ctx context.Context, text, key string, list any, suffix string) (*sql.Rows, error) {
-	condition, arg, err := t.tx.dialect.in(key, list)
+	arg, err := t.tx.dialect.list(list)
 	if err != nil {
 		return nil, err
 	}
-	return t.tx.db.QueryContext(ctx, text+" WHERE "+condition+suffix, arg)
+	return t.tx.db.QueryContext(ctx, text+" WHERE "+t.tx.dialect.in(key, 1)+suffix, arg)
 }
 
-func (t schedulerTx) fetchDeliveries(ctx context.Context, ids []string) error {
+func (t schedulerTx) readDeliveries(p *pipeline, ids []string) {
 	if len(ids) == 0 {
-		return nil
+		return
 	}
-	rows, err := t.query(ctx, "SELECT id FROM deliveries", "id", ids, "")
-	known, err := texts(rows, err)
 	for _, id := range ids {
-		t.books.deliveries[id] = &deliveryEntry{known: slices.Contains(known, id)}
+		t.books.deliveries[id] = &deliveryEntry{}
 	}
-	return err
+	p.query("read the ledger", "SELECT id FROM deliveries WHERE "+p.tx.dialect.in("id", 1), func(row scanner) error {
+		var id string
+		if err := row.Scan(&id); err != nil {
+			return err
+		}
+		t.books.deliveries[id].known = true
+		return nil
+	}, p.list(ids))
 }
 
-func (t schedulerTx) fetchForgeJobs(ctx context.Context, ids []int64) error {
+func (t schedulerTx) readForgeJobs(p *pipeline, ids []int64) {
 	if len(ids) == 0 {
-		return nil
+		return
 	}
 	for _, id := range ids {
 		t.books.forgeJobs[id] = &forgeEntry{}
 	}
-	type status struct{ id, rank int64 }
-	rows, err := t.query(ctx, "SELECT github_job_id, status_rank FROM forge_jobs", "github_job_id", ids, "")
-	known, err := scanAll(rows, err, func(r *sql.Rows, s *status) error { return r.Scan(&s.id, &s.rank) })
-	for _, s := range known {
-		t.books.forgeJobs[s.id].rank = s.rank
-	}
-	return err
+	p.query("read what GitHub said", "SELECT github_job_id, status_rank FROM forge_jobs WHERE "+p.tx.dialect.in("github_job_id", 1), func(row scanner) error {
+		var id, rank int64
+		if err := row.Scan(&id, &rank); err != nil {
+			return err
+		}
+		t.books.forgeJobs[id].rank = rank
+		return nil
+	}, p.list(ids))
 }
 
-func (t schedulerTx) fetchRepos(ctx context.Context, names []string) error {
+func (t schedulerTx) readRepos(p *pipeline, names []string) {
 	if len(names) == 0 {
-		return nil
+		return
 	}
 	lower := make([]string, len(names))
 	for i, name := range names {
 		lower[i] = strings.ToLower(name)
 	}
-	type repo struct{ name, id, org string }
-	rows, err := t.query(ctx, "SELECT name, id, org_id FROM repos", "name", lower, "")
-	known, err := scanAll(rows, err, func(r *sql.Rows, p *repo) error { return r.Scan(&p.name, &p.id, &p.org) })
-	for _, p := range known {
-		t.books.repos[p.name] = repoEntry{id: p.id, orgID: p.org}
-	}
-	return err
-}
-
-// fetchGitHub learns which of GitHub's jobs are ours, and adds them to jobs.
-func (t schedulerTx) fetchGitHub(ctx context.Context, ids []int64, jobs []string) ([]string, error) {
-	if len(ids) == 0 {
-		return jobs, nil
-	}
-	for _, id := range ids {
-		t.books.github[id] = ""
-	}
-	type pair struct {
-		id    string
-		forge int64
-	}
-	rows, err := t.query(ctx, "SELECT id, github_job_id FROM jobs", "github_job_id", ids, " AND github_job_id <> 0")
-	known, err := scanAll(rows, err, func(r *sql.Rows, p *pair) error { return r.Scan(&p.id, &p.forge) })
-	for _, p := range known {
-		t.books.github[p.forge] = p.id
-		jobs = append(jobs, p.id)
-	}
-	return jobs, err
-}
-
-// fetchHolders adds the jobs of attempts to jobs.
-func (t schedulerTx) fetchHolders(ctx context.Context, attempts, jobs []string) ([]string, error) {
-	if len(attempts) == 0 {
-		return jobs, nil
-	}
-	rows, err := t.query(ctx, "SELECT job_id FROM attempts", "id", attempts, "")
-	holders, err := texts(rows, err)
-	return append(jobs, holders...), err
-}
-
-// lockJobs reads jobs and keeps others from changing them, in the order of
-// their ids.
-func (t schedulerTx) lockJobs(ctx context.Context, ids []string) error {
-	ids = slices.DeleteFunc(ids, func(id string) bool { return t.books.jobs[id] != nil })
-	if len(ids) == 0 {
-		return nil
-	}
-	rows, err := t.query(ctx, "SELECT "+jobColumns+" FROM jobs", "id", ids, " ORDER BY id"+t.tx.dialect.forUpdate())
-	locked, err := scanAll(rows, err, scanJob)
-	if err != nil {
-		return fmt.Errorf("lock jobs: %w", err)
-	}
-	for _, row := range locked {
-		if err := t.hold(row); err != nil {
+	p.query("read repos", "SELECT name, id, org_id FROM repos WHERE "+p.tx.dialect.in("name", 1), func(row scanner) error {
+		var name string
+		var repo repoEntry
+		if err := row.Scan(&name, &repo.id, &repo.orgID); err != nil {
 			return err
 		}
-	}
-	return nil
+		t.books.repos[name] = repo
+		return nil
+	}, p.list(lower))
 }
 
 // hold keeps a row that is locked.
@@ -147,39 +205,6 @@ func (t schedulerTx) hold(row gen.Job) error {
 	t.books.classes[j.Class.ID()] = true
 	if j.GitHub.JobID != 0 {
 		t.books.github[j.GitHub.JobID] = j.ID
-	}
-	return nil
-}
-
-// fetchAttempts reads attempts, and the ones that the locked jobs have now.
-func (t schedulerTx) fetchAttempts(ctx context.Context, ids []string) error {
-	ids = slices.Clone(ids)
-	for _, e := range t.books.jobs {
-		if e.now.AttemptID != "" {
-			ids = append(ids, e.now.AttemptID)
-		}
-	}
-	slices.Sort(ids)
-	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return t.books.attempts[id] != nil })
-	if len(ids) == 0 {
-		return nil
-	}
-	for _, id := range ids {
-		t.books.attempts[id] = nil
-	}
-	rows, err := t.query(ctx, "SELECT "+attemptColumns+" FROM attempts", "id", ids, " ORDER BY id"+t.tx.dialect.forUpdate())
-	found, err := scanAll(rows, err, scanAttempt)
-	if err != nil {
-		return err
-	}
-	for _, row := range found {
-		if t.books.jobs[row.JobID] == nil { // given to another job since: read when asked for
-			delete(t.books.attempts, row.ID)
-			continue
-		}
-		if err := t.holdAttempt(row); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -16,24 +17,50 @@ func (t schedulerTx) Claim(ctx context.Context, classIDs []string, n int) ([]*sc
 		return nil, err
 	}
 	rows, err := t.tx.dialect.claim(ctx, t.tx, classIDs, n)
-	jobs, err := t.take(ctx, rows, err)
+	jobs, err := t.take(rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	return jobs, t.fetchAttempts(ctx, nil)
+	return jobs, t.readHeld(ctx)
 }
 
-// NextPending implements scheduler.Tx.
-func (t schedulerTx) NextPending(ctx context.Context, classID string, w scheduler.Waiting, n int) ([]*scheduler.JobRecord, error) {
-	if err := t.settled(ctx); err != nil {
-		return nil, err
+// NextPending implements scheduler.Tx. What the transaction has gathered needs
+// not be written before: the jobs that it took away from a flow are asked for
+// too, and left out.
+func (t schedulerTx) NextPending(ctx context.Context, classID string, from []scheduler.Behind, n int) ([]*scheduler.JobRecord, error) {
+	if len(from) == 0 {
+		return nil, nil
 	}
-	rows, err := t.tx.dialect.nextPending(ctx, t.tx, classID, w, n)
-	jobs, err := t.take(ctx, rows, err)
+	most := make([]int64, len(from))
+	for i, f := range from {
+		most[i] = int64(n + t.books.taken(classID, f))
+	}
+	found, err := t.tx.dialect.nextPending(ctx, t.tx, classID, from, most)
 	if err != nil {
 		return nil, fmt.Errorf("read the backlog: %w", err)
 	}
-	return jobs, nil
+	counts := map[scheduler.Waiting]int{}
+	found = slices.DeleteFunc(found, func(row gen.Job) bool {
+		if e := t.books.jobs[row.ID]; e != nil && placeOf(&e.now) != e.stored {
+			return true
+		}
+		w := scheduler.Waiting{Flow: scheduler.Flow{OrgID: row.OrgID, RepoID: row.RepoID}, Priority: int(row.Priority)}
+		counts[w]++
+		return counts[w] > n
+	})
+	return t.keep(found)
+}
+
+// taken counts the jobs behind a place of a flow that the backlog has only
+// because what moved them is not written yet.
+func (b *books) taken(classID string, f scheduler.Behind) (n int) {
+	for id, e := range b.jobs {
+		if e.stored.table == "backlog" && e.stored.classID == classID && int(e.stored.priority) == f.Priority &&
+			e.now.OrgID == f.OrgID && e.now.RepoID == f.RepoID && id > f.JobID && placeOf(&e.now) != e.stored {
+			n++
+		}
+	}
+	return n
 }
 
 // QueuedOf implements scheduler.Tx.
@@ -42,7 +69,7 @@ func (t schedulerTx) QueuedOf(ctx context.Context, orgID string, n int) ([]*sche
 		return nil, err
 	}
 	rows, err := t.tx.dialect.queuedOf(ctx, t.tx, orgID, n)
-	jobs, err := t.take(ctx, rows, err)
+	jobs, err := t.take(rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read the queued jobs of an org: %w", err)
 	}
@@ -50,11 +77,15 @@ func (t schedulerTx) QueuedOf(ctx context.Context, orgID string, n int) ([]*sche
 }
 
 // take keeps rows that a statement has locked.
-func (t schedulerTx) take(_ context.Context, rows *sql.Rows, err error) ([]*scheduler.JobRecord, error) {
+func (t schedulerTx) take(rows *sql.Rows, err error) ([]*scheduler.JobRecord, error) {
 	locked, err := scanAll(rows, err, scanJob)
 	if err != nil {
 		return nil, err
 	}
+	return t.keep(locked)
+}
+
+func (t schedulerTx) keep(locked []gen.Job) ([]*scheduler.JobRecord, error) {
 	jobs := make([]*scheduler.JobRecord, 0, len(locked))
 	for _, row := range locked {
 		if t.books.jobs[row.ID] == nil {
@@ -141,11 +172,8 @@ func (t schedulerTx) StuckJobs(ctx context.Context, classID string, code nimbus.
 	return t.tx.StuckJobs(ctx, gen.StuckJobsParams{ClassID: classID, ReasonCode: string(code), Limit: int32(most)})
 }
 
-// Backlog implements scheduler.Tx.
+// Backlog implements scheduler.Tx: as it is in the database.
 func (t schedulerTx) Backlog(ctx context.Context, classID string) ([]scheduler.Waiting, error) {
-	if err := t.settled(ctx); err != nil {
-		return nil, err
-	}
 	rows, err := t.tx.BacklogFlows(ctx, classID)
 	waiting := make([]scheduler.Waiting, len(rows))
 	for i, r := range rows {
@@ -200,7 +228,7 @@ type flowRow struct {
 
 func (t schedulerTx) readFlows(ctx context.Context, ids []string, lock string) ([]flowRow, error) {
 	rows, err := t.query(ctx, "SELECT id, tag, last_start, vtime, weight, expected FROM flows", "id", ids, " ORDER BY id"+lock)
-	return scanAll(rows, err, func(r *sql.Rows, v *flowRow) error {
+	return scanAll(rows, err, func(r scanner, v *flowRow) error {
 		return r.Scan(&v.id, &v.tag.Finish, &v.tag.Start, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
 	})
 }

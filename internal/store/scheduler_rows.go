@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,7 +99,7 @@ const (
 		"outcome, exit_code, log_total, token_hash"
 )
 
-func scanJob(rows *sql.Rows, j *gen.Job) error { return rows.Scan(jobFields(j)...) }
+func scanJob(rows scanner, j *gen.Job) error { return rows.Scan(jobFields(j)...) }
 
 func jobFields(j *gen.Job) []any {
 	return []any{&j.ID, &j.OrgID, &j.RepoID, &j.Source, &j.Name, &j.Repo, &j.Labels, &j.ClassID, &j.Class, &j.AnyExecutor,
@@ -110,7 +109,7 @@ func jobFields(j *gen.Job) []any {
 		&j.LimitKeys, &j.Metadata, &j.RerunOf, &j.IdempotentSum}
 }
 
-func scanAttempt(rows *sql.Rows, a *gen.Attempt) error {
+func scanAttempt(rows scanner, a *gen.Attempt) error {
 	return rows.Scan(&a.ID, &a.JobID, &a.OrgID, &a.HostID, &a.Fence, &a.Version, &a.State, &a.ExpiresAt, &a.StopAt,
 		&a.OfferedAt, &a.AcceptedAt, &a.SandboxReadyAt, &a.StartedAt, &a.RunningAt, &a.FirstOutputAt, &a.EndedAt,
 		&a.DestroyedAt, &a.RunnerName, &a.RunnerID, &a.RunnerTodo, &a.Outcome, &a.ExitCode, &a.LogTotal, &a.TokenHash)
@@ -193,7 +192,7 @@ func (b *books) newClasses() (rows [][]any) {
 	return rows
 }
 
-func scanRenewal(rows *sql.Rows, r *scheduler.Renewal) error {
+func scanRenewal(rows scanner, r *scheduler.Renewal) error {
 	var stopAt int64
 	err := rows.Scan(&r.AttemptID, &r.JobID, &stopAt)
 	r.StopAt = fromMicros(stopAt)

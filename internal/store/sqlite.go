@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
 // sqliteReaders is the size of the pool for reads, which run beside the writer.
@@ -79,7 +81,17 @@ func (*sqliteDialect) migrations() (goose.Dialect, []goose.ProviderOption, error
 	return goose.DialectSQLite3, nil, nil
 }
 
-func (*sqliteDialect) readIsolation() sql.IsolationLevel { return sql.LevelDefault }
+func (*sqliteDialect) begin(ctx context.Context, conn *sql.Conn, readOnly bool) (transaction, int64, error) {
+	t, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: readOnly})
+	if err != nil {
+		return nil, 0, err
+	}
+	now, err := gen.New(t).Now(ctx)
+	if err != nil {
+		return nil, 0, errors.Join(err, t.Rollback())
+	}
+	return t, now, nil
+}
 
 // prepare has nothing to do: the function is registered with the driver.
 func (*sqliteDialect) prepare(context.Context, *sql.DB) error { return nil }
@@ -99,10 +111,20 @@ func (*sqliteDialect) tune(ctx context.Context, db *sql.DB) error {
 
 func (*sqliteDialect) arrays() bool { return false }
 
-func (*sqliteDialect) in(column string, list any) (string, any, error) {
-	b, err := json.Marshal(list)
-	return column + " IN (SELECT value FROM json_each($1))", string(b), err
+func (*sqliteDialect) list(keys any) (any, error) {
+	b, err := json.Marshal(keys)
+	return string(b), err
 }
+
+func (d *sqliteDialect) in(column string, param int) string {
+	return d.inRows(column, d.values(param, ""))
+}
+
+func (*sqliteDialect) values(param int, _ string) string {
+	return fmt.Sprintf("SELECT value FROM json_each($%d)", param)
+}
+
+func (*sqliteDialect) inRows(column, query string) string { return column + " IN (" + query + ")" }
 
 // forUpdate is nothing: the transaction holds the only write lock.
 func (*sqliteDialect) forUpdate() string { return "" }
@@ -120,10 +142,18 @@ func (*sqliteDialect) claim(ctx context.Context, t *tx, classIDs []string, n int
 		JOIN jobs j ON j.id = q.job_id WHERE q.place <= $2 ORDER BY q.fair_rank, q.job_id`, string(list), n)
 }
 
-func (*sqliteDialect) nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error) {
-	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
-		WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4
-		ORDER BY b.job_id LIMIT $5`, classID, w.OrgID, w.Priority, w.RepoID, n)
+func (*sqliteDialect) nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) (out []gen.Job, err error) {
+	for i, f := range from {
+		rows, err := t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM backlog b JOIN jobs j ON j.id = b.job_id
+			WHERE b.class_id = $1 AND b.org_id = $2 AND b.priority = $3 AND b.repo_id = $4 AND b.job_id > $5
+			ORDER BY b.job_id LIMIT $6`, classID, f.OrgID, f.Priority, f.RepoID, f.JobID, most[i])
+		jobs, err := scanAll(rows, err, scanJob)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, jobs...)
+	}
+	return out, nil
 }
 
 func (*sqliteDialect) queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error) {

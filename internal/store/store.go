@@ -121,13 +121,21 @@ type dialect interface {
 	// prepare and tune run at each start, before and after the migrations.
 	prepare(ctx context.Context, db *sql.DB) error
 	tune(ctx context.Context, db *sql.DB) error
-	// readIsolation is what gives several reads one state of the database.
-	readIsolation() sql.IsolationLevel
+	// begin begins a transaction, and reads the clock in it. One that only reads
+	// has one state of the database for all that it reads.
+	begin(ctx context.Context, conn *sql.Conn, readOnly bool) (t transaction, now int64, err error)
 	// arrays tells whether a statement takes many rows as arrays.
 	arrays() bool
-	// in is the condition that a column has one of the values of a list, the
-	// statement's only parameter.
-	in(column string, list any) (condition string, arg any, err error)
+	// list makes an argument of a list of keys: in is the condition that a
+	// column has one of them, values is a query of all of them. param is the
+	// argument's place, kind the type of the keys.
+	list(keys any) (any, error)
+	in(column string, param int) string
+	values(param int, kind string) string
+	// inRows is the condition that a column has one of the values of a query.
+	inRows(column, query string) string
+	// run runs the steps of a pipeline.
+	run(ctx context.Context, t *tx, steps []step) error
 	// forUpdate makes others wait for this transaction before they change the
 	// rows that a query returns.
 	forUpdate() string
@@ -136,9 +144,9 @@ type dialect interface {
 	// claim locks and returns the first n queued jobs of each of the classes.
 	// Jobs that others have locked are passed over.
 	claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error)
-	// nextPending locks and returns the n oldest jobs of a flow in the backlog
-	// that are not locked.
-	nextPending(ctx context.Context, t *tx, classID string, w scheduler.Waiting, n int) (*sql.Rows, error)
+	// nextPending locks and returns the oldest jobs of each flow in the backlog,
+	// behind one of its jobs, that are not locked; of each so many.
+	nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) ([]gen.Job, error)
 	// queuedOf locks and reads the queued jobs of an org, by rank, but for those
 	// that another transaction holds.
 	queuedOf(ctx context.Context, t *tx, orgID string, n int) (*sql.Rows, error)

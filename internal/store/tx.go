@@ -25,10 +25,18 @@ const (
 // tx is one transaction with its time.
 type tx struct {
 	*gen.Queries
-	db      *sql.Tx
+	db      transaction
+	conn    *sql.Conn // that db is on
 	dialect dialect
 	flushes *flushStatements
 	now     time.Time
+}
+
+// transaction is one that is under way.
+type transaction interface {
+	gen.DBTX
+	Commit() error
+	Rollback() error
 }
 
 // write runs f in a transaction that may change rows, and repeats it as a whole
@@ -53,7 +61,7 @@ func (s *Store) writeUnproved(ctx context.Context, f func(*tx) error) (err error
 	defer s.observed(true, &tries, time.Now(), &err)
 	for try := range maxTries {
 		tries++
-		err = s.transact(ctx, s.writer, nil, f)
+		err = s.transact(ctx, s.writer, false, f)
 		// A row that somebody else added first is found when f looks again; if
 		// f does not look, it is a conflict.
 		again := lostRace(err) || neverSent(err) || isUnique(err) && try < uniqueTries
@@ -76,7 +84,7 @@ func (s *Store) read(ctx context.Context, f func(*tx) error) (err error) {
 	defer s.observed(false, &tries, time.Now(), &err)
 	for range maxTries {
 		tries++
-		err = s.transact(ctx, s.reader, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation()}, f)
+		err = s.transact(ctx, s.reader, true, f)
 		if err == nil || !neverSent(err) || ctx.Err() != nil {
 			break
 		}
@@ -91,33 +99,34 @@ func (s *Store) observed(write bool, tries *int, began time.Time, err *error) {
 	}
 }
 
-func (s *Store) transact(ctx context.Context, db *sql.DB, opts *sql.TxOptions, f func(*tx) error) (err error) {
-	sqlTx, err := db.BeginTx(ctx, opts)
+func (s *Store) transact(ctx context.Context, db *sql.DB, readOnly bool, f func(*tx) error) (err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { err = errors.Join(err, ignoreDone(conn.Close())) }() // gives it back
+	under, now, err := s.dialect.begin(ctx, conn, readOnly)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreDone(sqlTx.Rollback()))
+			err = errors.Join(err, ignoreDone(under.Rollback()))
 		}
 	}()
-	q := gen.New(sqlTx)
-	now, err := q.Now(ctx)
-	if err != nil {
-		return fmt.Errorf("read the clock: %w", err)
-	}
-	if err := f(&tx{Queries: q, db: sqlTx, dialect: s.dialect, flushes: s.flushes, now: fromMicros(now)}); err != nil {
+	if err := f(&tx{Queries: gen.New(under), db: under, conn: conn, dialect: s.dialect, flushes: s.flushes, now: fromMicros(now)}); err != nil {
 		return err
 	}
-	if err := sqlTx.Commit(); err != nil {
+	if err := under.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
 }
 
-// ignoreDone drops the complaint of a rollback after a failed commit.
+// ignoreDone drops the complaint of a rollback after a failed commit, or on a
+// connection that is lost.
 func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
+	if errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) {
 		return nil
 	}
 	return err

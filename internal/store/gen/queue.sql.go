@@ -287,9 +287,17 @@ func (q *Queries) QueueHead(ctx context.Context, classID string) (QueueHeadRow, 
 }
 
 const queuedClasses = `-- name: QueuedClasses :many
-SELECT DISTINCT class_id FROM queue
+WITH RECURSIVE queued (class_id) AS (
+    SELECT (SELECT q.class_id FROM queue q ORDER BY q.class_id, q.fair_rank, q.job_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.class_id FROM queue q WHERE q.class_id > queued.class_id ORDER BY q.class_id, q.fair_rank, q.job_id LIMIT 1)
+    FROM queued WHERE queued.class_id IS NOT NULL
+)
+SELECT CAST(class_id AS TEXT) AS class_id FROM queued WHERE class_id IS NOT NULL
 `
 
+// From each class to the next by the index, so that the cost is that of the
+// classes, and dead rows are passed over for good.
 func (q *Queries) QueuedClasses(ctx context.Context) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, queuedClasses)
 	if err != nil {

@@ -6,7 +6,15 @@ SELECT (SELECT COUNT(*) FROM queue WHERE queue.class_id = $1) AS length,
        EXISTS (SELECT 1 FROM backlog WHERE backlog.class_id = $1) AS backlog;
 
 -- name: QueuedClasses :many
-SELECT DISTINCT class_id FROM queue;
+-- From each class to the next by the index, so that the cost is that of the
+-- classes, and dead rows are passed over for good.
+WITH RECURSIVE queued (class_id) AS (
+    SELECT (SELECT q.class_id FROM queue q ORDER BY q.class_id, q.fair_rank, q.job_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.class_id FROM queue q WHERE q.class_id > queued.class_id ORDER BY q.class_id, q.fair_rank, q.job_id LIMIT 1)
+    FROM queued WHERE queued.class_id IS NOT NULL
+)
+SELECT CAST(class_id AS TEXT) AS class_id FROM queued WHERE class_id IS NOT NULL;
 
 -- name: WaitingClasses :many
 SELECT spec FROM classes
