@@ -55,7 +55,7 @@ func (c *cycler) run(ctx context.Context, n int) ([]time.Duration, error) {
 	c.done.Store(0)
 	var loops sync.WaitGroup
 	for _, h := range c.hosts {
-		loops.Go(func() { c.pollLoop(ctx, h, &loops) })
+		loops.Go(func() { c.pollLoop(ctx, h, hostSlots, &loops) })
 		loops.Go(func() { c.heartbeatLoop(ctx, h) })
 	}
 	var sends sync.WaitGroup
@@ -116,10 +116,17 @@ func (c *cycler) fail(err error) {
 	}
 }
 
-// pollLoop is a host: it polls again once what it was offered is accepted, as
-// the agent does.
-func (c *cycler) pollLoop(ctx context.Context, h *simhost.Host, loops *sync.WaitGroup) {
+// pollLoop is a host with so many slots: it polls again once what it was offered
+// is accepted and it has room for more, as the agent does.
+func (c *cycler) pollLoop(ctx context.Context, h *simhost.Host, slots int, loops *sync.WaitGroup) {
+	busy := make(chan struct{}, slots)
 	for ctx.Err() == nil {
+		select {
+		case busy <- struct{}{}: // there is room for one at least
+			<-busy
+		case <-ctx.Done():
+			return
+		}
 		offers, err := h.Poll(ctx, pollWait)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -130,10 +137,17 @@ func (c *cycler) pollLoop(ctx context.Context, h *simhost.Host, loops *sync.Wait
 		var accepts sync.WaitGroup
 		for _, o := range offers {
 			h.Hold(o.GetLease())
+			busy <- struct{}{} // it has room for what it is offered
 			accepts.Go(func() {
-				if a := c.accept(ctx, h, o.GetLease()); a != nil {
-					loops.Go(func() { c.work(ctx, h, o.GetLease(), a) })
+				a := c.accept(ctx, h, o.GetLease())
+				if a == nil {
+					<-busy
+					return
 				}
+				loops.Go(func() {
+					c.work(ctx, h, o.GetLease(), a)
+					<-busy
+				})
 			})
 		}
 		accepts.Wait()

@@ -59,7 +59,7 @@ func pace(ctx context.Context, p *replica.Plane, hosts []*simhost.Host, n int) e
 	c.next.Store(time.Now().UnixMicro())
 	var loops sync.WaitGroup
 	for _, h := range hosts {
-		loops.Go(func() { c.pollLoop(ctx, h, &loops) })
+		loops.Go(func() { c.pollLoop(ctx, h, 1, &loops) })
 		loops.Go(func() { c.heartbeatLoop(ctx, h) })
 	}
 	defer loops.Wait()
