@@ -36,7 +36,7 @@ type fleet struct {
 	written   map[string]time.Time        // when a host was seen, as far as the books know
 	told      map[string]*nimbus.Capacity // what the hosts that talk to this replica have free
 	warm      map[string][]string         // class id -> hosts that have a sandbox of it ready
-	serving   map[string][]string         // class id -> hosts that could run it
+	serving   map[string]map[string]bool  // class id -> hosts that could run it
 	changes   time.Time                   // of the database: all changes before are known
 	readAt    time.Time                   // by this machine's clock
 	seenRead  time.Time
@@ -44,7 +44,7 @@ type fleet struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{hosts: map[string]*HostRecord{}, written: map[string]time.Time{}, told: map[string]*nimbus.Capacity{}, warm: map[string][]string{}, serving: map[string][]string{},
+	return &fleet{hosts: map[string]*HostRecord{}, written: map[string]time.Time{}, told: map[string]*nimbus.Capacity{}, warm: map[string][]string{}, serving: map[string]map[string]bool{},
 		classByID: map[string]nimbus.Class{}}
 }
 
@@ -245,30 +245,72 @@ func (f *fleet) all() []nimbus.Host {
 	return out
 }
 
-// anyServes tells whether a host that counts could run a class. Which hosts
-// could at all is looked up once a class.
+// anyServes tells whether a host that counts could run a class.
 func (f *fleet) anyServes(c nimbus.Class, counts func(nimbus.Host) bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	id := c.ID()
-	able, known := f.serving[id]
-	if !known {
-		for _, h := range f.hosts {
-			if h.Inventory.Serves(c) {
-				able = append(able, h.ID)
-			}
-		}
-		if len(f.serving) >= maxServing {
-			clear(f.serving)
-		}
-		f.serving[id] = able
-	}
-	for _, hostID := range able {
+	for hostID := range f.able(c.ID(), c) {
 		if counts(f.hosts[hostID].Host) {
 			return true
 		}
 	}
 	return false
+}
+
+// able are the hosts that could run a class at all, looked up once a class.
+func (f *fleet) able(id string, c nimbus.Class) map[string]bool {
+	able, known := f.serving[id]
+	if known {
+		return able
+	}
+	able = map[string]bool{}
+	for _, h := range f.hosts {
+		if h.Inventory.Serves(c) {
+			able[h.ID] = true
+		}
+	}
+	if len(f.serving) >= maxServing {
+		clear(f.serving)
+	}
+	f.serving[id] = able
+	return able
+}
+
+// takers are the polls that wait still and could take a job of the classes now,
+// and the ids of those classes. What is done for each of a thousand polls is
+// little: this is between a job and its host.
+func (f *fleet) takers(polls []*poll, classes []nimbus.Class, now time.Time) (takers []*taker, ids []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	able, served := make([]map[string]bool, len(classes)), make([]bool, len(classes))
+	for i, c := range classes {
+		ids = append(ids, c.ID())
+		able[i] = f.able(ids[i], c)
+	}
+	for _, p := range polls {
+		h := f.hosts[p.hostID]
+		if h == nil || h.Cordoned || h.CoolUntil.After(now) || p.answered() {
+			continue
+		}
+		some := false
+		for i, c := range classes {
+			if able[i][p.hostID] && fits(c, p.free) {
+				some, served[i] = true, true
+			}
+		}
+		if some {
+			copied := *h
+			takers = append(takers, &taker{poll: p, host: &copied})
+		}
+	}
+	kept := ids[:0]
+	for i, id := range ids {
+		if served[i] {
+			kept = append(kept, id)
+		}
+	}
+	slices.Sort(kept)
+	return takers, kept
 }
 
 // maxServing and maxClasses bound what is remembered of classes; past it the

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -220,10 +219,8 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) (kept time.Duratio
 		s.log.WarnContext(ctx, "claiming failed, it is tried again", "error", err)
 	}
 	for _, p := range polls {
-		select {
-		case <-p.done:
+		if p.answered() {
 			continue
-		default:
 		}
 		if err != nil {
 			s.claims.answer(p, PollResult{}, err)
@@ -232,6 +229,16 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) (kept time.Duratio
 		p.see()
 	}
 	return kept
+}
+
+// answered tells whether a poll needs nothing any more.
+func (p *poll) answered() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // see marks that the books hold nothing for a poll now.
@@ -248,10 +255,7 @@ func (p *poll) see() {
 func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []string, err error) {
 	var asking []*poll
 	var hosts []string
-	for _, p := range polls {
-		if !s.claims.ask(p) {
-			continue
-		}
+	for _, p := range s.claims.ask(polls) {
 		known, stale := s.fleet.touch(p.hostID, r.Now())
 		if !known {
 			h, err := r.Host(ctx, p.hostID)
@@ -297,13 +301,18 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	return touch, nil
 }
 
-// ask tells whether it is still to be looked for what a poll's host was told.
-func (c *claims) ask(p *poll) bool {
+// ask are the polls for which it is still to be looked for what their hosts were
+// told.
+func (c *claims) ask(polls []*poll) (still []*poll) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := p.asked
-	p.asked = true
-	return !before
+	for _, p := range polls {
+		if !p.asked {
+			p.asked = true
+			still = append(still, p)
+		}
+	}
+	return still
 }
 
 // taker is a poll that can be given jobs.
@@ -346,26 +355,7 @@ func (s *Service) takers(polls []*poll, classes []nimbus.Class, now time.Time) (
 	if len(classes) == 0 {
 		return nil, nil // the usual case of a large fleet: a look for each poll that comes must not cost what all do
 	}
-	served := map[string]bool{}
-	for _, p := range polls {
-		select {
-		case <-p.done:
-			continue
-		default:
-		}
-		h := s.fleet.host(p.hostID)
-		if h == nil || h.Cordoned || h.CoolUntil.After(now) {
-			continue
-		}
-		can := servable(classes, h.Inventory, p.free)
-		if len(can) > 0 {
-			takers = append(takers, &taker{poll: p, host: h})
-		}
-		for _, id := range can {
-			served[id] = true
-		}
-	}
-	return takers, slices.Sorted(maps.Keys(served))
+	return s.fleet.takers(polls, classes, now)
 }
 
 // claim makes offers to takers of the queued jobs that fit, in the order of
@@ -480,18 +470,6 @@ func (u *unit) offer(ctx context.Context, j *JobRecord, t *taker, fence int64) e
 	}
 	j.AttemptID = a.AttemptID
 	return u.move(ctx, j, Move{To: nimbus.StateOffered, Actor: actorSystem, Detail: "to " + t.hostID})
-}
-
-// servable are the ids of the classes that a host with this inventory can
-// start now, with what it has free.
-func servable(classes []nimbus.Class, inv nimbus.Inventory, free nimbus.Capacity) []string {
-	var ids []string
-	for _, c := range classes {
-		if fits(c, free) && inv.Serves(c) {
-			ids = append(ids, c.ID())
-		}
-	}
-	return ids
 }
 
 func fits(c nimbus.Class, free nimbus.Capacity) bool {

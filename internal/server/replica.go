@@ -46,11 +46,16 @@ type ReplicaConfig struct {
 // ended have left.
 const blobSweepInterval = time.Hour
 
+// ballast is memory that a replica asks for and never touches, so that it takes
+// up none. The collector runs when the heap has doubled: without it a replica
+// with few hosts, whose heap is small, spends a fifth of its CPU on collecting.
+const ballast = 64 << 20
+
 // OpenReplica opens the database and what is in it. Two replicas may do so at
 // once. The caller closes the server.
 func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) {
 	cfg.Log = slog.New(requestLog{cfg.Log.Handler()})
-	s := &Server{masterKey: cfg.MasterKey, tokenFile: cfg.AdminTokenFile, cfg: Config{
+	s := &Server{ballast: make([]byte, ballast), masterKey: cfg.MasterKey, tokenFile: cfg.AdminTokenFile, cfg: Config{
 		Listener: cfg.Listener, TLS: cfg.TLS, PublicURL: cfg.PublicURL, AllowTrustedLocal: cfg.AllowTrustedLocal, GitHub: cfg.GitHub, Log: cfg.Log,
 		Operations: cfg.Operations,
 	}}

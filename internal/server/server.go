@@ -99,6 +99,7 @@ type Server struct {
 	connected func() bool       // whether the bus reaches them
 	ping      func(context.Context) error
 	draining  atomic.Bool
+	ballast   []byte // see there
 
 	services   []lifecycle.Service // of the profile, started before the others
 	closers    []func() error      // in the order of opening
