@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,6 +189,7 @@ func (c *cycler) work(ctx context.Context, h *simhost.Host, l *nimbusv1.Lease, a
 }
 
 func (c *cycler) heartbeatLoop(ctx context.Context, h *simhost.Host) {
+	rest(ctx, rand.N(nimbus.HeartbeatInterval)) // hosts don't all begin at once
 	tick := time.NewTicker(nimbus.HeartbeatInterval)
 	defer tick.Stop()
 	for {

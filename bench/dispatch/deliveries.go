@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -35,6 +36,9 @@ type deliveries struct {
 	client    *http.Client
 	queued    []byte
 	completed []byte
+
+	mu   sync.Mutex
+	took []time.Duration // until each was answered
 }
 
 func newDeliveries(url string, secret []byte) (*deliveries, error) {
@@ -109,6 +113,7 @@ func (d *deliveries) send(ctx context.Context, template []byte, n int64, kind, r
 	r.Header.Set("X-Github-Event", "workflow_job")
 	r.Header.Set("X-Github-Delivery", fmt.Sprintf("%s-%s-%d", d.base, kind, n))
 	r.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	began := time.Now()
 	answer, err := d.client.Do(r)
 	if err != nil {
 		return fmt.Errorf("deliver: %w", err)
@@ -118,5 +123,8 @@ func (d *deliveries) send(ctx context.Context, template []byte, n int64, kind, r
 	if err != nil || answer.StatusCode != http.StatusAccepted {
 		return fmt.Errorf("a delivery was answered %s %s: %w", answer.Status, text, err)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.took = append(d.took, time.Since(began))
 	return nil
 }

@@ -5,13 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 
 	"github.com/nimbus-ci/nimbus/bench/replica"
-	"github.com/nimbus-ci/nimbus/test/simhost"
 )
 
 const (
@@ -19,51 +19,64 @@ const (
 	arrivals     = 200 // jobs a second
 )
 
-// queueToLease is how long jobs take from being queued to being a host's, by
-// the database's clock, while a thousand hosts wait: the 99th percentile in
-// milliseconds of jobs that come at an even pace for a time.
-func queueToLease(ctx context.Context, p *replica.Plane, database string, span time.Duration) (float64, int, error) {
+// latencies are 99th percentiles in milliseconds, of jobs that come at an even
+// pace for a time while a thousand hosts wait.
+type latencies struct {
+	lease   float64 // from queued to being a host's, by the database's clock
+	webhook float64 // from when a delivery is sent until it is answered
+	jobs    int
+}
+
+// warmUp is how long jobs come before it counts: connections are made, plans.
+const warmUp = 2 * time.Second
+
+func measureLatencies(ctx context.Context, p *replica.Plane, database string, span time.Duration) (l latencies, err error) {
 	hosts, err := replica.Join(ctx, p.Client, waitingHosts, 1)
 	if err != nil {
-		return 0, 0, err
+		return l, err
 	}
 	defer func() {
 		for _, h := range hosts {
 			h.Close()
 		}
 	}()
+	d, err := newDeliveries(p.URL, p.Secret)
+	if err != nil {
+		return l, err
+	}
+	c := &cycler{deliveries: d, hosts: hosts}
+	c.next.Store(time.Now().UnixMicro())
+	if err := c.pace(ctx, int(warmUp.Seconds()*arrivals)); err != nil {
+		return l, err
+	}
 	began, err := databaseNow(ctx, database)
 	if err != nil {
-		return 0, 0, err
+		return l, err
 	}
-	n := int(span.Seconds() * arrivals)
-	if err := pace(ctx, p, hosts, n); err != nil {
-		return 0, 0, err
+	d.took, l.jobs = nil, int(span.Seconds()*arrivals)
+	if err := c.pace(ctx, l.jobs); err != nil {
+		return l, err
 	}
-	var p99 float64
-	err = ask(ctx, database, `SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY a.accepted_at - j.queued_at) / 1000.0
-		FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.queued_at > $1 AND a.accepted_at > 0`, began, &p99)
-	return p99, n, err
+	slices.Sort(d.took)
+	l.webhook = float64(d.took[len(d.took)*99/100].Microseconds()) / 1000
+	return l, ask(ctx, database, `SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY a.accepted_at - j.queued_at) / 1000.0
+		FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.queued_at > $1 AND a.accepted_at > 0`, began, &l.lease)
 }
 
 // pace delivers n jobs at an even pace, has hosts work them, and returns when
 // all are done.
-func pace(ctx context.Context, p *replica.Plane, hosts []*simhost.Host, n int) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	d, err := newDeliveries(p.URL, p.Secret)
-	if err != nil {
-		return err
-	}
-	c := &cycler{deliveries: d, hosts: hosts, room: make(chan struct{}, n), stop: stop}
-	c.next.Store(time.Now().UnixMicro())
+func (c *cycler) pace(ctx context.Context, n int) error {
+	ctx, c.stop = context.WithCancelCause(ctx)
+	defer c.stop(nil)
+	c.room = make(chan struct{}, n)
+	c.done.Store(0)
 	var loops sync.WaitGroup
-	for _, h := range hosts {
+	for _, h := range c.hosts {
 		loops.Go(func() { c.pollLoop(ctx, h, 1, &loops) })
 		loops.Go(func() { c.heartbeatLoop(ctx, h) })
 	}
 	defer loops.Wait()
-	defer stop(nil)
+	defer c.stop(nil)
 	rest(ctx, 3*time.Second) // until all wait
 	tick := time.NewTicker(time.Second / arrivals)
 	defer tick.Stop()
@@ -75,7 +88,7 @@ func pace(ctx context.Context, p *replica.Plane, hosts []*simhost.Host, n int) e
 		}
 		c.room <- struct{}{}
 		id := c.next.Add(1)
-		loops.Go(func() { c.fail(d.queue(ctx, id)) })
+		loops.Go(func() { c.fail(c.deliveries.queue(ctx, id)) })
 	}
 	for c.done.Load() < int64(n) {
 		rest(ctx, 10*time.Millisecond)
