@@ -183,17 +183,7 @@ func TestDeliveriesOfOneInstallation(t *testing.T) {
 	few := ratelimit.Rate{PerSecond: ratelimit.MinPerSecond, Burst: 2}
 	s := serveTest(t, Operations{Limits: httpapi.Limits{Webhook: few}}, app)
 	deliver := func(id string, installation int) (int, string, http.Header) {
-		body := fmt.Sprintf(`{"action":"created","installation":{"id":%d}}`, installation)
-		mac := hmac.New(sha256.New, app.WebhookSecrets[0])
-		mac.Write([]byte(body))
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/webhooks/github", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
-		r.Header.Set("X-Github-Delivery", id)
-		r.Header.Set("X-Github-Event", "push")
-		return send(t, r)
+		return s.deliver(t, app, id, "push", fmt.Appendf(nil, `{"action":"created","installation":{"id":%d}}`, installation))
 	}
 	for i := range few.Burst {
 		if status, body, _ := deliver(fmt.Sprint("d", i), 7); status != http.StatusAccepted {
@@ -210,6 +200,47 @@ func TestDeliveriesOfOneInstallation(t *testing.T) {
 	}
 	if _, body, _ := s.get(t, "/metrics", s.AdminToken()); !strings.Contains(body, `nimbus_rate_limited_total{limit="webhook"} 1`) {
 		t.Errorf("the refusal is not counted: %s", body)
+	}
+}
+
+// deliver sends what GitHub would send for an App.
+func (r *running) deliver(t *testing.T, app *GitHub, id, event string, body []byte) (int, string, http.Header) {
+	t.Helper()
+	mac := hmac.New(sha256.New, app.WebhookSecrets[0])
+	mac.Write(body)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.URL()+"/webhooks/github", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	request.Header.Set("X-Github-Delivery", id)
+	request.Header.Set("X-Github-Event", event)
+	return send(t, request)
+}
+
+// TestNoDeliveryWaitsForGitHub: GitHub gives a webhook ten seconds, and is
+// least fast when there are most of them. It answers nothing here.
+func TestNoDeliveryWaitsForGitHub(t *testing.T) {
+	t.Parallel()
+	deaf := make(chan struct{})
+	github := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-deaf:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(github.Close)
+	t.Cleanup(func() { close(deaf) })
+	app := testApp(t, 1)
+	app.URL = github.URL
+	s := serveTest(t, Operations{}, app)
+	for _, status := range []string{"queued", "in_progress", "completed"} {
+		body := fmt.Appendf(nil, `{"action":%[1]q,"installation":{"id":7},"repository":{"name":"hello","owner":{"login":"octo-org"}},
+			"workflow_job":{"id":1,"run_id":2,"status":%[1]q,"labels":["nimbus","cpu:4000"],"name":"build"}}`, status)
+		got, answer, _ := s.deliver(t, app, status, "workflow_job", body)
+		if got != http.StatusAccepted || !strings.Contains(answer, "accepted") {
+			t.Errorf("%s: %d %s", status, got, answer)
+		}
 	}
 }
 
