@@ -24,7 +24,8 @@ const (
 
 // submitted is a job that was accepted.
 type submitted struct {
-	id                    string
+	id                    string // of a native job
+	github                int64  // of a job of GitHub's
 	repeatable, cancelled bool
 }
 
@@ -40,6 +41,7 @@ func TestChaos(t *testing.T) {
 	if err := w.db.query(limit, new(int)); err != nil {
 		t.Fatal(err)
 	}
+	w.github.disorder(seed)
 	began := time.Now()
 	span := max(rageFor, time.Duration(*jobCount)*rageForJob)
 	raging, calm := context.WithTimeout(t.Context(), span)
@@ -47,7 +49,7 @@ func TestChaos(t *testing.T) {
 	var work sync.WaitGroup
 	var jobs []*submitted
 	work.Go(func() { jobs = w.submitAll(span, seed) })
-	faults := w.rage(raging, seed)
+	faults := w.rage(raging, span, seed)
 	work.Wait()
 	settled, err := w.settle(jobs)
 	if err != nil {
@@ -67,7 +69,9 @@ func TestChaos(t *testing.T) {
 	}
 	report(t, map[string]any{
 		"suite": "chaos", "seed": seed, "jobs": len(jobs), "faults": faults, "lost": v.Lost, "two_live_executions": v.Twice,
-		"illegal_transitions": v.Illegal, "leaked": v.Leaked, "executions": len(w.records.Executions()), "requeued": v.Requeued,
+		"illegal_transitions": v.Illegal, "leaked": v.Leaked, "late_ends": w.strays.Late, "foreign_leases": w.strays.Sent,
+		"foreign_leases_believed": v.Believed, "from_github": v.FromGitHub, "runners": v.Runners,
+		"webhooks_failed": v.Undelivered, "webhooks_redelivered": v.Redelivered, "executions": len(w.records.Executions()), "requeued": v.Requeued,
 		"results": v.Results, "settled_s": settled.Seconds(), "seconds": time.Since(began).Seconds(),
 	})
 }
@@ -105,7 +109,11 @@ func (w *world) submitAll(span time.Duration, seed uint64) []*submitted {
 		}
 		wait := between(r, 0, 2*time.Second)
 		key := fmt.Sprintf("chaos-%d-%d", seed, i)
-		next <- func() { w.submit(s, key, work, wait) }
+		if i%gitHubEvery == 0 {
+			next <- func() { w.github.push(w.t.Context(), s, i, work, wait) }
+		} else {
+			next <- func() { w.submit(s, key, work, wait) }
+		}
 		rest(w.t.Context(), pause)
 	}
 	close(next)

@@ -30,12 +30,13 @@ var leftovers = map[string]string{
 	"places of limits that are in use": "SELECT coalesce(sum(used), 0) FROM limits",
 }
 
-// settle waits until every job has ended and every machine is idle.
+// settle waits until every job has ended, every machine is idle and GitHub
+// knows no runner.
 func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 	began := time.Now()
 	for {
-		var open, busy int
-		if err := w.db.query("SELECT count(*) FROM jobs WHERE finished_at = 0", &open); err != nil {
+		var known, open, busy int
+		if err := w.db.query("SELECT count(*), count(*) FILTER (WHERE finished_at = 0) FROM jobs", &known, &open); err != nil {
 			return 0, err
 		}
 		for _, m := range w.machines {
@@ -43,11 +44,13 @@ func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 				busy++
 			}
 		}
-		if open == 0 && busy == 0 {
+		inProgress, runners := w.github.restless()
+		if known == len(jobs) && open == 0 && busy == 0 && inProgress == 0 && runners == 0 {
 			return time.Since(began), nil
 		}
 		if time.Since(began) > settleTimeout {
-			return 0, fmt.Errorf("after %v %d jobs of %d have not ended and %d machines are busy", settleTimeout, open, len(jobs), busy)
+			return 0, fmt.Errorf("after %v %d jobs are known of %d and %d have not ended, %d machines are busy, GitHub has %d jobs in progress and %d runners",
+				settleTimeout, known, len(jobs), open, busy, inProgress, runners)
 		}
 		for _, r := range w.replicas {
 			r.revive()
@@ -59,7 +62,10 @@ func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 // verdict is what a run showed.
 type verdict struct {
 	Lost, Twice, Illegal, Leaked int
+	Believed                     int // hosts that spoke of leases that were not theirs
 	Requeued                     int
+	FromGitHub, Runners          int
+	Undelivered, Redelivered     int // webhooks
 	Results                      map[nimbus.Result]int
 	problems                     []string
 }
@@ -84,6 +90,9 @@ func (w *world) check(jobs []*submitted) (*verdict, error) {
 		v.blame(&v.Lost, "%d jobs were submitted, and there are %d", len(jobs), rows)
 	}
 	for _, s := range jobs {
+		if s.github != 0 {
+			continue // see checkGitHub
+		}
 		j, err := w.client.Job(w.t.Context(), s.id)
 		if err != nil {
 			v.blame(&v.Lost, "job %s: %v", s.id, err)
@@ -92,6 +101,14 @@ func (w *world) check(jobs []*submitted) (*verdict, error) {
 		v.ended(s, j, byJob[s.id])
 		v.apart(s, byJob[s.id])
 	}
+	if err := w.checkGitHub(jobs, v); err != nil {
+		return nil, err
+	}
+	w.strays.mu.Lock()
+	for _, taken := range w.strays.Taken {
+		v.blame(&v.Believed, "was believed: %s", taken)
+	}
+	w.strays.mu.Unlock()
 	if err := w.checkHistory(v); err != nil {
 		return nil, err
 	}

@@ -62,10 +62,12 @@ type world struct {
 	toDB    *faultproxy.Proxy
 	toRedis *faultproxy.Proxy
 	front   *faultproxy.Proxy // the load balancer
+	github  gitHub
 
 	replicas []*replica
 	machines []*simhost.Machine
 	records  simhost.Records
+	strays   strays
 	client   *client.Client // through the load balancer
 
 	restarting sync.Mutex // one restart at a time
@@ -73,7 +75,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, db: startDatabase(t), redis: testenv.Redis(t)}
+	w := &world{t: t, db: startDatabase(t), redis: testenv.Redis(t), github: startGitHub(t)}
 	w.toDB = w.proxy(w.db.backend())
 	w.toRedis = w.proxy(faultproxy.Backend{Network: "unix", Address: strings.TrimPrefix(w.redis.URL, "unix://")})
 	databaseURL, err := through(w.toDB.Addr())
@@ -81,10 +83,11 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	data := t.TempDir()
+	flags := w.github.flags(data)
 	var backends []faultproxy.Backend
 	for i := range replicas {
 		r := &replica{t: t, data: filepath.Join(data, fmt.Sprint("replica", i)), key: filepath.Join(data, "master.key"),
-			addr: freeAddress(t), database: databaseURL, redis: "redis://" + w.toRedis.Addr()}
+			addr: freeAddress(t), database: databaseURL, redis: "redis://" + w.toRedis.Addr(), flags: flags}
 		w.replicas = append(w.replicas, r)
 		backends = append(backends, faultproxy.Backend{Network: "tcp", Address: r.addr})
 		r.start()
@@ -124,6 +127,7 @@ func (w *world) connect() {
 		w.t.Fatal(err)
 	}
 	url := "http://" + w.front.Addr()
+	w.github.SetWebhook(url + "/webhooks/github")
 	if w.client, err = client.New(client.Config{Server: url, Token: strings.TrimSpace(string(token))}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -138,6 +142,7 @@ func (w *world) connect() {
 			w.t.Fatal(err)
 		}
 		m := simhost.NewMachine(h, &w.records)
+		m.GitHub = w.github
 		w.machines = append(w.machines, m)
 		w.t.Cleanup(m.Close)
 		m.Boot(context.WithoutCancel(w.t.Context()))
@@ -149,6 +154,7 @@ type replica struct {
 	t               *testing.T
 	data, key, addr string
 	database, redis string
+	flags           []string
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd     // nil while it is killed
@@ -175,7 +181,7 @@ func (r *replica) startLocked() {
 		return
 	}
 	defer log.Close()
-	cmd := exec.Command(bin, "server", "--listen", r.addr, "--master-key-file", r.key)
+	cmd := exec.Command(bin, append([]string{"server", "--listen", r.addr, "--master-key-file", r.key}, r.flags...)...)
 	cmd.Env = append(os.Environ(), "NIMBUS_DATA="+r.data, "NIMBUS_DATABASE="+r.database, "NIMBUS_REDIS="+r.redis)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

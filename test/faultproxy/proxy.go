@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -60,14 +61,19 @@ func (p *Proxy) Close() {
 	p.mu.Unlock()
 	p.listener.Close()
 	p.Release()
-	p.Cut()
+	for _, c := range p.all() {
+		c.close()
+	}
 	p.loops.Wait()
 }
 
-// Cut ends all connections. What was under way is lost.
+// Cut ends all connections. What was under way is lost, but for what strays
+// about since its connection was cut before.
 func (p *Proxy) Cut() {
 	for _, c := range p.all() {
-		c.close()
+		if !c.strays() {
+			c.close()
+		}
 	}
 }
 
@@ -113,7 +119,12 @@ type Detached struct{ pairs []*pair }
 
 // Detach holds back what the clients of now send.
 func (p *Proxy) Detach() Detached {
-	d := Detached{p.all()}
+	return p.DetachSome(func(net.Addr) bool { return true })
+}
+
+// DetachSome holds back what those of the clients send whose addresses are so.
+func (p *Proxy) DetachSome(are func(net.Addr) bool) Detached {
+	d := Detached{slices.DeleteFunc(p.all(), func(c *pair) bool { return !are(c.client.RemoteAddr()) })}
 	for _, c := range d.pairs {
 		c.detach(make(chan struct{}))
 	}
@@ -124,9 +135,7 @@ func (p *Proxy) Detach() Detached {
 // still taken in.
 func (d Detached) Cut() {
 	for _, c := range d.pairs {
-		if tcp, ok := c.client.(*net.TCPConn); ok {
-			_ = tcp.CloseWrite() // it may be gone by itself
-		}
+		c.lose()
 	}
 }
 
@@ -239,6 +248,7 @@ type pair struct {
 	mu       sync.Mutex
 	detached chan struct{} // closed when what was held back may arrive; nil before
 	arrived  bool
+	lost     bool // its client was told so
 }
 
 // run forwards both ways until both have ended.
@@ -289,6 +299,23 @@ func (c *pair) detach(until chan struct{}) {
 	if c.detached == nil {
 		c.detached = until
 	}
+}
+
+// lose tells the client that it is cut off, and nobody else.
+func (c *pair) lose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lost = true
+	if tcp, ok := c.client.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite() // it may be gone by itself
+	}
+}
+
+// strays tells whether what the client had sent is yet to arrive.
+func (c *pair) strays() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost && !c.arrived
 }
 
 // arrive lets what was held back go on.

@@ -164,3 +164,29 @@ func TestReorderBringsTheOldAfterTheNew(t *testing.T) {
 		t.Errorf("arrived: %q", got)
 	}
 }
+
+func TestWhatStraysSurvivesCuts(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := listen(t, s.backend())
+	old, other := dial(t, p), dial(t, p)
+	for _, c := range []net.Conn{old, other} {
+		say(t, c, "before")
+		hear(t, c, "before")
+		<-s.lines
+	}
+	one := p.DetachSome(func(client net.Addr) bool { return client.String() == old.LocalAddr().String() })
+	say(t, old, "old")
+	say(t, other, "other")
+	hear(t, other, "other") // it is not detached
+	<-s.lines
+	one.Cut()
+	if _, err := old.Read(make([]byte, 1)); err == nil {
+		t.Error("the old connection is not cut")
+	}
+	p.Cut()
+	one.Arrive()
+	if got := <-s.lines; got != "old" {
+		t.Errorf("arrived: %q", got)
+	}
+}

@@ -127,6 +127,16 @@ func (a *agent) accept(ctx context.Context, l *nimbusv1.Lease) {
 // dies.
 func (a *agent) attend(ctx context.Context, b *sandbox) {
 	a.attending.Go(func() {
+		if b.lacksRunner() {
+			switch err := a.register(ctx, b); {
+			case ctx.Err() != nil:
+				return
+			case nimbus.ErrorCode(err) == nimbus.CodeFenced:
+				b.kill(EndFenced)
+			case err != nil:
+				b.kill(EndCrashed)
+			}
+		}
 		if b.start() {
 			if err := a.report(ctx, b, nimbus.PhaseStarted); nimbus.ErrorCode(err) == nimbus.CodeFenced {
 				b.kill(EndFenced)

@@ -115,6 +115,18 @@ func (h *Host) Cut() {
 	}
 }
 
+// Speaks tells whether an address is that of one of the host's connections.
+func (h *Host) Speaks(from net.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.conns {
+		if c.LocalAddr().String() == from.String() {
+			return true
+		}
+	}
+	return false
+}
+
 // Close ends the host's connections.
 func (h *Host) Close() {
 	h.transport.CloseIdleConnections()

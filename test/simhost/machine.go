@@ -26,6 +26,8 @@ const (
 // everything but the clock.
 type Machine struct {
 	*Host
+	// GitHub is what its runners speak to, for a machine that gets GitHub's jobs.
+	GitHub  GitHub
 	records *Records
 	gate    *gate
 	running sync.WaitGroup // processes

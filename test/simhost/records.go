@@ -20,6 +20,8 @@ const (
 	EndFenced    End = "fenced"    // the lease was somebody else's
 	EndExpired   End = "expired"   // its shim was not fed in time
 	EndCrashed   End = "crashed"   // its machine lost power
+	EndIdle      End = "idle"      // GitHub took its runner away, which had had no job
+	EndDropped   End = "dropped"   // GitHub wanted its job to end, or had ended it
 )
 
 // Execution is one attempt as its machine saw it. What the control plane knows
@@ -27,8 +29,11 @@ const (
 type Execution struct {
 	JobID, AttemptID, HostID string
 	Fence                    int64
-	Live                     []Span // none while the machine was paused
-	End                      End
+	// GitHubJob is what GitHub gave the execution's runner: it need not be the
+	// job that the runner was made for. Without one nothing of a job ran.
+	GitHubJob int64
+	Live      []Span // none while the machine was paused
+	End       End
 	// Acknowledged says that the control plane took the report of its end.
 	Acknowledged bool
 }

@@ -14,9 +14,11 @@ type sandbox struct {
 	machine *Machine
 	lease   *nimbusv1.Lease
 	work    time.Duration
+	github  bool // its process is a runner
 	record  *Execution
 
 	mu      sync.Mutex
+	runner  Runner    // nil before it is registered
 	renewed time.Time // when the last confirmed renewal was sent
 	started bool
 	why     End           // for which it was killed
@@ -28,6 +30,7 @@ type sandbox struct {
 func newSandbox(m *Machine, a *nimbusv1.Assignment, sent time.Time) *sandbox {
 	b := &sandbox{
 		machine: m, lease: a.GetLease(), work: workOf(a.GetSpec().GetCommand()), renewed: sent,
+		github: a.GetSource() == string(nimbus.SourceGitHub),
 		record: &Execution{JobID: a.GetJobId(), AttemptID: a.GetLease().GetAttemptId(), HostID: m.ID, Fence: a.GetLease().GetFence()},
 		fed:    make(chan struct{}, 1), killed: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -93,8 +96,18 @@ func (b *sandbox) reason() End {
 
 // finish notes the end. The caller holds the lock.
 func (b *sandbox) finish(why End) {
+	if b.runner != nil {
+		b.runner.Vanish()
+	}
 	b.machine.records.edit(func() { b.record.End = why })
 	close(b.ended)
+}
+
+// lacksRunner tells whether a runner has to be registered before it starts.
+func (b *sandbox) lacksRunner() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.github && b.runner == nil && b.why == EndNone
 }
 
 // start starts the process, unless the lease ran out or the sandbox was killed
@@ -103,7 +116,7 @@ func (b *sandbox) start() bool {
 	left := b.left()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.started || b.why != EndNone || left <= 0 {
+	if b.started || b.why != EndNone || left <= 0 || b.github && b.runner == nil {
 		return b.started
 	}
 	b.started = true
@@ -114,7 +127,7 @@ func (b *sandbox) start() bool {
 // run is the process under its shim. The shim looks at its deadline before the
 // process goes on after a pause.
 func (b *sandbox) run() {
-	end, records, left := EndNone, b.machine.records, b.work
+	end, left, worked := EndNone, b.work, time.Duration(0)
 	for end == EndNone {
 		if !b.machine.gate.pass(b.killed) {
 			end = b.reason()
@@ -124,10 +137,14 @@ func (b *sandbox) run() {
 			end = EndExpired
 			break
 		}
+		if b.github {
+			end, worked = b.listen(worked)
+			continue
+		}
 		began := time.Now()
-		records.lives(b.record)
+		b.machine.records.lives(b.record)
 		end = b.live(left)
-		records.rests(b.record)
+		b.machine.records.rests(b.record)
 		left -= time.Since(began)
 	}
 	b.mu.Lock()
@@ -168,7 +185,7 @@ func (b *sandbox) outcome() *nimbusv1.Outcome {
 	defer b.mu.Unlock()
 	o := &nimbusv1.Outcome{Result: nimbusv1.JobResult_JOB_RESULT_FAILURE, BeforeStart: !b.started}
 	switch b.record.End {
-	case EndDone:
+	case EndDone, EndIdle, EndDropped: // a listener ends well, whatever became of its job
 		o.Result, o.ExitCode = nimbusv1.JobResult_JOB_RESULT_SUCCESS, new(int32)
 	case EndCancelled:
 		o.Result = nimbusv1.JobResult_JOB_RESULT_CANCELLED

@@ -65,6 +65,13 @@ func (c *Connected) Job() (id int64, ok bool, err error) {
 	return j.id, true, nil
 }
 
+// Cancelled tells whether somebody asked GitHub for the end of the runner's job.
+func (c *Connected) Cancelled() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.r.job != nil && !c.r.job.cancelledAt.IsZero()
+}
+
 // Finish ends the runner's job, and the runner with it.
 func (c *Connected) Finish(conclusion string) error {
 	c.s.mu.Lock()
