@@ -35,8 +35,12 @@ var leftovers = map[string]string{
 func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 	began := time.Now()
 	for {
-		var known, open, busy int
-		if err := w.db.query("SELECT count(*), count(*) FILTER (WHERE finished_at = 0) FROM jobs", &known, &open); err != nil {
+		var open, busy int
+		if err := w.db.query("SELECT count(*) FROM jobs WHERE finished_at = 0", &open); err != nil {
+			return 0, err
+		}
+		books, err := w.gitHubBooks()
+		if err != nil {
 			return 0, err
 		}
 		for _, m := range w.machines {
@@ -44,13 +48,13 @@ func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 				busy++
 			}
 		}
-		inProgress, runners := w.github.restless()
-		if known == len(jobs) && open == 0 && busy == 0 && inProgress == 0 && runners == 0 {
+		unknown, inProgress, runners := w.github.restless(books)
+		if open == 0 && busy == 0 && unknown == 0 && inProgress == 0 && runners == 0 {
 			return time.Since(began), nil
 		}
 		if time.Since(began) > settleTimeout {
-			return 0, fmt.Errorf("after %v %d jobs are known of %d and %d have not ended, %d machines are busy, GitHub has %d jobs in progress and %d runners",
-				settleTimeout, known, len(jobs), open, busy, inProgress, runners)
+			return 0, fmt.Errorf("after %v %d jobs of %d have not ended, %d machines are busy; GitHub has %d jobs that are not known, %d in progress and %d runners",
+				settleTimeout, open, len(jobs), busy, unknown, inProgress, runners)
 		}
 		for _, r := range w.replicas {
 			r.revive()
@@ -64,7 +68,7 @@ type verdict struct {
 	Lost, Twice, Illegal, Leaked int
 	Believed                     int // hosts that spoke of leases that were not theirs
 	Requeued                     int
-	FromGitHub, Runners          int
+	FromGitHub, Unheard, Runners int
 	Undelivered, Redelivered     int // webhooks
 	Results                      map[nimbus.Result]int
 	problems                     []string
@@ -82,17 +86,15 @@ func (w *world) check(jobs []*submitted) (*verdict, error) {
 	for _, e := range w.records.Executions() {
 		byJob[e.JobID] = append(byJob[e.JobID], e)
 	}
+	native := slices.DeleteFunc(slices.Clone(jobs), func(s *submitted) bool { return s.github != 0 })
 	var rows int
-	if err := w.db.query("SELECT count(*) FROM jobs", &rows); err != nil {
+	if err := w.db.query("SELECT count(*) FROM jobs WHERE github_job_id = 0", &rows); err != nil {
 		return nil, err
 	}
-	if rows != len(jobs) {
-		v.blame(&v.Lost, "%d jobs were submitted, and there are %d", len(jobs), rows)
+	if rows != len(native) {
+		v.blame(&v.Lost, "%d jobs were submitted, and there are %d", len(native), rows)
 	}
-	for _, s := range jobs {
-		if s.github != 0 {
-			continue // see checkGitHub
-		}
+	for _, s := range native {
 		j, err := w.client.Job(w.t.Context(), s.id)
 		if err != nil {
 			v.blame(&v.Lost, "job %s: %v", s.id, err)

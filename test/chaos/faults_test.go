@@ -157,7 +157,7 @@ func (w *world) rage(ctx context.Context, span time.Duration, seed uint64) map[s
 				n -= all[i].weight
 			}
 		}
-		if !all[i].long || at < span/2 {
+		if !all[i].long || at < span/3 {
 			begin(all[i])
 		}
 		pause(100*time.Millisecond, 1200*time.Millisecond)

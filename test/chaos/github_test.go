@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// gitHubEvery is which share of the jobs comes from GitHub: one in so many.
-	gitHubEvery = 3
 	// silence is how long GitHub waits for a word of a job's runner: longer than
 	// a lease, as its ten minutes are.
 	silence = nimbus.LeaseDuration + 5*time.Second
@@ -111,31 +109,44 @@ func (g gitHub) push(ctx context.Context, s *submitted, serial int, work, wait t
 	}
 }
 
-// restless tells what GitHub still waits for; jobs that are queued there are
-// Nimbus's to know.
-func (g gitHub) restless() (inProgress, runners int) {
+// restless tells what is still to come of GitHub's jobs. One that was cancelled
+// there before its webhooks got through need not be known.
+func (g gitHub) restless(books map[int64]entry) (unknown, inProgress, runners int) {
 	for _, j := range g.AllJobs() {
+		if _, known := books[j.ID]; !known && j.Status != "completed" {
+			unknown++
+		}
 		if j.Status == "in_progress" {
 			inProgress++
 		}
 	}
-	return inProgress, len(g.Runners())
+	return unknown, inProgress, len(g.Runners())
+}
+
+// entry is what the books say of a job of GitHub's.
+type entry struct {
+	id, attempt, reason string
+	state               nimbus.State
+	result              nimbus.Result
+}
+
+// gitHubBooks are the entries by GitHub's ids.
+func (w *world) gitHubBooks() (map[int64]entry, error) {
+	books := map[int64]entry{}
+	const question = "SELECT github_job_id, id, attempt_id, reason_code, state, result FROM jobs WHERE github_job_id <> 0"
+	return books, w.db.rows(question, func(r *sql.Rows) error {
+		var id int64
+		var e entry
+		err := r.Scan(&id, &e.id, &e.attempt, &e.reason, &e.state, &e.result)
+		books[id] = e
+		return err
+	})
 }
 
 // checkGitHub holds what the books say of GitHub's jobs against GitHub, and
 // both against what the machines saw.
 func (w *world) checkGitHub(jobs []*submitted, v *verdict) error {
-	type entry struct {
-		id, state, result, reason, attempt string
-	}
-	books := map[int64]entry{}
-	err := w.db.rows("SELECT github_job_id, id, state, result, reason_code, attempt_id FROM jobs WHERE github_job_id <> 0", func(r *sql.Rows) error {
-		var id int64
-		var e entry
-		err := r.Scan(&id, &e.id, &e.state, &e.result, &e.reason, &e.attempt)
-		books[id] = e
-		return err
-	})
+	books, err := w.gitHubBooks()
 	if err != nil {
 		return err
 	}
@@ -153,31 +164,12 @@ func (w *world) checkGitHub(jobs []*submitted, v *verdict) error {
 		if s.github == 0 {
 			continue
 		}
-		j, e, seen := theirs[s.github], books[s.github], ran[s.github]
-		v.Results[nimbus.Result(e.result)]++
 		v.FromGitHub++
+		seen := ran[s.github]
 		if len(seen) > 1 || w.github.Starts(s.github) > 1 {
 			v.blame(&v.Twice, "job %d of GitHub's ran %d times: %s", s.github, len(seen), describe(seen))
 		}
-		last := simhost.Execution{}
-		if len(seen) > 0 {
-			last = seen[0]
-		}
-		ok := false
-		switch nimbus.Result(e.result) {
-		case nimbus.ResultSuccess:
-			ok = j.Conclusion == "success" && last.End == simhost.EndDone && last.AttemptID == e.attempt
-		case nimbus.ResultCancelled:
-			ok = s.cancelled && j.Conclusion == "cancelled"
-		case nimbus.ResultFailure, nimbus.ResultLost: // its machine did not bring it to its end
-			unable := len(seen) > 0 && last.End != simhost.EndDone && j.Conclusion == "failure"
-			neverRan := len(seen) == 0 && j.Status == "queued" && e.reason == string(nimbus.ReasonAttemptsUsed)
-			ok = unable || neverRan
-		}
-		if e.state != string(nimbus.StateFinished) || !ok {
-			v.blame(&v.Lost, "job %d of GitHub's (cancelled %v) is %s %q there, and %s, %s %q %s by %s here; its machines saw %s",
-				s.github, s.cancelled, j.Status, j.Conclusion, e.id, e.state, e.result, e.reason, e.attempt, describe(seen))
-		}
+		v.endedAtGitHub(s, theirs[s.github], books[s.github], seen)
 	}
 	for _, r := range w.github.Runners() {
 		v.blame(&v.Leaked, "runner %s is left at GitHub: %+v", r.Name, r)
@@ -189,4 +181,29 @@ func (w *world) checkGitHub(jobs []*submitted, v *verdict) error {
 	v.Redelivered = w.github.Calls("apps/redeliver-webhook-delivery")
 	v.Undelivered = len(slices.DeleteFunc(w.github.Deliveries(), func(d githubtest.Delivery) bool { return d.StatusCode/100 == 2 }))
 	return nil
+}
+
+// endedAtGitHub holds how a job ended in the books against how it did at GitHub
+// and on the machine that had it, if one had.
+func (v *verdict) endedAtGitHub(s *submitted, theirs githubtest.Job, ours entry, seen []simhost.Execution) {
+	if ours.id == "" && s.cancelled && theirs.Conclusion == "cancelled" && len(seen) == 0 {
+		v.Unheard++
+		return
+	}
+	v.Results[ours.result]++
+	ok := false
+	switch ours.result {
+	case nimbus.ResultSuccess:
+		ok = theirs.Conclusion == "success" && len(seen) == 1 && seen[0].End == simhost.EndDone && seen[0].AttemptID == ours.attempt
+	case nimbus.ResultCancelled:
+		ok = s.cancelled && theirs.Conclusion == "cancelled"
+	case nimbus.ResultFailure, nimbus.ResultLost: // its machine did not bring it to its end
+		unable := len(seen) == 1 && seen[0].End != simhost.EndDone && theirs.Conclusion == "failure"
+		neverRan := len(seen) == 0 && theirs.Status == "queued" && ours.reason == string(nimbus.ReasonAttemptsUsed)
+		ok = unable || neverRan
+	}
+	if ours.state != nimbus.StateFinished || !ok {
+		v.blame(&v.Lost, "job %d of GitHub's (cancelled %v) is %s %q there, and %+v here; its machines saw %s",
+			s.github, s.cancelled, theirs.Status, theirs.Conclusion, ours, describe(seen))
+	}
 }

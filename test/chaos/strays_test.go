@@ -16,10 +16,12 @@ import (
 const (
 	// endWithin is how long an end is waited for that is to be held back.
 	endWithin = 4 * time.Second
+	// endLeast is how far it is away at least.
+	endLeast = 200 * time.Millisecond
 	// successorWithin is how long a job of a paused host is looked for at others.
 	successorWithin = 5 * time.Second
 	// strayTimeout is how long a stray may try to be heard.
-	strayTimeout = 10 * time.Second
+	strayTimeout = 5 * time.Second
 )
 
 // strays are reports of leases that are over, or that another host has.
@@ -72,7 +74,7 @@ func (w *world) haunt(one *simhost.Machine, had []simhost.Execution) {
 				return // it is nobody's, or was not given on
 			}
 			old := &nimbusv1.Lease{AttemptId: now.AttemptID, Fence: before.Fence}
-			w.pretend(one, "a host that had it before", old, simhost.Done())
+			all.Go(func() { w.pretend(one, "a host that had it before", old, simhost.Done()) })
 			w.pretend(w.machine(now.HostID), "the host that has it, with the number of before", old, simhost.Done())
 		})
 	}
@@ -84,7 +86,7 @@ func (w *world) haunt(one *simhost.Machine, had []simhost.Execution) {
 // Its replica may be gone by then: a load balancer that understands HTTP sends
 // the request to another.
 func (w *world) endPast(ctx context.Context, r *rand.Rand) {
-	one := w.busy(r)
+	one := w.ending(r)
 	held := w.front.DetachSome(one.Speaks)
 	var ended []simhost.Execution
 	for until := time.Now().Add(endWithin); len(ended) == 0 && time.Now().Before(until); rest(ctx, 20*time.Millisecond) {
@@ -138,6 +140,19 @@ func (w *world) busy(r *rand.Rand) *simhost.Machine {
 	all := slices.Clone(w.machines)
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return slices.MaxFunc(all, func(a, b *simhost.Machine) int { return cmp.Compare(len(w.running(a)), len(w.running(b))) })
+}
+
+// ending is a machine on which a job comes to its end soon.
+func (w *world) ending(r *rand.Rand) *simhost.Machine {
+	for _, e := range w.records.Executions() {
+		if e.End != simhost.EndNone || len(e.Live) != 1 {
+			continue
+		}
+		if left := e.Work - time.Since(e.Live[0].From); left > endLeast && left < endWithin {
+			return w.machine(e.HostID)
+		}
+	}
+	return w.busy(r)
 }
 
 func (w *world) machine(hostID string) *simhost.Machine {

@@ -21,17 +21,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // plane is a control plane in this process.
 type plane struct {
 	*client.Client
-	t   *testing.T
-	url string
+	t      *testing.T
+	url    string
+	github simhost.GitHub // what its machines' runners speak to, if any
 }
 
 func newPlane(t *testing.T) *plane {
+	t.Helper()
+	return newPlaneOf(t, nil)
+}
+
+func newPlaneOf(t *testing.T, app *server.GitHub) *plane {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.Open(t.Context(), server.Config{Data: t.TempDir(), Listener: l, Log: slog.New(slog.DiscardHandler)})
+	s, err := server.Open(t.Context(), server.Config{Data: t.TempDir(), Listener: l, GitHub: app, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +73,7 @@ func (p *plane) machine(r *simhost.Records) *simhost.Machine {
 		p.t.Fatal(err)
 	}
 	m := simhost.NewMachine(h, r)
+	m.GitHub = p.github
 	p.t.Cleanup(m.Close)
 	m.Boot(p.t.Context())
 	return m

@@ -32,7 +32,8 @@ type Execution struct {
 	// GitHubJob is what GitHub gave the execution's runner: it need not be the
 	// job that the runner was made for. Without one nothing of a job ran.
 	GitHubJob int64
-	Live      []Span // none while the machine was paused
+	Work      time.Duration // that a native job takes
+	Live      []Span        // none while the machine was paused
 	End       End
 	// Acknowledged says that the control plane took the report of its end.
 	Acknowledged bool

@@ -28,10 +28,11 @@ type sandbox struct {
 }
 
 func newSandbox(m *Machine, a *nimbusv1.Assignment, sent time.Time) *sandbox {
+	work := workOf(a.GetSpec().GetCommand())
 	b := &sandbox{
-		machine: m, lease: a.GetLease(), work: workOf(a.GetSpec().GetCommand()), renewed: sent,
+		machine: m, lease: a.GetLease(), work: work, renewed: sent,
 		github: a.GetSource() == string(nimbus.SourceGitHub),
-		record: &Execution{JobID: a.GetJobId(), AttemptID: a.GetLease().GetAttemptId(), HostID: m.ID, Fence: a.GetLease().GetFence()},
+		record: &Execution{JobID: a.GetJobId(), AttemptID: a.GetLease().GetAttemptId(), HostID: m.ID, Fence: a.GetLease().GetFence(), Work: work},
 		fed:    make(chan struct{}, 1), killed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	m.records.add(b.record)
