@@ -35,7 +35,8 @@
 //     before, on att_… with fence 41: [\"start\" \"end\"]"; and so jobs end that
 //     run: "job … is finished success by att_…, and its machines saw … \"fenced\",
 //     acknowledged false".
-//   - internal/scheduler/lease.go: the number alone. HALFFENCE
+//   - internal/scheduler/lease.go: the number alone. The host that has a job is
+//     believed with the number of the one before, and the job ends while it runs.
 //   - internal/scheduler/finish.go: that the attempt is live, and that it is the
 //     job's newest. Hosts that were paused past their leases then end jobs that
 //     others run: "job … is finished lost by att_…, and its machines saw …

@@ -46,6 +46,9 @@ func (a *agent) register(ctx context.Context, b *sandbox) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.runner = runner
+	if b.why != EndNone { // meanwhile
+		runner.Vanish()
+	}
 	return nil
 }
 
