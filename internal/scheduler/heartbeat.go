@@ -140,14 +140,15 @@ func (u *unit) renew(ctx context.Context, beats []*beat) error {
 	if err != nil {
 		return err
 	}
-	byID := make(map[string]Renewal, len(renewed))
+	// By the whole lease: another beat may claim the same attempt wrongly.
+	byLease := make(map[HeldLease]Renewal, len(renewed))
 	for _, r := range renewed {
-		byID[r.AttemptID] = r
+		byLease[r.HeldLease] = r
 	}
 	for _, b := range beats {
 		b.statuses = make([]nimbus.LeaseStatus, len(b.leases))
 		for i, l := range b.leases {
-			r, ok := byID[l.AttemptID]
+			r, ok := byLease[HeldLease{Lease: l, HostID: b.hostID}]
 			if b.statuses[i], err = u.verdict(ctx, l, r, ok); err != nil {
 				return err
 			}

@@ -98,6 +98,11 @@ func TestStaleFenceIsRefusedEverywhere(t *testing.T) {
 				t.Errorf("heartbeat of a stale lease: %s", st[0].Verdict)
 			}
 		}
+		st, err := w.Heartbeat(ctx, host, []nimbus.Lease{stale, l}) // what one renews is not the other's
+		w.must(err)
+		if st[0].Verdict != nimbus.VerdictFenced || st[1].Verdict != nimbus.VerdictKeep {
+			t.Errorf("heartbeat of a stale lease beside the one that holds: %+v", st)
+		}
 		w.must(w.Finish(ctx, host, l, exited(0)))
 	})
 }

@@ -352,8 +352,9 @@ type HeldLease struct {
 
 // Renewal is a lease that was renewed.
 type Renewal struct {
-	AttemptID, JobID string
-	StopAt           time.Time // from when on the host should stop it; zero for never
+	HeldLease
+	JobID  string
+	StopAt time.Time // from when on the host should stop it; zero for never
 }
 
 // QueuedJob is a job that hosts can claim.

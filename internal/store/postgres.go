@@ -176,7 +176,7 @@ func (postgresDialect) renew(ctx context.Context, t *tx, leases []scheduler.Held
 			WHERE a.state = 'live' AND a.expires_at > $5 ORDER BY a.id FOR UPDATE OF a)
 		UPDATE attempts SET version = version + 1, expires_at = $4 FROM held
 		WHERE attempts.id = held.id AND attempts.state = 'live' AND attempts.expires_at > $5
-		RETURNING attempts.id, attempts.job_id, attempts.stop_at`, ids, hosts, fences, until, micros(t.now))
+		RETURNING attempts.id, attempts.host_id, attempts.fence, attempts.job_id, attempts.stop_at`, ids, hosts, fences, until, micros(t.now))
 	return scanAll(rows, err, scanRenewal)
 }
 

@@ -194,7 +194,7 @@ func (b *books) newClasses() (rows [][]any) {
 
 func scanRenewal(rows scanner, r *scheduler.Renewal) error {
 	var stopAt int64
-	err := rows.Scan(&r.AttemptID, &r.JobID, &stopAt)
+	err := rows.Scan(&r.AttemptID, &r.HostID, &r.Fence, &r.JobID, &stopAt)
 	r.StopAt = fromMicros(stopAt)
 	return err
 }

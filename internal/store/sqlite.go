@@ -165,7 +165,7 @@ func (*sqliteDialect) renew(ctx context.Context, t *tx, leases []scheduler.HeldL
 	for _, l := range leases {
 		rows, err := t.db.QueryContext(ctx, `UPDATE attempts SET version = version + 1, expires_at = $4
 			WHERE id = $1 AND host_id = $2 AND fence = $3 AND state = 'live' AND expires_at > $5
-			RETURNING id, job_id, stop_at`, l.AttemptID, l.HostID, l.Fence, until, micros(t.now))
+			RETURNING id, host_id, fence, job_id, stop_at`, l.AttemptID, l.HostID, l.Fence, until, micros(t.now))
 		one, err := scanAll(rows, err, scanRenewal)
 		if err != nil {
 			return nil, err

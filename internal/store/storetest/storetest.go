@@ -347,7 +347,7 @@ func testRenew(t *testing.T, b *books) {
 	renew := func(host string, l nimbus.Lease) (renewed bool) {
 		b.update(func(ctx context.Context, tx scheduler.Tx) (err error) {
 			all, err := tx.RenewLeases(ctx, []scheduler.HeldLease{{Lease: l, HostID: host}}, tx.Now().Add(30*time.Second))
-			renewed = len(all) == 1 && all[0].AttemptID == a.AttemptID && all[0].JobID == a.JobID
+			renewed = len(all) == 1 && all[0].HeldLease == scheduler.HeldLease{Lease: a.Lease, HostID: a.HostID} && all[0].JobID == a.JobID
 			return err
 		})
 		return renewed
