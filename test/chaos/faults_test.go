@@ -60,7 +60,7 @@ func (w *world) faults() []fault {
 		}},
 		{"pause a host past its leases", 3, true, w.pausePast},
 		{"deliver a host's words past its leases", 2, true, w.endPast},
-		{"clone a host's disk", 3, false, w.cloneDisk},
+		{"clone a host's disk", 6, false, w.cloneDisk},
 		{"restart PostgreSQL", 2, false, func(ctx context.Context, r *rand.Rand) {
 			w.restarting.Lock()
 			defer w.restarting.Unlock()

@@ -20,7 +20,7 @@ const (
 	EndFenced    End = "fenced"    // the lease was somebody else's
 	EndExpired   End = "expired"   // its shim was not fed in time
 	EndCrashed   End = "crashed"   // its machine lost power
-	EndIdle      End = "idle"      // GitHub took its runner away, which had had no job
+	EndIdle      End = "idle"      // GitHub took its runner away, which never had a job
 	EndDropped   End = "dropped"   // GitHub wanted its job to end, or had ended it
 )
 
