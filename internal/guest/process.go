@@ -61,6 +61,7 @@ type process struct {
 	tree   tree
 	pipes  []*os.File
 	output sync.WaitGroup
+	runner *runner // nil unless it is GitHub's
 }
 
 // environment is what the job gets: its own over sane defaults.
@@ -114,6 +115,12 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 		return nil, fmt.Errorf("open empty input: %w", err)
 	}
 	defer null.Close()
+	if folders := r.GetRunnerDiagnostics(); len(folders) > 0 {
+		if p.runner, err = followRunner(folders, dir, e); err != nil {
+			p.closePipes()
+			return nil, err
+		}
+	}
 	attr := &os.ProcAttr{
 		Dir: dir, Env: env, Files: []*os.File{null, writers[0], writers[1]},
 		Sys: &syscall.SysProcAttr{Setsid: true},
@@ -124,6 +131,9 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 	p.cmd, err = t.startProcess(path, r.GetCommand(), attr)
 	if err != nil {
 		p.closePipes()
+		if p.runner != nil {
+			p.runner.end()
+		}
 		if notRunnable(err) {
 			refuse(e, exitNotExecutable, err)
 			return nil, nil
@@ -178,12 +188,20 @@ func (p *process) copyOutput(r io.Reader, stream string) error {
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			p.events.output(stream, bytes.Clone(buf[:n])) // a short line must not hold a whole buffer
+			p.write(stream, buf[:n])
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+func (p *process) write(stream string, data []byte) {
+	if p.runner != nil && stream == "stdout" {
+		p.runner.output(data)
+		return
+	}
+	p.events.output(stream, bytes.Clone(data)) // a short line must not hold a whole buffer
 }
 
 // wait sees the job to its end: the first process, then what it left behind,
@@ -202,7 +220,11 @@ func (p *process) wait() {
 	}
 	<-drained
 	p.closePipes()
-	p.events.exited(p.tree.exit(state, err))
+	exit := p.tree.exit(state, err)
+	if p.runner != nil {
+		exit.Runner = p.runner.end() // and with it what its pages had left
+	}
+	p.events.exited(exit)
 }
 
 // exitOf says how the first process ended.

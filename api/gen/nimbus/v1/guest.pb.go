@@ -347,9 +347,13 @@ type StartRequest struct {
 	// Absolute; empty means the workspace.
 	WorkingDirectory string `protobuf:"bytes,4,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
 	// User name of the image, empty for root.
-	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// Where GitHub's runner keeps its diagnostics, for a process that is one:
+	// folders, of which one is used, below the working directory unless
+	// absolute. Their pages become output too, under the names of their steps.
+	RunnerDiagnostics []string `protobuf:"bytes,6,rep,name=runner_diagnostics,json=runnerDiagnostics,proto3" json:"runner_diagnostics,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
@@ -415,6 +419,13 @@ func (x *StartRequest) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *StartRequest) GetRunnerDiagnostics() []string {
+	if x != nil {
+		return x.RunnerDiagnostics
+	}
+	return nil
 }
 
 type StartResponse struct {
@@ -657,11 +668,13 @@ type Exited struct {
 	// Absent when a signal ended the process.
 	Code *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
 	// "SIGKILL", …
-	Signal        string               `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	OutOfMemory   bool                 `protobuf:"varint,3,opt,name=out_of_memory,json=outOfMemory,proto3" json:"out_of_memory,omitempty"`
-	CpuTime       *durationpb.Duration `protobuf:"bytes,4,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	MaxRssBytes   int64                `protobuf:"varint,5,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
-	DiskBytes     int64                `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	Signal      string               `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	OutOfMemory bool                 `protobuf:"varint,3,opt,name=out_of_memory,json=outOfMemory,proto3" json:"out_of_memory,omitempty"`
+	CpuTime     *durationpb.Duration `protobuf:"bytes,4,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	MaxRssBytes int64                `protobuf:"varint,5,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
+	DiskBytes   int64                `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// Only of GitHub's runner.
+	Runner        *RunnerExit `protobuf:"bytes,7,opt,name=runner,proto3" json:"runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,6 +751,69 @@ func (x *Exited) GetDiskBytes() int64 {
 	return 0
 }
 
+func (x *Exited) GetRunner() *RunnerExit {
+	if x != nil {
+		return x.Runner
+	}
+	return nil
+}
+
+// RunnerExit is what GitHub's runner said about its own end: the exit code of
+// what started it is nearly always 0.
+type RunnerExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it had a job.
+	HadJob bool `protobuf:"varint,1,opt,name=had_job,json=hadJob,proto3" json:"had_job,omitempty"`
+	// The exit code of its listener, absent when it did not say.
+	ListenerCode  *int32 `protobuf:"varint,2,opt,name=listener_code,json=listenerCode,proto3,oneof" json:"listener_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunnerExit) Reset() {
+	*x = RunnerExit{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunnerExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunnerExit) ProtoMessage() {}
+
+func (x *RunnerExit) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunnerExit.ProtoReflect.Descriptor instead.
+func (*RunnerExit) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RunnerExit) GetHadJob() bool {
+	if x != nil {
+		return x.HadJob
+	}
+	return false
+}
+
+func (x *RunnerExit) GetListenerCode() int32 {
+	if x != nil && x.ListenerCode != nil {
+		return *x.ListenerCode
+	}
+	return 0
+}
+
 type AcknowledgeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           int64                  `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -747,7 +823,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +835,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +848,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AcknowledgeRequest) GetSeq() int64 {
@@ -790,7 +866,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +878,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +891,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
 }
 
 type SignalRequest struct {
@@ -828,7 +904,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +916,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +929,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignalRequest) GetSignal() string {
@@ -871,7 +947,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +959,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +972,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{15}
 }
 
 var File_nimbus_v1_guest_proto protoreflect.FileDescriptor
@@ -929,14 +1005,15 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"B\n" +
 	"\x14PutWorkspaceResponse\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\x03R\x05files\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xf4\x01\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xa3\x02\n" +
 	"\fStartRequest\x12\x1d\n" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x122\n" +
 	"\x03env\x18\x03 \x03(\v2 .nimbus.v1.StartRequest.EnvEntryR\x03env\x12+\n" +
 	"\x11working_directory\x18\x04 \x01(\tR\x10workingDirectory\x12\x12\n" +
-	"\x04user\x18\x05 \x01(\tR\x04user\x1a6\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12-\n" +
+	"\x12runner_diagnostics\x18\x06 \x03(\tR\x11runnerDiagnostics\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
@@ -951,7 +1028,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05event\"4\n" +
 	"\x06Output\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\xdf\x01\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x8e\x02\n" +
 	"\x06Exited\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\"\n" +
@@ -959,8 +1036,14 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\bcpu_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\"\n" +
 	"\rmax_rss_bytes\x18\x05 \x01(\x03R\vmaxRssBytes\x12\x1d\n" +
 	"\n" +
-	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytesB\a\n" +
-	"\x05_code\"&\n" +
+	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x12-\n" +
+	"\x06runner\x18\a \x01(\v2\x15.nimbus.v1.RunnerExitR\x06runnerB\a\n" +
+	"\x05_code\"a\n" +
+	"\n" +
+	"RunnerExit\x12\x17\n" +
+	"\ahad_job\x18\x01 \x01(\bR\x06hadJob\x12(\n" +
+	"\rlistener_code\x18\x02 \x01(\x05H\x00R\flistenerCode\x88\x01\x01B\x10\n" +
+	"\x0e_listener_code\"&\n" +
 	"\x12AcknowledgeRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\x15\n" +
 	"\x13AcknowledgeResponse\"'\n" +
@@ -987,7 +1070,7 @@ func file_nimbus_v1_guest_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_guest_proto_rawDescData
 }
 
-var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_nimbus_v1_guest_proto_goTypes = []any{
 	(*PrepareRequest)(nil),        // 0: nimbus.v1.PrepareRequest
 	(*NetworkConfig)(nil),         // 1: nimbus.v1.NetworkConfig
@@ -1000,41 +1083,43 @@ var file_nimbus_v1_guest_proto_goTypes = []any{
 	(*WatchResponse)(nil),         // 8: nimbus.v1.WatchResponse
 	(*Output)(nil),                // 9: nimbus.v1.Output
 	(*Exited)(nil),                // 10: nimbus.v1.Exited
-	(*AcknowledgeRequest)(nil),    // 11: nimbus.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),   // 12: nimbus.v1.AcknowledgeResponse
-	(*SignalRequest)(nil),         // 13: nimbus.v1.SignalRequest
-	(*SignalResponse)(nil),        // 14: nimbus.v1.SignalResponse
-	nil,                           // 15: nimbus.v1.NetworkConfig.HostsEntry
-	nil,                           // 16: nimbus.v1.StartRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*RunnerExit)(nil),            // 11: nimbus.v1.RunnerExit
+	(*AcknowledgeRequest)(nil),    // 12: nimbus.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),   // 13: nimbus.v1.AcknowledgeResponse
+	(*SignalRequest)(nil),         // 14: nimbus.v1.SignalRequest
+	(*SignalResponse)(nil),        // 15: nimbus.v1.SignalResponse
+	nil,                           // 16: nimbus.v1.NetworkConfig.HostsEntry
+	nil,                           // 17: nimbus.v1.StartRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_nimbus_v1_guest_proto_depIdxs = []int32{
-	17, // 0: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
+	18, // 0: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: nimbus.v1.PrepareRequest.network:type_name -> nimbus.v1.NetworkConfig
-	15, // 2: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
-	18, // 3: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
-	16, // 4: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
+	16, // 2: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
+	19, // 3: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
+	17, // 4: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
 	9,  // 5: nimbus.v1.WatchResponse.output:type_name -> nimbus.v1.Output
 	10, // 6: nimbus.v1.WatchResponse.exited:type_name -> nimbus.v1.Exited
-	18, // 7: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
-	0,  // 8: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
-	3,  // 9: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
-	5,  // 10: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
-	7,  // 11: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
-	11, // 12: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
-	13, // 13: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
-	2,  // 14: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
-	4,  // 15: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
-	6,  // 16: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
-	8,  // 17: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
-	12, // 18: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
-	14, // 19: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
-	14, // [14:20] is the sub-list for method output_type
-	8,  // [8:14] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	19, // 7: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
+	11, // 8: nimbus.v1.Exited.runner:type_name -> nimbus.v1.RunnerExit
+	0,  // 9: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
+	3,  // 10: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
+	5,  // 11: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
+	7,  // 12: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
+	12, // 13: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
+	14, // 14: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
+	2,  // 15: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
+	4,  // 16: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
+	6,  // 17: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
+	8,  // 18: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
+	13, // 19: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
+	15, // 20: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_guest_proto_init() }
@@ -1047,13 +1132,14 @@ func file_nimbus_v1_guest_proto_init() {
 		(*WatchResponse_Exited)(nil),
 	}
 	file_nimbus_v1_guest_proto_msgTypes[10].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_guest_proto_rawDesc), len(file_nimbus_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/guest.proto.
  */
 export const file_nimbus_v1_guest: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSKrAQoOUHJlcGFyZVJlcXVlc3QSJwoDbm93GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoHbmV0d29yaxgFIAEoCzIYLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnEg4KBmNhX3BlbRgGIAEoDCK4AQoNTmV0d29ya0NvbmZpZxIOCgZkZXZpY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEhMKC25hbWVzZXJ2ZXJzGAQgAygJEjIKBWhvc3RzGAUgAygLMiMubmltYnVzLnYxLk5ldHdvcmtDb25maWcuSG9zdHNFbnRyeRosCgpIb3N0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoPUHJlcGFyZVJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSKQoGdXB0aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiQKE1B1dFdvcmtzcGFjZVJlcXVlc3QSDQoFY2h1bmsYASABKAwiNAoUUHV0V29ya3NwYWNlUmVzcG9uc2USDQoFZmlsZXMYASABKAMSDQoFYnl0ZXMYAiABKAMitwEKDFN0YXJ0UmVxdWVzdBISCgphdHRlbXB0X2lkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLQoDZW52GAMgAygLMiAubmltYnVzLnYxLlN0YXJ0UmVxdWVzdC5FbnZFbnRyeRIZChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCRIMCgR1c2VyGAUgASgJGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiHAoNU3RhcnRSZXNwb25zZRILCgNwaWQYASABKAMiIAoMV2F0Y2hSZXF1ZXN0EhAKCGZyb21fc2VxGAEgASgDIm8KDVdhdGNoUmVzcG9uc2USCwoDc2VxGAEgASgDEiMKBm91dHB1dBgCIAEoCzIRLm5pbWJ1cy52MS5PdXRwdXRIABIjCgZleGl0ZWQYAyABKAsyES5uaW1idXMudjEuRXhpdGVkSABCBwoFZXZlbnQiJgoGT3V0cHV0Eg4KBnN0cmVhbRgBIAEoCRIMCgRkYXRhGAIgASgMIqMBCgZFeGl0ZWQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCRIVCg1vdXRfb2ZfbWVtb3J5GAMgASgIEisKCGNwdV90aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYBSABKAMSEgoKZGlza19ieXRlcxgGIAEoA0IHCgVfY29kZSIhChJBY2tub3dsZWRnZVJlcXVlc3QSCwoDc2VxGAEgASgDIhUKE0Fja25vd2xlZGdlUmVzcG9uc2UiHwoNU2lnbmFsUmVxdWVzdBIOCgZzaWduYWwYASABKAkiEAoOU2lnbmFsUmVzcG9uc2UyqgMKDEd1ZXN0U2VydmljZRJACgdQcmVwYXJlEhkubmltYnVzLnYxLlByZXBhcmVSZXF1ZXN0GhoubmltYnVzLnYxLlByZXBhcmVSZXNwb25zZRJRCgxQdXRXb3Jrc3BhY2USHi5uaW1idXMudjEuUHV0V29ya3NwYWNlUmVxdWVzdBofLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXNwb25zZSgBEjoKBVN0YXJ0EhcubmltYnVzLnYxLlN0YXJ0UmVxdWVzdBoYLm5pbWJ1cy52MS5TdGFydFJlc3BvbnNlEjwKBVdhdGNoEhcubmltYnVzLnYxLldhdGNoUmVxdWVzdBoYLm5pbWJ1cy52MS5XYXRjaFJlc3BvbnNlMAESTAoLQWNrbm93bGVkZ2USHS5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXF1ZXN0Gh4ubmltYnVzLnYxLkFja25vd2xlZGdlUmVzcG9uc2USPQoGU2lnbmFsEhgubmltYnVzLnYxLlNpZ25hbFJlcXVlc3QaGS5uaW1idXMudjEuU2lnbmFsUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSKrAQoOUHJlcGFyZVJlcXVlc3QSJwoDbm93GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoHbmV0d29yaxgFIAEoCzIYLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnEg4KBmNhX3BlbRgGIAEoDCK4AQoNTmV0d29ya0NvbmZpZxIOCgZkZXZpY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEhMKC25hbWVzZXJ2ZXJzGAQgAygJEjIKBWhvc3RzGAUgAygLMiMubmltYnVzLnYxLk5ldHdvcmtDb25maWcuSG9zdHNFbnRyeRosCgpIb3N0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoPUHJlcGFyZVJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSKQoGdXB0aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiQKE1B1dFdvcmtzcGFjZVJlcXVlc3QSDQoFY2h1bmsYASABKAwiNAoUUHV0V29ya3NwYWNlUmVzcG9uc2USDQoFZmlsZXMYASABKAMSDQoFYnl0ZXMYAiABKAMi0wEKDFN0YXJ0UmVxdWVzdBISCgphdHRlbXB0X2lkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLQoDZW52GAMgAygLMiAubmltYnVzLnYxLlN0YXJ0UmVxdWVzdC5FbnZFbnRyeRIZChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCRIMCgR1c2VyGAUgASgJEhoKEnJ1bm5lcl9kaWFnbm9zdGljcxgGIAMoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhwKDVN0YXJ0UmVzcG9uc2USCwoDcGlkGAEgASgDIiAKDFdhdGNoUmVxdWVzdBIQCghmcm9tX3NlcRgBIAEoAyJvCg1XYXRjaFJlc3BvbnNlEgsKA3NlcRgBIAEoAxIjCgZvdXRwdXQYAiABKAsyES5uaW1idXMudjEuT3V0cHV0SAASIwoGZXhpdGVkGAMgASgLMhEubmltYnVzLnYxLkV4aXRlZEgAQgcKBWV2ZW50IiYKBk91dHB1dBIOCgZzdHJlYW0YASABKAkSDAoEZGF0YRgCIAEoDCLKAQoGRXhpdGVkEhEKBGNvZGUYASABKAVIAIgBARIOCgZzaWduYWwYAiABKAkSFQoNb3V0X29mX21lbW9yeRgDIAEoCBIrCghjcHVfdGltZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAUgASgDEhIKCmRpc2tfYnl0ZXMYBiABKAMSJQoGcnVubmVyGAcgASgLMhUubmltYnVzLnYxLlJ1bm5lckV4aXRCBwoFX2NvZGUiSwoKUnVubmVyRXhpdBIPCgdoYWRfam9iGAEgASgIEhoKDWxpc3RlbmVyX2NvZGUYAiABKAVIAIgBAUIQCg5fbGlzdGVuZXJfY29kZSIhChJBY2tub3dsZWRnZVJlcXVlc3QSCwoDc2VxGAEgASgDIhUKE0Fja25vd2xlZGdlUmVzcG9uc2UiHwoNU2lnbmFsUmVxdWVzdBIOCgZzaWduYWwYASABKAkiEAoOU2lnbmFsUmVzcG9uc2UyqgMKDEd1ZXN0U2VydmljZRJACgdQcmVwYXJlEhkubmltYnVzLnYxLlByZXBhcmVSZXF1ZXN0GhoubmltYnVzLnYxLlByZXBhcmVSZXNwb25zZRJRCgxQdXRXb3Jrc3BhY2USHi5uaW1idXMudjEuUHV0V29ya3NwYWNlUmVxdWVzdBofLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXNwb25zZSgBEjoKBVN0YXJ0EhcubmltYnVzLnYxLlN0YXJ0UmVxdWVzdBoYLm5pbWJ1cy52MS5TdGFydFJlc3BvbnNlEjwKBVdhdGNoEhcubmltYnVzLnYxLldhdGNoUmVxdWVzdBoYLm5pbWJ1cy52MS5XYXRjaFJlc3BvbnNlMAESTAoLQWNrbm93bGVkZ2USHS5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXF1ZXN0Gh4ubmltYnVzLnYxLkFja25vd2xlZGdlUmVzcG9uc2USPQoGU2lnbmFsEhgubmltYnVzLnYxLlNpZ25hbFJlcXVlc3QaGS5uaW1idXMudjEuU2lnbmFsUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message nimbus.v1.PrepareRequest
@@ -202,6 +202,15 @@ export type StartRequest = Message<"nimbus.v1.StartRequest"> & {
    * @generated from field: string user = 5;
    */
   user: string;
+
+  /**
+   * Where GitHub's runner keeps its diagnostics, for a process that is one:
+   * folders, of which one is used, below the working directory unless
+   * absolute. Their pages become output too, under the names of their steps.
+   *
+   * @generated from field: repeated string runner_diagnostics = 6;
+   */
+  runnerDiagnostics: string[];
 };
 
 /**
@@ -348,6 +357,13 @@ export type Exited = Message<"nimbus.v1.Exited"> & {
    * @generated from field: int64 disk_bytes = 6;
    */
   diskBytes: bigint;
+
+  /**
+   * Only of GitHub's runner.
+   *
+   * @generated from field: nimbus.v1.RunnerExit runner = 7;
+   */
+  runner?: RunnerExit | undefined;
 };
 
 /**
@@ -356,6 +372,35 @@ export type Exited = Message<"nimbus.v1.Exited"> & {
  */
 export const ExitedSchema: GenMessage<Exited> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_guest, 10);
+
+/**
+ * RunnerExit is what GitHub's runner said about its own end: the exit code of
+ * what started it is nearly always 0.
+ *
+ * @generated from message nimbus.v1.RunnerExit
+ */
+export type RunnerExit = Message<"nimbus.v1.RunnerExit"> & {
+  /**
+   * Whether it had a job.
+   *
+   * @generated from field: bool had_job = 1;
+   */
+  hadJob: boolean;
+
+  /**
+   * The exit code of its listener, absent when it did not say.
+   *
+   * @generated from field: optional int32 listener_code = 2;
+   */
+  listenerCode?: number | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.RunnerExit.
+ * Use `create(RunnerExitSchema)` to create a new message.
+ */
+export const RunnerExitSchema: GenMessage<RunnerExit> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 11);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeRequest
@@ -372,7 +417,7 @@ export type AcknowledgeRequest = Message<"nimbus.v1.AcknowledgeRequest"> & {
  * Use `create(AcknowledgeRequestSchema)` to create a new message.
  */
 export const AcknowledgeRequestSchema: GenMessage<AcknowledgeRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 11);
+  messageDesc(file_nimbus_v1_guest, 12);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeResponse
@@ -385,7 +430,7 @@ export type AcknowledgeResponse = Message<"nimbus.v1.AcknowledgeResponse"> & {
  * Use `create(AcknowledgeResponseSchema)` to create a new message.
  */
 export const AcknowledgeResponseSchema: GenMessage<AcknowledgeResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 12);
+  messageDesc(file_nimbus_v1_guest, 13);
 
 /**
  * @generated from message nimbus.v1.SignalRequest
@@ -404,7 +449,7 @@ export type SignalRequest = Message<"nimbus.v1.SignalRequest"> & {
  * Use `create(SignalRequestSchema)` to create a new message.
  */
 export const SignalRequestSchema: GenMessage<SignalRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 13);
+  messageDesc(file_nimbus_v1_guest, 14);
 
 /**
  * @generated from message nimbus.v1.SignalResponse
@@ -417,7 +462,7 @@ export type SignalResponse = Message<"nimbus.v1.SignalResponse"> & {
  * Use `create(SignalResponseSchema)` to create a new message.
  */
 export const SignalResponseSchema: GenMessage<SignalResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 14);
+  messageDesc(file_nimbus_v1_guest, 15);
 
 /**
  * GuestService is served by nimbus-guest inside a sandbox and called by the
