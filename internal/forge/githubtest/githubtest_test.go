@@ -219,7 +219,7 @@ func (w *world) run(jit string) started {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.code <- runner.Run(ctx, runner.Config{JITConfig: jit, Dir: dir, Stdout: r.out, Stderr: r.errs, RetryFor: 3 * time.Second})
+		r.code <- runner.Run(ctx, runner.Config{JITConfig: jit, Dir: dir, Stdout: io.Discard, Log: r.out, Stderr: r.errs, RetryFor: 3 * time.Second})
 	}()
 	w.t.Cleanup(func() { stop(); <-done })
 	return r

@@ -32,8 +32,8 @@ import (
 // is a secret: never on a command line.
 const EnvJITConfig = "ACTIONS_RUNNER_INPUT_JITCONFIG"
 
-// StepPrefix begins a line on the runner's stdout that begins a step; the
-// step's name follows.
+// StepPrefix begins a line of a runner's copy of its log that begins a step;
+// the step's name follows.
 const StepPrefix = "::nimbus-step::"
 
 // Conclusions of jobs and steps.

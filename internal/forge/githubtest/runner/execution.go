@@ -41,7 +41,10 @@ func (x *execution) run(ctx context.Context) string {
 	for _, s := range x.job.Steps {
 		x.runStep(ctx, s)
 	}
-	x.step(context.WithoutCancel(ctx), completeStep, func(context.Context) (int, error) { return 0, nil })
+	x.step(context.WithoutCancel(ctx), completeStep, func(context.Context) (int, error) {
+		_, err := fmt.Fprintln(x.log, "Cleaning up orphan processes")
+		return 0, err
+	})
 	cause := context.Cause(ctx)
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
@@ -63,6 +66,7 @@ func (x *execution) runStep(ctx context.Context, s protocol.Step) {
 	cancelled := ctx.Err() != nil
 	if !s.If.Holds(x.failed, cancelled) {
 		x.number++
+		x.log.pages.skip(s.Name)
 		x.client.step(protocol.StepUpdate{Number: x.number, Name: s.Name, Conclusion: protocol.Skipped})
 		return
 	}

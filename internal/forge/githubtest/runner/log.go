@@ -20,11 +20,12 @@ const (
 	maxMaskBytes = 32 << 10
 )
 
-// log takes a job's output, masks it, and passes it on to stdout at once and
+// log takes a job's output, masks it, and passes it on to the pages at once and
 // to the server in pieces. When the server can't be reached for as long as a
-// call is retried, sending ends; stdout goes on.
+// call is retried, sending ends; the pages go on.
 type log struct {
-	stdout io.Writer
+	pages  *diagnostics
+	copy   io.Writer // nil for none
 	client *client
 
 	mu     sync.Mutex
@@ -39,14 +40,14 @@ type log struct {
 	done chan struct{} // sendLoop ended
 }
 
-func newLog(stdout io.Writer, c *client) *log {
-	l := &log{stdout: stdout, client: c, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newLog(pages *diagnostics, also io.Writer, c *client) *log {
+	l := &log{pages: pages, copy: also, client: c, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	go l.sendLoop()
 	return l
 }
 
-// heading begins a step. It goes to stdout alone: GitHub's log has steps apart.
+// heading begins a step.
 func (l *log) heading(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,7 +58,10 @@ func (l *log) heading(name string) {
 		}
 		return r
 	}, l.mask(name))
-	_, _ = io.WriteString(l.stdout, protocol.StepPrefix+name+"\n") // stdout gone: the guest's business
+	l.pages.begin(name)
+	if l.copy != nil {
+		_, _ = io.WriteString(l.copy, protocol.StepPrefix+name+"\n") // gone: its owner's business
+	}
 	l.send([]byte("##[group]" + name + "\n"))
 }
 
@@ -133,7 +137,10 @@ func (l *log) mask(s string) string {
 }
 
 func (l *log) emit(b []byte) {
-	_, _ = l.stdout.Write(b)
+	l.pages.write(b)
+	if l.copy != nil {
+		_, _ = l.copy.Write(b)
+	}
 	l.send(b)
 }
 

@@ -22,7 +22,11 @@ func TestMasksAcrossPieces(t *testing.T) {
 	const secret = "hunter2secret"
 	for split := range len(secret) + 1 {
 		var out bytes.Buffer
-		l := newLog(&out, c)
+		pages, err := newDiagnostics(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLog(pages, &out, c)
 		write := func(s string) {
 			if _, err := l.Write([]byte(s)); err != nil {
 				t.Fatal(err)
@@ -32,6 +36,7 @@ func TestMasksAcrossPieces(t *testing.T) {
 		write(strings.Repeat("x", maxLine) + secret[:split]) // over the bound: passed on in pieces
 		write(secret[split:] + strings.Repeat("y", maxLine) + "\n")
 		l.close()
+		pages.close()
 		got := out.String()
 		if strings.Contains(got, "hunter") || strings.Count(got, "***") != 2 {
 			t.Errorf("split at %d: the secret shows, or its mask doesn't", split)

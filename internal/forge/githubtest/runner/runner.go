@@ -7,8 +7,9 @@
 // actions/checkout, expressions, services, containers, shells but bash,
 // artifacts and caches. It knows nothing but the standard library.
 //
-// Its stdout is the job's log: a line "::nimbus-step::NAME" begins a step, what
-// follows is that step's output, stdout and stderr in the order written.
+// Its stdout is what the official runner says there: that it listens, which job
+// it runs, how it ended, as run.sh would say it. The job's log is in the pages
+// of its diagnostics folder, in the official format.
 package runner
 
 import (
@@ -16,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -38,8 +40,9 @@ const (
 // Config is what Run needs.
 type Config struct {
 	JITConfig string    // the base64 text of generate-jitconfig
-	Dir       string    // where the work folder is made; default the current one
-	Stdout    io.Writer // the job's log
+	Dir       string    // where the work and diagnostics folders are made; default the current one
+	Stdout    io.Writer // what the runner says
+	Log       io.Writer // a copy of the job's log, a line "::nimbus-step::NAME" before each step; nil for none
 	Stderr    io.Writer // the runner's own troubles
 	Env       []string  // of the steps, before what the job adds; default the process's without the configuration
 	// RetryFor is how long a call is tried again over network errors and 5xx;
@@ -65,7 +68,28 @@ func Run(ctx context.Context, cfg Config) int {
 	if err != nil {
 		fmt.Fprintf(cfg.Stderr, "nimbus-runner: %v\n", err)
 	}
+	fmt.Fprintf(cfg.Stdout, "Runner listener exit with %s, stop the service, no retry needed.\nExiting runner...\n", listenerEnd(err))
 	return code
+}
+
+// listenerEnd is what run.sh says about the end of the official listener.
+func listenerEnd(err error) string {
+	var refused *statusError
+	switch {
+	case err == nil || errors.Is(err, errStopped):
+		return "0 return code"
+	case errors.As(err, &refused) && refused.status == http.StatusConflict:
+		return "Session Conflict error"
+	}
+	return "terminated error"
+}
+
+// errStopped says that the runner was told to end before it had a job.
+var errStopped = errors.New("stopped before a job came")
+
+// say writes a line as the official listener does.
+func say(w io.Writer, format string, args ...any) {
+	fmt.Fprintf(w, time.Now().UTC().Format("2006-01-02 15:04:05Z")+": "+format+"\n", args...)
 }
 
 func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
@@ -75,13 +99,15 @@ func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 		return ExitUnavailable, err
 	}
 	defer c.close()
+	say(cfg.Stdout, "Listening for Jobs")
 	job, err := c.waitForJob(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			return ExitCancelled, errors.New("stopped before a job came")
+			return ExitCancelled, errStopped
 		}
 		return ExitUnavailable, err
 	}
+	say(cfg.Stdout, "Running job: %s", job.Name)
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return ExitUnavailable, fmt.Errorf("find the work folder: %w", err)
@@ -93,7 +119,12 @@ func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(job.TimeoutMinutes)*time.Minute)
 		defer cancel()
 	}
-	log := newLog(cfg.Stdout, c)
+	pages, err := newDiagnostics(dir)
+	if err != nil {
+		return ExitUnavailable, err
+	}
+	defer pages.close()
+	log := newLog(pages, cfg.Log, c)
 	defer log.close()
 	x := &execution{
 		client: c, job: job, log: log, runnerName: jit.RunnerName,
@@ -102,6 +133,7 @@ func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 	}
 	conclusion := x.run(ctx)
 	log.close()
+	say(cfg.Stdout, "Job %s completed with result: %s", job.Name, result(conclusion))
 	if err := c.finish(conclusion); err != nil && !errors.Is(err, errOver) {
 		return ExitUnavailable, err
 	}
@@ -112,6 +144,17 @@ func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 		return ExitCancelled, nil
 	}
 	return x.exitCode, nil
+}
+
+// result is a conclusion in the official runner's words.
+func result(conclusion string) string {
+	switch conclusion {
+	case protocol.Success:
+		return "Succeeded"
+	case protocol.Cancelled:
+		return "Canceled"
+	}
+	return "Failed"
 }
 
 // folderName keeps the work folder below the runner's own.
