@@ -115,6 +115,8 @@ const (
 	ReasonWorkspace        ReasonCode = "workspace"        // its files could not be brought in
 	ReasonGuestProtocol    ReasonCode = "guest_protocol"   // the sandbox broke the protocol
 	ReasonUnreported       ReasonCode = "unreported"       // GitHub never said how it ended
+	ReasonRunnerEnded      ReasonCode = "runner_ended"     // GitHub's runner ended before it had a job
+	ReasonRunnerRefused    ReasonCode = "runner_refused"   // GitHub's runner says that it can't have jobs
 	ReasonHostShutdown     ReasonCode = "host_unavailable" // the host gave it back before starting
 )
 

@@ -41,7 +41,7 @@ func TestWhoTakesTheJob(t *testing.T) {
 	if err := os.WriteFile(inside, []byte("official 1.2.3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := run(t, root, githubs); code != 7 || out != "1001 1001 [1001] /opt/runner /home/runner yes "+githubs+" []\n" {
+	if out, code := run(t, root, githubs); code != 7 || out != "1001 1001 [1001] /opt/runner /home/runner yes 1 "+githubs+" []\n" {
 		t.Errorf("GitHub's configuration, GitHub's runner: %d %s", code, out)
 	}
 	if out, code := run(t, root, doubles); code != 69 {

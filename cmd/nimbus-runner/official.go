@@ -51,6 +51,7 @@ func officialEnv(env []string, jit string) []string {
 	own := []string{
 		"HOME=" + image.Home, "USER=" + image.User, "LOGNAME=" + image.User,
 		"RUNNER_MANUALLY_TRAP_SIG=1", // so that run.sh hands SIGTERM on
+		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1", // so that it tells one that is too old from another end
 		protocol.EnvJITConfig + "=" + jit,
 	}
 	env = slices.DeleteFunc(slices.Clone(env), func(kept string) bool {

@@ -31,6 +31,9 @@ const (
 	OfficialDir = "/opt/runner"
 	// Official is what starts it.
 	Official = OfficialDir + "/run.sh"
+	// Diagnostics is the folder, below the one that a runner is started in, where
+	// it leaves the pages of its job's log.
+	Diagnostics = "_diag"
 	// Inside is a file that says which runner is inside, in one line.
 	Inside = OfficialDir + "/NIMBUS_RUNNER"
 )

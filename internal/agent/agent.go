@@ -71,6 +71,8 @@ type Runner struct {
 	Command []string
 	User    string // of the image; "" for root
 	Env     map[string]string
+	// Diagnostics are the folders of which one will have the runner's pages.
+	Diagnostics []string
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -249,7 +249,9 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	maps.Copy(env, runner.Env)
 	env["ACTIONS_RUNNER_INPUT_JITCONFIG"] = answer.GetEncodedJitConfig()
 	t.state.Secrets = append(slices.Clone(t.state.Secrets), answer.GetEncodedJitConfig())
-	return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User}, nil
+	return &nimbusv1.StartRequest{
+		AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User, RunnerDiagnostics: runner.Diagnostics,
+	}, nil
 }
 
 // signal sends a signal to the job's processes.

@@ -59,9 +59,11 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: {Command: []string{runner.Program}}}
+	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: {
+		Command: []string{runner.Program}, Diagnostics: []string{runner.OfficialDir + "/" + runner.Diagnostics, runner.Diagnostics},
+	}}
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
-		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}}
+		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,

@@ -91,7 +91,7 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 		if a.State == AttemptLive { // its runner is up, or will be
 			return u.checkAgain(ctx, j, bindTimeout)
 		}
-		if a.Outcome != nil && !a.StartedAt.IsZero() && a.EndedAt.Sub(a.StartedAt) >= bindTimeout {
+		if a.Outcome != nil && a.Outcome.Reason.Code != nimbus.ReasonRunnerRefused && !a.StartedAt.IsZero() && a.EndedAt.Sub(a.StartedAt) >= bindTimeout {
 			// Its runner took another job, or GitHub removed it since it had none.
 			return u.bereave(ctx, j, a, whyAgain(a).Message)
 		}
