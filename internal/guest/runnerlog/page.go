@@ -105,19 +105,34 @@ func (p *page) read(buf []byte, show func(time.Time, line)) error {
 func (p *page) take(data []byte, show func(time.Time, line)) {
 	for len(data) > 0 {
 		i := bytes.IndexByte(data, '\n')
+		n := min(len(data), p.limit()-len(p.rest))
 		if i >= 0 {
-			p.rest = append(p.rest, data[:i]...)
-			data = data[i+1:]
-			p.pass(false, show)
-			continue
+			n = min(n, i)
 		}
-		n := min(len(data), maxPiece-len(p.rest))
 		p.rest = append(p.rest, data[:n]...)
 		data = data[n:]
-		if len(p.rest) == maxPiece {
+		switch {
+		case n == i:
+			data = data[1:]
+			p.pass(false, show)
+		case len(p.rest) == p.limit():
 			p.pass(true, show)
 		}
 	}
+}
+
+// limit is how much is kept of a line without an end: the time before it does
+// not count, so that each page of a record cuts it in the same places.
+func (p *page) limit() int {
+	const front = len(byteOrderMark) + stampLength + 1
+	switch {
+	case p.begun:
+		return maxPiece
+	case len(p.rest) < front:
+		return front
+	}
+	_, text := unstamp(p.rest)
+	return maxPiece + len(p.rest) - len(text)
 }
 
 // pass passes on what is kept.

@@ -55,6 +55,15 @@ type Tail struct {
 // one of those named; those that can be are made. show takes output: whole
 // lines, but for a very long one, which comes in pieces.
 func Start(folders []string, show func([]byte)) (*Tail, error) {
+	t, err := newTail(folders, show)
+	if err != nil {
+		return nil, err
+	}
+	go t.run()
+	return t, nil
+}
+
+func newTail(folders []string, show func([]byte)) (*Tail, error) {
 	w, err := newWatch()
 	if err != nil {
 		return nil, err
@@ -69,7 +78,6 @@ func Start(folders []string, show func([]byte)) (*Tail, error) {
 			return nil, err
 		}
 	}
-	go t.run()
 	return t, nil
 }
 

@@ -10,6 +10,7 @@ import (
 // watch tells that something changed below folders. Its channel holds one
 // message: who hears it looks at everything.
 type watch struct {
+	fd      int // of inotify
 	inotify *os.File
 	changed chan struct{}
 	done    chan struct{}
@@ -20,13 +21,13 @@ func newWatch() (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch folders: %w", err)
 	}
-	w := &watch{os.NewFile(uintptr(fd), "inotify"), make(chan struct{}, 1), make(chan struct{})}
+	w := &watch{fd, os.NewFile(uintptr(fd), "inotify"), make(chan struct{}, 1), make(chan struct{})}
 	go w.read()
 	return w, nil
 }
 
 func (w *watch) add(dir string) error {
-	_, err := unix.InotifyAddWatch(int(w.inotify.Fd()), dir, unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+	_, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
