@@ -28,16 +28,35 @@ func (a *Agent) runPollLoop(ctx context.Context) error {
 			continue
 		}
 		pause = backoff{}
+		news := len(answer.GetOffers()) > 0 || len(answer.GetCancelAttemptIds()) == 0
 		for _, id := range answer.GetCancelAttemptIds() {
-			if t := a.find(id); t != nil {
+			if t := a.find(id); t != nil && t.why() == nil {
 				t.end(errCancelled)
+				news = true
 			}
 		}
 		for _, o := range answer.GetOffers() {
 			a.accept(ctx, wire.ToOffer(o))
 		}
+		if !news {
+			a.rest(ctx)
+		}
 	}
 	return nil
+}
+
+// oldNewsPause is how long the agent waits after a poll that was answered at
+// once with nothing but cancellations that it is about already.
+const oldNewsPause = 500 * time.Millisecond
+
+// rest waits a while, or until room becomes free.
+func (a *Agent) rest(ctx context.Context) {
+	_, more := a.free()
+	select {
+	case <-more:
+	case <-time.After(oldNewsPause):
+	case <-ctx.Done():
+	}
 }
 
 // poll asks once. It gives up when room becomes free: the question was wrong

@@ -243,3 +243,31 @@ func TestCancelBeforeTheStart(t *testing.T) {
 		}
 	}
 }
+
+// TestACancellationIsOldNews: while a job takes its time to end, the control
+// plane answers each poll at once with its cancellation. The agent does not ask
+// as fast as it is answered.
+func TestACancellationIsOldNews(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	var polls atomic.Int64
+	startFaulty(t, p, t.TempDir(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/Poll") {
+			polls.Add(1)
+		}
+		return next.RoundTrip(r)
+	})
+	j := p.submit(t, "trap '' TERM; echo begin; while :; do sleep 0.1; done")
+	p.await(t, j.ID, "running", func(j nimbus.Job) bool { return j.State == nimbus.StateRunning && j.LogLines > 0 })
+	before, began := polls.Load(), time.Now()
+	_, err := p.scheduler.Cancel(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}, nimbus.DefaultOrgID, j.ID)
+	must(t, err)
+	j = p.await(t, j.ID, "finished", over)
+	asked, took := polls.Load()-before, time.Since(began)
+	if most := 20 + int64(4*took.Seconds()); asked > most {
+		t.Errorf("%d polls within %s, at most %d are needed", asked, took, most)
+	}
+	if j.Result != nimbus.ResultCancelled {
+		t.Errorf("ended with %s, %+v", j.Result, j.Reason)
+	}
+}
