@@ -183,16 +183,21 @@ func TestCompletedStopsTheSandbox(t *testing.T) {
 	testenv.Require(t, "root")
 	t.Parallel()
 	for name, script := range map[string]string{
-		"a runner that does not listen": "echo begin\nsleep 1000",
-		"a frozen runner":               "trap '' TERM INT\necho begin\nkill -STOP $PPID\nwhile :; do sleep 1; done",
+		"a runner that does not listen": "echo begin\ntouch DIR/ready\nsleep 1000",
+		"a frozen runner":               "trap '' TERM INT\necho begin\nuntil test -e DIR/go; do sleep 0.05; done\nkill -STOP $PPID\ntouch DIR/ready\nwhile :; do sleep 1; done",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, dir := startPlane(t, githubtest.Config{}), t.TempDir()
+			p, dir, files := startPlane(t, githubtest.Config{}), t.TempDir(), t.TempDir()
 			startHost(t, p, dir)
-			p.push(t, workflow(script))
+			p.push(t, workflow(strings.ReplaceAll(script, "DIR", files)))
 			j := p.await(t, p.onlyJob(t).ID, "running", func(j nimbus.Job) bool {
 				return j.State == nimbus.StateRunning && strings.Contains(p.log(t, j), "\nbegin\n")
+			})
+			must(t, os.WriteFile(filepath.Join(files, "go"), nil, 0o600))
+			p.await(t, j.ID, "ready", func(nimbus.Job) bool {
+				_, err := os.Stat(filepath.Join(files, "ready"))
+				return err == nil
 			})
 			runner := p.github.Runners()[0]
 			said := time.Now()
