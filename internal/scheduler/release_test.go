@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -125,5 +126,31 @@ func TestRunnersThatGetNoJobAreNoAttempts(t *testing.T) {
 			w.sweep()
 		}
 		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultFailure, nimbus.ReasonAttemptsUsed)
+	})
+}
+
+// TestRunnersThatAreRefusedAreAttempts: a runner that GitHub refuses may try
+// for minutes, as one with a session conflict does. It is not taken for one
+// that was removed since no job came, which would go on for ever.
+func TestRunnersThatAreRefusedAreAttempts(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		host := w.host()
+		w.deliver(w.event(1, nimbus.ForgeQueued))
+		j := w.jobOf(1)
+		why := nimbus.Reason{Code: nimbus.ReasonRunnerRefused, Message: "GitHub has a session of another runner by its name"}
+		for range nimbus.DefaultMaxAttempts {
+			a := w.runner(host)
+			for range 12 {
+				w.pass(20 * time.Second)
+				_, err := w.Heartbeat(t.Context(), host, []nimbus.Lease{a.Lease})
+				w.must(err)
+			}
+			w.must(w.Finish(t.Context(), host, a.Lease, nimbus.Outcome{Result: nimbus.ResultFailure, Reason: why}))
+			w.sweep()
+		}
+		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultFailure, nimbus.ReasonAttemptsUsed)
+		if j, err := w.Job(t.Context(), nimbus.DefaultOrgID, j.ID); err != nil || !strings.Contains(j.Reason.Message, why.Message) {
+			t.Errorf("%v, %+v", err, j.Reason)
+		}
 	})
 }
