@@ -74,6 +74,7 @@ func (f *fake) start() {
 
 func (f *fake) begin(name string) {
 	f.say("StepsRunner", "Processing step: DisplayName='"+name+"'")
+	f.say("StepsRunner", "Starting the step.")
 	f.step = f.record()
 }
 

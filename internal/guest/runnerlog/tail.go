@@ -284,10 +284,10 @@ func (t *Tail) jobLine(_ time.Time, n line) {
 	}
 }
 
-// announce shows the names of steps that the runner has come to.
+// announce shows the names of steps that the runner has begun.
 func (t *Tail) announce(steps []*step) {
 	for _, s := range steps {
-		if !s.shown && !s.skipped {
+		if !s.shown && s.runs {
 			t.head(s)
 		}
 	}

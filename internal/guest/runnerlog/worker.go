@@ -20,6 +20,7 @@ var traced = regexp.MustCompile(`^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ) INFO (JobR
 type step struct {
 	name     string
 	at       time.Time // to the second
+	runs     bool      // it was begun, not only come to
 	shown    bool      // its name is in the output
 	assigned bool      // a record is its
 	skipped  bool
@@ -51,14 +52,16 @@ func (w *worker) take(text string) {
 		if id, ok := strings.CutPrefix(said, "Job ID "); ok {
 			w.job = strings.ToLower(strings.TrimSpace(id))
 			w.add(setUpStep, at)
+			w.last().runs = true
 		}
 	case source == "JobRunner" && said == "Finalize job.":
 		w.add(completeStep, at)
+		w.last().runs = true
 	case source != "StepsRunner":
 	case said == "Skipping step due to condition evaluation.":
-		if n := len(w.steps); n > 0 {
-			w.steps[n-1].skipped = true
-		}
+		w.last().skipped = true
+	case said == "Starting the step.":
+		w.last().runs = true
 	default:
 		if name, ok := strings.CutPrefix(said, "Processing step: DisplayName='"); ok {
 			w.add(strings.TrimSuffix(name, "'"), at)
@@ -70,6 +73,14 @@ func (w *worker) add(name string, at time.Time) {
 	if len(w.steps) < maxSteps {
 		w.steps = append(w.steps, &step{name: name, at: at})
 	}
+}
+
+// last is the step that the runner has come to last.
+func (w *worker) last() *step {
+	if len(w.steps) == 0 {
+		return &step{}
+	}
+	return w.steps[len(w.steps)-1]
 }
 
 // evaluating is what the runner writes first into a step's page while it

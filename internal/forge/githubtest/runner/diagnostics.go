@@ -86,6 +86,7 @@ func (d *diagnostics) begin(name string) {
 		d.trace("JobRunner", "Finalize job.")
 	default:
 		d.trace("StepsRunner", "Processing step: DisplayName='"+name+"'")
+		d.trace("StepsRunner", "Starting the step.")
 	}
 	d.step = &record{id: newGUID()}
 }
