@@ -113,3 +113,27 @@ func TestRunnersEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestTranscript: lines of one are never put into those of another.
+func TestTranscript(t *testing.T) {
+	t.Parallel()
+	e := newEvents()
+	lines := transcript{events: e}
+	long := strings.Repeat("x", 2*outputChunk+1)
+	for _, w := range []struct {
+		who  int
+		text string
+	}{{byRunner, "half"}, {byJob, "whole\n"}, {byRunner, " of it\n"}, {byJob, long}, {byJob, "y\n"}, {byJob, ""}, {byRunner, "end"}} {
+		lines.write(w.who, []byte(w.text))
+	}
+	var got strings.Builder
+	for _, event := range e.list {
+		if n := len(event.GetOutput().GetData()); n > outputChunk {
+			t.Errorf("an event of %d bytes", n)
+		}
+		got.Write(event.GetOutput().GetData())
+	}
+	if want := "half\nwhole\n of it\n" + long + "y\nend"; got.String() != want {
+		t.Errorf("%.60q, want %.60q", got.String(), want)
+	}
+}

@@ -198,3 +198,112 @@ func TestCuts(t *testing.T) {
 		}
 	}
 }
+
+// TestSideBySide: steps that run beside each other flush when they like. A line
+// that was taken from the job's page, since a later one of another step was
+// seen first, is not shown again when its own step's page has it.
+func TestSideBySide(t *testing.T) {
+	t.Parallel()
+	tail, f, out := follow(t)
+	f.start()
+	f.write("set up")
+	f.end(f.step)
+	f.begin("Slow")
+	slow := f.step
+	f.write("slow begins", "the same")
+	f.begin("Quick")
+	f.write("the same", "quick")
+	f.end(f.step)
+	out.await(t, "quick\n")
+	f.end(f.job) // before the slow step has flushed anything
+	out.await(t, "slow begins\n")
+	f.step = slow
+	f.add(slow, "of the slow alone")
+	f.end(slow)
+	tail.Finish()
+	got := strings.Split(out.String(), "\n")
+	for text, want := range map[string]int{"slow begins": 1, "the same": 2, "quick": 1, "of the slow alone": 1} {
+		n := 0
+		for _, line := range got {
+			if line == text {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%q is shown %d times, not %d:\n%s", text, n, want, out)
+		}
+	}
+}
+
+// TestSilentStep: a step that wrote nothing does not lend its name to the next.
+func TestSilentStep(t *testing.T) {
+	t.Parallel()
+	tail, f, out := follow(t)
+	f.start()
+	f.write("set up")
+	f.end(f.step)
+	f.now = f.now.Add(time.Second)
+	f.begin("Silent")
+	f.now = f.now.Add(3 * time.Second)
+	f.begin("Loud")
+	f.now = f.now.Add(2 * time.Second)
+	f.write("loud")
+	f.end(f.step)
+	f.end(f.job)
+	tail.Finish()
+	want := "::nimbus-step::Set up job\nset up\n::nimbus-step::Silent\n::nimbus-step::Loud\nloud\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestDebugging: of a job that is debugged the pages name their steps
+// themselves, skipped ones too.
+func TestDebugging(t *testing.T) {
+	t.Parallel()
+	tail, f, out := follow(t)
+	f.start()
+	f.add(f.job, "##[debug]Starting: Build")
+	f.write("set up")
+	f.end(f.step)
+	f.say("StepsRunner", "Processing step: DisplayName='Skipped'")
+	f.step = f.record()
+	f.write("##[debug]Evaluating condition for step: 'Skipped'")
+	f.say("StepsRunner", "Skipping step due to condition evaluation.")
+	f.end(f.step)
+	f.begin("Runs")
+	f.write("##[debug]Evaluating condition for step: 'Runs'", "it runs")
+	f.end(f.step)
+	f.end(f.job)
+	tail.Finish()
+	got := strings.Replace(out.String(), "##[debug]Starting: Build\n", "", 1) // of no step: once, somewhere
+	want := "::nimbus-step::Set up job\nset up\n::nimbus-step::Skipped\n##[debug]Evaluating condition for step: 'Skipped'\n" +
+		"::nimbus-step::Runs\n##[debug]Evaluating condition for step: 'Runs'\nit runs\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestWatch: a change in a folder is told.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	w, err := newWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	dir := t.TempDir()
+	if err := w.add(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []string{"made", "longer"} {
+		if err := os.WriteFile(filepath.Join(dir, "page"), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.changed:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("it was not told that a file was %s", data)
+		}
+	}
+}
