@@ -50,7 +50,7 @@ func dropRoot(id int) error {
 func officialEnv(env []string, jit string) []string {
 	own := []string{
 		"HOME=" + image.Home, "USER=" + image.User, "LOGNAME=" + image.User,
-		"RUNNER_MANUALLY_TRAP_SIG=1", // so that run.sh hands SIGTERM on
+		"RUNNER_MANUALLY_TRAP_SIG=1",                           // so that run.sh hands SIGTERM on
 		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1", // so that it tells one that is too old from another end
 		protocol.EnvJITConfig + "=" + jit,
 	}

@@ -1,8 +1,6 @@
 package runnerlog
 
-import (
-	"time"
-)
+import "time"
 
 // record is what the runner writes pages for: a step, or the job.
 type record struct {
@@ -23,7 +21,7 @@ func (r *record) peek() {
 	head := make([]byte, len(byteOrderMark)+stampLength+1)
 	n, _ := p.file.ReadAt(head, 0) // short while nothing is flushed
 	if n == len(head) {
-		r.first, _ = unstamp(append(head, '.'))
+		r.first, _ = unstamp(head)
 	}
 }
 

@@ -10,22 +10,16 @@
 package runnerlog
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 )
 
 const (
 	// lookEvery is how often it is looked without having been told of a change.
 	lookEvery = time.Second
-	// maxOpen bounds the pages that are open at once. Lines of more are found
-	// in the job's page.
+	// maxOpen bounds the steps' pages that are open at once. Lines of more are
+	// found in the job's page.
 	maxOpen = 256
 	// maxNames bounds the names of pages that are remembered.
 	maxNames = 10_000
@@ -79,43 +73,6 @@ func newTail(folders []string, show func([]byte)) (*Tail, error) {
 		}
 	}
 	return t, nil
-}
-
-// follow makes a folder and watches it, unless what it would lie in is missing.
-func (t *Tail) follow(dir string) error {
-	parent, err := os.Stat(filepath.Dir(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find the runner's folder: %w", err)
-	}
-	for _, d := range []string{dir, filepath.Join(dir, pagesDir)} {
-		if err := makeFolder(d, parent); err != nil {
-			return err
-		}
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("open the runner's diagnostics: %w", err)
-	}
-	t.roots = append(t.roots, root)
-	return errors.Join(t.watch.add(dir), t.watch.add(filepath.Join(dir, pagesDir)))
-}
-
-// makeFolder makes a folder for the owner of the runner, who will write there.
-func makeFolder(dir string, owner fs.FileInfo) error {
-	err := os.Mkdir(dir, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if sys, ok := owner.Sys().(*syscall.Stat_t); ok && err == nil && os.Geteuid() == 0 {
-		err = os.Lchown(dir, int(sys.Uid), int(sys.Gid))
-	}
-	if err != nil {
-		return fmt.Errorf("make the runner's diagnostics folder: %w", err)
-	}
-	return nil
 }
 
 // Finish reads what is left of a runner that has ended, and ends. It returns
@@ -195,149 +152,3 @@ func (t *Tail) look() {
 		t.open += len(r.pages)
 	}
 }
-
-// list opens the pages that are new.
-func (t *Tail) list() {
-	for _, root := range t.roots {
-		dir, err := root.Open(pagesDir)
-		if err != nil {
-			continue // the job may do with it what it likes
-		}
-		names, _ := dir.Readdirnames(maxNames) // what could be read
-		dir.Close()
-		for _, name := range names {
-			id, number, ok := parseName(name)
-			if !ok || t.names[name] || t.open >= maxOpen || len(t.names) >= maxNames {
-				continue
-			}
-			p, err := openPage(root, filepath.Join(pagesDir, name))
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			t.names[name] = true
-			if err != nil {
-				continue
-			}
-			t.record(id).pages[number] = p
-			t.open++
-		}
-	}
-}
-
-func (t *Tail) record(id string) *record {
-	for _, r := range t.records {
-		if r.id == id {
-			return r
-		}
-	}
-	r := &record{id: id, pages: map[int]*page{}, next: 1}
-	t.records = append(t.records, r)
-	return r
-}
-
-// maxLogs bounds the worker's logs: it begins another one at 8 MiB.
-const maxLogs = 64
-
-func (t *Tail) readLogs() {
-	for _, root := range t.roots {
-		dir, err := root.Open(".")
-		if err != nil {
-			continue
-		}
-		names, _ := dir.Readdirnames(maxNames)
-		dir.Close()
-		slices.Sort(names) // their names have the time
-		for _, name := range names {
-			if !strings.HasPrefix(name, "Worker_") || !strings.HasSuffix(name, ".log") {
-				continue
-			}
-			if t.logs[name] == nil && len(t.logs) < maxLogs {
-				if p, err := openPage(root, name); err == nil {
-					t.logs[name] = p
-				}
-			}
-			if p := t.logs[name]; p != nil {
-				_ = p.read(t.buf, func(_ time.Time, n line) { t.worker.take(n.text) }) // what could be read
-			}
-		}
-	}
-}
-
-// stepLine shows a line of a step's page.
-func (t *Tail) stepLine(r *record, at time.Time, n line) {
-	if !r.begun {
-		r.begun, r.step = true, t.worker.assign(at, n.text)
-	}
-	if !t.ledger.step(n) {
-		return
-	}
-	if r.step != nil && r.step != t.current {
-		t.announce(t.worker.steps[:slices.Index(t.worker.steps, r.step)])
-		t.head(r.step) // again, if another one runs beside it
-	}
-	t.text(n)
-}
-
-func (t *Tail) jobLine(_ time.Time, n line) {
-	for _, missed := range t.ledger.job(n) {
-		t.text(missed)
-	}
-}
-
-// announce shows the names of steps that the runner has begun.
-func (t *Tail) announce(steps []*step) {
-	for _, s := range steps {
-		if !s.shown && s.runs {
-			t.head(s)
-		}
-	}
-}
-
-func (t *Tail) head(s *step) {
-	s.shown, t.current = true, s
-	t.show([]byte(stepDirective + s.name + "\n"))
-}
-
-func (t *Tail) text(n line) {
-	if n.more {
-		t.show([]byte(n.text))
-		return
-	}
-	t.show([]byte(n.text + "\n"))
-}
-
-// finish shows what had no end yet, and what the job's page alone has.
-func (t *Tail) finish() {
-	if t.worker.job == "" {
-		t.showLargest()
-		return
-	}
-	job := t.record(t.worker.job)
-	for _, r := range t.records {
-		if r != job {
-			r.finish(func(at time.Time, n line) { t.stepLine(r, at, n) })
-		}
-	}
-	job.finish(t.jobLine)
-	for _, n := range t.ledger.rest() {
-		t.text(n)
-	}
-}
-
-// showLargest is for a runner whose log did not say which job it had: the
-// largest record is the job's, since it has what all others have.
-func (t *Tail) showLargest() {
-	var largest *record
-	for _, r := range t.records {
-		if largest == nil || r.size() > largest.size() {
-			largest = r
-		}
-	}
-	if largest == nil {
-		return
-	}
-	show := func(_ time.Time, n line) { t.text(n) }
-	largest.read(t.buf, show)
-	largest.finish(show)
-}
-

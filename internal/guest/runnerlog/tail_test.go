@@ -25,10 +25,10 @@ func TestAJob(t *testing.T) {
 	f.now = f.now.Add(3 * time.Second)
 	f.begin("Run make")
 	out.await(t, "::nimbus-step::Run make\n") // its name, before it has written anything
-	f.write("##[group]Run make", "make", "##[endgroup]")
+	f.write("##[group]Run make", "made", "##[endgroup]")
 	pad := strings.Repeat("x", flushAt)
 	f.write(pad) // so that what came before is flushed
-	out.await(t, "##[group]Run make\nmake\n##[endgroup]\n")
+	out.await(t, "##[group]Run make\nmade\n##[endgroup]\n")
 	f.write("one message\nof two lines")
 	f.must(os.Remove(f.end(f.step)))
 	f.say("StepsRunner", "Processing step: DisplayName='Not now'")
@@ -47,7 +47,7 @@ func TestAJob(t *testing.T) {
 		t.Error("it had no job")
 	}
 	want := "::nimbus-step::Set up job\nCurrent runner version: '2.337.0'\nSecret source: Actions\n" +
-		"::nimbus-step::Run make\n##[group]Run make\nmake\n##[endgroup]\n" + pad + "\none message\nof two lines\n" +
+		"::nimbus-step::Run make\n##[group]Run make\nmade\n##[endgroup]\n" + pad + "\none message\nof two lines\n" +
 		"::nimbus-step::Post checkout\nPost job cleanup.\n" +
 		"::nimbus-step::Complete job\nCleaning up orphan processes\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
