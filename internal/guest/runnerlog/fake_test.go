@@ -158,14 +158,18 @@ func (s *shown) await(t *testing.T, text string) {
 }
 
 // follow starts a Tail of a fake runner.
-func follow(t *testing.T) (*Tail, *fake, *shown) {
+func follow(t *testing.T, edit ...func(*Tail)) (*Tail, *fake, *shown) {
 	t.Helper()
 	diag := filepath.Join(t.TempDir(), "_diag")
 	out := &shown{new: make(chan struct{}, 1)}
-	tail, err := Start([]string{diag}, out.add)
+	tail, err := newTail([]string{diag}, out.add)
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, e := range edit {
+		e(tail)
+	}
+	go tail.run()
 	return tail, newFake(t, diag), out
 }
 

@@ -31,7 +31,10 @@ func (t *Tail) follow(dir string) error {
 		return fmt.Errorf("open the runner's diagnostics: %w", err)
 	}
 	t.roots = append(t.roots, root)
-	return errors.Join(t.watch.add(dir), t.watch.add(filepath.Join(dir, pagesDir)))
+	if t.watch != nil && errors.Join(t.watch.add(dir), t.watch.add(filepath.Join(dir, pagesDir))) != nil {
+		t.unwatch() // watches of all folders are bounded too
+	}
+	return nil
 }
 
 // makeFolder makes a folder for the owner of the runner, who will write there.

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// lookEvery is how often it is looked without having been told of a change.
-	lookEvery = time.Second
+	// lookEvery is how often it is looked without having been told of a change,
+	// and where nothing tells of changes.
+	lookEvery     = time.Second
+	lookUnwatched = 200 * time.Millisecond
 	// maxOpen bounds the steps' pages that are open at once. Lines of more are
 	// found in the job's page.
 	maxOpen = 256
@@ -32,7 +34,7 @@ const (
 type Tail struct {
 	show    func([]byte)
 	roots   []*os.Root
-	watch   *watch
+	watch   *watch // nil where the kernel has no more of them
 	worker  worker
 	logs    map[string]*page // the worker's, by name
 	names   map[string]bool  // of pages seen
@@ -58,13 +60,12 @@ func Start(folders []string, show func([]byte)) (*Tail, error) {
 }
 
 func newTail(folders []string, show func([]byte)) (*Tail, error) {
-	w, err := newWatch()
-	if err != nil {
-		return nil, err
-	}
 	t := &Tail{
-		show: show, watch: w, logs: map[string]*page{}, names: map[string]bool{}, ledger: newLedger(),
+		show: show, logs: map[string]*page{}, names: map[string]bool{}, ledger: newLedger(),
 		buf: make([]byte, 32<<10), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if w, err := newWatch(); err == nil { // a kernel has but so many: then without
+		t.watch = w
 	}
 	for _, dir := range folders {
 		if err := t.follow(dir); err != nil {
@@ -86,11 +87,15 @@ func (t *Tail) Finish() (hadJob bool) {
 func (t *Tail) run() {
 	defer close(t.done)
 	defer t.close()
-	ticker := time.NewTicker(lookEvery)
+	every, changed := lookUnwatched, (chan struct{})(nil)
+	if t.watch != nil {
+		every, changed = lookEvery, t.watch.changed
+	}
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-t.watch.changed:
+		case <-changed:
 		case <-ticker.C:
 		case <-t.stop:
 			t.look()
@@ -101,8 +106,15 @@ func (t *Tail) run() {
 	}
 }
 
+func (t *Tail) unwatch() {
+	if t.watch != nil {
+		t.watch.close()
+		t.watch = nil
+	}
+}
+
 func (t *Tail) close() {
-	t.watch.close()
+	t.unwatch()
 	for _, r := range t.records {
 		for _, p := range r.pages {
 			p.file.Close()

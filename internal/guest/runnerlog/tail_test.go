@@ -235,6 +235,18 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
+// TestUnwatched: where the kernel has no watch left, lines are live all the same.
+func TestUnwatched(t *testing.T) {
+	t.Parallel()
+	tail, f, out := follow(t, (*Tail).unwatch)
+	f.start()
+	f.write("set up")
+	f.end(f.step)
+	out.await(t, "set up\n")
+	f.end(f.job)
+	tail.Finish()
+}
+
 // TestSilentStep: a step that wrote nothing does not lend its name to the next.
 func TestSilentStep(t *testing.T) {
 	t.Parallel()
