@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,10 +32,29 @@ func TestKeysWhileTheServerRuns(t *testing.T) {
 	if code != ExitOK || !strings.Contains(rotated, `"id":"`+id+`"`) || strings.Contains(rotated+stderr, secret) {
 		t.Errorf("exit code %d: %s%s", code, rotated, stderr)
 	}
+	if got := recordedOf(t, data, "master_key.rotate"); got != id {
+		t.Errorf("the ledger has a rotation to %q, not to %s", got, id)
+	}
 	if code, _, _ := nimbusIn(t, data, "keys", "rotate", "--stage", "--to", id); code != ExitFailure {
 		t.Errorf("--stage with --to: exit code %d", code)
 	}
 	if code, _, stderr := nimbusIn(t, t.TempDir(), "keys"); code != ExitFailure || !strings.Contains(stderr, "hint: name the server's data directory") {
 		t.Errorf("where no server is: exit code %d: %s", code, stderr)
 	}
+}
+
+// recordedOf is the target of the one event of an action that waits for the
+// ledger, or is in it.
+func recordedOf(t *testing.T, data, action string) (target string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(data, "nimbus.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const query = "SELECT target FROM audit_outbox WHERE action = $1 UNION ALL SELECT target FROM audit_ledger WHERE action = $1"
+	if err := db.QueryRowContext(t.Context(), query, action).Scan(&target); err != nil {
+		t.Fatal(err)
+	}
+	return target
 }

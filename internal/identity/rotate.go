@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type SealedStore interface {
 	SealedSecrets(ctx context.Context, after SealedSecret, n int) ([]SealedSecret, error)
 	// ReplaceSealed changes how a secret is sealed, unless it was changed meanwhile.
 	ReplaceSealed(ctx context.Context, orgID, name string, old, anew []byte) (bool, error)
+	// RecordAudit tells the audit ledger of events, all or none.
+	RecordAudit(ctx context.Context, events []nimbus.AuditEvent) error
 }
 
 // SealedSecret is a secret as it is kept.
@@ -50,7 +53,9 @@ const (
 
 // Rotation changes the master key in a file. Each of its steps leaves a file
 // with which all secrets open, so that it can be begun again where it ended.
-// Servers that run meanwhile follow the file.
+// Servers that run meanwhile follow the file. The audit ledger hears of each
+// change before it is made: no transaction holds a file and the ledger, and so
+// the file never changes without a word.
 type Rotation struct {
 	File   string
 	Store  SealedStore
@@ -91,7 +96,7 @@ func (r Rotation) Uses(ctx context.Context) ([]KeyUse, error) {
 
 // Stage adds a key that opens and does not seal yet, for servers on several
 // machines to have it first.
-func (r Rotation) Stage(context.Context) (id string, err error) {
+func (r Rotation) Stage(ctx context.Context) (id string, err error) {
 	unlock, err := r.lock()
 	if err != nil {
 		return "", err
@@ -102,7 +107,7 @@ func (r Rotation) Stage(context.Context) (id string, err error) {
 		return "", err
 	}
 	key := newMasterKey()
-	return key.id, replaceKeyFile(r.File, append(keys, key))
+	return key.id, r.replace(ctx, append(keys, key), "master_key.stage", key.id)
 }
 
 // Run has a key seal, seals all secrets anew with it, and removes the others,
@@ -134,7 +139,7 @@ func (r Rotation) Run(ctx context.Context, id string, keep bool) (out Rotated, e
 		keys = slices.Insert(keys, 0, newMasterKey())
 	}
 	out.ID = keys[0].id
-	if err := r.replace(keys); err != nil {
+	if err := r.replace(ctx, keys, "master_key.rotate", out.ID); err != nil {
 		return out, err
 	}
 	if err := r.reached("on top"); err != nil {
@@ -165,7 +170,7 @@ func (r Rotation) removeOld(ctx context.Context, keys []masterKey, out *Rotated)
 	for _, k := range keys[1:] {
 		out.Removed = append(out.Removed, k.id)
 	}
-	return r.replace(keys[:1])
+	return r.replace(ctx, keys[:1], "master_key.remove", out.Removed...)
 }
 
 // reseal seals anew what is sealed with another key than the first, until
@@ -244,7 +249,17 @@ func (r Rotation) keys() ([]masterKey, error) {
 	return keys, nil
 }
 
-func (r Rotation) replace(keys []masterKey) error {
+// replace writes the key file anew, having told the ledger what is done to
+// which keys, and which account of the machine does it.
+func (r Rotation) replace(ctx context.Context, keys []masterKey, action string, ids ...string) error {
+	events := make([]nimbus.AuditEvent, len(ids))
+	for i, id := range ids {
+		events[i] = nimbus.AuditEvent{Actor: nimbus.AuditSystem, Action: action, Target: id, Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"uid": strconv.Itoa(os.Getuid())}}
+	}
+	if err := r.Store.RecordAudit(ctx, events); err != nil {
+		return fmt.Errorf("tell the audit ledger of the master key: %w", err)
+	}
 	if err := replaceKeyFile(r.File, keys); err != nil {
 		return fmt.Errorf("write master key: %w", err)
 	}

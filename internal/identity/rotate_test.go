@@ -19,6 +19,15 @@ type sealedStore struct {
 	Store
 
 	secrets []SealedSecret
+	told    []string // what the audit ledger heard
+	deaf    error    // why it hears nothing
+}
+
+func (s *sealedStore) RecordAudit(_ context.Context, events []nimbus.AuditEvent) error {
+	for _, e := range events {
+		s.told = append(s.told, e.Action+" "+e.Target)
+	}
+	return s.deaf
 }
 
 func (s *sealedStore) SealedSecrets(_ context.Context, after SealedSecret, n int) ([]SealedSecret, error) {
@@ -215,6 +224,9 @@ func TestAStagedKey(t *testing.T) {
 	if got, err := v.rotation().Run(t.Context(), id, true); err != nil || got.ID != id || got.Resealed != 3 || got.Removed != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if want := []string{"master_key.stage " + id, "master_key.rotate " + id}; !slices.Equal(v.told, want) {
+		t.Errorf("the ledger heard %v, not %v", v.told, want)
+	}
 	if got := v.ids(t); !slices.Equal(got, []string{id, first}) {
 		t.Errorf("the keys are %v", got)
 	}
@@ -247,5 +259,25 @@ func TestARotationWithoutItsKey(t *testing.T) {
 	}
 	if _, err := busy.Run(t.Context(), "", false); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTheLedgerHearsOfKeys before the file changes: while it can't be told,
+// the file stays as it is.
+func TestTheLedgerHearsOfKeys(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, 1)
+	first := v.ids(t)
+	v.deaf = errors.New("deaf")
+	_, staged := v.rotation().Stage(t.Context())
+	_, rotated := v.rotation().Run(t.Context(), "", false)
+	if got := v.ids(t); !errors.Is(staged, v.deaf) || !errors.Is(rotated, v.deaf) || !slices.Equal(got, first) {
+		t.Errorf("staging: %v; rotating: %v; the keys are %v, not %v", staged, rotated, got, first)
+	}
+	v.deaf, v.told = nil, nil
+	got, err := v.rotation().Run(t.Context(), "", false)
+	want := []string{"master_key.rotate " + got.ID, "master_key.remove " + first[0]}
+	if err != nil || !slices.Equal(v.told, want) {
+		t.Errorf("%v; the ledger heard %v, not %v", err, v.told, want)
 	}
 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -47,7 +48,8 @@ func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, k
 	})
 }
 
-// noteRerun writes into the history of a job that it is run again.
+// noteRerun writes into the history of a job, and into the audit ledger, that it
+// is run again.
 func (u *unit) noteRerun(ctx context.Context, j *JobRecord, actor string) error {
 	if j.RerunOf == "" {
 		return nil
@@ -55,6 +57,11 @@ func (u *unit) noteRerun(ctx context.Context, j *JobRecord, actor string) error 
 	old, err := u.LockJob(ctx, j.RerunOf)
 	if err != nil {
 		return fmt.Errorf("note that it is run again: %w", err)
+	}
+	err = u.Audit(ctx, nimbus.AuditEvent{OrgID: old.OrgID, Actor: actor, Action: "job.rerun", Target: old.ID, Outcome: nimbus.AuditAllowed,
+		Detail: map[string]string{"as": j.ID}})
+	if err != nil {
+		return err
 	}
 	return u.note(ctx, old, kindRerun, "", actor, "as "+j.ID)
 }
@@ -97,6 +104,11 @@ func (u *unit) setPriority(ctx context.Context, j *JobRecord, priority int, acto
 	}
 	if j.Priority == priority {
 		return nil
+	}
+	err := u.Audit(ctx, nimbus.AuditEvent{OrgID: j.OrgID, Actor: actor, Action: "job.priority", Target: j.ID, Outcome: nimbus.AuditAllowed,
+		Detail: map[string]string{"from": strconv.Itoa(j.Priority), "to": strconv.Itoa(priority)}})
+	if err != nil {
+		return err
 	}
 	detail := fmt.Sprintf("from %d to %d", j.Priority, priority)
 	if j.State == nimbus.StateQueued {

@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"github.com/google/go-cmp/cmp"
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/audit"
@@ -149,31 +148,77 @@ func TestReplicasFollow(t *testing.T) {
 	see()
 }
 
-// TestChangesOfAppsAreRecorded in the platform's chain, by who made them.
+// TestChangesOfAppsAreRecorded in the platform's chain, by who made them: what
+// was given at the start, and each call of GitHubService that changes something.
 func TestChangesOfAppsAreRecorded(t *testing.T) {
 	t.Parallel()
+	ctx, app := t.Context(), testApp(t, 7)
 	secrets := openSecrets(t, t.TempDir())
 	db, ok := secrets.Store.(audit.Store)
 	if !ok {
 		t.Fatal("the store has no ledger")
 	}
-	ledger, err := audit.Open(t.Context(), audit.Config{Log: slog.New(slog.DiscardHandler)}, db, secrets)
+	ledger, err := audit.Open(ctx, audit.Config{Log: slog.New(slog.DiscardHandler)}, db, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
+	github := httptest.NewServer(githubOf(t, app))
+	defer github.Close()
+	app.URL = github.URL
 	g := newGitHub(secrets, nimbus.SystemClock{}, slog.New(slog.DiscardHandler))
-	app := testApp(t, 7)
-	if err := errors.Join(g.start(t.Context(), app), g.Remove(t.Context(), identity.Root(), 7), ledger.Chain(t.Context())); err != nil {
+	g.alone = true
+	if err := g.start(ctx, app); err != nil {
 		t.Fatal(err)
 	}
-	entries, _, err := ledger.Entries(t.Context(), "", nimbus.AuditFilter{OldestFirst: true}, nimbus.PageRequest{})
+	by := nimbus.Principal{Kind: nimbus.PrincipalUser, Subject: "usr_1", Platform: true}
+	for _, change := range []func() error{
+		func() error { _, err := g.RotateWebhookSecret(ctx, by, 7); return err },
+		func() error { return g.Remove(ctx, by, 7) },
+		func() error {
+			_, err := g.Connect(ctx, by, 7, app.PrivateKey, []byte("another"), github.URL)
+			return err
+		},
+		func() error { return g.Remove(ctx, by, 7) },
+		func() error { _, err := g.ConvertManifest(ctx, by, "code", github.URL); return err },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ledger.Chain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	entries, _, err := ledger.Entries(ctx, "", nimbus.AuditFilter{OldestFirst: true}, nimbus.PageRequest{})
 	var got []string
 	for _, e := range entries {
 		got = append(got, strings.Join([]string{e.Actor, e.Action, e.Target}, " "))
 	}
-	if diff := cmp.Diff([]string{"system github_app.connect 7", "admin:admin github_app.remove 7"}, got); err != nil || diff != "" {
+	want := []string{
+		"system github_app.connect 7", "user:usr_1 github_app.rotate_secret 7", "user:usr_1 github_app.remove 7",
+		"user:usr_1 github_app.connect 7", "user:usr_1 github_app.remove 7", "user:usr_1 github_app.connect 7",
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("recorded (-want +got): %v\n%s", err, diff)
 	}
+}
+
+// githubOf is as much of GitHub as an App needs that is changed.
+func githubOf(t *testing.T, app *GitHub) http.Handler {
+	t.Helper()
+	mux := http.NewServeMux()
+	say := func(v any) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if err := json.NewEncoder(w).Encode(v); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	self := map[string]any{"id": app.AppID, "slug": "nimbus"}
+	mux.Handle("GET /app", say(self))
+	mux.Handle("PATCH /app/hook/config", say(map[string]any{}))
+	mux.Handle("POST /app-manifests/code/conversions", say(map[string]any{"id": app.AppID, "pem": string(app.PrivateKey), "webhook_secret": "made"}))
+	return mux
 }
 
 type movable struct{ now time.Time }
