@@ -20,6 +20,7 @@ func TestLooksAtTheQueueReadIndexes(t *testing.T) {
 	for name, index := range map[string]string{
 		"Misplaced": "jobs_open_page", "Window": "queue_rank", "CountBacklog": "backlog_flow", "CountOrgBacklog": "backlog_flow",
 		"OldestPending": "backlog_flow", "CountOrgStuck": "stuck_class", "RepoWeights": "flows_weighted",
+		"BacklogFlows": "backlog_flow (class_id=? AND org_id=? AND priority=? AND repo_id>?)",
 	} {
 		i := slices.IndexFunc(queries, func(q string) bool { return strings.Contains(q, "-- name: "+name+" ") })
 		if i < 0 {

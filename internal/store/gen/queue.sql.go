@@ -26,10 +26,13 @@ WITH RECURSIVE flow (org_id, priority, repo_id) AS (
         SELECT b.job_id FROM backlog b WHERE b.class_id = $1
         ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
     UNION ALL
-    SELECT n.org_id, n.priority, n.repo_id FROM flow JOIN backlog n ON n.job_id = (
-        SELECT b.job_id FROM backlog b WHERE b.class_id = $1
-          AND (b.org_id, b.priority, b.repo_id) > (flow.org_id, flow.priority, flow.repo_id)
-        ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1)
+    SELECT n.org_id, n.priority, n.repo_id FROM flow JOIN backlog n ON n.job_id = COALESCE(
+        (SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = flow.org_id AND b.priority = flow.priority
+           AND b.repo_id > flow.repo_id ORDER BY b.repo_id, b.job_id LIMIT 1),
+        (SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id = flow.org_id AND b.priority > flow.priority
+         ORDER BY b.priority, b.repo_id, b.job_id LIMIT 1),
+        (SELECT b.job_id FROM backlog b WHERE b.class_id = $1 AND b.org_id > flow.org_id
+         ORDER BY b.org_id, b.priority, b.repo_id, b.job_id LIMIT 1))
 )
 SELECT org_id, priority, repo_id FROM flow
 `
@@ -41,7 +44,8 @@ type BacklogFlowsRow struct {
 }
 
 // From each flow to the next by the index, so that the cost is that of the
-// flows and not of the jobs that wait in them.
+// flows and not of the jobs that wait in them. Three questions, and not one
+// that compares rows: SQLite would look at each job of the flow to answer that.
 func (q *Queries) BacklogFlows(ctx context.Context, classID string) ([]BacklogFlowsRow, error) {
 	rows, err := q.db.QueryContext(ctx, backlogFlows, classID)
 	if err != nil {
