@@ -80,18 +80,31 @@ func (s *Store) OpenHostSession(ctx context.Context, n identity.NewHostSession) 
 			out, err = t.lastHostSession(ctx, n)
 			return err
 		}
-		overlap := micros(t.now.Add(n.Overlap))
-		if err := t.DropHostSessions(ctx, gen.DropHostSessionsParams{Subject: n.HostID, ExpiresAt: overlap}); err != nil {
-			return err
-		}
-		if err := t.ShortenHostSessions(ctx, gen.ShortenHostSessionsParams{Subject: n.HostID, Until: overlap}); err != nil {
-			return err
-		}
 		out = bearer.Session{Opened: true, Number: n.Number, ValidFor: n.ValidFor}
-		return t.InsertHostSession(ctx, gen.InsertHostSessionParams{ID: n.TokenID, Subject: n.HostID, Hash: n.TokenHash,
+		superseded, err := t.supersede(ctx, n)
+		if err != nil {
+			return err
+		}
+		err = t.InsertHostSession(ctx, gen.InsertHostSessionParams{ID: n.TokenID, Subject: n.HostID, Hash: n.TokenHash,
 			CreatedAt: micros(t.now), ExpiresAt: micros(t.now.Add(n.ValidFor))})
+		if err != nil || !superseded {
+			return err
+		}
+		return t.revoke(ctx, n.HostID) // replicas ask again, and hear when what they know ends
 	})
 	return out, err
+}
+
+// supersede ends what a host had before a new session, after the overlap, and
+// tells whether there was anything.
+func (t *tx) supersede(ctx context.Context, n identity.NewHostSession) (bool, error) {
+	overlap := micros(t.now.Add(n.Overlap))
+	dropped, err := t.DropHostSessions(ctx, gen.DropHostSessionsParams{Subject: n.HostID, ExpiresAt: overlap})
+	if err != nil {
+		return false, err
+	}
+	shortened, err := t.ShortenHostSessions(ctx, gen.ShortenHostSessionsParams{Subject: n.HostID, Until: overlap})
+	return dropped+shortened > 0, err
 }
 
 // lastHostSession tells a host that asks again, having heard no answer, of the

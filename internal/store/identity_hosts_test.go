@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,7 @@ func TestHostSessions(t *testing.T) {
 			s := open(t, dsn(t))
 			one, other := identity.New(s, nimbus.SystemClock{}), identity.New(s, nimbus.SystemClock{})
 			t.Run("one after another", func(t *testing.T) { testSessionsFollow(t, s, one, other) })
+			t.Run("remembered", func(t *testing.T) { testRememberedSessionEnds(t, s, one, other) })
 			t.Run("replay", func(t *testing.T) { testReplay(t, s, one) })
 			t.Run("removed", func(t *testing.T) { testRemovedHost(t, s, one, other) })
 			t.Run("removed meanwhile", func(t *testing.T) { testRemovedMeanwhile(t, s, one) })
@@ -122,6 +124,28 @@ func testSessionsFollow(t *testing.T, s *store.Store, one, other *identity.Servi
 	if _, err := one.Authenticate(ctx, third); err != nil {
 		t.Error(err)
 	}
+}
+
+// testRememberedSessionEnds: a replica that remembers a token hears that there is
+// another one, and then when the first ends.
+func testRememberedSessionEnds(t *testing.T, s *store.Store, one, other *identity.Service) {
+	ctx, h := t.Context(), enroll(t, s, one)
+	defer s.OffsetClock(ctx, 0)
+	first, c := h.claim()
+	_, err := one.OpenHostSession(ctx, c, c.Sign(h.key))
+	if err = errors.Join(err, other.Refresh(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Authenticate(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	_, c = h.claim()
+	_, err = one.OpenHostSession(ctx, c, c.Sign(h.key))
+	if err = errors.Join(err, other.Refresh(ctx), s.OffsetClock(ctx, 3*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = other.Authenticate(ctx, first)
+	refused(t, err)
 }
 
 // testReplay: what somebody keeps of a host's claims opens nothing.

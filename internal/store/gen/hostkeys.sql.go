@@ -18,7 +18,7 @@ func (q *Queries) DeleteHostKey(ctx context.Context, hostID string) error {
 	return err
 }
 
-const dropHostSessions = `-- name: DropHostSessions :exec
+const dropHostSessions = `-- name: DropHostSessions :execrows
 DELETE FROM tokens WHERE kind = 'host' AND subject = $1 AND expires_at > 0 AND expires_at <= $2
 `
 
@@ -27,9 +27,12 @@ type DropHostSessionsParams struct {
 	ExpiresAt int64
 }
 
-func (q *Queries) DropHostSessions(ctx context.Context, arg DropHostSessionsParams) error {
-	_, err := q.db.ExecContext(ctx, dropHostSessions, arg.Subject, arg.ExpiresAt)
-	return err
+func (q *Queries) DropHostSessions(ctx context.Context, arg DropHostSessionsParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, dropHostSessions, arg.Subject, arg.ExpiresAt)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const hostGone = `-- name: HostGone :one
@@ -144,7 +147,7 @@ func (q *Queries) NumberHostSession(ctx context.Context, arg NumberHostSessionPa
 	return result.RowsAffected()
 }
 
-const shortenHostSessions = `-- name: ShortenHostSessions :exec
+const shortenHostSessions = `-- name: ShortenHostSessions :execrows
 UPDATE tokens SET expires_at = $1
 WHERE kind = 'host' AND subject = $2 AND state = 'active' AND (expires_at = 0 OR expires_at > $1)
 `
@@ -154,7 +157,10 @@ type ShortenHostSessionsParams struct {
 	Subject string
 }
 
-func (q *Queries) ShortenHostSessions(ctx context.Context, arg ShortenHostSessionsParams) error {
-	_, err := q.db.ExecContext(ctx, shortenHostSessions, arg.Until, arg.Subject)
-	return err
+func (q *Queries) ShortenHostSessions(ctx context.Context, arg ShortenHostSessionsParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, shortenHostSessions, arg.Until, arg.Subject)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

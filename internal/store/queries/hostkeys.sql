@@ -13,10 +13,10 @@ SELECT removed_at FROM hosts WHERE id = $1;
 -- name: NumberHostSession :execrows
 UPDATE host_keys SET number = sqlc.arg(number), token_hash = sqlc.arg(token_hash) WHERE host_id = sqlc.arg(host_id) AND number < sqlc.arg(number);
 
--- name: DropHostSessions :exec
+-- name: DropHostSessions :execrows
 DELETE FROM tokens WHERE kind = 'host' AND subject = $1 AND expires_at > 0 AND expires_at <= $2;
 
--- name: ShortenHostSessions :exec
+-- name: ShortenHostSessions :execrows
 UPDATE tokens SET expires_at = sqlc.arg(until)
 WHERE kind = 'host' AND subject = sqlc.arg(subject) AND state = 'active' AND (expires_at = 0 OR expires_at > sqlc.arg(until));
 
