@@ -65,6 +65,7 @@ type Client struct {
 	accounts nimbusv1connect.ServiceAccountServiceClient
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
+	rates    nimbusv1connect.RateServiceClient
 	audit    nimbusv1connect.AuditServiceClient
 }
 
@@ -88,6 +89,7 @@ func New(cfg Config) (*Client, error) {
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
+	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)

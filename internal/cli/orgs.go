@@ -13,6 +13,7 @@ type orgsCmd struct {
 	List   orgsListCmd   `cmd:"" default:"withargs" help:"Show the orgs that one is in; all, to an administrator of the platform."`
 	Create orgsCreateCmd `cmd:"" help:"Make an org."`
 	Owners orgsOwnersCmd `cmd:"" help:"Say which GitHub owners' repositories come into an org."`
+	Rates  ratesCmd      `cmd:"" help:"How often orgs may call."`
 	Delete orgsDeleteCmd `cmd:"" help:"Delete an org that never had a job or a repository."`
 }
 

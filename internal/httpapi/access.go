@@ -92,6 +92,9 @@ var access = map[string]rule{
 	nimbusv1connect.ServiceAccountServiceListServiceAccountsProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgRead),
 	nimbusv1connect.ServiceAccountServiceDeleteServiceAccountProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
 
+	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
+
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),

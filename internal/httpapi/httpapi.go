@@ -115,6 +115,7 @@ type Config struct {
 	GitHub   GitHub
 	Audit    Audit
 	Denials  Denials
+	Rates    Rates
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
@@ -158,7 +159,7 @@ func New(cfg Config) http.Handler {
 		api.Observer = nobody{}
 	}
 	if api.Gate == nil {
-		api.Gate = NewGate(Limits{}, nil, api.Observer)
+		api.Gate = NewGate(Limits{}, nil, nil, api.Observer)
 	}
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
@@ -199,6 +200,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewAuditServiceHandler(auditService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
 		},
 	} {
 		path, handler := service()

@@ -53,14 +53,16 @@ func (l Limits) withDefaults() Limits {
 // hosts and strangers by each alone, so that a flood costs nobody else a thing.
 type Gate struct {
 	limits   Limits
+	own      *ratelimit.Overrides
 	shared   ratelimit.Limiter
 	alone    ratelimit.Limiter
 	observer Observer
 }
 
-// NewGate returns a gate. shared counts for orgs; nil where this process is the
-// only one. observer may be nil.
-func NewGate(limits Limits, shared ratelimit.Limiter, observer Observer) *Gate {
+// NewGate returns a gate. own are the rates that orgs have instead of those of
+// limits; shared counts for orgs, nil where this process is the only one. own and
+// observer may be nil.
+func NewGate(limits Limits, own *ratelimit.Overrides, shared ratelimit.Limiter, observer Observer) *Gate {
 	alone := ratelimit.NewLocal(nimbus.SystemClock{}, ratelimit.DefaultKeys)
 	if shared == nil {
 		shared = alone
@@ -68,7 +70,7 @@ func NewGate(limits Limits, shared ratelimit.Limiter, observer Observer) *Gate {
 	if observer == nil {
 		observer = nobody{}
 	}
-	return &Gate{limits: limits.withDefaults(), shared: shared, alone: alone, observer: observer}
+	return &Gate{limits: limits.withDefaults(), own: own, shared: shared, alone: alone, observer: observer}
 }
 
 // take takes one from a bucket. A limiter that fails refuses nobody: a limit is
@@ -83,9 +85,11 @@ func (g *Gate) take(ctx context.Context, l ratelimit.Limiter, limit, key, what s
 }
 
 // Delivery counts a delivery of an installation, once its signature is known
-// to be good. Codes: rate_limited.
-func (g *Gate) Delivery(ctx context.Context, installationID int64) error {
-	return g.take(ctx, g.shared, "webhook", strconv.FormatInt(installationID, 10), "webhooks of this installation", g.limits.Webhook)
+// to be good. owner is the GitHub owner that it is about, "" for none. Codes:
+// rate_limited.
+func (g *Gate) Delivery(ctx context.Context, installationID int64, owner string) error {
+	return g.take(ctx, g.shared, "webhook", strconv.FormatInt(installationID, 10), "webhooks of this installation",
+		g.own.OfOwner(owner, nimbus.RateWebhooks, g.limits.Webhook))
 }
 
 // call counts a call of somebody who is known.
@@ -94,9 +98,9 @@ func (g *Gate) call(ctx context.Context, c caller, procedure string) error {
 	case c.Kind == nimbus.PrincipalHost:
 		return g.take(ctx, g.alone, "host", c.Subject, "calls of this host", g.limits.Host)
 	case procedure == nimbusv1connect.JobServiceSubmitJobProcedure:
-		return g.take(ctx, g.shared, "submit", c.org, "submissions of this org", g.limits.Submit)
+		return g.take(ctx, g.shared, "submit", c.org, "submissions of this org", g.own.Of(c.org, nimbus.RateSubmissions, g.limits.Submit))
 	}
-	return g.take(ctx, g.shared, "api", cmp.Or(c.org, c.Subject), "calls of this org", g.limits.API)
+	return g.take(ctx, g.shared, "api", cmp.Or(c.org, c.Subject), "calls of this org", g.own.Of(c.org, nimbus.RateAPI, g.limits.API))
 }
 
 // stranger counts a call of somebody who isn't known.

@@ -37,7 +37,7 @@ func limited(t *testing.T, set httpapi.Limits, shared ratelimit.Limiter) (*plane
 		}
 	}
 	p := startPlane(t, func(cfg *httpapi.Config) {
-		cfg.Gate, cfg.Observer = httpapi.NewGate(set, shared, h), h
+		cfg.Gate, cfg.Observer = httpapi.NewGate(set, nil, shared, h), h
 		cfg.Webhook = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
 	})
 	return p, h
@@ -179,14 +179,14 @@ func TestWebhooksAreBounded(t *testing.T) {
 		}
 	}
 	checkRefused(t, "a webhook too many", p.ask(t, http.MethodPost, "/webhooks/github", "{}"))
-	gate := httpapi.NewGate(httpapi.Limits{Webhook: few}, nil, h)
+	gate := httpapi.NewGate(httpapi.Limits{Webhook: few}, nil, nil, h)
 	for range few.Burst {
-		must(t, gate.Delivery(t.Context(), 1))
+		must(t, gate.Delivery(t.Context(), 1, ""))
 	}
-	if err := gate.Delivery(t.Context(), 1); nimbus.ErrorCode(err) != nimbus.CodeRateLimited || nimbus.ErrorRetryAfter(err) <= 0 {
+	if err := gate.Delivery(t.Context(), 1, ""); nimbus.ErrorCode(err) != nimbus.CodeRateLimited || nimbus.ErrorRetryAfter(err) <= 0 {
 		t.Errorf("a delivery too many: %v", err)
 	}
-	must(t, gate.Delivery(t.Context(), 2))
+	must(t, gate.Delivery(t.Context(), 2, ""))
 }
 
 // TestHostsHaveTheirOwnBound: hosts take nothing of an org's, and one that has

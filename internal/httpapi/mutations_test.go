@@ -51,6 +51,8 @@ var mutations = map[string]mutation{
 	"QueueService/SetRepoWeight": {action: "weight.set", body: `{"repo":"$repo_name","percent":50}`},
 	"QueueService/SetOrgWeight":  {action: "weight.set", body: `{"org":"$org","percent":50}`},
 
+	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
+
 	"HostService/CreateJoinToken": {action: "token.create", body: `{}`},
 	"HostService/CordonHost":      {action: "host.cordon", body: `{"hostId":"$spare_host","cordoned":true}`},
 	"HostService/RemoveHost":      {action: "host.remove", body: `{"hostId":"$spare_host"}`},
@@ -241,7 +243,7 @@ func (b books) breakLedger(t *testing.T, broken bool) {
 func (b books) read(t *testing.T) (rows []string) {
 	t.Helper()
 	for _, query := range []string{
-		"SELECT * FROM orgs", "SELECT * FROM owners", "SELECT * FROM repos", "SELECT * FROM limits", "SELECT * FROM users", "SELECT * FROM memberships",
+		"SELECT * FROM orgs", "SELECT * FROM owners", "SELECT * FROM repos", "SELECT * FROM limits", "SELECT * FROM org_rates", "SELECT * FROM users", "SELECT * FROM memberships",
 		"SELECT * FROM service_accounts", "SELECT * FROM host_keys", "SELECT id, state FROM tokens", "SELECT id, cordoned_at, removed_at FROM hosts",
 		"SELECT id, priority, rerun_of FROM jobs", "SELECT job_id, kind, actor FROM job_events WHERE actor LIKE 'admin:%'",
 	} {

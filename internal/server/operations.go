@@ -106,7 +106,11 @@ func (s *Server) checks() []httpapi.Check {
 // One that is refused is not in the ledger: GitHub shows it as failed, and may
 // deliver it again.
 func (s *Server) admitDelivery(ctx context.Context, d nimbus.Delivery, ev *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
-	if err := s.gate.Delivery(ctx, d.InstallationID); err != nil {
+	owner := ""
+	if ev != nil {
+		owner = ev.Job.Owner
+	}
+	if err := s.gate.Delivery(ctx, d.InstallationID, owner); err != nil {
 		return "", fmt.Errorf("take delivery %s: %w", d.ID, err)
 	}
 	return s.scheduler.ProcessDelivery(ctx, d, ev)

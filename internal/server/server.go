@@ -94,6 +94,7 @@ type Server struct {
 
 	metrics   *telemetry.Metrics
 	gate      *httpapi.Gate
+	rates     *ratelimit.Overrides
 	limiter   ratelimit.Limiter // of orgs; nil: alone
 	alone     func() bool       // whether the limiter has lost the other replicas
 	connected func() bool       // whether the bus reaches them
@@ -224,10 +225,11 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	s.watch()
-	s.gate = httpapi.NewGate(s.cfg.Limits, s.limiter, s.metrics)
+	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
+	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Rates: s.rates, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 	})
@@ -241,7 +243,7 @@ func (s *Server) Name() string { return "server" }
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	defer context.AfterFunc(ctx, s.drain)()
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.ledger, s.denials, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
+		s.identity, s.ledger, s.denials, s.rates, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

@@ -337,6 +337,12 @@ type Org struct {
 	RemovedAt int64
 }
 
+type OrgRate struct {
+	OrgID string
+	Kind  string
+	Rate  string
+}
+
 type Owner struct {
 	Name      string
 	OrgID     string
