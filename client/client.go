@@ -187,14 +187,21 @@ func (c *Client) Jobs(ctx context.Context, f JobFilter) (JobPage, error) {
 
 // Events returns a job's history in order. Codes: not_found.
 func (c *Client) Events(ctx context.Context, jobID string) ([]nimbus.JobEvent, error) {
-	answer, err := call(ctx, c.jobs.ListJobEvents, &nimbusv1.ListJobEventsRequest{JobId: jobID})
 	var events []nimbus.JobEvent
-	for _, e := range answer.GetEvents() {
-		event := wire.ToEvent(e)
-		event.JobID = jobID
-		events = append(events, event)
+	for request := (&nimbusv1.ListJobEventsRequest{JobId: jobID}); ; {
+		answer, err := call(ctx, c.jobs.ListJobEvents, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range answer.GetEvents() {
+			event := wire.ToEvent(e)
+			event.JobID = jobID
+			events = append(events, event)
+		}
+		if request.PageToken = answer.GetNextPageToken(); request.PageToken == "" {
+			return events, nil
+		}
 	}
-	return events, err
 }
 
 // Cancel stops a job wherever it is. Cancelling a finished one has no effect

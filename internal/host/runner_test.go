@@ -139,7 +139,7 @@ func TestARunnerThatEndsWithoutAJob(t *testing.T) {
 			if j.Result != nimbus.ResultSuccess || j.AttemptCount != 2 {
 				t.Errorf("ended with %s after %d attempts: %+v", j.Result, j.AttemptCount, j.Reason)
 			}
-			events, err := p.scheduler.Events(t.Context(), nimbus.DefaultOrgID, j.ID)
+			events, _, err := p.scheduler.EventPage(t.Context(), nimbus.DefaultOrgID, j.ID, 0, "")
 			must(t, err)
 			if !slices.ContainsFunc(events, func(e nimbus.JobEvent) bool {
 				return e.Kind == string(nimbus.StateQueued) && strings.Contains(e.Detail, tt.says)

@@ -60,7 +60,9 @@ func (brokenJobs) Job(context.Context, string, string) (nimbus.Job, error) {
 	return nimbus.Job{}, errors.New("the table of secrets is gone")
 }
 
-func (brokenJobs) Events(context.Context, string, string) ([]nimbus.JobEvent, error) { panic("secret") }
+func (brokenJobs) EventPage(context.Context, string, string, int, string) ([]nimbus.JobEvent, string, error) {
+	panic("secret")
+}
 
 type brokenIdentity struct{ *identity.Service }
 

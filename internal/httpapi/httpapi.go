@@ -30,7 +30,7 @@ type Jobs interface {
 	Submit(ctx context.Context, p nimbus.Principal, s scheduler.Submission) (nimbus.Job, error)
 	Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error)
 	Jobs(ctx context.Context, orgID string, f scheduler.JobFilter) (scheduler.JobPage, error)
-	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
+	EventPage(ctx context.Context, orgID, jobID string, size int, after string) (events []nimbus.JobEvent, next string, err error)
 	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error)
 	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)

@@ -73,15 +73,8 @@ func (s jobService) ListJobs(ctx context.Context, r *connect.Request[nimbusv1.Li
 }
 
 func (s jobService) ListJobEvents(ctx context.Context, r *connect.Request[nimbusv1.ListJobEventsRequest]) (*connect.Response[nimbusv1.ListJobEventsResponse], error) {
-	events, err := s.api.Jobs.Events(ctx, callerOf(ctx).org, r.Msg.GetJobId())
-	if err != nil {
-		return nil, err
-	}
-	out := &nimbusv1.ListJobEventsResponse{}
-	for _, e := range events {
-		out.Events = append(out.Events, wire.Event(e))
-	}
-	return connect.NewResponse(out), nil
+	events, next, err := s.api.Jobs.EventPage(ctx, callerOf(ctx).org, r.Msg.GetJobId(), int(r.Msg.GetPageSize()), r.Msg.GetPageToken())
+	return reply(&nimbusv1.ListJobEventsResponse{Events: messages(events, wire.Event), NextPageToken: next}, err)
 }
 
 func (s jobService) CancelJob(ctx context.Context, r *connect.Request[nimbusv1.CancelJobRequest]) (*connect.Response[nimbusv1.CancelJobResponse], error) {

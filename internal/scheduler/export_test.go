@@ -1,6 +1,10 @@
 package scheduler
 
-import "context"
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+)
 
 // What the loops of Run do, for tests that move the clock by themselves.
 var (
@@ -18,5 +22,16 @@ func Repair(s *Service, ctx context.Context) error {
 		if err := all.next(ctx, s); err != nil || all.after == (Cursor{}) {
 			return err
 		}
+	}
+}
+
+// Events is the whole history of a job.
+func (s *Service) Events(ctx context.Context, orgID, jobID string) (all []nimbus.JobEvent, err error) {
+	for after := ""; ; {
+		page, next, err := s.EventPage(ctx, orgID, jobID, 0, after)
+		if all = append(all, page...); err != nil || next == "" {
+			return all, err
+		}
+		after = next
 	}
 }

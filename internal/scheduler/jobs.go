@@ -1,7 +1,9 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
+	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -47,17 +49,40 @@ func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage,
 	return page, err
 }
 
-// Events returns the history of a job in order. Codes: not_found.
-func (s *Service) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {
+// EventPage returns a page of the history of a job, in order. A page follows the
+// one that ended with after, and next is "" where none follows. Codes:
+// not_found, invalid.
+func (s *Service) EventPage(ctx context.Context, orgID, jobID string, size int, after string) (events []nimbus.JobEvent, next string, err error) {
 	if err := nimbus.CheckID(nimbus.PrefixJob, jobID); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	var events []nimbus.JobEvent
-	err := s.store.View(ctx, func(r Reader) (err error) {
-		events, err = r.Events(ctx, orgID, jobID)
+	last, err := eventNumber(after)
+	if err != nil {
+		return nil, "", err
+	}
+	size = pageSize(cmp.Or(size, MaxPageSize))
+	err = s.store.View(ctx, func(r Reader) (err error) {
+		events, err = r.Events(ctx, orgID, jobID, last, size+1)
 		return err
 	})
-	return events, err
+	if len(events) > size {
+		events = events[:size]
+		next = strconv.FormatInt(events[size-1].Seq, 10)
+	}
+	return events, next, err
+}
+
+// eventNumber is the number of the event that a page ended with.
+func eventNumber(token string) (int64, error) {
+	if token == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(token, 10, 64)
+	if err != nil || n < 1 {
+		return 0, nimbus.Errorf(nimbus.CodeInvalid, "%q is not where a page of a job's history ends", clip(token)).
+			WithHint("take nextPageToken of the page before, or none for the first")
+	}
+	return n, nil
 }
 
 // Cancel stops a job wherever it is: at once where no host has it, and else as

@@ -5,10 +5,53 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
+
+// TestHistoryComesInPages that together are the whole, each of it once.
+func TestHistoryComesInPages(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		ctx, org := t.Context(), nimbus.DefaultOrgID
+		j := w.submit(nimbus.Spec{})
+		for priority := range 7 {
+			_, err := w.SetPriority(ctx, admin, org, j.ID, priority+1)
+			w.must(err)
+		}
+		whole, next, err := w.EventPage(ctx, org, j.ID, 0, "")
+		w.must(err)
+		if len(whole) < 8 || next != "" {
+			t.Fatalf("all in one page are %d events, and %q follows", len(whole), next)
+		}
+		for _, size := range []int{1, 3, len(whole) - 1, len(whole)} {
+			var got []nimbus.JobEvent
+			pages := 0
+			for after := ""; pages == 0 || after != ""; pages++ {
+				page, next, err := w.EventPage(ctx, org, j.ID, size, after)
+				w.must(err)
+				if len(page) == 0 || len(page) > size {
+					t.Fatalf("a page of %d has %d events", size, len(page))
+				}
+				got, after = append(got, page...), next
+			}
+			if diff := cmp.Diff(whole, got); diff != "" || pages != (len(whole)+size-1)/size {
+				t.Errorf("%d pages of %d (-want +got):\n%s", pages, size, diff)
+			}
+		}
+		for _, token := range []string{"x", "-1", "0", "99999999999999999999"} {
+			_, _, err := w.EventPage(ctx, org, j.ID, 3, token)
+			w.want(nimbus.CodeInvalid, err)
+		}
+		_, _, err = w.EventPage(ctx, "org_00000000000000000000000001", j.ID, 3, "2")
+		w.want(nimbus.CodeNotFound, err)
+		if page, next, err := w.EventPage(ctx, org, j.ID, 3, "1000"); err != nil || len(page) != 0 || next != "" {
+			t.Errorf("behind the end are %v, %q, %v", page, next, err)
+		}
+	})
+}
 
 func TestEveryReadKeepsToItsOrg(t *testing.T) {
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {

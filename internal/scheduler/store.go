@@ -37,7 +37,7 @@ type Reader interface {
 	// newest first.
 	Job(ctx context.Context, orgID, jobID string) (nimbus.Job, error)
 	Jobs(ctx context.Context, orgID string, f JobFilter) ([]nimbus.Job, error)
-	Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error)
+	Events(ctx context.Context, orgID, jobID string, after int64, most int) ([]nimbus.JobEvent, error)
 
 	JobRecord(ctx context.Context, jobID string) (*JobRecord, error)
 	JobByIdempotencyKey(ctx context.Context, orgID, key string) (jobID string, err error)

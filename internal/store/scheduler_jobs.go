@@ -17,16 +17,17 @@ import (
 const maxEvents = 1000
 
 // Events implements scheduler.Reader.
-func (t schedulerTx) Events(ctx context.Context, orgID, jobID string) ([]nimbus.JobEvent, error) {
+func (t schedulerTx) Events(ctx context.Context, orgID, jobID string, after int64, most int) ([]nimbus.JobEvent, error) {
 	if err := t.settled(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := t.tx.Events(ctx, gen.EventsParams{OrgID: orgID, ID: jobID})
+	rows, err := t.tx.Events(ctx, gen.EventsParams{OrgID: orgID, ID: jobID, Seq: after, Limit: int32(most)})
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) == 0 { // every job has at least one
-		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no such job")
+	if len(rows) == 0 { // every job has at least one: it is none, or the last was told before
+		_, err := t.Job(ctx, orgID, jobID)
+		return nil, err
 	}
 	events := make([]nimbus.JobEvent, len(rows))
 	for i, r := range rows {

@@ -52,16 +52,23 @@ func (q *Queries) DueJobs(ctx context.Context, arg DueJobsParams) ([]string, err
 
 const events = `-- name: Events :many
 SELECT job_events.job_id, job_events.seq, job_events.at, job_events.kind, job_events.attempt_id, job_events.actor, job_events.detail FROM job_events JOIN jobs ON jobs.id = job_events.job_id
-WHERE jobs.org_id = $1 AND jobs.id = $2 ORDER BY job_events.seq
+WHERE jobs.org_id = $1 AND jobs.id = $2 AND job_events.seq > $3 ORDER BY job_events.seq LIMIT $4
 `
 
 type EventsParams struct {
 	OrgID string
 	ID    string
+	Seq   int64
+	Limit int32
 }
 
 func (q *Queries) Events(ctx context.Context, arg EventsParams) ([]JobEvent, error) {
-	rows, err := q.db.QueryContext(ctx, events, arg.OrgID, arg.ID)
+	rows, err := q.db.QueryContext(ctx, events,
+		arg.OrgID,
+		arg.ID,
+		arg.Seq,
+		arg.Limit,
+	)
 	if err != nil {
 		return nil, err
 	}

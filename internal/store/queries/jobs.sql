@@ -12,7 +12,7 @@ SELECT id FROM repos WHERE name = $1;
 
 -- name: Events :many
 SELECT job_events.* FROM job_events JOIN jobs ON jobs.id = job_events.job_id
-WHERE jobs.org_id = $1 AND jobs.id = $2 ORDER BY job_events.seq;
+WHERE jobs.org_id = $1 AND jobs.id = $2 AND job_events.seq > $3 ORDER BY job_events.seq LIMIT $4;
 
 -- name: JobsToCheck :many
 SELECT id FROM jobs WHERE check_at > 0 AND check_at <= $1 ORDER BY check_at LIMIT $2;

@@ -3,7 +3,7 @@ import { Link, useNavigate } from "@tanstack/react-router";
 import { useRef } from "react";
 
 import { jobs as service, message } from "../api";
-import { type Job, JobState } from "../gen/nimbus/v1/job_pb";
+import { type Job, type JobEvent, JobState } from "../gen/nimbus/v1/job_pb";
 import { placeWords } from "../job/place";
 import { isFinished } from "../job/state";
 import { millis } from "../job/timeline";
@@ -186,7 +186,14 @@ function Cancel({ job }: { job: Job }) {
 function Events({ jobId }: { jobId: string }) {
   const { data } = useQuery({
     queryKey: ["events", jobId],
-    queryFn: async ({ signal }) => (await service.listJobEvents({ jobId }, { signal })).events,
+    queryFn: async ({ signal }) => {
+      const events: JobEvent[] = [];
+      for (let pageToken = ""; ; ) {
+        const page = await service.listJobEvents({ jobId, pageToken }, { signal });
+        events.push(...page.events);
+        if (!(pageToken = page.nextPageToken)) return events;
+      }
+    },
   });
   if (!data?.length) return null;
   return (
