@@ -104,7 +104,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus-agent":   {"", "internal/host", "internal/programs", "internal/tlsfile"},
 	"cmd/nimbus-guest":   {"internal/guest"},
 	"cmd/nimbus-runner":  {"images", "internal/forge/githubtest"},
-	"cmd/nimbus-shim":    {"internal/shim"},
+	"cmd/nimbus-shim":    {"internal/executor/microvm/vmm/firecracker/pages", "internal/shim"},
 	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
 	"bench":              {"", "api/gen", "client", "examples", "internal", "test/simhost"},

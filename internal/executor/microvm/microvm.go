@@ -173,18 +173,19 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 	if err := e.newDisk(ctx, disk); err != nil {
 		return err
 	}
-	args, err := e.cfg.Driver.Command(vmm.Machine{
-		CPUs: spec.Class.CPUs, MemoryMiB: spec.Class.MemoryMiB,
+	machine := vmm.Machine{
+		ID: s.id, Dir: s.dir, CPUs: spec.Class.CPUs, MemoryMiB: spec.Class.MemoryMiB,
 		Kernel: img.Kernel(), Initrd: initrd,
 		Parameters: "nimbus.root=/dev/vda nimbus.rootfs=" + image.RootType + " nimbus.rw=/dev/vdb",
 		Disks:      []vmm.Disk{{Path: img.Root(), ReadOnly: true}, {Path: disk}},
 		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC},
-	})
+	}
+	args, err := e.cfg.Driver.Command(machine)
 	if err != nil {
 		return err
 	}
 	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
-		Args: args, Netns: s.slot.Netns, Deadline: spec.Deadline,
+		Args: args, Netns: s.slot.Netns, Namespaces: caps.Namespaces, Deadline: spec.Deadline,
 		Cgroup: shim.Cgroup{
 			Name:        e.cgroup(s.id),
 			MemoryBytes: int64(spec.Class.MemoryMiB+caps.OverheadMiB) << 20,
@@ -195,6 +196,9 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 		return fmt.Errorf("start machine: %w", err)
 	}
 	s.Shimmed = executor.Shimmed{Shim: client}
+	if err := e.cfg.Driver.Boot(ctx, machine); err != nil {
+		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
+	}
 	if err := s.awaitGuest(ctx, e.bootTimeout(caps)); err != nil {
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}

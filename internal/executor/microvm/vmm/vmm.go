@@ -4,6 +4,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 )
 
@@ -14,13 +15,43 @@ type Driver interface {
 	// only be known by trying. It ends within ctx; its error says in one
 	// sentence what is missing, as a *nimbus.Error with a hint.
 	Probe(ctx context.Context) (Caps, error)
-	// Command is the command line that boots m. It is run in m's directory,
-	// inside the network namespace of m's device. What it writes to stdout and
-	// stderr is the guest's console.
+	// Command lays what the monitor needs into m's folder and is the command
+	// line that starts it. It is run in that folder, inside the network namespace
+	// of m's device. What it writes to stdout and stderr is the guest's console.
 	Command(m Machine) ([]string, error)
+	// Boot makes m run, once Command's process does. It is not called for a
+	// machine that is made of a snapshot: see Snapshotter.
+	Boot(ctx context.Context, m Machine) error
 	// Dial opens the byte stream to the guest's port of the machine in dir. One
 	// connection at a time gets through; it may break at any byte.
 	Dial(ctx context.Context, dir string) (net.Conn, error)
+}
+
+// Snapshotter is a Driver that can save machines and make others of what it saved.
+type Snapshotter interface {
+	Driver
+	// Restore makes m of m.From, once Command's process runs, and leaves it
+	// paused.
+	Restore(ctx context.Context, m Machine) error
+	// Pause stops the processors of the machine in dir; Resume lets them run.
+	// Either does nothing to a machine that is in that state.
+	Pause(ctx context.Context, dir string) error
+	Resume(ctx context.Context, dir string) error
+	// Snapshot saves the paused machine in dir into an empty folder. The
+	// machine's disks are not part of it: they are copied before it runs again.
+	Snapshot(ctx context.Context, dir, into string) (Snapshot, error)
+}
+
+// Snapshot is a machine that was saved. Nothing changes its files as long as a
+// machine lives that was made of it.
+type Snapshot struct {
+	// Monitor is what saved it, as Caps.Version has it: no other may restore it.
+	Monitor string
+	State   string // path of what the monitor knows
+	Memory  string // path of the guest's memory
+	// WorkingSet is the path of a list of the pages that a restored machine
+	// needs first; the first one writes it.
+	WorkingSet string
 }
 
 // Caps is what a monitor can do on this machine.
@@ -32,10 +63,20 @@ type Caps struct {
 	Accelerated bool
 	// Overhead is the memory that a machine needs beside the guest's own.
 	OverheadMiB int
+	// Namespaces tells that the monitor is to be started in process and mount
+	// namespaces of its own.
+	Namespaces bool
 }
 
-// Machine is a virtual machine to be booted.
+// Machine is a virtual machine to be made.
 type Machine struct {
+	// ID names it: nothing else on this host has it.
+	ID string
+	// Dir is its own folder.
+	Dir string
+	// From is what it is made of again; nil boots it. All that follows is as it
+	// was when that was saved, but for the paths.
+	From      *Snapshot
 	CPUs      int
 	MemoryMiB int
 	Kernel    string // uncompressed ELF
@@ -47,16 +88,26 @@ type Machine struct {
 	Disks []Disk
 	// Device is the network device, nil for none.
 	Device *Device
+	// Metadata is an object that the guest can ask for over its network device,
+	// where the monitor has such a service; nil for none.
+	Metadata json.RawMessage
 }
 
 // Disk is a raw file.
 type Disk struct {
 	Path     string
 	ReadOnly bool
+	Rate     Rate
+}
+
+// Rate bounds a device; zero is no bound.
+type Rate struct {
+	BytesPerSecond, OpsPerSecond int64
 }
 
 // Device is a network device of the machine, backed by a tap that exists.
 type Device struct {
-	Tap string
-	MAC string
+	Tap  string
+	MAC  string
+	Rate Rate // in each direction
 }

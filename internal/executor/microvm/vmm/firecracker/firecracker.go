@@ -1,0 +1,164 @@
+// Package firecracker runs microVMs with Firecracker: each monitor in a jail of
+// its own, told what to do over a socket in the jail.
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker/jailer"
+)
+
+// program is Firecracker's name in PATH.
+const program = "firecracker"
+
+// Users that monitors run as, where Config says nothing: a range that no Linux
+// distribution gives to people, services or containers by default.
+const (
+	firstUID = 1_700_000_000
+	countUID = 4096
+)
+
+// Config is what the driver needs.
+type Config struct {
+	// Dir keeps which users are taken.
+	Dir string
+	// Shim is the path of nimbus-shim, which serves the memory of restored
+	// machines. "" has the kernel map it from the file.
+	Shim string
+	// FirstUID is the first of UIDs user ids that belong to nobody else.
+	FirstUID, UIDs int
+	// BalloonStats is how often guests report their memory, in seconds; 0 is
+	// never.
+	BalloonStats int
+}
+
+// Driver implements vmm.Snapshotter.
+type Driver struct {
+	cfg   Config
+	users jailer.Users
+
+	mu     sync.Mutex
+	found  found
+	probed bool
+	caps   vmm.Caps
+	err    error
+}
+
+// New returns the driver.
+func New(cfg Config) *Driver {
+	if cfg.UIDs == 0 {
+		cfg.FirstUID, cfg.UIDs = firstUID, countUID
+	}
+	return &Driver{cfg: cfg, users: jailer.Users{Dir: filepath.Join(cfg.Dir, "users"), First: cfg.FirstUID, Count: cfg.UIDs}}
+}
+
+// Names in a jail. A snapshot has them in it, so they are the same in each.
+const (
+	apiSocket   = "api.sock"
+	vsockSocket = "v.sock"
+	pagesSocket = "pages.sock"
+	kernelFile  = "kernel"
+	initrdFile  = "initrd"
+	stateFile   = "state"
+	memoryFile  = "memory"
+)
+
+// jailDir is the folder with the jail, in a machine's own.
+const jailDir = "jail"
+
+// pagesFile is the page server's spec, in a machine's folder.
+const pagesFile = "pages.json"
+
+// openFiles is how many files a monitor may have open: its devices', and 1023
+// connections through vsock.
+const openFiles = 2048
+
+// Command makes the jail and is the jailer's command line, below a page server
+// when the machine is made of a snapshot.
+func (d *Driver) Command(m vmm.Machine) ([]string, error) {
+	d.mu.Lock()
+	found, probed := d.found, d.probed && d.err == nil
+	d.mu.Unlock()
+	if !probed {
+		return nil, errors.New("firecracker has not been probed")
+	}
+	uid, err := d.users.Take(m.Dir)
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Join(m.Dir, jailDir)
+	jail := jailer.Jail{
+		ID: jailer.ID(m.ID), Base: base, Exec: found.firecracker, UID: uid, GID: uid,
+		Limits: jailer.Limits{OpenFiles: openFiles},
+		Args:   []string{"--api-sock", "/" + apiSocket, "--level", "Warning"},
+	}
+	args, err := jail.Command(found.jailer)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(base); err != nil { // what an earlier try has left
+		return nil, fmt.Errorf("make jail: %w", err)
+	}
+	if err := lay(jail.Root(), m); err != nil {
+		return nil, err
+	}
+	if m.From != nil && d.cfg.Shim != "" {
+		return d.servePages(jail.Root(), m, args)
+	}
+	return args, nil
+}
+
+// lay puts the machine's files into its jail.
+func lay(root jailer.Root, m vmm.Machine) error {
+	if err := root.Make(); err != nil {
+		return err
+	}
+	shared := map[string]string{kernelFile: m.Kernel, initrdFile: m.Initrd}
+	if m.From != nil {
+		shared = map[string]string{stateFile: m.From.State, memoryFile: m.From.Memory}
+	}
+	for name, path := range shared {
+		if path == "" {
+			continue
+		}
+		if err := root.Share(name, path); err != nil {
+			return err
+		}
+	}
+	for i, disk := range m.Disks {
+		put := root.Give
+		if disk.ReadOnly {
+			put = root.Share
+		}
+		if err := put(driveID(i), disk.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// driveID names the disk that the guest knows as /dev/vda, /dev/vdb, …; it is
+// the name of its file in the jail too.
+func driveID(i int) string { return fmt.Sprintf("disk%d", i) }
+
+// root finds the jail of the machine in dir.
+func root(dir string) (jailer.Root, error) { return jailer.Find(filepath.Join(dir, jailDir)) }
+
+var _ vmm.Snapshotter = (*Driver)(nil)
+
+// Probe looks once; what is missing is looked for again at the next call.
+func (d *Driver) Probe(ctx context.Context) (vmm.Caps, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.probed || d.err != nil {
+		d.found, d.caps, d.err = probe(ctx)
+		d.probed = ctx.Err() == nil
+	}
+	return d.caps, d.err
+}

@@ -1,0 +1,58 @@
+package apidesc
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+)
+
+// Kind tells what is wrong with a body.
+type Kind string
+
+// The kinds.
+const (
+	Empty     Kind = "empty"     // there has to be one
+	Unwanted  Kind = "unwanted"  // there must be none
+	Malformed Kind = "malformed" // it is not JSON
+	Missing   Kind = "missing"   // a field
+	Unknown   Kind = "unknown"   // a field
+	WrongType Kind = "type"
+	WrongWord Kind = "word"
+	OutOf     Kind = "range"
+	Other     Kind = "other"
+)
+
+// Violation is what is wrong with a body.
+type Violation struct {
+	Kind  Kind
+	Field string // its name; for a word, a type or a range the path, "rate_limiter.ops.size"
+	// Detail is what was found and what was expected.
+	Detail string
+}
+
+func (v *Violation) Error() string { return fmt.Sprintf("%s %s: %s", v.Kind, v.Field, v.Detail) }
+
+// violation finds the first thing that is wrong, in the order of the schema.
+func violation(e *jsonschema.ValidationError) *Violation {
+	for len(e.Causes) > 0 {
+		e = e.Causes[0]
+	}
+	at := strings.Join(e.InstanceLocation, ".")
+	switch k := e.ErrorKind.(type) {
+	case *kind.Required:
+		return &Violation{Kind: Missing, Field: k.Missing[0], Detail: "it is required"}
+	case *kind.AdditionalProperties:
+		return &Violation{Kind: Unknown, Field: k.Properties[0], Detail: "there is no such field"}
+	case *kind.Type:
+		return &Violation{Kind: WrongType, Field: at, Detail: fmt.Sprintf("it is of type %s, expected %s", k.Got, strings.Join(k.Want, " or "))}
+	case *kind.Enum:
+		return &Violation{Kind: WrongWord, Field: at, Detail: fmt.Sprintf("it is %v, expected one of %v", k.Got, k.Want)}
+	case *kind.Minimum:
+		return &Violation{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is less than %v", k.Got.RatString(), k.Want.RatString())}
+	case *kind.Maximum:
+		return &Violation{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is more than %v", k.Got.RatString(), k.Want.RatString())}
+	}
+	return &Violation{Kind: Other, Field: at, Detail: e.Error()}
+}

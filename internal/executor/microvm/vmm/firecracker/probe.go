@@ -1,0 +1,131 @@
+package firecracker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker/jailer"
+)
+
+// overheadMiB is the memory that a monitor and its jailer need beside the
+// guest's: 5 MiB by its specification, and what its devices hold in flight.
+const overheadMiB = 48
+
+// Bounds of what the probe starts.
+const (
+	versionTimeout = 20 * time.Second
+	trialTimeout   = 10 * time.Second
+)
+
+// found are the programs.
+type found struct {
+	firecracker, jailer string // absolute, links followed
+}
+
+func probe(ctx context.Context) (found, vmm.Caps, error) {
+	f, version, err := find(ctx)
+	if err != nil {
+		return found{}, vmm.Caps{}, err
+	}
+	if os.Geteuid() != 0 {
+		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker's jailer needs root").
+			WithHint("run the agent as root")
+	}
+	if err := tryKVM(ctx, f.firecracker); err != nil {
+		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker can't run guests here: %v", err).
+			WithHint("Firecracker has no emulation: use QEMU on this machine, or a machine with KVM")
+	}
+	return f, vmm.Caps{Version: version, Accelerated: true, OverheadMiB: overheadMiB, Namespaces: true}, nil
+}
+
+// find finds the programs, which must be of one version.
+func find(ctx context.Context) (f found, version string, err error) {
+	var versions [2]string
+	for i, name := range []string{program, jailer.Program} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "%s is not installed", name).
+				WithHint("install firecracker and jailer of one release: https://github.com/firecracker-microvm/firecracker/releases")
+		}
+		if path, err = filepath.Abs(path); err == nil {
+			path, err = filepath.EvalSymlinks(path) // the jailer does, and names the jail by it
+		}
+		if err != nil {
+			return f, "", fmt.Errorf("find %s: %w", name, err)
+		}
+		if versions[i], err = versionOf(ctx, path); err != nil {
+			return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "%s does not start: %v", name, err).WithHint("try: %s --version", path)
+		}
+		if name == program {
+			f.firecracker = path
+		} else {
+			f.jailer = path
+		}
+	}
+	if versions[0] != versions[1] {
+		return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "firecracker is %s, its jailer %s", versions[0], versions[1]).
+			WithHint("install both of one release")
+	}
+	return f, "Firecracker " + versions[0], nil
+}
+
+// versionOf reads "Firecracker v1.16.1" or "Jailer v1.16.1".
+func versionOf(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(out))
+	if len(fields) < 2 || !strings.HasPrefix(fields[1], "v") {
+		return "", errors.New("it does not say its version")
+	}
+	return fields[1][1:], nil
+}
+
+// tryKVM tells why KVM can't run guests here, nil if it can. That the device
+// opens proves nothing: on some hosts guests run in an instruction emulator
+// that gives up in the middle of a kernel's boot.
+func tryKVM(ctx context.Context, firecracker string) error {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		return errors.New("there is no /dev/kvm")
+	}
+	dir, err := os.MkdirTemp("", "nimbus-kvm-")
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	kernel, config := filepath.Join(dir, "trial.elf"), filepath.Join(dir, "trial.json")
+	raw, err := json.Marshal(map[string]any{
+		"boot-source":    map[string]any{"kernel_image_path": kernel},
+		"machine-config": map[string]any{"vcpu_count": 1, "mem_size_mib": 32},
+		"drives":         []any{},
+	})
+	if err != nil {
+		return fmt.Errorf("write trial: %w", err)
+	}
+	if err := errors.Join(os.WriteFile(kernel, TrialKernel(TrialStrict), 0o600), os.WriteFile(config, raw, 0o600)); err != nil {
+		return fmt.Errorf("write trial: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, firecracker, "--no-api", "--config-file", config, "--level", "Off").Output()
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("a trial guest did not end under KVM")
+	case !bytes.Contains(out, []byte(TrialWord)):
+		return fmt.Errorf("a trial guest said nothing under KVM (Firecracker: %w)", err)
+	}
+	return nil
+}
