@@ -28,11 +28,15 @@ const (
 type Config struct {
 	// Dir keeps which users are taken.
 	Dir string
+	// Firecracker and Jailer are the programs, of one release. "" looks in PATH.
+	Firecracker, Jailer string
 	// Shim is the path of nimbus-shim, which serves the memory of restored
 	// machines. "" has the kernel map it from the file.
 	Shim string
 	// FirstUID is the first of UIDs user ids that belong to nobody else.
 	FirstUID, UIDs int
+	// Trial is the guest that Probe runs: TrialStrict, but for tests.
+	Trial Trial
 	// BalloonStats is how often guests report their memory, in seconds; 0 is
 	// never.
 	BalloonStats int
@@ -157,7 +161,7 @@ func (d *Driver) Probe(ctx context.Context) (vmm.Caps, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.probed || d.err != nil {
-		d.found, d.caps, d.err = probe(ctx)
+		d.found, d.caps, d.err = d.probe(ctx)
 		d.probed = ctx.Err() == nil
 	}
 	return d.caps, d.err

@@ -32,8 +32,8 @@ type found struct {
 	firecracker, jailer string // absolute, links followed
 }
 
-func probe(ctx context.Context) (found, vmm.Caps, error) {
-	f, version, err := find(ctx)
+func (d *Driver) probe(ctx context.Context) (found, vmm.Caps, error) {
+	f, version, err := d.find(ctx)
 	if err != nil {
 		return found{}, vmm.Caps{}, err
 	}
@@ -41,7 +41,7 @@ func probe(ctx context.Context) (found, vmm.Caps, error) {
 		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker's jailer needs root").
 			WithHint("run the agent as root")
 	}
-	if err := tryKVM(ctx, f.firecracker); err != nil {
+	if err := TryGuest(ctx, f.firecracker, d.cfg.Trial); err != nil {
 		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker can't run guests here: %v", err).
 			WithHint("Firecracker has no emulation: use QEMU on this machine, or a machine with KVM")
 	}
@@ -49,34 +49,42 @@ func probe(ctx context.Context) (found, vmm.Caps, error) {
 }
 
 // find finds the programs, which must be of one version.
-func find(ctx context.Context) (f found, version string, err error) {
-	var versions [2]string
-	for i, name := range []string{program, jailer.Program} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "%s is not installed", name).
-				WithHint("install firecracker and jailer of one release: https://github.com/firecracker-microvm/firecracker/releases")
-		}
-		if path, err = filepath.Abs(path); err == nil {
-			path, err = filepath.EvalSymlinks(path) // the jailer does, and names the jail by it
-		}
-		if err != nil {
-			return f, "", fmt.Errorf("find %s: %w", name, err)
-		}
-		if versions[i], err = versionOf(ctx, path); err != nil {
-			return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "%s does not start: %v", name, err).WithHint("try: %s --version", path)
-		}
-		if name == program {
-			f.firecracker = path
-		} else {
-			f.jailer = path
-		}
+func (d *Driver) find(ctx context.Context) (f found, version string, err error) {
+	f.firecracker, version, err = findProgram(ctx, d.cfg.Firecracker, program)
+	if err != nil {
+		return f, "", err
 	}
-	if versions[0] != versions[1] {
-		return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "firecracker is %s, its jailer %s", versions[0], versions[1]).
+	var other string
+	f.jailer, other, err = findProgram(ctx, d.cfg.Jailer, jailer.Program)
+	if err != nil {
+		return f, "", err
+	}
+	if version != other {
+		return f, "", nimbus.Errorf(nimbus.CodeUnavailable, "firecracker is %s, its jailer %s", version, other).
 			WithHint("install both of one release")
 	}
-	return f, "Firecracker " + versions[0], nil
+	return f, "Firecracker " + version, nil
+}
+
+func findProgram(ctx context.Context, path, name string) (resolved, version string, err error) {
+	if path == "" {
+		path = name
+	}
+	path, err = exec.LookPath(path)
+	if err != nil {
+		return "", "", nimbus.Errorf(nimbus.CodeUnavailable, "%s is not installed", name).
+			WithHint("install firecracker and jailer of one release: https://github.com/firecracker-microvm/firecracker/releases")
+	}
+	if path, err = filepath.Abs(path); err == nil {
+		path, err = filepath.EvalSymlinks(path) // the jailer does, and names the jail by it
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("find %s: %w", name, err)
+	}
+	if version, err = versionOf(ctx, path); err != nil {
+		return "", "", nimbus.Errorf(nimbus.CodeUnavailable, "%s does not start: %v", name, err).WithHint("try: %s --version", path)
+	}
+	return path, version, nil
 }
 
 // versionOf reads "Firecracker v1.16.1" or "Jailer v1.16.1".
@@ -94,10 +102,10 @@ func versionOf(ctx context.Context, path string) (string, error) {
 	return fields[1][1:], nil
 }
 
-// tryKVM tells why KVM can't run guests here, nil if it can. That the device
-// opens proves nothing: on some hosts guests run in an instruction emulator
-// that gives up in the middle of a kernel's boot.
-func tryKVM(ctx context.Context, firecracker string) error {
+// TryGuest tells why KVM can't run guests of that kind here, nil if it can. That
+// the device opens proves nothing: on some hosts guests run in an instruction
+// emulator that gives up in the middle of a kernel's boot.
+func TryGuest(ctx context.Context, firecracker string, kind Trial) error {
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		return errors.New("there is no /dev/kvm")
 	}
@@ -115,7 +123,7 @@ func tryKVM(ctx context.Context, firecracker string) error {
 	if err != nil {
 		return fmt.Errorf("write trial: %w", err)
 	}
-	if err := errors.Join(os.WriteFile(kernel, TrialKernel(TrialStrict), 0o600), os.WriteFile(config, raw, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(kernel, TrialKernel(kind), 0o600), os.WriteFile(config, raw, 0o600)); err != nil {
 		return fmt.Errorf("write trial: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)

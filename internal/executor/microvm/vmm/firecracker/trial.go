@@ -10,11 +10,11 @@ type Trial int
 
 // The kinds. Each says its word first.
 const (
-	// TrialPlain resets the machine then, which ends Firecracker.
-	TrialPlain Trial = iota
 	// TrialStrict uses before what a kernel uses and instruction emulators
-	// lack, and resets.
-	TrialStrict
+	// lack, and resets the machine then, which ends Firecracker.
+	TrialStrict Trial = iota
+	// TrialPlain only resets the machine.
+	TrialPlain
 	// TrialTicking writes a dot now and then for ever.
 	TrialTicking
 )

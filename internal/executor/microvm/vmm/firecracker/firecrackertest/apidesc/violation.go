@@ -34,11 +34,27 @@ type Violation struct {
 
 func (v *Violation) Error() string { return fmt.Sprintf("%s %s: %s", v.Kind, v.Field, v.Detail) }
 
-// violation finds the first thing that is wrong, in the order of the schema.
+// violation finds what a parser would trip over first: that a field is missing
+// shows only at the end.
 func violation(e *jsonschema.ValidationError) *Violation {
-	for len(e.Causes) > 0 {
-		e = e.Causes[0]
+	var first *Violation
+	var look func(e *jsonschema.ValidationError)
+	look = func(e *jsonschema.ValidationError) {
+		for _, cause := range e.Causes {
+			look(cause)
+		}
+		if len(e.Causes) > 0 {
+			return
+		}
+		if v := leaf(e); first == nil || first.Kind == Missing && v.Kind != Missing {
+			first = v
+		}
 	}
+	look(e)
+	return first
+}
+
+func leaf(e *jsonschema.ValidationError) *Violation {
 	at := strings.Join(e.InstanceLocation, ".")
 	switch k := e.ErrorKind.(type) {
 	case *kind.Required:
