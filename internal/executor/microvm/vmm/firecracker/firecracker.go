@@ -100,7 +100,7 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 	jail := jailer.Jail{
 		ID: jailer.ID(m.ID), Base: base, Exec: found.firecracker, UID: uid, GID: uid,
 		Limits: jailer.Limits{OpenFiles: openFiles},
-		Args:   []string{"--api-sock", "/" + apiSocket, "--level", "Warning"},
+		Args:   []string{"--api-sock", "/" + apiSocket, "--level", "Error"},
 	}
 	args, err := jail.Command(found.jailer)
 	if err != nil {

@@ -64,7 +64,7 @@ func (c *console) String() string {
 // command line.
 func (s *suite) start(t *testing.T, dir string, before func(command []string) []string) *Monitor {
 	t.Helper()
-	command := []string{s.target.Firecracker, "--api-sock", "api.sock", "--id", "suite", "--level", "Warning"}
+	command := []string{s.target.Firecracker, "--api-sock", "api.sock", "--id", "suite", "--level", "Error"}
 	if before != nil {
 		command = before(command)
 	}

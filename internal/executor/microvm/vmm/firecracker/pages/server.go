@@ -52,7 +52,8 @@ type Config struct {
 	RecordFor time.Duration
 }
 
-// Serve answers the monitor on conn until it is gone or ctx ends.
+// Serve hears on conn what the monitor's memory is, and serves it until the
+// monitor is gone or ctx ends.
 func Serve(ctx context.Context, conn *net.UnixConn, memory *os.File, cfg Config) (Stats, error) {
 	info, err := memory.Stat()
 	if err != nil {
@@ -73,13 +74,14 @@ func Serve(ctx context.Context, conn *net.UnixConn, memory *os.File, cfg Config)
 	if cfg.Record != nil {
 		s.record = &recorder{until: time.Now().Add(cfg.RecordFor), limit: int(info.Size()) / int(s.page), done: cfg.Record}
 	}
-	err = s.run(ctx, conn)
+	err = s.run(ctx)
 	s.record.finish()
 	return s.stats, errors.Join(err, unix.Munmap(s.buf))
 }
 
-// run is the loop: events first, then pages ahead of need, then sleep.
-func (s *server) run(ctx context.Context, conn *net.UnixConn) error {
+// run is the loop: events first, then pages ahead of need, then sleep. That the
+// monitor hangs up is no end: only its process' end is.
+func (s *server) run(ctx context.Context) error {
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("serve pages: %w", err)
@@ -95,14 +97,8 @@ func (s *server) run(ctx context.Context, conn *net.UnixConn) error {
 			<-woken // it writes to stop, which is about to be closed
 		}
 	}()
-	peer, err := conn.File()
-	if err != nil {
-		return fmt.Errorf("serve pages: %w", err)
-	}
-	defer peer.Close()
 	polled := []unix.PollFd{
 		{Fd: int32(s.uffd), Events: unix.POLLIN},
-		{Fd: int32(peer.Fd()), Events: unix.POLLRDHUP},
 		{Fd: int32(stop), Events: unix.POLLIN},
 	}
 	for {
@@ -119,7 +115,7 @@ func (s *server) run(ctx context.Context, conn *net.UnixConn) error {
 		if _, err := unix.Poll(polled, timeout); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("serve pages: poll: %w", err)
 		}
-		if polled[1].Revents != 0 || polled[2].Revents != 0 || polled[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0 {
+		if polled[1].Revents != 0 || polled[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0 {
 			return nil
 		}
 	}

@@ -16,7 +16,8 @@ const pageSize = 4096
 // memory is the guest's.
 type memory struct {
 	raw  []byte
-	uffd int // -1: the kernel serves its faults
+	uffd int      // -1: the kernel serves its faults
+	told net.Conn // to who serves them: it stays open as long as the process lives
 }
 
 func newMemory(size int) (*memory, error) {
@@ -111,7 +112,7 @@ func faultingMemory(size int, path string) (*memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf(prefix+"Failed to connect to UDS Unix stream: %w", osError(err))
 	}
-	// It stays open until the process ends: that tells the server.
+	m.told = conn
 	if _, _, err := conn.WriteMsgUnix(raw, unix.UnixRights(m.uffd), nil); err != nil {
 		return nil, fmt.Errorf(prefix+"Failed to sends file descriptor: %w", err)
 	}
