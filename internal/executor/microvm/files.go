@@ -83,7 +83,8 @@ func (e *Executor) writeShared(path string, fill func(*os.File) error) error {
 		return fmt.Errorf("make %s: %w", filepath.Base(path), err)
 	}
 	defer os.Remove(f.Name())
-	err = errors.Join(fill(f), f.Sync(), f.Close())
+	// Monitors that run as users of their own read it too.
+	err = errors.Join(fill(f), f.Chmod(0o644), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

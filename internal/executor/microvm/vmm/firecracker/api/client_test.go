@@ -42,7 +42,7 @@ func TestRefusal(t *testing.T) {
 		})
 		err := c.Start(t.Context())
 		refused, ok := errors.AsType[*Error](err)
-		if !ok || refused.Fault != want || Fault(err) != want || refused.Status != 400 || refused.Path != "/actions" || refused.Method != "PUT" {
+		if !ok || refused.Fault != want || Fault(err) != want || refused.Status != 400 || refused.Path != "/actions" || refused.Method != http.MethodPut {
 			t.Errorf("%.40s: got %.200v", body, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package firecrackertest
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,7 @@ func (s *suite) malformed(t *testing.T) {
 	must(t, err)
 	for _, op := range all {
 		path := strings.NewReplacer("{drive_id}", "x", "{iface_id}", "x", "{id}", "x").Replace(op.Path)
-		if op.Method == "GET" {
+		if op.Method == http.MethodGet {
 			m.Refuses(op.Method, path, `{}`, "GET request cannot have a body.")
 			continue
 		}

@@ -18,24 +18,25 @@ const Flag = "--pages"
 
 // Spec is what a page server does. It is handed over in a file.
 type Spec struct {
-	// Socket is the folder and the name of the socket on which the monitor
-	// says what its memory is. The folder is the monitor's; it does not run yet.
-	SocketDir, SocketName string
+	// SocketDir and SocketName are where the monitor says what its memory is.
+	// The folder is the monitor's, which does not run yet.
+	SocketDir  string `json:"socket_dir"`
+	SocketName string `json:"socket_name"`
 	// UID owns the socket: nobody else may connect.
-	UID int
+	UID int `json:"uid"`
 	// Memory is the file with the memory. Nobody changes it.
-	Memory string
+	Memory string `json:"memory"`
 	// WorkingSet is a file with the pages that a machine of this memory needs
 	// first. They are copied in before they are asked for. Where there is none
 	// yet, the pages of this machine are written to it.
-	WorkingSet string
+	WorkingSet string `json:"working_set"`
 	// Command starts the monitor.
-	Command []string
+	Command []string `json:"command"`
 }
 
-// Command writes the spec to path and is the command line that runs it.
-func (s Spec) Write(path string) error {
-	raw, err := json.Marshal(s)
+// Write leaves the spec in a file for Main.
+func (spec Spec) Write(path string) error {
+	raw, err := json.Marshal(spec)
 	if err != nil {
 		return fmt.Errorf("encode page server's spec: %w", err)
 	}

@@ -62,17 +62,17 @@ func matches(pattern, path string) bool {
 	return slices.EqualFunc(want, got, func(w, g string) bool { return w == g || strings.HasPrefix(w, "{") && g != "" })
 }
 
-// CheckRequest checks a request's body. The error is a *Violation where the body
+// CheckRequest checks a request's body. The error is a *ViolationError where the body
 // is not what the description wants.
 func (o *Operation) CheckRequest(body []byte) error {
 	if len(body) == 0 {
 		if o.bodyRequired {
-			return &Violation{Kind: Empty}
+			return &ViolationError{Kind: Empty}
 		}
 		return nil
 	}
 	if o.body == nil {
-		return &Violation{Kind: Unwanted}
+		return &ViolationError{Kind: Unwanted}
 	}
 	return check(o.body, body)
 }
@@ -129,7 +129,7 @@ func withoutNulls(value any) any {
 func check(schema *jsonschema.Schema, body []byte) error {
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	if err != nil {
-		return &Violation{Kind: Malformed, Detail: err.Error()}
+		return &ViolationError{Kind: Malformed, Detail: err.Error()}
 	}
 	err = schema.Validate(value)
 	if invalid, ok := errors.AsType[*jsonschema.ValidationError](err); ok {

@@ -62,7 +62,7 @@ func TestRequests(t *testing.T) {
 		err = op.CheckRequest([]byte(c.body))
 		var got Kind
 		var field string
-		if v, ok := errors.AsType[*Violation](err); ok {
+		if v, ok := errors.AsType[*ViolationError](err); ok {
 			got, field = v.Kind, v.Field
 		} else if err != nil {
 			t.Errorf("%s %s: %v", c.call, c.body, err)

@@ -24,20 +24,20 @@ const (
 	Other     Kind = "other"
 )
 
-// Violation is what is wrong with a body.
-type Violation struct {
+// ViolationError is what is wrong with a body.
+type ViolationError struct {
 	Kind  Kind
 	Field string // its name; for a word, a type or a range the path, "rate_limiter.ops.size"
 	// Detail is what was found and what was expected.
 	Detail string
 }
 
-func (v *Violation) Error() string { return fmt.Sprintf("%s %s: %s", v.Kind, v.Field, v.Detail) }
+func (v *ViolationError) Error() string { return fmt.Sprintf("%s %s: %s", v.Kind, v.Field, v.Detail) }
 
 // violation finds what a parser would trip over first: that a field is missing
 // shows only at the end.
-func violation(e *jsonschema.ValidationError) *Violation {
-	var first *Violation
+func violation(e *jsonschema.ValidationError) *ViolationError {
+	var first *ViolationError
 	var look func(e *jsonschema.ValidationError)
 	look = func(e *jsonschema.ValidationError) {
 		for _, cause := range e.Causes {
@@ -54,21 +54,21 @@ func violation(e *jsonschema.ValidationError) *Violation {
 	return first
 }
 
-func leaf(e *jsonschema.ValidationError) *Violation {
+func leaf(e *jsonschema.ValidationError) *ViolationError {
 	at := strings.Join(e.InstanceLocation, ".")
 	switch k := e.ErrorKind.(type) {
 	case *kind.Required:
-		return &Violation{Kind: Missing, Field: k.Missing[0], Detail: "it is required"}
+		return &ViolationError{Kind: Missing, Field: k.Missing[0], Detail: "it is required"}
 	case *kind.AdditionalProperties:
-		return &Violation{Kind: Unknown, Field: k.Properties[0], Detail: "there is no such field"}
+		return &ViolationError{Kind: Unknown, Field: k.Properties[0], Detail: "there is no such field"}
 	case *kind.Type:
-		return &Violation{Kind: WrongType, Field: at, Detail: fmt.Sprintf("it is of type %s, expected %s", k.Got, strings.Join(k.Want, " or "))}
+		return &ViolationError{Kind: WrongType, Field: at, Detail: fmt.Sprintf("it is of type %s, expected %s", k.Got, strings.Join(k.Want, " or "))}
 	case *kind.Enum:
-		return &Violation{Kind: WrongWord, Field: at, Detail: fmt.Sprintf("it is %v, expected one of %v", k.Got, k.Want)}
+		return &ViolationError{Kind: WrongWord, Field: at, Detail: fmt.Sprintf("it is %v, expected one of %v", k.Got, k.Want)}
 	case *kind.Minimum:
-		return &Violation{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is less than %v", k.Got.RatString(), k.Want.RatString())}
+		return &ViolationError{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is less than %v", k.Got.RatString(), k.Want.RatString())}
 	case *kind.Maximum:
-		return &Violation{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is more than %v", k.Got.RatString(), k.Want.RatString())}
+		return &ViolationError{Kind: OutOf, Field: at, Detail: fmt.Sprintf("%v is more than %v", k.Got.RatString(), k.Want.RatString())}
 	}
-	return &Violation{Kind: Other, Field: at, Detail: e.Error()}
+	return &ViolationError{Kind: Other, Field: at, Detail: e.Error()}
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -152,16 +152,10 @@ func openable(path string, flags int) error {
 }
 
 func osError(err error) error {
-	for unwrapped := err; unwrapped != nil; {
-		if errno, ok := unwrapped.(syscall.Errno); ok {
-			text := errno.Error()
-			return fmt.Errorf("%c%s (os error %d)", text[0]-'a'+'A', text[1:], int(errno))
-		}
-		inner, ok := unwrapped.(interface{ Unwrap() error })
-		if !ok {
-			break
-		}
-		unwrapped = inner.Unwrap()
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
 	}
-	return err
+	text := errno.Error()
+	return refuse("%c%s (os error %d)", text[0]-'a'+'A', text[1:], int(errno))
 }

@@ -66,7 +66,7 @@ func run(args []string, stdout io.Writer) error {
 		return nil
 	}
 	if _, err := os.Lstat(o.socket); err == nil {
-		return fmt.Errorf("RunWithApiError: Failed to open the API socket at: %s. Check that it is not already used.", o.socket)
+		return refuse("RunWithApiError: Failed to open the API socket at: %s. Check that it is not already used.", o.socket)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", o.socket)
 	if err != nil {

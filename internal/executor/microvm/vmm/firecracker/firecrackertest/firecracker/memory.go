@@ -29,11 +29,11 @@ func newMemory(size int) (*memory, error) {
 func mapMemory(size int, path string) (*memory, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("Error creating guest memory from file: Failed to load guest memory: %w", osError(err))
+		return nil, refuse("Error creating guest memory from file: Failed to load guest memory: %v", osError(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || info.Size() != int64(size) {
-		return nil, fmt.Errorf("Error creating guest memory from file: the file is not of %d bytes", size)
+		return nil, refuse("Error creating guest memory from file: the file is not of %d bytes", size)
 	}
 	raw, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	return &memory{raw: raw, uffd: -1}, err
@@ -90,12 +90,12 @@ func faultingMemory(size int, path string) (*memory, error) {
 		return nil, err
 	}
 	if m.uffd, err = newUffd(); err != nil {
-		return nil, fmt.Errorf(prefix+"Failed to create userfaultfd object: %w", err)
+		return nil, refuse(prefix+"Failed to create userfaultfd object: %v", err)
 	}
 	base := uint64(uintptr(unsafe.Pointer(&m.raw[0])))
 	register := struct{ start, length, mode, ioctls uint64 }{base, uint64(size), registerMissing, 0}
 	if err := ioctl(m.uffd, uffdRegister, unsafe.Pointer(&register)); err != nil {
-		return nil, fmt.Errorf(prefix+"Failed to register memory address range with the userfaultfd object: %w", err)
+		return nil, refuse(prefix+"Failed to register memory address range with the userfaultfd object: %v", err)
 	}
 	half := uint64(size) / regionsOfMachine
 	var regions []map[string]uint64
@@ -110,11 +110,11 @@ func faultingMemory(size int, path string) (*memory, error) {
 	}
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf(prefix+"Failed to connect to UDS Unix stream: %w", osError(err))
+		return nil, refuse(prefix+"Failed to connect to UDS Unix stream: %v", osError(err))
 	}
 	m.told = conn
 	if _, _, err := conn.WriteMsgUnix(raw, unix.UnixRights(m.uffd), nil); err != nil {
-		return nil, fmt.Errorf(prefix+"Failed to sends file descriptor: %w", err)
+		return nil, refuse(prefix+"Failed to sends file descriptor: %v", err)
 	}
 	return m, nil
 }

@@ -72,7 +72,7 @@ func (m *machine) do(method, path string, body []byte) (any, error) {
 		return nil, refuse("Empty %s request.", method)
 	}
 	if err := op.CheckRequest(body); err != nil {
-		if v, ok := errors.AsType[*apidesc.Violation](err); ok {
+		if v, ok := errors.AsType[*apidesc.ViolationError](err); ok {
 			return nil, word(op, v, len(body))
 		}
 		return nil, err
@@ -111,7 +111,7 @@ func unknown(method, path string, body []byte) error {
 }
 
 // word says a violation as Firecracker's parser would.
-func word(op *apidesc.Operation, v *apidesc.Violation, length int) error {
+func word(op *apidesc.Operation, v *apidesc.ViolationError, length int) error {
 	parser := func(format string, args ...any) error {
 		return refuse("An error occurred when deserializing the json body of a request: %s at line 1 column %d.", fmt.Sprintf(format, args...), length)
 	}

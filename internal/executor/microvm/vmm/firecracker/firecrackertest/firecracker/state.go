@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
 )
 
@@ -126,7 +124,7 @@ func (m *machine) loadSnapshot(_ string, body []byte) (any, error) {
 	}
 	if err := m.restore(l); err != nil {
 		// A monitor that has half a machine can't go on.
-		m.failure = errors.New("Failed to build microVM from requests: Loading snapshot failed.")
+		m.failure = refuse("Failed to build microVM from requests: Loading snapshot failed.")
 		return nil, refuse("Load snapshot error: Failed to restore from snapshot: %v", err)
 	}
 	m.state = paused
@@ -139,28 +137,28 @@ func (m *machine) loadSnapshot(_ string, body []byte) (any, error) {
 func (m *machine) restore(l loading) error {
 	raw, err := os.ReadFile(l.State)
 	if err != nil {
-		return fmt.Errorf("Failed to get snapshot state from file: Failed to open snapshot file: %w", osError(err))
+		return refuse("Failed to get snapshot state from file: Failed to open snapshot file: %v", osError(err))
 	}
 	var s saved
 	if err := json.Unmarshal(raw, &s); err != nil || s.Double != version {
-		return errors.New("Failed to get snapshot state from file: Failed to load snapshot state from file: Failed to deserialize the object")
+		return refuse("Failed to get snapshot state from file: Failed to load snapshot state from file: Failed to deserialize the object")
 	}
 	m.config = s.Config
 	for _, override := range l.Networks {
 		n := m.network(override.ID)
 		if n == nil {
-			return errors.New("Failed to get snapshot state from file: Unknown Network Device.")
+			return refuse("Failed to get snapshot state from file: Unknown Network Device.")
 		}
 		n.Dev = override.Dev
 	}
 	for _, n := range m.config.Nets {
 		if err := openTap(n.Dev); err != nil {
-			return fmt.Errorf("Failed to build microVM from snapshot: %w", err)
+			return refuse("Failed to build microVM from snapshot: %v", err)
 		}
 	}
 	for _, d := range m.config.Drives {
 		if err := openDrive(d); err != nil {
-			return fmt.Errorf("Failed to build microVM from snapshot: %w", err)
+			return refuse("Failed to build microVM from snapshot: %v", err)
 		}
 	}
 	size := m.config.Machine.MemoryMiB << 20
@@ -174,7 +172,7 @@ func (m *machine) restore(l loading) error {
 		m.memory, err = mapMemory(size, path)
 	}
 	if err != nil {
-		return fmt.Errorf("Failed to load guest memory: %w", err)
+		return refuse("Failed to load guest memory: %v", err)
 	}
 	m.guest = newGuest(m, nil)
 	if v := m.config.Vsock; v != nil {
@@ -183,11 +181,11 @@ func (m *machine) restore(l loading) error {
 		}
 		listener, err := listenVsock(v.Path)
 		if err != nil {
-			return fmt.Errorf("Failed to build microVM from snapshot: %w", osError(err))
+			return refuse("Failed to build microVM from snapshot: %v", osError(err))
 		}
 		m.guest = newGuest(m, listener)
 	} else if l.Vsock != nil {
-		return errors.New("Failed to get snapshot state from file: Unknown Vsock Device.")
+		return refuse("Failed to get snapshot state from file: Unknown Vsock Device.")
 	}
 	m.guest.run(s.Guest)
 	return nil

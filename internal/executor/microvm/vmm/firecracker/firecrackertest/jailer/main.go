@@ -57,13 +57,13 @@ func parse(args []string) (o options, err error) {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return o, fmt.Errorf("Failed to parse arguments: Found argument '%s' which wasn't expected", flags.Arg(0))
+		return o, fmt.Errorf("failed to parse arguments: found argument '%s' which wasn't expected", flags.Arg(0))
 	case o.id == "" || len(o.id) > 64 || strings.ContainsFunc(o.id, func(r rune) bool {
 		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	}):
-		return o, errors.New("Invalid instance ID")
+		return o, errors.New("invalid instance ID")
 	case o.uid < 0 || o.gid < 0:
-		return o, errors.New("Failed to parse arguments: Argument 'uid' or 'gid' required, but not found")
+		return o, errors.New("failed to parse arguments: argument 'uid' or 'gid' required, but not found")
 	}
 	if o.exec, err = filepath.EvalSymlinks(o.exec); err == nil {
 		o.base, err = filepath.EvalSymlinks(o.base)
