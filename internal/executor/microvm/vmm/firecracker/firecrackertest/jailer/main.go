@@ -147,7 +147,7 @@ func limit(limits []string) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("Invalid resource limit argument %s", name)
+			return fmt.Errorf("invalid resource limit argument %s", name)
 		}
 	}
 	return syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files})
