@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker"
@@ -384,5 +386,46 @@ func TestProbeTellsWhatIsMissing(t *testing.T) {
 	d := firecracker.New(firecracker.Config{})
 	if _, err := d.Command(vmm.Machine{}); err == nil || errors.Is(err, context.Canceled) {
 		t.Error("a command line before anything was probed")
+	}
+}
+
+// TestPageServerIsKilled: nobody would serve the machine's faults, so it ends.
+func TestPageServerIsKilled(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, firecrackertest.Double(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	m := h.machine()
+	c := h.start(ctx, m)
+	if err := errors.Join(h.Boot(ctx, m), h.Pause(ctx, m.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := h.Snapshot(ctx, m.Dir, folder(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(t, c)
+	clone := h.machine()
+	clone.From = &snapshot
+	c = h.start(ctx, clone)
+	if err := h.Restore(ctx, clone); err != nil {
+		t.Fatal(err)
+	}
+	server, err := c.PID(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	monitor := monitorOf(ctx, t, c)
+	if monitor == server {
+		t.Fatal("there is no page server")
+	}
+	if err := unix.Kill(server, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := c.Wait(ctx); err != nil || exit.Cause != shim.CauseSelf || exit.Signal != "SIGKILL" {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", monitor)); err == nil && len(raw) > 0 {
+		t.Errorf("the monitor goes on: %q", raw)
 	}
 }
