@@ -178,7 +178,7 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 		Kernel: img.Kernel(), Initrd: initrd,
 		Parameters: "nimbus.root=/dev/vda nimbus.rootfs=" + image.RootType + " nimbus.rw=/dev/vdb",
 		Disks:      []vmm.Disk{{Path: img.Root(), ReadOnly: true}, {Path: disk}},
-		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC},
+		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC, Netns: s.slot.Netns},
 	}
 	args, err := e.cfg.Driver.Command(machine)
 	if err != nil {
@@ -196,10 +196,12 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 		return fmt.Errorf("start machine: %w", err)
 	}
 	s.Shimmed = executor.Shimmed{Shim: client}
-	if err := e.cfg.Driver.Boot(ctx, machine); err != nil {
-		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
+	ctx, done := s.untilEnd(ctx)
+	defer done()
+	if err = e.cfg.Driver.Boot(ctx, machine); err == nil {
+		err = s.awaitGuest(ctx, e.bootTimeout(caps))
 	}
-	if err := s.awaitGuest(ctx, e.bootTimeout(caps)); err != nil {
+	if err != nil {
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}
 	return nil

@@ -53,18 +53,22 @@ func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
 
 var errBootTimeout = errors.New("the guest did not answer in time")
 
-// awaitGuest waits until the guest answers, the machine ends, or the watchdog
-// says that it hangs.
-func (s *sandbox) awaitGuest(ctx context.Context, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errBootTimeout)
-	defer cancel()
+// untilEnd is a context that ends with the machine, too, and says how.
+func (s *sandbox) untilEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, give := context.WithCancelCause(ctx)
-	defer give(nil)
 	go func() { // ends with ctx
 		if exit, err := s.Wait(ctx); err == nil {
 			give(fmt.Errorf("the machine ended with %d %s", exit.Code, exit.Signal))
 		}
 	}()
+	return ctx, func() { give(nil) }
+}
+
+// awaitGuest waits until the guest answers, ctx ends, or the watchdog says that
+// it hangs.
+func (s *sandbox) awaitGuest(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errBootTimeout)
+	defer cancel()
 	for {
 		conn, err := s.Dial(ctx)
 		if err == nil {

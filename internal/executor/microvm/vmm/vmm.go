@@ -110,4 +110,6 @@ type Device struct {
 	Tap  string
 	MAC  string
 	Rate Rate // in each direction
+	// Netns is the path of the network namespace that the tap is in, "" for ours.
+	Netns string
 }

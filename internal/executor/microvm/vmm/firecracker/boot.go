@@ -53,7 +53,7 @@ func await(ctx context.Context, dir string) (*api.Client, error) {
 		case <-time.After(socketInterval):
 		case <-ctx.Done():
 			c.Close()
-			return nil, fmt.Errorf("wait for firecracker: %w", err)
+			return nil, fmt.Errorf("wait for firecracker: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }

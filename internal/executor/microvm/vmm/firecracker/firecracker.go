@@ -112,6 +112,11 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 	if err := lay(jail.Root(), m); err != nil {
 		return nil, err
 	}
+	if m.Device != nil {
+		if err := jailer.GiveTap(m.Device.Netns, m.Device.Tap, uid, uid); err != nil {
+			return nil, err
+		}
+	}
 	if m.From != nil && d.cfg.Shim != "" {
 		return d.servePages(jail.Root(), m, args)
 	}

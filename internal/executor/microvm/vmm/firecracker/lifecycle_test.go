@@ -71,7 +71,9 @@ func (h *host) machine() vmm.Machine {
 	m := vmm.Machine{
 		ID: nimbus.NewID(nimbus.PrefixAttempt, time.Now()), Dir: filepath.Join(folder(h.t), "sandbox"),
 		CPUs: 1, MemoryMiB: 16, Kernel: h.kernel, Parameters: "nimbus.test=1",
-		Disks: []vmm.Disk{{Path: h.kernel, ReadOnly: true}, {Rate: vmm.Rate{BytesPerSecond: 1 << 20}}},
+		Device:   &vmm.Device{Tap: firecrackertest.Tap(h.t), MAC: "02:fc:00:00:00:02", Rate: vmm.Rate{BytesPerSecond: 1 << 20}},
+		Metadata: []byte(`{"a":1}`),
+		Disks:    []vmm.Disk{{Path: h.kernel, ReadOnly: true}, {Rate: vmm.Rate{BytesPerSecond: 1 << 20}}},
 	}
 	if err := os.Mkdir(m.Dir, 0o711); err != nil {
 		h.t.Fatal(err)

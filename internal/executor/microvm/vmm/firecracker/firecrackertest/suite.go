@@ -134,7 +134,7 @@ func (s *suite) configure(t *testing.T) {
 	if raw, err := m.Config(ctx); err != nil || !strings.Contains(string(raw), `"disk1"`) || !strings.Contains(string(raw), `"v.sock"`) {
 		t.Errorf("got %s, %v", raw, err)
 	}
-	if tap := tap(t); tap != "" {
+	if tap := Tap(t); tap != "" {
 		must(t, m.PutNetworkInterface(ctx, api.NetworkInterface{ID: "eth0", HostDev: tap, MAC: "02:fc:00:00:00:02", MTU: 1500, Receive: api.PerSecond(1<<20, 0)}),
 			m.PutMMDSConfig(ctx, api.MMDSConfig{Version: api.MMDSv2, Interfaces: []string{"eth0"}}))
 		m.Refuses("PUT", "/network-interfaces/eth1", `{"iface_id":"eth1","host_dev_name":"`+tap+`","guest_mac":"02:fc:00:00:00:02"}`, "The MAC address is already in use: 02:fc:00:00:00:02")
@@ -296,7 +296,7 @@ func (s *suite) devices(t *testing.T) {
 		m.PutBalloon(ctx, api.Balloon{DeflateOnOOM: true, StatsSeconds: 1, Hinting: true, Reporting: true}))
 	m.Accepts("PUT", "/hotplug/memory", `{"total_size_mib":256,"slot_size_mib":128}`)
 	m.Accepts("PUT", "/pmem/pmem0", `{"id":"pmem0","path_on_host":"`+file(t, m.Dir, "pmem")+`"}`)
-	tap := tap(t)
+	tap := Tap(t)
 	if tap != "" {
 		must(t, m.PutNetworkInterface(ctx, api.NetworkInterface{ID: "eth0", HostDev: tap}),
 			m.PutMMDSConfig(ctx, api.MMDSConfig{Version: api.MMDSv2, Interfaces: []string{"eth0"}}))

@@ -9,14 +9,14 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// tap makes a tap device until the test ends; "" without root.
-func tap(t *testing.T) string {
+// Tap makes a tap device until the test ends; "" without root.
+func Tap(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Log("without root there is no tap: network devices are not tried")
 		return ""
 	}
-	link := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("nfc%d%c", os.Getpid(), 'a'+rand.N(26))}, Mode: netlink.TUNTAP_MODE_TAP}
+	link := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("nfc%08x", rand.Uint32())}, Mode: netlink.TUNTAP_MODE_TAP}
 	must(t, netlink.LinkAdd(link))
 	t.Cleanup(func() {
 		if err := netlink.LinkDel(link); err != nil {
