@@ -14,9 +14,10 @@ const (
 	kindRerun    = "rerun"
 )
 
-// Rerun runs a native job again: a new job with the same specification, which
-// names the old one. Only what has ended may be run again. Codes: not_found,
-// conflict, unsupported for a job of GitHub's, which alone can begin it anew.
+// Rerun runs a job again that has ended. Of a native one it makes a new job with
+// the same specification, which names the old one. A job of GitHub's is begun
+// anew by GitHub, which is asked to; then the old job is returned, and the new
+// one comes as any does. Codes: not_found, conflict, and those of Forge.
 func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error) {
 	if len(key) > MaxIdempotencyKeyBytes {
 		return nimbus.Job{}, errKeyTooLong()
@@ -35,11 +36,10 @@ func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, k
 	switch {
 	case err != nil:
 		return nimbus.Job{}, err
-	case old.Source != nimbus.SourceNative:
-		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeUnsupported, "a workflow job is run again by GitHub alone").
-			WithHint("use “Re-run failed jobs” on its page: %s", old.GitHub.HTMLURL)
 	case old.State != nimbus.StateFinished:
 		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "the job has not ended yet").WithHint("`nimbus cancel %s` ends it", jobID)
+	case old.Source != nimbus.SourceNative:
+		return s.rerunAtForge(ctx, p, old)
 	}
 	return s.submit(ctx, p, JobRecord{
 		Job: nimbus.Job{OrgID: old.OrgID, Source: nimbus.SourceNative, Name: old.Name, Class: old.Class, Spec: old.Spec, Labels: old.Labels,

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"strings"
@@ -107,7 +108,11 @@ func (u *unit) news(ctx context.Context, jobID string) (nimbus.GitHubJob, Notice
 	if err != nil || n.DueAt.IsZero() || n.DueAt.After(u.now) {
 		return nimbus.GitHubJob{}, n, nil, err
 	}
-	check := u.cfg.check(j)
+	again, err := u.rerunSays(ctx, j)
+	if err != nil {
+		return nimbus.GitHubJob{}, n, nil, err
+	}
+	check := u.cfg.check(j, again)
 	if check == nil && n.Said != "" { // it was told of a fault that is gone
 		check = u.cfg.wellAgain(j)
 	}
@@ -135,8 +140,26 @@ func (n *Notice) answered(now time.Time, id int64, says string, err error) {
 	}
 }
 
-// check is what the person who pushed should know of a job; nil for nothing.
-func (c Config) check(j *JobRecord) *nimbus.Check {
+// rerunSays is what the person who pushed should know of how a lost job goes on;
+// "" where that is theirs to decide.
+func (u *unit) rerunSays(ctx context.Context, j *JobRecord) (string, error) {
+	r, err := u.RerunOfJob(ctx, j.ID)
+	if err != nil || r == nil {
+		return "", err
+	}
+	switch r.State {
+	case RerunWaiting, RerunAsking:
+		return "Nimbus has GitHub run it again as soon as the run is over.", nil
+	case RerunDone:
+		return "Nimbus had GitHub run it again.", nil
+	case RerunDropped:
+	}
+	return "It is not run again by itself: " + sentence(r.Why), nil
+}
+
+// check is what the person who pushed should know of a job, and how it goes on;
+// nil for nothing.
+func (c Config) check(j *JobRecord, again string) *nimbus.Check {
 	out := &nimbus.Check{Name: checkName(j), URL: c.jobURL(j)}
 	switch {
 	case j.State == nimbus.StateUnschedulable && j.Reason.Code != nimbus.ReasonForge && j.Reason.Code != nimbus.ReasonRanElsewhere:
@@ -144,7 +167,7 @@ func (c Config) check(j *JobRecord) *nimbus.Check {
 		out.Summary = sentence(j.Reason.Message) + " " + whatToDo(j.Reason.Code)
 	case j.State == nimbus.StateFinished && faulty(j):
 		out.Conclusion, out.Title = nimbus.CheckFailure, "The job did not run to its end, by no fault of its own"
-		out.Summary = sentence(j.Reason.Message) + " " + whatToDo(j.Reason.Code)
+		out.Summary = sentence(j.Reason.Message) + " " + cmp.Or(again, whatToDo(j.Reason.Code))
 	default:
 		return nil
 	}

@@ -68,6 +68,7 @@ type Service struct {
 	forge  Forge
 	checks CheckRuns // nil where forge shows none
 	pacer  Pacer     // forge, where it is one
+	reruns Rerunner  // likewise
 	tokens JobTokens
 	log    *slog.Logger
 
@@ -84,6 +85,7 @@ func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log 
 	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet()}
 	s.checks, _ = forge.(CheckRuns)
 	s.pacer, _ = forge.(Pacer)
+	s.reruns, _ = forge.(Rerunner)
 	s.gather = &gatherer{run: s.share}
 	s.beats = newHeartbeats(s)
 	s.claims = newClaims(s)
@@ -160,6 +162,9 @@ func (u *unit) move(ctx context.Context, j *JobRecord, m Move) error {
 		return err
 	}
 	if err := u.noticed(ctx, j, from, m); err != nil {
+		return err
+	}
+	if err := u.lost(ctx, j, from, m); err != nil {
 		return err
 	}
 	u.tally.moved(j, from, m, u.now)

@@ -97,8 +97,21 @@ type Reader interface {
 	RunnersToRemove(ctx context.Context, most int) ([]string, error)
 	DueNotices(ctx context.Context, most int) (jobIDs []string, err error)
 
+	DueReruns(ctx context.Context, most int) ([]RerunKey, error)
+
 	// Notice is what is to be told of a job. Codes: not_found.
 	Notice(ctx context.Context, jobID string) (Notice, error)
+
+	// RerunPolicy is an org's; the zero one where it set none.
+	RerunPolicy(ctx context.Context, orgID string) (nimbus.RerunPolicy, error)
+	// RerunOfJob is what was made of the loss of a job, nil for nothing;
+	// RerunJobs are the jobs that were lost in one attempt of a run.
+	RerunOfJob(ctx context.Context, jobID string) (*Rerun, error)
+	RerunJobs(ctx context.Context, k RerunKey, most int) ([]string, error)
+	// CountReruns are those of an org that were asked for after a time, and
+	// those that wait; CountRunReruns are those of one run, in all its attempts.
+	CountReruns(ctx context.Context, orgID string, since time.Time) (asked, waiting int, err error)
+	CountRunReruns(ctx context.Context, k RerunKey) (int, error)
 }
 
 // Keys name rows that a transaction is about to ask for one by one.
@@ -128,6 +141,20 @@ type Tx interface {
 	// of a job; SaveNotice saves one that is there.
 	ScheduleNotice(ctx context.Context, jobID string, at time.Time) error
 	SaveNotice(ctx context.Context, n Notice) error
+	// LockRerunPolicy is RerunPolicy, and keeps others from counting an org's
+	// reruns until this transaction ends.
+	LockRerunPolicy(ctx context.Context, orgID string) (nimbus.RerunPolicy, error)
+	SetRerunPolicy(ctx context.Context, orgID string, p nimbus.RerunPolicy) error
+	// InsertRerun keeps that a job was lost in an attempt of a run, which is
+	// looked at then. One that is kept already stays as it is.
+	InsertRerun(ctx context.Context, k RerunKey, orgID, jobID string, due time.Time) error
+	// DropRerunJob forgets that a job was lost in one.
+	DropRerunJob(ctx context.Context, jobID string) error
+	// TakeRerun returns one that is due, and keeps others from it until then;
+	// nil when it isn't due any more. SaveRerun saves one that was taken. Codes:
+	// conflict when somebody else has taken it since.
+	TakeRerun(ctx context.Context, k RerunKey, until time.Time) (*Rerun, error)
+	SaveRerun(ctx context.Context, r *Rerun) error
 	// SetDeadline moves the time at which DueJobs tells of a job; the zero time
 	// takes it away. Moves and saves of a job only ever bring it nearer.
 	SetDeadline(ctx context.Context, jobID string, at time.Time) error

@@ -263,7 +263,13 @@ func (s *Service) purge(ctx context.Context) error {
 // runners that never got one.
 func (s *Service) askForge(ctx context.Context) error {
 	var jobs, runners, notices []string
+	var reruns []RerunKey
 	err := s.store.View(ctx, func(r Reader) (err error) {
+		if s.reruns != nil {
+			if reruns, err = r.DueReruns(ctx, sweepBatch); err != nil {
+				return err
+			}
+		}
 		if jobs, err = r.JobsToCheck(ctx, sweepBatch); err != nil {
 			return err
 		}
@@ -278,14 +284,17 @@ func (s *Service) askForge(ctx context.Context) error {
 	}
 	room := make(chan struct{}, asksAtOnce)
 	var asks sync.WaitGroup
-	ask := func(what, id string, do func(context.Context, string) error) {
+	each := func(what string, id any, do func() error) {
 		room <- struct{}{}
 		asks.Go(func() {
 			defer func() { <-room }()
-			if err := do(ctx, id); err != nil && ctx.Err() == nil {
+			if err := do(); err != nil && ctx.Err() == nil {
 				s.log.WarnContext(ctx, what+" failed, it is tried again", "id", id, "error", err)
 			}
 		})
+	}
+	ask := func(what, id string, do func(context.Context, string) error) {
+		each(what, id, func() error { return do(ctx, id) })
 	}
 	for _, id := range jobs {
 		ask("asking GitHub about a job", id, s.check)
@@ -295,6 +304,9 @@ func (s *Service) askForge(ctx context.Context) error {
 	}
 	for _, id := range notices {
 		ask("telling GitHub of a job", id, s.notify)
+	}
+	for _, k := range reruns {
+		each("having a run run again", k.RunID, func() error { return s.rerun(ctx, k) })
 	}
 	asks.Wait()
 	return nil

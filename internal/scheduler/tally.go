@@ -27,6 +27,8 @@ type Tally struct {
 	Requeued   []nimbus.ReasonCode
 	Expired    int // leases
 	Finished   []Finished
+	// Reruns were asked of GitHub, RerunsDropped were not, of jobs that were lost.
+	Reruns, RerunsDropped int
 }
 
 // Causes of being queued again that no job has as its reason.

@@ -114,7 +114,10 @@ func (s *Store) DeleteOrg(ctx context.Context, orgID string, e nimbus.AuditEvent
 			return nimbus.Errorf(nimbus.CodeConflict, "the org has jobs or repositories, and their history stays").
 				WithHint("`nimbus repos move` gives its repositories to another org")
 		}
-		for _, drop := range []func(context.Context, string) error{t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates} {
+		drops := []func(context.Context, string) error{
+			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy,
+		}
+		for _, drop := range drops {
 			if err := drop(ctx, orgID); err != nil {
 				return err
 			}

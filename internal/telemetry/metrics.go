@@ -29,6 +29,7 @@ type Metrics struct {
 	gathered          prometheus.Observer
 	finished          *prometheus.CounterVec
 	requeued          *prometheus.CounterVec
+	reruns            *prometheus.CounterVec
 	expired, fenced   prometheus.Counter
 	delivered         *prometheus.CounterVec
 
@@ -97,6 +98,7 @@ func (m *Metrics) registerJobs() {
 	}
 	m.requeued = m.counters("nimbus_requeues_total", "Jobs that were given back to the queue, by why.", "reason")
 	m.expired = m.counter("nimbus_lease_expiries_total", "Leases that ended because their host was not heard of.")
+	m.reruns = m.counters("nimbus_github_reruns_total", "Runs in which jobs were lost and that GitHub was asked to run again, or was not.", "outcome")
 	m.fenced = m.counter("nimbus_fenced_writes_total", "Writes and renewals that were refused because the lease was not their host's.")
 	m.delivered = m.counters("nimbus_deliveries_total", "Webhooks that were verified and written to the ledger, by what became of them.", "outcome")
 	for _, outcome := range []nimbus.DeliveryOutcome{nimbus.DeliveryAccepted, nimbus.DeliveryIgnored, nimbus.DeliveryDuplicate} {
@@ -142,6 +144,8 @@ func (m *Metrics) Committed(t *scheduler.Tally) {
 		m.requeued.WithLabelValues(string(why)).Inc()
 	}
 	m.expired.Add(float64(t.Expired))
+	m.reruns.WithLabelValues("asked").Add(float64(t.Reruns))
+	m.reruns.WithLabelValues("dropped").Add(float64(t.RerunsDropped))
 	for _, f := range t.Finished {
 		m.finished.WithLabelValues(string(f.Source), string(f.Result)).Inc()
 		if m.onEnd != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/protocol"
 )
@@ -20,6 +21,7 @@ func jobOperations() map[string]operation {
 		"actions/cancel-workflow-run":                cancelRun,
 		"actions/re-run-workflow":                    rerunAll,
 		"actions/re-run-workflow-failed-jobs":        rerunFailed,
+		"actions/re-run-job-for-workflow-run":        rerunJob,
 	}
 }
 
@@ -155,13 +157,41 @@ func rerunFailed(s *Server, r *request) (answer, error) {
 	return s.rerunAs(r, func(j *job) bool { return j.conclusion != protocol.Success })
 }
 
+// rerunJob begins an attempt with one job, of whichever attempt it was, and
+// those that need it.
+func rerunJob(s *Server, r *request) (answer, error) {
+	found, err := s.job(r)
+	if err != nil {
+		return answer{}, err
+	}
+	return s.rerunOf(found.run, func(j *job) bool { return j.spec.Key == found.spec.Key && j.spec.Name == found.spec.Name })
+}
+
 func (s *Server) rerunAs(r *request, again func(*job) bool) (answer, error) {
 	found, err := s.run(r)
 	if err != nil {
 		return answer{}, err
 	}
-	if !found.over() {
-		return answer{}, &apiError{status: http.StatusForbidden, message: "This workflow is already running"}
+	return s.rerunOf(found, again)
+}
+
+// GitHub's bounds of running a run again.
+const (
+	maxRunAttempts = 50
+	maxRunAge      = 30 * 24 * time.Hour
+)
+
+func (s *Server) rerunOf(found *run, again func(*job) bool) (answer, error) {
+	refuse := func(message string) (answer, error) {
+		return answer{}, &apiError{status: http.StatusForbidden, message: message}
+	}
+	switch {
+	case !found.over():
+		return refuse("This workflow is already running")
+	case s.now().Sub(found.createdAt) > maxRunAge:
+		return refuse("Unable to retry this workflow run because it was created over a month ago")
+	case found.attempt > maxRunAttempts:
+		return refuse("Unable to retry this workflow run because it has been retried too many times")
 	}
 	s.rerun(found, again)
 	return answer{status: http.StatusCreated, body: object{}}, nil
@@ -171,17 +201,16 @@ func (s *Server) rerunAs(r *request, again func(*job) bool) (answer, error) {
 // anew, with new ids; the others keep their result. s.mu is held.
 func (s *Server) rerun(r *run, again func(*job) bool) {
 	r.attempt++
-	redone := map[string]bool{}
-	for _, j := range r.jobs {
-		redone[j.spec.Key] = redone[j.spec.Key] || again(j)
-	}
+	redone := make([]bool, len(r.jobs)) // each job of a matrix by itself
+	keys := map[string]bool{}
 	for range r.jobs { // as often as a chain of needs can be long
-		for _, j := range r.jobs {
-			redone[j.spec.Key] = redone[j.spec.Key] || slices.ContainsFunc(j.spec.Needs, func(n string) bool { return redone[n] })
+		for i, j := range r.jobs {
+			redone[i] = redone[i] || again(j) || slices.ContainsFunc(j.spec.Needs, func(n string) bool { return keys[n] })
+			keys[j.spec.Key] = keys[j.spec.Key] || redone[i]
 		}
 	}
 	for i, j := range r.jobs {
-		if redone[j.spec.Key] {
+		if redone[i] {
 			r.jobs[i] = s.newJob(r, j.spec)
 		}
 	}

@@ -372,6 +372,33 @@ type Repo struct {
 	CreatedAt int64
 }
 
+type Rerun struct {
+	RepoID     string
+	RunID      int64
+	RunAttempt int64
+	OrgID      string
+	State      string
+	DueAt      int64
+	Tries      int64
+	MadeAt     int64
+	AskedAt    int64
+	Why        string
+}
+
+type RerunJob struct {
+	JobID      string
+	OrgID      string
+	RepoID     string
+	RunID      int64
+	RunAttempt int64
+}
+
+type RerunPolicy struct {
+	OrgID   string
+	PerRun  int64
+	PerHour int64
+}
+
 type Revocation struct {
 	Seq     int64
 	Subject string
