@@ -66,6 +66,7 @@ type Client struct {
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
+	reruns   nimbusv1connect.RerunServiceClient
 	audit    nimbusv1connect.AuditServiceClient
 }
 
@@ -90,6 +91,7 @@ func New(cfg Config) (*Client, error) {
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
+	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)

@@ -15,8 +15,9 @@ func (c *Client) JobInLine(ctx context.Context, jobID string) (nimbus.Job, *nimb
 	return wire.ToJob(answer.GetJob()), wire.ToQueuePlace(answer.GetPlace()), err
 }
 
-// Rerun runs a native job that has ended again, as a new job. The key makes
-// repeating it safe; "" for none. Codes: not_found, conflict, unsupported.
+// Rerun runs a native job that has ended again, as a new job; the key makes
+// repeating that safe, "" for none. A job of GitHub's is begun anew by GitHub, and
+// returned itself. Codes: not_found, conflict, forbidden.
 func (c *Client) Rerun(ctx context.Context, jobID, idempotencyKey string) (nimbus.Job, error) {
 	answer, err := call(ctx, c.jobs.RerunJob, &nimbusv1.RerunJobRequest{JobId: jobID, IdempotencyKey: idempotencyKey})
 	return wire.ToJob(answer.GetJob()), err

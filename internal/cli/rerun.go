@@ -13,7 +13,7 @@ type rerunCmd struct {
 }
 
 func (*rerunCmd) Help() string {
-	return "A job of the command line that has ended is run again as a new job, with the same files. A workflow job is run again on its page at GitHub.\n\n" +
+	return "A job of the command line that has ended is run again as a new job, with the same files. A workflow job is run again by GitHub, as the next attempt of its run and with the jobs that need it, once that run is over; the GitHub App needs actions:write.\n\n" +
 		usage("nimbus rerun last && nimbus logs -f last")
 }
 
@@ -29,7 +29,7 @@ func (c *rerunCmd) Run(ctx context.Context, a *app) error {
 	}
 	key := rand.Text()
 	j, err := cl.Rerun(ctx, old.ID, key)
-	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && old.Source == nimbus.SourceNative {
 		j, err = cl.Rerun(ctx, old.ID, key) // the key makes it safe: the answer may be what was lost
 	}
 	if err != nil {
@@ -39,6 +39,9 @@ func (c *rerunCmd) Run(ctx context.Context, a *app) error {
 		return a.printJSON(struct {
 			Job jobView `json:"job"`
 		}{viewJob(j)})
+	}
+	if j.Source == nimbus.SourceGitHub {
+		a.info("GitHub runs it again: %s", j.GitHub.HTMLURL)
 	}
 	fmt.Fprintln(a.Out, j.ID)
 	return nil

@@ -59,6 +59,9 @@ var access = map[string]rule{
 	nimbusv1connect.QueueServiceSetRepoWeightProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
 	nimbusv1connect.QueueServiceSetOrgWeightProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it is among all orgs
 
+	nimbusv1connect.RerunServiceGetRerunPolicyProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.RerunServiceSetRerunPolicyProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+
 	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
 	nimbusv1connect.HostServiceCreateJoinTokenProcedure: onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceCordonHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),

@@ -107,6 +107,7 @@ type Blobs interface {
 type Config struct {
 	Jobs     Jobs
 	Queue    Queue
+	Reruns   Reruns
 	Hosts    Hosts
 	Identity Identity
 	Logs     logs.Store
@@ -172,6 +173,9 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) { return nimbusv1connect.NewJobServiceHandler(jobService{api}, options) },
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewQueueServiceHandler(queueService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewRerunServiceHandler(rerunService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)

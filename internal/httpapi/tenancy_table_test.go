@@ -38,8 +38,10 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.QueueService/SetRepoWeight": {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","percent":100}`},
 	"/nimbus.v1.QueueService/SetOrgWeight":  {who: "platform", scope: "org:write", body: `{"org":"$org","percent":100}`},
 
-	"/nimbus.v1.RateService/ListRates": {who: "viewer", scope: "org:read", body: `{}`},
-	"/nimbus.v1.RateService/SetRate":   {who: "platform", scope: "org:write", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"off"}`},
+	"/nimbus.v1.RateService/ListRates":       {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.RateService/SetRate":         {who: "platform", scope: "org:write", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"off"}`},
+	"/nimbus.v1.RerunService/GetRerunPolicy": {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.RerunService/SetRerunPolicy": {who: "operator", scope: "org:write", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
 	"/nimbus.v1.HostService/ListHosts":       {who: "platform", scope: "hosts:read", body: `{}`},
 	"/nimbus.v1.HostService/CreateJoinToken": {who: "platform", scope: "hosts:write", body: `{}`},

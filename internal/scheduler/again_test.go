@@ -49,12 +49,6 @@ func TestRerun(t *testing.T) {
 		if e := w.lastEvent(old.ID); e.Kind != "rerun" || e.Actor != admin.Actor() || e.Detail != "as "+j.ID {
 			t.Errorf("%+v", e)
 		}
-		w.deliver(w.event(1, nimbus.ForgeQueued))
-		_, err = w.Rerun(ctx, admin, nimbus.DefaultOrgID, w.jobOf(1).ID, "")
-		w.want(nimbus.CodeUnsupported, err)
-		if !strings.Contains(nimbus.ErrorHint(err), "Re-run") {
-			t.Errorf("the hint is %q", nimbus.ErrorHint(err))
-		}
 	})
 }
 

@@ -223,6 +223,7 @@ type github struct {
 	asked   int
 	checks  []nimbus.Check
 	told    int           // how often a check run was to be shown
+	run     forgeRun
 	err     error         // answers everything while set
 	wait    time.Duration // for which there is no budget to register runners
 }

@@ -1051,8 +1051,10 @@ export const JobService: GenService<{
     output: typeof CancelJobResponseSchema;
   },
   /**
-   * RerunJob runs a native job that has ended again, as a new job. Codes:
-   * conflict for one that has not ended, unsupported for a job of GitHub's.
+   * RerunJob runs a native job that has ended again, as a new job. A job of
+   * GitHub's is begun anew by GitHub: it is returned itself, and the new one
+   * comes as any does. Codes: conflict for one that has not ended, or whose run
+   * goes on at GitHub; forbidden where the GitHub App lacks actions:write.
    *
    * @generated from rpc nimbus.v1.JobService.RerunJob
    */
