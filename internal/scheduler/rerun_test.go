@@ -45,10 +45,10 @@ func (g *github) rerun(what string) error {
 	}
 	refuse := g.run.refuse
 	g.run.refuse = nil
+	g.run.asked = append(g.run.asked, what)
 	if refuse == nil && !g.run.over {
 		return nimbus.Errorf(nimbus.CodeConflict, "This workflow is already running")
 	}
-	g.run.asked = append(g.run.asked, what)
 	if refuse == nil || g.run.done {
 		g.run.attempt, g.run.over = max(g.run.attempt, 1)+1, false
 	}
@@ -196,15 +196,16 @@ func TestRerunIsAskedOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		run  forgeRun
 		want []string
+		says string
 	}{
-		"its answer is lost":       {forgeRun{refuse: lost, done: true}, []string{"failed"}},
-		"it never got there":       {forgeRun{refuse: lost}, []string{"failed", "failed"}},
-		"somebody else was faster": {forgeRun{attempt: 2}, nil},
+		"its answer is lost":       {forgeRun{refuse: lost, done: true}, []string{"failed"}, "rerun"},
+		"it never got there":       {forgeRun{refuse: lost}, []string{"failed", "failed"}, "rerun"},
+		"somebody else was faster": {forgeRun{attempt: 2}, nil, "not_rerun"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
 				w.policy(1, 1)
-				w.lose(1)
+				j := w.lose(1)
 				w.github.run = c.run
 				w.github.runEnds(map[int64]string{1: "failure"})
 				for range 5 {
@@ -212,6 +213,9 @@ func TestRerunIsAskedOnce(t *testing.T) {
 					w = w.replica(scheduler.Config{}) // which knows what the books say
 				}
 				w.asked(c.want...)
+				if e := w.lastEvent(j.ID); e.Kind != c.says {
+					t.Errorf("its history ends with %+v", e)
+				}
 			})
 		})
 	}
