@@ -52,6 +52,7 @@ type App struct {
 	shared  http.RoundTripper
 	clock   nimbus.Clock
 	limits  *limiter
+	answers *answers
 	own     *github.Client // as the App itself
 
 	mu      sync.Mutex
@@ -91,6 +92,7 @@ func NewApp(cfg AppConfig) (*App, error) {
 		shared:  boundedTransport{cfg.Transport},
 		clock:   cfg.Clock,
 		limits:  newLimiter(cfg.Clock),
+		answers: newAnswers(),
 		clients: map[int64]*github.Client{},
 	}
 	if a.own, err = a.clientOver(a.appTransport()); err != nil {
@@ -241,7 +243,7 @@ func (a *App) client(installation int64) (*github.Client, error) {
 	c, err := a.clientOver(&installationAuth{
 		url:   fmt.Sprintf("%s/app/installations/%d/access_tokens", a.baseURL, installation),
 		app:   a.appTransport(),
-		next:  &limitedTransport{a.limits, installation, a.shared},
+		next:  &conditionalTransport{a.answers, installation, &limitedTransport{a.limits, installation, a.shared}},
 		clock: a.clock,
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ func (a *App) Redeliver(ctx context.Context, id int64) error {
 
 // Runs is a page of a repository's runs with a status, newest first.
 func (a *App) Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.ForgeStatus, page int) (runs []nimbus.ForgeRun, more bool, err error) {
-	err = a.call(withUrgency(ctx, background), repoJob(repo), "list runs", func(ctx context.Context, c *github.Client) error {
+	err = a.call(conditionally(withUrgency(ctx, background)), repoJob(repo), "list runs", func(ctx context.Context, c *github.Client) error {
 		var list struct {
 			Runs []struct {
 				ID        int64     `json:"id"`
@@ -81,7 +81,7 @@ func (a *App) Runs(ctx context.Context, repo nimbus.ForgeRepo, status nimbus.For
 // RunJobs is a page of the jobs of a run's latest attempt, as events would tell
 // of them. Those that Nimbus can make nothing of are left out.
 func (a *App) RunJobs(ctx context.Context, repo nimbus.ForgeRepo, runID int64, page int) (jobs []nimbus.ForgeEvent, more bool, err error) {
-	err = a.call(withUrgency(ctx, background), repoJob(repo), "list jobs", func(ctx context.Context, c *github.Client) error {
+	err = a.call(conditionally(withUrgency(ctx, background)), repoJob(repo), "list jobs", func(ctx context.Context, c *github.Client) error {
 		var list struct {
 			Jobs []jobFields `json:"jobs"`
 		}
@@ -129,7 +129,7 @@ func accepted(err error) error {
 
 // Runners is a page of the runners that are registered with a repository.
 func (a *App) Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error) {
-	err = a.call(withUrgency(ctx, background), repoJob(repo), "list runners", func(ctx context.Context, c *github.Client) error {
+	err = a.call(conditionally(withUrgency(ctx, background)), repoJob(repo), "list runners", func(ctx context.Context, c *github.Client) error {
 		list, resp, err := c.Actions.ListRunners(ctx, repo.Owner, repo.Name, &github.ListRunnersOptions{
 			ListOptions: github.ListOptions{Page: page, PerPage: pageSize},
 		})

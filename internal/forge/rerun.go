@@ -19,7 +19,7 @@ const maxRunPages = 10
 // is over the conclusions of its jobs.
 func (a *App) RunState(ctx context.Context, job nimbus.GitHubJob) (state nimbus.ForgeRunState, err error) {
 	path := fmt.Sprintf("repos/%s/%s/actions/runs/%d", job.Owner, job.Repo, job.RunID)
-	err = a.call(ctx, job, "read a run", func(ctx context.Context, c *github.Client) error {
+	err = a.call(conditionally(ctx), job, "read a run", func(ctx context.Context, c *github.Client) error {
 		var run struct {
 			ID      int64  `json:"id"`
 			Attempt int64  `json:"run_attempt"`

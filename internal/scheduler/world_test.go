@@ -222,7 +222,7 @@ type github struct {
 	busy    map[int64]bool // by runner: it has a job
 	asked   int
 	checks  []nimbus.Check
-	told    int           // how often a check run was to be shown
+	told    int // how often a check run was to be shown
 	run     forgeRun
 	err     error         // answers everything while set
 	wait    time.Duration // for which there is no budget to register runners

@@ -27,6 +27,7 @@ func GitHubLimits() Limits {
 type Usage struct {
 	Calls         int // all that came
 	Over          map[string]int
+	Unchanged     int // that were answered by 304, and cost nothing of the primary limits
 	MostInHour    int // calls of the installation in one window
 	MostPoints    int // in a minute
 	MostAtOnce    int
@@ -89,9 +90,6 @@ func (s *Server) charge(op, method, payer string) (header http.Header, err error
 		u.primary[key] = q
 	}
 	q.used++
-	if payer != "app" && resource == "core" {
-		u.MostInHour = max(u.MostInHour, q.used)
-	}
 	header = http.Header{"X-Ratelimit-Resource": {resource}, "X-Ratelimit-Used": {strconv.Itoa(q.used)},
 		"X-Ratelimit-Reset": {strconv.FormatInt(q.reset.Unix(), 10)}}
 	header.Set("X-Ratelimit-Limit", strconv.Itoa(max(most, 5000)))
@@ -130,6 +128,22 @@ func (s *Server) charge(op, method, payer string) (header http.Header, err error
 		}
 	}
 	return header, secondary("concurrent", u.atOnce, limits.Concurrent)
+}
+
+// settle counts a call once its answer is known, and tells what is left. One
+// whose answer has not changed costs nothing of the primary limit. s.mu is held.
+func (s *Server) settle(op, payer string, status int, told http.Header) {
+	u, resource := &s.usage, resourceOf(op)
+	q := u.primary[payer+" "+resource]
+	if status == http.StatusNotModified {
+		q.used--
+		u.Unchanged++
+		told.Set("X-Ratelimit-Used", strconv.Itoa(q.used))
+		told.Set("X-Ratelimit-Remaining", strconv.Itoa(atoi(told.Get("X-Ratelimit-Remaining"), 0)+1))
+	}
+	if payer != "app" && resource == "core" {
+		u.MostInHour = max(u.MostInHour, q.used)
+	}
 }
 
 func (s *Server) over(name string, header http.Header, message string) error {

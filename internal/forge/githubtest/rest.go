@@ -1,6 +1,7 @@
 package githubtest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,9 +128,21 @@ func (s *Server) answer(op apidesc.Operation, do operation, r *request, params m
 		}
 		header.Set("Content-Type", "application/json; charset=utf-8")
 	}
+	if r.Method == http.MethodGet && a.status == http.StatusOK {
+		tag := fmt.Sprintf(`W/"%x"`, sha256.Sum256(body))
+		header.Set("ETag", tag)
+		if r.Header.Get("If-None-Match") == tag {
+			a.status, body = http.StatusNotModified, nil
+			header.Del("Content-Type")
+		}
+	}
+	s.settle(op.ID, s.payerOf(op.Path), a.status, told)
 	header.Set("Date", s.now().Format(http.TimeFormat))
 	maps.Copy(header, told)
 	maps.Copy(header, a.header)
+	if a.status == http.StatusNotModified { // which is in no description
+		return a.status, nil
+	}
 	if err := call.CheckResponse(r.Context(), a.status, header, body); err != nil {
 		s.violate(err)
 	}
