@@ -38,6 +38,7 @@ type AppConfig struct {
 	Timeout    time.Duration     // of one call, default 15 s
 	Transport  http.RoundTripper // default a pool of its own
 	Clock      nimbus.Clock      // default the system's
+	Replicas   Replicas          // that use the App; default this one alone
 }
 
 // App calls GitHub as a GitHub App, through the installation that each job
@@ -91,7 +92,7 @@ func NewApp(cfg AppConfig) (*App, error) {
 		timeout: cfg.Timeout,
 		shared:  boundedTransport{cfg.Transport},
 		clock:   cfg.Clock,
-		limits:  newLimiter(cfg.Clock),
+		limits:  newLimiter(cfg.Clock, cfg.Replicas),
 		answers: newAnswers(),
 		clients: map[int64]*github.Client{},
 	}

@@ -16,10 +16,26 @@ type bucket struct {
 	window    int64     // X-RateLimit-Reset: which window it is
 	resetAt   time.Time // by our clock
 	inFlight  int
+	// A replica's part of what was left when it heard of the window, of so many
+	// parts: what the others spend is not known until the next answer.
+	left, parts int
 }
 
 // resetMargin is added to a reset: it and the Date beside it have whole seconds.
 const resetMargin = 2 * time.Second
+
+// share divides what is left among replicas. Who was there before gives way to
+// who is new in proportion, so that all parts together stay within it. A part
+// grows with the next window only.
+func (b *bucket) share(parts int) {
+	switch {
+	case !b.known || !b.limited || parts <= b.parts:
+	case b.parts == 1:
+		b.left, b.parts = (b.remaining-b.inFlight)/parts, parts
+	default:
+		b.left, b.parts = b.left*b.parts/parts, parts
+	}
+}
 
 // wait is how long until a call may be made that leaves reserve percent of the
 // bucket to others. unknown says that the call has to wait for the answer of
@@ -34,14 +50,15 @@ func (b *bucket) wait(now time.Time, reserve int) (wait time.Duration, unknown b
 		return 0, b.inFlight > 0
 	case !b.limited:
 		return 0, false
-	case b.remaining-b.inFlight > b.limit*reserve/100:
+	case b.remaining-b.inFlight > b.limit*reserve/100 && (b.parts <= 1 || b.left > b.limit/b.parts*reserve/100):
 		return 0, false
 	}
 	return b.resetAt.Sub(now), false
 }
 
-// learn takes what an answer tells about the bucket.
-func (b *bucket) learn(now time.Time, h http.Header) {
+// learn takes what an answer tells about the bucket, of which this is one of so
+// many replicas' part.
+func (b *bucket) learn(now time.Time, h http.Header, parts int) {
 	limit, err1 := strconv.Atoi(h.Get("X-Ratelimit-Limit"))
 	remaining, err2 := strconv.Atoi(h.Get("X-Ratelimit-Remaining"))
 	reset, err3 := strconv.ParseInt(h.Get("X-Ratelimit-Reset"), 10, 64)
@@ -59,6 +76,7 @@ func (b *bucket) learn(now time.Time, h http.Header) {
 	*b = bucket{
 		known: true, limited: true, limit: limit, remaining: remaining, window: reset,
 		resetAt: now.Add(untilReset(reset, h, now)), inFlight: b.inFlight,
+		left: remaining/parts - b.inFlight, parts: parts,
 	}
 }
 

@@ -61,8 +61,12 @@ type cost struct {
 // made that would be refused: it makes them wait for one that is under way, or
 // tells for how long there is no point in asking. Each installation pays for
 // itself; concurrency and the registration of runners are the App's.
+//
+// Several replicas divide what GitHub allows: each keeps to its part, and need
+// not hear of what the others do.
 type limiter struct {
-	clock nimbus.Clock
+	clock    nimbus.Clock
+	replicas Replicas
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and made anew when a call ends
@@ -81,9 +85,19 @@ type payer struct {
 	used    time.Time
 }
 
-func newLimiter(clock nimbus.Clock) *limiter {
+// Replicas tells how many there are that share the Apps, this one included: all
+// that made calls within a time, or may. 0 says that this one may not yet.
+type Replicas func(within time.Duration) int
+
+// notAmong is for how long a replica waits that others don't know of.
+const notAmong = 5 * time.Second
+
+func newLimiter(clock nimbus.Clock, replicas Replicas) *limiter {
+	if replicas == nil {
+		replicas = func(time.Duration) int { return 1 }
+	}
 	return &limiter{
-		clock: clock, changed: make(chan struct{}), payers: map[int64]*payer{},
+		clock: clock, replicas: replicas, changed: make(chan struct{}), payers: map[int64]*payer{},
 		runners: []*window{{span: minute, most: runnersBurst}, {span: runnersSustainFor, most: runnersSustained}},
 	}
 }
@@ -142,26 +156,34 @@ func (l *limiter) obstacle(p *payer, c cost, u urgency, now time.Time) (what str
 		}
 	}
 	longest("patience", p.pause.Sub(now))
+	if l.replicas(0) == 0 {
+		longest("part of what replicas share", notAmong)
+		return what, wait, false
+	}
+	fits := func(w *window, cost int) time.Duration { return w.wait(now, cost, share, l.replicas(w.span)) }
 	b := p.bucket(c.bucket)
+	b.share(l.replicas(hour))
 	short, unknown := b.wait(now, u.reserve())
 	longest("limit of "+c.bucket+" calls", short)
-	longest("limit of points per minute", p.points.wait(now, c.points, share))
+	longest("limit of points per minute", fits(&p.points, c.points))
 	if c.content {
 		for _, w := range p.content {
-			longest("limit of content", w.wait(now, 1, share))
+			longest("limit of content", fits(w, 1))
 		}
 	}
 	if c.runner {
 		for _, w := range l.runners {
-			longest("limit of runner registrations", w.wait(now, 1, share))
+			longest("limit of runner registrations", fits(w, 1))
 		}
 	}
-	return what, wait, unknown || l.inFlight >= maxConcurrent*share/100
+	return what, wait, unknown || l.inFlight >= max(maxConcurrent*share/100/l.replicas(minute), 1)
 }
 
 func (l *limiter) spend(p *payer, c cost, now time.Time) {
 	p.used = now
-	p.bucket(c.bucket).inFlight++
+	b := p.bucket(c.bucket)
+	b.inFlight++
+	b.left--
 	p.points.spend(now, c.points)
 	if c.content {
 		for _, w := range p.content {
@@ -192,10 +214,13 @@ func (l *limiter) end(p *payer, c cost, r *http.Response, refused bool) {
 		return
 	}
 	if told := r.Header.Get("X-Ratelimit-Resource"); told != "" && len(told) <= maxNameBytes && told != c.bucket {
-		p.bucket(told).learn(now, r.Header)
+		p.bucket(told).learn(now, r.Header, max(l.replicas(hour), 1))
 		b.known = true // whatever it is, it is not what pays for this call
 	} else {
-		b.learn(now, r.Header)
+		b.learn(now, r.Header, max(l.replicas(hour), 1))
+	}
+	if r.StatusCode == http.StatusNotModified {
+		b.left++ // which cost nothing
 	}
 	switch {
 	case !refused:

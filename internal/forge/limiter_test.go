@@ -40,7 +40,7 @@ func told(limit, remaining int, reset time.Time) *http.Response {
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	clock := &movedClock{now: testNow}
-	l := newLimiter(clock)
+	l := newLimiter(clock, nil)
 	c := cost{payer: 1, bucket: bucketCore, points: 1}
 	reset := testNow.Add(time.Hour)
 	for _, tt := range []struct {
@@ -51,7 +51,7 @@ func TestReserve(t *testing.T) {
 		{41, background, true}, {40, background, false}, {40, ordinary, true},
 		{11, ordinary, true}, {10, ordinary, false}, {10, urgent, true}, {1, urgent, true}, {0, urgent, false},
 	} {
-		l.payer(1).bucket(bucketCore).learn(clock.Now(), told(100, tt.remaining, reset).Header)
+		l.payer(1).bucket(bucketCore).learn(clock.Now(), told(100, tt.remaining, reset).Header, 1)
 		end, err := l.take(t.Context(), c, tt.u)
 		var short *shortError
 		if tt.ok != (err == nil) || err != nil && !errors.As(err, &short) {
@@ -74,7 +74,7 @@ func TestReserve(t *testing.T) {
 func TestUnknownBucket(t *testing.T) {
 	t.Parallel()
 	clock := &movedClock{now: testNow}
-	l := newLimiter(clock)
+	l := newLimiter(clock, nil)
 	c := cost{payer: 1, bucket: bucketCore, points: 1}
 	end, err := l.take(t.Context(), c, urgent)
 	if err != nil {
@@ -102,7 +102,7 @@ func TestUnknownBucket(t *testing.T) {
 func TestPause(t *testing.T) {
 	t.Parallel()
 	clock := &movedClock{now: testNow}
-	l := newLimiter(clock)
+	l := newLimiter(clock, nil)
 	c := cost{payer: 1, bucket: bucketCore, points: 1}
 	refuse := func(h http.Header) time.Duration {
 		end, err := l.take(t.Context(), c, urgent)

@@ -15,10 +15,11 @@ type spending struct {
 	cost int
 }
 
-// wait is how long it takes until cost fits into share percent of the window.
-func (w *window) wait(now time.Time, cost, share int) time.Duration {
+// wait is how long it takes until cost fits into share percent of a replica's
+// part of the window, of which there are so many.
+func (w *window) wait(now time.Time, cost, share, parts int) time.Duration {
 	w.forget(now)
-	over := w.spent + cost - w.most*share/100
+	over := w.spent + cost - w.most*share/100/parts
 	if over <= 0 {
 		return 0
 	}

@@ -78,7 +78,8 @@ type gitHub struct {
 	forge   *forge.Apps
 	clock   nimbus.Clock
 	log     *slog.Logger
-	alone   bool // there are no other replicas
+	// replicas tells how many there are; nil: there are no others.
+	replicas forge.Replicas
 
 	changing sync.Mutex // one change at a time in this process
 	mu       sync.Mutex
@@ -130,7 +131,7 @@ func (g *gitHub) takeOverOne(ctx context.Context) error {
 // keep seals an App. The audit event says who wanted it; without an action it
 // is no change that anybody asked for.
 func (g *gitHub) keep(ctx context.Context, k keptApp, e nimbus.AuditEvent) error {
-	if _, err := k.connect(); err != nil {
+	if _, err := g.connect(k); err != nil {
 		return err
 	}
 	raw, err := json.Marshal(k)
@@ -146,8 +147,8 @@ func (k keptApp) told(actor, action string) nimbus.AuditEvent {
 	return nimbus.AuditEvent{Actor: actor, Action: action, Target: strconv.FormatInt(k.AppID, 10), Outcome: nimbus.AuditAllowed}
 }
 
-func (k keptApp) connect() (*forge.App, error) {
-	return forge.NewApp(forge.AppConfig{AppID: k.AppID, PrivateKey: k.PrivateKey, BaseURL: k.URL})
+func (g *gitHub) connect(k keptApp) (*forge.App, error) {
+	return forge.NewApp(forge.AppConfig{AppID: k.AppID, PrivateKey: k.PrivateKey, BaseURL: k.URL, Replicas: g.replicas})
 }
 
 // Name implements lifecycle.Service.
@@ -219,7 +220,7 @@ func (g *gitHub) read(ctx context.Context, n identity.SecretName) (openApp, erro
 	if err := json.Unmarshal(raw, &out.kept); err != nil {
 		return openApp{}, fmt.Errorf("decode: %w", err)
 	}
-	out.app, err = out.kept.connect()
+	out.app, err = g.connect(out.kept)
 	return out, err
 }
 

@@ -58,7 +58,7 @@ func (g *gitHub) RotateWebhookSecret(ctx context.Context, p nimbus.Principal, id
 	if !known {
 		return nimbus.GitHubApp{}, errNoApp(id)
 	}
-	app, err := k.connect()
+	app, err := g.connect(k)
 	if err != nil {
 		return nimbus.GitHubApp{}, err
 	}
@@ -89,7 +89,7 @@ func (g *gitHub) RotateWebhookSecret(ctx context.Context, p nimbus.Principal, id
 
 // wait is for the other replicas to know the new secret too.
 func (g *gitHub) wait(ctx context.Context) error {
-	if g.alone {
+	if g.replicas == nil {
 		return nil
 	}
 	select {
@@ -135,7 +135,7 @@ func (g *gitHub) Installations(ctx context.Context) ([]nimbus.GitHubInstallation
 
 // verified keeps an App that GitHub knows.
 func (g *gitHub) verified(ctx context.Context, k keptApp, e nimbus.AuditEvent) (nimbus.GitHubApp, error) {
-	app, err := k.connect()
+	app, err := g.connect(k)
 	if err != nil {
 		return nimbus.GitHubApp{}, err
 	}

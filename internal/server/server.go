@@ -215,7 +215,11 @@ func (s *Server) compose(ctx context.Context) error {
 		return fmt.Errorf("open the audit ledger: %w", err)
 	}
 	s.github = newGitHub(secrets, nimbus.SystemClock{}, s.cfg.Log)
-	s.github.alone = s.lead == nil
+	if s.lead != nil {
+		others := newRoster(s.store, s.cfg.Log)
+		s.github.replicas = others.count
+		s.services = append(s.services, others)
+	}
 	if err := s.github.start(ctx, s.cfg.GitHub); err != nil {
 		return fmt.Errorf("connect GitHub: %w", err)
 	}

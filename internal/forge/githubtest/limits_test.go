@@ -2,12 +2,14 @@ package githubtest_test
 
 import (
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	nimbus "github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/forge"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 )
 
@@ -71,6 +73,62 @@ func (w *world) someCall(ev nimbus.ForgeEvent, which int) error {
 		return err
 	}
 	return w.app.RemoveRunner(w.ctx, ev.Job, nimbus.Runner{Name: "nimbus-nobody"})
+}
+
+// TestReplicasShareTheBudget: several limiters that know of each other's number
+// alone never have GitHub refuse a call for a limit together, also when one is
+// added within the hour.
+func TestReplicasShareTheBudget(t *testing.T) {
+	t.Parallel()
+	for _, started := range []int64{1, 2, 3} { // of three
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			limits := githubtest.GitHubLimits()
+			limits.Core, limits.Runners = 240, 200
+			w := newWorld(t, func(c *githubtest.Config) { c.Limits = limits })
+			ev := w.event(w.push(project(oneJob)).Jobs[0].ID)
+			var replicas atomic.Int64
+			replicas.Store(started)
+			var each []*world
+			for range 3 {
+				other := &world{Server: w.Server, t: t, ctx: w.ctx, clock: w.clock}
+				transport := &http.Transport{}
+				t.Cleanup(transport.CloseIdleConnections)
+				var err error
+				other.app, err = forge.NewApp(forge.AppConfig{AppID: w.AppID(), PrivateKey: w.PrivateKey(), BaseURL: w.URL(), Clock: w.clock, Transport: transport,
+					Replicas: func(time.Duration) int { return int(replicas.Load()) }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				each = append(each, other)
+			}
+			call := func(calls int, of []*world) {
+				var all sync.WaitGroup
+				for i, r := range of {
+					all.Go(func() {
+						random := rand.New(rand.NewPCG(uint64(i), 3))
+						for range calls {
+							if err := r.someCall(ev, random.IntN(10)); err != nil && nimbus.ErrorRetryAfter(err) == 0 {
+								t.Error(err)
+							}
+							w.clock.move(100 * time.Millisecond)
+						}
+					})
+				}
+				all.Wait()
+			}
+			call(40, each[:started])
+			replicas.Store(3)
+			call(200, each)
+			used := w.Usage()
+			if len(used.Over) > 0 {
+				t.Errorf("GitHub had to refuse: %v", used.Over)
+			}
+			if used.MostInHour < limits.Core/3 || used.MostInHour > limits.Core {
+				t.Errorf("%+v", used)
+			}
+		})
+	}
 }
 
 // TestBudgetIsLearnt: a caller that is new to an installation whose budget is

@@ -365,6 +365,11 @@ type Redelivery struct {
 	NextAt     int64
 }
 
+type Replica struct {
+	ID     string
+	SeenAt int64
+}
+
 type Repo struct {
 	ID        string
 	OrgID     string

@@ -34,3 +34,9 @@ CREATE TABLE rerun_jobs (
     run_attempt BIGINT NOT NULL
 );
 CREATE INDEX rerun_jobs_run ON rerun_jobs (repo_id, run_id, run_attempt);
+
+-- The processes that share what GitHub allows, and when each was last here.
+CREATE TABLE replicas (
+    id      TEXT   PRIMARY KEY,
+    seen_at BIGINT NOT NULL
+);
