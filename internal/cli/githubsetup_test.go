@@ -30,9 +30,13 @@ type connected struct {
 	data   string
 }
 
-func startConnected(t *testing.T) connected {
+func startConnected(t *testing.T, change ...func(*githubtest.Config)) connected {
 	t.Helper()
-	double, err := githubtest.Start(githubtest.Config{})
+	var cfg githubtest.Config
+	for _, f := range change {
+		f(&cfg)
+	}
+	double, err := githubtest.Start(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

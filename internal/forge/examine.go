@@ -113,14 +113,7 @@ func (x *examination) key(ctx context.Context) bool {
 	}
 	x.say("key", nimbus.CheckGood, "it is that of "+self.Name, "")
 	settings := strings.TrimRight(self.HTMLURL, "/")
-	var missing []string
-	for name, level := range needs() {
-		if self.Grants[name] != level && self.Grants[name] != "write" {
-			missing = append(missing, name+":"+level)
-		}
-	}
-	slices.Sort(missing)
-	x.permissions("permissions", "the App does not ask for", missing,
+	x.permissions("permissions", "the App does not ask for", missing(self.Grants),
 		"in the App's settings at GitHub ("+settings+"), under Permissions & events, add them; each owner then has to approve")
 	for _, event := range events() {
 		if !slices.Contains(self.Events, event) {
@@ -133,15 +126,31 @@ func (x *examination) key(ctx context.Context) bool {
 	return true
 }
 
-// permissions says what is missing. Check runs are a courtesy: jobs run without.
+// courtesies are permissions without which jobs run all the same.
+func courtesies() map[string]string {
+	return map[string]string{
+		"actions:write": "no job can be run again from here",
+		"checks:write":  "nobody is told at GitHub why a job can't run",
+	}
+}
+
+// permissions says what is missing.
 func (x *examination) permissions(name, who string, missing []string, hint string) {
+	status, without := nimbus.CheckWarns, ""
+	for _, m := range missing {
+		lack, courtesy := courtesies()[m]
+		if !courtesy {
+			status = nimbus.CheckFails
+		}
+		without += "; " + lack
+	}
 	switch {
 	case len(missing) == 0:
 		x.say(name, nimbus.CheckGood, "nothing is missing", "")
-	case len(missing) == 1 && strings.HasPrefix(missing[0], "checks:"):
-		x.say(name, nimbus.CheckWarns, who+" checks:write: nobody is told at GitHub why a job can't run", hint)
+	case status == nimbus.CheckFails:
+		x.say(name, status, who+" "+strings.Join(missing, ", "), hint)
 	default:
-		x.say(name, nimbus.CheckFails, who+" "+strings.Join(missing, ", "), hint)
+		x.say(name, status, who+" "+strings.Join(missing, ", ")+": "+strings.TrimPrefix(without, "; "), hint)
 	}
 }
 

@@ -38,11 +38,11 @@ type Installation struct {
 // Needs are the permissions that Nimbus uses, and what for.
 //
 //	administration  registers runners at repositories
-//	actions         reads runs and jobs
+//	actions         reads runs and jobs, and has jobs run again
 //	checks          tells the person who pushed why a job can't run
 //	metadata        GitHub gives it with every other
 func needs() map[string]string {
-	return map[string]string{"administration": "write", "actions": "read", "checks": "write", "metadata": "read"}
+	return map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"}
 }
 
 // events are those that Nimbus hears of.
@@ -92,13 +92,22 @@ func (a *App) Installations(ctx context.Context) ([]Installation, error) {
 func installation(i *github.Installation) Installation {
 	out := Installation{ID: i.GetID(), Account: i.GetAccount().GetLogin(), AccountType: i.GetTargetType(),
 		Repositories: i.GetRepositorySelection(), Suspended: i.SuspendedAt != nil}
-	has := grants(i.Permissions)
+	out.Missing = missing(grants(i.Permissions))
+	return out
+}
+
+// missing is what grants lack of needs.
+func missing(has map[string]string) (out []string) {
 	for name, level := range needs() {
-		if has[name] != level && has[name] != "write" {
-			out.Missing = append(out.Missing, name+":"+level)
+		switch {
+		case has[name] == level || has[name] == "write":
+		case name == "actions" && has[name] == "":
+			out = append(out, "actions:read") // which is worse than to lack what reruns take
+		default:
+			out = append(out, name+":"+level)
 		}
 	}
-	slices.Sort(out.Missing)
+	slices.Sort(out)
 	return out
 }
 
