@@ -78,14 +78,14 @@ func TestDoctorGitHub(t *testing.T) {
 			}, code: ExitFailure,
 			says: map[string]string{
 				"permissions":  "fail  permissions  the App does not ask for administration:write\n      " + permissionsHint + "\n",
-				"installation": "fail  installation octo-org octo-org has not granted administration:write\n      " + approve + "\n",
+				"installation": "fail  installation octo-org " + "octo-org has not granted administration:write\n      " + approve + "\n",
 			},
 		},
 		"reruns are not permitted": {
 			harm: func(_ *testing.T, c connected) { c.double.Grant(permitted(map[string]string{"actions": "read"})) }, code: ExitOK,
 			says: map[string]string{
 				"permissions":  "warn  permissions  the App does not ask for actions:write: no job can be run again from here\n      " + permissionsHint + "\n",
-				"installation": "warn  installation octo-org octo-org has not granted actions:write: no job can be run again from here\n      " + approve + "\n",
+				"installation": "warn  installation octo-org " + "octo-org has not granted actions:write: no job can be run again from here\n      " + approve + "\n",
 			},
 		},
 		"missing event": {

@@ -59,7 +59,8 @@ func (a *answers) get(key keptKey) *kept {
 		return nil
 	}
 	a.latest.MoveToFront(e)
-	return e.Value.(*kept)
+	k, _ := e.Value.(*kept) // nothing else is in it
+	return k
 }
 
 func (a *answers) put(k *kept) {
@@ -78,7 +79,7 @@ func (a *answers) drop(e *list.Element) {
 	if e == nil {
 		return
 	}
-	k := a.latest.Remove(e).(*kept)
+	k, _ := a.latest.Remove(e).(*kept)
 	delete(a.byKey, k.key)
 	a.bytes -= len(k.body)
 }

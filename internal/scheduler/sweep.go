@@ -306,7 +306,7 @@ func (s *Service) askForge(ctx context.Context) error {
 		ask("telling GitHub of a job", id, s.notify)
 	}
 	for _, k := range reruns {
-		each("having a run run again", k.RunID, func() error { return s.rerun(ctx, k) })
+		each("having jobs of a run begun anew", k.RunID, func() error { return s.rerun(ctx, k) })
 	}
 	asks.Wait()
 	return nil
