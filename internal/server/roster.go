@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,8 +41,10 @@ type roster struct {
 	silent map[string]time.Duration
 }
 
-func newRoster(store attendance, log *slog.Logger) *roster {
-	return &roster{store: store, id: rand.Text(), now: time.Now, log: log}
+// newRoster is that of a replica which is called the same when it is started
+// again.
+func newRoster(store attendance, id string, log *slog.Logger) *roster {
+	return &roster{store: store, id: id, now: time.Now, log: log}
 }
 
 // Name implements lifecycle.Service.
@@ -78,7 +79,9 @@ func (r *roster) attend(ctx context.Context) error {
 	defer r.mu.Unlock()
 	now := r.now()
 	if r.since.IsZero() || now.Sub(r.at) > attendedFor {
-		r.since, r.known = now, false // the others may have forgotten it
+		// The others may have forgotten it, unless the process before was here just now.
+		before, ok := silent[r.id]
+		r.since, r.known = now, ok && before < attendedFor
 	} else if !r.known { // not the first time: two that begin at once don't see each other then
 		r.known = r.alone(silent) || now.Sub(r.since) >= attendGrace
 	}

@@ -30,8 +30,8 @@ func TestRoster(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			join := func() *roster {
-				r := newRoster(st, slog.New(slog.DiscardHandler))
+			join := func(id string) *roster {
+				r := newRoster(st, id, slog.New(slog.DiscardHandler))
 				r.now = func() time.Time { return base.Add(now.Sub(time.Time{})) }
 				return r
 			}
@@ -49,7 +49,7 @@ func TestRoster(t *testing.T) {
 					t.Fatalf("%d replicas within %v, want %d", got, within, n)
 				}
 			}
-			a, b := join(), join()
+			a, b := join("a"), join("b")
 			want(a, time.Minute, 0)
 			attend(a)
 			want(a, time.Minute, 0) // another one may begin now
@@ -65,6 +65,10 @@ func TestRoster(t *testing.T) {
 				want(a, time.Minute, 2)
 			}
 			want(b, time.Minute, 2)
+			b = join("b") // its process is another one
+			attend(b)
+			want(b, time.Minute, 2)
+			want(a, time.Minute, 2)
 			pass(attendedFor + time.Second) // the database is away
 			want(a, time.Minute, 0)
 			attend(a)
@@ -81,7 +85,7 @@ func TestRoster(t *testing.T) {
 			}
 			pass(attendEvery)
 			attend(a)
-			if got := len(a.silent); got != 1 {
+			if got := len(a.silent); got != 1 { // itself
 				t.Errorf("%d are remembered", got)
 			}
 		})

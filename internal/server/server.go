@@ -216,7 +216,11 @@ func (s *Server) compose(ctx context.Context) error {
 	}
 	s.github = newGitHub(secrets, nimbus.SystemClock{}, s.cfg.Log)
 	if s.lead != nil {
-		others := newRoster(s.store, s.cfg.Log)
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("read this machine's name: %w", err)
+		}
+		others := newRoster(s.store, host+" "+s.cfg.Listener.Addr().String(), s.cfg.Log)
 		s.github.replicas = others.count
 		s.services = append(s.services, others)
 	}
