@@ -51,6 +51,8 @@ var mutations = map[string]mutation{
 	"QueueService/SetRepoWeight": {action: "weight.set", body: `{"repo":"$repo_name","percent":50}`},
 	"QueueService/SetOrgWeight":  {action: "weight.set", body: `{"org":"$org","percent":50}`},
 
+	"RerunService/SetRerunPolicy": {action: "rerun_policy.set", body: `{"policy":{"perRun":1,"perHour":5}}`},
+
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 
 	"HostService/CreateJoinToken": {action: "token.create", body: `{}`},

@@ -31,8 +31,11 @@ func (s *Service) rerunAtForge(ctx context.Context, p nimbus.Principal, j *JobRe
 		if err := u.note(ctx, old, kindRerun, old.AttemptID, p.Actor(), "at GitHub"); err != nil {
 			return err
 		}
-		job, err = u.Job(ctx, old.OrgID, old.ID)
-		return err
+		if job, err = u.Job(ctx, old.OrgID, old.ID); err != nil {
+			return err
+		}
+		return u.Audit(ctx, nimbus.AuditEvent{OrgID: old.OrgID, Actor: p.Actor(), Action: "job.rerun", Target: old.ID, Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"at": "github"}})
 	})
 	return job, err
 }

@@ -166,7 +166,6 @@ func TestChangesOfAppsAreRecorded(t *testing.T) {
 	defer github.Close()
 	app.URL = github.URL
 	g := newGitHub(secrets, nimbus.SystemClock{}, slog.New(slog.DiscardHandler))
-	g.alone = true
 	if err := g.start(ctx, app); err != nil {
 		t.Fatal(err)
 	}
