@@ -21,6 +21,9 @@ const (
 	// createTimeout bounds the making of a sandbox: an emulated machine boots
 	// slowly on a busy host, and is tried twice.
 	createTimeout = 5 * time.Minute
+	// imageTimeout is what may be added to fetch and convert a container image
+	// that no job on this host has used yet.
+	imageTimeout = 20 * time.Minute
 	// endGrace is how long a process that is told to end may take.
 	endGrace = 10 * time.Second
 	// destroyTimeout bounds one try to destroy; the sweep goes on trying.
@@ -220,11 +223,14 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	if t.state.Start != nil {
 		return e.Adopt(ctx, t.assign.AttemptID, dir)
 	}
-	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	ctx, cancel := context.WithTimeout(ctx, imageTimeout+createTimeout)
 	defer cancel()
 	ctx, giveUp := t.untilEnded(ctx, 0)
 	defer giveUp()
-	s, err := e.Create(ctx, executor.Spec{ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout})
+	s, err := e.Create(ctx, executor.Spec{
+		ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout,
+		Tell: func(what string) { t.say(ctx, what) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -245,10 +251,11 @@ func (t *attempt) notStarted(ctx context.Context, err error) nimbus.Outcome {
 	t.log.WarnContext(ctx, "not started", "error", err)
 	reason := nimbus.ReasonSandboxFailed
 	var failed *startError
+	var image *executor.ImageError
 	switch {
 	case errors.As(err, &failed):
 		reason = failed.reason
-	case nimbus.ErrorCode(err) == nimbus.CodeNotFound && t.state.Start == nil:
+	case errors.As(err, &image), nimbus.ErrorCode(err) == nimbus.CodeNotFound && t.state.Start == nil:
 		reason = nimbus.ReasonImageNotFound
 	}
 	message := err.Error()

@@ -227,7 +227,14 @@ func (g *guest) prepare(ctx context.Context) error {
 // with a registration that is made now that the sandbox is ready.
 func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error) {
 	t := g.t
-	env := map[string]string{"NIMBUS_JOB_ID": t.assign.JobID, "NIMBUS_ATTEMPT_ID": t.assign.AttemptID}
+	env := map[string]string{}
+	if f, ok := g.sandbox.(executor.Furnished); ok {
+		for _, pair := range f.Env() {
+			key, value, _ := strings.Cut(pair, "=")
+			env[key] = value
+		}
+	}
+	env["NIMBUS_JOB_ID"], env["NIMBUS_ATTEMPT_ID"] = t.assign.JobID, t.assign.AttemptID
 	if t.assign.Source != nimbus.SourceGitHub {
 		maps.Copy(env, t.assign.Spec.Env)
 		return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: t.assign.Spec.Command, Env: env}, nil

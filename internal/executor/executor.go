@@ -55,6 +55,26 @@ type Spec struct {
 	// Deadline is how long the sandbox lives without a Renew, counted on the
 	// host's boot-time clock: the shim kills it then, agent or not.
 	Deadline time.Duration
+	// Tell takes a few words on what takes long, for the job's log. It is called
+	// by Create's own goroutine; nil is nobody.
+	Tell func(what string)
+}
+
+// ImageError is a Create that failed for what the job's image is: it would fail
+// again, here and elsewhere.
+type ImageError struct{ Err error }
+
+// Error tells what is wrong with the image.
+func (e *ImageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ImageError) Unwrap() error { return e.Err }
+
+// Furnished is a Sandbox whose image sets variables for every process in it.
+// What a job sets itself comes before them. It is asked before the job starts
+// alone: a sandbox that was adopted need not know.
+type Furnished interface {
+	Env() []string // KEY=VALUE
 }
 
 // Sandbox is one sandbox, used for one attempt.

@@ -25,6 +25,7 @@ const portName = "agent"
 type kernelParameters struct {
 	root, rootType string // read-only root: device and file system
 	rw             string // writable ext4 device, "" for memory
+	tools          string // read-only device with what takes GitHub's jobs, "" where the root has it
 }
 
 // bootMachine makes a machine of what the kernel left: pid 1 of an initrd with
@@ -64,6 +65,8 @@ func parseParameters(cmdline string) (p kernelParameters) {
 			p.rootType = value
 		case "nimbus.rw":
 			p.rw = value
+		case "nimbus.tools":
+			p.tools = value
 		}
 	}
 	return p
@@ -139,6 +142,11 @@ func enterRoot(p kernelParameters) error {
 	if err := overlay.do(); err != nil {
 		return err
 	}
+	if p.tools != "" {
+		if err := layTools(p, overlay.target); err != nil {
+			return err
+		}
+	}
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		target := overlay.target + dir
 		if err := os.MkdirAll(target, 0o755); err != nil {
@@ -183,6 +191,12 @@ func furnish() error {
 	} {
 		if err := os.Symlink(target, link); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("link %s: %w", link, err)
+		}
+	}
+	// A container image may have as good as nothing.
+	for _, dir := range []string{"/etc", "/root", "/tmp", "/var/tmp"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
 	return os.Chmod("/tmp", 0o777|fs.ModeSticky)

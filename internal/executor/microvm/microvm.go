@@ -51,7 +51,7 @@ type Config struct {
 	// Dir keeps what machines share: initrds and empty disks. It may be
 	// deleted while none is being made.
 	Dir    string
-	Images image.Store
+	Images Images
 	Driver vmm.Driver
 	// Relays are ports of the gateway that every guest can reach, as
 	// GatewayName, whatever its network profile.
@@ -63,6 +63,21 @@ type Config struct {
 	// busy host needs.
 	BootTimeout time.Duration
 	Log         *slog.Logger
+}
+
+// Images are what machines boot from: an image.Store, or a library that also
+// converts container images.
+type Images interface {
+	// Open finds an image that is here. Codes: not_found, with how to get it.
+	Open(name string) (image.Image, error)
+	// Get finds an image or makes it, and keeps it until user releases it. What
+	// takes long is told.
+	Get(ctx context.Context, name, user string, tell func(string)) (image.Image, error)
+	Release(user string) error
+	// Users lists who has not released an image, of those whose names begin so.
+	Users(prefix string) []string
+	// Names lists the images that are here.
+	Names() []string
 }
 
 // GatewayName is how guests call the gateway.
@@ -136,23 +151,23 @@ func (e *Executor) checkSlots(ctx context.Context) error {
 
 // Create boots a machine. Class.Image must be on this host.
 func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.Sandbox, error) {
-	img, err := e.cfg.Images.Open(spec.Class.Image)
+	caps, err := e.cfg.Driver.Probe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	caps, err := e.cfg.Driver.Probe(ctx)
+	img, err := e.image(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
 	initrd, err := e.initrd(img)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
 	}
 	slot, err := e.slots.Create(ctx, spec.ID, spec.Class.Network)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
 	}
-	s := &sandbox{executor: e, id: spec.ID, dir: spec.Dir, slot: slot}
+	s := &sandbox{executor: e, id: spec.ID, dir: spec.Dir, slot: slot, env: img.Env()}
 	for try := 1; ; try++ {
 		if err = e.boot(ctx, s, spec, img, initrd, caps); err == nil {
 			return s, nil
@@ -162,6 +177,20 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 		}
 		e.cfg.Log.WarnContext(ctx, "boot once more", "sandbox", spec.ID, "error", err)
 	}
+}
+
+// image gets what the class names, in use by this sandbox from now on.
+func (e *Executor) image(ctx context.Context, spec executor.Spec) (image.Image, error) {
+	tell := spec.Tell
+	if tell == nil {
+		tell = func(string) {}
+	}
+	img, err := e.cfg.Images.Get(ctx, spec.Class.Image, e.cgroup(spec.ID), tell)
+	switch nimbus.ErrorCode(err) {
+	case nimbus.CodeNotFound, nimbus.CodeForbidden, nimbus.CodeInvalid, nimbus.CodeTooLarge:
+		return image.Image{}, &executor.ImageError{Err: err}
+	}
+	return img, err
 }
 
 // boot starts the machine and waits until its guest answers.
@@ -179,6 +208,10 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img
 		Parameters: "nimbus.root=/dev/vda nimbus.rootfs=" + image.RootType + " nimbus.rw=/dev/vdb",
 		Disks:      []vmm.Disk{{Path: img.Root(), ReadOnly: true}, {Path: disk}},
 		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC, Netns: s.slot.Netns},
+	}
+	if tools := img.Tools(); tools != "" {
+		machine.Disks = append(machine.Disks, vmm.Disk{Path: tools, ReadOnly: true})
+		machine.Parameters += " nimbus.tools=/dev/vdc"
 	}
 	args, err := e.cfg.Driver.Command(machine)
 	if err != nil {
@@ -261,6 +294,9 @@ func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
 	for _, name := range groups {
 		ids = append(ids, strings.TrimPrefix(name, e.cgroup("")))
 	}
+	for _, user := range e.cfg.Images.Users(e.cgroup("")) {
+		ids = append(ids, strings.TrimPrefix(user, e.cgroup("")))
+	}
 	slices.Sort(ids)
 	var removed []string
 	for _, id := range slices.Compact(ids) {
@@ -282,7 +318,10 @@ func (e *Executor) remove(ctx context.Context, id string) error {
 	if _, err := shim.RemoveCgroup(e.cgroup(id)); err != nil {
 		return err
 	}
-	return e.slots.Remove(ctx, id)
+	if err := e.slots.Remove(ctx, id); err != nil {
+		return err
+	}
+	return e.cfg.Images.Release(e.cgroup(id))
 }
 
 func (e *Executor) cgroup(id string) string { return e.cfg.Owner + "-microvm-" + id }

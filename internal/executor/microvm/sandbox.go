@@ -25,9 +25,13 @@ type sandbox struct {
 	executor *Executor
 	id, dir  string
 	slot     netslot.Slot
+	env      []string // of the image
 }
 
 func (s *sandbox) ID() string { return s.id }
+
+// Env is what the image sets.
+func (s *sandbox) Env() []string { return s.env }
 
 // Token is none: only the agent can open the port's socket.
 func (s *sandbox) Token() string { return "" }

@@ -4,6 +4,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -53,6 +54,10 @@ type Image struct {
 	Manifest
 
 	dir string
+	// root and env are of a converted container image; "" where the image has
+	// its own.
+	root string
+	env  []string
 }
 
 // Kernel is the path of the uncompressed kernel.
@@ -62,7 +67,31 @@ func (i Image) Kernel() string { return filepath.Join(i.dir, kernelFile) }
 func (i Image) Modules() string { return filepath.Join(i.dir, modulesFile) }
 
 // Root is the path of the root file system, a squashfs.
-func (i Image) Root() string { return filepath.Join(i.dir, rootFile) }
+func (i Image) Root() string {
+	if i.root != "" {
+		return i.root
+	}
+	return filepath.Join(i.dir, rootFile)
+}
+
+// Env is what every process of a job gets in its environment: KEY=VALUE.
+func (i Image) Env() []string { return i.env }
+
+// Tools is the path of a squashfs with what takes GitHub's jobs, for a root that
+// has none; "" where it has.
+func (i Image) Tools() string {
+	if i.root == "" {
+		return ""
+	}
+	return filepath.Join(i.dir, rootFile)
+}
+
+// WithRoot is the kernel and the modules of this image under the root file
+// system of a container image.
+func (i Image) WithRoot(name, path string, env []string) Image {
+	i.Name, i.root, i.env = name, path, env
+	return i
+}
 
 // Verify reads the whole image and compares it with its manifest, which takes
 // a second or so.
@@ -114,6 +143,17 @@ func (s Store) Open(name string) (Image, error) {
 	}
 	return img, nil
 }
+
+// Get is Open: a store makes no image for a job.
+func (s Store) Get(_ context.Context, name, _ string, _ func(string)) (Image, error) {
+	return s.Open(name)
+}
+
+// Release does nothing: what was built is removed by hand alone.
+func (s Store) Release(string) error { return nil }
+
+// Users is nobody.
+func (s Store) Users(string) []string { return nil }
 
 func (s Store) hint(name string) string {
 	if name == nimbus.DefaultImage {

@@ -1,0 +1,262 @@
+// Package library is all the images that a host has or can make: those that
+// were built, those that were imported, and whatever container image a job
+// names, which is converted once and shared by all jobs of the host.
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/flatten"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
+)
+
+// RootsDir is the folder of converted images, in that of the built ones.
+const RootsDir = ".roots"
+
+// Defaults of Config.
+const (
+	DefaultBytes   = 50 << 30
+	DefaultRefresh = 24 * time.Hour
+	parallel       = 2 // conversions at once: they compress on all cores
+	convertTimeout = 20 * time.Minute
+)
+
+// Config says what a host's jobs may use. Zero fields mean their defaults.
+type Config struct {
+	Images  image.Store
+	Aliases map[string]string // name -> reference, over DefaultAliases
+	Policy  Policy
+	// Bytes bounds what converted images take on disk; those in use are kept
+	// whatever that is.
+	Bytes int64
+	// Refresh is after how long a tag is looked up again.
+	Refresh time.Duration
+	Limits  flatten.Limits
+	Builder string // the host's name, for the attestations
+	Log     *slog.Logger
+}
+
+// Library implements the microvm executor's Images.
+type Library struct {
+	cfg   Config
+	roots *rootfs.Store
+	slots chan struct{}
+
+	mu      sync.Mutex
+	flights map[string]*flight
+}
+
+// New returns the library of a folder of images.
+func New(cfg Config) *Library {
+	if cfg.Bytes == 0 {
+		cfg.Bytes = DefaultBytes
+	}
+	if cfg.Refresh == 0 {
+		cfg.Refresh = DefaultRefresh
+	}
+	if cfg.Limits == (flatten.Limits{}) {
+		cfg.Limits = flatten.Default()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Library{
+		cfg: cfg, roots: rootfs.Open(filepath.Join(cfg.Images.Dir, RootsDir)),
+		slots: make(chan struct{}, parallel), flights: map[string]*flight{},
+	}
+}
+
+// Roots is the store of converted images.
+func (l *Library) Roots() *rootfs.Store { return l.roots }
+
+// Open finds an image that is here already.
+func (l *Library) Open(name string) (image.Image, error) { return l.cfg.Images.Open(name) }
+
+// Names lists what is here.
+func (l *Library) Names() []string {
+	names := l.cfg.Images.Names()
+	for _, ref := range l.roots.Refs() {
+		names = append(names, ref.Name)
+	}
+	return names
+}
+
+// Release ends the use of an image.
+func (l *Library) Release(user string) error { return l.roots.Release(user) }
+
+// Users lists who uses converted images.
+func (l *Library) Users(prefix string) []string { return l.roots.Users(prefix) }
+
+// Get finds the image that a job names, or makes it, which may take minutes and
+// is told in words. It is kept until the user releases it.
+func (l *Library) Get(ctx context.Context, name, user string, tell func(string)) (image.Image, error) {
+	if img, err := l.cfg.Images.Open(name); err == nil || nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		return img, err
+	}
+	base, err := l.cfg.Images.Open(nimbus.DefaultImage)
+	if err != nil {
+		return image.Image{}, fmt.Errorf("find a kernel for image %s: %w", name, err)
+	}
+	root, err := l.root(ctx, name, tell)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if err := l.roots.Use(ctx, root, user); err != nil {
+		return image.Image{}, err
+	}
+	return base.WithRoot(name, root.Path(), root.Env), nil
+}
+
+func (l *Library) root(ctx context.Context, name string, tell func(string)) (rootfs.Root, error) {
+	if _, root, err := l.roots.Ref(name); err == nil && !isReference(name) {
+		return root, l.roots.Check(root) // imported under that name
+	}
+	canonical, err := l.resolve(name)
+	if err != nil {
+		return rootfs.Root{}, err
+	}
+	ref, root, err := l.roots.Ref(canonical)
+	have := err == nil
+	if have {
+		if err := l.roots.Check(root); err != nil {
+			l.cfg.Log.ErrorContext(ctx, "an image was changed; it is made again", "image", name, "error", err)
+			have = false
+		}
+	}
+	if have && (source.IsDigest(canonical) || time.Since(ref.At) < l.cfg.Refresh) {
+		return root, nil
+	}
+	made, err := l.shared(ctx, canonical, tell)
+	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
+		tell(fmt.Sprintf("image %s could not be looked up again, the one of %s is used: %v", name, ref.At.Format(time.DateTime), err))
+		return root, nil
+	}
+	return made, err
+}
+
+// resolve finds what a name means in a registry, and whether it may be used.
+func (l *Library) resolve(name string) (canonical string, err error) {
+	reference := name
+	if alias, ok := l.alias(name); ok {
+		reference = alias
+	} else if !isReference(name) {
+		return "", nimbus.Errorf(nimbus.CodeNotFound, "there is no image %q on this host", name).WithHint("%s", l.hint(name))
+	}
+	if canonical, err = source.Canonical(reference); err != nil {
+		return "", err
+	}
+	return canonical, l.cfg.Policy.Check(canonical)
+}
+
+// isReference tells a registry's image from a name of this host's own: it has a
+// tag, a digest or a path. A short name alone is never looked for elsewhere,
+// where anybody could have taken it.
+func isReference(name string) bool { return strings.ContainsAny(name, ":/@") }
+
+func (l *Library) alias(name string) (string, bool) {
+	if reference, ok := l.cfg.Aliases[name]; ok {
+		return reference, true
+	}
+	reference, ok := DefaultAliases()[name]
+	return reference, ok
+}
+
+func (l *Library) hint(name string) string {
+	if name == nimbus.DefaultImage {
+		return "build it: nimbus images build"
+	}
+	known := l.Names()
+	for alias := range l.cfg.Aliases {
+		known = append(known, alias)
+	}
+	for alias := range DefaultAliases() {
+		known = append(known, alias)
+	}
+	slices.Sort(known)
+	const most = 30
+	known = slices.Compact(known)
+	return fmt.Sprintf("a container image is named with its tag, like %s:latest; this host knows: %s", name, strings.Join(known[:min(most, len(known))], ", "))
+}
+
+// Import converts an image of any source and gives it a name; "" means the
+// source's own.
+func (l *Library) Import(ctx context.Context, reference, name string, tell func(string)) (rootfs.Ref, rootfs.Root, error) {
+	if name == "" {
+		canonical, err := source.Canonical(reference)
+		if err != nil {
+			return rootfs.Ref{}, rootfs.Root{}, fmt.Errorf("name the import: %w", err)
+		}
+		name = canonical
+	} else if isReference(name) || name == nimbus.DefaultImage {
+		return rootfs.Ref{}, rootfs.Root{}, nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an import", name).
+			WithHint("use a word without : / and @, and not %s", nimbus.DefaultImage)
+	}
+	root, err := l.convert(ctx, reference, tell)
+	if err != nil {
+		return rootfs.Ref{}, rootfs.Root{}, err
+	}
+	ref := rootfs.Ref{Name: name, Digest: root.Digest, At: time.Now().UTC()}
+	return ref, root, l.roots.SetRef(ctx, ref)
+}
+
+// collect removes converted images over the host's bound.
+func (l *Library) collect(ctx context.Context) {
+	removed, err := l.roots.Collect(ctx, rootfs.Bounds{Bytes: l.cfg.Bytes, Now: time.Now()}, false)
+	if err != nil {
+		l.cfg.Log.WarnContext(ctx, "remove old images", "error", err)
+	}
+	for _, r := range removed {
+		l.cfg.Log.InfoContext(ctx, "removed an image that was not used for the longest time", "image", r.Source, "digest", r.Digest)
+	}
+}
+
+// make converts an image of a registry and notes what its name means now.
+func (l *Library) make(ctx context.Context, canonical string, tell func(string)) (rootfs.Root, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, errTooLong)
+	defer cancel()
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		tell("waiting for other images to be converted")
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return rootfs.Root{}, context.Cause(ctx)
+		}
+	}
+	defer func() { <-l.slots }()
+	unlock, err := l.roots.Lock(ctx, canonical)
+	if err != nil {
+		return rootfs.Root{}, err
+	}
+	defer unlock()
+	root, err := l.convert(ctx, "docker://"+canonical, tell)
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errTooLong) {
+			err = nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not converted within %s: %w", canonical, convertTimeout, err)
+		}
+		return rootfs.Root{}, err
+	}
+	if err := l.roots.SetRef(ctx, rootfs.Ref{Name: canonical, Digest: root.Digest, At: time.Now().UTC()}); err != nil {
+		return rootfs.Root{}, err
+	}
+	l.collect(ctx)
+	return root, nil
+}
+
+var errTooLong = errors.New("it took too long")
+
+// arch is what guests are here.
+const arch = runtime.GOARCH

@@ -1,0 +1,173 @@
+package source
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// refName is where a layout says what an image is called.
+const refName = "org.opencontainers.image.ref.name"
+
+// maxIndexes bounds how deep lists of images lie in one another.
+const maxIndexes = 4
+
+// layout opens an image of a folder in OCI's layout.
+func (o Opener) layout(dir string) (*Image, error) {
+	tag := ""
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if i := strings.LastIndexByte(dir, ':'); i > 0 {
+			dir, tag = dir[:i], dir[i+1:]
+		}
+	}
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeNotFound, "%s is no OCI layout: %w", dir, err)
+	}
+	var found []v1.Descriptor
+	if err := o.find(index, tag, maxIndexes, &found); err != nil {
+		return nil, err
+	}
+	if len(found) != 1 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s has %d images for linux/%s", dir, len(found), o.Arch).
+			WithHint("name one by its tag: oci:FOLDER:TAG")
+	}
+	img, err := layout.Path(dir).Image(found[0].Digest)
+	if err != nil {
+		return nil, fmt.Errorf("read layout: %w", err)
+	}
+	return &Image{image: img, Digest: found[0].Digest.String()}, nil
+}
+
+// find collects the images of an index that fit.
+func (o Opener) find(index v1.ImageIndex, tag string, depth int, found *[]v1.Descriptor) error {
+	list, err := index.IndexManifest()
+	if err != nil {
+		return fmt.Errorf("read index: %w", err)
+	}
+	for _, d := range list.Manifests {
+		switch {
+		case d.Size > maxDocument || tag != "" && d.Annotations[refName] != tag:
+		case d.MediaType == types.OCIManifestSchema1 || d.MediaType == types.DockerManifestSchema2:
+			if d.Platform == nil || d.Platform.OS == "linux" && d.Platform.Architecture == o.Arch {
+				*found = append(*found, d)
+			}
+		case d.MediaType.IsIndex() && depth > 0:
+			inner, err := index.ImageIndex(d.Digest)
+			if err != nil {
+				return fmt.Errorf("read index: %w", err)
+			}
+			if err := o.find(inner, "", depth-1, found); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// archive opens an image of a file: what `docker save` writes, or an OCI layout
+// as tar.
+func (o Opener) archive(ctx context.Context, file string) (*Image, error) {
+	docker, err := isDockerArchive(file)
+	if err != nil {
+		return nil, err
+	}
+	if docker {
+		img, err := tarball.ImageFromPath(file, nil)
+		if err != nil {
+			return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s holds no image that can be read: %w", file, err).
+				WithHint("it must hold one image: docker save NAME > FILE")
+		}
+		return &Image{image: img}, nil
+	}
+	dir, err := o.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.unpackLayout(ctx, file, dir); err != nil {
+		return nil, err
+	}
+	return o.layout(dir)
+}
+
+// isDockerArchive looks through an archive for the list that docker writes.
+func isDockerArchive(file string) (found bool, err error) {
+	err = eachEntry(file, func(h *tar.Header, _ io.Reader) error {
+		name := path.Clean(h.Name)
+		if strings.HasSuffix(name, ".json") && h.Size > maxDocument {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "%s in it has %d bytes", name, h.Size)
+		}
+		found = found || name == "manifest.json"
+		return nil
+	})
+	return found, err
+}
+
+// layoutFile are the names of files in an OCI layout; nothing else is unpacked.
+var layoutFile = regexp.MustCompile(`^(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})$`)
+
+func (o Opener) unpackLayout(ctx context.Context, file, dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700); err != nil {
+		return fmt.Errorf("unpack archive: %w", err)
+	}
+	left := o.MaxBytes
+	return eachEntry(file, func(h *tar.Header, r io.Reader) error {
+		name := path.Clean(h.Name)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if h.Typeflag != tar.TypeReg || !layoutFile.MatchString(name) {
+			return nil
+		}
+		if left -= h.Size; left < 0 {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "it has more than %d MiB", o.MaxBytes>>20)
+		}
+		f, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("unpack archive: %w", err)
+		}
+		_, err = io.Copy(f, r)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("unpack archive: %w", err)
+		}
+		return nil
+	})
+}
+
+func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such archive: %w", err)
+	}
+	defer f.Close()
+	const most = 100_000
+	in := tar.NewReader(f)
+	for n := 0; ; n++ {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil || n == most {
+			return nimbus.Errorf(nimbus.CodeInvalid, "%s is no archive that can be read: %w", file, err).
+				WithHint("it must be a tar file, not compressed: docker save NAME > FILE, or an OCI layout")
+		}
+		if err := visit(h, in); err != nil {
+			return err
+		}
+	}
+}
