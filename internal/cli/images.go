@@ -1,22 +1,22 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
-	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
-	"github.com/nimbus-ci/nimbus/internal/programs"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
 )
 
 type imagesCmd struct {
 	List   imagesListCmd   `cmd:"" default:"withargs" help:"List the images on this machine."`
 	Build  imagesBuildCmd  `cmd:"" help:"Build the image that jobs get when they name none."`
+	Import imagesImportCmd `cmd:"" help:"Make a container image ready for jobs."`
 	Verify imagesVerifyCmd `cmd:"" help:"Tell whether images are still what was built."`
+	GC     imagesGCCmd     `cmd:"" name:"gc" help:"Remove container images that were not used for long."`
 }
 
 // imagesFlags tell where images are.
@@ -32,15 +32,35 @@ func (f imagesFlags) store(a *app) (image.Store, error) {
 	return image.Store{Dir: filepath.Join(data, "images")}, err
 }
 
+// roots are the container images that were converted.
+func (f imagesFlags) roots(a *app) (*rootfs.Store, error) {
+	store, err := f.store(a)
+	return rootfs.Open(filepath.Join(store.Dir, library.RootsDir)), err
+}
+
 // imageView is an image as --json shows it.
 type imageView struct {
 	Name     string    `json:"name"`
 	Arch     string    `json:"arch"`
 	BuiltAt  time.Time `json:"built_at"`
-	Kernel   string    `json:"kernel"`
-	Packages []string  `json:"packages"`
-	Runner   string    `json:"runner"` // what takes GitHub's jobs
-	Bytes    int64     `json:"bytes"`  // of its root file system
+	Kernel   string    `json:"kernel,omitempty"`
+	Packages []string  `json:"packages,omitempty"`
+	Runner   string    `json:"runner,omitempty"` // what takes GitHub's jobs
+	Bytes    int64     `json:"bytes"`            // of its root file system
+
+	// Of a container image.
+	Source       string     `json:"source,omitempty"`
+	SourceDigest string     `json:"source_digest,omitempty"`
+	Digest       string     `json:"digest,omitempty"`
+	UsedAt       *time.Time `json:"used_at,omitempty"`
+}
+
+// viewRoot shows a container image under one of its names.
+func viewRoot(name string, r rootfs.Root) imageView {
+	return imageView{
+		Name: name, Arch: r.Arch, BuiltAt: r.ConvertedAt, Bytes: r.Size,
+		Source: r.Source, SourceDigest: r.SourceDigest, Digest: r.Digest, UsedAt: &r.UsedAt,
+	}
 }
 
 func viewImage(img image.Image) imageView {
@@ -74,6 +94,15 @@ func (c *imagesListCmd) Run(a *app) error {
 		}
 		v.Images = append(v.Images, viewImage(img))
 	}
+	roots, err := c.roots(a)
+	if err != nil {
+		return err
+	}
+	for _, ref := range roots.Refs() {
+		if _, root, err := roots.Ref(ref.Name); err == nil {
+			v.Images = append(v.Images, viewRoot(ref.Name, root))
+		}
+	}
 	if a.root.JSON {
 		return a.printJSON(v)
 	}
@@ -83,101 +112,11 @@ func (c *imagesListCmd) Run(a *app) error {
 	}
 	var rows []string
 	for _, img := range v.Images {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%d MiB\t%s\t%s\t%d packages", img.Name, img.Arch, img.Bytes>>20, since(img.BuiltAt), img.Runner, len(img.Packages)))
+		of := fmt.Sprintf("%d packages", len(img.Packages))
+		if img.Source != "" {
+			of = img.Source
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%d MiB\t%s\t%s\t%s", img.Name, img.Arch, img.Bytes>>20, since(img.BuiltAt), img.Runner, of))
 	}
 	return a.table("NAME\tARCH\tSIZE\tBUILT\tRUNNER\tMADE OF", rows)
-}
-
-type imagesBuildCmd struct {
-	imagesFlags
-
-	Name     string `arg:"" optional:"" default:"runner" help:"Which; the only one that is known how to build is runner."`
-	Official string `help:"Whether to put GitHub's own runner in: auto (where it can be fetched), always, or never (unless it was fetched before)." enum:"auto,always,never" default:"auto" env:"NIMBUS_OFFICIAL_RUNNER"`
-}
-
-// fetch is what the flag --official means.
-func (c *imagesBuildCmd) fetch() debian.Fetch {
-	switch c.Official {
-	case "always":
-		return debian.FetchMust
-	case "never":
-		return debian.FetchCached
-	}
-	return debian.FetchTry
-}
-
-func (*imagesBuildCmd) Help() string {
-	return `Builds the image from Debian packages, which apt fetches and checks as this machine is set up for. It needs no root. GitHub's own runner is fetched from github.com, at the version and digest of the recipe; without it the image takes jobs of the double of GitHub alone, which is what the demo needs. An image that is there already and was made by the same recipe is left as it is.
-
-` + usage("nimbus images build", "nimbus images build --official always --images /srv/nimbus/images")
-}
-
-func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
-	ctx, stop := untilSignal(ctx)
-	defer stop()
-	if c.Name != nimbus.DefaultImage {
-		return nimbus.Errorf(nimbus.CodeNotFound, "there is no recipe for an image %q", c.Name).WithHint("nimbus images build %s", nimbus.DefaultImage)
-	}
-	store, err := c.store(a)
-	if err != nil {
-		return err
-	}
-	data, err := a.root.dataDir()
-	if err != nil {
-		return err
-	}
-	program, err := finder(data).Find(programs.Runner)
-	if err != nil {
-		return err
-	}
-	cfg := debian.Runner(store, program, c.fetch())
-	cfg.Progress = func(what string) { a.info("%s: %s", c.Name, what) }
-	img, err := debian.Build(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	if a.root.JSON {
-		return a.printJSON(viewImage(img))
-	}
-	a.info("%s is ready: %d packages, runner: %s, %s", img.Name, len(img.Packages), img.Runner, filepath.Dir(img.Root()))
-	return nil
-}
-
-type imagesVerifyCmd struct {
-	imagesFlags
-
-	Names []string `arg:"" optional:"" help:"Which. Default: all on this machine." placeholder:"NAME"`
-}
-
-func (*imagesVerifyCmd) Help() string {
-	return usage("nimbus images verify", "nimbus images verify runner --json")
-}
-
-func (c *imagesVerifyCmd) Run(a *app) error {
-	store, err := c.store(a)
-	if err != nil {
-		return err
-	}
-	names := c.Names
-	if len(names) == 0 {
-		names = store.Names()
-	}
-	v := struct {
-		Verified []string `json:"verified"`
-	}{Verified: []string{}}
-	for _, name := range names {
-		img, err := store.Open(name)
-		if err == nil {
-			err = img.Verify()
-		}
-		if err != nil {
-			return err
-		}
-		v.Verified = append(v.Verified, name)
-		a.info("%s is what was built", name)
-	}
-	if a.root.JSON {
-		return a.printJSON(v)
-	}
-	return nil
 }

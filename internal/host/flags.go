@@ -13,6 +13,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 )
@@ -33,13 +34,23 @@ type Flags struct {
 
 // MicroVMFlags are about the machines that jobs get.
 type MicroVMFlags struct {
-	Images string   `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
-	Relay  []string `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
+	Images     string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
+	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
+	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. Default: all." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
+	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
+	ImageGiB   int               `name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
+	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
 }
 
 // Apply puts them into a configuration.
 func (f MicroVMFlags) Apply(cfg *Config) error {
 	cfg.Images = f.Images
+	if f.ImageGiB < 0 {
+		return nimbus.Errorf(nimbus.CodeInvalid, "--image-storage can't be below 0")
+	}
+	cfg.Containers = library.Config{
+		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Bytes: int64(f.ImageGiB) << 30,
+	}
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)

@@ -21,6 +21,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/local"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/programs"
@@ -45,6 +46,9 @@ type Config struct {
 	// Images is the folder of images that microVMs boot. Default: "images"
 	// beside Data.
 	Images string
+	// Containers says which container images jobs may use, and how much of them
+	// is kept. Images, Builder and Log in it are set from the others here.
+	Containers library.Config
 	// Relays are addresses that every microVM can reach.
 	Relays []netslot.Relay
 	// Programs finds nimbus-shim and nimbus-guest.
@@ -89,13 +93,29 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	if cfg.Images == "" {
 		cfg.Images = filepath.Join(filepath.Dir(filepath.Clean(cfg.Data)), "images")
 	}
+	cfg.Containers.Images, cfg.Containers.Log = image.Store{Dir: cfg.Images}, cfg.Log
+	if cfg.Containers.Builder, err = cfg.builder(); err != nil {
+		return nil, err
+	}
 	return cfg.chosen([]executor.Executor{
 		microvm.New(microvm.Config{
 			Shim: shim, Guest: guest, Owner: owner, Dir: filepath.Join(cfg.Data, "microvm"),
-			Images: image.Store{Dir: cfg.Images}, Driver: qemu.New(), Relays: cfg.Relays, Log: cfg.Log,
+			Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Log: cfg.Log,
 		}),
 		local.New(local.Config{Shim: shim, Guest: guest, Owner: owner}),
 	}), nil
+}
+
+// builder is who this host is in the attestations of images that it converts.
+func (c Config) builder() (string, error) {
+	name := c.Name
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			return "", fmt.Errorf("find the host's name: %w", err)
+		}
+	}
+	return "nimbus-host:" + name + ":" + c.Version, nil
 }
 
 // chosen are the executors that the configuration names.

@@ -64,6 +64,10 @@ func (d *Draft) ScratchDir() (string, error) {
 // Publish measures the file, signs what it is, and puts it into its place.
 func (d *Draft) Publish(ctx context.Context, m Manifest, p Provenance) (Root, error) {
 	defer d.Discard()
+	return d.publish(ctx, m, p)
+}
+
+func (d *Draft) publish(ctx context.Context, m Manifest, p Provenance) (Root, error) {
 	if err := d.clear(); err != nil {
 		return Root{}, err
 	}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
+)
+
+type imagesGCCmd struct {
+	imagesFlags
+
+	MaxGiB int           `name:"max" help:"How many GiB container images may take together; those go first that were not used for the longest time. 0: any." default:"50" placeholder:"GIB"`
+	Unused time.Duration `help:"Also remove those that were not used for that long. 0: keep them." placeholder:"DURATION"`
+	Broken bool          `help:"Also remove those that are not what was signed."`
+	DryRun bool          `help:"Only tell what would be removed."`
+}
+
+func (*imagesGCCmd) Help() string {
+	return `Removes container images that hosts have converted, never one that a sandbox uses, nor one that was built. A host keeps its bound by itself after each conversion. The next job that wants one that is gone has it converted again.
+
+` + usage("nimbus images gc --max 20 --dry-run", "nimbus images gc --unused 720h --json", "nimbus images gc --broken")
+}
+
+func (c *imagesGCCmd) Run(ctx context.Context, a *app) error {
+	if c.MaxGiB < 0 || c.Unused < 0 {
+		return nimbus.Errorf(nimbus.CodeInvalid, "--max and --unused can't be below 0")
+	}
+	roots, err := c.roots(a)
+	if err != nil {
+		return err
+	}
+	removed, err := roots.Collect(ctx, rootfs.Bounds{
+		Bytes: int64(c.MaxGiB) << 30, Unused: c.Unused, Broken: c.Broken, Now: time.Now(),
+	}, c.DryRun)
+	if err != nil {
+		return err
+	}
+	v := struct {
+		Removed []imageView `json:"removed"`
+		Bytes   int64       `json:"bytes"`
+		DryRun  bool        `json:"dry_run"`
+	}{Removed: []imageView{}, DryRun: c.DryRun}
+	var rows []string
+	for _, r := range removed {
+		v.Removed = append(v.Removed, viewRoot("", r))
+		v.Bytes += r.Size
+		rows = append(rows, fmt.Sprintf("%s\t%d MiB\t%s\t%s", r.Source, r.Size>>20, since(r.UsedAt), r.Digest))
+	}
+	if a.root.JSON {
+		return a.printJSON(v)
+	}
+	if len(rows) == 0 {
+		a.info("nothing to remove")
+		return nil
+	}
+	return a.table("IMAGE\tSIZE\tUSED\tDIGEST", rows)
+}

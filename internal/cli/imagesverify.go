@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"errors"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+type imagesVerifyCmd struct {
+	imagesFlags
+
+	Names []string `arg:"" optional:"" help:"Which. Default: all on this machine." placeholder:"NAME"`
+}
+
+func (*imagesVerifyCmd) Help() string {
+	return `Reads images as a whole. Built ones are compared with their manifests, converted ones with what a key of this host, or one that it trusts, has signed. Hosts check the latter before each use by themselves.
+
+` + usage("nimbus images verify", "nimbus images verify runner --json")
+}
+
+func (c *imagesVerifyCmd) Run(a *app) error {
+	verify, err := c.all(a)
+	if err != nil {
+		return err
+	}
+	v := struct {
+		Verified []string `json:"verified"`
+	}{Verified: []string{}}
+	var bad error
+	for _, one := range verify {
+		if err := one.check(); err != nil {
+			bad = errors.Join(bad, err)
+			continue
+		}
+		v.Verified = append(v.Verified, one.name)
+		a.info("%s is what was built", one.name)
+	}
+	if a.root.JSON {
+		if err := a.printJSON(v); err != nil {
+			return err
+		}
+	}
+	return bad
+}
+
+// verifiable is an image and how to verify it.
+type verifiable struct {
+	name  string
+	check func() error
+}
+
+// all are the images that are asked for.
+func (c *imagesVerifyCmd) all(a *app) (found []verifiable, err error) {
+	store, err := c.store(a)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := c.roots(a)
+	if err != nil {
+		return nil, err
+	}
+	names := c.Names
+	if len(names) == 0 {
+		names = store.Names()
+		for _, ref := range roots.Refs() {
+			names = append(names, ref.Name)
+		}
+		_, broken := roots.List()
+		for _, err := range broken {
+			found = append(found, verifiable{"", func() error { return err }})
+		}
+	}
+	for _, name := range names {
+		img, err := store.Open(name)
+		if err == nil {
+			found = append(found, verifiable{name, img.Verify})
+			continue
+		}
+		_, root, rootErr := roots.Ref(name)
+		switch {
+		case rootErr == nil:
+			found = append(found, verifiable{name, func() error { return roots.Verify(root) }})
+		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound:
+			return nil, err // with the hint
+		default:
+			return nil, rootErr
+		}
+	}
+	return found, nil
+}
