@@ -332,7 +332,7 @@ func TestLastWaiterEndsTheConversion(t *testing.T) {
 	if _, err := l.Get(ctx, strings.TrimPrefix(s.URL, "http://")+"/a/b:1", "job", silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // it ends in its own time
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		left, _ := filepath.Glob(filepath.Join(images.Dir, library.RootsDir, ".draft-*"))
 		if len(left) == 0 {
 			return

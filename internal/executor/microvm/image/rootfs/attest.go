@@ -101,7 +101,7 @@ func attest(m Manifest, p Provenance, key ed25519.PrivateKey) (envelope, error) 
 	}
 	return envelope{
 		PayloadType: payloadType, Payload: base64.StdEncoding.EncodeToString(payload),
-		Signatures: []signature{{keyID(key.Public().(ed25519.PublicKey)), base64.StdEncoding.EncodeToString(ed25519.Sign(key, preAuth(payload)))}},
+		Signatures: []signature{{keyID(ed25519.PublicKey(key[ed25519.PrivateKeySize-ed25519.PublicKeySize:])), base64.StdEncoding.EncodeToString(ed25519.Sign(key, preAuth(payload)))}},
 	}, nil
 }
 

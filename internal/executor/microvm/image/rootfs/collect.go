@@ -137,7 +137,7 @@ func (s *Store) broken(used map[string]bool) (found []Root) {
 			err = s.Verify(r)
 		}
 		if err != nil && !used[digest] {
-			found = append(found, Root{Manifest: Manifest{Digest: digest, Size: r.Size, Source: r.Source}, dir: dir})
+			found = append(found, Root{Manifest: Manifest{Digest: digest, Size: r.Size, Source: r.Source}, UsedAt: r.UsedAt, dir: dir})
 		}
 	}
 	return found

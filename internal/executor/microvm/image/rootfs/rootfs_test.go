@@ -77,7 +77,7 @@ func TestKilledAtRandom(t *testing.T) {
 		if _, err := out.Read(make([]byte, 1)); err != nil { // one is done, the next has begun
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(8 * time.Millisecond)) //nolint:forbidigo // a random moment is the test
+		time.Sleep(rand.N(8 * time.Millisecond)) // a random moment is the test
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
