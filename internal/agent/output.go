@@ -274,6 +274,8 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		o.Reason = f.sandboxReason(err)
 	case f.exited.GetOutOfMemory() && o.Result != nimbus.ResultSuccess:
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("it ran out of its %d MiB of memory", f.t.assign.Class.MemoryMiB)}
+	case f.exited.GetDiskFull() && o.Result != nimbus.ResultSuccess:
+		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: "its sandbox's disk was full when it ended"}
 	case o.Signal == "" && jobless(f.exited.GetRunner()):
 		o.Result, o.Reason = nimbus.ResultFailure, runnerReason(f.exited.GetRunner()) // whatever its exit code
 	case o.Signal != "":

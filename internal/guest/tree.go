@@ -61,8 +61,21 @@ func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
 	if n.cgroup != "" {
 		raw, err := os.ReadFile(filepath.Join(n.cgroup, "memory.events"))
 		x.OutOfMemory = err == nil && oomKills(string(raw)) > 0
+		x.DiskFull = diskFull("/")
 	}
 	return x
+}
+
+// diskRoom is less than any job that failed for want of it would have left.
+const diskRoom = 64 << 10
+
+// diskFull tells whether next to nothing can be written any more.
+func diskFull(path string) bool {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return false
+	}
+	return s.Bavail*uint64(s.Bsize) < diskRoom || s.Files > 0 && s.Ffree == 0 //nolint:gosec // a size
 }
 
 func oomKills(events string) int {

@@ -142,7 +142,14 @@ func TestHostileJobs(t *testing.T) {
 	t.Run("fills its disk", func(t *testing.T) {
 		s := create(ctx, t, e)
 		out, exit := run(ctx, t, s, "exec 2>&1; head -c 200M /dev/zero > big; echo $?; rm big; echo room > small && cat small")
-		if !strings.Contains(out, "No space left") || !strings.HasSuffix(out, "1\nroom\n") {
+		if !strings.Contains(out, "No space left") || !strings.HasSuffix(out, "1\nroom\n") || exit.GetDiskFull() {
+			t.Errorf("%q, %v", out, exit)
+		}
+	})
+	t.Run("ends for want of room", func(t *testing.T) {
+		s := create(ctx, t, e)
+		out, exit := run(ctx, t, s, "exec head -c 200M /dev/zero > big")
+		if exit.GetCode() == 0 || !exit.GetDiskFull() {
 			t.Errorf("%q, %v", out, exit)
 		}
 	})

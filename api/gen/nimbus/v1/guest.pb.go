@@ -674,7 +674,9 @@ type Exited struct {
 	MaxRssBytes int64                `protobuf:"varint,5,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	DiskBytes   int64                `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	// Only of GitHub's runner.
-	Runner        *RunnerExit `protobuf:"bytes,7,opt,name=runner,proto3" json:"runner,omitempty"`
+	Runner *RunnerExit `protobuf:"bytes,7,opt,name=runner,proto3" json:"runner,omitempty"`
+	// Whether the sandbox's own disk had no room left when the process ended.
+	DiskFull      bool `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,6 +758,13 @@ func (x *Exited) GetRunner() *RunnerExit {
 		return x.Runner
 	}
 	return nil
+}
+
+func (x *Exited) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
 }
 
 // RunnerExit is what GitHub's runner said about its own end: the exit code of
@@ -1028,7 +1037,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05event\"4\n" +
 	"\x06Output\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\x8e\x02\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xab\x02\n" +
 	"\x06Exited\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\"\n" +
@@ -1037,7 +1046,8 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\rmax_rss_bytes\x18\x05 \x01(\x03R\vmaxRssBytes\x12\x1d\n" +
 	"\n" +
 	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x12-\n" +
-	"\x06runner\x18\a \x01(\v2\x15.nimbus.v1.RunnerExitR\x06runnerB\a\n" +
+	"\x06runner\x18\a \x01(\v2\x15.nimbus.v1.RunnerExitR\x06runner\x12\x1b\n" +
+	"\tdisk_full\x18\b \x01(\bR\bdiskFullB\a\n" +
 	"\x05_code\"a\n" +
 	"\n" +
 	"RunnerExit\x12\x17\n" +

@@ -232,11 +232,13 @@ func TestBombs(t *testing.T) {
 	for i := range 200 {
 		many = append(many, file(fmt.Sprint(i), ""))
 	}
+	long := tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "g", PAXRecords: map[string]string{"comment": strings.Repeat("x", 40<<10)}}
 	zeros := append(layer(t, file("a", "x")), make([]byte, 128<<10)...)
 	for name, l := range map[string][]byte{
 		"a large file": layer(t, file("a", strings.Repeat("x", 65<<10))),
 		"many files":   layer(t, many...),
 		"a deep path":  layer(t, file(strings.Repeat("d/", 150)+"f", "")),
+		"long headers": layer(t, long, long),
 		"an endless tail behind the archive's end": zeros,
 		"a sparse file of a terabyte":              sparseBomb(t),
 	} {

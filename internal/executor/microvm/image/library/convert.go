@@ -89,7 +89,7 @@ func unpack(ctx context.Context, tree *flatten.Tree, img *source.Image, tell fun
 func squash(ctx context.Context, tree *flatten.Tree, dst string) error {
 	// LZ4 is read by an emulated machine in half of zstd's time.
 	cmd := exec.CommandContext(ctx, program, "--quiet", "--force", "--no-skip", "--compressor", "lz4", "--defaults", "mtime=0", dst)
-	cmd.Env = []string{"SOURCE_DATE_EPOCH=0", "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	in, err := cmd.StdinPipe()
