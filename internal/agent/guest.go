@@ -227,13 +227,7 @@ func (g *guest) prepare(ctx context.Context) error {
 // with a registration that is made now that the sandbox is ready.
 func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error) {
 	t := g.t
-	env := map[string]string{}
-	if f, ok := g.sandbox.(executor.Furnished); ok {
-		for _, pair := range f.Env() {
-			key, value, _ := strings.Cut(pair, "=")
-			env[key] = value
-		}
-	}
+	env := imageEnv(g.sandbox)
 	env["NIMBUS_JOB_ID"], env["NIMBUS_ATTEMPT_ID"] = t.assign.JobID, t.assign.AttemptID
 	if t.assign.Source != nimbus.SourceGitHub {
 		maps.Copy(env, t.assign.Spec.Env)
@@ -259,6 +253,18 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	return &nimbusv1.StartRequest{
 		AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User, RunnerDiagnostics: runner.Diagnostics,
 	}, nil
+}
+
+// imageEnv is what the image sets for every process in it.
+func imageEnv(s executor.Sandbox) map[string]string {
+	env := map[string]string{}
+	if f, ok := s.(executor.Furnished); ok {
+		for _, pair := range f.Env() {
+			key, value, _ := strings.Cut(pair, "=")
+			env[key] = value
+		}
+	}
+	return env
 }
 
 // signal sends a signal to the job's processes.

@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -21,14 +22,8 @@ func (e fetching) Create(ctx context.Context, s executor.Spec) (executor.Sandbox
 	if s.Class.Image == "bad" {
 		return nil, &executor.ImageError{Err: nimbus.Errorf(nimbus.CodeForbidden, "image bad is not allowed on this host").WithHint("ask its operator")}
 	}
-	box, err := e.scriptedExecutor.Create(ctx, s)
-	return furnished{box}, err
+	return e.scriptedExecutor.Create(ctx, s)
 }
-
-// furnished is a sandbox whose image sets variables.
-type furnished struct{ executor.Sandbox }
-
-func (furnished) Env() []string { return []string{"VERSION=3.12", "NIMBUS_JOB_ID=forged"} }
 
 // TestImageIsToldInTheLog: what an image takes is in the job's log before its
 // own output; one that can't be used ends the job at once, with the reason.
@@ -44,7 +39,7 @@ func TestImageIsToldInTheLog(t *testing.T) {
 			return send(&nimbusv1.WatchResponse{Seq: 2, Event: &nimbusv1.WatchResponse_Exited{Exited: &nimbusv1.Exited{Code: &code}}})
 		},
 	}}
-	startFaulty(t, p, dir, plain, fetching{guests})
+	startFaulty(t, p, dir, func(r *http.Request, next http.RoundTripper) (*http.Response, error) { return next.RoundTrip(r) }, fetching{guests})
 	const told = "nimbus: fetching layer 1 of 2\nnimbus: fetching layer 2 of 2\n"
 	for image, want := range map[string]struct {
 		result nimbus.Result
