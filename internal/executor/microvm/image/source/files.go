@@ -162,7 +162,10 @@ func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil || n == most {
+		if n == most {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "%s has more than %d files", file, most)
+		}
+		if err != nil {
 			return nimbus.Errorf(nimbus.CodeInvalid, "%s is no archive that can be read: %w", file, err).
 				WithHint("it must be a tar file, not compressed: docker save NAME > FILE, or an OCI layout")
 		}
