@@ -99,6 +99,7 @@ const (
 type Runner struct {
 	ID   int64
 	Name string // "nimbus-<attempt id>"
+	Org  string // the organisation that it is registered with; "" for the job's repository
 }
 
 // RunnerName is the name under which an attempt registers at GitHub. It is how

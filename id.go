@@ -22,6 +22,7 @@ const (
 	PrefixDelivery = "del"
 	PrefixAudit    = "aud"
 	PrefixLimit    = "lim"
+	PrefixScaleSet = "set"
 )
 
 // crockford is the base32 alphabet of ULIDs in lower case: ids are used as

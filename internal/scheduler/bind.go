@@ -72,7 +72,7 @@ func (u *unit) bind(ctx context.Context, ev *nimbus.ForgeEvent, p parties) (bool
 		}
 	case a.State != AttemptLive || p.holder.State == nimbus.StateRunning && p.holder.AttemptID == a.AttemptID:
 		return false, nil
-	case p.holder.OrgID != j.OrgID || p.holder.RepoID != j.RepoID:
+	case !a.mayRun(p.holder, j):
 		// Tokens, scopes and caches of the sandbox are another tenant's.
 		return false, u.stopAttempt(ctx, a, u.now)
 	default:
@@ -86,8 +86,8 @@ func (u *unit) bind(ctx context.Context, ev *nimbus.ForgeEvent, p parties) (bool
 }
 
 // swap gives the attempt to the job that it really runs, and that job's own
-// attempt, if any, to the one that it was made for: their runners have the same
-// labels. A job left without an attempt is demand as before.
+// attempt, if any, to the one that it was made for, where that fits. A job left
+// without an attempt is demand as before.
 func (u *unit) swap(ctx context.Context, p parties) error {
 	j, a, holder := p.job, p.attempt, p.holder
 	own, err := u.current(ctx, j)
@@ -102,11 +102,14 @@ func (u *unit) swap(ctx context.Context, p parties) error {
 	if err := u.advance(ctx, j, a); err != nil {
 		return err
 	}
-	if !waits { // it was cancelled while its runner took another job, or ran in another attempt
-		if !spare {
-			return nil
+	if spare && !(waits && own.fits(j, holder)) {
+		spare = false
+		if err := u.release(ctx, own, u.now); err != nil {
+			return err
 		}
-		return u.release(ctx, own, u.now)
+	}
+	if !waits { // it was cancelled while its runner took another job, or ran in another attempt
+		return nil
 	}
 	detail := fmt.Sprintf("its runner took job %s", j.ID)
 	if !spare && holder.Stop.Result != "" {

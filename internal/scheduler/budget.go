@@ -29,7 +29,7 @@ func (b *batch) budgetWait(j *JobRecord) time.Duration {
 // registered registers the runner of an attempt. One of that name that is there
 // already is ours, since the name is the attempt's: an earlier request was done
 // and its answer lost. It never got a job, or else it can't be removed.
-func (s *Service) registered(ctx context.Context, job nimbus.Job, name string, before nimbus.Runner) (r nimbus.Runner, jit string, err error) {
+func (s *Service) registered(ctx context.Context, job *nimbus.Job, name string, before nimbus.Runner) (r nimbus.Runner, jit string, err error) {
 	if before.Name != "" { // and with the answer its configuration
 		if err := s.forge.RemoveRunner(ctx, job.GitHub, before); err != nil {
 			return nimbus.Runner{}, "", err
@@ -39,7 +39,7 @@ func (s *Service) registered(ctx context.Context, job nimbus.Job, name string, b
 	if nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		return r, jit, err
 	}
-	if removed := s.forge.RemoveRunner(ctx, job.GitHub, nimbus.Runner{Name: name}); removed != nil {
+	if removed := s.forge.RemoveRunner(ctx, job.GitHub, nimbus.Runner{Name: name, Org: s.runnerOrg(job)}); removed != nil {
 		return nimbus.Runner{}, "", removed
 	}
 	return s.forge.CreateRunner(ctx, job.GitHub, name, job.Labels)

@@ -58,7 +58,7 @@ func (a *Attempt) unproven() bool {
 // so. What the job and the attempt were taken for since is undone.
 func (u *unit) bindLate(ctx context.Context, ev *nimbus.ForgeEvent, p parties) (bool, error) {
 	j, a, holder := p.job, p.attempt, p.holder
-	if a.State != AttemptEnded || !a.unproven() || holder.OrgID != j.OrgID || holder.RepoID != j.RepoID {
+	if a.State != AttemptEnded || !a.unproven() || !a.mayRun(holder, j) {
 		return false, nil
 	}
 	own, err := u.current(ctx, j)

@@ -30,7 +30,7 @@ func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Leas
 			return err
 		}
 		job, before = j.Job, a.Runner
-		a.Runner = nimbus.Runner{Name: nimbus.RunnerName(a.AttemptID)}
+		a.Runner = nimbus.Runner{Name: nimbus.RunnerName(a.AttemptID), Org: s.runnerOrg(&j.Job)}
 		return u.SaveAttempt(ctx, a)
 	})
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Service) CreateRunner(ctx context.Context, hostID string, l nimbus.Leas
 	}
 	asking, cancel := context.WithTimeout(ctx, forgeTimeout)
 	defer cancel()
-	r, jit, err := s.registered(asking, job, nimbus.RunnerName(l.AttemptID), before)
+	r, jit, err := s.registered(asking, &job, nimbus.RunnerName(l.AttemptID), before)
 	switch {
 	case nimbus.ErrorCode(err) == nimbus.CodeConflict:
 		return nimbus.Runner{}, "", s.runnerTaken(ctx, hostID, l, err)

@@ -226,6 +226,20 @@ type github struct {
 	run     forgeRun
 	err     error         // answers everything while set
 	wait    time.Duration // for which there is no budget to register runners
+	org     string        // with which runners are registered, "" for the repository
+}
+
+// RunnerOrg implements scheduler.Registrar.
+func (g *github) RunnerOrg(nimbus.GitHubJob, []string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.org
+}
+
+func (g *github) setOrg(org string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.org = org
 }
 
 // RunnerWait implements scheduler.Pacer.
@@ -255,7 +269,7 @@ func (g *github) CreateRunner(_ context.Context, _ nimbus.GitHubJob, name string
 	if _, ok := g.runners[name]; ok {
 		return nimbus.Runner{}, "", nimbus.Errorf(nimbus.CodeConflict, "already exists")
 	}
-	r := nimbus.Runner{ID: int64(len(g.runners) + 1), Name: name}
+	r := nimbus.Runner{ID: int64(len(g.runners) + 1), Name: name, Org: g.org}
 	g.runners[name] = r
 	return r, "jit-" + name, nil
 }

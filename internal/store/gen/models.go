@@ -36,6 +36,7 @@ type Attempt struct {
 	LogStored      int64
 	LogComplete    bool
 	TokenHash      string
+	RunnerOrg      string
 }
 
 type AuditCheckpoint struct {
@@ -413,6 +414,32 @@ type Revocation struct {
 type RevocationSeq struct {
 	One  int64
 	Last int64
+}
+
+type RunnerPlace struct {
+	InstallationID int64
+	Organization   string
+	GroupName      string
+	GroupID        int64
+	ChangedAt      int64
+}
+
+type ScaleSet struct {
+	ID             string
+	InstallationID int64
+	Organization   string
+	GroupName      string
+	GroupID        int64
+	Name           string
+	Labels         string
+	MaxRunners     int64
+	GithubID       int64
+	ChangedAt      int64
+	Session        string
+	HeardAt        int64
+	Trouble        string
+	Assigned       int64
+	Running        int64
 }
 
 type Secret struct {

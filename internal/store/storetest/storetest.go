@@ -222,7 +222,7 @@ func testAttemptFields(t *testing.T, b *books) {
 	at, code := time.UnixMicro(1_700_000_000_000_001).UTC(), 7
 	a.State, a.ExpiresAt, a.StopAt, a.AcceptedAt, a.SandboxReadyAt = scheduler.AttemptLive, at, at.Add(1000), at.Add(2000), at.Add(3000)
 	a.StartedAt, a.RunningAt, a.FirstOutputAt, a.EndedAt, a.DestroyedAt = at.Add(4000), at.Add(5000), at.Add(6000), at.Add(7000), at.Add(8000)
-	a.Runner, a.RemoveRunnerAt, a.TokenHash = nimbus.Runner{ID: 5, Name: "n"}, at.Add(9000), "hash"
+	a.Runner, a.RemoveRunnerAt, a.TokenHash = nimbus.Runner{ID: 5, Name: "n", Org: "octo"}, at.Add(9000), "hash"
 	a.Outcome = &nimbus.Outcome{Result: nimbus.ResultFailure, ExitCode: &code, LogLines: 3}
 	j.AttemptID = a.AttemptID
 	b.update(func(ctx context.Context, tx scheduler.Tx) error {
