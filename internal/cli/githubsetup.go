@@ -31,6 +31,7 @@ type githubSetupCmd struct {
 	Organization string        `help:"Organisation that is to own the App. Default: your own account." placeholder:"NAME"`
 	AppName      string        `help:"Name of the App; nobody else's at GitHub may have it. It can be changed on the page." placeholder:"NAME"`
 	API          string        `name:"api" help:"Address of GitHub's API; a GitHub Enterprise Server's is https://HOST/api/v3. Default: https://api.github.com." placeholder:"URL"`
+	OrgRunners   bool          `help:"Also ask for what registering runners with organisations takes (nimbus github runners, nimbus github scale-set)."`
 	Listen       string        `help:"Address on this machine for your browser to come back to." default:"127.0.0.1:0" placeholder:"HOST:PORT"`
 	Wait         bool          `help:"Wait until somebody has installed the App." default:"true" negatable:""`
 	Timeout      time.Duration `help:"How long to wait in all." default:"1h"`
@@ -137,7 +138,7 @@ func (c *githubSetupCmd) visit(l net.Listener, convert func(context.Context, str
 	if name == "" {
 		name = "Nimbus " + strings.ToLower(rand.Text()[:8])
 	}
-	manifest, err := forge.Manifest(name, address.String()+webhookPath, base+"/back")
+	manifest, err := forge.Manifest(name, address.String()+webhookPath, base+"/back", c.OrgRunners)
 	if err != nil {
 		return nil, err
 	}

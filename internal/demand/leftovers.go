@@ -17,7 +17,8 @@ const (
 )
 
 // Registry is what looking for leftovers needs of GitHub. A runner that is busy
-// can't be removed: conflict.
+// can't be removed: conflict. A repository without a name is its owner, an
+// organisation.
 type Registry interface {
 	Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error)
 	RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.Runner) error
@@ -38,7 +39,10 @@ type Leftovers struct {
 	GitHub Registry
 	Store  Repositories
 	Books  Books
-	Log    *slog.Logger
+	// Organizations are those with which runners are registered, without names
+	// of repositories; nil for none.
+	Organizations func() []nimbus.ForgeRepo
+	Log           *slog.Logger
 
 	offline map[int64]bool // unknown ones of the last look
 }
@@ -48,11 +52,15 @@ func (l *Leftovers) Run(ctx context.Context) {
 	every(ctx, l.Log, "looking for runners that are left over", leftoversEvery, l.Sweep)
 }
 
-// Sweep looks once through the runners of the repositories that had jobs.
+// Sweep looks once through the runners of the repositories that had jobs, and of
+// the organisations that have runners.
 func (l *Leftovers) Sweep(ctx context.Context) error {
 	repos, err := l.Store.SeenRepositories(ctx, seenWithin, mostRepos)
 	if err != nil {
 		return fmt.Errorf("read which repositories had jobs: %w", err)
+	}
+	if l.Organizations != nil {
+		repos = append(repos, l.Organizations()...)
 	}
 	before := l.offline
 	l.offline = map[int64]bool{}

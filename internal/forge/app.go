@@ -1,12 +1,14 @@
 package forge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -56,6 +58,9 @@ type App struct {
 	answers *answers
 	own     *github.Client // as the App itself
 
+	service actionsService
+	places  atomic.Pointer[Places] // nil: each runner at its job's repository
+
 	mu      sync.Mutex
 	clients map[int64]*github.Client // by installation
 }
@@ -79,8 +84,9 @@ func NewApp(cfg AppConfig) (*App, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultCallTimeout
 	}
+	long := cfg.Transport
 	if cfg.Transport == nil {
-		cfg.Transport = newTransport()
+		cfg.Transport, long = newTransport(), longTransport()
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = nimbus.SystemClock{}
@@ -96,6 +102,7 @@ func NewApp(cfg AppConfig) (*App, error) {
 		answers: newAnswers(),
 		clients: map[int64]*github.Client{},
 	}
+	a.service = actionsService{app: a, long: boundedTransport{long}, open: map[serviceKey]serviceConnection{}}
 	if a.own, err = a.clientOver(a.appTransport()); err != nil {
 		return nil, fmt.Errorf("make the App's client: %w", err)
 	}
@@ -104,19 +111,19 @@ func NewApp(cfg AppConfig) (*App, error) {
 
 // CreateRunner registers a runner for one job and returns its just-in-time
 // configuration, a secret that is good for one start. The runner belongs to
-// the job's repository; GitHub can't bind it to the job. A name that is taken
-// is CodeConflict; whatever else GitHub refuses for good is CodeForbidden.
+// the job's repository unless SetPlaces says otherwise; GitHub can't bind it to
+// the job. A name that is taken is CodeConflict; whatever else GitHub refuses
+// for good is CodeForbidden.
 func (a *App) CreateRunner(ctx context.Context, job nimbus.GitHubJob, name string, labels []string) (nimbus.Runner, string, error) {
-	var config *github.JITRunnerConfig
-	err := a.call(withUrgency(ctx, urgent), job, "create a runner", func(ctx context.Context, c *github.Client) (err error) {
-		config, _, err = c.Actions.CreateRepoJITConfig(ctx, job.Owner, job.Repo, github.CreateJITConfigRequest{
-			Name:          name,
-			RunnerGroupID: defaultRunnerGroup,
-			WorkFolder:    new(workFolder),
-			Labels:        labels,
-		})
-		return err
-	})
+	set, org := a.place(job, labels)
+	var runner nimbus.Runner
+	var jit string
+	var err error
+	if set != nil {
+		runner, jit, err = a.scaleSetRunner(ctx, set, name)
+	} else {
+		runner, jit, err = a.jitRunner(ctx, org, job, name, labels)
+	}
 	switch nimbus.ErrorCode(err) {
 	case "":
 	case nimbus.CodeNotFound, nimbus.CodeInvalid:
@@ -126,11 +133,26 @@ func (a *App) CreateRunner(ctx context.Context, job nimbus.GitHubJob, name strin
 	default:
 		return nimbus.Runner{}, "", err
 	}
-	runner := nimbus.Runner{ID: config.GetRunner().GetID(), Name: name}
-	if runner.ID == 0 || config.GetEncodedJITConfig() == "" {
+	if runner.ID == 0 || jit == "" {
 		return nimbus.Runner{}, "", nimbus.Errorf(nimbus.CodeUnavailable, "GitHub answered without a runner and its configuration")
 	}
-	return runner, config.GetEncodedJITConfig(), nil
+	return runner, jit, nil
+}
+
+// jitRunner registers a runner with an organisation, or at the job's repository.
+func (a *App) jitRunner(ctx context.Context, at nimbus.RunnerPlace, job nimbus.GitHubJob, name string, labels []string) (nimbus.Runner, string, error) {
+	ask := github.CreateJITConfigRequest{Name: name, RunnerGroupID: defaultRunnerGroup, WorkFolder: new(workFolder), Labels: labels}
+	var config *github.JITRunnerConfig
+	err := a.call(withUrgency(ctx, urgent), job, "create a runner", func(ctx context.Context, c *github.Client) (err error) {
+		if at.Organization != "" {
+			ask.RunnerGroupID = at.GroupID
+			config, _, err = c.Actions.CreateOrgJITConfig(ctx, at.Organization, ask)
+			return err
+		}
+		config, _, err = c.Actions.CreateRepoJITConfig(ctx, job.Owner, job.Repo, ask)
+		return err
+	})
+	return nimbus.Runner{ID: config.GetRunner().GetID(), Name: name, Org: at.Organization}, config.GetEncodedJITConfig(), err
 }
 
 // JobStatus reads what GitHub says of a job now. The answer may lag behind its
@@ -165,13 +187,25 @@ func (a *App) JobStatus(ctx context.Context, job nimbus.GitHubJob) (nimbus.Forge
 // job is CodeConflict. A runner without an ID is looked up by its name: its
 // minting may have been cut off before the ID was stored.
 func (a *App) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.Runner) error {
-	err := a.call(ctx, job, "remove a runner", func(ctx context.Context, c *github.Client) error {
+	ask := func(do func(context.Context, *github.Client) error) error {
+		return a.call(ctx, job, "remove a runner", do)
+	}
+	if r.Org != "" { // whichever of its repositories the job is from
+		ask = func(do func(context.Context, *github.Client) error) error {
+			return a.callAs(ctx, job.InstallationID, "remove a runner", do)
+		}
+	}
+	err := ask(func(ctx context.Context, c *github.Client) error {
 		id := r.ID
 		if id == 0 {
 			var err error
-			if id, err = findRunner(ctx, c, job, r.Name); err != nil || id == 0 {
+			if id, err = findRunner(ctx, c, job, r); err != nil || id == 0 {
 				return err
 			}
+		}
+		if r.Org != "" {
+			_, err := c.Actions.RemoveOrganizationRunner(ctx, r.Org, id)
+			return err
 		}
 		_, err := c.Actions.RemoveRunner(ctx, job.Owner, job.Repo, id)
 		return err
@@ -185,18 +219,35 @@ func (a *App) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.R
 	return err
 }
 
-// findRunner returns the id of the runner called name, 0 when there is none.
-func findRunner(ctx context.Context, c *github.Client, job nimbus.GitHubJob, name string) (int64, error) {
-	runners, _, err := c.Actions.ListRunners(ctx, job.Owner, job.Repo, &github.ListRunnersOptions{Name: &name})
+// findRunner returns the id of a runner by its name, 0 when there is none.
+func findRunner(ctx context.Context, c *github.Client, job nimbus.GitHubJob, r nimbus.Runner) (int64, error) {
+	runners, _, err := listRunners(ctx, c, nimbus.ForgeRepo{Owner: cmp.Or(r.Org, job.Owner), Name: repoUnless(r.Org, job.Repo)},
+		&github.ListRunnersOptions{Name: &r.Name})
 	if err != nil {
 		return 0, err
 	}
-	for _, r := range runners.Runners {
-		if r.GetName() == name {
-			return r.GetID(), nil
+	for _, found := range runners.Runners {
+		if found.GetName() == r.Name {
+			return found.GetID(), nil
 		}
 	}
 	return 0, nil
+}
+
+func repoUnless(org, repo string) string {
+	if org != "" {
+		return ""
+	}
+	return repo
+}
+
+// listRunners lists those of a repository, or of an organisation where the
+// repository has no name.
+func listRunners(ctx context.Context, c *github.Client, at nimbus.ForgeRepo, opts *github.ListRunnersOptions) (*github.Runners, *github.Response, error) {
+	if at.Name == "" {
+		return c.Actions.ListOrganizationRunners(ctx, at.Owner, opts)
+	}
+	return c.Actions.ListRunners(ctx, at.Owner, at.Name, opts)
 }
 
 // call runs fn with the client of the job's installation and translates its

@@ -29,6 +29,7 @@ type Apps struct {
 	owners   map[int64]int64 // installation -> App
 	lookedAt time.Time
 	unsure   bool // not all could be asked then
+	places   *Places
 }
 
 // NewApps returns a set without Apps.
@@ -41,6 +42,9 @@ func (s *Apps) Set(apps map[int64]*App, secrets [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets = slices.Clone(secrets)
+	for _, app := range apps {
+		app.SetPlaces(s.places)
+	}
 	if maps.Equal(s.apps, apps) { // what is known of their installations stays true
 		return
 	}
@@ -172,16 +176,21 @@ func (s *Apps) RemoveRunner(ctx context.Context, job nimbus.GitHubJob, r nimbus.
 
 // RunnerWait is App.RunnerWait of the job's App; 0 where that is not known.
 func (s *Apps) RunnerWait(job nimbus.GitHubJob) time.Duration {
+	if app := s.cached(job.InstallationID); app != nil {
+		return app.RunnerWait(job)
+	}
+	return 0
+}
+
+// cached is the App of an installation where that is known without asking; else
+// nil.
+func (s *Apps) cached(installation int64) *App {
 	s.mu.Lock()
-	app := s.only()
-	if app == nil {
-		app = s.apps[s.owners[job.InstallationID]]
+	defer s.mu.Unlock()
+	if only := s.only(); only != nil {
+		return only
 	}
-	s.mu.Unlock()
-	if app == nil {
-		return 0
-	}
-	return app.RunnerWait(job)
+	return s.apps[s.owners[installation]]
 }
 
 // Runs is App.Runs of the repository's App.

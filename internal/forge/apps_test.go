@@ -97,7 +97,7 @@ func TestManifestPage(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "nimbus.example.com", "ftp://x/y"} {
-		if _, err := forge.Manifest("x", bad, ""); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+		if _, err := forge.Manifest("x", bad, "", false); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("webhook %q: %v", bad, err)
 		}
 	}

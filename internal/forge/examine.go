@@ -113,7 +113,7 @@ func (x *examination) key(ctx context.Context) bool {
 	}
 	x.say("key", nimbus.CheckGood, "it is that of "+self.Name, "")
 	settings := strings.TrimRight(self.HTMLURL, "/")
-	x.permissions("permissions", "the App does not ask for", missing(self.Grants),
+	x.permissions("permissions", "the App does not ask for", missing(self.Grants, needs(x.app.anyOrg())),
 		"in the App's settings at GitHub ("+settings+"), under Permissions & events, add them; each owner then has to approve")
 	for _, event := range events() {
 		if !slices.Contains(self.Events, event) {

@@ -50,6 +50,7 @@ func costOf(r *http.Request, payer int64) cost {
 	case strings.HasSuffix(r.URL.Path, "/actions/runners/generate-jitconfig"):
 		c.bucket, c.runner = bucketRunners, true
 	case strings.HasSuffix(r.URL.Path, "/access_tokens"), r.Method == http.MethodDelete:
+	case strings.HasSuffix(r.URL.Path, "/actions/runners/registration-token"), strings.HasSuffix(r.URL.Path, "/actions/runner-registration"):
 	default:
 		c.content = true
 	}

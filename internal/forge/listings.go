@@ -127,19 +127,29 @@ func accepted(err error) error {
 	return err
 }
 
-// Runners is a page of the runners that are registered with a repository.
+// Runners is a page of the runners that are registered with a repository, or
+// with an organisation where repo has no name.
 func (a *App) Runners(ctx context.Context, repo nimbus.ForgeRepo, page int) (runners []nimbus.ForgeRunner, more bool, err error) {
-	err = a.call(conditionally(withUrgency(ctx, background)), repoJob(repo), "list runners", func(ctx context.Context, c *github.Client) error {
-		list, resp, err := c.Actions.ListRunners(ctx, repo.Owner, repo.Name, &github.ListRunnersOptions{
+	if repo.Name != "" {
+		if err := checkRepository(repo.Owner, repo.Name); err != nil {
+			return nil, false, err
+		}
+	}
+	err = a.callAs(conditionally(withUrgency(ctx, background)), repo.InstallationID, "list runners", func(ctx context.Context, c *github.Client) error {
+		list, resp, err := listRunners(ctx, c, repo, &github.ListRunnersOptions{
 			ListOptions: github.ListOptions{Page: page, PerPage: pageSize},
 		})
 		if err != nil {
 			return err
 		}
+		org := ""
+		if repo.Name == "" {
+			org = repo.Owner
+		}
 		runners, more = nil, resp.NextPage > 0 || len(list.Runners) == pageSize
 		for _, r := range list.Runners {
 			runners = append(runners, nimbus.ForgeRunner{
-				Runner: nimbus.Runner{ID: r.GetID(), Name: r.GetName()}, Online: r.GetStatus() == "online", Busy: r.GetBusy(),
+				Runner: nimbus.Runner{ID: r.GetID(), Name: r.GetName(), Org: org}, Online: r.GetStatus() == "online", Busy: r.GetBusy(),
 			})
 		}
 		return nil

@@ -24,7 +24,8 @@ type Credentials struct {
 // Manifest describes an App that is to be made, in the form that GitHub's page
 // takes (https://docs.github.com/apps/sharing-github-apps/registering-a-github-app-from-a-manifest).
 // GitHub sends the browser to redirect with a code when the person has agreed.
-func Manifest(name, webhook, redirect string) ([]byte, error) {
+// orgRunners asks for what registering runners with organisations takes.
+func Manifest(name, webhook, redirect string, orgRunners bool) ([]byte, error) {
 	hook, err := url.Parse(webhook)
 	if err != nil || hook.Host == "" || hook.Scheme != "https" && hook.Scheme != "http" {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address that GitHub could send webhooks to", webhook)
@@ -33,7 +34,7 @@ func Manifest(name, webhook, redirect string) ([]byte, error) {
 		"name": name, "url": hook.Scheme + "://" + hook.Host, "redirect_url": redirect, "public": false,
 		"description":         "Runs the jobs of workflows on machines of our own.",
 		"hook_attributes":     map[string]any{"url": webhook, "active": true},
-		"default_permissions": needs(), "default_events": events(),
+		"default_permissions": needs(orgRunners), "default_events": events(),
 	})
 }
 

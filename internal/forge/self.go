@@ -35,14 +35,22 @@ type Installation struct {
 	Missing      []string // what the owner did not grant, "administration:write"
 }
 
-// Needs are the permissions that Nimbus uses, and what for.
+// needs are the permissions that Nimbus uses, and what for.
 //
 //	administration  registers runners at repositories
 //	actions         reads runs and jobs, and has jobs run again
 //	checks          tells the person who pushed why a job can't run
 //	metadata        GitHub gives it with every other
-func needs() map[string]string {
-	return map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"}
+//
+// Where runners are registered with organisations, that takes another one:
+//
+//	organization_self_hosted_runners
+func needs(orgRunners bool) map[string]string {
+	out := map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"}
+	if orgRunners {
+		out[permOrgRunners] = "write"
+	}
+	return out
 }
 
 // events are those that Nimbus hears of.
@@ -77,7 +85,7 @@ func (a *App) Installations(ctx context.Context) ([]Installation, error) {
 				return err
 			}
 			for _, i := range page {
-				out = append(out, installation(i))
+				out = append(out, a.installation(i))
 			}
 			if answer.NextPage == 0 {
 				return nil
@@ -89,16 +97,16 @@ func (a *App) Installations(ctx context.Context) ([]Installation, error) {
 	return out, err
 }
 
-func installation(i *github.Installation) Installation {
+func (a *App) installation(i *github.Installation) Installation {
 	out := Installation{ID: i.GetID(), Account: i.GetAccount().GetLogin(), AccountType: i.GetTargetType(),
 		Repositories: i.GetRepositorySelection(), Suspended: i.SuspendedAt != nil}
-	out.Missing = missing(grants(i.Permissions))
+	out.Missing = missing(grants(i.Permissions), a.needsAt(out.ID))
 	return out
 }
 
-// missing is what grants lack of needs.
-func missing(has map[string]string) (out []string) {
-	for name, level := range needs() {
+// missing is what grants lack of what is needed.
+func missing(has, needed map[string]string) (out []string) {
+	for name, level := range needed {
 		switch {
 		case has[name] == level || has[name] == "write":
 		case name == "actions" && has[name] == "":
@@ -124,7 +132,8 @@ func grants(p *github.InstallationPermissions) map[string]string {
 	if p == nil {
 		return nil
 	}
-	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "checks": p.GetChecks(), "metadata": p.GetMetadata()}
+	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "checks": p.GetChecks(), "metadata": p.GetMetadata(),
+		permOrgRunners: p.GetOrganizationSelfHostedRunners()}
 }
 
 // asApp calls with the App's own JWT rather than an installation's token.

@@ -14,6 +14,13 @@ const maxResponse = 4 << 20
 
 var errResponseTooLarge = errors.New("the answer is over 4 MiB")
 
+// longTransport is for polls, which are answered after up to a minute.
+func longTransport() *http.Transport {
+	t := newTransport()
+	t.ResponseHeaderTimeout = scaleSetPoll
+	return t
+}
+
 // newTransport is the pool that all installations share.
 func newTransport() *http.Transport {
 	return &http.Transport{

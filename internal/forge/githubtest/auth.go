@@ -64,6 +64,8 @@ func (s *Server) permits(r *http.Request) bool {
 	var name string
 	want := "read"
 	switch {
+	case strings.HasPrefix(r.URL.Path, "/orgs/") && strings.Contains(r.URL.Path, "/actions/runner"):
+		name = "organization_self_hosted_runners"
 	case strings.Contains(r.URL.Path, "/actions/runners"):
 		name = "administration"
 	case strings.Contains(r.URL.Path, "/actions/"):

@@ -154,6 +154,7 @@ type Runner struct {
 	Labels []string
 	Online bool
 	Busy   bool
+	Org    string // that it is registered with; "" for a repository
 }
 
 // Runners returns all registered runners, oldest first.
@@ -163,7 +164,7 @@ func (s *Server) Runners() []Runner {
 	var out []Runner
 	for _, id := range slices.Sorted(keys(s.runners)) {
 		r := s.runners[id]
-		out = append(out, Runner{r.id, r.name, slices.Clone(r.labels), r.session != "", r.job != nil})
+		out = append(out, Runner{r.id, r.name, slices.Clone(r.labels), r.session != "", r.job != nil, r.org})
 	}
 	return out
 }

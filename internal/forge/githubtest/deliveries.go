@@ -130,6 +130,7 @@ func (s *Server) flushed() bool { return len(s.outbox) == 0 && !s.sending }
 // announce sends a workflow_job event about the job as it is now. s.mu is held.
 func (s *Server) announce(j *job, action string) {
 	j.run.updatedAt = s.now()
+	s.tellScaleSet(j)
 	s.enqueue(&delivery{event: "workflow_job", action: action, jobID: j.id, repoID: j.run.repo.id}, s.jobEvent(j, action))
 }
 

@@ -46,6 +46,9 @@ func nodeID(kind string, id int64) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%03d:%s%d", len(kind), kind, id))
 }
 
+// account is whose the installation is.
+const account = "octo-org"
+
 // permissions are what Nimbus asks for.
 func permissions() map[string]string {
 	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read"}
@@ -85,17 +88,17 @@ func (s *Server) installationJSON() object {
 	base := s.url + "/app/installations/" + fmt.Sprint(s.cfg.InstallationID)
 	// The description of the listing wants an account to be both a user and an
 	// enterprise (allOf where anyOf is meant), so it has the fields of both.
-	account := s.userJSON("octo-org", "Organization")
-	maps.Copy(account, object{"name": "octo-org", "slug": "octo-org", "created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0))})
+	owner := s.userJSON(account, "Organization")
+	maps.Copy(owner, object{"name": account, "slug": account, "created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0))})
 	out := object{
 		"id": s.cfg.InstallationID, "app_id": s.cfg.AppID, "app_slug": "nimbus", "target_id": 101, "target_type": "Organization",
-		"account": account, "single_file_name": nil, "repository_selection": "all",
+		"account": owner, "single_file_name": nil, "repository_selection": "all",
 		"access_tokens_url": base + "/access_tokens", "repositories_url": s.url + "/installation/repositories", "html_url": base,
 		"events": s.events, "permissions": s.granted,
 		"created_at": stamp(time.Unix(0, 0)), "updated_at": stamp(time.Unix(0, 0)), "suspended_by": nil, "suspended_at": nil,
 	}
 	if s.suspended {
-		out["suspended_at"], out["suspended_by"] = stamp(s.now()), s.userJSON("octo-org", "Organization")
+		out["suspended_at"], out["suspended_by"] = stamp(s.now()), s.userJSON(account, "Organization")
 	}
 	return out
 }

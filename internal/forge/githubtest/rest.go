@@ -72,6 +72,7 @@ func (s *Server) handler() (http.Handler, error) {
 		return nil, fmt.Errorf("%s is not described", id)
 	}
 	s.mountRunnerProtocol(mux)
+	s.mountActionsService(mux)
 	mux.HandleFunc("POST /settings/apps/new", s.makeApp)
 	mux.HandleFunc("POST /organizations/{org}/settings/apps/new", s.makeApp)
 	mux.HandleFunc("GET /{owner}/{repo}/actions/runs/{run_id}/job/{job_id}", s.serveLogPage)
@@ -81,7 +82,19 @@ func (s *Server) handler() (http.Handler, error) {
 		s.violate(fmt.Errorf("the double does not have %s %s", r.Method, r.URL.Path))
 		writeJSON(w, http.StatusNotFound, errorBody("Not Found"))
 	})
-	return mux, nil
+	return enterprise(mux), nil
+}
+
+// enterprise also answers at the paths that a GitHub Enterprise Server has: the
+// client library of scale sets knows no others for an address like ours.
+func enterprise(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path, ok := strings.CutPrefix(r.URL.Path, "/api/v3"); ok {
+			r = r.Clone(r.Context())
+			r.URL.Path = path
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serveOperation checks the caller and the request, does the operation, checks

@@ -84,6 +84,9 @@ type Server struct {
 	planCall      func(operation string) *Refusal
 	usage         usage
 	events        []string // that it is subscribed to
+	scaleSets     map[int64]*scaleSet
+	registers     map[string]string // registration token -> organisation
+	serviceTokens map[string]string // of the Actions service -> organisation
 	violations    []string
 	violationsCut int
 	calls         map[string]int // by operation id
@@ -106,6 +109,8 @@ func Start(cfg Config) (*Server, error) {
 		calls:   map[string]int{},
 		usage:   usage{Usage: Usage{Over: map[string]int{}}, primary: map[string]*quota{}, sliding: map[string][]time.Time{}},
 
+		scaleSets: map[int64]*scaleSet{},
+		registers: map[string]string{}, serviceTokens: map[string]string{},
 		manifests: map[string]manifest{},
 		checks:    map[int64]*CheckRun{},
 		granted:   permissions(),

@@ -31,11 +31,24 @@ type repository struct {
 
 func (r *repository) fullName() string { return r.owner + "/" + r.name }
 
+// registry is where a runner is registered: at a repository, or with an
+// organisation.
+type registry struct {
+	repo *repository
+	org  string // lower case
+}
+
+// sees tells whether the runner may be given jobs of a repository.
+func (r registry) sees(repo *repository) bool {
+	return r.repo == repo || r.org != "" && strings.EqualFold(r.org, repo.owner)
+}
+
 // runner is a registered self-hosted runner; all are ephemeral.
 type runner struct {
-	id      int64
-	name    string
-	repo    *repository
+	id   int64
+	name string
+	registry
+	set     *scaleSet // that it is of; nil for none
 	labels  []string
 	token   string // its credential
 	version string
@@ -72,8 +85,10 @@ type job struct {
 	steps                             []step
 	runnerID                          int64
 	runnerName                        string
-	foreign                           bool // taken by a runner that is not the double's
-	acquired                          int  // how often a runner began it
+	foreign                           bool      // taken by a runner that is not the double's
+	set                               *scaleSet // whose runners alone get it; nil for none
+	setAcquired                       bool
+	acquired                          int // how often a runner began it
 	renewedAt                         time.Time
 	cancelledAt                       time.Time // somebody asked for it
 	cancelTold                        bool
@@ -160,7 +175,7 @@ func (s *Server) dispatch() {
 
 // serves tells whether the runner has all labels of the job, without case.
 func (r *runner) serves(j *job) bool {
-	return r.repo == j.run.repo && !slices.ContainsFunc(j.spec.RunsOn, func(want string) bool {
+	return r.sees(j.run.repo) && r.set == j.set && (j.set == nil || j.setAcquired) && !slices.ContainsFunc(j.spec.RunsOn, func(want string) bool {
 		return !slices.ContainsFunc(r.labels, func(have string) bool { return strings.EqualFold(have, want) })
 	})
 }
