@@ -34,6 +34,7 @@ type ScaleSetState struct {
 	Trouble  string    // why it is not heard, "" while it is
 	Assigned int       // jobs, as GitHub said last
 	Running  int
+	Session  string // that was open last, "" for none: whoever leads next ends it
 }
 
 // ScaleSetMessage is what GitHub says in the queue of a scale set.

@@ -237,11 +237,19 @@ func (s *Server) RepeatScaleSetMessages() {
 }
 
 // ExpireServiceTokens makes all tokens of the Actions service and of its
-// sessions bad; sessions go on, and can be refreshed.
+// sessions bad.
 func (s *Server) ExpireServiceTokens() {
+	s.ExpireSessionTokens()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.serviceTokens)
+}
+
+// ExpireSessionTokens makes the tokens of all sessions bad; they go on, and can
+// be refreshed.
+func (s *Server) ExpireSessionTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, set := range s.scaleSets {
 		if set.session != nil {
 			set.session.token = rand.Text()
