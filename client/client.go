@@ -59,6 +59,7 @@ type Client struct {
 	jobs     nimbusv1connect.JobServiceClient
 	hosts    nimbusv1connect.HostServiceClient
 	github   nimbusv1connect.GitHubServiceClient
+	runners  nimbusv1connect.GitHubRunnerServiceClient
 	orgs     nimbusv1connect.OrgServiceClient
 	users    nimbusv1connect.UserServiceClient
 	members  nimbusv1connect.MemberServiceClient
@@ -94,6 +95,7 @@ func New(cfg Config) (*Client, error) {
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
+	c.runners = nimbusv1connect.NewGitHubRunnerServiceClient(c.http, base.String(), opts...)
 	c.orgs = nimbusv1connect.NewOrgServiceClient(c.http, base.String(), opts...)
 	c.users = nimbusv1connect.NewUserServiceClient(c.http, base.String(), opts...)
 	c.members = nimbusv1connect.NewMemberServiceClient(c.http, base.String(), opts...)

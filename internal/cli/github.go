@@ -18,6 +18,8 @@ type githubCmd struct {
 	Installations githubInstallationsCmd `cmd:"" help:"Show who has installed them."`
 	RotateSecret  githubRotateSecretCmd  `cmd:"" help:"Give an App's webhook a new secret."`
 	Remove        githubRemoveCmd        `cmd:"" help:"Forget an App."`
+	Runners       githubRunnersCmd       `cmd:"" help:"Say with whom runners are registered."`
+	ScaleSet      githubScaleSetCmd      `cmd:"" help:"Have jobs told of without webhooks."`
 }
 
 // appView is an App as --json shows it.

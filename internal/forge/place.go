@@ -181,3 +181,23 @@ func (a *App) Installation(ctx context.Context, id int64) (out Installation, err
 func (s *Apps) Of(ctx context.Context, installation int64) (*App, error) {
 	return s.of(ctx, installation)
 }
+
+// Organizations are those with which runners are registered, as repositories
+// without a name.
+func (s *Apps) Organizations() (out []nimbus.ForgeRepo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.places == nil {
+		return nil
+	}
+	for id, p := range s.places.Organizations {
+		out = append(out, nimbus.ForgeRepo{InstallationID: id, Owner: p.Organization})
+	}
+	for _, set := range s.places.ScaleSets {
+		at := nimbus.ForgeRepo{InstallationID: set.InstallationID, Owner: set.Organization}
+		if !slices.Contains(out, at) {
+			out = append(out, at)
+		}
+	}
+	return out
+}

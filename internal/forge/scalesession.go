@@ -173,3 +173,48 @@ func (f messageFields) message(set nimbus.ScaleSet) *nimbus.ScaleSetMessage {
 	}
 	return out
 }
+
+// OpenSession is App.OpenSession of the scale set's App.
+func (s *Apps) OpenSession(ctx context.Context, set nimbus.ScaleSet, owner string) (nimbus.ScaleSetSession, error) {
+	app, err := s.of(ctx, set.InstallationID)
+	if err != nil {
+		return nimbus.ScaleSetSession{}, err
+	}
+	return app.OpenSession(ctx, set, owner)
+}
+
+// CloseSession is App.CloseSession of the scale set's App.
+func (s *Apps) CloseSession(ctx context.Context, set nimbus.ScaleSet, id string) error {
+	app, err := s.of(ctx, set.InstallationID)
+	if err != nil {
+		return err
+	}
+	return app.CloseSession(ctx, set, id)
+}
+
+// NextMessage is App.NextMessage of the scale set's App.
+func (s *Apps) NextMessage(ctx context.Context, set nimbus.ScaleSet, in *nimbus.ScaleSetSession, last int64, capacity int) (*nimbus.ScaleSetMessage, error) {
+	app, err := s.of(ctx, set.InstallationID)
+	if err != nil {
+		return nil, err
+	}
+	return app.NextMessage(ctx, set, in, last, capacity)
+}
+
+// Acknowledge is App.Acknowledge of the scale set's App.
+func (s *Apps) Acknowledge(ctx context.Context, set nimbus.ScaleSet, in *nimbus.ScaleSetSession, id int64) error {
+	app, err := s.of(ctx, set.InstallationID)
+	if err != nil {
+		return err
+	}
+	return app.Acknowledge(ctx, set, in, id)
+}
+
+// Acquire is App.Acquire of the scale set's App.
+func (s *Apps) Acquire(ctx context.Context, set nimbus.ScaleSet, in *nimbus.ScaleSetSession, requests []int64) error {
+	app, err := s.of(ctx, set.InstallationID)
+	if err != nil {
+		return err
+	}
+	return app.Acquire(ctx, set, in, requests)
+}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	nimbus "github.com/nimbus-ci/nimbus"
 )
@@ -28,6 +30,15 @@ type scaleSetLabel struct {
 	Name string `json:"name"`
 }
 
+// names are labels in order, without case.
+func names(labels []scaleSetLabel) (out []string) {
+	for _, l := range labels {
+		out = append(out, strings.ToLower(l.Name))
+	}
+	slices.Sort(out)
+	return out
+}
+
 func keyOf(set *nimbus.ScaleSet) serviceKey {
 	return serviceKey{set.InstallationID, set.Organization}
 }
@@ -36,9 +47,10 @@ func scaleSetPath(set *nimbus.ScaleSet, rest string) string {
 	return fmt.Sprintf("%s/%d%s", scaleSetsPath, set.GitHubID, rest)
 }
 
-// MakeScaleSet makes a scale set at GitHub, or takes over the one of its group
-// and name, and returns its id there. A GitHub Enterprise Server before 3.18
-// knows one label only, and drops the others: invalid.
+// MakeScaleSet makes a scale set at GitHub and returns its id there. One of its
+// group, name and labels is taken over: its making may have been cut off. Codes:
+// conflict for one with other labels, which is somebody else's; invalid for a
+// GitHub Enterprise Server that knows one label only, and drops the others.
 func (a *App) MakeScaleSet(ctx context.Context, set nimbus.ScaleSet) (int64, error) {
 	want := scaleSetFields{Name: set.Name, GroupID: set.GroupID}
 	want.Setting.DisableUpdate = true // the image says which version runs
@@ -54,18 +66,18 @@ func (a *App) MakeScaleSet(ctx context.Context, set nimbus.ScaleSet) (int64, err
 	if err != nil {
 		return 0, err
 	}
-	call := serviceCall{what: "make the scale set", method: http.MethodPost, in: want}
-	path := scaleSetsPath
-	if len(found.Value) > 0 {
-		call.what, call.method = "take over the scale set", http.MethodPatch
-		path = fmt.Sprintf("%s/%d", scaleSetsPath, found.Value[0].ID)
-	}
 	var made scaleSetFields
-	call.out = &made
-	if err := a.service.call(ctx, keyOf(&set), path, nil, call); err != nil {
+	if len(found.Value) > 0 {
+		made = found.Value[0]
+	} else if err := a.service.call(ctx, keyOf(&set), scaleSetsPath, nil, serviceCall{
+		what: "make the scale set", method: http.MethodPost, in: want, out: &made,
+	}); err != nil {
 		return 0, err
 	}
 	switch {
+	case len(found.Value) > 0 && !slices.Equal(names(made.Labels), names(want.Labels)):
+		return 0, nimbus.Errorf(nimbus.CodeConflict, "%s has a scale set %q with other labels", set.Organization, set.Name).
+			WithHint("it may be somebody else's: choose another name, or remove it at GitHub")
 	case made.ID <= 0:
 		return 0, nimbus.Errorf(nimbus.CodeUnavailable, "GitHub answered without the scale set")
 	case len(made.Labels) < len(want.Labels):

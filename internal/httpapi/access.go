@@ -75,6 +75,12 @@ var access = map[string]rule{
 	nimbusv1connect.GitHubServiceListInstallationsProcedure:   onPlatform(nimbus.ScopeOrgRead),
 	nimbusv1connect.GitHubServiceExamineAppsProcedure:         onPlatform(nimbus.ScopeOrgWrite),
 
+	nimbusv1connect.GitHubRunnerServiceListRunnerPlacesProcedure: onPlatform(nimbus.ScopeOrgRead),
+	nimbusv1connect.GitHubRunnerServiceSetRunnerPlaceProcedure:   onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubRunnerServiceListScaleSetsProcedure:    onPlatform(nimbus.ScopeOrgRead),
+	nimbusv1connect.GitHubRunnerServiceAddScaleSetProcedure:      onPlatform(nimbus.ScopeOrgWrite),
+	nimbusv1connect.GitHubRunnerServiceRemoveScaleSetProcedure:   onPlatform(nimbus.ScopeOrgWrite),
+
 	nimbusv1connect.OrgServiceListOrgsProcedure:     {place: actsAsSelf, scope: nimbus.ScopeOrgRead},
 	nimbusv1connect.OrgServiceCreateOrgProcedure:    onPlatform(nimbus.ScopeOrgWrite),
 	nimbusv1connect.OrgServiceSetOrgOwnersProcedure: onPlatform(nimbus.ScopeOrgWrite),

@@ -79,6 +79,7 @@ type GitHub interface {
 	Installations(ctx context.Context) ([]nimbus.GitHubInstallation, error)
 	// Examine looks for what keeps the Apps from working.
 	Examine(ctx context.Context) []nimbus.GitHubCheck
+	GitHubRunners
 }
 
 // Audit is the audit ledger.
@@ -188,6 +189,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewGitHubRunnerServiceHandler(gitHubRunnerService{api}, options)
 		},
 		func() (string, http.Handler) { return nimbusv1connect.NewOrgServiceHandler(orgService{api}, options) },
 		func() (string, http.Handler) {

@@ -281,3 +281,17 @@ func (noApps) Remove(context.Context, nimbus.Principal, int64) error { return ni
 func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error) { return nil, nil }
 
 func (noApps) Examine(context.Context) []nimbus.GitHubCheck { return nil }
+
+func (noApps) RunnerPlaces(context.Context) ([]nimbus.RunnerPlace, error) { return nil, nil }
+
+func (noApps) SetRunnerPlace(context.Context, nimbus.Principal, int64, bool, string) (nimbus.RunnerPlace, error) {
+	return nimbus.RunnerPlace{}, nil
+}
+
+func (noApps) ScaleSets(context.Context) ([]nimbus.ScaleSet, error) { return nil, nil }
+
+func (noApps) AddScaleSet(context.Context, nimbus.Principal, nimbus.ScaleSet) (nimbus.ScaleSet, error) {
+	return nimbus.ScaleSet{}, nil
+}
+
+func (noApps) RemoveScaleSet(context.Context, nimbus.Principal, string) error { return nil }

@@ -56,6 +56,12 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubService/ListInstallations":   {who: "platform", scope: "org:read", body: `{}`},
 	"/nimbus.v1.GitHubService/ExamineApps":         {who: "platform", scope: "org:write", body: `{}`},
 
+	"/nimbus.v1.GitHubRunnerService/ListRunnerPlaces": {who: "platform", scope: "org:read", body: `{}`},
+	"/nimbus.v1.GitHubRunnerService/SetRunnerPlace":   {who: "platform", scope: "org:write", body: `{"installationId":"1"}`},
+	"/nimbus.v1.GitHubRunnerService/ListScaleSets":    {who: "platform", scope: "org:read", body: `{}`},
+	"/nimbus.v1.GitHubRunnerService/AddScaleSet":      {who: "platform", scope: "org:write", body: `{"installationId":"1","name":"x"}`},
+	"/nimbus.v1.GitHubRunnerService/RemoveScaleSet":   {who: "platform", scope: "org:write", body: `{"id":"x"}`},
+
 	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
 	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},
 	"/nimbus.v1.OrgService/SetOrgOwners": {who: "platform", scope: "org:write", body: `{"org":"$org","owners":["$owner"]}`},

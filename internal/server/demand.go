@@ -14,12 +14,14 @@ import (
 func (s *Server) demand() lifecycle.Service {
 	redelivery := &demand.Redelivery{Apps: s.github.senders, Store: s.store, Log: s.cfg.Log}
 	poller := &demand.Poller{GitHub: s.github.forge, Store: s.store, Jobs: s.scheduler, Log: s.cfg.Log}
-	leftovers := &demand.Leftovers{GitHub: s.github.forge, Store: s.store, Books: s.scheduler, Log: s.cfg.Log}
+	leftovers := &demand.Leftovers{GitHub: s.github.forge, Store: s.store, Books: s.scheduler, Organizations: s.github.organizations, Log: s.cfg.Log}
+	listener := &demand.Listener{GitHub: s.github.forge, Store: s.store, Jobs: s.scheduler, Owner: "nimbus", Log: s.cfg.Log}
 	work := func(ctx context.Context) {
 		var loops sync.WaitGroup
 		loops.Go(func() { leftovers.Run(ctx) })
 		loops.Go(func() { redelivery.Run(ctx) })
 		loops.Go(func() { poller.Run(ctx) })
+		loops.Go(func() { listener.Run(ctx) })
 		loops.Wait()
 	}
 	return lifecycle.Func("demand", func(ctx context.Context, ready func()) error {

@@ -75,6 +75,7 @@ type openApp struct {
 // implements lifecycle.Service and httpapi.GitHub.
 type gitHub struct {
 	secrets identity.Secrets
+	places  runnerStore
 	forge   *forge.Apps
 	clock   nimbus.Clock
 	log     *slog.Logger
@@ -86,8 +87,8 @@ type gitHub struct {
 	open     map[int64]openApp
 }
 
-func newGitHub(secrets identity.Secrets, clock nimbus.Clock, log *slog.Logger) *gitHub {
-	return &gitHub{secrets: secrets, forge: forge.NewApps(clock, log), clock: clock, log: log, open: map[int64]openApp{}}
+func newGitHub(secrets identity.Secrets, places runnerStore, clock nimbus.Clock, log *slog.Logger) *gitHub {
+	return &gitHub{secrets: secrets, places: places, forge: forge.NewApps(clock, log), clock: clock, log: log, open: map[int64]openApp{}}
 }
 
 // start opens the Apps that were connected before, and connects one that the
@@ -199,7 +200,7 @@ func (g *gitHub) reload(ctx context.Context) error {
 	}
 	maps.DeleteFunc(g.open, func(id int64, _ openApp) bool { return !there[id] })
 	g.tell()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.readPlaces(ctx))...)
 }
 
 func appID(name string) (int64, bool) {

@@ -102,7 +102,7 @@ func TestReplicasFollow(t *testing.T) {
 	t.Parallel()
 	secrets := openSecrets(t, t.TempDir())
 	clock := &movable{now: time.Unix(1e9, 0)}
-	one, other := newGitHub(secrets, clock, slog.New(slog.DiscardHandler)), newGitHub(secrets, clock, slog.New(slog.DiscardHandler))
+	one, other := newGitHub(secrets, secrets.Store.(*store.Store), clock, slog.New(slog.DiscardHandler)), newGitHub(secrets, secrets.Store.(*store.Store), clock, slog.New(slog.DiscardHandler))
 	ctx := t.Context()
 	see := func(want ...string) {
 		t.Helper()
@@ -165,7 +165,7 @@ func TestChangesOfAppsAreRecorded(t *testing.T) {
 	github := httptest.NewServer(githubOf(t, app))
 	defer github.Close()
 	app.URL = github.URL
-	g := newGitHub(secrets, nimbus.SystemClock{}, slog.New(slog.DiscardHandler))
+	g := newGitHub(secrets, secrets.Store.(*store.Store), nimbus.SystemClock{}, slog.New(slog.DiscardHandler))
 	if err := g.start(ctx, app); err != nil {
 		t.Fatal(err)
 	}

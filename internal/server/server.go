@@ -214,7 +214,7 @@ func (s *Server) compose(ctx context.Context) error {
 	if s.ledger, err = audit.Open(ctx, audit.Config{Lead: s.leadAudit, Log: s.cfg.Log}, s.store, secrets); err != nil {
 		return fmt.Errorf("open the audit ledger: %w", err)
 	}
-	s.github = newGitHub(secrets, nimbus.SystemClock{}, s.cfg.Log)
+	s.github = newGitHub(secrets, s.store, nimbus.SystemClock{}, s.cfg.Log)
 	if s.lead != nil {
 		host, err := os.Hostname()
 		if err != nil {

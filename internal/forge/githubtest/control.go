@@ -71,7 +71,7 @@ func (s *Server) takeRefusal(op string) *Refusal {
 func (s *Server) Subscribe(events ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events = events
+	s.events = append([]string{}, events...)
 }
 
 // Suspend suspends the installation, or ends that.

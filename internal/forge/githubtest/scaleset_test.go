@@ -105,6 +105,10 @@ func TestScaleSetClient(t *testing.T) {
 	if again, err := w.app.MakeScaleSet(w.ctx, set); err != nil || again != set.GitHubID {
 		t.Errorf("made again: %d, %v", again, err)
 	}
+	others := set
+	others.Labels = []string{"nimbus"}
+	_, err = w.app.MakeScaleSet(w.ctx, others)
+	code(t, err, nimbus.CodeConflict, "other labels")
 	s, err := w.app.OpenSession(w.ctx, set, "one")
 	if err != nil {
 		t.Fatal(err)
