@@ -1,10 +1,11 @@
-// Package demand finds what GitHub's webhooks did not tell. Three signals say
+// Package demand finds what GitHub's webhooks did not tell. Several signals say
 // which jobs want a runner, and all end in the same books, where a job's status
 // only moves forward: in any order, any number of times, hours late.
 //
 //	webhooks      as they come (internal/forge, internal/scheduler)
 //	redelivery    what GitHub sent and we did not process is asked for again
 //	polling       what GitHub never sent is found in its lists of runs
+//	scale sets    whose queues are listened to where no webhook gets through
 //
 // Leftovers is the way back: runners that GitHub lists and nobody needs.
 //

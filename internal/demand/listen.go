@@ -13,7 +13,7 @@ import (
 
 // Times of listening to scale sets.
 const (
-	setsEvery = 5 * time.Second // how often it is looked which there are
+	setsEvery  = 5 * time.Second // how often it is looked which there are
 	firstPause = 5 * time.Second
 	mostPause  = 2 * time.Minute
 	// closeWithin is how long GitHub may take to hear that nobody listens.

@@ -3,6 +3,7 @@ package demand_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,7 +137,7 @@ func TestScaleSet(t *testing.T) {
 		w.idle()
 		stop()
 		more := w.push("octo/a", 2)
-		all := append(jobs, more...)
+		all := slices.Concat(jobs, more)
 		if n := w.books(all...); n != 3 {
 			t.Fatalf("%d jobs in the books while nobody listens", n)
 		}

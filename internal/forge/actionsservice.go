@@ -104,7 +104,10 @@ func (s *actionsService) connect(ctx context.Context, k serviceKey) (serviceConn
 	if err != nil {
 		return serviceConnection{}, err
 	}
-	var answer struct{ URL, Token string }
+	var answer struct {
+		URL   string `json:"url"`
+		Token string `json:"token"`
+	}
 	ask := map[string]string{"url": web + "/" + k.organization, "runner_event": "register"}
 	for try := 1; ; try++ {
 		err = s.do(ctx, serviceCall{
@@ -222,11 +225,14 @@ func (s *actionsService) do(ctx context.Context, call serviceCall) error {
 // serviceRefused turns a refusal of the service into an error. Its exceptions
 // say more than their status.
 func serviceRefused(what string, resp *http.Response, body []byte) error {
-	var exception struct{ TypeName, Message string }
+	var exception struct {
+		TypeName string `json:"typeName"`
+		Message  string `json:"message"`
+	}
 	_ = json.Unmarshal(body, &exception) // else the status has to do
 	why := text(exception.Message)
 	is := func(name string) bool { return strings.Contains(exception.TypeName, name) }
-	code := nimbus.Code("")
+	var code nimbus.Code
 	switch {
 	case is("AgentExistsException"), is("JobStillRunningException"), is("SessionConflictException"):
 		code = nimbus.CodeConflict

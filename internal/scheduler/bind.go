@@ -102,7 +102,7 @@ func (u *unit) swap(ctx context.Context, p parties) error {
 	if err := u.advance(ctx, j, a); err != nil {
 		return err
 	}
-	if spare && !(waits && own.fits(j, holder)) {
+	if spare && (!waits || !own.fits(j, holder)) {
 		spare = false
 		if err := u.release(ctx, own, u.now); err != nil {
 			return err

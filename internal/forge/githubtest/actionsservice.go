@@ -256,7 +256,10 @@ func scaleSetJIT(s *Server, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var in struct{ Name, WorkFolder string }
+	var in struct {
+		Name       string `json:"name"`
+		WorkFolder string `json:"workFolder"`
+	}
 	at := registry{org: set.org}
 	if json.Unmarshal(r.body, &in) != nil {
 		return answer{}, &exception{http.StatusBadRequest, "ArgumentException", "no runner settings"}

@@ -109,7 +109,7 @@ func acquireJobs(s *Server, r *request) (answer, error) {
 func nextQueueMessage(s *Server, r *request) (answer, error) {
 	set := s.scaleSets[r.number("set")]
 	session := set.session
-	set.capacity = atoi(r.Header.Get("X-ScaleSetMaxCapacity"), 0)
+	set.capacity = atoi(r.Header.Get("X-Scalesetmaxcapacity"), 0)
 	last := int64(atoi(r.URL.Query().Get("lastMessageId"), 0))
 	ctx, cancel := context.WithTimeout(r.Context(), pollTime)
 	defer cancel()
