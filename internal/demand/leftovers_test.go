@@ -65,3 +65,27 @@ func TestLeftovers(t *testing.T) {
 		}
 	})
 }
+
+// TestLeftoversOfAnOrganisation: runners that are left over are found where they
+// were registered.
+func TestLeftoversOfAnOrganisation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/nimbus.db")
+	w.scaleSet()
+	ctx := t.Context()
+	job := nimbus.GitHubJob{InstallationID: 2002, Owner: "octo", Repo: "a"}
+	for _, name := range []string{nimbus.RunnerName(nimbus.NewID(nimbus.PrefixAttempt, w.Now())), "somebody-elses"} {
+		r, _, err := w.app.CreateRunner(ctx, job, name, []string{"nimbus"})
+		w.must(err)
+		if r.Org != "octo" {
+			t.Fatalf("%+v is not the organisation's", r)
+		}
+	}
+	l := &demand.Leftovers{GitHub: w.app, Store: w.store, Books: w.sched, Log: discard,
+		Organizations: func() []nimbus.ForgeRepo { return []nimbus.ForgeRepo{{InstallationID: 2002, Owner: "octo"}} }}
+	w.must(l.Sweep(ctx))
+	w.must(l.Sweep(ctx))
+	if left := w.Runners(); len(left) != 1 || left[0].Name != "somebody-elses" {
+		t.Errorf("%v are left", left)
+	}
+}

@@ -38,7 +38,7 @@ func TestRunnerOfAnOrganisation(t *testing.T) {
 		w.expect(one, nimbus.StateRunning)
 
 		// The runner that is left is of other labels: it is no spare.
-		w.deliver(w.event(3, nimbus.ForgeQueued, labelled("nimbus", "x64")))
+		w.deliver(w.event(3, nimbus.ForgeQueued, labelled("nimbus", "linux")))
 		w.deliver(w.event(4, nimbus.ForgeQueued, in("other")))
 		c, d := w.runner(host), w.runner(host)
 		w.deliver(w.event(4, nimbus.ForgeInProgress, in("other"), by(c.AttemptID)))
