@@ -111,6 +111,7 @@ func TestDoctorGitHub(t *testing.T) {
 			t.Parallel()
 			c := startConnected(t, func(cfg *githubtest.Config) { cfg.Clock = skewedClock{tt.clock} })
 			c.connectApp(t)
+			c.hear(t)
 			if tt.harm != nil {
 				tt.harm(t, c)
 			}
@@ -132,7 +133,7 @@ func TestDoctorGitHub(t *testing.T) {
 	}
 }
 
-// connectApp connects the double's App, and has a webhook come.
+// connectApp connects the double's App.
 func (c connected) connectApp(t *testing.T) {
 	t.Helper()
 	key, secret := filepath.Join(c.data, "app.pem"), filepath.Join(c.data, "secret")
@@ -144,6 +145,11 @@ func (c connected) connectApp(t *testing.T) {
 	if code, _, errs := c.now(t, "github", "connect", "1001", "--key-file", key, "--webhook-secret-file", secret, "--api", c.double.URL()); code != ExitOK {
 		t.Fatalf("connect: %d %s", code, errs)
 	}
+}
+
+// hear has a webhook come.
+func (c connected) hear(t *testing.T) {
+	t.Helper()
 	c.double.SetWebhook(c.url + "/webhooks/github")
 	c.double.Ping()
 	if err := c.double.Flush(t.Context()); err != nil {

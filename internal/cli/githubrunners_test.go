@@ -2,26 +2,18 @@ package cli
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
 )
 
-// connectApp connects the double's App, and has its owner grant what runners of
+// connectOrg connects the double's App, and has its owner grant what runners of
 // the organisation take.
-func (c connected) connectApp(t *testing.T) {
+func (c connected) connectOrg(t *testing.T) {
 	t.Helper()
-	key, secret := filepath.Join(c.data, "app.pem"), filepath.Join(c.data, "secret")
-	for path, text := range map[string]string{key: string(c.double.PrivateKey()), secret: string(c.double.WebhookSecret())} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.ok(t, "github", "connect", "1001", "--api", c.double.URL(), "--key-file", key, "--webhook-secret-file", secret)
-	c.double.Grant(map[string]string{"actions": "read", "administration": "write", "checks": "write", "metadata": "read", "organization_self_hosted_runners": "write"})
+	c.connectApp(t)
+	c.double.Grant(map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read", "organization_self_hosted_runners": "write"})
 	c.double.AddRepository("octo-org", "web")
 }
 
@@ -45,7 +37,7 @@ func TestGitHubRunners(t *testing.T) {
 	t.Parallel()
 	c := startConnected(t)
 	c.refused(t, "no connected GitHub App", "github", "runners", "set", "2002", "organization")
-	c.connectApp(t)
+	c.connectOrg(t)
 	c.refused(t, "enterprise", "github", "runners", "set", "2002", "enterprise")
 	c.refused(t, "no scope", "github", "runners", "set", "2002", "galaxy")
 	c.refused(t, "no runner groups", "github", "runners", "set", "2002", "repository", "--group", "builders")
@@ -64,6 +56,7 @@ func TestGitHubRunners(t *testing.T) {
 	if out := c.ok(t, "github", "runners", "list", "--json"); out != "{\"places\":[]}\n" {
 		t.Errorf("back at repositories: %s", out)
 	}
+	c.recorded(t, "github_runners.place")
 }
 
 // TestScaleSetBehindNAT: a server that GitHub can't reach hears of a job by a
@@ -71,7 +64,7 @@ func TestGitHubRunners(t *testing.T) {
 func TestScaleSetBehindNAT(t *testing.T) {
 	t.Parallel()
 	c := startConnected(t)
-	c.connectApp(t)
+	c.connectOrg(t)
 	c.double.Subscribe()
 	c.refused(t, "is missing", "github", "scale-set", "add", "2002", "big")
 	c.refused(t, "no name", "github", "scale-set", "add", "2002", "a b", "--label", "nimbus")
@@ -104,5 +97,23 @@ func TestScaleSetBehindNAT(t *testing.T) {
 	c.refused(t, "no scale set", "github", "scale-set", "remove", added.Set.ID)
 	if len(c.double.ScaleSets()) != 0 {
 		t.Error("it is still at GitHub")
+	}
+	c.recorded(t, "github_runners.add_scale_set", "github_runners.remove_scale_set")
+}
+
+// recorded demands that the platform's chain has entries of some actions.
+func (c connected) recorded(t *testing.T, actions ...string) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for _, action := range actions {
+		for !strings.Contains(c.ok(t, "audit", "list", "--platform", "--action", action), action) {
+			select {
+			case <-tick.C: // the ledger is chained in batches
+			case <-late:
+				t.Fatalf("%s is not in the ledger: %s", action, c.ok(t, "audit", "list", "--platform"))
+			}
+		}
 	}
 }

@@ -31,11 +31,12 @@ type mutation struct {
 
 // Why some calls are not in the ledger.
 const (
-	itsHistory  = "no power over others: the job's own history names who submitted it"
-	ofAHost     = "what a host does with its jobs is in their histories"
-	ofTheServer = "internal/server's TestChangesOfAppsAreRecorded calls the real one"
-	onlyReads   = "it changes nothing"
-	ownProof    = "a host renews its own token: there are two an hour of each"
+	itsHistory   = "no power over others: the job's own history names who submitted it"
+	ofAHost      = "what a host does with its jobs is in their histories"
+	ofTheRunners = "internal/cli's githubrunners_test calls the real one"
+	ofTheServer  = "internal/server's TestChangesOfAppsAreRecorded calls the real one"
+	onlyReads    = "it changes nothing"
+	ownProof     = "a host renews its own token: there are two an hour of each"
 )
 
 // mutations has each call that is no Get and no List. A new one fails the test
@@ -64,6 +65,10 @@ var mutations = map[string]mutation{
 	"GitHubService/RotateWebhookSecret": {silent: ofTheServer},
 	"GitHubService/RemoveApp":           {silent: ofTheServer},
 	"GitHubService/ExamineApps":         {silent: onlyReads},
+
+	"GitHubRunnerService/SetRunnerPlace": {silent: ofTheRunners},
+	"GitHubRunnerService/AddScaleSet":    {silent: ofTheRunners},
+	"GitHubRunnerService/RemoveScaleSet": {silent: ofTheRunners},
 
 	"OrgService/CreateOrg":    {action: "org.create", body: `{"name":"$new_org"}`},
 	"OrgService/SetOrgOwners": {action: "org.owners", body: `{"org":"$org","owners":["$owner"]}`},

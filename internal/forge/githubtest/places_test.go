@@ -12,7 +12,7 @@ const orgRunners = "organization_self_hosted_runners"
 
 // grant is what an owner grants who has runners of the organisation.
 func grant() map[string]string {
-	return map[string]string{"actions": "read", "administration": "write", "checks": "write", "metadata": "read", orgRunners: "write"}
+	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read", orgRunners: "write"}
 }
 
 // TestRunnersOfAnOrganisation: where an installation's runners are the
