@@ -53,6 +53,9 @@ func newCycler(ctx context.Context, p *replica.Plane) (*cycler, error) {
 func (c *cycler) run(ctx context.Context, n int) ([]time.Duration, error) {
 	ctx, c.stop = context.WithCancelCause(ctx)
 	defer c.stop(nil)
+	if err := c.deliveries.renew(); err != nil {
+		return nil, err
+	}
 	c.done.Store(0)
 	var loops sync.WaitGroup
 	for _, h := range c.hosts {

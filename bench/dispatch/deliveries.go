@@ -32,6 +32,7 @@ const (
 // deliveries makes and signs webhooks as GitHub would.
 type deliveries struct {
 	url, base string
+	raw       []byte // the payload that they are made of
 	secret    []byte
 	client    *http.Client
 	queued    []byte
@@ -46,16 +47,22 @@ func newDeliveries(url string, secret []byte) (*deliveries, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read a delivery (run from the repository's root): %w", err)
 	}
-	d := &deliveries{url: url + "/webhooks/github", base: strconv.FormatInt(time.Now().UnixNano(), 36), secret: secret,
+	d := &deliveries{raw: raw, url: url + "/webhooks/github", base: strconv.FormatInt(time.Now().UnixNano(), 36), secret: secret,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
-	if d.queued, err = template(raw, "queued", nil); err != nil {
-		return nil, err
+	return d, d.renew()
+}
+
+// renew makes the templates of now: an event that is ten minutes old is not
+// believed before GitHub was asked.
+func (d *deliveries) renew() (err error) {
+	if d.queued, err = template(d.raw, "queued", nil); err != nil {
+		return err
 	}
-	d.completed, err = template(raw, "completed", map[string]any{
+	d.completed, err = template(d.raw, "completed", map[string]any{
 		"conclusion": "success", "runner_id": standInJob, "runner_name": standInRunner,
 		"completed_at": time.Now().UTC().Format(time.RFC3339),
 	})
-	return d, err
+	return err
 }
 
 // template is a delivery with stand-ins.
