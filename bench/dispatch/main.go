@@ -32,7 +32,11 @@ func sizes() size {
 	if os.Getenv("QUICK") != "" {
 		return size{cycles: 3000, floor: 3000, chunks: 4, latency: 5 * time.Second, history: 200_000, compare: 800, sqlite: 800, river: 4000, turns: 2}
 	}
-	return size{cycles: 20_000, floor: 20_000, chunks: 10, latency: 30 * time.Second, history: 10_000_000, compare: 5000, sqlite: 4000, river: 10_000, turns: 3}
+	full := size{cycles: 20_000, floor: 20_000, chunks: 10, latency: 30 * time.Second, history: 10_000_000, compare: 5000, sqlite: 4000, river: 10_000, turns: 3}
+	if n, err := strconv.Atoi(os.Getenv("HISTORY")); err == nil { // for a disk with no room for 30 GB
+		full.history = n
+	}
+	return full
 }
 
 // settings make PostgreSQL as durable as it comes; memory as a small server has.

@@ -207,18 +207,6 @@ func (f *fleet) touch(hostID string, at time.Time) (known, write bool) {
 	return true, true
 }
 
-// host is a copy of what is known of a host, nil when it isn't.
-func (f *fleet) host(hostID string) *HostRecord {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	h := f.hosts[hostID]
-	if h == nil {
-		return nil
-	}
-	copied := *h
-	return &copied
-}
-
 // cool keeps a host from offers until a time; the zero time ends that.
 func (f *fleet) cool(hostID string, until time.Time) {
 	f.mu.Lock()
@@ -277,17 +265,24 @@ func (f *fleet) able(id string, c nimbus.Class) map[string]bool {
 }
 
 // takers are the polls that wait still and could take a job of the classes now,
-// and the ids of those classes. What is done for each of a thousand polls is
-// little: this is between a job and its host.
+// those that came first, and the ids of those classes. A claim looks at
+// claimMost jobs of a class: more takers than that are of no use, unless some
+// hosts have sandboxes ready and go before others. This is between a job and
+// its host, so little is done for each of a thousand polls.
 func (f *fleet) takers(polls []*poll, classes []nimbus.Class, now time.Time) (takers []*taker, ids []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	able, served := make([]map[string]bool, len(classes)), make([]bool, len(classes))
+	able, served := make([]map[string]bool, len(classes)), make([]int, len(classes))
+	lacking, warm := len(classes), false
 	for i, c := range classes {
 		ids = append(ids, c.ID())
 		able[i] = f.able(ids[i], c)
+		warm = warm || len(f.warm[ids[i]]) > 0
 	}
 	for _, p := range polls {
+		if lacking == 0 && !warm {
+			break
+		}
 		h := f.hosts[p.hostID]
 		if h == nil || h.Cordoned || h.CoolUntil.After(now) || p.answered() {
 			continue
@@ -295,7 +290,10 @@ func (f *fleet) takers(polls []*poll, classes []nimbus.Class, now time.Time) (ta
 		some := false
 		for i, c := range classes {
 			if able[i][p.hostID] && fits(c, p.free) {
-				some, served[i] = true, true
+				some = true
+				if served[i]++; served[i] == claimMost {
+					lacking--
+				}
 			}
 		}
 		if some {
@@ -305,7 +303,7 @@ func (f *fleet) takers(polls []*poll, classes []nimbus.Class, now time.Time) (ta
 	}
 	kept := ids[:0]
 	for i, id := range ids {
-		if served[i] {
+		if served[i] > 0 {
 			kept = append(kept, id)
 		}
 	}
