@@ -9,8 +9,8 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// hostForgotten is how long a host that went away still counts as one that may
-// come back: jobs wait for it instead of becoming unschedulable at each restart.
+// hostForgotten is how long a host that went away counts as one that will be
+// back: jobs are queued for it. After that they are told that it is away.
 const hostForgotten = 10 * time.Minute
 
 // hostsInReason is how many hosts a reason names; the rest is counted.
@@ -51,7 +51,7 @@ func (u *unit) admit(ctx context.Context, j *JobRecord, refused *nimbus.Reason, 
 type placement struct {
 	class         nimbus.Class  // with an executor
 	reason        nimbus.Reason // why it has to wait; empty when a host serves it
-	unschedulable bool          // no host that is here will ever serve it
+	unschedulable bool          // no host that is known will ever serve it
 }
 
 // placeSurely places a job, and looks again at the hosts as the books have them
@@ -71,34 +71,59 @@ func (u *unit) placeSurely(ctx context.Context, j *JobRecord) (placement, error)
 // place decides which class a job is of, and whether a host can serve it. It
 // is a pure function of the job and the hosts.
 func (u *unit) place(j *JobRecord) placement {
-	mayLocal := j.Source == nimbus.SourceNative || u.cfg.AllowTrustedLocal
 	class := j.Class
+	mayLocal := u.mayLocal(j)
 	if j.AnyExecutor {
-		class.Executor = nimbus.ExecutorMicroVM
-		local := class
-		local.Executor = nimbus.ExecutorLocal
-		if mayLocal && !u.fleet.anyServes(class, u.readyHost) && u.fleet.anyServes(local, u.readyHost) {
-			class = local
-		}
+		class = u.chooseExecutor(class, mayLocal)
 	}
 	if class.Executor == nimbus.ExecutorLocal && !mayLocal {
-		return placement{class: class, unschedulable: true, reason: nimbus.Reason{Code: nimbus.ReasonUntrusted,
-			Message: "the local executor is for trusted code only, and webhook jobs are not: " +
-				"take the label local away, or start the server with --allow-trusted-local"}}
-	}
-	present := u.presentHost
-	if u.fleet.anyServes(class, present) {
-		return placement{class: class}
+		return placement{class: class, unschedulable: true, reason: untrusted(j)}
 	}
 	hosts := u.fleet.all()
 	switch {
-	case !anyHost(hosts, present) && len(hosts) > 0:
-		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost, Message: "every host is away"}}
+	case u.fleet.anyServes(class, u.presentHost):
+		return placement{class: class}
 	case len(hosts) == 0:
 		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost, Message: "no host has joined"}}
+	case !anyHost(hosts, u.presentHost):
+		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost, Message: "every host is away"}}
+	case u.fleet.anyServes(class, knownHost):
+		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost,
+			Message: fmt.Sprintf("every host that can run %s is away", class)}}
 	}
 	return placement{class: class, unschedulable: true, reason: nimbus.Reason{Code: nimbus.ReasonNoHost,
-		Message: whyNone(hosts, class, present)}}
+		Message: whyNone(hosts, class)}}
+}
+
+// chooseExecutor is for a job that leaves it to us. Hosts that are cordoned or
+// away count too, after those that take jobs now: the job waits for them.
+func (u *unit) chooseExecutor(class nimbus.Class, mayLocal bool) nimbus.Class {
+	machine, local := class, class
+	machine.Executor, local.Executor = nimbus.ExecutorMicroVM, nimbus.ExecutorLocal
+	for _, counts := range []func(nimbus.Host) bool{u.readyHost, u.presentHost, knownHost} {
+		switch {
+		case u.fleet.anyServes(machine, counts):
+			return machine
+		case mayLocal && u.fleet.anyServes(local, counts):
+			return local
+		}
+	}
+	return machine
+}
+
+// mayLocal tells whether a job may run where it is not kept from its host: what
+// the operator's own org submits may, all else only if the operator says so.
+func (u *unit) mayLocal(j *JobRecord) bool {
+	return u.cfg.AllowTrustedLocal || j.Source == nimbus.SourceNative
+}
+
+func untrusted(j *JobRecord) nimbus.Reason {
+	what := "webhook jobs are not"
+	if j.Source == nimbus.SourceNative {
+		what = fmt.Sprintf("jobs of orgs other than %q are not", nimbus.DefaultOrg)
+	}
+	return nimbus.Reason{Code: nimbus.ReasonUntrusted, Message: "the local executor is for trusted code only, and " + what +
+		": ask for another executor, or start the server with --allow-trusted-local"}
 }
 
 func (u *unit) readyHost(h nimbus.Host) bool {
@@ -108,6 +133,9 @@ func (u *unit) readyHost(h nimbus.Host) bool {
 // presentHost tells whether a host is here, or was so recently that it may be
 // on its way back.
 func (u *unit) presentHost(h nimbus.Host) bool { return u.now.Sub(h.SeenAt) <= hostForgotten }
+
+// knownHost counts every host that was not removed.
+func knownHost(nimbus.Host) bool { return true }
 
 func anyHost(hosts []nimbus.Host, is func(nimbus.Host) bool) bool {
 	for _, h := range hosts {
@@ -120,12 +148,11 @@ func anyHost(hosts []nimbus.Host, is func(nimbus.Host) bool) bool {
 
 // whyNone is the sentence for a person whose job no host can run: each host
 // with its own reason.
-func whyNone(hosts []nimbus.Host, c nimbus.Class, counts func(nimbus.Host) bool) string {
+func whyNone(hosts []nimbus.Host, c nimbus.Class) string {
 	var parts []string
 	more := 0
 	for _, h := range hosts {
 		switch {
-		case !counts(h):
 		case len(parts) == hostsInReason:
 			more++
 		default:

@@ -1,7 +1,9 @@
 package scheduler_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -83,5 +85,37 @@ func TestHostsComeInPages(t *testing.T) {
 		if len(seen) != 5 || len(all) != 5 || all[0].Name != "host1" {
 			t.Errorf("%d in pages, %d at once, first %s", len(seen), len(all), all[0].Name)
 		}
+	})
+}
+
+// TestJobsWaitForHostsThatAreCordonedOrAway: what a host that is known offers
+// will be served again, and is no reason to refuse a job or to choose an
+// executor that nobody has.
+func TestJobsWaitForHostsThatAreCordonedOrAway(t *testing.T) {
+	eachEngine(t, scheduler.Config{AffinityWait: -1}, func(t *testing.T, w *world) {
+		hosts := []string{w.host(nimbus.ExecutorLocal), w.host(nimbus.ExecutorLocal)}
+		for _, h := range hosts {
+			w.must(w.CordonHost(t.Context(), admin, h, true))
+		}
+		cordoned := w.submit(nimbus.Spec{})
+		if j := w.job(cordoned.ID); j.State != nimbus.StateQueued || j.Class.Executor != nimbus.ExecutorLocal {
+			t.Fatalf("with all hosts cordoned the job is %s of %s: %s", j.State, j.Class, j.Reason.Message)
+		}
+		w.must(w.CordonHost(t.Context(), admin, hosts[0], false))
+		if o := w.offer(hosts[0]); o.JobID != cordoned.ID {
+			t.Fatalf("the host is offered %v", o)
+		}
+
+		w.skip(time.Hour) // the hosts go, and another one comes that offers something else
+		w.host(nimbus.ExecutorDocker)
+		away := w.submit(nimbus.Spec{})
+		if j := w.job(away.ID); j.State != nimbus.StatePending || j.Class.Executor != nimbus.ExecutorLocal || !strings.Contains(j.Reason.Message, "is away") {
+			t.Fatalf("with its hosts away the job is %s of %s: %s", j.State, j.Class, j.Reason.Message)
+		}
+		for _, h := range hosts {
+			w.must(w.RemoveHost(t.Context(), admin, h, true))
+		}
+		w.sweep()
+		w.expect(away.ID, nimbus.StateUnschedulable, nimbus.ReasonNoHost)
 	})
 }

@@ -36,7 +36,7 @@ func (u *unit) reviewClass(ctx context.Context, class nimbus.Class) error {
 	if err != nil {
 		return err
 	}
-	if !u.fleet.anyServes(class, u.presentHost) {
+	if !u.fleet.anyServes(class, knownHost) {
 		waiting, err := u.WaitingJobs(ctx, class.ID(), reviewBatch)
 		if err != nil {
 			return err
