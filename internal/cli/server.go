@@ -24,7 +24,7 @@ type serverCmd struct {
 
 	masterKeyFlags `embed:""`
 
-	AllowTrustedLocal bool `help:"Let jobs from GitHub run on the local executor, which is no fence: for trusted code only."`
+	AllowTrustedLocal bool `help:"Let jobs from GitHub, and of orgs other than default, run on the local executor, which is no fence: for trusted code only."`
 
 	GitHub githubFlags `embed:"" prefix:"github-"`
 }

@@ -114,7 +114,7 @@ func (u *unit) chooseExecutor(class nimbus.Class, mayLocal bool) nimbus.Class {
 // mayLocal tells whether a job may run where it is not kept from its host: what
 // the operator's own org submits may, all else only if the operator says so.
 func (u *unit) mayLocal(j *JobRecord) bool {
-	return u.cfg.AllowTrustedLocal || j.Source == nimbus.SourceNative
+	return u.cfg.AllowTrustedLocal || j.Source == nimbus.SourceNative && j.OrgID == nimbus.DefaultOrgID
 }
 
 func untrusted(j *JobRecord) nimbus.Reason {

@@ -476,3 +476,32 @@ func TestExecutorIsChosenByWhatHostsOffer(t *testing.T) {
 		}
 	})
 }
+
+// TestLocalIsForTheOperatorsOwnOrg: a job of another org that runs on the local
+// executor has the host, and so it neither gets it by chance nor by asking.
+func TestLocalIsForTheOperatorsOwnOrg(t *testing.T) {
+	submit := func(w *world, org string, labels ...string) nimbus.Job {
+		j, err := w.Submit(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, OrgID: org},
+			scheduler.Submission{Spec: nimbus.Spec{Command: []string{"id"}}, Labels: labels})
+		w.must(err)
+		return j
+	}
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		w.host(nimbus.ExecutorLocal)
+		other := w.org("other")
+		if j := submit(w, other); j.State != nimbus.StateUnschedulable || j.Reason.Code != nimbus.ReasonNoHost || j.Class.Executor != nimbus.ExecutorMicroVM {
+			t.Errorf("a job of another org is %s of %s: %+v", j.State, j.Class, j.Reason)
+		}
+		if j := submit(w, other, "local"); j.State != nimbus.StateUnschedulable || j.Reason.Code != nimbus.ReasonUntrusted ||
+			!strings.Contains(j.Reason.Message, "--allow-trusted-local") {
+			t.Errorf("one that asks for local is %s: %+v", j.State, j.Reason)
+		}
+		if j := submit(w, nimbus.DefaultOrgID); j.State != nimbus.StateQueued || j.Class.Executor != nimbus.ExecutorLocal {
+			t.Errorf("one of the operator's is %s of %s: %+v", j.State, j.Class, j.Reason)
+		}
+		w = w.replica(scheduler.Config{AllowTrustedLocal: true})
+		if j := submit(w, other, "local"); j.State != nimbus.StateQueued {
+			t.Errorf("with --allow-trusted-local it is %s: %+v", j.State, j.Reason)
+		}
+	})
+}

@@ -12,8 +12,9 @@ import (
 
 // Config is how the scheduler behaves. The zero value is a good default.
 type Config struct {
-	// AllowTrustedLocal lets webhook jobs run on the local executor, which
-	// isolates no better than namespaces do. Native jobs always may.
+	// AllowTrustedLocal lets webhook jobs and other orgs' jobs run on the local
+	// executor, which isolates no better than namespaces do. What is submitted
+	// in the default org always may.
 	AllowTrustedLocal bool
 	// StaleAfter is the age from which a queued event is not believed before
 	// GitHub was asked. Default 10 min.

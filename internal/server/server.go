@@ -54,7 +54,8 @@ type Config struct {
 	// PublicURL is where people reach the dashboard, for links; "" where that
 	// is not known.
 	PublicURL string
-	// AllowTrustedLocal lets webhook jobs run on the local executor.
+	// AllowTrustedLocal lets webhook jobs, and jobs of other orgs than the
+	// default one, run on the local executor.
 	AllowTrustedLocal bool
 	// GitHub is the App to connect. It is kept, sealed under the master key:
 	// nil means the one that was connected before, if any.
