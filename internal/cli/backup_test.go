@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,5 +68,44 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	if code, _, stderr := nimbusIn(t, t.TempDir(), "restore", file); code != ExitOK || !strings.Contains(stderr, "put the master key back") {
 		t.Errorf("into an empty directory: exit code %d: %s", code, stderr)
+	}
+}
+
+// TestServerWithoutItsMasterKey: it does not start, says which key it wants,
+// and leaves no other one in its place.
+func TestServerWithoutItsMasterKey(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := openServer(t, data).Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(data, "master.key")
+	kept, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _, _ := strings.Cut(string(kept), " ")
+	for name, key := range map[string]string{"none": "", "another": "00000000 " + strings.Repeat("ab", 32) + "\n"} {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if key != "" {
+			if err := os.WriteFile(path, []byte(key), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		code, _, stderr := nimbusIn(t, data, "up", "--no-agent", "--listen", "127.0.0.1:0")
+		if code != ExitFailure || !strings.Contains(stderr, id) || !strings.Contains(stderr, "hint: ") {
+			t.Errorf("with %s: exit code %d: %s", name, code, stderr)
+		}
+		if now, err := os.ReadFile(path); string(now) != key || (key == "") != os.IsNotExist(err) {
+			t.Errorf("with %s: the key file was written: %v", name, err)
+		}
+	}
+	if err := os.WriteFile(path, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := openServer(t, data).Close(); err != nil {
+		t.Errorf("with its key again: %v", err)
 	}
 }

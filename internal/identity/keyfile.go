@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -36,6 +37,27 @@ const maxKeyFile = 64 << 10
 // OpenKeyring reads the master keys of a file, making it with a first key when
 // it isn't there. A file that others may read is refused.
 func OpenKeyring(path string) (*Keyring, error) { return KeySource{File: path}.Open() }
+
+// OpenFor reads the master keys of a database. It makes a first key only where
+// nothing is sealed: one made beside secrets would open none of them, and look
+// like the one that is lost. Codes: conflict.
+func (s KeySource) OpenFor(ctx context.Context, db SealedStore) (*Keyring, error) {
+	if s.File == "" {
+		return s.Open()
+	}
+	if _, err := os.Stat(s.File); !errors.Is(err, fs.ErrNotExist) {
+		return s.Open()
+	}
+	sealed, err := db.SealedSecrets(ctx, SealedSecret{}, 1)
+	if err != nil {
+		return nil, fmt.Errorf("look for what is sealed: %w", err)
+	}
+	if len(sealed) > 0 {
+		return nil, nimbus.Errorf(nimbus.CodeConflict, "there is no master key in %s, and secrets of this database are sealed with the key %q", s.File, keyID(sealed[0].Sealed)).
+			WithHint("put the master key file there, from the machine or the safe place that has it, or name it with --master-key-file")
+	}
+	return s.Open()
+}
 
 // Open reads the master keys.
 func (s KeySource) Open() (*Keyring, error) {

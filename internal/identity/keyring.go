@@ -80,7 +80,8 @@ func (k *Keyring) Open(orgID, name string, sealed []byte) ([]byte, error) {
 		}
 		return secret, nil
 	}
-	return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the master key that %q was sealed with is missing", name)
+	return nil, nimbus.Errorf(nimbus.CodeConflict, "the master key %q, which %q was sealed with, is missing", keyID(sealed), name).
+		WithHint("add that key's line to the master key file: it is in the copy from before the last rotation; `nimbus keys` lists what is missing")
 }
 
 func associated(orgID, name string) []byte { return fmt.Appendf(nil, "%q %q", orgID, name) }

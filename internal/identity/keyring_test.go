@@ -50,7 +50,7 @@ func TestKeyringRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := text.Open("org", "name", again); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+	if _, err := text.Open("org", "name", again); nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		t.Errorf("opened without the new key: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("half a li"), 0o600); err != nil {

@@ -206,7 +206,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // compose makes the rooms that do the work, and the handler in front of them.
 func (s *Server) compose(ctx context.Context) error {
 	s.identity = identity.New(s.store, nimbus.SystemClock{})
-	keyring, err := s.masterKey.Open()
+	keyring, err := s.masterKey.OpenFor(ctx, s.store)
 	if err != nil {
 		return err
 	}
