@@ -39,6 +39,17 @@ type Principal struct {
 	Orgs []Membership
 	// FromSession is set for a browser's session.
 	FromSession bool
+	// Parent is the token that the caller's own was made with, "" for none.
+	Parent string
+}
+
+// Maker is the token that what the principal makes ends with: its own, or of a
+// browser's session the one that the session was made with.
+func (p Principal) Maker() string {
+	if p.FromSession {
+		return p.Parent
+	}
+	return p.TokenID
 }
 
 // Actor is how the principal is written into a job's history.
@@ -82,6 +93,7 @@ type Token struct {
 	ExpiresAt  time.Time // zero for never
 	LastUsedAt time.Time // to the minute; zero for never
 	RevokedAt  time.Time // zero for not
+	Parent     string    // the token that it was made with, and ends with; "" for none
 }
 
 // NewToken is a token to be made.
@@ -89,11 +101,14 @@ type NewToken struct {
 	Name string
 	// AccountID is the service account that it is for; "" means the caller.
 	AccountID string
+	// User is the member of the org that it is for, by id or address, where an
+	// administrator of the platform makes it; "" means the caller.
+	User string
 	// Platform makes one that administers the platform.
 	Platform bool
 	Role     Role          // at most this; "" means the owner's
 	Scopes   []Scope       // none mean all that the role allows
-	ValidFor time.Duration // 0 means DefaultTokenFor
+	ValidFor time.Duration // 0 means DefaultTokenFor; it ends with the maker's token at the latest
 }
 
 // How long tokens that people make are valid.

@@ -162,14 +162,15 @@ func (c *Client) Tokens(ctx context.Context, platform bool) ([]nimbus.Token, err
 // forbidden, not_found.
 func (c *Client) CreateToken(ctx context.Context, t nimbus.NewToken) (secret string, made nimbus.Token, err error) {
 	answer, err := call(ctx, c.tokens.CreateToken, &nimbusv1.CreateTokenRequest{
-		Name: t.Name, AccountId: t.AccountID, Platform: t.Platform, Role: string(t.Role), Scopes: wire.Scopes(t.Scopes), ValidFor: durationpb.New(t.ValidFor),
+		Name: t.Name, AccountId: t.AccountID, User: t.User, Platform: t.Platform, Role: string(t.Role), Scopes: wire.Scopes(t.Scopes), ValidFor: durationpb.New(t.ValidFor),
 	})
 	return answer.GetSecret(), wire.ToToken(answer.GetToken()), err
 }
 
-// RevokeToken ends a token, everywhere within 2 s. Codes: forbidden, not_found,
-// conflict.
-func (c *Client) RevokeToken(ctx context.Context, tokenID string) error {
-	_, err := call(ctx, c.tokens.RevokeToken, &nimbusv1.RevokeTokenRequest{TokenId: tokenID})
+// RevokeToken ends a token and what was made with it, everywhere within 2 s. keep
+// is one that was made with it and stays, "" for none. Codes: forbidden,
+// not_found, conflict.
+func (c *Client) RevokeToken(ctx context.Context, tokenID, keep string) error {
+	_, err := call(ctx, c.tokens.RevokeToken, &nimbusv1.RevokeTokenRequest{TokenId: tokenID, KeepTokenId: keep})
 	return err
 }

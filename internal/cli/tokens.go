@@ -77,42 +77,52 @@ type tokensCreateCmd struct {
 }
 
 func (*tokensCreateCmd) Help() string {
-	return "The token is shown this once. It does no more than who makes it may, and nothing once its owner may not.\n\n" +
-		usage("nimbus tokens create laptop > token", "nimbus tokens create dashboard --role viewer --valid-for 24h",
+	return "The token is shown this once. It does no more than who makes it may, nothing once its owner may not, and ends with the token that makes it at the latest: revoked with it, and expired with it. It is one's own in the org; who administers the platform has no role in one, and makes it for a member (nimbus users token), a service account (--account) or the platform (--platform).\n\n" +
+		usage("nimbus tokens create laptop --platform > token", "nimbus tokens create laptop > token   # a member of the org", "nimbus tokens create dashboard --role viewer --valid-for 24h",
 			"nimbus tokens create deploy --account acct_01hx --scope jobs:write", "nimbus tokens create prometheus --platform --scope metrics:read")
 }
 
 func (c *tokensCreateCmd) Run(ctx context.Context, a *app) error {
 	return a.asking(func(cl *client.Client) error {
-		secret, t, err := cl.CreateToken(ctx, nimbus.NewToken{
+		return a.makeToken(ctx, cl, nimbus.NewToken{
 			Name: c.Name, AccountID: c.Account, Platform: c.Platform, Role: c.Role, Scopes: c.Scopes, ValidFor: c.ValidFor,
 		})
-		if err != nil {
-			return err
-		}
-		if a.root.JSON {
-			return a.printJSON(struct {
-				Secret string    `json:"secret"`
-				Token  tokenView `json:"token"`
-			}{secret, viewToken(t)})
-		}
-		fmt.Fprintln(a.Out, secret)
-		a.info("%s works until %s", t.ID, t.ExpiresAt.Local().Format(time.RFC1123))
-		return nil
 	})
 }
 
+// makeToken makes a token and shows it this once.
+func (a *app) makeToken(ctx context.Context, cl *client.Client, asked nimbus.NewToken) error {
+	secret, t, err := cl.CreateToken(ctx, asked)
+	if err != nil {
+		return err
+	}
+	if a.root.JSON {
+		return a.printJSON(struct {
+			Secret string    `json:"secret"`
+			Token  tokenView `json:"token"`
+		}{secret, viewToken(t)})
+	}
+	fmt.Fprintln(a.Out, secret)
+	a.info("%s works until %s", t.ID, t.ExpiresAt.Local().Format(time.RFC1123))
+	if t.ExpiresAt.Sub(t.CreatedAt) < asked.ValidFor {
+		a.info("that is when the token ends that it was made with, %s", t.Parent)
+	}
+	return nil
+}
+
 type tokensRevokeCmd struct {
-	ID string `arg:"" help:"Its id."`
+	ID   string `arg:"" help:"Its id."`
+	Keep string `help:"A token that was made with it and takes its place; for administrators of the platform." placeholder:"ID"`
 }
 
 func (*tokensRevokeCmd) Help() string {
-	return "Sessions that were made with it end too.\n\n" + usage("nimbus tokens revoke tok_01hx")
+	return "What was made with it ends too: tokens, their tokens, sessions, links to sign in. To replace an administrator's token, make another with it, and keep that.\n\n" +
+		usage("nimbus tokens revoke tok_01hx", "nimbus tokens revoke tok_01hx --keep tok_01hy")
 }
 
 func (c *tokensRevokeCmd) Run(ctx context.Context, a *app) error {
 	return a.asking(func(cl *client.Client) error {
-		if err := cl.RevokeToken(ctx, c.ID); err != nil {
+		if err := cl.RevokeToken(ctx, c.ID, c.Keep); err != nil {
 			return err
 		}
 		return a.say("revoked", c.ID, "%s is revoked", c.ID)

@@ -15,6 +15,7 @@ type usersCmd struct {
 	List   usersListCmd   `cmd:"" default:"withargs" help:"Show who has which role in the org."`
 	Add    usersAddCmd    `cmd:"" help:"Give somebody a role in the org, or another one."`
 	Remove usersRemoveCmd `cmd:"" help:"Take somebody out of the org."`
+	Token  usersTokenCmd  `cmd:"" help:"Make a token of a member for the command line; for administrators of the platform."`
 	All    usersAllCmd    `cmd:"" help:"Show all users of the platform and what they may do where."`
 	Create usersCreateCmd `cmd:"" help:"Make a user of the platform, in no org yet."`
 	Admin  usersAdminCmd  `cmd:"" help:"Let a user administer the platform, or no longer."`
@@ -47,7 +48,7 @@ type usersAddCmd struct {
 }
 
 func (*usersAddCmd) Help() string {
-	return "Who is no user yet becomes one, and signs in by a link: nimbus login --user.\n\n" +
+	return "Who is no user yet becomes one, signs a browser in by a link (nimbus login --user), and has a token for the command line from an administrator of the platform (nimbus users token).\n\n" +
 		usage("nimbus users add ada@example.com --role developer", "nimbus users add ada@example.com --role admin --org acme")
 }
 

@@ -77,12 +77,14 @@ type tokenView struct {
 	ExpiresAt  *time.Time           `json:"expires_at,omitempty"`
 	LastUsedAt *time.Time           `json:"last_used_at,omitempty"`
 	RevokedAt  *time.Time           `json:"revoked_at,omitempty"`
+	Parent     string               `json:"parent,omitempty"`
 }
 
 func viewToken(t nimbus.Token) tokenView {
 	return tokenView{
 		ID: t.ID, Kind: t.Kind, OrgID: t.OrgID, Subject: t.Subject, Name: t.Name, Role: t.Role, Scopes: t.Scopes, CreatedBy: t.CreatedBy,
 		CreatedAt: t.CreatedAt, ExpiresAt: happened(t.ExpiresAt), LastUsedAt: happened(t.LastUsedAt), RevokedAt: happened(t.RevokedAt),
+		Parent: t.Parent,
 	}
 }
 

@@ -36,7 +36,7 @@ type Directory interface {
 
 	CreateToken(ctx context.Context, p nimbus.Principal, t nimbus.NewToken) (secret string, _ nimbus.Token, err error)
 	ListTokens(ctx context.Context, p nimbus.Principal, platform bool, page nimbus.PageRequest) ([]nimbus.Token, string, error)
-	RevokeToken(ctx context.Context, p nimbus.Principal, tokenID string) error
+	RevokeToken(ctx context.Context, p nimbus.Principal, tokenID, keep string) error
 }
 
 // paging is a request for a page of a list.

@@ -158,7 +158,7 @@ func askers(t *testing.T, p *plane, home tenant) map[string]asker {
 			out["expired"] = asker{headers: bearer(token(t, p, who, nimbus.NewToken{Name: "old", ValidFor: time.Microsecond}))}
 			secret, tok, err := p.identity.CreateToken(ctx, who, nimbus.NewToken{Name: "gone"})
 			must(t, err)
-			must(t, p.identity.RevokeToken(ctx, who, tok.ID))
+			must(t, p.identity.RevokeToken(ctx, who, tok.ID, ""))
 			out["revoked"] = asker{headers: bearer(secret)}
 			code, err := p.identity.CreateLogin(ctx, identity.Root(), who.Email)
 			must(t, err)

@@ -32,7 +32,7 @@ type tokenService struct{ api *api }
 
 func (s tokenService) CreateToken(ctx context.Context, r *connect.Request[nimbusv1.CreateTokenRequest]) (*connect.Response[nimbusv1.CreateTokenResponse], error) {
 	secret, t, err := s.api.Identity.CreateToken(ctx, callerOf(ctx).Principal, nimbus.NewToken{
-		Name: r.Msg.GetName(), AccountID: r.Msg.GetAccountId(), Platform: r.Msg.GetPlatform(), Role: nimbus.Role(r.Msg.GetRole()),
+		Name: r.Msg.GetName(), AccountID: r.Msg.GetAccountId(), User: r.Msg.GetUser(), Platform: r.Msg.GetPlatform(), Role: nimbus.Role(r.Msg.GetRole()),
 		Scopes: wire.ToScopes(r.Msg.GetScopes()), ValidFor: r.Msg.GetValidFor().AsDuration(),
 	})
 	return reply(&nimbusv1.CreateTokenResponse{Secret: secret, Token: wire.Token(t)}, err)
@@ -44,5 +44,5 @@ func (s tokenService) ListTokens(ctx context.Context, r *connect.Request[nimbusv
 }
 
 func (s tokenService) RevokeToken(ctx context.Context, r *connect.Request[nimbusv1.RevokeTokenRequest]) (*connect.Response[nimbusv1.RevokeTokenResponse], error) {
-	return reply(&nimbusv1.RevokeTokenResponse{}, s.api.Identity.RevokeToken(ctx, callerOf(ctx).Principal, r.Msg.GetTokenId()))
+	return reply(&nimbusv1.RevokeTokenResponse{}, s.api.Identity.RevokeToken(ctx, callerOf(ctx).Principal, r.Msg.GetTokenId(), r.Msg.GetKeepTokenId()))
 }

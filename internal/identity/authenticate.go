@@ -87,7 +87,7 @@ func (s *Service) authenticateJob(ctx context.Context, sum string) (nimbus.Princ
 // principal is who a token stands for: its owner, but for what the token does
 // not let through.
 func (b Bearer) principal() (nimbus.Principal, error) {
-	p := nimbus.Principal{TokenID: b.ID, Subject: b.Subject, Scopes: b.Scopes, FromSession: b.Kind == KindSession}
+	p := nimbus.Principal{TokenID: b.ID, Subject: b.Subject, Scopes: b.Scopes, FromSession: b.Kind == KindSession, Parent: b.Parent}
 	switch {
 	case b.Kind == KindHost:
 		p.Kind = nimbus.PrincipalHost

@@ -98,8 +98,8 @@ func (s *Service) IssueJoin(ctx context.Context, p nimbus.Principal, validFor ti
 	if validFor < 0 || validFor > MaxJoinFor {
 		return "", time.Time{}, nimbus.Errorf(nimbus.CodeInvalid, "a join token lives up to %s", MaxJoinFor)
 	}
-	token, err = s.issue(ctx, Record{Kind: KindJoin, Subject: "host", ValidFor: validFor, CreatedBy: p.Actor()},
-		done(p, "token.create", "", "kind", string(KindJoin)))
+	token, err = s.issue(ctx, Record{Kind: KindJoin, Subject: "host", Parent: p.Maker(), ValidFor: validFor, CreatedBy: p.Actor()},
+		done(p, "token.create", "", "kind", string(KindJoin), "with", p.TokenID))
 	if err != nil {
 		return "", time.Time{}, err
 	}

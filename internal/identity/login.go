@@ -33,7 +33,7 @@ func (s *Service) CreateLogin(ctx context.Context, p nimbus.Principal, user stri
 	case p.Kind != nimbus.PrincipalAdmin:
 		return "", nimbus.Errorf(nimbus.CodeForbidden, "a %s has no browser", p.Kind)
 	}
-	e := done(p, "login.create", "", "subject", r.Subject)
+	e := done(p, "login.create", "", "subject", r.Subject, "with", p.TokenID)
 	e.OrgID = r.OrgID
 	return s.issue(ctx, r, e)
 }
@@ -58,7 +58,11 @@ func (s *Service) RedeemLogin(ctx context.Context, code string) (session string,
 		Parent: b.Parent, ValidFor: sessionFor, CreatedBy: b.CreatedBy},
 		nimbus.AuditEvent{OrgID: b.OrgID, Actor: "login:" + b.ID, Action: "session.create", Outcome: nimbus.AuditAllowed,
 			Detail: map[string]string{"subject": b.Subject}})
-	return session, sessionFor, err
+	if err != nil {
+		return "", 0, err
+	}
+	made, err := s.store.Bearer(ctx, hash(session))
+	return session, made.ExpiresAt.Sub(made.Now), err
 }
 
 // EndSession signs a browser out.

@@ -30,7 +30,7 @@ type Record struct {
 	Name      string
 	Role      nimbus.Role // the most that it may do; "" for its owner's
 	Scopes    []nimbus.Scope
-	Parent    string // the token that a login or session was made with, and ends with
+	Parent    string // the token that it was made with, and ends with; "" for none
 	CreatedBy string
 
 	ValidFor  time.Duration // 0: for ever
@@ -87,6 +87,8 @@ type SecretName struct {
 
 // Tokens is the part of Store that is about tokens.
 type Tokens interface {
+	// InsertToken keeps a token. One that was made with another ends no later
+	// than that. Codes: unauthenticated when that is revoked, forbidden.
 	InsertToken(ctx context.Context, r Record, e nimbus.AuditEvent) error
 	// Bearer finds a token by its hash. Codes: not_found.
 	Bearer(ctx context.Context, hash string) (Bearer, error)
@@ -104,9 +106,10 @@ type Tokens interface {
 	// ListTokens lists the tokens that people made in an org, by id: those of
 	// subject, or of all for "".
 	ListTokens(ctx context.Context, orgID, subject string, page nimbus.PageRequest) ([]nimbus.Token, error)
-	// RevokeToken ends one of them, and the sessions made with it. The last
-	// that administers the platform is refused. Codes: not_found, conflict.
-	RevokeToken(ctx context.Context, orgID, subject, tokenID string, e nimbus.AuditEvent) error
+	// RevokeToken ends one of them, and all that was made with it but for keep,
+	// "" for none. The last that administers the platform is refused. Codes:
+	// not_found, conflict.
+	RevokeToken(ctx context.Context, orgID, subject, tokenID, keep string, e nimbus.AuditEvent) error
 	// TouchTokens writes that tokens were used just now.
 	TouchTokens(ctx context.Context, ids []string) error
 	// Revocations are those after a number, in order, at most so many. Those of

@@ -21,15 +21,17 @@ func checkName(what, name string) error {
 }
 
 // CreateToken makes a token that does no more than its maker may, and returns
-// it this once: the caller's own, a service account's, or one that administers
-// the platform. Codes: invalid, forbidden, not_found.
+// it this once: the caller's own, a service account's, a member's, or one that
+// administers the platform. It ends with the token that it was made with. Codes:
+// invalid, forbidden, not_found.
 func (s *Service) CreateToken(ctx context.Context, p nimbus.Principal, t nimbus.NewToken) (secret string, _ nimbus.Token, err error) {
 	r, err := s.newToken(ctx, p, t)
 	if err != nil {
 		return "", nimbus.Token{}, err
 	}
-	r.CreatedBy, r.Name = p.Actor(), t.Name
-	e := done(p, "token.create", "", "kind", string(r.Kind), "subject", r.Subject, "name", r.Name, "role", string(r.Role), "scopes", joinScopes(r.Scopes))
+	r.CreatedBy, r.Name, r.Parent = p.Actor(), t.Name, p.Maker()
+	e := done(p, "token.create", "", "kind", string(r.Kind), "subject", r.Subject, "name", r.Name, "role", string(r.Role),
+		"scopes", joinScopes(r.Scopes), "with", p.TokenID)
 	e.OrgID = r.OrgID
 	secret, err = s.issue(ctx, r, e)
 	if err != nil {
@@ -38,7 +40,7 @@ func (s *Service) CreateToken(ctx context.Context, p nimbus.Principal, t nimbus.
 	b, err := s.store.Bearer(ctx, hash(secret))
 	return secret, nimbus.Token{
 		ID: b.ID, Kind: nimbus.PrincipalKind(b.Kind), OrgID: b.OrgID, Subject: b.Subject, Name: b.Name, Role: b.Role, Scopes: b.Scopes,
-		CreatedBy: b.CreatedBy, CreatedAt: b.CreatedAt, ExpiresAt: b.ExpiresAt,
+		CreatedBy: b.CreatedBy, CreatedAt: b.CreatedAt, ExpiresAt: b.ExpiresAt, Parent: b.Parent,
 	}, err
 }
 
@@ -62,6 +64,8 @@ func (s *Service) newToken(ctx context.Context, p nimbus.Principal, t nimbus.New
 		}
 		r.Kind, r.OrgID, r.Subject, r.Role = KindAdmin, "", p.Subject, ""
 		return r, nil
+	case t.User != "":
+		return s.membersToken(ctx, p, t, r)
 	case t.AccountID != "" && t.AccountID != p.Subject:
 		if !p.Role.Includes(nimbus.RoleAdmin) {
 			return r, nimbus.Errorf(nimbus.CodeForbidden, "an admin of the org makes tokens of service accounts")
@@ -77,7 +81,7 @@ func (s *Service) newToken(ctx context.Context, p nimbus.Principal, t nimbus.New
 		return r, nil
 	case !slices.ContainsFunc(p.Orgs, func(m nimbus.Membership) bool { return m.OrgID == p.OrgID }):
 		return r, nimbus.Errorf(nimbus.CodeForbidden, "an administrator of the platform has no role of its own in this org").
-			WithHint("make a token of a service account (--account), or one that administers the platform (--platform)")
+			WithHint("make a token of a member (nimbus users token), of a service account (--account), or one that administers the platform (--platform)")
 	}
 	r.Kind, r.Subject = KindUser, p.Subject
 	if p.Kind == nimbus.PrincipalAccount {
@@ -92,6 +96,26 @@ func (s *Service) newToken(ctx context.Context, p nimbus.Principal, t nimbus.New
 	return r, nil
 }
 
+// membersToken is one of a member of the org, who is no service account.
+func (s *Service) membersToken(ctx context.Context, p nimbus.Principal, t nimbus.NewToken, r Record) (Record, error) {
+	if !p.Platform {
+		return r, nimbus.Errorf(nimbus.CodeForbidden, "an administrator of the platform makes tokens of others")
+	}
+	u, err := s.store.User(ctx, t.User)
+	if err != nil {
+		return r, err
+	}
+	i := slices.IndexFunc(u.Orgs, func(m nimbus.Membership) bool { return m.OrgID == p.OrgID })
+	if i < 0 {
+		return r, nimbus.Errorf(nimbus.CodeNotFound, "%s is no member of this org", u.Email).WithHint("nimbus users add")
+	}
+	r.Kind, r.Subject = KindUser, u.ID
+	if r.Role == "" {
+		r.Role = u.Orgs[i].Role
+	}
+	return r, nil
+}
+
 func checkNew(t nimbus.NewToken) error {
 	if err := checkName("a token", t.Name); err != nil {
 		return err
@@ -99,8 +123,10 @@ func checkNew(t nimbus.NewToken) error {
 	switch {
 	case t.ValidFor < 0 || t.ValidFor > nimbus.MaxTokenFor:
 		return nimbus.Errorf(nimbus.CodeInvalid, "a token is valid for at most %d days", int(nimbus.MaxTokenFor.Hours()/24))
-	case t.Platform && (t.AccountID != "" || t.Role != ""):
-		return nimbus.Errorf(nimbus.CodeInvalid, "a token that administers the platform has no role in an org, and is of no service account").
+	case t.User != "" && t.AccountID != "":
+		return nimbus.Errorf(nimbus.CodeInvalid, "a token is of a user or of a service account")
+	case t.Platform && (t.AccountID != "" || t.User != "" || t.Role != ""):
+		return nimbus.Errorf(nimbus.CodeInvalid, "a token that administers the platform has no role in an org, and is of nobody but who makes it").
 			WithHint("scopes narrow it")
 	case t.Role != "":
 		return nimbus.CheckRole(t.Role)
@@ -159,17 +185,28 @@ func ownOnly(p nimbus.Principal) string {
 	return p.Subject
 }
 
-// RevokeToken ends a token that the caller sees in a list. Here it works no
-// longer at once, elsewhere within staleAfter. Codes: not_found, conflict.
-func (s *Service) RevokeToken(ctx context.Context, p nimbus.Principal, tokenID string) error {
+// RevokeToken ends a token that the caller sees in a list, and all that was
+// made with it. Here they work no longer at once, elsewhere within staleAfter.
+// keep is one made with it that takes its place, "" for none: how who
+// administers the platform replaces a token. Codes: forbidden, not_found,
+// conflict.
+func (s *Service) RevokeToken(ctx context.Context, p nimbus.Principal, tokenID, keep string) error {
 	if err := nimbus.CheckID(nimbus.PrefixToken, tokenID); err != nil {
 		return err
 	}
-	err := s.store.RevokeToken(ctx, p.OrgID, ownOnly(p), tokenID, done(p, "token.revoke", tokenID))
+	if keep != "" {
+		if err := nimbus.CheckID(nimbus.PrefixToken, keep); err != nil {
+			return err
+		}
+		if !p.Platform {
+			return nimbus.Errorf(nimbus.CodeForbidden, "that a token outlives the one that it was made with takes an administrator of the platform")
+		}
+	}
+	err := s.store.RevokeToken(ctx, p.OrgID, ownOnly(p), tokenID, keep, done(p, "token.revoke", tokenID))
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound && p.Platform {
 		e := done(p, "token.revoke", tokenID)
 		e.OrgID = ""
-		err = s.store.RevokeToken(ctx, "", "", tokenID, e)
+		err = s.store.RevokeToken(ctx, "", "", tokenID, keep, e)
 	}
 	return s.forget(ctx, err)
 }

@@ -125,6 +125,9 @@ func (s *Store) DeleteOrg(ctx context.Context, orgID string, e nimbus.AuditEvent
 		if err := t.RevokeOrgTokens(ctx, gen.RevokeOrgTokensParams{OrgID: orgID, RevokedAt: micros(t.now)}); err != nil {
 			return err
 		}
+		if _, err := t.revokeOrphans(ctx); err != nil {
+			return err
+		}
 		n, err := t.DeleteOrg(ctx, gen.DeleteOrgParams{ID: orgID, RemovedAt: micros(t.now)})
 		if err := changed(n, err, "org"); err != nil {
 			return err

@@ -128,15 +128,20 @@ func (s *Store) RemoveUser(ctx context.Context, userID string, e nimbus.AuditEve
 	})
 }
 
-// endSubject revokes all tokens of a user, a service account or a host.
+// endSubject revokes all tokens of a user, a service account or a host, and
+// what was made with them.
 func (t *tx) endSubject(ctx context.Context, subject string, e nimbus.AuditEvent) error {
 	if err := t.RevokeTokensOf(ctx, gen.RevokeTokensOfParams{Subject: subject, RevokedAt: micros(t.now)}); err != nil {
+		return err
+	}
+	ended, err := t.revokeOrphans(ctx)
+	if err != nil {
 		return err
 	}
 	if err := t.told(ctx, e); err != nil {
 		return err
 	}
-	return t.revoke(ctx, subject)
+	return t.revoke(ctx, append(ended, subject)...)
 }
 
 // SetMember implements identity.Store.
@@ -192,10 +197,14 @@ func (s *Store) RemoveMember(ctx context.Context, orgID, userID string, e nimbus
 		if err != nil {
 			return err
 		}
+		ended, err := t.revokeOrphans(ctx)
+		if err != nil {
+			return err
+		}
 		if err := t.told(ctx, e); err != nil {
 			return err
 		}
-		return t.revoke(ctx, userID)
+		return t.revoke(ctx, append(ended, userID)...)
 	})
 }
 

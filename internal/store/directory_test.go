@@ -40,8 +40,11 @@ func TestDirectory(t *testing.T) {
 			t.Run("roles", d.testRoles)
 			t.Run("tokens do no more than their makers", d.testTokens)
 			t.Run("sessions", d.testSessions)
+			t.Run("tokens end with their makers", d.testMakers)
+			t.Run("tokens of members", d.testMembersTokens)
 			t.Run("pages", d.testPages)
 			t.Run("somebody administers the platform", d.testLastAdmin)
+			t.Run("an administrator's token is replaced", d.testReplaced)
 			t.Run("audit", d.testAudit)
 		})
 	}
@@ -262,7 +265,7 @@ func (d directory) testTokens(t *testing.T) {
 	if p := d.as(t, secret, org.OrgID); p.Kind != nimbus.PrincipalAccount || p.Role != nimbus.RoleOperator || p.Subject != robot.ID {
 		t.Errorf("the service account is %+v", p)
 	}
-	wantCode(t, d.RevokeToken(ctx, dev, made.ID), nimbus.CodeNotFound) // not its own
+	wantCode(t, d.RevokeToken(ctx, dev, made.ID, ""), nimbus.CodeNotFound) // not its own
 	if own, _, err := d.ListTokens(ctx, dev, false, nimbus.PageRequest{}); err != nil || len(own) != 0 {
 		t.Errorf("who made no tokens sees %v, %v", own, err)
 	}
@@ -270,10 +273,10 @@ func (d directory) testTokens(t *testing.T) {
 	if err != nil || len(all) != 2 {
 		t.Errorf("an admin sees %v, %v", all, err)
 	}
-	must(t, d.RevokeToken(ctx, admin, made.ID))
+	must(t, d.RevokeToken(ctx, admin, made.ID, ""))
 	_, err = d.Authenticate(ctx, secret)
 	refused(t, err)
-	wantCode(t, d.RevokeToken(ctx, admin, made.ID), nimbus.CodeNotFound)
+	wantCode(t, d.RevokeToken(ctx, admin, made.ID, ""), nimbus.CodeNotFound)
 }
 
 // testSessions: a session is its user's, does no more than the token that it
@@ -315,7 +318,7 @@ func (d directory) testSessions(t *testing.T) {
 	must(t, err)
 	cookie, _, err := d.RedeemLogin(ctx, code)
 	must(t, err)
-	must(t, d.RevokeToken(ctx, ada, made.ID))
+	must(t, d.RevokeToken(ctx, ada, made.ID, ""))
 	_, err = d.AuthenticateSession(ctx, cookie)
 	refused(t, err)
 	_, _, err = d.RedeemLogin(ctx, kept)
@@ -357,10 +360,10 @@ func (d directory) testLastAdmin(t *testing.T) {
 	if err != nil || len(tokens) != 1 {
 		t.Fatalf("the platform's tokens: %v, %v", tokens, err)
 	}
-	wantCode(t, d.RevokeToken(ctx, identity.Root(), tokens[0].ID), nimbus.CodeConflict)
+	wantCode(t, d.RevokeToken(ctx, identity.Root(), tokens[0].ID, ""), nimbus.CodeConflict)
 	u, err := d.CreateUser(ctx, identity.Root(), "platform@example.com", "", true)
 	must(t, err)
-	must(t, d.RevokeToken(ctx, identity.Root(), tokens[0].ID))
+	must(t, d.RevokeToken(ctx, identity.Root(), tokens[0].ID, ""))
 	_, err = d.SetPlatformAdmin(ctx, identity.Root(), u.Email, false)
 	wantCode(t, err, nimbus.CodeConflict)
 	wantCode(t, d.RemoveUser(ctx, identity.Root(), u.ID), nimbus.CodeConflict)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"time"
@@ -40,26 +41,72 @@ func (t *tx) revoke(ctx context.Context, subjects ...string) error {
 // refused once that is revoked.
 func (s *Store) InsertToken(ctx context.Context, r identity.Record, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		if r.Parent != "" {
-			n, err := t.HoldToken(ctx, r.Parent)
-			if err == nil && n == 0 {
-				err = nimbus.Errorf(nimbus.CodeUnauthenticated, "the token that this would be made with was revoked")
-			}
-			if err != nil {
-				return err
-			}
-		}
 		var expires int64
 		if r.ValidFor > 0 {
 			expires = micros(t.now.Add(r.ValidFor))
 		}
-		err := t.InsertToken(ctx, gen.InsertTokenParams{
+		expires, err := t.endsWith(ctx, r.Parent, expires)
+		if err != nil {
+			return err
+		}
+		err = t.InsertToken(ctx, gen.InsertTokenParams{
 			ID: r.ID, Kind: string(r.Kind), OrgID: r.OrgID, Subject: r.Subject, Hash: r.Hash, State: string(r.State),
 			CreatedAt: micros(t.now), ExpiresAt: expires, Version: r.Version, Name: r.Name, Role: string(r.Role), Scopes: scopeWords(r.Scopes),
 			Parent: r.Parent, CreatedBy: r.CreatedBy,
 		})
 		return errors.Join(err, t.told(ctx, e))
 	})
+}
+
+// maxGenerations bounds how often tokens are made with tokens that were made
+// with tokens: to end the first takes a statement for each.
+const maxGenerations = 16
+
+// endsWith is when a token ends that is made with another: with that one at the
+// latest. The other is held, so that it is not revoked meanwhile.
+func (t *tx) endsWith(ctx context.Context, parent string, expires int64) (int64, error) {
+	if parent == "" {
+		return expires, nil
+	}
+	last, err := t.HoldToken(ctx, parent)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nimbus.Errorf(nimbus.CodeUnauthenticated, "the token that this would be made with was revoked")
+	}
+	if err != nil {
+		return 0, err
+	}
+	for above, n := parent, 1; above != ""; n++ {
+		if n > maxGenerations {
+			return 0, nimbus.Errorf(nimbus.CodeForbidden, "the token that this would be made with is %d tokens away from the first", maxGenerations).
+				WithHint("make it with one nearer to the first: `nimbus tokens --json` tells what each was made with")
+		}
+		if above, err = t.TokenParent(ctx, above); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return 0, err
+		}
+	}
+	if last != 0 && (expires == 0 || last < expires) {
+		return last, nil
+	}
+	return expires, nil
+}
+
+// revokeAll is how many tokens are told of one by one when they end with
+// others; of more, replicas forget everybody.
+const revokeAll = 100
+
+// revokeOrphans ends what was made with tokens that are revoked, and what was
+// made with that. Each generation takes a statement that begins when the one
+// before is held: who made one meanwhile has ended by then, or is refused.
+func (t *tx) revokeOrphans(ctx context.Context) (ids []string, err error) {
+	for {
+		generation, err := t.RevokeOrphans(ctx, micros(t.now))
+		if err != nil || len(generation) == 0 {
+			return ids, err
+		}
+		if ids = append(ids, generation...); len(ids) > revokeAll {
+			ids = append(ids[:0], "")
+		}
+	}
 }
 
 func scopeWords(scopes []nimbus.Scope) string {
@@ -152,7 +199,7 @@ func (s *Store) ListTokens(ctx context.Context, orgID, subject string, page nimb
 			tokens = append(tokens, nimbus.Token{
 				ID: r.ID, Kind: nimbus.PrincipalKind(r.Kind), OrgID: r.OrgID, Subject: r.Subject, Name: r.Name, Role: nimbus.Role(r.Role),
 				Scopes: scopesOf(r.Scopes), CreatedBy: r.CreatedBy, CreatedAt: fromMicros(r.CreatedAt), ExpiresAt: fromMicros(r.ExpiresAt),
-				LastUsedAt: fromMicros(r.LastUsedAt), RevokedAt: fromMicros(r.RevokedAt),
+				LastUsedAt: fromMicros(r.LastUsedAt), RevokedAt: fromMicros(r.RevokedAt), Parent: r.Parent,
 			})
 		}
 		return err
@@ -161,12 +208,19 @@ func (s *Store) ListTokens(ctx context.Context, orgID, subject string, page nimb
 }
 
 // RevokeToken implements identity.Store.
-func (s *Store) RevokeToken(ctx context.Context, orgID, subject, tokenID string, e nimbus.AuditEvent) error {
+func (s *Store) RevokeToken(ctx context.Context, orgID, subject, tokenID, keep string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := t.release(ctx, keep, tokenID); err != nil {
+			return err
+		}
 		row, err := t.RevokeToken(ctx, gen.RevokeTokenParams{Now: micros(t.now), ID: tokenID, OrgID: orgID, Subject: subject})
 		if nimbus.ErrorCode(interpret(err)) == nimbus.CodeNotFound {
 			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such token that works")
 		}
+		if err != nil {
+			return err
+		}
+		ended, err := t.revokeOrphans(ctx)
 		if err != nil {
 			return err
 		}
@@ -175,15 +229,27 @@ func (s *Store) RevokeToken(ctx context.Context, orgID, subject, tokenID string,
 				return err
 			}
 		}
-		if err := t.RevokeMadeWith(ctx, gen.RevokeMadeWithParams{Parent: tokenID, RevokedAt: micros(t.now)}); err != nil {
-			return err
-		}
 		e.Detail = map[string]string{"kind": row.Kind, "subject": row.Subject, "name": row.Name}
+		if keep != "" {
+			e.Detail["kept"] = keep
+		}
 		if err := t.told(ctx, e); err != nil {
 			return err
 		}
-		return t.revoke(ctx, tokenID)
+		return t.revoke(ctx, append(ended, tokenID)...)
 	})
+}
+
+// release has a token stay when the one that it was made with ends.
+func (t *tx) release(ctx context.Context, keep, parent string) error {
+	if keep == "" {
+		return nil
+	}
+	n, err := t.ReleaseToken(ctx, gen.ReleaseTokenParams{ID: keep, Parent: parent})
+	if err == nil && n == 0 {
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no token to keep that works and was made with this one")
+	}
+	return err
 }
 
 // platformStays refuses that nobody is left who administers the platform.
@@ -195,7 +261,7 @@ func (t *tx) platformStays(ctx context.Context, withoutToken, withoutUser string
 	users, err := t.PlatformAdmins(ctx, withoutUser)
 	if err == nil && users == 0 {
 		return nimbus.Errorf(nimbus.CodeConflict, "nobody else administers the platform").
-			WithHint("make another first: nimbus tokens create --platform, or nimbus users admin")
+			WithHint("make another with it first, nimbus tokens create --platform, and keep that: nimbus tokens revoke --keep")
 	}
 	return err
 }

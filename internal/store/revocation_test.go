@@ -103,7 +103,14 @@ func TestRevocationReachesEveryReplica(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return secret, func() error { return one.RevokeToken(ctx, root, tok.ID) }
+			return secret, func() error { return one.RevokeToken(ctx, root, tok.ID, "") }
+		},
+		"the token that made the one that made it": func(t *testing.T) (string, func() error) {
+			d := directory{one.db.Store, one.Service}
+			_, first, p := d.makes(t, root, nimbus.NewToken{Platform: true})
+			_, _, p = d.makes(t, p, nimbus.NewToken{Platform: true})
+			secret, _, _ := d.makes(t, p, nimbus.NewToken{Platform: true})
+			return secret, func() error { return one.RevokeToken(ctx, root, first.ID, "") }
 		},
 		"a service account": func(t *testing.T) (string, func() error) {
 			a, err1 := one.CreateAccount(ctx, root, "robot", nimbus.RoleViewer)

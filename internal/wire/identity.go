@@ -65,6 +65,7 @@ func Token(t nimbus.Token) *nimbusv1.Token {
 	return &nimbusv1.Token{
 		Id: t.ID, Kind: string(t.Kind), OrgId: t.OrgID, Subject: t.Subject, Name: t.Name, Role: string(t.Role), Scopes: Scopes(t.Scopes),
 		CreatedBy: t.CreatedBy, CreatedAt: Time(t.CreatedAt), ExpiresAt: Time(t.ExpiresAt), LastUsedAt: Time(t.LastUsedAt), RevokedAt: Time(t.RevokedAt),
+		Parent: t.Parent,
 	}
 }
 
@@ -74,6 +75,7 @@ func ToToken(m *nimbusv1.Token) nimbus.Token {
 		ID: m.GetId(), Kind: nimbus.PrincipalKind(m.GetKind()), OrgID: m.GetOrgId(), Subject: m.GetSubject(), Name: m.GetName(),
 		Role: nimbus.Role(m.GetRole()), Scopes: ToScopes(m.GetScopes()), CreatedBy: m.GetCreatedBy(), CreatedAt: ToTime(m.GetCreatedAt()),
 		ExpiresAt: ToTime(m.GetExpiresAt()), LastUsedAt: ToTime(m.GetLastUsedAt()), RevokedAt: ToTime(m.GetRevokedAt()),
+		Parent: m.GetParent(),
 	}
 }
 

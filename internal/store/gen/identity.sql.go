@@ -57,17 +57,16 @@ func (q *Queries) EndSession(ctx context.Context, hash string) (EndSessionRow, e
 	return i, err
 }
 
-const holdToken = `-- name: HoldToken :execrows
-UPDATE tokens SET version = version WHERE id = $1 AND state = 'active'
+const holdToken = `-- name: HoldToken :one
+UPDATE tokens SET version = version WHERE id = $1 AND state = 'active' RETURNING expires_at
 `
 
 // Keeps others from changing an active token until the transaction ends.
 func (q *Queries) HoldToken(ctx context.Context, id string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, holdToken, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	row := q.db.QueryRowContext(ctx, holdToken, id)
+	var expires_at int64
+	err := row.Scan(&expires_at)
+	return expires_at, err
 }
 
 const insertRevocation = `-- name: InsertRevocation :exec
@@ -198,6 +197,24 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 	return err
 }
 
+const releaseToken = `-- name: ReleaseToken :execrows
+UPDATE tokens SET parent = ''
+WHERE id = $1 AND parent = $2 AND state = 'active' AND kind IN ('user', 'account', 'admin')
+`
+
+type ReleaseTokenParams struct {
+	ID     string
+	Parent string
+}
+
+func (q *Queries) ReleaseToken(ctx context.Context, arg ReleaseTokenParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, releaseToken, arg.ID, arg.Parent)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const revocations = `-- name: Revocations :many
 SELECT seq, subject FROM revocations WHERE seq > $1 ORDER BY seq LIMIT $2
 `
@@ -235,20 +252,6 @@ func (q *Queries) Revocations(ctx context.Context, arg RevocationsParams) ([]Rev
 	return items, nil
 }
 
-const revokeMadeWith = `-- name: RevokeMadeWith :exec
-UPDATE tokens SET state = 'revoked', revoked_at = $2 WHERE parent = $1 AND parent <> '' AND state = 'active'
-`
-
-type RevokeMadeWithParams struct {
-	Parent    string
-	RevokedAt int64
-}
-
-func (q *Queries) RevokeMadeWith(ctx context.Context, arg RevokeMadeWithParams) error {
-	_, err := q.db.ExecContext(ctx, revokeMadeWith, arg.Parent, arg.RevokedAt)
-	return err
-}
-
 const revokeMembersTokens = `-- name: RevokeMembersTokens :exec
 UPDATE tokens SET state = 'revoked', revoked_at = $1
 WHERE kind IN ('user', 'login', 'session') AND subject = $2 AND org_id = $3 AND state = 'active'
@@ -263,6 +266,36 @@ type RevokeMembersTokensParams struct {
 func (q *Queries) RevokeMembersTokens(ctx context.Context, arg RevokeMembersTokensParams) error {
 	_, err := q.db.ExecContext(ctx, revokeMembersTokens, arg.Now, arg.Subject, arg.OrgID)
 	return err
+}
+
+const revokeOrphans = `-- name: RevokeOrphans :many
+UPDATE tokens SET state = 'revoked', revoked_at = $1
+WHERE state = 'active' AND parent <> '' AND parent IN (SELECT p.id FROM tokens p WHERE p.state = 'revoked')
+RETURNING id
+`
+
+// One generation of what was made with tokens that are revoked.
+func (q *Queries) RevokeOrphans(ctx context.Context, revokedAt int64) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, revokeOrphans, revokedAt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const revokeToken = `-- name: RevokeToken :one
@@ -365,6 +398,17 @@ func (q *Queries) TokenByHash(ctx context.Context, hash string) (Token, error) {
 		&i.RevokedAt,
 	)
 	return i, err
+}
+
+const tokenParent = `-- name: TokenParent :one
+SELECT parent FROM tokens WHERE id = $1
+`
+
+func (q *Queries) TokenParent(ctx context.Context, id string) (string, error) {
+	row := q.db.QueryRowContext(ctx, tokenParent, id)
+	var parent string
+	err := row.Scan(&parent)
+	return parent, err
 }
 
 const tokensPage = `-- name: TokensPage :many

@@ -23,8 +23,15 @@ WHERE id = sqlc.arg(id) AND org_id = sqlc.arg(org_id) AND kind IN ('user', 'acco
   AND (subject = sqlc.arg(subject) OR sqlc.arg(subject) = '')
 RETURNING *;
 
--- name: RevokeMadeWith :exec
-UPDATE tokens SET state = 'revoked', revoked_at = $2 WHERE parent = $1 AND parent <> '' AND state = 'active';
+-- name: RevokeOrphans :many
+-- One generation of what was made with tokens that are revoked.
+UPDATE tokens SET state = 'revoked', revoked_at = $1
+WHERE state = 'active' AND parent <> '' AND parent IN (SELECT p.id FROM tokens p WHERE p.state = 'revoked')
+RETURNING id;
+
+-- name: ReleaseToken :execrows
+UPDATE tokens SET parent = ''
+WHERE id = sqlc.arg(id) AND parent = sqlc.arg(parent) AND state = 'active' AND kind IN ('user', 'account', 'admin');
 
 -- name: RevokeTokensOf :exec
 UPDATE tokens SET state = 'revoked', revoked_at = $2
@@ -34,9 +41,12 @@ WHERE kind IN ('user', 'account', 'admin', 'host', 'login', 'session') AND subje
 UPDATE tokens SET state = 'revoked', revoked_at = sqlc.arg(now)
 WHERE kind IN ('user', 'login', 'session') AND subject = sqlc.arg(subject) AND org_id = sqlc.arg(org_id) AND state = 'active';
 
--- name: HoldToken :execrows
+-- name: HoldToken :one
 -- Keeps others from changing an active token until the transaction ends.
-UPDATE tokens SET version = version WHERE id = $1 AND state = 'active';
+UPDATE tokens SET version = version WHERE id = $1 AND state = 'active' RETURNING expires_at;
+
+-- name: TokenParent :one
+SELECT parent FROM tokens WHERE id = $1;
 
 -- name: OtherAdminTokens :one
 SELECT COUNT(*) FROM tokens WHERE kind = 'admin' AND state = 'active' AND id <> $1 AND (expires_at = 0 OR expires_at > $2);

@@ -445,7 +445,9 @@ type Token struct {
 	// To the minute. None: never.
 	LastUsedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
 	// None: it works, unless it has expired.
-	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	RevokedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	// The token that it was made with, and ends with; "" for none.
+	Parent        string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -562,6 +564,13 @@ func (x *Token) GetRevokedAt() *timestamppb.Timestamp {
 		return x.RevokedAt
 	}
 	return nil
+}
+
+func (x *Token) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
 }
 
 type CreateOrgRequest struct {
@@ -2111,8 +2120,12 @@ type CreateTokenRequest struct {
 	Role string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
 	// None mean all that the role allows.
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	// At most 366 days; 0 means 90 days.
-	ValidFor      *durationpb.Duration `protobuf:"bytes,6,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// At most 366 days; 0 means 90 days. It ends no later than the token that
+	// makes it.
+	ValidFor *durationpb.Duration `protobuf:"bytes,6,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// The member of the org that it is of, by id or address; for administrators
+	// of the platform. "" means the caller.
+	User          string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2187,6 +2200,13 @@ func (x *CreateTokenRequest) GetValidFor() *durationpb.Duration {
 		return x.ValidFor
 	}
 	return nil
+}
+
+func (x *CreateTokenRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
 }
 
 type CreateTokenResponse struct {
@@ -2356,8 +2376,11 @@ func (x *ListTokensResponse) GetNextPageToken() string {
 }
 
 type RevokeTokenRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TokenId       string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TokenId string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// A token that was made with it and takes its place: it stays. For
+	// administrators of the platform. "" means that all end that were made with it.
+	KeepTokenId   string `protobuf:"bytes,2,opt,name=keep_token_id,json=keepTokenId,proto3" json:"keep_token_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2395,6 +2418,13 @@ func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
 func (x *RevokeTokenRequest) GetTokenId() string {
 	if x != nil {
 		return x.TokenId
+	}
+	return ""
+}
+
+func (x *RevokeTokenRequest) GetKeepTokenId() string {
+	if x != nil {
+		return x.KeepTokenId
 	}
 	return ""
 }
@@ -2476,7 +2506,7 @@ const file_nimbus_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x06 \x01(\tR\tcreatedBy\"\xaa\x03\n" +
+	"created_by\x18\x06 \x01(\tR\tcreatedBy\"\xc2\x03\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x15\n" +
@@ -2495,7 +2525,8 @@ const file_nimbus_v1_identity_proto_rawDesc = "" +
 	"\flast_used_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastUsedAt\x129\n" +
 	"\n" +
-	"revoked_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\">\n" +
+	"revoked_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12\x16\n" +
+	"\x06parent\x18\r \x01(\tR\x06parent\">\n" +
 	"\x10CreateOrgRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06owners\x18\x02 \x03(\tR\x06owners\"5\n" +
@@ -2580,7 +2611,7 @@ const file_nimbus_v1_identity_proto_rawDesc = "" +
 	"\x1bDeleteServiceAccountRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\"\x1e\n" +
-	"\x1cDeleteServiceAccountResponse\"\xc7\x01\n" +
+	"\x1cDeleteServiceAccountResponse\"\xdb\x01\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -2588,7 +2619,8 @@ const file_nimbus_v1_identity_proto_rawDesc = "" +
 	"\bplatform\x18\x03 \x01(\bR\bplatform\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12\x16\n" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x126\n" +
-	"\tvalid_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\"U\n" +
+	"\tvalid_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\x12\x12\n" +
+	"\x04user\x18\a \x01(\tR\x04user\"U\n" +
 	"\x13CreateTokenResponse\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\x12&\n" +
 	"\x05token\x18\x02 \x01(\v2\x10.nimbus.v1.TokenR\x05token\"k\n" +
@@ -2599,9 +2631,10 @@ const file_nimbus_v1_identity_proto_rawDesc = "" +
 	"\bplatform\x18\x03 \x01(\bR\bplatform\"f\n" +
 	"\x12ListTokensResponse\x12(\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x10.nimbus.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"/\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n" +
 	"\x12RevokeTokenRequest\x12\x19\n" +
-	"\btoken_id\x18\x01 \x01(\tR\atokenId\"\x15\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\"\n" +
+	"\rkeep_token_id\x18\x02 \x01(\tR\vkeepTokenId\"\x15\n" +
 	"\x13RevokeTokenResponse2\xc9\x03\n" +
 	"\n" +
 	"OrgService\x12F\n" +
