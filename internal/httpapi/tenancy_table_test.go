@@ -85,10 +85,12 @@ var tenancy = map[string]expectation{
 	// An administrator of the platform has no token of its own in an org.
 	"/nimbus.v1.TokenService/CreateToken":          {who: "member", scope: "tokens:write", body: `{"name":"made"}`, bound: true},
 	"/nimbus.v1.TokenService/CreateToken#account":  {who: "admin", scope: "tokens:write", body: `{"name":"made","accountId":"$account"}`},
+	"/nimbus.v1.TokenService/CreateToken#user":     {who: "platform", scope: "tokens:write", body: `{"name":"made","user":"nobody@members.example"}`, bound: true, refuses: true},
 	"/nimbus.v1.TokenService/CreateToken#platform": {who: "platform", scope: "tokens:write", body: `{"name":"made","platform":true}`, bound: true},
 	"/nimbus.v1.TokenService/ListTokens":           {who: "viewer", scope: "tokens:read", body: `{}`},
 	"/nimbus.v1.TokenService/ListTokens#platform":  {who: "platform", scope: "tokens:read", body: `{"platform":true}`, bound: true},
 	"/nimbus.v1.TokenService/RevokeToken":          {who: "viewer", scope: "tokens:write", body: `{"tokenId":"$spare_token"}`},
+	"/nimbus.v1.TokenService/RevokeToken#keep":     {who: "platform", scope: "tokens:write", body: `{"tokenId":"$spare_token","keepTokenId":"$spare_token"}`, bound: true, refuses: true},
 
 	"/nimbus.v1.AuditService/ListAuditEntries":              {who: "admin", scope: "audit:read", body: `{}`},
 	"/nimbus.v1.AuditService/ListAuditEntries#platform":     {who: "platform", scope: "audit:read", body: `{"platform":true}`, bound: true},
