@@ -120,6 +120,7 @@ func TestJobs(t *testing.T) {
 		"signal":          {command: []string{"sh", "-c", "kill -9 $$"}, signal: "SIGKILL"},
 		"no such command": {command: []string{"no-such-command"}, code: 127, stderr: "nimbus: no-such-command: command not found\n"},
 		"no program":      {command: []string{"/etc/passwd"}, code: 126, stderr: "nimbus: /etc/passwd: permission denied\n"},
+		"NUL in argument": {command: []string{"echo", "a\x00b"}, code: 126, stderr: "nimbus: an argument or a variable of the command holds a NUL character, which no process can be given\n"},
 		"empty input":     {command: []string{"cat"}},
 		"output of a grandchild": {
 			command: []string{"sh", "-c", "(sleep 0.3; echo late) & echo early"}, stdout: "early\nlate\n",

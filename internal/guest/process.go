@@ -85,6 +85,10 @@ func environment(own map[string]string, as account) []string {
 // so itself and ends with the code that a shell would give it.
 func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) (*process, error) {
 	env := environment(r.GetEnv(), as)
+	if slices.ContainsFunc(slices.Concat(r.GetCommand(), env), func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		refuse(e, exitNotExecutable, errors.New("an argument or a variable of the command holds a NUL character, which no process can be given"))
+		return nil, nil
+	}
 	path, err := lookPath(r.GetCommand()[0], dir, env)
 	if err != nil {
 		code := int32(exitNotFound)

@@ -95,7 +95,10 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 		}
 	}
 	p, err := start(r.Msg, dir, as, s.tree, s.events)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EINVAL): // the same request stays wrong: it is not worth another try
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	case err != nil:
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	s.attempt, s.process = r.Msg.GetAttemptId(), p

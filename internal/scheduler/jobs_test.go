@@ -118,6 +118,8 @@ func TestSubmitRefusesWhatIsWrong(t *testing.T) {
 		"no command":      {nimbus.CodeInvalid, scheduler.Submission{}},
 		"huge command":    {nimbus.CodeTooLarge, scheduler.Submission{Spec: nimbus.Spec{Command: []string{strings.Repeat("x", nimbus.MaxCommandBytes)}}}},
 		"bad variable":    {nimbus.CodeInvalid, scheduler.Submission{Spec: nimbus.Spec{Command: ok.Command, Env: map[string]string{"A=B": ""}}}},
+		"NUL in argument": {nimbus.CodeInvalid, scheduler.Submission{Spec: nimbus.Spec{Command: []string{"echo", "a\x00b"}}}},
+		"NUL in variable": {nimbus.CodeInvalid, scheduler.Submission{Spec: nimbus.Spec{Command: ok.Command, Env: map[string]string{"A": "a\x00b"}}}},
 		"bad workspace":   {nimbus.CodeInvalid, scheduler.Submission{Spec: nimbus.Spec{Command: ok.Command, WorkspaceID: "../x"}}},
 		"long timeout":    {nimbus.CodeInvalid, scheduler.Submission{Spec: nimbus.Spec{Command: ok.Command, Timeout: nimbus.MaxTimeout + 1}}},
 		"bad executor":    {nimbus.CodeInvalid, scheduler.Submission{Spec: ok, Class: nimbus.Class{Executor: "vax"}}},

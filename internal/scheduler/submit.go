@@ -121,11 +121,17 @@ func (s Submission) requirements() (nimbus.Requirements, error) {
 func checkSpec(spec nimbus.Spec) error {
 	size := 0
 	for _, arg := range spec.Command {
+		if strings.ContainsRune(arg, 0) {
+			return nimbus.Errorf(nimbus.CodeInvalid, "the argument %q holds a NUL character, which no process can be given", clip(arg))
+		}
 		size += len(arg) + 1
 	}
 	for key, value := range spec.Env {
 		if key == "" || strings.ContainsAny(key, "=\x00") {
 			return nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an environment variable", clip(key))
+		}
+		if strings.ContainsRune(value, 0) { // the value may be a secret: it is not told
+			return nimbus.Errorf(nimbus.CodeInvalid, "the value of the variable %q holds a NUL character, which no process can be given", clip(key))
 		}
 		size += len(key) + len(value) + 2
 	}
