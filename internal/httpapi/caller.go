@@ -176,7 +176,7 @@ func (a *api) admit(next http.Handler) http.Handler {
 		to, known := access[r.URL.Path]
 		switch {
 		case !known:
-			http.NotFound(w, r)
+			noCall(w, r)
 			return
 		case to == anybody:
 			if err := a.stranger(r); err != nil {

@@ -39,15 +39,11 @@ func TestBoundsOfBodies(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t)
 	long := func(n int) string { return `{"name":"` + strings.Repeat("x", n) + `"}` }
-	if got := p.ask(t, http.MethodPost, "/nimbus.v1.AgentService/Join", long(65<<10)); got.status != http.StatusTooManyRequests {
-		t.Errorf("a stranger's long Join: %d %.100s", got.status, got.body)
-	}
+	checkRefusal(t, "a stranger's long Join", p.ask(t, http.MethodPost, "/nimbus.v1.AgentService/Join", long(65<<10)), http.StatusTooManyRequests, nimbus.CodeTooLarge, "too large")
 	if got := p.ask(t, http.MethodPost, "/nimbus.v1.AgentService/Join", long(1<<10)); got.status != http.StatusUnauthorized {
 		t.Errorf("a stranger's Join: %d %.100s", got.status, got.body)
 	}
-	if got := p.asAdmin(t, http.MethodPost, "/nimbus.v1.JobService/SubmitJob", long(9<<20)); got.status != http.StatusTooManyRequests {
-		t.Errorf("a long call: %d %.100s", got.status, got.body)
-	}
+	checkRefusal(t, "a long call", p.asAdmin(t, http.MethodPost, "/nimbus.v1.JobService/SubmitJob", long(9<<20)), http.StatusTooManyRequests, nimbus.CodeTooLarge, "too large")
 	if got := p.asAdmin(t, http.MethodPost, "/nimbus.v1.JobService/ListJobs", "{}"); got.status != http.StatusOK {
 		t.Errorf("the next call: %d %.100s", got.status, got.body)
 	}

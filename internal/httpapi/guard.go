@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -158,5 +159,5 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 }
 
 func noWebhook(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "no GitHub App is connected: see docs/github.md", http.StatusNotFound)
+	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "no GitHub App is connected").WithHint("see docs/github.md"))
 }

@@ -167,7 +167,9 @@ func New(cfg Config) http.Handler {
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompressMinBytes(compressFrom),
-		connect.WithInterceptors(answers{api}),
+		connect.WithCodec(strictJSON{"json"}),
+		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
+		connect.WithInterceptors(answers{api}, text{}),
 		connect.WithRecover(api.recovered),
 	)
 	for _, service := range []func() (string, http.Handler){
@@ -214,7 +216,7 @@ func New(cfg Config) http.Handler {
 		},
 	} {
 		path, handler := service()
-		mux.Handle(path, api.admit(handler))
+		mux.Handle(path, api.admit(refusals(handler)))
 	}
 	for pattern, handler := range api.handlers() {
 		mux.Handle(pattern, handler)

@@ -16,8 +16,12 @@ var notPages = []string{"/api/", "/nimbus.", "/webhooks/", "/login", "/assets/"}
 func pages(files fs.FS) http.Handler {
 	server := http.FileServerFS(files)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/nimbus.") { // a service that there is not
+			noCall(w, r)
+			return
+		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			http.Error(w, "there is nothing to do here", http.StatusMethodNotAllowed)
+			noPath(w, r)
 			return
 		}
 		name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
@@ -32,7 +36,7 @@ func pages(files fs.FS) http.Handler {
 			w.Header().Set("Cache-Control", "no-cache")
 			http.ServeFileFS(w, r, files, "index.html")
 		default:
-			http.NotFound(w, r)
+			noPath(w, r)
 		}
 	})
 }

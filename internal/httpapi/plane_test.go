@@ -218,6 +218,14 @@ func (h hostPlayer) write(t *testing.T, lease *nimbusv1.Lease, from, to int64) {
 	}
 }
 
+// writeText appends a first line that is text.
+func (h hostPlayer) writeText(t *testing.T, lease *nimbusv1.Lease, text string) {
+	t.Helper()
+	line := wire.Line(nimbus.Line{Seq: 1, At: time.Now(), Stream: nimbus.StreamStdout, Text: text})
+	_, err := h.AppendLog(t.Context(), connect.NewRequest(&nimbusv1.AppendLogRequest{Lease: lease, Lines: []*nimbusv1.Line{line}}))
+	must(t, err)
+}
+
 func (h hostPlayer) finish(t *testing.T, lease *nimbusv1.Lease, lines int64) {
 	t.Helper()
 	code := int32(0)

@@ -28,6 +28,7 @@ const (
 	pgCannotConnectNow     = "57P03"
 	pgTooManyConnections   = "53300"
 	pgConnectionClass      = "08"
+	pgNotInEncoding        = "22021"
 )
 
 // interpret translates an error of a driver at the edge: what callers can act
@@ -42,6 +43,8 @@ func interpret(err error) error {
 		return &nimbus.Error{Code: nimbus.CodeNotFound, Message: "not found", Err: err}
 	case isUnique(err):
 		return &nimbus.Error{Code: nimbus.CodeConflict, Message: "it exists already", Err: err}
+	case isNoText(err):
+		return &nimbus.Error{Code: nimbus.CodeInvalid, Message: "a text holds a NUL character or is not valid UTF-8", Err: err}
 	case errors.Is(err, context.Canceled):
 		return &nimbus.Error{Code: nimbus.CodeCancelled, Message: "cancelled", Err: err}
 	case isUnavailable(err):
@@ -69,6 +72,13 @@ func isUnique(err error) bool {
 	var lite *sqlite.Error
 	return errors.As(err, &lite) &&
 		(lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+// isNoText tells that PostgreSQL was given what it can't keep as text. SQLite
+// keeps all; what callers send is refused at the door for both.
+func isNoText(err error) bool {
+	pg := (*pgconn.PgError)(nil)
+	return errors.As(err, &pg) && pg.Code == pgNotInEncoding
 }
 
 func isUnavailable(err error) bool {

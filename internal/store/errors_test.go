@@ -35,6 +35,9 @@ func TestALostDatabaseIsUnavailable(t *testing.T) {
 			t.Errorf("%T %v is %s", lost, lost, got)
 		}
 	}
+	if got := nimbus.ErrorCode(interpret(&pgconn.PgError{Code: "22021"})); got != nimbus.CodeInvalid {
+		t.Errorf("a NUL is %s", got)
+	}
 	for _, fault := range []error{errors.New("no"), &pgconn.PgError{Code: "42601"}, &pgconn.PgError{Code: "22001"}} {
 		if got := nimbus.ErrorCode(interpret(fault)); got != nimbus.CodeInternal {
 			t.Errorf("%v is %s", fault, got)

@@ -122,6 +122,9 @@ func ToError(err error) error {
 			Hint: "name a file with the CA's certificate by --ca-file", Err: err}
 	}
 	if code := nimbus.Code(sent.Meta().Get(CodeHeader)); code != "" {
+		if sent.Code() == connect.CodeUnimplemented {
+			code = nimbus.CodeUnsupported // also a call that is not found: see WriteNoCall
+		}
 		return &nimbus.Error{
 			Code: code, Message: sent.Message(), Hint: hintOf(sent.Meta()), RetryAfter: retryAfterOf(sent.Meta()), Err: err,
 		}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 
+	"connectrpc.com/connect"
+
 	"github.com/nimbus-ci/nimbus"
 )
 
@@ -27,6 +29,21 @@ func WriteHTTPError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(HTTPStatus(told.Code))
 	body := httpError{Code: told.Code, Message: told.Message, Hint: told.Hint}
+	_ = json.NewEncoder(w).Encode(body) // the caller is gone: nobody to tell
+}
+
+// WriteNoCall answers a call that the server does not have: nothing is found
+// there, and in the words of Connect it is not implemented, which is how ToError
+// knows that the server is older than the caller.
+func WriteNoCall(w http.ResponseWriter, err error) {
+	told := tell(err)
+	setHeaders(w.Header(), told)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	body := struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}{connect.CodeUnimplemented.String(), told.Message}
 	_ = json.NewEncoder(w).Encode(body) // the caller is gone: nobody to tell
 }
 

@@ -156,7 +156,13 @@ func Reason(r nimbus.Reason) *nimbusv1.Reason {
 	if r == (nimbus.Reason{}) {
 		return nil
 	}
-	return &nimbusv1.Reason{Code: string(r.Code), Message: r.Message}
+	return &nimbusv1.Reason{Code: string(r.Code), Message: asText(r.Message)}
+}
+
+// asText makes text of what may have come out of a sandbox: a message with a
+// NUL or a broken character is refused, and the outcome of a job must not be.
+func asText(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "�"), "�")
 }
 
 func toReason(r *nimbusv1.Reason) nimbus.Reason {
@@ -166,7 +172,7 @@ func toReason(r *nimbusv1.Reason) nimbus.Reason {
 // Outcome makes a message.
 func Outcome(o nimbus.Outcome) *nimbusv1.Outcome {
 	return &nimbusv1.Outcome{
-		Result: Result(o.Result), ExitCode: int32Of(o.ExitCode), Signal: o.Signal, Reason: Reason(o.Reason), LogLines: o.LogLines,
+		Result: Result(o.Result), ExitCode: int32Of(o.ExitCode), Signal: asText(o.Signal), Reason: Reason(o.Reason), LogLines: o.LogLines,
 		CpuTime: Duration(o.Usage.CPUTime), MaxRssBytes: o.Usage.MaxRSSBytes, DiskBytes: o.Usage.DiskBytes,
 		WallDuration: Duration(o.Usage.WallDuration), BeforeStart: o.BeforeStart,
 	}

@@ -188,3 +188,13 @@ func TestLinesKeepTheirBytes(t *testing.T) {
 		t.Errorf("%q, %v", ToLine(m).Text, err)
 	}
 }
+
+// TestAnOutcomeIsAlwaysText: what a sandbox said must not keep a job from its
+// end, for the server refuses messages with a NUL.
+func TestAnOutcomeIsAlwaysText(t *testing.T) {
+	t.Parallel()
+	got := Outcome(nimbus.Outcome{Signal: "\x00", Reason: nimbus.Reason{Code: nimbus.ReasonKilled, Message: "a\x00b\xff"}})
+	if got.GetSignal() != "�" || got.GetReason().GetMessage() != "a�b�" {
+		t.Errorf("%v", got)
+	}
+}
