@@ -63,7 +63,10 @@ func (h *heldRefusal) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // error is what is held, as one of ours.
 func (h *heldRefusal) error() error {
-	var told struct{ Code, Message string }
+	var told struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
 	_ = json.Unmarshal(h.body.Bytes(), &told) // some have no body: the status says it
 	message := strings.TrimPrefix(told.Message, "unmarshal message: ")
 	switch {
