@@ -48,7 +48,7 @@ var transitions = map[State][]State{
 	StatePending:       {StateQueued, StateUnschedulable, StateFinished},
 	StateQueued:        {StateOffered, StateUnschedulable, StateFinished},
 	StateOffered:       {StateQueued, StateAccepted, StateFinished},
-	StateAccepted:      {StateQueued, StateRunning, StateFinished},
+	StateAccepted:      {StateQueued, StateRunning, StateUnschedulable, StateFinished},
 	StateRunning:       {StateQueued, StateFinished},
 	StateUnschedulable: {StatePending, StateFinished},
 	StateFinished:      {},

@@ -36,8 +36,37 @@ type RerunUse struct {
 type ForgeRunState struct {
 	Attempt int64
 	Over    bool
-	// Jobs are the conclusions of its jobs by their ids, once it is over; All
-	// says that there are no more.
-	Jobs map[int64]string
+	// Jobs are those of it by their ids, once it is over; All says that there
+	// are no more.
+	Jobs map[int64]ForgeRunJob
 	All  bool
+}
+
+// ForgeRunJob is a job of a workflow run that is over.
+type ForgeRunJob struct {
+	Name, Conclusion string
+}
+
+// Failed tells whether it failed, or ran out of time.
+func (j ForgeRunJob) Failed() bool { return j.Conclusion == "failure" || j.Conclusion == "timed_out" }
+
+// Fine tells whether a run with only such jobs succeeds.
+func (j ForgeRunJob) Fine() bool {
+	return j.Conclusion == "success" || j.Conclusion == "skipped" || j.Conclusion == "neutral"
+}
+
+// Find finds a job by its id, or as what it is called in a later attempt: there
+// GitHub may have given it another id. It is false where the name is that of
+// several.
+func (s ForgeRunState) Find(id int64, name string) (int64, ForgeRunJob, bool) {
+	if j, ok := s.Jobs[id]; ok {
+		return id, j, true
+	}
+	found, times := int64(0), 0
+	for other, j := range s.Jobs {
+		if j.Name == name {
+			found, times = other, times+1
+		}
+	}
+	return found, s.Jobs[found], times == 1
 }

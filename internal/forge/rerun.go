@@ -37,14 +37,14 @@ func (a *App) RunState(ctx context.Context, job nimbus.GitHubJob) (state nimbus.
 	if err != nil || !state.Over {
 		return state, err
 	}
-	state.Jobs = map[int64]string{}
+	state.Jobs = map[int64]nimbus.ForgeRunJob{}
 	for page := 1; page <= maxRunPages && !state.All; page++ {
 		jobs, more, err := a.conclusions(ctx, job, fmt.Sprintf("%s/jobs?filter=latest&per_page=%d&page=%d", path, pageSize, page))
 		if err != nil {
 			return state, err
 		}
 		for _, j := range jobs {
-			state.Jobs[j.ID] = j.Conclusion
+			state.Jobs[j.ID] = nimbus.ForgeRunJob{Name: j.Name, Conclusion: j.Conclusion}
 		}
 		state.All = !more
 	}
@@ -54,6 +54,7 @@ func (a *App) RunState(ctx context.Context, job nimbus.GitHubJob) (state nimbus.
 // concluded is a job of a run that is over.
 type concluded struct {
 	ID         int64  `json:"id"`
+	Name       string `json:"name"`
 	Conclusion string `json:"conclusion"`
 }
 

@@ -17,7 +17,8 @@ const (
 // Rerun runs a job again that has ended. Of a native one it makes a new job with
 // the same specification, which names the old one. A job of GitHub's is begun
 // anew by GitHub, which is asked to; then the old job is returned, and the new
-// one comes as any does. Codes: not_found, conflict, and those of Forge.
+// one comes as any does; one that GitHub still holds since no attempt got it to
+// begin is tried anew as it is. Codes: not_found, conflict, and those of Forge.
 func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error) {
 	if len(key) > MaxIdempotencyKeyBytes {
 		return nimbus.Job{}, errKeyTooLong()
@@ -36,6 +37,8 @@ func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, k
 	switch {
 	case err != nil:
 		return nimbus.Job{}, err
+	case old.held():
+		return s.tryAnew(ctx, p, old.ID)
 	case old.State != nimbus.StateFinished:
 		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "the job has not ended yet").WithHint("`nimbus cancel %s` ends it", jobID)
 	case old.Source != nimbus.SourceNative:

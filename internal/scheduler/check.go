@@ -99,8 +99,11 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 	case nimbus.StateRunning:
 		return u.checkAgain(ctx, j, reportGrace) // it was proved to run: the answer lags
 	case nimbus.StateUnschedulable:
-		if j.Reason.Code == nimbus.ReasonForge {
-			return u.confirmed(ctx, j)
+		switch j.Reason.Code {
+		case nimbus.ReasonForge: // its event was too old to be believed unasked
+			return u.backInLine(ctx, j, actorGitHub, "GitHub still wants it")
+		case nimbus.ReasonAttemptsUsed:
+			return u.stillHeld(ctx, j)
 		}
 		return u.checkAgain(ctx, j, elsewhereRecheck)
 	}
@@ -108,8 +111,8 @@ func (u *unit) stillQueued(ctx context.Context, j *JobRecord) error {
 	return u.SaveJob(ctx, j)
 }
 
-// confirmed is for a job whose event was too old to be believed unasked.
-func (u *unit) confirmed(ctx context.Context, j *JobRecord) error {
+// backInLine has a job wait for a host that was kept from all.
+func (u *unit) backInLine(ctx context.Context, j *JobRecord, actor, why string) error {
 	p, err := u.placeSurely(ctx, j)
 	if err != nil {
 		return err
@@ -121,7 +124,7 @@ func (u *unit) confirmed(ctx context.Context, j *JobRecord) error {
 		u.changed(j)
 		return u.SaveJob(ctx, j)
 	}
-	if err := u.move(ctx, j, Move{To: nimbus.StatePending, Reason: p.reason, Actor: actorGitHub, Detail: "GitHub still wants it"}); err != nil {
+	if err := u.move(ctx, j, Move{To: nimbus.StatePending, Reason: p.reason, Actor: actor, Detail: why}); err != nil {
 		return err
 	}
 	u.promoteLater(j.Class)

@@ -120,11 +120,15 @@ func (u *unit) endAttempt(ctx context.Context, a *Attempt, outcome *nimbus.Outco
 }
 
 // again gives a job whose attempt is over back to the queue with its old rank,
-// or ends it when its attempts are used up.
+// or ends it when its attempts are used up. One of GitHub's is held instead.
 func (u *unit) again(ctx context.Context, j *JobRecord, why nimbus.Reason, actor string) error {
 	if j.AttemptCount >= j.MaxAttempts {
-		return u.finish(ctx, j, Ending{nimbus.ResultFailure, nimbus.Reason{Code: nimbus.ReasonAttemptsUsed,
-			Message: fmt.Sprintf("%d attempts ended before the job was done; the last: %s", j.AttemptCount, why.Message)}}, actor)
+		used := nimbus.Reason{Code: nimbus.ReasonAttemptsUsed,
+			Message: fmt.Sprintf("%d attempts ended before the job was done; the last: %s", j.AttemptCount, why.Message)}
+		if j.Source == nimbus.SourceGitHub {
+			return u.hold(ctx, j, used, actor)
+		}
+		return u.finish(ctx, j, Ending{nimbus.ResultFailure, used}, actor)
 	}
 	j.CheckAt, j.Checks = time.Time{}, 0
 	return u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actor, Detail: why.Message, Cause: why.Code})

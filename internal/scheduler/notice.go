@@ -140,9 +140,13 @@ func (n *Notice) answered(now time.Time, id int64, says string, err error) {
 	}
 }
 
-// rerunSays is what the person who pushed should know of how a lost job goes on;
+// rerunSays is what the person who pushed should know of how a lost job, or one
+// that never began, goes on;
 // "" where that is theirs to decide.
 func (u *unit) rerunSays(ctx context.Context, j *JobRecord) (string, error) {
+	if j.held() {
+		return u.heldSays(ctx, j)
+	}
 	r, err := u.RerunOfJob(ctx, j.ID)
 	if err != nil || r == nil {
 		return "", err
@@ -164,7 +168,7 @@ func (c Config) check(j *JobRecord, again string) *nimbus.Check {
 	switch {
 	case j.State == nimbus.StateUnschedulable && j.Reason.Code != nimbus.ReasonForge && j.Reason.Code != nimbus.ReasonRanElsewhere:
 		out.Conclusion, out.Title = nimbus.CheckActionRequired, "Nimbus can't run this job"
-		out.Summary = sentence(j.Reason.Message) + " " + whatToDo(j.Reason.Code)
+		out.Summary = sentence(j.Reason.Message) + " " + cmp.Or(again, whatToDo(j.Reason.Code))
 	case j.State == nimbus.StateFinished && faulty(j):
 		out.Conclusion, out.Title = nimbus.CheckFailure, "The job did not run to its end, by no fault of its own"
 		out.Summary = sentence(j.Reason.Message) + " " + cmp.Or(again, whatToDo(j.Reason.Code))

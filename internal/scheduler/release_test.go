@@ -125,7 +125,7 @@ func TestRunnersThatGetNoJobAreNoAttempts(t *testing.T) {
 			w.must(w.Finish(t.Context(), host, w.runner(host).Lease, exited(0)))
 			w.sweep()
 		}
-		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultFailure, nimbus.ReasonAttemptsUsed)
+		w.expect(j.ID, nimbus.StateUnschedulable, nimbus.ReasonAttemptsUsed)
 	})
 }
 
@@ -148,7 +148,7 @@ func TestRunnersThatAreRefusedAreAttempts(t *testing.T) {
 			w.must(w.Finish(t.Context(), host, a.Lease, nimbus.Outcome{Result: nimbus.ResultFailure, Reason: why}))
 			w.sweep()
 		}
-		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultFailure, nimbus.ReasonAttemptsUsed)
+		w.expect(j.ID, nimbus.StateUnschedulable, nimbus.ReasonAttemptsUsed)
 		if j, err := w.Job(t.Context(), nimbus.DefaultOrgID, j.ID); err != nil || !strings.Contains(j.Reason.Message, why.Message) {
 			t.Errorf("%v, %+v", err, j.Reason)
 		}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -158,16 +159,18 @@ func (r *Rerun) wait(now time.Time, atLeast time.Duration) {
 
 // rerunPlan is what GitHub is to be asked for.
 type rerunPlan struct {
-	jobs []*JobRecord
-	all  bool         // that failed in the run: none but these did
-	left []*JobRecord // that were lost and are not run again
+	jobs  []*JobRecord
+	all   bool             // that failed in the run: none but these did
+	first nimbus.GitHubJob // of jobs, by its id in the latest attempt
+	next  []*JobRecord     // that were lost, and have to wait for the next attempt
+	left  []*JobRecord     // that were lost and are not run again
 }
 
 func (p *rerunPlan) ask(ctx context.Context, f Rerunner) error {
 	if p.all {
-		return f.RerunFailed(ctx, p.jobs[0].GitHub)
+		return f.RerunFailed(ctx, p.first)
 	}
-	return f.RerunJob(ctx, p.jobs[0].GitHub)
+	return f.RerunJob(ctx, p.first)
 }
 
 // plan decides by how a run stands. Where there is nothing to ask for, next is
@@ -179,30 +182,35 @@ func (r *Rerun) plan(jobs []*JobRecord, state nimbus.ForgeRunState) (p *rerunPla
 		return nil, ends(RerunDone, "") // it was done, and the answer lost
 	case state.Attempt > r.RunAttempt:
 		return nil, ends(RerunDropped, "somebody had it run again before")
-	case !state.Over:
+	case !state.Over, state.Attempt < r.RunAttempt: // which is yet to begin
 		return nil, func(now time.Time) { r.wait(now, 0) }
 	}
 	failed := 0
-	for _, conclusion := range state.Jobs {
-		if conclusion != "success" && conclusion != "skipped" && conclusion != "neutral" {
+	for _, j := range state.Jobs {
+		if !j.Fine() {
 			failed++
 		}
 	}
 	p = &rerunPlan{}
 	for _, j := range jobs {
 		// One that somebody cancelled, or that ended well after all, is left.
-		if c := state.Jobs[j.GitHub.JobID]; c == "failure" || c == "timed_out" {
-			p.jobs = append(p.jobs, j)
-		} else {
+		id, there, ok := state.Find(j.GitHub.JobID, j.Name)
+		if !ok || !there.Failed() {
 			p.left = append(p.left, j)
+			continue
 		}
+		if len(p.jobs) == 0 {
+			p.first = j.GitHub
+			p.first.JobID = id
+		}
+		p.jobs = append(p.jobs, j)
 	}
 	if len(p.jobs) == 0 {
 		return nil, ends(RerunDropped, "GitHub does not say that it failed")
 	}
 	if p.all = state.All && failed == len(p.jobs); !p.all {
 		// GitHub runs one job again, or all that failed, and some failed by themselves.
-		p.jobs, p.left = p.jobs[:1], append(p.left, p.jobs[1:]...)
+		p.jobs, p.next = p.jobs[:1], p.jobs[1:]
 	}
 	return p, nil
 }
@@ -240,21 +248,58 @@ func (s *Service) intendRerun(ctx context.Context, r *Rerun, p *rerunPlan) (may 
 		default:
 			r.State, r.AskedAt = RerunAsking, u.now
 		}
-		if err := u.keepRerun(ctx, r, p.jobs); err != nil || !may {
+		if !may {
+			return u.keepRerun(ctx, r, slices.Concat(p.jobs, p.next))
+		}
+		if err := u.keepRerun(ctx, r, p.jobs); err != nil {
 			return err
 		}
-		return u.leaveOut(ctx, p.left)
+		return u.leaveOut(ctx, r, p)
 	})
 	return may, err
 }
 
-// leaveOut is for jobs that were lost and are not run again with the others.
-func (u *unit) leaveOut(ctx context.Context, jobs []*JobRecord) error {
-	for _, j := range jobs {
+// leaveOut is for jobs that were lost and are not run again with the others:
+// those that failed wait for the attempt that is about to begin to end. GitHub
+// runs one job of a run again, or all that failed.
+func (u *unit) leaveOut(ctx context.Context, r *Rerun, p *rerunPlan) error {
+	for _, j := range p.left {
 		if err := u.DropRerunJob(ctx, j.ID); err != nil {
 			return err
 		}
-		if err := u.noteRerunOf(ctx, j.ID, kindRerunDropped, "GitHub runs one job of a run again, or all that failed"); err != nil {
+		if err := u.noteRerunOf(ctx, j.ID, kindRerunDropped, "GitHub does not say that it failed"); err != nil {
+			return err
+		}
+	}
+	for _, j := range p.next {
+		if err := u.DropRerunJob(ctx, j.ID); err != nil {
+			return err
+		}
+		if err := u.InsertRerun(ctx, r.following(), r.OrgID, j.ID, u.now.Add(rerunLook)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// following names the attempt that begins when this one is run again.
+func (r *Rerun) following() RerunKey {
+	k := r.RerunKey
+	k.RunAttempt++
+	return k
+}
+
+// dropFollowing is for jobs that wait for an attempt that will never begin.
+func (u *unit) dropFollowing(ctx context.Context, r *Rerun) error {
+	ids, err := u.RerunJobs(ctx, r.following(), rerunJobs)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	if err := u.CancelRerun(ctx, r.following(), r.Why); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := u.noteRerunOf(ctx, id, kindRerunDropped, r.Why); err != nil {
 			return err
 		}
 	}
@@ -308,6 +353,11 @@ func (u *unit) keepRerun(ctx context.Context, r *Rerun, jobs []*JobRecord) error
 		u.tally.Reruns++
 	case RerunDropped:
 		u.tally.RerunsDropped++
+		if !r.AskedAt.IsZero() { // in vain
+			if err := u.dropFollowing(ctx, r); err != nil {
+				return err
+			}
+		}
 	}
 	for _, j := range jobs {
 		if err := u.noteRerunOf(ctx, j.ID, kind, detail); err != nil {

@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 type forgeRun struct {
 	attempt int64
 	over    bool
-	jobs    map[int64]string
+	jobs    map[int64]nimbus.ForgeRunJob
 	asked   []string
 	refuse  error  // answers the next rerun
 	done    bool   // which is done all the same
@@ -34,7 +35,9 @@ func (g *github) RunState(context.Context, nimbus.GitHubJob) (nimbus.ForgeRunSta
 	return nimbus.ForgeRunState{Attempt: max(g.run.attempt, 1), Over: g.run.over, Jobs: g.run.jobs, All: true}, nil
 }
 
-func (g *github) RerunJob(context.Context, nimbus.GitHubJob) error    { return g.rerun("job") }
+func (g *github) RerunJob(_ context.Context, job nimbus.GitHubJob) error {
+	return g.rerun(fmt.Sprintf("job %d", job.JobID))
+}
 func (g *github) RerunFailed(context.Context, nimbus.GitHubJob) error { return g.rerun("failed") }
 
 func (g *github) rerun(what string) error {
@@ -58,7 +61,10 @@ func (g *github) rerun(what string) error {
 func (g *github) runEnds(jobs map[int64]string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.run.over, g.run.jobs = true, jobs
+	g.run.over, g.run.jobs = true, map[int64]nimbus.ForgeRunJob{}
+	for id, conclusion := range jobs {
+		g.run.jobs[id] = nimbus.ForgeRunJob{Name: fmt.Sprintf("job %d", id%100), Conclusion: conclusion}
+	}
 }
 
 func (w *world) asked(want ...string) {
@@ -158,7 +164,7 @@ func TestOthersAreNotRunAgain(t *testing.T) {
 		w.lose(3)
 		w.github.runEnds(map[int64]string{2: "failure", 3: "failure"})
 		w.pass(10 * time.Minute)
-		w.asked("job")
+		w.asked("job 3")
 
 		// One that somebody cancelled is left.
 		w.github.run = forgeRun{attempt: 2}
@@ -172,19 +178,54 @@ func TestOthersAreNotRunAgain(t *testing.T) {
 	})
 }
 
-// TestTwoLossesBesideAFailure: GitHub can run one of them again, and the other
-// one is told so.
-func TestTwoLossesBesideAFailure(t *testing.T) {
+// TestLossesBesideAFailure: GitHub runs one job again, or all that failed. So
+// they are run again one after the other, each in an attempt of its own, where a
+// job that is not run again may have another id.
+func TestLossesBesideAFailure(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		w.policy(2, 5)
+		lost := []nimbus.Job{w.lose(1), w.lose(2), w.lose(3)}
+		w.github.runEnds(map[int64]string{1: "failure", 2: "failure", 3: "failure", 4: "failure"})
+		w.pass(10 * time.Minute)
+		w.asked("job 1")
+		w.pass(10 * time.Minute)
+		w.asked("job 1") // the second attempt goes on
+		if use := w.use(); use.Waiting != 1 {
+			t.Errorf("%+v", use)
+		}
+		w.github.runEnds(map[int64]string{1: "success", 102: "failure", 103: "failure", 104: "failure"})
+		w.pass(10 * time.Minute)
+		w.asked("job 1", "job 102")
+		w.github.runEnds(map[int64]string{201: "success", 202: "success", 203: "failure", 204: "failure"})
+		w.pass(10 * time.Minute)
+		w.asked("job 1", "job 102") // and that is all the org allows
+		for i, kind := range []string{"rerun", "rerun", "not_rerun"} {
+			if e := w.lastEvent(lost[i].ID); e.Kind != kind {
+				t.Errorf("job %d ends with %+v, want %s", i+1, e, kind)
+			}
+		}
+	})
+}
+
+// TestLossesBehindARefusal: what waits for an attempt that GitHub does not begin
+// is told so too.
+func TestLossesBehindARefusal(t *testing.T) {
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
 		w.policy(3, 5)
 		lost := []nimbus.Job{w.lose(1), w.lose(2)}
 		w.github.runEnds(map[int64]string{1: "failure", 2: "failure", 3: "failure"})
-		w.pass(10 * time.Minute)
-		w.asked("job")
-		for i, kind := range []string{"rerun", "not_rerun"} {
-			if e := w.lastEvent(lost[i].ID); e.Kind != kind {
-				t.Errorf("job %d ends with %+v, want %s", i, e, kind)
+		w.github.run.refuse = nimbus.Errorf(nimbus.CodeForbidden, "not accessible")
+		for range 3 {
+			w.pass(10 * time.Minute)
+		}
+		w.asked("job 1")
+		for i, j := range lost {
+			if e := w.lastEvent(j.ID); e.Kind != "not_rerun" || !strings.Contains(e.Detail, "not accessible") {
+				t.Errorf("job %d ends with %+v", i+1, e)
 			}
+		}
+		if use := w.use(); use.Waiting != 0 {
+			t.Errorf("%+v", use)
 		}
 	})
 }

@@ -112,6 +112,9 @@ type Reader interface {
 	// those that wait; CountRunReruns are those of one run, in all its attempts.
 	CountReruns(ctx context.Context, orgID string, since time.Time) (asked, waiting int, err error)
 	CountRunReruns(ctx context.Context, k RerunKey) (int, error)
+	// TriesAnew is how often a job was tried anew by itself; CountReruns counts
+	// these too.
+	TriesAnew(ctx context.Context, jobID string) (int, error)
 }
 
 // Keys name rows that a transaction is about to ask for one by one.
@@ -155,6 +158,10 @@ type Tx interface {
 	// conflict when somebody else has taken it since.
 	TakeRerun(ctx context.Context, k RerunKey, until time.Time) (*Rerun, error)
 	SaveRerun(ctx context.Context, r *Rerun) error
+	// CancelRerun drops one that waits, whoever looks at it; InsertTryAnew keeps
+	// that a job is tried anew by itself for the nth time.
+	CancelRerun(ctx context.Context, k RerunKey, why string) error
+	InsertTryAnew(ctx context.Context, orgID, jobID string, nth int) error
 	// SetDeadline moves the time at which DueJobs tells of a job; the zero time
 	// takes it away. Moves and saves of a job only ever bring it nearer.
 	SetDeadline(ctx context.Context, jobID string, at time.Time) error

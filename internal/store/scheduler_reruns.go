@@ -107,8 +107,30 @@ func (t schedulerTx) CountReruns(ctx context.Context, orgID string, since time.T
 	if err != nil {
 		return 0, 0, err
 	}
+	n, err := t.tx.CountOrgTriesAnew(ctx, gen.CountOrgTriesAnewParams{OrgID: orgID, TriedAt: micros(since)})
+	if err != nil {
+		return 0, 0, err
+	}
 	w, err := t.tx.CountWaitingReruns(ctx, orgID)
-	return int(a), int(w), err
+	return int(a + n), int(w), err
+}
+
+// TriesAnew implements scheduler.Reader.
+func (t schedulerTx) TriesAnew(ctx context.Context, jobID string) (int, error) {
+	n, err := t.tx.CountTriesAnew(ctx, jobID)
+	return int(n), err
+}
+
+// InsertTryAnew implements scheduler.Tx.
+func (t schedulerTx) InsertTryAnew(ctx context.Context, orgID, jobID string, nth int) error {
+	t.books.changes++
+	return t.tx.InsertTryAnew(ctx, gen.InsertTryAnewParams{JobID: jobID, Nth: int64(nth), OrgID: orgID, TriedAt: t.nowMicros()})
+}
+
+// CancelRerun implements scheduler.Tx.
+func (t schedulerTx) CancelRerun(ctx context.Context, k scheduler.RerunKey, why string) error {
+	t.books.changes++
+	return t.tx.CancelRerun(ctx, gen.CancelRerunParams{RepoID: k.RepoID, RunID: k.RunID, RunAttempt: k.RunAttempt, Why: why})
 }
 
 // CountRunReruns implements scheduler.Reader.

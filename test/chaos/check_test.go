@@ -36,7 +36,7 @@ func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 	began := time.Now()
 	for {
 		var open, busy int
-		if err := w.db.query("SELECT count(*) FROM jobs WHERE finished_at = 0", &open); err != nil {
+		if err := w.db.query("SELECT count(*) FROM jobs WHERE finished_at = 0 AND reason_code <> 'attempts_used'", &open); err != nil {
 			return 0, err
 		}
 		books, err := w.gitHubBooks()

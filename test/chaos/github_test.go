@@ -197,10 +197,12 @@ func (v *verdict) endedAtGitHub(s *submitted, theirs githubtest.Job, ours entry,
 		ok = theirs.Conclusion == "success" && len(seen) == 1 && seen[0].End == simhost.EndDone && seen[0].AttemptID == ours.attempt
 	case nimbus.ResultCancelled:
 		ok = s.cancelled && theirs.Conclusion == "cancelled"
+	case "": // no attempt got it to begin, and GitHub holds it
+		if ours.state == nimbus.StateUnschedulable && ours.reason == string(nimbus.ReasonAttemptsUsed) && len(seen) == 0 && theirs.Status == "queued" {
+			return
+		}
 	case nimbus.ResultFailure, nimbus.ResultLost: // its machine did not bring it to its end
-		unable := len(seen) == 1 && seen[0].End != simhost.EndDone && theirs.Conclusion == "failure"
-		neverRan := len(seen) == 0 && theirs.Status == "queued" && ours.reason == string(nimbus.ReasonAttemptsUsed)
-		ok = unable || neverRan
+		ok = len(seen) == 1 && seen[0].End != simhost.EndDone && theirs.Conclusion == "failure"
 	}
 	if ours.state != nimbus.StateFinished || !ok {
 		v.blame(&v.Lost, "job %d of GitHub's (cancelled %v) is %s %q there, and %+v here; its machines saw %s",

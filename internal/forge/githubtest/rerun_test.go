@@ -35,7 +35,7 @@ func TestRerunAtGitHub(t *testing.T) {
 	w.ends(run.Jobs[0].ID, protocol.Failure)
 	w.ends(run.Jobs[1].ID, protocol.Success)
 	state, err := w.app.RunState(w.ctx, job)
-	if err != nil || !state.Over || !state.All || len(state.Jobs) != 3 || state.Jobs[run.Jobs[0].ID] != "failure" || state.Jobs[run.Jobs[2].ID] != "skipped" {
+	if err != nil || !state.Over || !state.All || len(state.Jobs) != 3 || !state.Jobs[run.Jobs[0].ID].Failed() || state.Jobs[run.Jobs[2].ID].Conclusion != "skipped" {
 		t.Fatalf("%+v, %v", state, err)
 	}
 

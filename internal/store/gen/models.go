@@ -483,6 +483,13 @@ type Token struct {
 	RevokedAt  int64
 }
 
+type TriesAnew struct {
+	JobID   string
+	Nth     int64
+	OrgID   string
+	TriedAt int64
+}
+
 type User struct {
 	ID            string
 	Email         string

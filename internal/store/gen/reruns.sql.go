@@ -9,6 +9,45 @@ import (
 	"context"
 )
 
+const cancelRerun = `-- name: CancelRerun :exec
+UPDATE reruns SET state = 'dropped', due_at = 0, why = $4, tries = tries + 1
+WHERE repo_id = $1 AND run_id = $2 AND run_attempt = $3 AND state = 'waiting'
+`
+
+type CancelRerunParams struct {
+	RepoID     string
+	RunID      int64
+	RunAttempt int64
+	Why        string
+}
+
+// Of one that nobody began to ask for; who looks at it just now finds that it has changed.
+func (q *Queries) CancelRerun(ctx context.Context, arg CancelRerunParams) error {
+	_, err := q.db.ExecContext(ctx, cancelRerun,
+		arg.RepoID,
+		arg.RunID,
+		arg.RunAttempt,
+		arg.Why,
+	)
+	return err
+}
+
+const countOrgTriesAnew = `-- name: CountOrgTriesAnew :one
+SELECT COUNT(*) FROM tries_anew WHERE org_id = $1 AND tried_at > $2
+`
+
+type CountOrgTriesAnewParams struct {
+	OrgID   string
+	TriedAt int64
+}
+
+func (q *Queries) CountOrgTriesAnew(ctx context.Context, arg CountOrgTriesAnewParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOrgTriesAnew, arg.OrgID, arg.TriedAt)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countReruns = `-- name: CountReruns :one
 SELECT COUNT(*) FROM reruns WHERE org_id = $1 AND asked_at > $2 AND state IN ('asking', 'done')
 `
@@ -37,6 +76,17 @@ type CountRunRerunsParams struct {
 
 func (q *Queries) CountRunReruns(ctx context.Context, arg CountRunRerunsParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countRunReruns, arg.RepoID, arg.RunID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countTriesAnew = `-- name: CountTriesAnew :one
+SELECT COUNT(*) FROM tries_anew WHERE job_id = $1
+`
+
+func (q *Queries) CountTriesAnew(ctx context.Context, jobID string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countTriesAnew, jobID)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -156,6 +206,27 @@ func (q *Queries) InsertRerunJob(ctx context.Context, arg InsertRerunJobParams) 
 		arg.RepoID,
 		arg.RunID,
 		arg.RunAttempt,
+	)
+	return err
+}
+
+const insertTryAnew = `-- name: InsertTryAnew :exec
+INSERT INTO tries_anew (job_id, nth, org_id, tried_at) VALUES ($1, $2, $3, $4)
+`
+
+type InsertTryAnewParams struct {
+	JobID   string
+	Nth     int64
+	OrgID   string
+	TriedAt int64
+}
+
+func (q *Queries) InsertTryAnew(ctx context.Context, arg InsertTryAnewParams) error {
+	_, err := q.db.ExecContext(ctx, insertTryAnew,
+		arg.JobID,
+		arg.Nth,
+		arg.OrgID,
+		arg.TriedAt,
 	)
 	return err
 }

@@ -46,6 +46,20 @@ WHERE rerun_jobs.job_id = $1;
 -- Those of an org since a time, and of one run among all.
 SELECT COUNT(*) FROM reruns WHERE org_id = $1 AND asked_at > $2 AND state IN ('asking', 'done');
 
+-- name: CountOrgTriesAnew :one
+SELECT COUNT(*) FROM tries_anew WHERE org_id = $1 AND tried_at > $2;
+
+-- name: CountTriesAnew :one
+SELECT COUNT(*) FROM tries_anew WHERE job_id = $1;
+
+-- name: InsertTryAnew :exec
+INSERT INTO tries_anew (job_id, nth, org_id, tried_at) VALUES ($1, $2, $3, $4);
+
+-- name: CancelRerun :exec
+-- Of one that nobody began to ask for; who looks at it just now finds that it has changed.
+UPDATE reruns SET state = 'dropped', due_at = 0, why = $4, tries = tries + 1
+WHERE repo_id = $1 AND run_id = $2 AND run_attempt = $3 AND state = 'waiting';
+
 -- name: CountRunReruns :one
 SELECT COUNT(*) FROM reruns WHERE repo_id = $1 AND run_id = $2 AND asked_at > 0 AND state IN ('asking', 'done');
 
