@@ -304,7 +304,7 @@ func (s *server) finish() {
 	}
 	exit := s.exit
 	s.mu.Unlock()
-	if err := writeExit(s.dir, exit); err != nil {
+	if err := writeExit(".", exit); err != nil {
 		s.log.Error("record exit", "error", err)
 	}
 	close(s.ended)
@@ -313,7 +313,8 @@ func (s *server) finish() {
 	s.conns.Wait() // each call is bounded by callTimeout
 }
 
-// writeExit leaves the exit where it survives a crash of the machine.
+// writeExit leaves the exit where it survives a crash of the machine. The shim
+// works in its folder, which may be called otherwise by now.
 func writeExit(dir string, e Exit) error {
 	raw, err := json.Marshal(e)
 	if err != nil {

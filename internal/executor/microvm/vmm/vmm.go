@@ -76,7 +76,10 @@ type Machine struct {
 	Dir string
 	// From is what it is made of again; nil boots it. All that follows is as it
 	// was when that was saved, but for the paths.
-	From      *Snapshot
+	From *Snapshot
+	// Savable tells that it is booted to be saved: monitors that share memory
+	// between machines need to know before.
+	Savable   bool
 	CPUs      int
 	MemoryMiB int
 	Kernel    string // uncompressed ELF

@@ -131,15 +131,16 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 	if !probed {
 		return nil, errors.New("QEMU has not been probed")
 	}
-	if m.From != nil {
-		return nil, errors.New("QEMU restores no snapshots yet")
-	}
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return nil, fmt.Errorf("find QEMU: %w", err)
 	}
+	board := "microvm,acpi=on"
+	if m.Savable || m.From != nil {
+		board += ",memory-backend=memory"
+	}
 	args := []string{
-		path, "-M", "microvm,acpi=on", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+		path, "-M", board, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MemoryMiB) + "M",
 		// The guest is hostile: what it may make of a hole in QEMU is bounded.
 		// Privileges aren't denied by the filter, which would refuse -runas as
@@ -150,6 +151,13 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 		"-device", "virtio-serial-device,max_ports=2",
 		"-chardev", "socket,id=port,path=" + portSocket + ",server=on,wait=off",
 		"-device", "virtserialport,chardev=port,name=agent",
+		"-qmp", "unix:" + qmpSocket + ",server=on,wait=off",
+	}
+	if m.Savable || m.From != nil {
+		args = append(args, "-object", memoryBackend(m))
+	}
+	if m.From != nil {
+		args = append(args, "-incoming", "defer", "-S")
 	}
 	if caps.Accelerated {
 		args = append(args, "-accel", "kvm", "-cpu", "host")
@@ -171,9 +179,6 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 	}
 	return args, nil
 }
-
-// Boot does nothing: QEMU boots what its command line says.
-func (*Driver) Boot(context.Context, vmm.Machine) error { return nil }
 
 // parameters is the kernel's command line.
 func parameters(caps vmm.Caps, khz int, own string) string {
