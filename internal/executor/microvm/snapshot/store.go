@@ -1,0 +1,206 @@
+package snapshot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Files of a snapshot.
+const (
+	StateFile    = "state"
+	MemoryFile   = "memory"
+	DiskFile     = "disk"
+	manifestFile = "snapshot.json"
+)
+
+// files are all but the manifest.
+func files() []string { return []string{StateFile, MemoryFile, DiskFile} }
+
+// draftPrefix begins the names of folders that are no snapshots yet.
+const draftPrefix = ".draft-"
+
+// draftAge is after how long a draft is one that a crash has left.
+const draftAge = time.Hour
+
+// Store is a folder of snapshots. Its folder is the agent's alone.
+type Store struct {
+	Dir string
+}
+
+// Snapshot is one that is there.
+type Snapshot struct {
+	Manifest
+
+	dir string
+}
+
+// Path is the path of one of its files.
+func (s Snapshot) Path(file string) string { return filepath.Join(s.dir, file) }
+
+// dir is a snapshot's folder. The name of an image may hold slashes.
+func (s Store) dir(name string) string { return filepath.Join(s.Dir, url.PathEscape(name)) }
+
+// Open finds the snapshot that fits. Codes: not_found; conflict with the
+// reason why the one that there is may not be used.
+func (s Store) Open(now Inputs) (Snapshot, error) {
+	found, err := s.read(s.dir(now.Name()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Snapshot{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no snapshot %s", now.Name()).WithHint("make it: nimbus snapshots create")
+	}
+	if err != nil {
+		return Snapshot{}, refuse(now.Name(), err.Error())
+	}
+	if err := found.Check(now); err != nil {
+		return Snapshot{}, err
+	}
+	return found, found.Untouched()
+}
+
+// Untouched tells whether nobody has written to the files since, at the price
+// of a look at each. A monitor in the hands of its guest could write to the
+// memory that others are made of; it can't hide that it did. Codes: conflict.
+func (s Snapshot) Untouched() error {
+	for name, then := range s.Files {
+		now, err := stat(s.Path(name))
+		if err != nil {
+			return refuse(s.Name(), err.Error())
+		}
+		if now.Bytes != then.Bytes || now.Changed != then.Changed {
+			return refuse(s.Name(), name+" was touched after it was made")
+		}
+	}
+	return nil
+}
+
+// Verify reads all files, which takes a second or so. Codes: conflict.
+func (s Snapshot) Verify() error {
+	for _, name := range files() {
+		digest, err := Digest(s.Path(name))
+		if err != nil {
+			return refuse(s.Name(), err.Error())
+		}
+		if digest != s.Files[name].Digest {
+			return refuse(s.Name(), name+" is not what was saved")
+		}
+	}
+	return nil
+}
+
+// List returns what is there, by name. What can't be read is left out: it is
+// made again when it is needed.
+func (s Store) List() ([]Snapshot, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var found []Snapshot
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), draftPrefix) {
+			continue
+		}
+		if snapshot, err := s.read(filepath.Join(s.Dir, e.Name())); err == nil {
+			found = append(found, snapshot)
+		}
+	}
+	slices.SortFunc(found, func(a, b Snapshot) int { return strings.Compare(a.Name(), b.Name()) })
+	return found, nil
+}
+
+func (Store) read(dir string) (Snapshot, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read manifest: %w", err)
+	}
+	s := Snapshot{dir: dir}
+	if err := json.Unmarshal(raw, &s.Manifest); err != nil {
+		return Snapshot{}, fmt.Errorf("decode manifest: %w", err)
+	}
+	for _, name := range files() {
+		if _, ok := s.Files[name]; !ok {
+			return Snapshot{}, fmt.Errorf("its manifest does not know %s", name)
+		}
+	}
+	return s, nil
+}
+
+// Draft begins a snapshot: a folder to be filled with its files, then published
+// or removed. What crashes have left of others is removed.
+func (s Store) Draft() (dir string, err error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return "", fmt.Errorf("make folder of snapshots: %w", err)
+	}
+	old, err := filepath.Glob(filepath.Join(s.Dir, draftPrefix+"*"))
+	if err != nil {
+		return "", fmt.Errorf("look for old drafts: %w", err)
+	}
+	for _, path := range old {
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > draftAge {
+			os.RemoveAll(path)
+		}
+	}
+	if dir, err = os.MkdirTemp(s.Dir, draftPrefix); err != nil {
+		return "", fmt.Errorf("make folder of a snapshot: %w", err)
+	}
+	return dir, nil
+}
+
+// Publish makes a filled draft the snapshot of its name, in one step. Machines
+// that were made of one that it replaces keep the files that they have open.
+func (s Store) Publish(draft string, in Inputs, now time.Time) (Snapshot, error) {
+	m := Manifest{Inputs: in, CreatedAt: now.UTC().Truncate(time.Second), Files: map[string]File{}}
+	for _, name := range files() {
+		f, err := seal(filepath.Join(draft, name))
+		if err != nil {
+			return Snapshot{}, err
+		}
+		m.Files[name] = f
+	}
+	raw, err := json.MarshalIndent(m, "", "\t")
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("encode manifest: %w", err)
+	}
+	path := filepath.Join(draft, manifestFile)
+	if err := os.WriteFile(path, append(raw, '\n'), 0o600); err != nil {
+		return Snapshot{}, fmt.Errorf("write manifest: %w", err)
+	}
+	for _, path := range []string{path, draft} {
+		if err := sync(path); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	place := s.dir(in.Name())
+	err = os.Rename(draft, place)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		err = unix.Renameat2(unix.AT_FDCWD, draft, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("publish snapshot: %w", err)
+	}
+	if err := os.RemoveAll(draft); err != nil { // the one before, if there was one
+		return Snapshot{}, fmt.Errorf("remove the snapshot before: %w", err)
+	}
+	if err := sync(s.Dir); err != nil {
+		return Snapshot{}, err
+	}
+	return s.read(place)
+}
+
+// Remove removes a snapshot of that name, be there one or not.
+func (s Store) Remove(name string) error {
+	if err := os.RemoveAll(s.dir(name)); err != nil {
+		return fmt.Errorf("remove snapshot: %w", err)
+	}
+	return nil
+}
