@@ -402,3 +402,25 @@ func TestUnpackStaysInside(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingOfAJobBeforePrepare asks a machine that nobody has prepared: what
+// was made of a snapshot has the random numbers of its siblings.
+func TestNothingOfAJobBeforePrepare(t *testing.T) {
+	t.Parallel()
+	s := &service{machine: true, workspace: t.TempDir(), tree: &session{}, events: newEvents()}
+	_, err := s.Start(t.Context(), connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"true"}}))
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("start: %v", err)
+	}
+	if _, err := s.PutWorkspace(t.Context(), nil); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("workspace: %v", err)
+	}
+}
+
+func TestParameters(t *testing.T) {
+	t.Parallel()
+	got := parseParameters("quiet nimbus.root=/dev/vda nimbus.rootfs=squashfs nimbus.rw=/dev/vdb nimbus.settle")
+	if want := (kernelParameters{root: "/dev/vda", rootType: "squashfs", rw: "/dev/vdb", settle: true}); got != want {
+		t.Errorf("got %+v", got)
+	}
+}

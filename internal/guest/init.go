@@ -26,6 +26,7 @@ type kernelParameters struct {
 	root, rootType string // read-only root: device and file system
 	rw             string // writable ext4 device, "" for memory
 	tools          string // read-only device with what takes GitHub's jobs, "" where the root has it
+	settle         bool   // it is booted to be saved
 }
 
 // bootMachine makes a machine of what the kernel left: pid 1 of an initrd with
@@ -47,12 +48,29 @@ func bootMachine() (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read kernel parameters: %w", err)
 	}
-	if p := parseParameters(string(raw)); p.root != "" {
+	p := parseParameters(string(raw))
+	if p.root != "" {
 		if err := enterRoot(p); err != nil {
 			return nil, err
 		}
 	}
+	if p.settle {
+		if err := settle(); err != nil {
+			return nil, err
+		}
+	}
 	return openPort()
+}
+
+// settle brings what was written to the disk and frees what the kernel keeps of
+// files: each page of a saved machine costs those that are made of it.
+func settle() error {
+	unix.Sync()
+	const everything = "3"
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte(everything), 0); err != nil {
+		return fmt.Errorf("drop caches: %w", err)
+	}
+	return nil
 }
 
 func parseParameters(cmdline string) (p kernelParameters) {
@@ -67,6 +85,8 @@ func parseParameters(cmdline string) (p kernelParameters) {
 			p.rw = value
 		case "nimbus.tools":
 			p.tools = value
+		case "nimbus.settle":
+			p.settle = true
 		}
 	}
 	return p

@@ -27,6 +27,7 @@ type service struct {
 	events    *events
 
 	mu       sync.Mutex
+	prepared bool   // the machine is who the agent says
 	attempt  string // of the one Start
 	process  *process
 	watching context.CancelCauseFunc // ends the watcher before
@@ -37,6 +38,9 @@ func (s *service) Prepare(_ context.Context, r *connect.Request[nimbusv1.Prepare
 		if err := prepareMachine(r.Msg); err != nil {
 			return nil, connect.NewError(connect.CodeInternal, err)
 		}
+		s.mu.Lock()
+		s.prepared = true
+		s.mu.Unlock()
 	}
 	var up unix.Sysinfo_t
 	if err := unix.Sysinfo(&up); err != nil {
@@ -47,7 +51,21 @@ func (s *service) Prepare(_ context.Context, r *connect.Request[nimbusv1.Prepare
 	}), nil
 }
 
+// checkPrepared refuses all of a job before Prepare: a machine that was made of
+// a snapshot has the random numbers of every other until then.
+func (s *service) checkPrepared() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.machine && !s.prepared {
+		return connect.NewError(connect.CodeFailedPrecondition, errors.New("the machine was not prepared yet"))
+	}
+	return nil
+}
+
 func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[nimbusv1.PutWorkspaceRequest]) (*connect.Response[nimbusv1.PutWorkspaceResponse], error) {
+	if err := s.checkPrepared(); err != nil {
+		return nil, err
+	}
 	r, w := io.Pipe()
 	received := make(chan struct{})
 	go func() {
@@ -69,6 +87,9 @@ func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[n
 }
 
 func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequest]) (*connect.Response[nimbusv1.StartResponse], error) {
+	if err := s.checkPrepared(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
