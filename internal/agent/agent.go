@@ -7,6 +7,7 @@
 //	output.go     the guest's output into lines on disk
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
+//	agent.go      lets executors keep sandboxes ready
 //	sweep.go      removes what belongs to nobody
 //	session.go    opens the next session while the one before lasts
 //
@@ -197,6 +198,11 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 			}
 		})
 	}
+	for _, e := range a.cfg.Executors {
+		if w, ok := e.(executor.Warmer); ok {
+			loops.Go(func() { a.keepWarm(ctx, e.Name(), w) })
+		}
+	}
 	loops.Wait()
 	a.running.Wait()
 	return nil
@@ -226,6 +232,18 @@ func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 	}
 	slices.Sort(c.Warm)
 	return c, more
+}
+
+// keepWarm lets an executor keep sandboxes ready for as long as ctx lasts. Each
+// change is told with the next poll, which comes at once.
+func (a *Agent) keepWarm(ctx context.Context, name string, w executor.Warmer) {
+	free := func() nimbus.Capacity {
+		c, _ := a.capacity.now()
+		return c
+	}
+	if err := w.KeepWarm(ctx, free, a.capacity.tell); err != nil && ctx.Err() == nil {
+		a.log.InfoContext(ctx, "no sandboxes are kept ready", "executor", name, "reason", err)
+	}
 }
 
 // add starts working on an attempt. It returns false for one that is known.

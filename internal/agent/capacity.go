@@ -57,6 +57,14 @@ func (c *capacity) release(r nimbus.Reservation) {
 	c.changed = make(chan struct{})
 }
 
+// tell lets those know who wait for more: what is free is asked for again.
+func (c *capacity) tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 // memoryMiB is the machine's memory.
 func memoryMiB() (int, error) {
 	f, err := os.Open("/proc/meminfo")

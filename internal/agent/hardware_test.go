@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"io/fs"
 	"slices"
 	"testing"
@@ -73,6 +74,9 @@ type warmExecutor struct {
 
 func (w warmExecutor) Name() string         { return nimbus.ExecutorDocker }
 func (w warmExecutor) Warm() []nimbus.Class { return w.classes }
+func (warmExecutor) KeepWarm(context.Context, func() nimbus.Capacity, func()) error {
+	return nil
+}
 
 func TestFreeTellsWhatIsWarm(t *testing.T) {
 	t.Parallel()

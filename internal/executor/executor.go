@@ -40,6 +40,10 @@ type Warmer interface {
 	// so it answers from memory. A class that is named here is placed on this
 	// host before others.
 	Warm() []nimbus.Class
+	// KeepWarm makes sandboxes ready, and removes them when ctx ends. Free is
+	// what jobs could take now; changed is called, and does not wait, when Warm
+	// answers something else. It returns at once where there is nothing to keep.
+	KeepWarm(ctx context.Context, free func() nimbus.Capacity, changed func()) error
 }
 
 // Spec is a sandbox to be made.

@@ -14,10 +14,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/executor"
-	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
-	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -36,11 +33,7 @@ func BenchmarkBoot(b *testing.B) {
 		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
 		Owner: fmt.Sprintf("b%d", os.Getpid()), Dir: b.TempDir(), Images: images, Driver: qemu.New(), Log: slog.New(slog.DiscardHandler),
 	})
-	img, err := images.Open(nimbus.DefaultImage)
-	if err != nil {
-		b.Fatal(err)
-	}
-	caps, err := e.cfg.Driver.Probe(b.Context())
+	r, err := e.recipe(b.Context(), nimbus.Class{CPUs: 1, MemoryMiB: 512, Image: nimbus.DefaultImage})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -49,7 +42,7 @@ func BenchmarkBoot(b *testing.B) {
 	}
 	stages := stages{b: b, spent: map[string]time.Duration{}}
 	for b.Loop() {
-		stages.machine(e, img, caps)
+		stages.machine(e, r)
 	}
 	for name, spent := range stages.spent {
 		b.ReportMetric(float64(spent.Milliseconds())/float64(b.N), name+"-ms/op")
@@ -71,25 +64,22 @@ func (s stages) stage(name string, f func() error) {
 }
 
 // machine goes through what Create does, and Destroy.
-func (s stages) machine(e *Executor, img image.Image, caps vmm.Caps) {
+func (s stages) machine(e *Executor, r recipe) {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "nimbus-bench-")
 	if err != nil {
 		s.b.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	m := &sandbox{executor: e, id: nimbus.NewID(nimbus.PrefixAttempt, time.Now()), dir: dir}
-	var initrd string
-	s.stage("initrd", func() (err error) { initrd, err = e.initrd(img); return err })
+	id := nimbus.NewID(nimbus.PrefixAttempt, time.Now())
+	m := &sandbox{executor: e, id: id, machine: id, dir: dir}
+	s.stage("initrd", func() (err error) { r.initrd, err = e.initrd(r.img); return err })
 	s.stage("slot", func() (err error) {
 		m.slot, err = e.slots.Create(ctx, m.id, nimbus.NetworkInternet)
 		return err
 	})
 	s.stage("boot", func() error {
-		return e.boot(ctx, m, executor.Spec{
-			ID: m.id, Dir: dir, Deadline: time.Minute,
-			Class: nimbus.Class{CPUs: 1, MemoryMiB: 512, Image: nimbus.DefaultImage},
-		}, img, initrd, caps)
+		return e.boot(ctx, m, r.machine(m), r, time.Minute)
 	})
 	s.spent["boot-cpu"] += s.processorTime(ctx, m)
 	disk := filepath.Join(s.b.TempDir(), m.id)

@@ -1,8 +1,11 @@
 package microvm_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,12 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nimbus-ci/nimbus"
@@ -60,17 +65,30 @@ func spec(t *testing.T) executor.Spec {
 // run runs a script in a sandbox to its end.
 func run(ctx context.Context, t *testing.T, s executor.Sandbox, script string) (string, *nimbusv1.Exited) {
 	t.Helper()
+	return runWith(ctx, t, s, "sandbox", "", script)
+}
+
+// runWith runs a script in a sandbox that is told its name, with a program in
+// its workspace.
+func runWith(ctx context.Context, t *testing.T, s executor.Sandbox, name, program, script string) (string, *nimbusv1.Exited) {
+	t.Helper()
 	conn, err := s.Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := guestlink.NewClient(conn, s.Token())
 	defer c.Close()
+	entropy, id := make([]byte, 64), make([]byte, 16)
+	rand.Read(entropy)
+	rand.Read(id)
 	_, err = c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
-		Now: timestamppb.Now(), Entropy: make([]byte, 64), Hostname: "sandbox", Network: s.Network(),
+		Now: timestamppb.Now(), Entropy: entropy, Hostname: "nimbus-" + name, MachineId: hex.EncodeToString(id), Network: s.Network(),
 	}))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if program != "" {
+		putProgram(ctx, t, c, program)
 	}
 	if _, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"bash", "-c", script}})); err != nil {
 		t.Fatal(err)
@@ -88,6 +106,38 @@ func run(ctx context.Context, t *testing.T, s executor.Sandbox, script string) (
 		}
 	}
 	return out.String(), nil
+}
+
+// putProgram puts a file into the workspace.
+func putProgram(ctx context.Context, t *testing.T, c *guestlink.Client, path string) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	z, err := zstd.NewWriter(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := tar.NewWriter(z)
+	header := &tar.Header{Name: filepath.Base(path), Mode: 0o755, Size: int64(len(raw)), Typeflag: tar.TypeReg}
+	if err := archive.WriteHeader(header); err != nil {
+		t.Fatal(err)
+	}
+	_, err = archive.Write(raw)
+	if err := errors.Join(err, archive.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	stream := c.PutWorkspace(ctx)
+	for chunk := range slices.Chunk(packed.Bytes(), 32<<10) {
+		if err := stream.Send(&nimbusv1.PutWorkspaceRequest{Chunk: chunk}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := stream.CloseAndReceive(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // failing is a driver whose first machines do something else than boot.

@@ -48,8 +48,8 @@ type Config struct {
 	// Owner tells this agent's cgroups and namespaces from those of another one
 	// on the machine: lower-case letters and digits.
 	Owner string
-	// Dir keeps what machines share: initrds and empty disks. It may be
-	// deleted while none is being made.
+	// Dir keeps what machines share (initrds, empty disks, snapshots) and those
+	// that wait for a job. It is on the disk that sandboxes' folders are on.
 	Dir    string
 	Images Images
 	Driver vmm.Driver
@@ -62,6 +62,7 @@ type Config struct {
 	// BootTimeout is how long a machine may take to boot. Default: what even a
 	// busy host needs.
 	BootTimeout time.Duration
+	Warm        WarmConfig
 	Log         *slog.Logger
 }
 
@@ -88,6 +89,11 @@ type Executor struct {
 	cfg   Config
 	slots *netslot.Manager
 
+	digests digests
+	owned   owned
+	warm    warm
+	saving  sync.Mutex // held while a snapshot is made
+
 	mu     sync.Mutex // held while shared files are made
 	usable bool       // Status has seen that slots can be made
 }
@@ -97,7 +103,7 @@ func New(cfg Config) *Executor {
 	if cfg.DiskMiB == 0 {
 		cfg.DiskMiB = DefaultDiskMiB
 	}
-	return &Executor{cfg: cfg, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Log: cfg.Log})}
+	return &Executor{cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Log: cfg.Log})}
 }
 
 // Name is "microvm".
@@ -149,27 +155,34 @@ func (e *Executor) checkSlots(ctx context.Context) error {
 	return nil
 }
 
-// Create boots a machine. Class.Image must be on this host.
+// Create gives a machine to a job: one that waits, one that is made of a
+// snapshot, or one that boots. Class.Image must be on this host.
 func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.Sandbox, error) {
-	caps, err := e.cfg.Driver.Probe(ctx)
-	if err != nil {
-		return nil, err
-	}
 	img, err := e.image(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := e.initrd(img)
+	held := e.cgroup(spec.ID)
+	r, err := e.recipeOf(ctx, spec.Class, img)
 	if err != nil {
-		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
+		return nil, errors.Join(err, e.cfg.Images.Release(held))
+	}
+	if s := e.takeWarm(ctx, r, spec); s != nil {
+		if err := e.cfg.Images.Release(held); err != nil { // the machine holds it under its own name
+			return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
+		}
+		return s, nil
 	}
 	slot, err := e.slots.Create(ctx, spec.ID, spec.Class.Network)
 	if err != nil {
 		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
 	}
-	s := &sandbox{executor: e, id: spec.ID, dir: spec.Dir, slot: slot, env: img.Env()}
+	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, slot: slot, env: img.Env()}
+	if err = e.wakeOne(ctx, s, r, spec); err == nil {
+		return s, nil
+	}
 	for try := 1; ; try++ {
-		if err = e.boot(ctx, s, spec, img, initrd, caps); err == nil {
+		if err = e.boot(ctx, s, r.machine(s), r, spec.Deadline); err == nil {
 			return s, nil
 		}
 		if ctx.Err() != nil || try == bootTries {
@@ -194,45 +207,21 @@ func (e *Executor) image(ctx context.Context, spec executor.Spec) (image.Image, 
 }
 
 // boot starts the machine and waits until its guest answers.
-func (e *Executor) boot(ctx context.Context, s *sandbox, spec executor.Spec, img image.Image, initrd string, caps vmm.Caps) error {
+func (e *Executor) boot(ctx context.Context, s *sandbox, m vmm.Machine, r recipe, deadline time.Duration) error {
 	if err := clearDir(s.dir); err != nil {
 		return err
 	}
-	disk := filepath.Join(s.dir, diskFile)
-	if err := e.newDisk(ctx, disk); err != nil {
+	if err := e.newDisk(ctx, filepath.Join(s.dir, diskFile)); err != nil {
 		return err
 	}
-	machine := vmm.Machine{
-		ID: s.id, Dir: s.dir, CPUs: spec.Class.CPUs, MemoryMiB: spec.Class.MemoryMiB,
-		Kernel: img.Kernel(), Initrd: initrd,
-		Parameters: "nimbus.root=/dev/vda nimbus.rootfs=" + image.RootType + " nimbus.rw=/dev/vdb",
-		Disks:      []vmm.Disk{{Path: img.Root(), ReadOnly: true}, {Path: disk}},
-		Device:     &vmm.Device{Tap: netslot.TapName, MAC: netslot.GuestMAC, Netns: s.slot.Netns},
-	}
-	if tools := img.Tools(); tools != "" {
-		machine.Disks = append(machine.Disks, vmm.Disk{Path: tools, ReadOnly: true})
-		machine.Parameters += " nimbus.tools=/dev/vdc"
-	}
-	args, err := e.cfg.Driver.Command(machine)
-	if err != nil {
+	if err := e.start(ctx, s, m, r.caps, deadline); err != nil {
 		return err
 	}
-	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
-		Args: args, Netns: s.slot.Netns, Namespaces: caps.Namespaces, Deadline: spec.Deadline,
-		Cgroup: shim.Cgroup{
-			Name:        e.cgroup(s.id),
-			MemoryBytes: int64(spec.Class.MemoryMiB+caps.OverheadMiB) << 20,
-			CPUs:        float64(spec.Class.CPUs), PIDs: maxThreads,
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("start machine: %w", err)
-	}
-	s.Shimmed = executor.Shimmed{Shim: client}
 	ctx, done := s.untilEnd(ctx)
 	defer done()
-	if err = e.cfg.Driver.Boot(ctx, machine); err == nil {
-		err = s.awaitGuest(ctx, e.bootTimeout(caps))
+	err := e.cfg.Driver.Boot(ctx, m)
+	if err == nil {
+		err = s.awaitGuest(ctx, e.bootTimeout(r.caps))
 	}
 	if err != nil {
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
@@ -273,12 +262,16 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
-	slot, err := e.slots.Adopt(id)
+	machine, err := e.machineOf(id)
+	if err != nil {
+		return nil, fmt.Errorf("adopt sandbox: %w", err)
+	}
+	slot, err := e.slots.Adopt(machine)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// It must be possible to destroy it all the same.
 		e.cfg.Log.WarnContext(ctx, "adopted without network", "sandbox", id, "error", err)
 	}
-	return &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, dir: dir, slot: slot}, nil
+	return &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, machine: machine, dir: dir, slot: slot}, nil
 }
 
 // Sweep removes machines and networks that aren't kept.
@@ -297,10 +290,22 @@ func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
 	for _, user := range e.cfg.Images.Users(e.cgroup("")) {
 		ids = append(ids, strings.TrimPrefix(user, e.cgroup("")))
 	}
+	for _, dir := range []string{e.machinesDir(), e.claimsDir()} {
+		more, err := names(dir)
+		if err != nil {
+			return nil, fmt.Errorf("sweep: %w", err)
+		}
+		ids = append(ids, more...)
+	}
 	slices.Sort(ids)
 	var removed []string
 	for _, id := range slices.Compact(ids) {
-		if slices.Contains(keep, id) {
+		if e.owned.has(id) {
+			continue
+		}
+		owner, ownerErr := e.owner(id) // after the look at owned: it is the one or the other
+		if ownerErr != nil || slices.Contains(keep, owner) {
+			err = errors.Join(err, ownerErr)
 			continue
 		}
 		if rmErr := e.remove(ctx, id); rmErr != nil {
@@ -312,8 +317,8 @@ func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
 	return removed, err
 }
 
-// remove removes everything of a machine outside of its folder, and kills it
-// if its shim has not.
+// remove removes everything of a machine outside of its sandbox' folder, and
+// kills it if its shim has not.
 func (e *Executor) remove(ctx context.Context, id string) error {
 	if _, err := shim.RemoveCgroup(e.cgroup(id)); err != nil {
 		return err
@@ -321,7 +326,10 @@ func (e *Executor) remove(ctx context.Context, id string) error {
 	if err := e.slots.Remove(ctx, id); err != nil {
 		return err
 	}
-	return e.cfg.Images.Release(e.cgroup(id))
+	if err := e.cfg.Images.Release(e.cgroup(id)); err != nil {
+		return err
+	}
+	return e.forget(id)
 }
 
 func (e *Executor) cgroup(id string) string { return e.cfg.Owner + "-microvm-" + id }

@@ -17,6 +17,18 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
+// buildStatic builds the program of a package and returns its path.
+func buildStatic(t *testing.T, pkg string) string {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/", pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(bin, filepath.Base(pkg))
+}
+
 // config builds the programs and the image once.
 func config(t *testing.T) microvm.Config {
 	t.Helper()

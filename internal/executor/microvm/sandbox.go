@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
@@ -24,8 +25,12 @@ type sandbox struct {
 
 	executor *Executor
 	id, dir  string
+	machine  string // the name of its network and cgroup
 	slot     netslot.Slot
 	env      []string // of the image
+
+	mu    sync.Mutex
+	first net.Conn // to the guest, from when it was waited for
 }
 
 func (s *sandbox) ID() string { return s.id }
@@ -47,7 +52,15 @@ func (s *sandbox) Network() *nimbusv1.NetworkConfig {
 	return n
 }
 
+// Dial returns the connection over which the guest first answered, then new ones.
 func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
+	s.mu.Lock()
+	first := s.first
+	s.first = nil
+	s.mu.Unlock()
+	if first != nil {
+		return first, nil
+	}
 	raw, err := s.executor.cfg.Driver.Dial(ctx, s.dir)
 	if err != nil {
 		return nil, err
@@ -76,7 +89,10 @@ func (s *sandbox) awaitGuest(ctx context.Context, timeout time.Duration) error {
 	for {
 		conn, err := s.Dial(ctx)
 		if err == nil {
-			return conn.Close()
+			s.mu.Lock()
+			s.first = conn
+			s.mu.Unlock()
+			return nil
 		}
 		// At first there is no socket yet.
 		select {
@@ -96,14 +112,25 @@ func (s *sandbox) lastWords() string {
 	return executor.Printable(s.Shim.Output(enough))
 }
 
+// hangUp closes the connection that nobody has taken.
+func (s *sandbox) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first != nil {
+		_ = s.first.Close() // nobody waits for what it says
+		s.first = nil
+	}
+}
+
 // Destroy kills the machine and removes its disk and network.
 func (s *sandbox) Destroy(ctx context.Context) error {
+	s.hangUp()
 	if s.Shim != nil {
 		if err := s.End(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.executor.remove(ctx, s.id); err != nil {
+	if err := s.executor.remove(ctx, s.machine); err != nil {
 		return fmt.Errorf("destroy sandbox: %w", err)
 	}
 	// The folder is the agent's; what the job wrote goes at once.

@@ -60,13 +60,16 @@ func Wanted(rate float64, lead time.Duration) int {
 	return n
 }
 
+// Busier orders classes by their rate, the highest first.
+func Busier(a, b Class) int {
+	return cmp.Or(cmp.Compare(b.Rate, a.Rate), cmp.Compare(a.ID(), b.ID()))
+}
+
 // Targets is how many machines of each class are to be ready, by its id. Each
 // class gets its first before any gets its second, the busier one first.
 func Targets(classes []Class, l Limits) map[string]int {
 	classes = slices.Clone(classes)
-	slices.SortFunc(classes, func(a, b Class) int {
-		return cmp.Or(cmp.Compare(b.Rate, a.Rate), cmp.Compare(a.ID(), b.ID()))
-	})
+	slices.SortFunc(classes, Busier)
 	targets := map[string]int{}
 	for round := 1; round <= most; round++ {
 		given := false

@@ -170,6 +170,9 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 			drive += ",readonly=on"
 		} else {
 			drive += ",discard=unmap,cache=unsafe" // it is thrown away with the machine
+			// When a machine is saved or restored, QEMU gives up writing or begins to.
+			// It would open the file anew for that, which it may not any more.
+			drive += ",auto-read-only=off,file.auto-read-only=off"
 		}
 		args = append(args, "-drive", drive, "-device", fmt.Sprintf("virtio-blk-device,drive=d%d", i))
 	}
