@@ -59,6 +59,9 @@ type root struct {
 	Weights weightsCmd `cmd:"" help:"Show or set who gets how much when there is more to do than hosts can." group:"service"`
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`
 	Images  imagesCmd  `cmd:"" help:"Show or build what microVMs boot." group:"service"`
+
+	Snapshots snapshotsCmd `cmd:"" help:"Show or make what microVMs are made of without booting." group:"service"`
+
 	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
 	Migrate migrateCmd `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
 	Audit   auditCmd   `cmd:"" help:"Read and verify the audit ledger." group:"service"`

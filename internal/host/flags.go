@@ -40,17 +40,23 @@ type MicroVMFlags struct {
 	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
 	ImageGiB   int               `name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
 	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
+
+	Warm       int `help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
+	WarmMemory int `help:"How much memory those that wait may take together, in MiB." default:"512" env:"NIMBUS_WARM_MEMORY" placeholder:"MIB"`
 }
 
 // Apply puts them into a configuration.
 func (f MicroVMFlags) Apply(cfg *Config) error {
-	cfg.Images = f.Images
 	if f.ImageGiB < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "--image-storage can't be below 0")
 	}
 	cfg.Containers = library.Config{
 		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Bytes: int64(f.ImageGiB) << 30,
 	}
+	if f.Warm < 0 || f.WarmMemory < 0 {
+		return nimbus.Errorf(nimbus.CodeInvalid, "less than no machines can't wait").WithHint("--warm 0 keeps none ready")
+	}
+	cfg.Images, cfg.Warm, cfg.WarmMemoryMiB = f.Images, f.Warm, f.WarmMemory
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)

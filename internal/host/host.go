@@ -51,6 +51,12 @@ type Config struct {
 	Containers library.Config
 	// Relays are addresses that every microVM can reach.
 	Relays []netslot.Relay
+	// Snapshots is the folder of saved microVMs. Default: in Data.
+	Snapshots string
+	// Warm is how many microVMs wait for jobs at most, and WarmMemoryMiB what
+	// they may take together. None waits where Warm is 0.
+	Warm          int
+	WarmMemoryMiB int
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -78,15 +84,23 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 
 // Executors makes the executors of this machine that the configuration names.
 func Executors(cfg Config) ([]executor.Executor, error) {
-	shim, err := cfg.Programs.Find(programs.Shim)
+	machines, err := MicroVMs(cfg)
 	if err != nil {
 		return nil, err
 	}
-	guest, err := cfg.Programs.Find(programs.Guest)
+	p, err := cfg.parts()
 	if err != nil {
 		return nil, err
 	}
-	owner, err := owner(cfg.Data)
+	return cfg.chosen([]executor.Executor{
+		machines,
+		local.New(local.Config{Shim: p.shim, Guest: p.guest, Owner: p.owner}),
+	}), nil
+}
+
+// MicroVMs makes the executor of microVMs, whatever the configuration names.
+func MicroVMs(cfg Config) (*microvm.Executor, error) {
+	p, err := cfg.parts()
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +111,10 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	if cfg.Containers.Builder, err = cfg.builder(); err != nil {
 		return nil, err
 	}
-	return cfg.chosen([]executor.Executor{
-		microvm.New(microvm.Config{
-			Shim: shim, Guest: guest, Owner: owner, Dir: filepath.Join(cfg.Data, "microvm"),
-			Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Log: cfg.Log,
-		}),
-		local.New(local.Config{Shim: shim, Guest: guest, Owner: owner}),
+	return microvm.New(microvm.Config{
+		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: filepath.Join(cfg.Data, "microvm"),
+		Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Snapshots: cfg.Snapshots,
+		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
 }
 
@@ -116,6 +128,20 @@ func (c Config) builder() (string, error) {
 		}
 	}
 	return "nimbus-host:" + name + ":" + c.Version, nil
+}
+
+// parts are what every executor needs.
+type parts struct{ shim, guest, owner string }
+
+func (c Config) parts() (p parts, err error) {
+	if p.shim, err = c.Programs.Find(programs.Shim); err != nil {
+		return p, err
+	}
+	if p.guest, err = c.Programs.Find(programs.Guest); err != nil {
+		return p, err
+	}
+	p.owner, err = owner(c.Data)
+	return p, err
 }
 
 // chosen are the executors that the configuration names.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
 // A machine that was made before its job has a name and a folder of its own.
@@ -75,6 +76,11 @@ func (e *Executor) hand(s *sandbox, id, dir string) error {
 	}
 	s.id, s.dir = id, dir
 	e.owned.remove(s.machine)
+	client, err := shim.Open(dir) // it is reached by its folder
+	if err != nil {
+		return fmt.Errorf("claim machine: %w", err)
+	}
+	s.Shim = client
 	return nil
 }
 

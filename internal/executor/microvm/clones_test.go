@@ -204,7 +204,16 @@ func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer s.Destroy(context.Background())
 	stop()
+	if err := s.Renew(ctx, patience); err != nil {
+		t.Errorf("renew one that waited: %v", err)
+	}
+	conn, err := s.Dial(ctx) // an agent that ends hangs up
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 	if hits, _ := e.WarmHits(); hits != 1 {
 		t.Errorf("%d hits", hits)
 	}

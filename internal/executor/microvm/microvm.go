@@ -50,9 +50,11 @@ type Config struct {
 	Owner string
 	// Dir keeps what machines share (initrds, empty disks, snapshots) and those
 	// that wait for a job. It is on the disk that sandboxes' folders are on.
-	Dir    string
-	Images Images
-	Driver vmm.Driver
+	Dir string
+	// Snapshots is the folder of machines that were saved. Default: in Dir.
+	Snapshots string
+	Images    Images
+	Driver    vmm.Driver
 	// Relays are ports of the gateway that every guest can reach, as
 	// GatewayName, whatever its network profile.
 	Relays []netslot.Relay
@@ -102,6 +104,9 @@ type Executor struct {
 func New(cfg Config) *Executor {
 	if cfg.DiskMiB == 0 {
 		cfg.DiskMiB = DefaultDiskMiB
+	}
+	if cfg.Snapshots == "" {
+		cfg.Snapshots = filepath.Join(cfg.Dir, "snapshots")
 	}
 	return &Executor{cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Log: cfg.Log})}
 }

@@ -30,9 +30,7 @@ func (e *Executor) snapshotter() (vmm.Snapshotter, error) {
 }
 
 // Snapshots is where machines are kept that were saved.
-func (e *Executor) Snapshots() snapshot.Store {
-	return snapshot.Store{Dir: filepath.Join(e.cfg.Dir, "snapshots")}
-}
+func (e *Executor) Snapshots() snapshot.Store { return snapshot.Store{Dir: e.cfg.Snapshots} }
 
 // Inputs are what a snapshot for a class depends on here and now.
 func (e *Executor) Inputs(ctx context.Context, class nimbus.Class) (snapshot.Inputs, error) {

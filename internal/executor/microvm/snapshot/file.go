@@ -86,3 +86,15 @@ func sync(path string) error {
 	}
 	return nil
 }
+
+// DiskUse is what the files take of the disk: most of them is holes.
+func (s Snapshot) DiskUse() (total int64) {
+	for _, name := range files() {
+		var st unix.Stat_t
+		if unix.Stat(s.Path(name), &st) == nil {
+			const block = 512
+			total += st.Blocks * block
+		}
+	}
+	return total
+}
