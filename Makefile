@@ -67,6 +67,12 @@ soak-github: ## 3,000 jobs through days of trouble with GitHub; JOBS=, SEED=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),3000) NIMBUS_SOAK_SEED=$(or $(SEED),1) \
 		go test -count=1 -timeout 30m -v -run TestSoak ./test/github/
 
+.PHONY: soak-microvm
+soak-microvm: ## 200 jobs through the pool of microVMs, looking for leaks; JOBS=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),200) PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 2h -v -run TestNothingIsLeft ./internal/executor/microvm/
+
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
 	@scripts/deps test
@@ -78,8 +84,8 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 
 ##@ Measure
 
-.PHONY: bench bench-idle bench-dispatch bench-scale
-bench: bench-idle bench-dispatch bench-scale ## All figures; QUICK=1 for a short run
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start
+bench: bench-idle bench-dispatch bench-scale bench-start ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -88,6 +94,9 @@ bench-dispatch: build ## What a job costs from its webhook to its end, beside th
 bench-scale: build ## What hosts cost that wait, up to 10,000
 	@scripts/deps test
 	@go build -o bin/bench-scale ./bench/scale && bin/bench-scale
+bench-start: build ## How long a sandbox takes to its first byte: cold, restored, warm
+	@scripts/deps test
+	@go build -o bin/bench-start ./bench/start && PATH=$$PATH:/usr/sbin:/sbin bin/bench-start
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 
