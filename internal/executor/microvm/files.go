@@ -33,6 +33,20 @@ const initrdAge = 7 * 24 * time.Hour
 func (e *Executor) initrd(img image.Image) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	h := sha256.New()
+	for _, part := range []string{e.cfg.Guest, img.Modules()} {
+		digest, err := e.digests.of(part)
+		if err != nil {
+			return "", err
+		}
+		h.Write([]byte(digest))
+	}
+	path := filepath.Join(e.cfg.Dir, fmt.Sprintf("initrd-%x.cpio", h.Sum(nil)[:12]))
+	now := time.Now()
+	if os.Chtimes(path, now, now) == nil {
+		return path, nil
+	}
+	e.removeOldInitrds(now)
 	guest, err := os.ReadFile(e.cfg.Guest)
 	if err != nil {
 		return "", fmt.Errorf("read guest: %w", err)
@@ -41,15 +55,6 @@ func (e *Executor) initrd(img image.Image) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read modules: %w", err)
 	}
-	h := sha256.New()
-	h.Write(guest)
-	h.Write(modules)
-	path := filepath.Join(e.cfg.Dir, fmt.Sprintf("initrd-%x.cpio", h.Sum(nil)[:12]))
-	now := time.Now()
-	if os.Chtimes(path, now, now) == nil {
-		return path, nil
-	}
-	e.removeOldInitrds(now)
 	return path, e.writeShared(path, func(f *os.File) error {
 		archive := image.NewCpio(f)
 		archive.Program("init", guest)

@@ -13,6 +13,8 @@ import (
 const (
 	// keepInterval is how often the pool is looked at when nothing happens.
 	keepInterval = 5 * time.Second
+	// refillPause is how long after a job has come the next machine is made.
+	refillPause = 500 * time.Millisecond
 	// warmDeadline is how long a machine that waits lives without its agent.
 	warmDeadline = 2 * time.Minute
 	// idleMiB is what one that waits takes: the monitor's own memory, and what
@@ -51,6 +53,12 @@ func (e *Executor) KeepWarm(ctx context.Context, free func() nimbus.Capacity, ch
 		}
 		select {
 		case <-e.warm.kick:
+			// A job begins: the next machine must not take its processor from it.
+			select {
+			case <-time.After(refillPause):
+			case <-ctx.Done():
+				return nil
+			}
 		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
