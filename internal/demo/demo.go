@@ -165,6 +165,11 @@ func (d *demo) serve(ctx, limited context.Context) error {
 		d.screen.say("%s", d.Style.Bold("It goes on until Ctrl-C."))
 		<-ctx.Done()
 	}
+	if played == nil {
+		// The agent tells that a sandbox is gone before it forgets the attempt: one
+		// that is stopped between leaves that to the next agent, and here is none.
+		d.awaitGone("directory", d.directories)
+	}
 	stop()
 	return errors.Join(played, <-ended)
 }

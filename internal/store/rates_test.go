@@ -93,10 +93,14 @@ func testRates(t *testing.T, dsn string) {
 // awaitRate waits until a replica knows an org's rate of webhooks.
 func awaitRate(t *testing.T, replica *ratelimit.Overrides, orgID string, want ratelimit.Rate) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); replica.Of(orgID, nimbus.RateWebhooks, ratelimit.Rate{PerSecond: 1, Burst: 1}) != want; {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for replica.Of(orgID, nimbus.RateWebhooks, ratelimit.Rate{PerSecond: 1, Burst: 1}) != want {
+		select {
+		case <-tick.C:
+		case <-late:
 			t.Fatal("the other replica never hears of it")
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }

@@ -332,12 +332,17 @@ func TestLastWaiterEndsTheConversion(t *testing.T) {
 	if _, err := l.Get(ctx, strings.TrimPrefix(s.URL, "http://")+"/a/b:1", "job", silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for {
 		left, _ := filepath.Glob(filepath.Join(images.Dir, library.RootsDir, ".draft-*"))
 		if len(left) == 0 {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-late:
 			t.Fatalf("left: %q", left)
 		}
 	}
