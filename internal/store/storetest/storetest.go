@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range map[string]func(*testing.T, *books){
 		"moves along the table alone":       testMoves,
 		"keeps the queue in step":           testQueue,
+		"takes from the backlog once":       testBacklog,
 		"keeps every field of a job":        testJobFields,
 		"lists the jobs that are asked for": testList,
 		"keeps what a host says":            testHosts,
