@@ -103,6 +103,7 @@ type server struct {
 	deadline *bootTimer
 	listener net.Listener
 	conns    sync.WaitGroup
+	drained  chan struct{} // closed once all output is in the file
 
 	mu    sync.Mutex
 	cause Cause // why it was killed; empty until then
@@ -210,7 +211,9 @@ func (s *server) startProcess(spec Spec) error {
 		return fmt.Errorf("start %s: %w", filepath.Base(spec.Args[0]), err)
 	}
 	// Ends with the last writer, which finish kills.
+	s.drained = make(chan struct{})
 	go func() {
+		defer close(s.drained)
 		out := &boundedFile{path: path}
 		if err := out.drain(r); err != nil {
 			s.log.Warn("output", "error", err)
@@ -289,6 +292,7 @@ func (s *server) finish() {
 	if err := s.group.remove(); err != nil {
 		s.log.Warn("cgroup", "error", err)
 	}
+	s.awaitOutput()
 	state := s.cmd.ProcessState
 	s.mu.Lock()
 	s.exit = Exit{Cause: s.cause, Code: state.ExitCode()}
@@ -311,6 +315,17 @@ func (s *server) finish() {
 	s.deadline.stop()
 	s.listener.Close()
 	s.conns.Wait() // each call is bounded by callTimeout
+}
+
+// awaitOutput returns once the last words are in the file: who hears of the
+// exit reads them next. A writer that even SIGKILL doesn't end (it is in the
+// kernel, on a dead disk) must not hold the exit back.
+func (s *server) awaitOutput() {
+	select {
+	case <-s.drained:
+	case <-time.After(callTimeout):
+		s.log.Warn("the output is not complete: a process that was killed still holds it")
+	}
 }
 
 // writeExit leaves the exit where it survives a crash of the machine. The shim

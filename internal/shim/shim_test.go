@@ -228,6 +228,40 @@ func TestInheritedFilesStayOut(t *testing.T) {
 	}
 }
 
+// TestLastWordsAreKept: who has heard of the exit finds all that was said before
+// it. The file is a pipe that nobody reads yet when the process is gone.
+func TestLastWordsAreKept(t *testing.T) {
+	t.Parallel()
+	said := filepath.Join(t.TempDir(), "said")
+	if err := unix.Mkfifo(said, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, dir := start(t, shim.Spec{Output: said}, `echo $$ > "$PWD/first"; echo the last words`)
+	pid := awaitFile(t, filepath.Join(dir, "first"))
+	ended := make(chan shim.Exit, 1)
+	go func() {
+		exit, err := c.Wait(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- exit
+	}()
+	for alive(t, pid) {
+		time.Sleep(time.Millisecond) //nolint:forbidigo // nobody tells when a process that isn't ours is gone
+	}
+	select {
+	case exit := <-ended:
+		t.Fatalf("told of the exit before the output was written: %+v", exit)
+	case <-time.After(100 * time.Millisecond): // as long as a wrong shim would need, no more
+	}
+	if out, err := os.ReadFile(said); err != nil || string(out) != "the last words\n" {
+		t.Errorf("output %q, %v", out, err)
+	}
+	if exit := <-ended; exit.Cause != shim.CauseSelf || exit.Code != 0 {
+		t.Errorf("got %+v", exit)
+	}
+}
+
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	c, dir := start(t, shim.Spec{}, "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo the end")
