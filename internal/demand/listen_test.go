@@ -187,11 +187,10 @@ func TestMessageThatCantBeHandledComesAgain(t *testing.T) {
 		if w.ScaleSets()["nimbus"] == 0 {
 			t.Fatal("the message is acknowledged although the books know nothing")
 		}
-		sets, err := w.store.ScaleSets(t.Context())
-		w.must(err)
-		if !strings.Contains(sets[0].State.Trouble, "502") {
-			t.Errorf("the trouble is %q", sets[0].State.Trouble)
-		}
+		w.eventually("the trouble is told", func() bool {
+			sets, err := w.store.ScaleSets(t.Context())
+			return err == nil && strings.Contains(sets[0].State.Trouble, "502")
+		})
 		w.Accept()
 		w.eventually("both are in the books", func() bool { return w.books(jobs...) == 2 })
 		w.eventually("the trouble is over", func() bool {

@@ -78,9 +78,6 @@ func (s *listening) next(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.tell(ctx, m); err != nil {
-		return err
-	}
 	if m != nil {
 		if err := s.handle(ctx, m); err != nil {
 			return fmt.Errorf("message %d: %w", m.ID, err) // it comes again
@@ -89,6 +86,10 @@ func (s *listening) next(ctx context.Context) error {
 			return err
 		}
 		s.last = m.ID
+	}
+	// Only now: a message that can't be handled is trouble, each time it comes.
+	if err := s.tell(ctx, m); err != nil {
+		return err
 	}
 	s.lookDue(ctx)
 	return ctx.Err()
