@@ -38,7 +38,7 @@ func addHistory(ctx context.Context, database string, n int) error {
 
 const (
 	historyID = "lpad(to_hex(i), 26, '0')"
-	historyAt = "(nimbus_now() - 15552000000000 * ($3::bigint - i + 1) / $3::bigint)"
+	historyAt = "(nimbus_now() - 15552000000000 / $3::bigint * ($3::bigint - i + 1))"
 	series    = " FROM generate_series($1::bigint, $2::bigint) AS i"
 
 	historyJobs = `INSERT INTO jobs (id, org_id, repo_id, source, name, repo, labels, class_id, class, any_executor, spec, github_job_id, github,

@@ -19,13 +19,15 @@ const (
 	arrivals     = 200 // jobs a second
 )
 
-// latencies are 99th percentiles in milliseconds, of jobs that come at an even
-// pace for a time while a thousand hosts wait.
+// latencies are in milliseconds, of jobs that come at an even pace for a time
+// while a thousand hosts wait.
 type latencies struct {
-	lease   float64 // from queued to being a host's, by the database's clock
-	webhook float64 // from when a delivery is sent until it is answered
+	lease   percentiles // from queued to being a host's, by the database's clock
+	webhook percentiles // from when a delivery is sent until it is answered
 	jobs    int
 }
+
+type percentiles struct{ p50, p99 float64 }
 
 // warmUp is how long jobs come before it counts: connections are made, plans.
 const warmUp = 2 * time.Second
@@ -58,10 +60,14 @@ func measureLatencies(ctx context.Context, p *replica.Plane, database string, sp
 		return l, err
 	}
 	slices.Sort(d.took)
-	l.webhook = float64(d.took[len(d.took)*99/100].Microseconds()) / 1000
-	return l, ask(ctx, database, `SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY a.accepted_at - j.queued_at) / 1000.0
-		FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.queued_at > $1 AND a.accepted_at > 0`, began, &l.lease)
+	l.webhook = percentiles{milliseconds(d.took[len(d.took)/2]), milliseconds(d.took[len(d.took)*99/100])}
+	const lease = `SELECT percentile_cont(%g) WITHIN GROUP (ORDER BY a.accepted_at - j.queued_at) / 1000.0
+		FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.queued_at > $1 AND a.accepted_at > 0`
+	return l, errors.Join(ask(ctx, database, fmt.Sprintf(lease, 0.5), began, &l.lease.p50),
+		ask(ctx, database, fmt.Sprintf(lease, 0.99), began, &l.lease.p99))
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // pace delivers n jobs at an even pace, has hosts work them, and returns when
 // all are done.
