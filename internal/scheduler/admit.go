@@ -79,10 +79,11 @@ func (u *unit) place(j *JobRecord) placement {
 	if class.Executor == nimbus.ExecutorLocal && !mayLocal {
 		return placement{class: class, unschedulable: true, reason: untrusted(j)}
 	}
+	if u.fleet.anyServes(class, u.presentHost) {
+		return placement{class: class} // the common way: it looks at no more hosts than it needs
+	}
 	hosts := u.fleet.all()
 	switch {
-	case u.fleet.anyServes(class, u.presentHost):
-		return placement{class: class}
 	case len(hosts) == 0:
 		return placement{class: class, reason: nimbus.Reason{Code: nimbus.ReasonNoHost, Message: "no host has joined"}}
 	case !anyHost(hosts, u.presentHost):
