@@ -95,7 +95,14 @@ func (c Class) ID() string {
 	if c.GPUs != 0 || c.GPUProfile != "" || c.Needs != "" {
 		parts = append(parts, strconv.Itoa(c.GPUs), c.GPUProfile, string(c.Needs))
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	quoted := []byte{'['} // as fmt's %q of the parts: ids are in the books
+	for i, part := range parts {
+		if i > 0 {
+			quoted = append(quoted, ' ')
+		}
+		quoted = strconv.AppendQuote(quoted, part)
+	}
+	sum := sha256.Sum256(append(quoted, ']'))
 	return "cls_" + hex.EncodeToString(sum[:13])
 }
 
