@@ -12,9 +12,13 @@ import (
 	"github.com/nimbus-ci/nimbus/test/simhost"
 )
 
-// settleTimeout is how long everything may take to come to its end once nothing
-// is broken any more: leases run out, jobs are given on, and some of them again.
+// settleTimeout is how long it may take until the next job ends once nothing is
+// broken any more: leases run out, jobs are given on, and some of them again. A
+// slow machine may have many left to run; the whole has go test's own bound.
 const settleTimeout = 3 * time.Minute
+
+// tellEvery is how often somebody who waits for that is told how it goes.
+const tellEvery = 15 * time.Second
 
 // lookInterval is how often it is looked whether that is so.
 const lookInterval = 250 * time.Millisecond
@@ -34,6 +38,7 @@ var leftovers = map[string]string{
 // knows no runner.
 func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 	began := time.Now()
+	told, moved, least := began, began, len(jobs)
 	for {
 		var open, busy int
 		if err := w.db.query("SELECT count(*) FROM jobs WHERE finished_at = 0 AND reason_code <> 'attempts_used'", &open); err != nil {
@@ -52,8 +57,15 @@ func (w *world) settle(jobs []*submitted) (time.Duration, error) {
 		if open == 0 && busy == 0 && unknown == 0 && inProgress == 0 && runners == 0 {
 			return time.Since(began), nil
 		}
-		if time.Since(began) > settleTimeout {
-			return 0, fmt.Errorf("after %v %d jobs of %d have not ended, %d machines are busy; GitHub has %d jobs that are not known, %d in progress and %d runners",
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			w.t.Logf("%.0f s after the last fault %d jobs have not ended, %d machines are busy", time.Since(began).Seconds(), open, busy)
+		}
+		if open < least {
+			least, moved = open, time.Now()
+		}
+		if time.Since(moved) > settleTimeout {
+			return 0, fmt.Errorf("in %v no job has ended; %d of %d have not, %d machines are busy; GitHub has %d jobs that are not known, %d in progress and %d runners",
 				settleTimeout, open, len(jobs), busy, unknown, inProgress, runners)
 		}
 		for _, r := range w.replicas {
