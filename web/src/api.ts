@@ -5,7 +5,10 @@ import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
-const transport = createConnectTransport({ baseUrl: window.location.origin, useHttpGet: true });
+// In binary what one side does not know is ignored by both, so that a page goes
+// on with a server that is older or newer than it, as while replicas are
+// replaced. Of JSON the server refuses what it does not know.
+const transport = createConnectTransport({ baseUrl: window.location.origin, useHttpGet: true, useBinaryFormat: true });
 
 export const jobs = createClient(JobService, transport);
 export const hosts = createClient(HostService, transport);
@@ -15,9 +18,20 @@ export function isSignedOut(error: unknown): boolean {
   return ConnectError.from(error).code === Code.Unauthenticated;
 }
 
-/** What a person reads of an error. */
+/** What a person reads of an error: what went wrong, and what to do. */
 export function message(error: unknown): string {
-  return ConnectError.from(error).rawMessage;
+  const { rawMessage, metadata } = ConnectError.from(error);
+  const hint = decodeHint(metadata.get("Nimbus-Hint") ?? "");
+  return hint ? `${rawMessage} (${hint})` : rawMessage;
+}
+
+/** A hint as the header has it: URL-encoded, a space as a plus. */
+function decodeHint(encoded: string): string {
+  try {
+    return decodeURIComponent(encoded.replaceAll("+", " "));
+  } catch {
+    return ""; // not of ours
+  }
 }
 
 export async function signOut(): Promise<void> {
