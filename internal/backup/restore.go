@@ -35,6 +35,10 @@ type Restore struct {
 	File  string
 	Force bool // put aside what is there
 	Now   time.Time
+	// Opens tells, before anything is replaced, whether the master key at hand
+	// opens what is sealed in the database db. key is the master key file that
+	// the backup brings, "" where it has none. Nil for not asking.
+	Opens func(ctx context.Context, db, key string) error
 
 	step func(name string) // a test ends the process here
 }
@@ -48,7 +52,7 @@ type Restored struct {
 
 // Run brings a backup back: all of it, or nothing when it fails. Codes: conflict
 // for a data directory that is in use, invalid for a file that is no whole
-// backup, unsupported for one of a newer Nimbus.
+// backup, unsupported for one of a newer Nimbus; or those of Opens.
 func (r Restore) Run(ctx context.Context) (out Restored, err error) {
 	if r.step == nil {
 		r.step = func(string) {}
@@ -72,6 +76,9 @@ func (r Restore) Run(ctx context.Context) (out Restored, err error) {
 	if out.Schema, err = store.PrepareRestored(ctx, filepath.Join(stage, database)); err != nil {
 		return out, errors.Join(err, os.RemoveAll(stage))
 	}
+	if err := r.opens(ctx, stage); err != nil {
+		return out, errors.Join(err, os.RemoveAll(stage))
+	}
 	n := restoring{Aside: "before-restore-" + r.Now.UTC().Format("20060102T150405")}
 	if err := syncTree(stage); err != nil {
 		return out, err
@@ -89,6 +96,20 @@ func (r Restore) Run(ctx context.Context) (out Restored, err error) {
 	}
 	out.Keys, err = exists(filepath.Join(r.Data, masterKey))
 	return out, err
+}
+
+// opens asks for the master key of what was unpacked.
+func (r Restore) opens(ctx context.Context, stage string) error {
+	if r.Opens == nil {
+		return nil
+	}
+	key := filepath.Join(stage, masterKey)
+	if has, err := exists(key); err != nil {
+		return err
+	} else if !has {
+		key = ""
+	}
+	return r.Opens(ctx, filepath.Join(stage, database), key)
 }
 
 // extract puts a backup's files into a folder of their own.

@@ -9,7 +9,9 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/backup"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/server"
+	"github.com/nimbus-ci/nimbus/internal/store"
 )
 
 type backupCmd struct {
@@ -59,21 +61,25 @@ func (c *backupCmd) Run(ctx context.Context, a *app) error {
 }
 
 type restoreCmd struct {
-	File  string `arg:"" help:"A backup, or a database that was kept before a migration." type:"path"`
-	Force bool   `help:"Put what is in the data directory aside, into a folder in it."`
+	File       string `arg:"" help:"A backup, or a database that was kept before a migration." type:"path"`
+	Force      bool   `help:"Put what is in the data directory aside, into a folder in it."`
+	WithoutKey bool   `help:"Restore even though the master key at hand does not open what is sealed in the backup. The server starts once it has the right one."`
+
+	masterKeyFlags `embed:""`
 }
 
 func (*restoreCmd) Help() string {
-	return `Brings a backup back into the data directory, all of it or nothing. The server must not run.
+	return `Brings a backup back into the data directory, all of it or nothing. The server must not run. Before anything is replaced, the master key that the server will have is tried on every secret in the backup: it is the one in the backup, or else the one in the data directory, or the one that is named.
 Jobs that ran when the backup was made are lost to it, and hosts end what they run; hosts that joined since then join anew.
 
-` + usage("nimbus restore nimbus.backup --data /var/lib/nimbus", "nimbus restore --force /var/lib/nimbus/backups/20260102T030405.000-schema-9.db")
+` + usage("nimbus restore nimbus.backup --data /var/lib/nimbus", "nimbus restore nimbus.backup --master-key-file /mnt/safe/master.key", "nimbus restore --force /var/lib/nimbus/backups/20260102T030405.000-schema-9.db")
 }
 
 type restoreView struct {
 	Data   string `json:"data"`
 	Schema int64  `json:"schema"`
 	Aside  string `json:"aside,omitempty"`
+	Opens  bool   `json:"opens"` // whether the master key at hand opens what is sealed
 }
 
 func (c *restoreCmd) Run(ctx context.Context, a *app) (err error) {
@@ -83,27 +89,68 @@ func (c *restoreCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nimbus.Errorf(nimbus.CodeInvalid, "the data directory can't be made: %w", err)
-	}
 	locked, err := server.Lock(data)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, locked.Close()) }()
-	got, err := backup.Restore{Data: data, File: c.File, Force: c.Force, Now: time.Now()}.Run(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, locked.Undo())
+		} else {
+			err = locked.Close()
+		}
+	}()
+	key := c.source(data)
+	var shut error
+	got, err := backup.Restore{Data: data, File: c.File, Force: c.Force, Now: time.Now(), Opens: func(ctx context.Context, db, packed string) error {
+		shut = opens(ctx, db, c.keyAfter(key, data, packed))
+		if c.WithoutKey {
+			return nil
+		}
+		return shut
+	}}.Run(ctx)
 	if err != nil {
 		return err
 	}
 	if a.root.JSON {
-		return a.printJSON(restoreView{Data: data, Schema: got.Schema, Aside: got.Aside})
+		return a.printJSON(restoreView{Data: data, Schema: got.Schema, Aside: got.Aside, Opens: shut == nil})
 	}
 	a.info("restored into %s", data)
 	if got.Aside != "" {
 		a.info("what was there is in %s", got.Aside)
 	}
-	if !got.Keys {
-		a.info("put the master key back as %s before the server starts: without it no secret opens", filepath.Join(data, "master.key"))
+	if shut != nil {
+		a.info("%s", a.errStyle.Warn(shut.Error()))
+		a.info("the server does not start until the right one is there")
+	}
+	return nil
+}
+
+// keyAfter is where the server will find its master key: a backup that brings
+// one replaces that of the data directory.
+func (c *restoreCmd) keyAfter(now identity.KeySource, data, packed string) identity.KeySource {
+	if packed != "" && now.File == filepath.Join(data, "master.key") {
+		return identity.KeySource{File: packed}
+	}
+	return now
+}
+
+// opens tells whether all that is sealed in a database opens. Codes: conflict.
+func opens(ctx context.Context, db string, key identity.KeySource) error {
+	probe, err := key.Probe()
+	if err != nil {
+		return err
+	}
+	err = store.SealedIn(ctx, db, func(s identity.SealedSecret) error {
+		probe.Try(s)
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	var own *nimbus.Error
+	if errors.As(probe.Err(), &own) {
+		return own.WithHint("put the right master key file there, or name it with --master-key-file; --without-key restores all the same, and the server waits for the key")
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 )
 
 // LatestSchema is the version of the tables that this program makes.
@@ -113,6 +114,34 @@ func PrepareRestored(ctx context.Context, path string) (schema int64, err error)
 		return 0, fmt.Errorf("move the fencing tokens on: %w", err)
 	}
 	return schema, nil
+}
+
+// SealedIn hands out what is sealed in the SQLite database at path, whatever the
+// version of its tables.
+func SealedIn(ctx context.Context, path string, each func(identity.SealedSecret) error) (err error) {
+	db, err := openFile(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, "SELECT org_id, name, sealed FROM secrets")
+	if err != nil {
+		return fmt.Errorf("look for what is sealed: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s identity.SealedSecret
+		if err := rows.Scan(&s.OrgID, &s.Name, &s.Sealed); err != nil {
+			return fmt.Errorf("look for what is sealed: %w", err)
+		}
+		if err := each(s); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look for what is sealed: %w", err)
+	}
+	return nil
 }
 
 // openFile opens a SQLite database that is there, without the settings and
