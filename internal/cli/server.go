@@ -17,10 +17,11 @@ type serverCmd struct {
 	listenFlags `embed:""`
 
 	Operations operationsFlags `embed:""`
-	Drain      time.Duration   `help:"How long a server that was asked to stop still answers while /readyz says that it is not ready." default:"5s" placeholder:"TIME"`
+	Drain      time.Duration   `within:"0s..1h" help:"How long a server that was asked to stop still answers while /readyz says that it is not ready." default:"5s" placeholder:"TIME"`
 
-	DatabaseFile string `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
-	RedisFile    string `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
+	DatabaseWait time.Duration `within:"0s.." help:"How long to wait, at the start, for a database that does not answer." default:"2m" env:"NIMBUS_DATABASE_WAIT" placeholder:"TIME"`
+	DatabaseFile string        `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
+	RedisFile    string        `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
 
 	masterKeyFlags `embed:""`
 
@@ -42,14 +43,14 @@ Hosts run nimbus agent and reach any replica. The first replica that starts make
 func (c *serverCmd) Run(ctx context.Context, a *app) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	cfg := server.ReplicaConfig{AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}
+	cfg := server.ReplicaConfig{DatabaseWait: c.DatabaseWait, AllowTrustedLocal: c.AllowTrustedLocal, Log: a.logger()}
 	var err error
 	if cfg.Database, err = secretURL(c.DatabaseFile, "NIMBUS_DATABASE"); err != nil {
 		return err
 	}
 	if cfg.Database == "" {
-		return nimbus.Errorf(nimbus.CodeInvalid, "no database is named").
-			WithHint("set NIMBUS_DATABASE=postgres://…, or use `nimbus up`, which needs none")
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "no database is named").
+			WithHint("set NIMBUS_DATABASE=postgres://…, or use `nimbus up`, which needs none"))
 	}
 	if cfg.Redis, err = secretURL(c.RedisFile, "NIMBUS_REDIS"); err != nil {
 		return err

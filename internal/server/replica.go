@@ -22,6 +22,8 @@ import (
 type ReplicaConfig struct {
 	// Database is the postgres:// URL that all replicas have. Required.
 	Database string
+	// DatabaseWait is how long a start waits for a database that does not answer.
+	DatabaseWait time.Duration
 	// Redis is the redis:// URL that carries wake-ups between replicas. Without
 	// one they look into the database, which is slower and as right.
 	Redis string
@@ -65,7 +67,11 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.store, err = store.Open(ctx, store.Config{DSN: cfg.Database, Observer: s.metrics}); err != nil {
+	err = awaited(ctx, cfg.Log, cfg.DatabaseWait, func(ctx context.Context) (err error) {
+		s.store, err = store.Open(ctx, store.Config{DSN: cfg.Database, Observer: s.metrics})
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)

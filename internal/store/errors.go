@@ -29,6 +29,9 @@ const (
 	pgTooManyConnections   = "53300"
 	pgConnectionClass      = "08"
 	pgNotInEncoding        = "22021"
+	pgInvalidPassword      = "28P01"
+	pgInvalidAuthorization = "28000"
+	pgNoDatabase           = "3D000"
 )
 
 // interpret translates an error of a driver at the edge: what callers can act

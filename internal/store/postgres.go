@@ -6,14 +6,18 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
@@ -24,6 +28,10 @@ const (
 	postgresConnections = 20
 	postgresIdle        = 20
 )
+
+// connectTimeout bounds the first try to reach the database, where the URL has
+// no shorter one.
+const connectTimeout = 15 * time.Second
 
 // functions is what PostgreSQL needs before the migrations.
 //
@@ -74,10 +82,36 @@ func openPostgres(ctx context.Context, dsn string) (*Store, error) {
 	db.SetMaxOpenConns(postgresConnections)
 	db.SetMaxIdleConns(postgresIdle)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(interpret(err), db.Close())
+	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := db.PingContext(bounded); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, errors.Join(notOpened(cfg, err), db.Close())
 	}
 	return &Store{writer: db, reader: db, dialect: postgresDialect{}}, nil
+}
+
+// notOpened tells why a database can't be opened, and what to do. Only what is
+// unavailable may be there later.
+func notOpened(cfg *pgx.ConnConfig, err error) error {
+	at := net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+	var refused *pgconn.PgError
+	switch {
+	case !errors.As(err, &refused):
+	case refused.Code == pgInvalidPassword, refused.Code == pgInvalidAuthorization:
+		return (&nimbus.Error{Code: nimbus.CodeInvalid, Message: fmt.Sprintf("PostgreSQL at %s does not let the user %q in", at, cfg.User), Err: err}).
+			WithHint("look at the user and the password in the URL, and at PostgreSQL's pg_hba.conf")
+	case refused.Code == pgNoDatabase:
+		return (&nimbus.Error{Code: nimbus.CodeInvalid, Message: fmt.Sprintf("PostgreSQL at %s has no database %q", at, cfg.Database), Err: err}).
+			WithHint("make it, with `createdb %s`, or name another one in the URL", cfg.Database)
+	}
+	if err = interpret(err); nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		return (&nimbus.Error{Code: nimbus.CodeUnavailable, Message: fmt.Sprintf("PostgreSQL at %s does not answer", at), Err: err}).
+			WithHint("is it running, and can this machine reach it? The address is the one in the URL")
+	}
+	return err
 }
 
 // planByIndex keeps a connection from plans that were good for an empty table. Every
