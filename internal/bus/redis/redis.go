@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,7 @@ type Bus struct {
 	client *goredis.Client
 	origin string // of this process, so that it does not hear itself twice
 	out    chan message
-	log    *slog.Logger
+	outage outage
 
 	hearing atomic.Bool // what others publish
 }
@@ -60,10 +61,22 @@ func Open(url string, log *slog.Logger) (*Bus, error) {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the address of Redis is not valid"). // it may hold a password
 													WithHint("an address looks like redis://127.0.0.1:6379/0")
 	}
+	goredis.SetLogger(library{log})
 	options.MaxRetries = -1
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = callTimeout, callTimeout, callTimeout
 	return &Bus{local: bus.NewInProcess(), client: goredis.NewClient(options), origin: nimbus.NewID("bus", time.Now()),
-		out: make(chan message, outbox), log: log}, nil
+		out: make(chan message, outbox), outage: outage{log: log}}, nil
+}
+
+// library takes what go-redis says: by itself it prints onto stderr, a line for
+// each try. It has one logger for the whole process, the last one opened gets it.
+type library struct{ log *slog.Logger }
+
+// Printf implements go-redis' logger.
+func (l library) Printf(ctx context.Context, format string, args ...any) {
+	if l.log.Enabled(ctx, slog.LevelDebug) {
+		l.log.DebugContext(ctx, "go-redis says: "+fmt.Sprintf(format, args...))
+	}
 }
 
 // Close ends the connections, after Run has returned.
@@ -111,7 +124,6 @@ func (b *Bus) Run(ctx context.Context, ready func()) error {
 }
 
 func (b *Bus) runSendLoop(ctx context.Context) {
-	down := false
 	for {
 		var batch bytes.Buffer
 		select {
@@ -126,9 +138,11 @@ func (b *Bus) runSendLoop(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, callTimeout)
 		err := b.client.Publish(bounded, channel, b.origin+"\n"+batch.String()).Err()
 		cancel()
-		b.tell(ctx, &down, err)
 		if err != nil {
+			b.outage.begins(ctx, &b.outage.mute, err)
 			pause(ctx)
+		} else {
+			b.outage.ends(ctx, &b.outage.mute)
 		}
 	}
 }
@@ -139,14 +153,10 @@ func write(batch *bytes.Buffer, m message) {
 }
 
 func (b *Bus) runReceiveLoop(ctx context.Context) {
-	down := false
 	for ctx.Err() == nil {
 		err := b.receive(ctx)
 		b.hearing.Store(false)
-		if ctx.Err() != nil {
-			return
-		}
-		b.tell(ctx, &down, err)
+		b.outage.begins(ctx, &b.outage.deaf, err)
 		pause(ctx)
 	}
 }
@@ -168,7 +178,9 @@ func (b *Bus) receive(ctx context.Context) error {
 			}
 			return err
 		}
-		b.hearing.Store(true)
+		if !b.hearing.Swap(true) {
+			b.outage.ends(ctx, &b.outage.deaf)
+		}
 		if m, ok := got.(*goredis.Message); ok {
 			b.deliver(ctx, m.Payload)
 		}
@@ -195,15 +207,43 @@ func (b *Bus) deliver(ctx context.Context, batch string) {
 	}
 }
 
-// tell logs when Redis goes and when it comes back, and not each time.
-func (b *Bus) tell(ctx context.Context, down *bool, err error) {
-	switch {
-	case err != nil && !*down && ctx.Err() == nil:
-		b.log.WarnContext(ctx, "Redis does not answer: other replicas learn of changes later", "error", err)
-	case err == nil && *down:
-		b.log.InfoContext(ctx, "Redis answers again")
+// outage tells once that Redis is lost and once that it is back, whichever of
+// the two loops sees it first.
+type outage struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	since      time.Time
+	deaf, mute bool // we don't hear others, they don't hear us
+}
+
+// begins tells of a loss, in one of the two ways, if it is the first.
+func (o *outage) begins(ctx context.Context, way *bool, err error) {
+	if ctx.Err() != nil {
+		return // we leave, not Redis
 	}
-	*down = err != nil
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.deaf && !o.mute {
+		o.since = time.Now()
+		o.log.WarnContext(ctx, "Redis does not answer: other replicas learn of changes later", "error", err)
+	}
+	*way = true
+}
+
+// ends tells that Redis is back, once it is in both ways. Who hears again is
+// heard again, as far as can be known: there may be nothing to send for long.
+func (o *outage) ends(ctx context.Context, way *bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := o.deaf || o.mute
+	*way = false
+	if way == &o.deaf {
+		o.mute = false
+	}
+	if was && !o.deaf && !o.mute {
+		o.log.InfoContext(ctx, "Redis answers again", "away", time.Since(o.since).Round(time.Millisecond))
+	}
 }
 
 func pause(ctx context.Context) {

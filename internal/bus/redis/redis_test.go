@@ -17,7 +17,12 @@ import (
 // start opens a bus and runs it until the test ends.
 func start(t *testing.T, url string) *redis.Bus {
 	t.Helper()
-	b, err := redis.Open(url, slog.New(slog.DiscardHandler))
+	return startLogged(t, url, slog.New(slog.DiscardHandler))
+}
+
+func startLogged(t *testing.T, url string, log *slog.Logger) *redis.Bus {
+	t.Helper()
+	b, err := redis.Open(url, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +115,80 @@ func TestRedisGone(t *testing.T) {
 	}
 	server.Start()
 	bustest.Heard(t, a, "topic", "after", far)
+}
+
+// told is what was logged, by message; the values of its attributes as text.
+type told struct {
+	slog.Handler
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *told) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *told) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += " " + a.String()
+		return true
+	})
+	l.lines = append(l.lines, line)
+	return nil
+}
+
+// count is how many lines have all of the words.
+func (l *told) count(words ...string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		has := true
+		for _, word := range words {
+			has = has && strings.Contains(line, word)
+		}
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits for something to become true.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// TestAnOutageIsToldOnce: when it begins and when it ends, with how long it
+// was, however often both loops have tried; and what go-redis says of it goes
+// to the log too.
+func TestAnOutageIsToldOnce(t *testing.T) { //nolint:paralleltest // go-redis has one logger for the process
+	server, log := testenv.Redis(t), &told{}
+	a := startLogged(t, server.URL, slog.New(log))
+	lost := func() int { return log.count("WARN", "Redis does not answer", "error=") }
+	back := func() int { return log.count("INFO", "Redis answers again", "away=") }
+	for outage := 1; outage <= 2; outage++ {
+		until(t, "Redis is there", a.Connected)
+		said := log.count("DEBUG", "go-redis says")
+		server.Stop()
+		until(t, "both loops have tried some times", func() bool {
+			a.Publish(t.Context(), "topic", nil)
+			return log.count("DEBUG", "go-redis says") > said+4
+		})
+		if lost() != outage || back() != outage-1 {
+			t.Errorf("in outage %d it was told %d times that Redis is lost, and %d times that it is back", outage, lost(), back())
+		}
+		server.Start()
+		until(t, "it is told that Redis is back", func() bool { return back() == outage })
+	}
+	if lost() != 2 || back() != 2 {
+		t.Errorf("of two outages it was told %d times that Redis is lost, and %d times that it is back", lost(), back())
+	}
 }
 
 func TestAddress(t *testing.T) {
