@@ -145,7 +145,11 @@ func (p *plane) ask(t *testing.T, method, path, body string, headers ...string) 
 	defer got.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(got.Body, 64<<20))
 	must(t, err)
-	return answer{got.StatusCode, string(raw), got.Header}
+	out := answer{got.StatusCode, string(raw), got.Header}
+	if err := readDescription(t).check(path, out); err != nil && method == http.MethodPost {
+		t.Errorf("not as described: %v", err)
+	}
+	return out
 }
 
 func (p *plane) asAdmin(t *testing.T, method, path, body string, headers ...string) answer {
