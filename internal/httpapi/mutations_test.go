@@ -47,8 +47,8 @@ var mutations = map[string]mutation{
 	"JobService/RerunJob":       {action: "job.rerun", body: `{"jobId":"$ended_job"}`},
 	"JobService/SetJobPriority": {action: "job.priority", body: `{"jobId":"$spare_job","priority":1}`},
 
-	"QueueService/SetLimit":      {action: "limit.set", body: `{"kind":"LIMIT_KIND_LABEL","name":"new","most":5}`},
-	"QueueService/DeleteLimit":   {action: "limit.delete", body: `{"kind":"LIMIT_KIND_LABEL","name":"old"}`},
+	"QueueService/SetLimit":      {action: "limit.set", body: `{"kind":"LIMIT_KIND_LABEL","name":"cap:new","most":5}`},
+	"QueueService/DeleteLimit":   {action: "limit.delete", body: `{"kind":"LIMIT_KIND_LABEL","name":"cap:old"}`},
 	"QueueService/SetRepoWeight": {action: "weight.set", body: `{"repo":"$repo_name","percent":50}`},
 	"QueueService/SetOrgWeight":  {action: "weight.set", body: `{"org":"$org","percent":50}`},
 
@@ -193,7 +193,7 @@ func (p *plane) addSpent(t *testing.T, tn tenant) {
 	ended := tn.submit(t, p, "ended job", "")
 	_, err := p.scheduler.Cancel(ctx, tn.admin, tn.org.ID, ended.ID)
 	must(t, err)
-	must(t, p.scheduler.SetLimit(ctx, tn.admin, nimbus.Limit{OrgID: tn.org.ID, Kind: nimbus.LimitLabel, Name: "old", Most: 1}))
+	must(t, p.scheduler.SetLimit(ctx, tn.admin, nimbus.Limit{OrgID: tn.org.ID, Kind: nimbus.LimitLabel, Name: "cap:old", Most: 1}))
 	empty, err := p.identity.CreateOrg(ctx, identity.Root(), "empty", nil)
 	must(t, err)
 	gone, err := p.identity.CreateUser(ctx, identity.Root(), "gone@acme.example", "", false)

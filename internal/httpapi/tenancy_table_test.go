@@ -32,7 +32,7 @@ var tenancy = map[string]expectation{
 
 	"/nimbus.v1.QueueService/GetQueue":      {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.QueueService/ListLimits":    {who: "viewer", scope: "org:read", body: `{}`},
-	"/nimbus.v1.QueueService/SetLimit":      {who: "operator", scope: "org:write", body: `{"kind":"LIMIT_KIND_LABEL","name":"$org","most":5}`},
+	"/nimbus.v1.QueueService/SetLimit":      {who: "operator", scope: "org:write", body: `{"kind":"LIMIT_KIND_LABEL","name":"cap:$org","most":5}`},
 	"/nimbus.v1.QueueService/DeleteLimit":   {who: "operator", scope: "org:write", body: `{"kind":"LIMIT_KIND_LABEL","name":"none"}`, refuses: true},
 	"/nimbus.v1.QueueService/ListWeights":   {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.QueueService/SetRepoWeight": {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","percent":100}`},

@@ -214,7 +214,7 @@ func (r Rotation) checkMissing(ctx context.Context) error {
 	uses, err := r.Uses(ctx)
 	for _, u := range uses {
 		if u.Missing {
-			return nimbus.Errorf(nimbus.CodeConflict, "%d secrets are sealed with the key %s, which is not in %s", u.Secrets, u.ID, r.File).
+			return nimbus.Errorf(nimbus.CodeConflict, "secrets are sealed with the key %s, which is not in %s: %d", u.ID, r.File, u.Secrets).
 				WithHint("put its line back into the file")
 		}
 	}

@@ -44,7 +44,7 @@ func (s *Service) RemoveHost(ctx context.Context, p nimbus.Principal, hostID str
 			return err
 		}
 		if len(open) > 0 && !force {
-			return nimbus.Errorf(nimbus.CodeConflict, "the host has %d jobs", len(open)).
+			return nimbus.Errorf(nimbus.CodeConflict, "the host has %s", countJobs(len(open))).
 				WithHint("`nimbus hosts drain %s` waits for them, --force gives them up", hostID)
 		}
 		if err := u.RemoveHost(ctx, hostID); err != nil {

@@ -238,8 +238,16 @@ func fullLimit(ctx context.Context, r Reader, j *JobRecord) (string, error) {
 	all, err := r.LimitsOf(ctx, j.OrgID)
 	for _, l := range all {
 		if l.Counts(&j.Job) && l.Used >= l.Most {
-			return fmt.Sprintf("the limit of %d jobs at once of the %s is reached", l.Most, l), nil
+			return fmt.Sprintf("the limit of %s at once of the %s is reached", countJobs(l.Most), l), nil
 		}
 	}
 	return "", err
+}
+
+// countJobs is a number of jobs in words.
+func countJobs(n int) string {
+	if n == 1 {
+		return "1 job"
+	}
+	return fmt.Sprintf("%d jobs", n)
 }

@@ -199,7 +199,13 @@ func TestLimits(t *testing.T) {
 		w.want(nimbus.CodeInvalid, set("host", "x", 1))
 		w.want(nimbus.CodeInvalid, set(scheduler.LimitOrg, "x", 1))
 		w.want(nimbus.CodeInvalid, set(scheduler.LimitLabel, "", 1))
-		w.want(nimbus.CodeInvalid, set(scheduler.LimitRepo, "hello", 1))
+		for _, bogus := range []string{"hello", "octo/", "octo/hello/world", "octo/*", "octo/he llo"} {
+			w.want(nimbus.CodeInvalid, set(scheduler.LimitRepo, bogus, 1))
+			w.want(nimbus.CodeInvalid, w.SetWeight(t.Context(), admin, nimbus.DefaultOrgID, scheduler.Weight{Repo: bogus, Percent: 50}))
+		}
+		for _, bogus := range []string{"gpus", "cpu:many", "windows-latest", "cap:", "two words"} {
+			w.want(nimbus.CodeInvalid, set(scheduler.LimitLabel, bogus, 1))
+		}
 		w.want(nimbus.CodeInvalid, set(scheduler.LimitOrg, "", -1))
 		w.want(nimbus.CodeNotFound, w.DropLimit(t.Context(), admin, nimbus.DefaultOrgID, scheduler.LimitOrg, ""))
 		var leases []nimbus.Lease

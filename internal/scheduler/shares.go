@@ -25,6 +25,9 @@ func (s *Service) SetWeight(ctx context.Context, p nimbus.Principal, orgID strin
 		return nimbus.Errorf(nimbus.CodeInvalid, "a weight is 1 to %d percent, not %d", MaxWeight, w.Percent).
 			WithHint("%d is the usual share; a limit of 0 jobs stops a repository or label", DefaultWeight)
 	}
+	if w.Repo != "" && !nimbus.ValidRepo(w.Repo) {
+		return notARepo(w.Repo)
+	}
 	err := s.update(ctx, func(u *unit) error {
 		if err := u.SetWeight(ctx, orgID, w); err != nil {
 			return err
@@ -107,12 +110,22 @@ func checkLimit(l Limit) error {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a limit of the whole org has no name").WithHint("the kinds repo and label have one")
 	case l.Kind != LimitOrg && (l.Name == "" || len(l.Name) > maxLimitNameLen):
 		return nimbus.Errorf(nimbus.CodeInvalid, "a limit of a %s names it, in at most %d bytes", l.Kind, maxLimitNameLen)
-	case l.Kind == LimitRepo && strings.Count(l.Name, "/") != 1:
-		return nimbus.Errorf(nimbus.CodeInvalid, "%q is not a repository", clip(l.Name)).WithHint("write OWNER/NAME")
+	case l.Kind == LimitRepo && !nimbus.ValidRepo(l.Name):
+		return notARepo(l.Name)
 	case l.Most < 0 || l.Most > MaxLimit:
 		return nimbus.Errorf(nimbus.CodeInvalid, "a limit is 0 to %d jobs, not %d", MaxLimit, l.Most)
 	}
+	if l.Kind == LimitLabel {
+		// No job has a label that means nothing: it waits for a better one.
+		if _, err := nimbus.ParseLabels([]string{l.Name}); err != nil {
+			return nimbus.Errorf(nimbus.CodeInvalid, "no job can have this label, and so no limit counts it: %w", err).WithHint("docs/labels.md has all labels")
+		}
+	}
 	return nil
+}
+
+func notARepo(name string) error {
+	return nimbus.Errorf(nimbus.CodeInvalid, "%q is not a repository", clip(name)).WithHint("write OWNER/NAME, as GitHub has it")
 }
 
 // DropLimit takes a limit away. Codes: not_found.
