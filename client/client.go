@@ -81,6 +81,7 @@ func New(cfg Config) (*Client, error) {
 	if transport == nil {
 		transport = newTransport(cfg.TLS)
 	}
+	transport = reaching{base, transport}
 	c := &Client{
 		base:     base,
 		caller:   wire.Caller{Token: func() string { return cfg.Token }, Org: cfg.Org},

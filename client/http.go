@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -29,7 +31,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	c.caller.Authorize(r.Header)
 	answer, err := c.http.Do(r)
 	if err != nil {
-		return nil, unreachable(ctx, c.base, err)
+		return nil, unreachable(ctx, err)
 	}
 	if answer.StatusCode/100 == 2 {
 		return answer, nil
@@ -39,15 +41,46 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // unreachable tells a server that does not answer from a caller who gave up.
-func unreachable(ctx context.Context, base *url.URL, err error) error {
+func unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var own *nimbus.Error
 	if errors.As(err, &own) {
-		return own // from the body that was being sent
+		return own // from the body that was being sent, or of reaching
 	}
-	return nimbus.Errorf(nimbus.CodeUnavailable, "%s could not be reached: %w", base.Host, err)
+	return nimbus.Errorf(nimbus.CodeUnavailable, "the request broke off: %w", err)
+}
+
+// reaching says of which server it is that it does not answer, and what to do.
+type reaching struct {
+	base *url.URL
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t reaching) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := t.next.RoundTrip(r)
+	var own *nimbus.Error
+	var dial *net.OpError
+	switch {
+	case err == nil || r.Context().Err() != nil || errors.As(err, &own):
+		return answer, err
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s can't be reached: %w", t.base, innermost(dial)).
+			WithHint("is it running, and is this its address? --server or NIMBUS_SERVER names another; `nimbus up` starts one on this machine")
+	}
+	return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s did not answer: %w", t.base, err).
+		WithHint("is this the address of a Nimbus server, by https where it has TLS? --server or NIMBUS_SERVER names another")
+}
+
+// innermost is the reason without the addresses around it, which are told already.
+func innermost(dial *net.OpError) error {
+	var system *os.SyscallError
+	if errors.As(dial, &system) {
+		return system.Err
+	}
+	return dial.Err
 }
 
 // LoginLink makes a link that signs a browser in, once: as the caller, or as

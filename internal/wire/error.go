@@ -121,6 +121,9 @@ func ToError(err error) error {
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the server's certificate is of a CA that is not trusted here",
 			Hint: "name a file with the CA's certificate by --ca-file", Err: err}
 	}
+	if own := (*nimbus.Error)(nil); errors.As(err, &own) {
+		return own // of this side: the transport says why nobody could be asked
+	}
 	if code := nimbus.Code(sent.Meta().Get(CodeHeader)); code != "" {
 		if sent.Code() == connect.CodeUnimplemented {
 			code = nimbus.CodeUnsupported // also a call that is not found: see WriteNoCall
