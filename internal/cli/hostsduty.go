@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
-	"slices"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 )
 
 // drainLook is how often a drain looks whether the machine runs nothing, and
@@ -18,42 +20,48 @@ const (
 )
 
 type hostArg struct {
-	ID string `arg:"" help:"Its id."`
+	Host string `arg:"" complete:"hosts" help:"Its id, or its name where no other host has that."`
 }
 
 type hostsCordonCmd struct{ hostArg }
 
 func (*hostsCordonCmd) Help() string {
-	return "What runs on it goes on.\n\n" + usage("nimbus hosts cordon host_01hx")
+	return "What runs on it goes on.\n\n" + usage("nimbus hosts cordon rack-7", "nimbus hosts cordon host_01hx")
 }
 
-func (c *hostsCordonCmd) Run(ctx context.Context, a *app) error { return a.cordon(ctx, c.ID, true) }
+func (c *hostsCordonCmd) Run(ctx context.Context, a *app) error { return a.cordon(ctx, c.Host, true) }
 
 type hostsUncordonCmd struct{ hostArg }
 
-func (*hostsUncordonCmd) Help() string { return usage("nimbus hosts uncordon host_01hx") }
+func (*hostsUncordonCmd) Help() string { return usage("nimbus hosts uncordon rack-7") }
 
-func (c *hostsUncordonCmd) Run(ctx context.Context, a *app) error { return a.cordon(ctx, c.ID, false) }
+func (c *hostsUncordonCmd) Run(ctx context.Context, a *app) error {
+	return a.cordon(ctx, c.Host, false)
+}
 
-func (a *app) cordon(ctx context.Context, id string, cordoned bool) error {
+func (a *app) cordon(ctx context.Context, host string, cordoned bool) error {
 	cl, err := a.connect()
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	if err := cl.CordonHost(ctx, id, cordoned); err != nil {
+	h, err := findHost(ctx, cl, host)
+	if err != nil {
 		return err
 	}
-	return a.printHost(ctx, cl, id)
+	if err := cl.CordonHost(ctx, h.ID, cordoned); err != nil {
+		return err
+	}
+	return a.printHost(ctx, cl, h.ID)
 }
 
 type hostsDrainCmd struct {
 	hostArg
-	Timeout time.Duration `help:"How long to wait." default:"6h"`
+	Timeout time.Duration `within:"1s.." help:"How long to wait." default:"6h"`
 }
 
 func (*hostsDrainCmd) Help() string {
-	return "Stopped early, it stays cordoned.\n\n" + usage("nimbus hosts drain host_01hx", "nimbus hosts drain host_01hx --timeout 10m && nimbus hosts remove host_01hx")
+	return "Stopped early, it stays cordoned.\n\n" + usage("nimbus hosts drain rack-7", "nimbus hosts drain rack-7 --timeout 10m && nimbus hosts remove rack-7")
 }
 
 func (c *hostsDrainCmd) Run(ctx context.Context, a *app) error {
@@ -62,14 +70,18 @@ func (c *hostsDrainCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer cl.Close()
-	if err := cl.CordonHost(ctx, c.ID, true); err != nil {
+	h, err := findHost(ctx, cl, c.Host)
+	if err != nil {
 		return err
 	}
-	tell := func(running int) { a.info("it runs %d jobs still", running) }
-	if err := drained(ctx, cl, c.ID, c.Timeout, tell); err != nil {
+	if err := cl.CordonHost(ctx, h.ID, true); err != nil {
 		return err
 	}
-	return a.printHost(ctx, cl, c.ID)
+	tell := func(running int) { a.info("it runs %s still", terminal.Count(running, "job")) }
+	if err := drained(ctx, cl, h.ID, c.Timeout, tell); err != nil {
+		return err
+	}
+	return a.printHost(ctx, cl, h.ID)
 }
 
 // drained waits until a host that is cordoned has run nothing for drainQuiet,
@@ -100,7 +112,7 @@ func drained(ctx context.Context, cl *client.Client, id string, timeout time.Dur
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end.C:
-			return nimbus.Errorf(nimbus.CodeUnavailable, "the host still runs %d jobs", h.Running).WithHint("it stays cordoned: wait again, or cancel them")
+			return nimbus.Errorf(nimbus.CodeUnavailable, "the host still runs %s", terminal.Count(h.Running, "job")).WithHint("it stays cordoned: wait again, or cancel them")
 		case <-look.C:
 		}
 	}
@@ -112,7 +124,7 @@ type hostsRemoveCmd struct {
 }
 
 func (*hostsRemoveCmd) Help() string {
-	return "Its token ends with it; to come back it has to join anew.\n\n" + usage("nimbus hosts remove host_01hx", "nimbus hosts remove host_01hx --force")
+	return "Its token ends with it; to come back it has to join anew.\n\n" + usage("nimbus hosts remove rack-7", "nimbus hosts remove host_01hx --force")
 }
 
 func (c *hostsRemoveCmd) Run(ctx context.Context, a *app) error {
@@ -121,15 +133,19 @@ func (c *hostsRemoveCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer cl.Close()
-	if err := cl.RemoveHost(ctx, c.ID, c.Force); err != nil {
+	h, err := findHost(ctx, cl, c.Host)
+	if err != nil {
+		return err
+	}
+	if err := cl.RemoveHost(ctx, h.ID, c.Force); err != nil {
 		return err
 	}
 	if a.root.JSON {
 		return a.printJSON(struct {
 			Removed string `json:"removed"`
-		}{c.ID})
+		}{h.ID})
 	}
-	a.info("%s is removed", c.ID)
+	a.info("%s (%s) is removed", terminal.OneLine(h.Name), h.ID)
 	return nil
 }
 
@@ -144,18 +160,36 @@ func (a *app) printHost(ctx context.Context, cl *client.Client, id string) error
 			Host hostView `json:"host"`
 		}{v})
 	}
-	a.info("%s is %s and runs %d jobs", v.ID, duty(v), v.Running)
+	a.info("%s (%s) is %s and runs %s", terminal.OneLine(v.Name), v.ID, duty(v), terminal.Count(v.Running, "job"))
 	return nil
 }
 
-func findHost(ctx context.Context, cl *client.Client, id string) (nimbus.Host, error) {
+// findHost finds a host by its id, or by its name. Codes: not_found, conflict
+// for a name that several have: a machine that joined anew has the one of before
+// beside it until that is removed.
+func findHost(ctx context.Context, cl *client.Client, host string) (nimbus.Host, error) {
 	hosts, err := cl.Hosts(ctx)
 	if err != nil {
 		return nimbus.Host{}, err
 	}
-	i := slices.IndexFunc(hosts, func(h nimbus.Host) bool { return h.ID == id })
-	if i < 0 {
-		return nimbus.Host{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no such host").WithHint("`nimbus hosts` lists them")
+	var named []nimbus.Host
+	for _, h := range hosts {
+		if h.ID == host {
+			return h, nil
+		}
+		if h.Name == host {
+			named = append(named, h)
+		}
 	}
-	return hosts[i], nil
+	switch len(named) {
+	case 0:
+		return nimbus.Host{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no host %q", host).WithHint("`nimbus hosts` lists them, with their names and ids")
+	case 1:
+		return named[0], nil
+	}
+	var ids []string
+	for _, h := range named {
+		ids = append(ids, fmt.Sprintf("%s (%s, seen %s)", h.ID, h.State, since(h.SeenAt)))
+	}
+	return nimbus.Host{}, nimbus.Errorf(nimbus.CodeConflict, "%d hosts are called %q: %s", len(named), host, strings.Join(ids, ", ")).WithHint("name the one that is meant by its id")
 }

@@ -13,7 +13,7 @@ import (
 )
 
 type jobCmd struct {
-	ID string `arg:"" help:"Its id, or 'last'."`
+	ID string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 }
 
 func (*jobCmd) Help() string {
@@ -101,7 +101,7 @@ func (a *app) printJob(j nimbus.Job) {
 	if j.AttemptCount > 1 {
 		field("attempts", fmt.Sprintf("%d of at most %d", j.AttemptCount, j.MaxAttempts))
 	}
-	log := fmt.Sprintf("%d lines", j.LogLines)
+	log := terminal.Count(int(j.LogLines), "line")
 	if j.State == nimbus.StateFinished && !j.LogComplete {
 		log += ", not complete"
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -25,14 +24,12 @@ func viewPlace(p *nimbus.QueuePlace) *placeView {
 
 // placeWords tell where a waiting job stands, in a sentence without its subject.
 func placeWords(p nimbus.QueuePlace, now time.Time) string {
-	where := fmt.Sprintf("%d jobs before it", p.Ahead)
+	where := terminal.Count(p.Ahead, "job") + " before it"
 	switch {
 	case p.AtLeast:
-		where = fmt.Sprintf("at least %d jobs before it", p.Ahead)
+		where = "at least " + where
 	case p.Ahead == 0:
 		where = "next"
-	case p.Ahead == 1:
-		where = "1 job before it"
 	}
 	switch in := p.StartAt.Sub(now); {
 	case p.StartAt.IsZero():

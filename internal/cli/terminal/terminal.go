@@ -55,6 +55,14 @@ func (s Style) Tag(n int, text string) string {
 	return s.paint([]string{"34", "35", "36", "32", "33", "94", "95", "96"}[n%8], text)
 }
 
+// Count is a number of things, each called one, in words: 1 job, 2 jobs.
+func Count(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 // OneLine makes somebody else's text fit for one line of a terminal: nothing in
 // it may move the cursor or change the colours.
 func OneLine(text string) string {
