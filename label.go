@@ -267,6 +267,15 @@ func isCapability(word string) bool {
 	})
 }
 
+// CheckLabels tells whether a job can have so many and so long labels, whatever
+// they mean. Codes: too_large.
+func CheckLabels(labels []string) error {
+	if len(labels) > MaxLabels || slices.ContainsFunc(labels, func(l string) bool { return len(l) > MaxLabelBytes }) {
+		return Errorf(CodeTooLarge, "a job has at most %d labels of %d bytes", MaxLabels, MaxLabelBytes)
+	}
+	return nil
+}
+
 // CheckMetadata tells whether metadata may be kept with a job. Codes: invalid.
 func CheckMetadata(m map[string]string) error {
 	if len(m) > MaxMetadata {

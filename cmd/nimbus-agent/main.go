@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/flagrange"
 	"github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 	"github.com/nimbus-ci/nimbus/internal/tlsfile"
@@ -41,7 +42,8 @@ Example, on the control plane and then here:
 
 func main() {
 	var f flags
-	kong.Parse(&f, kong.Name("nimbus-agent"), kong.Description(description), kong.Vars{"version": version})
+	parsed := kong.Parse(&f, kong.Name("nimbus-agent"), kong.Description(description), kong.Vars{"version": version})
+	parsed.FatalIfErrorf(flagrange.Check(parsed))
 	if err := run(f); err != nil {
 		fmt.Fprintln(os.Stderr, "nimbus-agent:", err)
 		if hint := nimbus.ErrorHint(err); hint != "" {

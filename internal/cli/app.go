@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
@@ -29,6 +31,7 @@ type app struct {
 	Streams
 	version  string
 	root     *root
+	command  *kong.Node     // that was named; nil for none
 	style    terminal.Style // of Out
 	errStyle terminal.Style // of Err
 }

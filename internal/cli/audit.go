@@ -48,7 +48,7 @@ type auditListCmd struct {
 	Target string `help:"Only what was done to this." placeholder:"ID"`
 	Since  moment `help:"Only entries from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
 	Until  moment `help:"Only entries from before this time." placeholder:"TIME"`
-	Limit  int    `help:"How many at most." default:"50" short:"n"`
+	Limit  int    `within:"1..100000" help:"How many at most." default:"50" short:"n"`
 }
 
 func (*auditListCmd) Help() string {

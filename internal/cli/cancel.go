@@ -3,7 +3,7 @@ package cli
 import "context"
 
 type cancelCmd struct {
-	ID string `arg:"" help:"Its id, or 'last'."`
+	ID string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 }
 
 func (*cancelCmd) Help() string {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/flagrange"
 	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
@@ -62,16 +63,18 @@ type root struct {
 
 	Snapshots snapshotsCmd `cmd:"" help:"Show or make what microVMs are made of without booting." group:"service"`
 
-	GitHub  githubCmd  `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
-	Migrate migrateCmd `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
-	Audit   auditCmd   `cmd:"" help:"Read and verify the audit ledger." group:"service"`
-	Up      upCmd      `cmd:"" help:"Start everything on this machine." group:"service"`
-	Replica serverCmd  `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
-	Agent   agentCmd   `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
-	Keys    keysCmd    `cmd:"" help:"Show or rotate the master key, which secrets are sealed with." group:"service"`
-	Backup  backupCmd  `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
-	Restore restoreCmd `cmd:"" help:"Bring a backup back." group:"service"`
-	Login   loginCmd   `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
+	GitHub     githubCmd     `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
+	Migrate    migrateCmd    `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
+	Audit      auditCmd      `cmd:"" help:"Read and verify the audit ledger." group:"service"`
+	Up         upCmd         `cmd:"" help:"Start everything on this machine." group:"service"`
+	Replica    serverCmd     `cmd:"" name:"server" help:"Start one of many replicas of the control plane." group:"service"`
+	Agent      agentCmd      `cmd:"" help:"Run jobs on this machine for a server elsewhere." group:"service"`
+	Keys       keysCmd       `cmd:"" help:"Show or rotate the master key, which secrets are sealed with." group:"service"`
+	Backup     backupCmd     `cmd:"" help:"Keep the database of this machine's server in a file." group:"service"`
+	Restore    restoreCmd    `cmd:"" help:"Bring a backup back." group:"service"`
+	Login      loginCmd      `cmd:"" help:"Make a link that signs a browser in, once." group:"service"`
+	Completion completionCmd `cmd:"" help:"Write a script that has a shell complete command lines." group:"service"`
+
 	Doctor  doctorCmd  `cmd:"" help:"Look at what this machine, or GitHub, lacks." group:"service"`
 	Version versionCmd `cmd:"" help:"Show the version." group:"service"`
 }
@@ -116,11 +119,22 @@ func Main(ctx context.Context, version string, args []string, s Streams) (code i
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	if args[0] == completeWord {
+		return a.complete(ctx, p, args[1:])
+	}
 	parsed, err := p.Parse(args)
 	if err != nil {
 		// The parser stopped before it knew all flags.
 		r.JSON = r.JSON || slices.Contains(beforeDashes(args), "--json")
-		return a.fail(&exitError{code: ExitUsage, err: usageError(err)})
+		var stopped *kong.ParseError
+		if errors.As(err, &stopped) && stopped.Context != nil {
+			a.command = stopped.Context.Selected()
+		}
+		return a.fail(badUsage(err))
+	}
+	a.command = parsed.Selected()
+	if err := flagrange.Check(parsed); err != nil {
+		return a.fail(badUsage(err))
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	if err := parsed.Run(a); err != nil {
@@ -134,15 +148,6 @@ func beforeDashes(args []string) []string {
 		return args[:i]
 	}
 	return args
-}
-
-func usageError(err error) error {
-	out := nimbus.Errorf(nimbus.CodeInvalid, "%w", err).WithHint("nimbus --help shows the commands")
-	var parse *kong.ParseError
-	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
-		out = out.WithHint("nimbus %s --help shows how it is used", parse.Context.Selected().Path())
-	}
-	return out
 }
 
 // dataDir is the data directory, whether it exists or not.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,8 +50,9 @@ var exitCodes = []struct {
 // exitError is an error with an exit code of its own. A nil err means that
 // there is nothing to say.
 type exitError struct {
-	code int
-	err  error
+	code  int
+	err   error
+	usage bool // the command line is wrong: show how it is written
 }
 
 func (e *exitError) Error() string {
@@ -61,6 +63,32 @@ func (e *exitError) Error() string {
 }
 
 func (e *exitError) Unwrap() error { return e.err }
+
+// badUsage is an error of whoever wrote the command line: nothing was done, and
+// nothing was sent.
+func badUsage(err error) error {
+	var own *nimbus.Error
+	if !errors.As(err, &own) {
+		err = nimbus.Errorf(nimbus.CodeInvalid, "%w", err)
+	}
+	return &exitError{code: ExitUsage, err: err, usage: true}
+}
+
+// usageLine shows how a command is written; "" where none was named.
+func (a *app) usageLine() string {
+	if a.command == nil {
+		return "nimbus <command> [flags]"
+	}
+	return "nimbus " + a.command.Summary()
+}
+
+// usageHint is where more is told of it.
+func (a *app) usageHint() string {
+	if a.command == nil {
+		return "nimbus --help shows the commands"
+	}
+	return fmt.Sprintf("nimbus %s --help shows how it is used", a.command.Path())
+}
 
 // exitCode is the code for an error.
 func exitCode(err error) int {
@@ -94,17 +122,25 @@ func (a *app) fail(err error) int {
 	if errors.As(err, &e) && e.err == nil {
 		return code
 	}
+	usage := e != nil && e.usage
 	if code == ExitInterrupted {
 		err = nimbus.Errorf(nimbus.CodeCancelled, "interrupted")
 	}
+	hint := nimbus.ErrorHint(err)
+	if usage {
+		hint = cmp.Or(hint, a.usageHint())
+	}
 	if a.root.JSON {
 		var v errorView
-		v.Error.Code, v.Error.Message, v.Error.Hint = nimbus.ErrorCode(err), err.Error(), nimbus.ErrorHint(err)
+		v.Error.Code, v.Error.Message, v.Error.Hint = nimbus.ErrorCode(err), err.Error(), hint
 		_ = json.NewEncoder(a.Err).Encode(v) // stderr is gone: nobody to tell
 		return code
 	}
 	fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.Bad("nimbus:"), err)
-	if hint := nimbus.ErrorHint(err); hint != "" {
+	if usage {
+		fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.Quiet("usage:"), a.usageLine())
+	}
+	if hint != "" {
 		fmt.Fprintf(a.Err, "%s %s\n", a.errStyle.Quiet("hint:"), hint)
 	}
 	return code

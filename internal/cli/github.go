@@ -47,7 +47,7 @@ func (a *app) printApp(g nimbus.GitHubApp, format string, args ...any) error {
 }
 
 type githubConnectCmd struct {
-	AppID             int64  `arg:"" help:"The App's id, on its settings page at GitHub."`
+	AppID             int64  `within:"1.." arg:"" help:"The App's id, on its settings page at GitHub."`
 	KeyFile           string `required:"" help:"File with the App's private key, PEM." type:"path" placeholder:"FILE"`
 	WebhookSecretFile string `help:"File with the webhook's secret. Not needed for a new key of an App that is connected." type:"path" placeholder:"FILE"`
 	API               string `name:"api" help:"Address of GitHub's API; a GitHub Enterprise Server's is https://HOST/api/v3. Default: https://api.github.com." placeholder:"URL"`
@@ -178,7 +178,7 @@ func (a *app) printInstallations(found []nimbus.GitHubInstallation) error {
 }
 
 type githubAppArg struct {
-	AppID int64 `arg:"" help:"The App's id."`
+	AppID int64 `within:"1.." arg:"" help:"The App's id."`
 }
 
 type githubRotateSecretCmd struct{ githubAppArg }

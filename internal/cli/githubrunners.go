@@ -68,7 +68,7 @@ func (*githubRunnersListCmd) Run(ctx context.Context, a *app) error {
 }
 
 type githubRunnersSetCmd struct {
-	Installation int64  `arg:"" help:"The installation's id, as nimbus github installations shows it."`
+	Installation int64  `within:"1.." arg:"" help:"The installation's id, as nimbus github installations shows it."`
 	Scope        string `arg:"" help:"repository or organization." placeholder:"SCOPE"`
 	Group        string `help:"Runner group of the organisation, which says which of its repositories may use the runners. Default: the organisation's default group." placeholder:"NAME"`
 }
@@ -84,10 +84,10 @@ func (c *githubRunnersSetCmd) Run(ctx context.Context, a *app) error {
 	switch c.Scope {
 	case "repository", "organization":
 	case "enterprise":
-		return nimbus.Errorf(nimbus.CodeInvalid, "GitHub lets no App register runners with an enterprise").
-			WithHint("install the App on its organisations, and set organization for each")
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "GitHub lets no App register runners with an enterprise").
+			WithHint("install the App on its organisations, and set organization for each"))
 	default:
-		return nimbus.Errorf(nimbus.CodeInvalid, "%.40q is no scope of runners", c.Scope).WithHint("it is repository or organization")
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "%.40q is no scope of runners", c.Scope).WithHint("it is repository or organization"))
 	}
 	cl, err := a.connect()
 	if err != nil {

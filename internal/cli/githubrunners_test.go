@@ -68,7 +68,7 @@ func TestScaleSetBehindNAT(t *testing.T) {
 	c.double.Subscribe()
 	c.refused(t, "is missing", "github", "scale-set", "add", "2002", "big")
 	c.refused(t, "no name", "github", "scale-set", "add", "2002", "a b", "--label", "nimbus")
-	c.refused(t, "10000 runners", "github", "scale-set", "add", "2002", "x", "--label", "nimbus", "--max-runners", "20000")
+	c.refused(t, "allowed is 1 to 10000", "github", "scale-set", "add", "2002", "x", "--label", "nimbus", "--max-runners", "20000")
 	c.refused(t, "could not run", "github", "scale-set", "add", "2002", "x", "--label", "nimbus", "--label", "x64", "--label", "arm64")
 	out := c.ok(t, "github", "scale-set", "add", "2002", "nimbus", "--json")
 	var added struct {

@@ -42,11 +42,11 @@ func viewScaleSet(s nimbus.ScaleSet) scaleSetView {
 }
 
 type githubScaleSetAddCmd struct {
-	Installation int64    `arg:"" help:"The installation's id, as nimbus github installations shows it."`
+	Installation int64    `within:"1.." arg:"" help:"The installation's id, as nimbus github installations shows it."`
 	Name         string   `arg:"" help:"Name of the scale set; no other of the runner group may have it."`
 	Label        []string `help:"Label that jobs may ask for, again for each; nimbus has to be among them. Default: the name." placeholder:"LABEL"`
 	Group        string   `help:"Runner group of the organisation. Default: its default group." placeholder:"NAME"`
-	MaxRunners   int      `help:"As many jobs GitHub may give to it at once." default:"100"`
+	MaxRunners   int      `within:"1..10000" help:"As many jobs GitHub may give to it at once." default:"100"`
 }
 
 func (*githubScaleSetAddCmd) Help() string {

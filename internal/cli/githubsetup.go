@@ -34,7 +34,7 @@ type githubSetupCmd struct {
 	OrgRunners   bool          `help:"Also ask for what registering runners with organisations takes (nimbus github runners, nimbus github scale-set)."`
 	Listen       string        `help:"Address on this machine for your browser to come back to." default:"127.0.0.1:0" placeholder:"HOST:PORT"`
 	Wait         bool          `help:"Wait until somebody has installed the App." default:"true" negatable:""`
-	Timeout      time.Duration `help:"How long to wait in all." default:"1h"`
+	Timeout      time.Duration `within:"1s.." help:"How long to wait in all." default:"1h"`
 }
 
 func (*githubSetupCmd) Help() string {
@@ -131,8 +131,8 @@ func (c *githubSetupCmd) visit(l net.Listener, convert func(context.Context, str
 	base := "http://" + l.Addr().String() + "/" + rand.Text()
 	address, err := url.Parse(strings.TrimRight(c.Address, "/"))
 	if err != nil || address.Host == "" || address.Path != "" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address that GitHub could send webhooks to", c.Address).
-			WithHint("it looks like https://nimbus.example.com")
+		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "%q is no address that GitHub could send webhooks to", c.Address).
+			WithHint("it looks like https://nimbus.example.com"))
 	}
 	name := c.AppName
 	if name == "" {

@@ -115,7 +115,7 @@ func gpus(h hostView) string {
 }
 
 type hostsTokenCmd struct {
-	ValidFor time.Duration `help:"How long it can be used, at most 24 h." default:"1h"`
+	ValidFor time.Duration `within:"1s..24h" help:"How long it can be used, at most 24 h." default:"1h"`
 }
 
 func (*hostsTokenCmd) Help() string {

@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
 )
 
 type imagesGCCmd struct {
 	imagesFlags
 
-	MaxGiB int           `name:"max" help:"How many GiB container images may take together; those go first that were not used for the longest time. 0: any." default:"50" placeholder:"GIB"`
-	Unused time.Duration `help:"Also remove those that were not used for that long. 0: keep them." placeholder:"DURATION"`
+	MaxGiB int           `within:"0.." name:"max" help:"How many GiB container images may take together; those go first that were not used for the longest time. 0: any." default:"50" placeholder:"GIB"`
+	Unused time.Duration `within:"0s.." help:"Also remove those that were not used for that long. 0: keep them." placeholder:"DURATION"`
 	Broken bool          `help:"Also remove those that are not what was signed."`
 	DryRun bool          `help:"Only tell what would be removed."`
 }
@@ -25,9 +24,6 @@ func (*imagesGCCmd) Help() string {
 }
 
 func (c *imagesGCCmd) Run(ctx context.Context, a *app) error {
-	if c.MaxGiB < 0 || c.Unused < 0 {
-		return nimbus.Errorf(nimbus.CodeInvalid, "--max and --unused can't be below 0")
-	}
 	roots, err := c.roots(a)
 	if err != nil {
 		return err

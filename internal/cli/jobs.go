@@ -22,7 +22,7 @@ type jobsListCmd struct {
 	Repo   string            `help:"Only jobs of this repository." placeholder:"OWNER/NAME"`
 	Since  moment            `help:"Only jobs from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
 	Until  moment            `help:"Only jobs from before this time." placeholder:"TIME"`
-	Limit  int               `help:"How many at most." default:"20" short:"n"`
+	Limit  int               `within:"1..100000" help:"How many at most." default:"20" short:"n"`
 }
 
 func (*jobsListCmd) Help() string {

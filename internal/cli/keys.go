@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/store"
 )
@@ -133,7 +134,7 @@ func (c *keysRotateCmd) Run(ctx context.Context, a *app) error {
 		if got.Resumed {
 			a.info("finished the rotation that was begun before")
 		}
-		a.info("key %s seals now, %d secrets were sealed anew", got.ID, got.Resealed)
+		a.info("key %s seals now, and %s sealed anew with it", got.ID, terminal.Count(got.Resealed, "secret"))
 		for _, id := range got.Removed {
 			a.info("key %s is removed", id)
 		}
@@ -143,7 +144,7 @@ func (c *keysRotateCmd) Run(ctx context.Context, a *app) error {
 
 func (c *keysRotateCmd) stage(ctx context.Context, a *app, r identity.Rotation) error {
 	if c.To != "" || c.KeepOld {
-		return nimbus.Errorf(nimbus.CodeInvalid, "--stage goes with neither --to nor --keep-old")
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--stage goes with neither --to nor --keep-old"))
 	}
 	id, err := r.Stage(ctx)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestKeysWhileTheServerRuns(t *testing.T) {
 	if got := recordedOf(t, data, "master_key.rotate"); got != id {
 		t.Errorf("the ledger has a rotation to %q, not to %s", got, id)
 	}
-	if code, _, _ := nimbusIn(t, data, "keys", "rotate", "--stage", "--to", id); code != ExitFailure {
+	if code, _, _ := nimbusIn(t, data, "keys", "rotate", "--stage", "--to", id); code != ExitUsage {
 		t.Errorf("--stage with --to: exit code %d", code)
 	}
 	if code, _, stderr := nimbusIn(t, t.TempDir(), "keys"); code != ExitFailure || !strings.Contains(stderr, "hint: name the server's data directory") {

@@ -38,7 +38,7 @@ func (*limitsListCmd) Run(ctx context.Context, a *app) error {
 
 type limitsSetCmd struct {
 	limitArgs
-	Most int `required:"" help:"How many jobs at most. 0 keeps them all waiting." placeholder:"N"`
+	Most int `within:"0..1000000" required:"" help:"How many jobs at most. 0 keeps them all waiting." placeholder:"N"`
 }
 
 func (*limitsSetCmd) Help() string {

@@ -25,11 +25,11 @@ type listenFlags struct {
 func (c *listenFlags) tls() (*tls.Config, error) {
 	switch {
 	case c.TLSCert == "" && c.TLSKey == "" && c.TLSClientCA != "":
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-client-ca needs --tls-cert and --tls-key")
+		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--tls-client-ca needs --tls-cert and --tls-key"))
 	case c.TLSCert == "" && c.TLSKey == "":
 		return nil, nil
 	case c.TLSCert == "" || c.TLSKey == "":
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together")
+		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--tls-cert and --tls-key belong together"))
 	}
 	return tlsfile.Server(c.TLSCert, c.TLSKey, c.TLSClientCA)
 }
@@ -41,7 +41,7 @@ func (c *listenFlags) publicURL() (string, error) {
 	}
 	u, err := url.Parse(c.PublicURL)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a dashboard", c.PublicURL).WithHint("it looks like https://nimbus.example.com")
+		return "", badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--public-url %q is no address of a dashboard", c.PublicURL).WithHint("it looks like https://nimbus.example.com"))
 	}
 	return c.PublicURL, nil
 }
@@ -51,7 +51,7 @@ func (c *listenFlags) publicURL() (string, error) {
 func (c *listenFlags) listen(ctx context.Context) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address to listen on: %w", c.Listen, err).WithHint("an address looks like 127.0.0.1:8080")
+		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--listen %q is no address to listen on: %w", c.Listen, err).WithHint("an address looks like 127.0.0.1:8080"))
 	}
 	ip := net.ParseIP(host)
 	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && c.TLSCert == "" {

@@ -11,7 +11,7 @@ import (
 )
 
 type logsCmd struct {
-	ID     string `arg:"" help:"Its id, or 'last'."`
+	ID     string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown."`
 }
 

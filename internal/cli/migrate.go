@@ -24,8 +24,8 @@ type migrateCmd struct {
 type migrateWorkflowsCmd struct {
 	Dir    string `arg:"" optional:"" help:"A project, or a folder of workflow files." default:"." type:"path"`
 	DryRun bool   `help:"Change nothing: show what would be changed, as a diff."`
-	CPUs   int    `help:"CPUs of a job that has GitHub's standard runner now." name:"cpu" default:"2" placeholder:"N"`
-	Memory int    `help:"Its memory." default:"8" placeholder:"GIB"`
+	CPUs   int    `within:"1..512" help:"CPUs of a job that has GitHub's standard runner now." name:"cpu" default:"2" placeholder:"N"`
+	Memory int    `within:"1..4096" help:"Its memory." default:"8" placeholder:"GIB"`
 	Usage  string `help:"The organisation's usage report, CSV, to estimate what machines are needed." type:"path" placeholder:"FILE"`
 }
 
@@ -49,9 +49,6 @@ type migration struct {
 
 func (c *migrateWorkflowsCmd) Run(_ context.Context, a *app) error {
 	size := migrate.Size{CPUs: c.CPUs, MemoryGiB: c.Memory}
-	if size.CPUs < 1 || size.CPUs > nimbus.MaxCPUs || size.MemoryGiB < 1 || size.MemoryGiB<<10 > nimbus.MaxMemoryMiB {
-		return nimbus.Errorf(nimbus.CodeInvalid, "a job has 1 to %d CPUs and 1 to %d GiB", nimbus.MaxCPUs, nimbus.MaxMemoryMiB>>10)
-	}
 	paths, err := workflowFiles(c.Dir)
 	if err != nil {
 		return err

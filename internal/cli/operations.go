@@ -36,11 +36,11 @@ func limitVars() kong.Vars {
 func (f operationsFlags) read(version string) (server.Operations, error) {
 	admin, err := httpapi.ParseOrigins(f.AdminFrom)
 	if err != nil {
-		return server.Operations{}, err
+		return server.Operations{}, badUsage(err)
 	}
 	proxies, err := httpapi.ParseOrigins(f.TrustedProxy)
 	if err != nil {
-		return server.Operations{}, err
+		return server.Operations{}, badUsage(err)
 	}
 	return server.Operations{
 		Version: version, OTLP: f.OTLPEndpoint,

@@ -3,8 +3,8 @@ package cli
 import "context"
 
 type priorityCmd struct {
-	ID       string `arg:"" help:"Its id, or 'last'."`
-	Priority int    `arg:"" help:"-10 to 10; higher is sooner."`
+	ID       string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
+	Priority int    `within:"-10..10" arg:"" help:"-10 to 10; higher is sooner."`
 }
 
 func (*priorityCmd) Help() string {

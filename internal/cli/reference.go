@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/nimbus-ci/nimbus/internal/flagrange"
 )
 
 //go:generate go test -run TestReferencePage -update .
@@ -81,6 +83,9 @@ func (r *reference) flags(flags []*kong.Flag) {
 			name = strings.Replace(name, "--", "--[no-]", 1)
 		}
 		text := strings.ReplaceAll(f.Help, "${enum}", f.Enum)
+		if allowed := f.Tag.Get(flagrange.Tag); allowed != "" {
+			text += " Allowed: " + flagrange.Words(allowed) + "."
+		}
 		if len(f.Envs) > 0 {
 			text += " Environment: `" + strings.Join(f.Envs, "`, `") + "`."
 		}

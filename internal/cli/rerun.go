@@ -9,7 +9,7 @@ import (
 )
 
 type rerunCmd struct {
-	ID string `arg:"" help:"Its id, or 'last'."`
+	ID string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 }
 
 func (*rerunCmd) Help() string {

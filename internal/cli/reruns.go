@@ -28,8 +28,8 @@ func (*rerunsShowCmd) Run(ctx context.Context, a *app) error {
 }
 
 type rerunsSetCmd struct {
-	PerRun  int `default:"1" help:"How often at most for one workflow run." placeholder:"N"`
-	PerHour int `default:"20" help:"How often at most within an hour, for the org." placeholder:"N"`
+	PerRun  int `within:"0..10" default:"1" help:"How often at most for one workflow run." placeholder:"N"`
+	PerHour int `within:"0..1000" default:"20" help:"How often at most within an hour, for the org." placeholder:"N"`
 }
 
 func (*rerunsSetCmd) Help() string {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"strings"
@@ -25,15 +26,15 @@ type runCmd struct {
 	Name         string                `help:"What to call the job. Default: the command." placeholder:"NAME"`
 	Image        string                `help:"Image of the sandbox." placeholder:"NAME"`
 	Executor     string                `help:"What the sandbox is: microvm, firecracker, docker, gpu, or local, which is for trusted code only. Default: the best there is." enum:",microvm,firecracker,docker,gpu,local" default:"" placeholder:"NAME"`
-	CPU          int                   `help:"CPUs." placeholder:"N"`
-	Memory       int                   `help:"Memory in MiB." placeholder:"MIB"`
+	CPU          int                   `within:"1..512" help:"CPUs." placeholder:"N"`
+	Memory       int                   `within:"1..4194304" help:"Memory in MiB." placeholder:"MIB"`
 	Network      nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, or none. Default: internet." enum:",internet,none" default:"" placeholder:"PROFILE"`
 	Label        []string              `help:"Ask for something as a workflow does in runs-on, like gpu-count:2 or cap:WORD; may be given more than once. Other flags count more." sep:"none" placeholder:"LABEL"`
 	Meta         map[string]string     `help:"Keep this with the job, to find it by; may be given more than once." mapsep:"none" placeholder:"KEY=VALUE"`
 	Env          map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
-	Timeout      time.Duration         `help:"How long the job may run. Default: 6h."`
-	QueueTimeout time.Duration         `help:"How long the job may wait for a host, at most 168h. Default: the server's, 24h."`
-	Priority     int                   `help:"Before or behind the org's other waiting jobs: -10 to 10, higher is sooner." default:"0" placeholder:"N"`
+	Timeout      time.Duration         `within:"1s..120h" help:"How long the job may run. Default: 6h."`
+	QueueTimeout time.Duration         `within:"1s..168h" help:"How long the job may wait for a host, at most 168h. Default: the server's, 24h."`
+	Priority     int                   `within:"-10..10" help:"Before or behind the org's other waiting jobs: -10 to 10, higher is sooner." default:"0" placeholder:"N"`
 	Repeatable   bool                  `help:"Let the job be run again when its host is lost while it runs."`
 	Files        bool                  `help:"Bring the files of this directory: in a git work tree what is tracked, and what is new but not ignored." default:"true" negatable:""`
 	Detach       bool                  `help:"Print the job's id and leave it running." short:"d"`
@@ -139,13 +140,8 @@ func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.
 		Priority:       c.Priority,
 		IdempotencyKey: rand.Text(),
 	}
-	// What can be refused at once is, before files travel.
-	asked, err := nimbus.ParseLabels(s.Labels)
-	if err != nil {
-		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeInvalid, "%w", err)
-	}
-	if _, err := s.Class.Or(asked.Class).Complete(); err != nil {
-		return nimbus.Job{}, err
+	if err := checkSubmission(s); err != nil {
+		return nimbus.Job{}, badUsage(err)
 	}
 	if c.Files {
 		id, err := upload(ctx, a, cl)
@@ -159,6 +155,26 @@ func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.
 		j, err = cl.Submit(ctx, s) // the key makes it safe: the answer may be what was lost
 	}
 	return j, err
+}
+
+// checkSubmission refuses what the server would refuse, before files travel.
+func checkSubmission(s client.Submission) error {
+	if err := errors.Join(s.Spec.Check(), nimbus.CheckLabels(s.Labels)); err != nil {
+		return err
+	}
+	asked, err := nimbus.ParseLabels(s.Labels)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "%w", err)
+	}
+	if _, err := s.Class.Or(asked.Class).Complete(); err != nil {
+		return err
+	}
+	both := maps.Clone(s.Metadata)
+	if both == nil {
+		both = map[string]string{}
+	}
+	maps.Copy(both, asked.Metadata)
+	return nimbus.CheckMetadata(both)
 }
 
 // following is a job whose end is awaited.

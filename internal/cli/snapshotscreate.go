@@ -11,8 +11,8 @@ type snapshotsCreateCmd struct {
 	snapshotsFlags
 
 	Image     string `arg:"" optional:"" default:"runner" help:"Which image."`
-	CPUs      int    `name:"cpus" help:"How many CPUs the machines have." default:"1" placeholder:"N"`
-	MemoryMiB int    `name:"memory" help:"How much memory they have, in MiB." default:"1024" placeholder:"MIB"`
+	CPUs      int    `within:"1..512" name:"cpus" help:"How many CPUs the machines have." default:"1" placeholder:"N"`
+	MemoryMiB int    `within:"1..4194304" name:"memory" help:"How much memory they have, in MiB." default:"1024" placeholder:"MIB"`
 }
 
 func (*snapshotsCreateCmd) Help() string {

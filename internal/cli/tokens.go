@@ -73,7 +73,7 @@ type tokensCreateCmd struct {
 	Platform bool           `help:"It administers the platform; for who does."`
 	Role     nimbus.Role    `help:"The most that it may do: viewer, developer, operator or admin. Default: its owner's." placeholder:"ROLE"`
 	Scopes   []nimbus.Scope `name:"scope" help:"Narrows it further; may be given again: jobs:read, jobs:write, hosts:read, hosts:write, org:read, org:write, tokens:read, tokens:write, audit:read, metrics:read." placeholder:"SCOPE"`
-	ValidFor time.Duration  `help:"How long it works, at most 8784h." default:"2160h"`
+	ValidFor time.Duration  `within:"1s..8784h" help:"How long it works, at most 8784h." default:"2160h"`
 }
 
 func (*tokensCreateCmd) Help() string {

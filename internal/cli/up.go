@@ -114,7 +114,7 @@ func (c *upCmd) announce(ctx context.Context, a *app, s *server.Server, data str
 // githubFlags connect a GitHub App. Secrets are in files: every user of the
 // machine can read a command line.
 type githubFlags struct {
-	AppID             int64  `help:"Id of the GitHub App." placeholder:"ID"`
+	AppID             int64  `within:"1.." help:"Id of the GitHub App." placeholder:"ID"`
 	KeyFile           string `help:"File with the App's private key, PEM." type:"path" placeholder:"FILE"`
 	WebhookSecretFile string `help:"File with the webhook's secret; one a line while it is rotated." type:"path" placeholder:"FILE"`
 	URL               string `help:"Address of GitHub's API. Default: https://api.github.com." placeholder:"URL"`
@@ -126,7 +126,7 @@ func (g githubFlags) app() (*server.GitHub, error) {
 		return nil, nil
 	}
 	if g.AppID == 0 || g.KeyFile == "" || g.WebhookSecretFile == "" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "--github-app-id, --github-key-file and --github-webhook-secret-file belong together")
+		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--github-app-id, --github-key-file and --github-webhook-secret-file belong together"))
 	}
 	key, err := os.ReadFile(g.KeyFile)
 	if err != nil {

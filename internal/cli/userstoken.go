@@ -13,7 +13,7 @@ type usersTokenCmd struct {
 	Name     string         `help:"What it is for." default:"command line"`
 	Role     nimbus.Role    `help:"The most that it may do: viewer, developer, operator or admin. Default: the user's." placeholder:"ROLE"`
 	Scopes   []nimbus.Scope `name:"scope" help:"Narrows it further; may be given again: see nimbus tokens create." placeholder:"SCOPE"`
-	ValidFor time.Duration  `help:"How long it works, at most 8784h." default:"2160h"`
+	ValidFor time.Duration  `within:"1s..8784h" help:"How long it works, at most 8784h." default:"2160h"`
 }
 
 func (*usersTokenCmd) Help() string {

@@ -38,7 +38,7 @@ type weightsSetCmd struct {
 
 type weightsSetRepoCmd struct {
 	Repo    string `arg:"" help:"OWNER/NAME."`
-	Percent int    `arg:"" help:"1 to 10000; 100 is the usual."`
+	Percent int    `within:"1..10000" arg:"" help:"1 to 10000; 100 is the usual."`
 }
 
 func (*weightsSetRepoCmd) Help() string {
@@ -59,7 +59,7 @@ func (c *weightsSetRepoCmd) Run(ctx context.Context, a *app) error {
 
 type weightsSetOrgCmd struct {
 	Org     string `arg:"" help:"Its name or id."`
-	Percent int    `arg:"" help:"1 to 10000; 100 is the usual."`
+	Percent int    `within:"1..10000" arg:"" help:"1 to 10000; 100 is the usual."`
 }
 
 func (*weightsSetOrgCmd) Help() string {

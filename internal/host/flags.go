@@ -24,8 +24,8 @@ type Flags struct {
 	JoinTokenFile string   `help:"File with the token that lets this host join; needed once." env:"NIMBUS_JOIN_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Name          string   `help:"How the host is called. Default: the machine's name." env:"NIMBUS_HOST_NAME" placeholder:"NAME"`
 	Executors     []string `help:"Executors to use: microvm, local. Default: all." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
-	CPUs          int      `name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
-	MemoryMiB     int      `name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
+	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
+	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
 	Capability []string `help:"A word that jobs can need of a host, like pytorch, besides what the machine shows by itself; may be repeated." env:"NIMBUS_CAPABILITIES" placeholder:"WORD"`
 
@@ -38,11 +38,11 @@ type MicroVMFlags struct {
 	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
 	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. Default: all." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
 	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
-	ImageGiB   int               `name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
+	ImageGiB   int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
 	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
 
-	Warm       int `help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
-	WarmMemory int `help:"How much memory those that wait may take together, in MiB." default:"512" env:"NIMBUS_WARM_MEMORY" placeholder:"MIB"`
+	Warm       int `within:"0.." help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
+	WarmMemory int `within:"0.." help:"How much memory those that wait may take together, in MiB." default:"512" env:"NIMBUS_WARM_MEMORY" placeholder:"MIB"`
 }
 
 // Apply puts them into a configuration.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, err
 		return nil, err
 	}
 	sum := sub.sum()
-	if err := checkSpec(sub.Spec); err != nil {
+	if err := sub.Spec.Check(); err != nil {
 		return nil, err
 	}
 	asked, err := sub.requirements()
@@ -97,8 +96,8 @@ func (s *Service) newNative(p nimbus.Principal, sub Submission) (*JobRecord, err
 // requirements are what a submission asks for by its labels, its class and its
 // metadata together.
 func (s Submission) requirements() (nimbus.Requirements, error) {
-	if len(s.Labels) > nimbus.MaxLabels || slices.ContainsFunc(s.Labels, func(l string) bool { return len(l) > nimbus.MaxLabelBytes }) {
-		return nimbus.Requirements{}, nimbus.Errorf(nimbus.CodeTooLarge, "a job has at most %d labels of %d bytes", nimbus.MaxLabels, nimbus.MaxLabelBytes)
+	if err := nimbus.CheckLabels(s.Labels); err != nil {
+		return nimbus.Requirements{}, err
 	}
 	asked, err := nimbus.ParseLabels(s.Labels)
 	if wrong := (*nimbus.LabelError)(nil); errors.As(err, &wrong) {
@@ -116,43 +115,6 @@ func (s Submission) requirements() (nimbus.Requirements, error) {
 		asked.Metadata = both
 	}
 	return asked, nimbus.CheckMetadata(asked.Metadata)
-}
-
-func checkSpec(spec nimbus.Spec) error {
-	size := 0
-	for _, arg := range spec.Command {
-		if strings.ContainsRune(arg, 0) {
-			return nimbus.Errorf(nimbus.CodeInvalid, "the argument %q holds a NUL character, which no process can be given", clip(arg))
-		}
-		size += len(arg) + 1
-	}
-	for key, value := range spec.Env {
-		if key == "" || strings.ContainsAny(key, "=\x00") {
-			return nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an environment variable", clip(key))
-		}
-		if strings.ContainsRune(value, 0) { // the value may be a secret: it is not told
-			return nimbus.Errorf(nimbus.CodeInvalid, "the value of the variable %q holds a NUL character, which no process can be given", clip(key))
-		}
-		size += len(key) + len(value) + 2
-	}
-	switch {
-	case len(spec.Command) == 0 || spec.Command[0] == "":
-		return nimbus.Errorf(nimbus.CodeInvalid, "there is no command to run").WithHint("nimbus run -- make test")
-	case size > nimbus.MaxCommandBytes:
-		return nimbus.Errorf(nimbus.CodeTooLarge, "command and environment have %d bytes, at most %d are taken", size, nimbus.MaxCommandBytes)
-	case spec.Timeout < 0 || spec.Timeout > nimbus.MaxTimeout:
-		return nimbus.Errorf(nimbus.CodeInvalid, "a timeout is at most %v", nimbus.MaxTimeout)
-	case spec.QueueTimeout < 0 || spec.QueueTimeout > nimbus.MaxQueueTimeout:
-		return nimbus.Errorf(nimbus.CodeInvalid, "a queue timeout is at most %v", nimbus.MaxQueueTimeout)
-	case spec.WorkspaceID != "" && !isSHA256(spec.WorkspaceID):
-		return nimbus.Errorf(nimbus.CodeInvalid, "%q is not the id of a workspace", clip(spec.WorkspaceID)).
-			WithHint("upload it by PUT /api/v1/workspaces, which answers its id")
-	}
-	return nil
-}
-
-func isSHA256(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // clip keeps the beginning of a text that a caller wrote.
