@@ -64,12 +64,18 @@ type AuditEntry struct {
 
 // AuditCheckpoint is a signed statement that a chain had an entry with a hash.
 type AuditCheckpoint struct {
-	OrgID     string
-	Seq       int64
+	OrgID string
+	Seq   int64
+	// Prev is the number of the checkpoint before, 0 before the first: none can be
+	// left out. AuditNoPrev is in those that were made before checkpoints said it.
+	Prev      int64
 	Hash      AuditHash
 	At        time.Time
 	Signature []byte // Ed25519, by the ledger's key
 }
+
+// AuditNoPrev is the Prev of a checkpoint that does not tell it.
+const AuditNoPrev = -1
 
 // AuditFilter says which entries to list. Empty fields mean any.
 type AuditFilter struct {

@@ -21,7 +21,9 @@ import (
 // The first field of what is hashed and signed: one is never taken for the other.
 const (
 	entryDomain      = "nimbus audit entry 1"
-	checkpointDomain = "nimbus audit checkpoint 1"
+	checkpointDomain = "nimbus audit checkpoint 2"
+	// looseDomain is of checkpoints from before they told which one was before.
+	looseDomain = "nimbus audit checkpoint 1"
 )
 
 // encoding is an unambiguous row of fields: each text has its length before it,

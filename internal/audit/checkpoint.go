@@ -7,9 +7,10 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// sign says that the chain of an org has this head.
-func sign(key ed25519.PrivateKey, orgID string, h Head, at time.Time) nimbus.AuditCheckpoint {
-	c := nimbus.AuditCheckpoint{OrgID: orgID, Seq: h.Seq, Hash: h.Hash, At: at}
+// sign says that the chain of an org has this head, and where its checkpoint
+// before was.
+func sign(key ed25519.PrivateKey, orgID string, prev int64, h Head, at time.Time) nimbus.AuditCheckpoint {
+	c := nimbus.AuditCheckpoint{OrgID: orgID, Seq: h.Seq, Prev: prev, Hash: h.Hash, At: at}
 	c.Signature = ed25519.Sign(key, statement(c))
 	return c
 }
@@ -28,7 +29,12 @@ func signed(c nimbus.AuditCheckpoint, keys []ed25519.PublicKey) bool {
 // statement is what is signed.
 func statement(c nimbus.AuditCheckpoint) []byte {
 	var enc encoding
-	enc.text(checkpointDomain)
+	if c.Prev == nimbus.AuditNoPrev {
+		enc.text(looseDomain)
+	} else {
+		enc.text(checkpointDomain)
+		enc.number(c.Prev)
+	}
 	enc.text(c.OrgID)
 	enc.number(c.Seq)
 	enc.text(string(c.Hash[:]))

@@ -103,21 +103,23 @@ func (l *Ledger) Chain(ctx context.Context) error {
 }
 
 // link is a Link: each chain that grows gets a checkpoint, so that no entry is
-// without one.
+// without one, and each head that a chain had is a checkpoint's.
 func (l *Ledger) link(now time.Time, heads map[string]Head, events []nimbus.AuditEntry) ([]nimbus.AuditEntry, []nimbus.AuditCheckpoint) {
 	entries := make([]nimbus.AuditEntry, len(events))
 	var grown []string
+	before := map[string]int64{}
 	for i, e := range events {
 		head := heads[e.OrgID]
 		entries[i] = head.Next(e)
 		heads[e.OrgID] = head
 		if !slices.Contains(grown, e.OrgID) {
 			grown = append(grown, e.OrgID)
+			before[e.OrgID] = head.Seq - 1
 		}
 	}
 	checkpoints := make([]nimbus.AuditCheckpoint, len(grown))
 	for i, orgID := range grown {
-		checkpoints[i] = sign(l.key, orgID, heads[orgID], now)
+		checkpoints[i] = sign(l.key, orgID, before[orgID], heads[orgID], now)
 	}
 	return entries, checkpoints
 }

@@ -29,6 +29,7 @@ type line struct {
 	Detail    map[string]string   `json:"detail,omitempty"`
 	Count     int64               `json:"count,omitempty"`
 	Prev      *nimbus.AuditHash   `json:"prev,omitempty"`
+	PrevSeq   *int64              `json:"prev_seq,omitempty"` // of a checkpoint that tells it
 	Hash      nimbus.AuditHash    `json:"hash"`
 	Signature string              `json:"signature,omitempty"` // base64
 }
@@ -57,8 +58,11 @@ func (w *Writer) Entry(e nimbus.AuditEntry) error {
 
 // Checkpoint writes a checkpoint.
 func (w *Writer) Checkpoint(c nimbus.AuditCheckpoint) error {
-	return w.enc.Encode(line{Kind: kindCheckpoint, OrgID: c.OrgID, Seq: c.Seq, At: c.At, Hash: c.Hash,
-		Signature: base64.StdEncoding.EncodeToString(c.Signature)})
+	l := line{Kind: kindCheckpoint, OrgID: c.OrgID, Seq: c.Seq, At: c.At, Hash: c.Hash, Signature: base64.StdEncoding.EncodeToString(c.Signature)}
+	if c.Prev != nimbus.AuditNoPrev {
+		l.PrevSeq = &c.Prev
+	}
+	return w.enc.Encode(l)
 }
 
 // Sink takes a chain in its order.
@@ -115,7 +119,7 @@ func decode(text []byte) (l line, err error) {
 	switch {
 	case dec.More():
 		return l, errors.New("there is more than one value in it")
-	case l.Kind == kindEntry && l.Prev != nil && l.Signature == "":
+	case l.Kind == kindEntry && l.Prev != nil && l.PrevSeq == nil && l.Signature == "":
 	case l.Kind == kindCheckpoint && l.Prev == nil && l.ID+l.Actor+l.Action+l.Target+string(l.Outcome) == "" && len(l.Detail) == 0 && l.Count == 0:
 	default:
 		return l, errors.New("it is neither an entry nor a checkpoint")
@@ -133,5 +137,9 @@ func (l line) pass(to Sink) error {
 	if err != nil {
 		signature = nil // no signature: the verifier says so
 	}
-	return to.Checkpoint(nimbus.AuditCheckpoint{OrgID: l.OrgID, Seq: l.Seq, Hash: l.Hash, At: l.At, Signature: signature})
+	c := nimbus.AuditCheckpoint{OrgID: l.OrgID, Seq: l.Seq, Prev: nimbus.AuditNoPrev, Hash: l.Hash, At: l.At, Signature: signature}
+	if l.PrevSeq != nil {
+		c.Prev = *l.PrevSeq
+	}
+	return to.Checkpoint(c)
 }

@@ -96,6 +96,11 @@ func (v *Verifier) Checkpoint(c nimbus.AuditCheckpoint) error {
 		return v.broken(c.Seq, "", "its checkpoint is not where it belongs")
 	case c.Hash != v.head.Hash:
 		return v.broken(c.Seq, "", "it is not the one that its checkpoint is about")
+	case c.Prev == nimbus.AuditNoPrev:
+	case c.Prev > v.last:
+		return v.broken(c.Prev, "", fmt.Sprintf("its checkpoint is missing: the next one, of entry %d, says that there was one", c.Seq))
+	case c.Prev < v.last:
+		return v.broken(v.last, "", fmt.Sprintf("its checkpoint is one too many: the next one, of entry %d, follows on that of entry %d", c.Seq, c.Prev))
 	}
 	v.last, v.count = c.Seq, v.count+1
 	return nil

@@ -161,6 +161,8 @@ var entryFields = map[string]func(*nimbus.AuditEntry){
 var checkpointFields = map[string]func(*nimbus.AuditCheckpoint){
 	"org":       func(c *nimbus.AuditCheckpoint) { c.OrgID += "x" },
 	"seq":       func(c *nimbus.AuditCheckpoint) { c.Seq++ },
+	"prev":      func(c *nimbus.AuditCheckpoint) { c.Prev++ },
+	"no prev":   func(c *nimbus.AuditCheckpoint) { c.Prev = nimbus.AuditNoPrev },
 	"hash":      func(c *nimbus.AuditCheckpoint) { c.Hash[7] ^= 1 },
 	"at":        func(c *nimbus.AuditCheckpoint) { c.At = c.At.Add(time.Microsecond) },
 	"signature": func(c *nimbus.AuditCheckpoint) { c.Signature = slices.Clone(c.Signature); c.Signature[7] ^= 1 },
@@ -226,10 +228,17 @@ func TestWhateverIsDoneToAChainIsFound(t *testing.T) {
 		},
 		"forge a checkpoint": func(t *rapid.T, h *history) {
 			c := &h.checkpoints[rapid.IntRange(0, len(h.checkpoints)-1).Draw(t, "which")]
-			*c = sign(stranger.key, c.OrgID, Head{c.Seq, c.Hash}, c.At)
+			*c = sign(stranger.key, c.OrgID, c.Prev, Head{c.Seq, c.Hash}, c.At)
 		},
 		"repeat a checkpoint": func(_ *rapid.T, h *history) {
 			h.checkpoints = append(h.checkpoints, h.checkpoints[len(h.checkpoints)-1])
+		},
+		"remove a checkpoint before the last": func(t *rapid.T, h *history) {
+			if len(h.checkpoints) < 2 {
+				t.Skip()
+			}
+			i := rapid.IntRange(0, len(h.checkpoints)-2).Draw(t, "which")
+			h.checkpoints = slices.Delete(h.checkpoints, i, i+1)
 		},
 		"remove the last checkpoint": func(_ *rapid.T, h *history) {
 			h.checkpoints = h.checkpoints[:len(h.checkpoints)-1]
@@ -300,8 +309,40 @@ func TestAHistoryWrittenAnew(t *testing.T) {
 	if err := none.verify(l.PublicKey(), kept...); !errors.As(err, &broken) || broken.Seq != 1 {
 		t.Errorf("emptied: %v", err)
 	}
-	if err := told.verify(l.PublicKey(), sign(ledgerOf().key, "", Head{1, told.entries[0].Hash}, time.Now())); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+	if err := told.verify(l.PublicKey(), sign(ledgerOf().key, "", 0, Head{1, told.entries[0].Hash}, time.Now())); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 		t.Errorf("a kept checkpoint of another key: %v", err)
+	}
+}
+
+// TestACheckpointThatIsMissing is named, with how it is known; also behind
+// checkpoints from before they told which one was before.
+func TestACheckpointThatIsMissing(t *testing.T) {
+	t.Parallel()
+	l := ledgerOf()
+	e := nimbus.AuditEvent{Actor: "a", Action: "b.c"}
+	for loose := range 5 {
+		h := &history{}
+		for i := range 4 {
+			h.grow(l, e, e)
+			if i < loose { // as it was made before
+				c := &h.checkpoints[i]
+				*c = sign(l.key, "", nimbus.AuditNoPrev, Head{c.Seq, c.Hash}, c.At)
+			}
+		}
+		if err := h.verify(l.PublicKey()); err != nil {
+			t.Errorf("%d that do not tell the one before: %v", loose, err)
+		}
+		for i := range 3 {
+			less := &history{"", h.entries, slices.Delete(slices.Clone(h.checkpoints), i, i+1)}
+			err := less.verify(l.PublicKey())
+			var broken *BrokenError
+			if tells := i+1 >= loose; tells != errors.As(err, &broken) {
+				t.Errorf("with %d that do not tell, the checkpoint of entry %d is removed: %v", loose, h.checkpoints[i].Seq, err)
+			}
+			if broken != nil && (broken.Seq != h.checkpoints[i].Seq || !strings.Contains(broken.What, "its checkpoint is missing")) {
+				t.Errorf("the checkpoint of entry %d is removed, and it is said: %v", h.checkpoints[i].Seq, err)
+			}
+		}
 	}
 }
 
@@ -350,6 +391,7 @@ func TestReadRefusesWhatIsNoExport(t *testing.T) {
 		"more than is hashed":   strings.Replace(export.String(), `"seq":1`, `"seq":1,"note":"x"`, 1),
 		"two values":            strings.Replace(export.String(), "\n", " {}\n", 1),
 		"a signed entry":        strings.Replace(export.String(), `"seq":1`, `"seq":1,"signature":"eA=="`, 1),
+		"an entry that follows": strings.Replace(export.String(), `"seq":1`, `"seq":1,"prev_seq":0`, 1),
 		"a line without an end": strings.Repeat("x", maxLine+1),
 	} {
 		if err := Read(strings.NewReader(text), func(string) Sink { return NewVerifier("", l.PublicKey()) }); nimbus.ErrorCode(err) != nimbus.CodeInvalid {

@@ -89,7 +89,7 @@ func (t *tx) lengthen(ctx context.Context, entries []nimbus.AuditEntry, checkpoi
 		}
 	}
 	for _, c := range checkpoints {
-		err := t.InsertAuditCheckpoint(ctx, gen.InsertAuditCheckpointParams{OrgID: c.OrgID, Seq: c.Seq, Hash: c.Hash.String(), At: micros(c.At), Signature: c.Signature})
+		err := t.InsertAuditCheckpoint(ctx, gen.InsertAuditCheckpointParams{OrgID: c.OrgID, Seq: c.Seq, Hash: c.Hash.String(), At: micros(c.At), Signature: c.Signature, PrevSeq: c.Prev})
 		if err != nil {
 			return fmt.Errorf("add a checkpoint: %w", err)
 		}
@@ -155,7 +155,7 @@ func (s *Store) AuditCheckpoints(ctx context.Context, orgID string, after int64,
 		rows, err := t.AuditCheckpoints(ctx, gen.AuditCheckpointsParams{OrgID: orgID, Seq: after, Limit: int32(most)})
 		checkpoints = make([]nimbus.AuditCheckpoint, len(rows))
 		for i, r := range rows {
-			checkpoints[i] = nimbus.AuditCheckpoint{OrgID: r.OrgID, Seq: r.Seq, At: fromMicros(r.At), Signature: r.Signature}
+			checkpoints[i] = nimbus.AuditCheckpoint{OrgID: r.OrgID, Seq: r.Seq, Prev: r.PrevSeq, At: fromMicros(r.At), Signature: r.Signature}
 			_ = checkpoints[i].Hash.UnmarshalText([]byte(r.Hash)) // as above
 		}
 		return err

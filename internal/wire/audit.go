@@ -25,12 +25,20 @@ func ToAuditEntry(e *nimbusv1.AuditEntry) nimbus.AuditEntry {
 
 // AuditCheckpoint makes a message.
 func AuditCheckpoint(c nimbus.AuditCheckpoint) *nimbusv1.AuditCheckpoint {
-	return &nimbusv1.AuditCheckpoint{OrgId: c.OrgID, Seq: c.Seq, Hash: c.Hash[:], At: Time(c.At), Signature: c.Signature}
+	m := &nimbusv1.AuditCheckpoint{OrgId: c.OrgID, Seq: c.Seq, Hash: c.Hash[:], At: Time(c.At), Signature: c.Signature}
+	if c.Prev != nimbus.AuditNoPrev {
+		m.PrevSeq = &c.Prev
+	}
+	return m
 }
 
 // ToAuditCheckpoint reads one.
 func ToAuditCheckpoint(c *nimbusv1.AuditCheckpoint) nimbus.AuditCheckpoint {
-	return nimbus.AuditCheckpoint{OrgID: c.GetOrgId(), Seq: c.GetSeq(), Hash: toHash(c.GetHash()), At: ToTime(c.GetAt()), Signature: c.GetSignature()}
+	out := nimbus.AuditCheckpoint{OrgID: c.GetOrgId(), Seq: c.GetSeq(), Prev: nimbus.AuditNoPrev, Hash: toHash(c.GetHash()), At: ToTime(c.GetAt()), Signature: c.GetSignature()}
+	if c.PrevSeq != nil {
+		out.Prev = c.GetPrevSeq()
+	}
+	return out
 }
 
 func toHash(raw []byte) (h nimbus.AuditHash) {

@@ -10,7 +10,7 @@ import (
 )
 
 const auditCheckpoints = `-- name: AuditCheckpoints :many
-SELECT org_id, seq, hash, at, signature FROM audit_checkpoints WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+SELECT org_id, seq, hash, at, signature, prev_seq FROM audit_checkpoints WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
 `
 
 type AuditCheckpointsParams struct {
@@ -34,6 +34,7 @@ func (q *Queries) AuditCheckpoints(ctx context.Context, arg AuditCheckpointsPara
 			&i.Hash,
 			&i.At,
 			&i.Signature,
+			&i.PrevSeq,
 		); err != nil {
 			return nil, err
 		}
@@ -142,7 +143,7 @@ func (q *Queries) InsertAudit(ctx context.Context, arg InsertAuditParams) error 
 }
 
 const insertAuditCheckpoint = `-- name: InsertAuditCheckpoint :exec
-INSERT INTO audit_checkpoints (org_id, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO audit_checkpoints (org_id, seq, hash, at, signature, prev_seq) VALUES ($1, $2, $3, $4, $5, $6)
 `
 
 type InsertAuditCheckpointParams struct {
@@ -151,6 +152,7 @@ type InsertAuditCheckpointParams struct {
 	Hash      string
 	At        int64
 	Signature []byte
+	PrevSeq   int64
 }
 
 func (q *Queries) InsertAuditCheckpoint(ctx context.Context, arg InsertAuditCheckpointParams) error {
@@ -160,6 +162,7 @@ func (q *Queries) InsertAuditCheckpoint(ctx context.Context, arg InsertAuditChec
 		arg.Hash,
 		arg.At,
 		arg.Signature,
+		arg.PrevSeq,
 	)
 	return err
 }

@@ -45,6 +45,7 @@ type AuditCheckpoint struct {
 	Hash      string
 	At        int64
 	Signature []byte
+	PrevSeq   int64
 }
 
 type AuditHead struct {

@@ -19,7 +19,7 @@ INSERT INTO audit_ledger (org_id, seq, id, at, actor, action, target, outcome, d
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
 
 -- name: InsertAuditCheckpoint :exec
-INSERT INTO audit_checkpoints (org_id, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5);
+INSERT INTO audit_checkpoints (org_id, seq, hash, at, signature, prev_seq) VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: AuditCheckpoints :many
 SELECT * FROM audit_checkpoints WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3;

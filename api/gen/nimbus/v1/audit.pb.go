@@ -171,7 +171,10 @@ type AuditCheckpoint struct {
 	Hash  []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
 	// Ed25519.
-	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// seq of the checkpoint before, 0 before the first; it is signed too. Absent
+	// from checkpoints that were made before they told it.
+	PrevSeq       *int64 `protobuf:"varint,6,opt,name=prev_seq,json=prevSeq,proto3,oneof" json:"prev_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +242,13 @@ func (x *AuditCheckpoint) GetSignature() []byte {
 		return x.Signature
 	}
 	return nil
+}
+
+func (x *AuditCheckpoint) GetPrevSeq() int64 {
+	if x != nil && x.PrevSeq != nil {
+		return *x.PrevSeq
+	}
+	return 0
 }
 
 type ListAuditEntriesRequest struct {
@@ -621,13 +631,15 @@ const file_nimbus_v1_audit_proto_rawDesc = "" +
 	"\x04hash\x18\f \x01(\fR\x04hash\x1a9\n" +
 	"\vDetailEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
 	"\x0fAuditCheckpoint\x12\x15\n" +
 	"\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\fR\x04hash\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature\"\xbe\x02\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x1e\n" +
+	"\bprev_seq\x18\x06 \x01(\x03H\x00R\aprevSeq\x88\x01\x01B\v\n" +
+	"\t_prev_seq\"\xbe\x02\n" +
 	"\x17ListAuditEntriesRequest\x12\x1a\n" +
 	"\bplatform\x18\x01 \x01(\bR\bplatform\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x16\n" +
@@ -710,6 +722,7 @@ func file_nimbus_v1_audit_proto_init() {
 	if File_nimbus_v1_audit_proto != nil {
 		return
 	}
+	file_nimbus_v1_audit_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
