@@ -78,12 +78,12 @@ func encodeID(prefix string, b [16]byte) string {
 func CheckID(prefix, id string) error {
 	rest, ok := strings.CutPrefix(id, prefix+"_")
 	if !ok || len(rest) != idLength {
-		return Errorf(CodeInvalid, "%q is not a %s id", clip(id), prefix).
+		return Errorf(CodeInvalid, "%q is no %s id", clip(id), prefix).
 			WithHint("%s ids look like %s_%s", prefix, prefix, strings.Repeat("0", idLength))
 	}
 	for _, c := range rest {
 		if !strings.ContainsRune(crockford, c) {
-			return Errorf(CodeInvalid, "%q is not a %s id", clip(id), prefix)
+			return Errorf(CodeInvalid, "%q is no %s id", clip(id), prefix)
 		}
 	}
 	return nil

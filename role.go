@@ -1,6 +1,9 @@
 package nimbus
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Role is what somebody may do in an org. Each includes those before it.
 type Role string
@@ -62,11 +65,20 @@ func Scopes() []Scope {
 		ScopeTokensRead, ScopeTokensWrite, ScopeAuditRead, ScopeMetricsRead}
 }
 
+// JoinScopes is a list of scopes as people read it.
+func JoinScopes(scopes []Scope) string {
+	words := make([]string, len(scopes))
+	for i, s := range scopes {
+		words[i] = string(s)
+	}
+	return strings.Join(words, " ")
+}
+
 // CheckScopes tells whether all of a list are scopes.
 func CheckScopes(scopes []Scope) error {
 	for _, s := range scopes {
 		if !slices.Contains(Scopes(), s) {
-			return Errorf(CodeInvalid, "%q is no scope", clip(string(s))).WithHint("the scopes are %v", Scopes())
+			return Errorf(CodeInvalid, "%q is no scope", clip(string(s))).WithHint("the scopes are %s", JoinScopes(Scopes()))
 		}
 	}
 	return nil

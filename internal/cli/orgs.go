@@ -66,8 +66,8 @@ func (*orgsListCmd) Run(ctx context.Context, a *app) error {
 }
 
 // day is when something began, "-" for what was always there.
-func day(t time.Time) string {
-	if t.IsZero() {
+func day(t *time.Time) string {
+	if t == nil {
 		return "-"
 	}
 	return t.Format(time.DateOnly)

@@ -53,6 +53,9 @@ func at(t *testing.T, v any, path ...any) string {
 func TestPeopleAndTokens(t *testing.T) {
 	t.Parallel()
 	c := startConnected(t)
+	if code, out, _ := c.now(t, "--json", "orgs"); code != ExitOK || strings.Contains(out, "0001") || strings.Contains(out, "created_at") {
+		t.Errorf("the default org was made at a time that nobody knows: %s", out)
+	}
 	c.ask(t, "", "orgs", "create", "acme", "--owner", "acme-inc")
 	c.ask(t, "", "--org", "acme", "users", "add", "ada@example.com", "--role", "admin", "--name", "Ada")
 	if got := at(t, c.ask(t, "", "--org", "acme", "users"), "members", 0, "role"); got != "admin" {

@@ -7,14 +7,14 @@ import (
 )
 
 type orgView struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
-	Owners    []string  `json:"owners"`
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	CreatedAt *time.Time `json:"created_at,omitempty"` // none of the default org: it was always there
+	Owners    []string   `json:"owners"`
 }
 
 func viewOrg(o nimbus.Org) orgView {
-	return orgView{ID: o.ID, Name: o.Name, CreatedAt: o.CreatedAt, Owners: append([]string{}, o.Owners...)}
+	return orgView{ID: o.ID, Name: o.Name, CreatedAt: happened(o.CreatedAt), Owners: append([]string{}, o.Owners...)}
 }
 
 type repoView struct {

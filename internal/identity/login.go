@@ -31,7 +31,7 @@ func (s *Service) CreateLogin(ctx context.Context, p nimbus.Principal, user stri
 		}
 		r.OrgID, r.Role = p.Orgs[0].OrgID, p.Orgs[0].Role
 	case p.Kind != nimbus.PrincipalAdmin:
-		return "", nimbus.Errorf(nimbus.CodeForbidden, "a %s has no browser", p.Kind)
+		return "", nimbus.Errorf(nimbus.CodeForbidden, "%ss have no browser", p.Kind)
 	}
 	e := done(p, "login.create", "", "subject", r.Subject, "with", p.TokenID)
 	e.OrgID = r.OrgID

@@ -31,7 +31,7 @@ func (s *Service) CreateToken(ctx context.Context, p nimbus.Principal, t nimbus.
 	}
 	r.CreatedBy, r.Name, r.Parent = p.Actor(), t.Name, p.Maker()
 	e := done(p, "token.create", "", "kind", string(r.Kind), "subject", r.Subject, "name", r.Name, "role", string(r.Role),
-		"scopes", joinScopes(r.Scopes), "with", p.TokenID)
+		"scopes", nimbus.JoinScopes(r.Scopes), "with", p.TokenID)
 	e.OrgID = r.OrgID
 	secret, err = s.issue(ctx, r, e)
 	if err != nil {
@@ -151,14 +151,6 @@ func scopesOf(p nimbus.Principal, asked []nimbus.Scope) ([]nimbus.Scope, error) 
 		}
 	}
 	return asked, nil
-}
-
-func joinScopes(scopes []nimbus.Scope) string {
-	words := make([]string, len(scopes))
-	for i, s := range scopes {
-		words[i] = string(s)
-	}
-	return strings.Join(words, " ")
 }
 
 // ListTokens lists the caller's own tokens in the org, to an admin of it all of
