@@ -49,7 +49,7 @@ func main() {
 		if hint := nimbus.ErrorHint(err); hint != "" {
 			fmt.Fprintln(os.Stderr, "hint:", hint)
 		}
-		os.Exit(1)
+		os.Exit(host.ExitCode(err))
 	}
 }
 

@@ -18,7 +18,7 @@ func (a *Agent) runHeartbeatLoop(ctx context.Context) error {
 	ticker := time.NewTicker(nimbus.HeartbeatInterval)
 	defer ticker.Stop()
 	for {
-		if err := a.heartbeat(ctx); err != nil && ctx.Err() == nil {
+		if err := a.heartbeat(ctx); err != nil && ctx.Err() == nil && a.session.lost() == nil {
 			a.log.WarnContext(ctx, "heartbeat", "error", err)
 		}
 		select {

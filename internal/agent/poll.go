@@ -21,7 +21,7 @@ func (a *Agent) runPollLoop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		answer, err := a.poll(ctx)
 		if err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !a.session.awaitQuestion(ctx) { // which has said why
 				a.log.WarnContext(ctx, "poll", "error", err)
 				pause.wait(ctx)
 			}

@@ -34,9 +34,12 @@ type session struct {
 	mu      sync.Mutex
 	c       credential
 	due     time.Time // when to open the next, on this process' clock
-	// refusal is why none could be opened, and when that was.
-	refusal   error
-	refusedAt time.Time
+	opened  bool      // one was, by this process
+	// refusal is why the control plane opens none: it does not know this host, or
+	// not any more. It is asked again at a time, and after ever longer pauses.
+	refusal error
+	again   time.Time
+	pause   time.Duration
 }
 
 const (
@@ -48,6 +51,9 @@ const (
 	// sessionLeast bounds how often sessions are opened, whatever the control
 	// plane says of their length, or asked for after a refusal.
 	sessionLeast = 10 * time.Second
+	// refusedMost is the longest pause after a refusal: nobody but an operator ends
+	// it, and each question is a denial in the ledger.
+	refusedMost = 10 * time.Minute
 	// sessionTries bounds how often a number is corrected.
 	sessionTries = 3
 )
@@ -65,6 +71,7 @@ func (s *session) set(c credential) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.c, s.due = c, time.Now().Add(jitter(sessionAgain))
+	s.refusal, s.pause = nil, 0 // that was another's
 }
 
 func (s *session) get() credential {
@@ -103,16 +110,46 @@ func (s *session) run(ctx context.Context) error {
 			return nil
 		}
 		if err := s.next(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "open the next session", "error", err, "hint", nimbus.ErrorHint(err))
+			if s.lost() == nil {
+				s.log.WarnContext(ctx, "open the next session", "error", err, "hint", nimbus.ErrorHint(err))
+			}
 			s.later(sessionAgain)
 		}
 	}
+}
+
+// lost is why the control plane refuses this host, nil while it does not.
+func (s *session) lost() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusal
+}
+
+// awaitQuestion waits until a control plane that refuses this host may be asked
+// again. It returns false at once for one that does not refuse it.
+func (s *session) awaitQuestion(ctx context.Context) bool {
+	s.mu.Lock()
+	refusal, wait := s.refusal, time.Until(s.again)
+	s.mu.Unlock()
+	if refusal == nil {
+		return false
+	}
+	timer := time.NewTimer(max(wait, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
 }
 
 func (s *session) later(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.due = time.Now().Add(jitter(d))
+	if s.refusal != nil && s.due.Before(s.again) {
+		s.due = s.again
+	}
 }
 
 // start opens the first session of a process, for as long as that takes. A
@@ -121,7 +158,7 @@ func (s *session) later(d time.Duration) {
 func (s *session) start(ctx context.Context) error {
 	var pause backoff
 	for {
-		err := s.exclusively(ctx, s.openNext)
+		err := s.exclusively(ctx, s.open)
 		switch {
 		case nimbus.ErrorCode(err) == nimbus.CodeUnsupported && s.token() != "":
 			s.later(sessionLater)
@@ -145,7 +182,7 @@ func (s *session) next(ctx context.Context) error {
 		if !due {
 			return nil
 		}
-		return s.openNext(ctx)
+		return s.open(ctx)
 	})
 }
 
@@ -155,15 +192,12 @@ func (s *session) next(ctx context.Context) error {
 func (s *session) renew(ctx context.Context, refused string) error {
 	return s.exclusively(ctx, func(ctx context.Context) error {
 		s.mu.Lock()
-		token, refusal, at := s.c.Token, s.refusal, s.refusedAt
+		token := s.c.Token
 		s.mu.Unlock()
 		if token != refused {
 			return nil
 		}
-		if refusal != nil && time.Since(at) < sessionLeast {
-			return refusal
-		}
-		err := s.openNext(ctx)
+		err := s.open(ctx)
 		if nimbus.ErrorCode(err) == nimbus.CodeUnsupported { // a replica of before, in the middle of an upgrade
 			err = nimbus.Errorf(nimbus.CodeUnavailable, "%w", err)
 		}
@@ -171,7 +205,8 @@ func (s *session) renew(ctx context.Context, refused string) error {
 	})
 }
 
-// exclusively opens sessions one at a time, each within a bounded time.
+// exclusively opens sessions one at a time, each within a bounded time, and none
+// in the pause after a refusal.
 func (s *session) exclusively(ctx context.Context, open func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -181,13 +216,43 @@ func (s *session) exclusively(ctx context.Context, open func(context.Context) er
 		return nimbus.Errorf(nimbus.CodeUnavailable, "open a session: %w", ctx.Err())
 	}
 	defer func() { <-s.opening }()
-	err := open(ctx)
+	s.mu.Lock()
+	refusal, again := s.refusal, s.again
+	s.mu.Unlock()
+	if refusal != nil && time.Now().Before(again) {
+		return refusal
+	}
+	return open(ctx)
+}
+
+// open opens the next session, and heeds what the control plane says; s.opening
+// is held.
+func (s *session) open(ctx context.Context) error {
+	err := s.openNext(ctx)
+	s.heed(ctx, err)
+	return err
+}
+
+// heed remembers a refusal, and says once that this host is known no more. It
+// ends with the next session; an answer that says neither only lasts a pause.
+func (s *session) heed(ctx context.Context, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refusal = nil; nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated {
-		s.refusal, s.refusedAt = err, time.Now()
+	before := s.refusal
+	switch {
+	case err == nil:
+		s.refusal, s.pause, s.opened = nil, 0, true
+	case nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated:
+		s.refusal, s.pause = err, min(max(2*s.pause, sessionLeast), refusedMost)
 	}
-	return err
+	s.again = time.Now().Add(jitter(max(s.pause, sessionLeast)))
+	switch {
+	case before == nil && s.refusal != nil && s.opened: // the first of a process ends it with the error
+		s.log.ErrorContext(ctx, "the control plane does not know this host any more: it gets no jobs until it has joined anew",
+			"host", s.c.HostID, "error", err, "hint", nimbus.ErrorHint(err))
+	case before != nil && err == nil:
+		s.log.InfoContext(ctx, "the control plane knows this host again", "host", s.c.HostID)
+	}
 }
 
 // openNext opens the next session; s.opening is held.
@@ -247,10 +312,16 @@ func (s *session) enrollKey(ctx context.Context) error {
 }
 
 // WrapUnary implements connect.Interceptor: a call whose token is refused is
-// made once more, with a new session.
+// made once more, with a new session. A host that is not known makes none.
 func (s *session) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		token := s.token()
+		if s.lost() != nil {
+			if err := s.renew(ctx, token); err != nil {
+				return nil, err
+			}
+			return next(ctx, r)
+		}
 		answer, err := next(ctx, r)
 		if token == "" || nimbus.ErrorCode(err) != nimbus.CodeUnauthenticated {
 			return answer, err

@@ -35,7 +35,11 @@ func (c *agentCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return ag.Run(ctx, func() { log.InfoContext(ctx, "ready", "server", a.root.Server) })
+	err = ag.Run(ctx, func() { log.InfoContext(ctx, "ready", "server", a.root.Server) })
+	if code := host.ExitCode(err); code == ExitUnknownHost {
+		return &exitError{code, err}
+	}
+	return err
 }
 
 // finder finds the programs that nimbus starts, unpacking those it carries.

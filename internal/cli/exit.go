@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/host"
 )
 
 // Exit codes. `nimbus run` ends with its job's own code; those from 70 on are
@@ -23,6 +24,7 @@ const (
 	ExitCancelled      = 73
 	ExitUnreachable    = 74
 	ExitUnschedulable  = 75
+	ExitUnknownHost    = host.ExitUnknown
 	ExitSignal         = 128
 	ExitInterrupted    = 130
 )
@@ -43,6 +45,7 @@ var exitCodes = []struct {
 	{"73", "`run`: somebody cancelled the job"},
 	{"74", "the server can't be reached, or went away and did not come back"},
 	{"75", "`run`: no host can run this job; it was cancelled"},
+	{"77", "`agent`: the control plane does not know this host (any more): it has to join, to start it again alone changes nothing"},
 	{"128+N", "`run`: signal N ended the job's command"},
 	{"130", "interrupted with Ctrl-C"},
 }
