@@ -75,7 +75,7 @@ func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	p.admin, _, err = id.IssueAdmin(t.Context())
 	must(t, err)
 	server := httpapi.NewServer(httpapi.New(httpapi.Config{
-		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Denials: audit.NewDenials(db, log), Log: log,
+		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Tally: audit.NewTally(db, log), Log: log,
 	}), log)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"net/http"
 
 	"connectrpc.com/connect"
 
@@ -51,28 +50,4 @@ func chainOf(ctx context.Context, platform bool) (string, error) {
 		return "", nimbus.Errorf(nimbus.CodeForbidden, "the platform's chain is for administrators of the platform")
 	}
 	return "", nil
-}
-
-// denied tells the audit ledger of a refusal, and of nothing else. p is as much
-// as is known of the caller; it is in the chain of the org that it was bound to.
-func (a *api) denied(p nimbus.Principal, target, from string, err error) {
-	code := nimbus.ErrorCode(err)
-	if err == nil || code != nimbus.CodeUnauthenticated && code != nimbus.CodeForbidden {
-		return
-	}
-	actor := ""
-	if p.Kind != "" {
-		actor = p.Actor()
-	}
-	a.Denials.Denied(p.OrgID, actor, target, code, from)
-}
-
-// watched tells the audit ledger of what a handler of its own refuses.
-func (a *api) watched(target string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(w, r)
-		if answer, ok := w.(*answerWriter); ok && (answer.status == http.StatusUnauthorized || answer.status == http.StatusForbidden) {
-			a.Denials.Denied("", "", target, nimbus.CodeUnauthenticated, r.RemoteAddr)
-		}
-	})
 }

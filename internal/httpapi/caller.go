@@ -21,7 +21,9 @@ const cookieName = "nimbus_session"
 // org from here and from nowhere else. It is "" where a call acts in none.
 type caller struct {
 	nimbus.Principal
-	org string
+	org   string
+	known bool   // by a token that works
+	from  string // address
 }
 
 type callerKey struct{}
@@ -33,18 +35,34 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// allow says who sends a request, where that may do what the rule is of. What
-// is refused is told to the audit ledger; target is what was asked for.
-func (a *api) allow(r *http.Request, target string, to rule) (caller, error) {
-	p, err := a.identify(r)
-	if err == nil {
-		p, err = a.permit(r, p, to)
+// enter lets a request in that the rule allows, within the limits of who sends
+// it. What is refused is told to the audit ledger; target is what was asked for.
+func (a *api) enter(r *http.Request, target string, to rule) (caller, error) {
+	c, err := a.allow(r, to)
+	limited := a.afford(r, c, err)
+	if err == nil && limited == nil && to.place == actsOnPlatform {
+		err = a.Origins.admit(r)
 	}
 	if err != nil {
-		a.denied(p, target, r.RemoteAddr, err)
-		return caller{}, err
+		a.refused(r, c, target, to, err, limited == nil)
 	}
-	return caller{Principal: p, org: p.OrgID}, nil
+	if limited != nil {
+		return caller{}, limited
+	}
+	return c, err
+}
+
+// allow says who sends a request, and whether that may do what the rule is of.
+// Who may not is returned with the error, as far as it is known.
+func (a *api) allow(r *http.Request, to rule) (caller, error) {
+	p, err := a.identify(r)
+	c := caller{Principal: p, known: err == nil, from: a.from(r)}
+	if err != nil {
+		return c, err
+	}
+	c.Principal, err = a.permit(r, p, to)
+	c.org = c.OrgID
+	return c, err
 }
 
 // permit binds a caller to the org that a request acts in. The caller is
@@ -56,12 +74,30 @@ func (a *api) permit(r *http.Request, p nimbus.Principal, to rule) (nimbus.Princ
 	if to.scope != "" && !p.May(to.scope) {
 		return p, nimbus.Errorf(nimbus.CodeForbidden, "this token has not the scope %s", to.scope)
 	}
-	p, err := a.bind(r.Context(), p, to.place, r.Header.Get(wire.OrgHeader))
+	asked, err := askedOrg(r)
+	if err != nil {
+		return p, err
+	}
+	p, err = a.bind(r.Context(), p, to.place, asked)
 	if err == nil && to.place == actsInOrg && !p.Role.Includes(to.least) {
 		return p, nimbus.Errorf(nimbus.CodeForbidden, "this takes the role %s, and yours is %s", to.least, p.Role).
 			WithHint("an admin of the org gives roles: nimbus users add")
 	}
 	return p, err
+}
+
+// askedOrg is the org that a request names, "" for none. Of two, each could be
+// the one that somebody on the way believed in.
+func askedOrg(r *http.Request) (string, error) {
+	named := r.Header.Values(wire.OrgHeader)
+	switch {
+	case len(named) == 0:
+		return "", nil
+	case len(named) > 1 || strings.Contains(named[0], ","):
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "the request names several orgs").
+			WithHint("send the header %s once, with the id or name of one org", wire.OrgHeader)
+	}
+	return named[0], nil
 }
 
 // kindFits tells whether this sort of caller makes calls of this sort at all.
@@ -79,7 +115,7 @@ func kindFits(p nimbus.Principal, to rule) error {
 	case actsNowhere, actsAnywhere:
 	}
 	if !fits {
-		return nimbus.Errorf(nimbus.CodeForbidden, "a %s token may not do this", p.Kind)
+		return nimbus.Errorf(nimbus.CodeForbidden, "%s tokens may not do this", p.Kind)
 	}
 	return nil
 }
@@ -87,8 +123,8 @@ func kindFits(p nimbus.Principal, to rule) error {
 // identify says who sends a request. A cookie counts only for requests that
 // come from our own pages, so that no other page can make a browser act.
 func (a *api) identify(r *http.Request) (nimbus.Principal, error) {
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return a.Identity.Authenticate(r.Context(), token)
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1
+		return a.Identity.Authenticate(r.Context(), strings.TrimLeft(token, " "))
 	}
 	if session := cookie(r); session != "" {
 		if r.Method != http.MethodGet && !sameOrigin(r) {
@@ -106,7 +142,7 @@ func (a *api) identify(r *http.Request) (nimbus.Principal, error) {
 func (a *api) bind(ctx context.Context, p nimbus.Principal, where place, asked string) (nimbus.Principal, error) {
 	switch {
 	case where == actsAsHost && asked != "":
-		return p, nimbus.Errorf(nimbus.CodeForbidden, "a %s token acts in no org", p.Kind)
+		return p, nimbus.Errorf(nimbus.CodeForbidden, "%s tokens act in no org", p.Kind)
 	case where != actsAsSelf && where != actsInOrg:
 		return p, nil
 	}
@@ -184,9 +220,10 @@ func (a *api) admit(next http.Handler) http.Handler {
 				return
 			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxStranger)
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller{from: a.from(r)}))
 		default:
-			c, err := a.allow(r, r.URL.Path, to)
-			if err = a.afford(r, c, err, to); err != nil {
+			c, err := a.enter(r, r.URL.Path, to)
+			if err != nil {
 				_ = refusal.Write(w, r, a.answer(r.Context(), r.URL.Path, err)) // the caller is gone: nobody to tell
 				return
 			}
@@ -202,10 +239,14 @@ type answers struct{ api *api }
 // WrapUnary implements connect.Interceptor.
 func (i answers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+		c, procedure := callerOf(ctx), r.Spec().Procedure
 		response, err := next(ctx, r)
 		if err != nil {
-			i.api.denied(callerOf(ctx).Principal, r.Spec().Procedure, r.Peer().Addr, err)
-			return nil, i.api.answer(ctx, r.Spec().Procedure, err)
+			i.api.failed(ctx, c, procedure, thingsIn(r.Any()), err)
+			return nil, i.api.answer(ctx, procedure, err)
+		}
+		if r.Spec().IdempotencyLevel == connect.IdempotencyNoSideEffects && !ofPlatform(r.Any()) {
+			i.api.read(c, procedure, access[procedure])
 		}
 		return response, nil
 	}
@@ -271,10 +312,13 @@ func (a *api) recovered(ctx context.Context, s connect.Spec, _ http.Header, what
 // routes says who may call it.
 func (a *api) plain(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := a.allow(r, r.Pattern, routes[r.Pattern])
-		if err = a.afford(r, c, err, routes[r.Pattern]); err == nil {
+		c, err := a.enter(r, r.Pattern, routes[r.Pattern])
+		if err == nil {
+			if r.Method == http.MethodGet {
+				a.read(c, r.Pattern, routes[r.Pattern]) // first: streams go on for hours
+			}
 			err = h(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
-			a.denied(c.Principal, r.Pattern, r.RemoteAddr, err)
+			a.failed(r.Context(), c, r.Pattern, thingsOf(r), err)
 		}
 		if err == nil || r.Context().Err() != nil {
 			return

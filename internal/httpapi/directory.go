@@ -15,6 +15,9 @@ import (
 type Directory interface {
 	// Org finds an org by its id or name. Codes: not_found.
 	Org(ctx context.Context, idOrName string) (nimbus.Org, error)
+	// OrgOf is the org that a thing is of, by its id or name, also an org's own;
+	// "" for what is of none. It is for the ledger, never for an answer.
+	OrgOf(ctx context.Context, thing string) (string, error)
 	Orgs(ctx context.Context, p nimbus.Principal, page nimbus.PageRequest) ([]nimbus.Org, string, error)
 	CreateOrg(ctx context.Context, p nimbus.Principal, name string, owners []string) (nimbus.Org, error)
 	SetOwners(ctx context.Context, p nimbus.Principal, org string, owners []string) (nimbus.Org, error)

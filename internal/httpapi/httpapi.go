@@ -90,13 +90,6 @@ type Audit interface {
 	KeyPEM() (string, error)
 }
 
-// Denials hears of what was refused.
-type Denials interface {
-	// Denied counts a refusal of target: a procedure, or the pattern of a route.
-	// actor is "" for a caller that nobody knows, from its address.
-	Denied(orgID, actor, target string, code nimbus.Code, from string)
-}
-
 // Blobs is where workspaces lie.
 type Blobs interface {
 	PutAddressed(ctx context.Context, prefix string, r io.Reader, maxBytes int64) (sha256 string, err error)
@@ -116,7 +109,7 @@ type Config struct {
 	Bus      bus.Bus
 	GitHub   GitHub
 	Audit    Audit
-	Denials  Denials
+	Tally    Tally
 	Rates    Rates
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.

@@ -114,24 +114,18 @@ func (a *api) received(r *http.Request) error {
 		a.Gate.limits.Webhook.Times(webhookShare))
 }
 
-// afford decides about a call by who was found to make it, or by why nobody was.
-// Calls of the platform's administration may be limited to addresses.
-func (a *api) afford(r *http.Request, c caller, err error, to rule) error {
-	if nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated {
-		if refused := a.stranger(r); refused != nil {
-			return refused
-		}
+// afford counts a call of who was found to make it, or of a stranger where
+// nobody was. What was refused counts too: it costs as much. err is why it was.
+func (a *api) afford(r *http.Request, c caller, err error) error {
+	code := nimbus.ErrorCode(err)
+	switch {
+	case c.known && code != nimbus.CodeInternal && code != nimbus.CodeUnavailable:
+		c.org = c.home()
+		return a.Gate.call(r.Context(), c, r.URL.Path)
+	case code == nimbus.CodeUnauthenticated || code == nimbus.CodeForbidden:
+		return a.stranger(r)
 	}
-	if err != nil {
-		return err
-	}
-	if to.place == actsOnPlatform {
-		if err := a.Origins.admit(r); err != nil {
-			a.denied(c.Principal, r.URL.Path, r.RemoteAddr, err)
-			return err
-		}
-	}
-	return a.Gate.call(r.Context(), c, r.URL.Path)
+	return nil
 }
 
 // counted is a handler behind a limit.

@@ -44,7 +44,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		a.denied(nimbus.Principal{}, r.Pattern, r.RemoteAddr, err)
+		a.Tally.Denied("", "", "", r.Pattern, nimbus.ErrorCode(err), a.from(r))
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(http.StatusUnauthorized)
 		_ = refusedPage.Execute(w, nil) // the reader is gone: nobody to tell

@@ -37,7 +37,7 @@ type plane struct {
 	identity     *identity.Service
 	scheduler    *scheduler.Service
 	ledger       *audit.Ledger
-	denials      *audit.Denials
+	tally        *audit.Tally
 	rates        *ratelimit.Overrides
 	blobs        httpapi.Blobs
 	admin        string
@@ -82,7 +82,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
 	must(t, err)
 	p.rates = ratelimit.NewOverrides(db, log)
-	p.denials = audit.NewDenials(db, log)
+	p.tally = audit.NewTally(db, log)
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
@@ -90,7 +90,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	cfg := httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:  httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
-		Audit: p.ledger, Denials: p.denials, Rates: p.rates,
+		Audit: p.ledger, Tally: p.tally, Rates: p.rates,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

@@ -74,7 +74,11 @@ func (a *api) administers(r *http.Request) bool {
 	if r.Header.Get("Authorization") == "" && cookie(r) == "" {
 		return false
 	}
-	_, err := a.allow(r, r.Pattern, onPlatform(nimbus.ScopeMetricsRead))
+	to := onPlatform(nimbus.ScopeMetricsRead)
+	c, err := a.allow(r, to)
+	if err != nil {
+		a.refused(r, c, r.Pattern, to, err, false)
+	}
 	return err == nil && a.Origins.admit(r) == nil
 }
 

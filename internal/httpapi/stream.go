@@ -65,9 +65,10 @@ func (a *api) awaitRefusal(r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-		_, err := a.allow(r, r.Pattern, routes[r.Pattern])
+		c, err := a.allow(r, routes[r.Pattern])
 		switch nimbus.ErrorCode(err) {
 		case nimbus.CodeUnauthenticated, nimbus.CodeForbidden, nimbus.CodeNotFound:
+			a.refused(r, c, r.Pattern, routes[r.Pattern], err, false)
 			return
 		}
 	}

@@ -10,7 +10,9 @@ import (
 )
 
 // Authenticate says who a bearer token stands for. Single-use tokens stand for
-// nobody: they are redeemed. Codes: unauthenticated.
+// nobody: they are redeemed. With an error the principal is whose token it was,
+// where that is known: for the record, and for nothing else. Codes:
+// unauthenticated.
 func (s *Service) Authenticate(ctx context.Context, token string) (nimbus.Principal, error) {
 	return s.authenticate(ctx, token, KindAdmin, KindUser, KindAccount, KindHost, KindJob)
 }
@@ -55,11 +57,14 @@ func (s *Service) look(ctx context.Context, kind Kind, sum string) (entry, error
 	case subtle.ConstantTimeCompare([]byte(b.Hash), []byte(sum)) != 1 || b.Kind != kind || b.Version != version:
 		return entry{}, refused()
 	case b.State != StateActive:
-		return entry{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token was revoked")
+		return entry{principal: b.was()}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token was revoked")
 	case !b.ExpiresAt.IsZero() && !b.Now.Before(b.ExpiresAt):
-		return entry{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token has expired")
+		return entry{principal: b.was()}, nimbus.Errorf(nimbus.CodeUnauthenticated, "this token has expired")
 	}
 	p, err := b.principal()
+	if err != nil {
+		return entry{principal: b.was()}, err
+	}
 	e := entry{principal: p, parent: b.Parent, until: asked.Add(maxAge)}
 	if left := b.ExpiresAt.Sub(b.Now); !b.ExpiresAt.IsZero() && left < maxAge {
 		e.until = asked.Add(left)
@@ -67,7 +72,7 @@ func (s *Service) look(ctx context.Context, kind Kind, sum string) (entry, error
 	if kind == KindUser || kind == KindAccount || kind == KindAdmin {
 		s.known.touch(b.ID)
 	}
-	return e, err
+	return e, nil
 }
 
 // authenticateJob says which attempt a token is of. The books hold its hash,
@@ -82,6 +87,25 @@ func (s *Service) authenticateJob(ctx context.Context, sum string) (nimbus.Princ
 		return nimbus.Principal{}, err
 	}
 	return nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: orgID, Subject: attemptID}, nil
+}
+
+// kindOf is the sort of caller that a token stands for.
+var kindOf = map[Kind]nimbus.PrincipalKind{
+	KindAdmin: nimbus.PrincipalAdmin, KindUser: nimbus.PrincipalUser, KindSession: nimbus.PrincipalUser, KindAccount: nimbus.PrincipalAccount,
+	KindHost: nimbus.PrincipalHost,
+}
+
+// was is whose a token was that works no more, and of which org: one who may do
+// nothing.
+func (b Bearer) was() nimbus.Principal {
+	p := nimbus.Principal{Kind: kindOf[b.Kind], TokenID: b.ID, Subject: b.Subject, OrgID: b.OrgID}
+	switch {
+	case b.Subject == rootSubject:
+		p.Kind = nimbus.PrincipalAdmin
+	case b.Kind == KindSession && b.OrgID == "" && b.Owner != nil && len(b.Owner.Orgs) > 0:
+		p.OrgID = b.Owner.Orgs[0].OrgID
+	}
+	return p
 }
 
 // principal is who a token stands for: its owner, but for what the token does
@@ -99,9 +123,7 @@ func (b Bearer) principal() (nimbus.Principal, error) {
 	case b.Owner == nil:
 		return nimbus.Principal{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "whose token this was is gone")
 	}
-	p.Kind = map[Kind]nimbus.PrincipalKind{
-		KindAdmin: nimbus.PrincipalAdmin, KindUser: nimbus.PrincipalUser, KindSession: nimbus.PrincipalUser, KindAccount: nimbus.PrincipalAccount,
-	}[b.Kind]
+	p.Kind = kindOf[b.Kind]
 	p.Name, p.Email = b.Owner.Name, b.Owner.Email
 	p.Platform = b.Owner.Platform && b.OrgID == ""
 	for _, m := range b.Owner.Orgs {

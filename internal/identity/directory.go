@@ -27,6 +27,20 @@ func (s *Service) Org(ctx context.Context, idOrName string) (nimbus.Org, error) 
 	return s.store.Org(ctx, idOrName)
 }
 
+// OrgOf is the org that a thing is of: a job, an attempt, a repository, a service
+// account, a token, the org itself; orgs and repositories also by their names. ""
+// is of what is of none, or is not there. It is for the record: who asks for a
+// thing of another org isn't told.
+func (s *Service) OrgOf(ctx context.Context, thing string) (string, error) {
+	if len(thing) > maxThing {
+		return "", nil
+	}
+	return s.store.OrgOf(ctx, thing)
+}
+
+// maxThing bounds ids, and names of repositories.
+const maxThing = 300
+
 // CreateOrg makes an org. Repositories of its owners come into it when their
 // first job does. Codes: invalid, conflict.
 func (s *Service) CreateOrg(ctx context.Context, p nimbus.Principal, name string, owners []string) (nimbus.Org, error) {

@@ -130,6 +130,9 @@ type Directory interface {
 	// Org finds one by id or name. Codes: not_found.
 	Org(ctx context.Context, idOrName string) (nimbus.Org, error)
 	Orgs(ctx context.Context, page nimbus.PageRequest) ([]nimbus.Org, error)
+	// OrgOf is the org that a thing is of, by its id, or the name of an org or a
+	// repository; "" for what is of none, or is not there.
+	OrgOf(ctx context.Context, thing string) (string, error)
 	// SetOwners puts owners in the place of those that an org had. Codes:
 	// conflict when another org has one.
 	SetOwners(ctx context.Context, orgID string, owners []string, e nimbus.AuditEvent) error

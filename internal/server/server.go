@@ -90,7 +90,7 @@ type Server struct {
 	scheduler *scheduler.Service
 	github    *gitHub
 	ledger    *audit.Ledger
-	denials   *audit.Denials
+	tally     *audit.Tally
 	handler   http.Handler
 
 	metrics   *telemetry.Metrics
@@ -211,7 +211,7 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	secrets := identity.Secrets{Store: s.store, Keyring: keyring}
-	s.denials = audit.NewDenials(s.store, s.cfg.Log)
+	s.tally = audit.NewTally(s.store, s.cfg.Log)
 	if s.ledger, err = audit.Open(ctx, audit.Config{Lead: s.leadAudit, Log: s.cfg.Log}, s.store, secrets); err != nil {
 		return fmt.Errorf("open the audit ledger: %w", err)
 	}
@@ -238,7 +238,7 @@ func (s *Server) compose(ctx context.Context) error {
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Denials: s.denials, Rates: s.rates, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 	})
@@ -252,7 +252,7 @@ func (s *Server) Name() string { return "server" }
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	defer context.AfterFunc(ctx, s.drain)()
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.ledger, s.denials, s.rates, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
+		s.identity, s.ledger, s.tally, s.rates, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

@@ -90,6 +90,18 @@ func (s *Store) Orgs(ctx context.Context, page nimbus.PageRequest) (orgs []nimbu
 	return orgs, err
 }
 
+// OrgOf implements identity.Store.
+func (s *Store) OrgOf(ctx context.Context, thing string) (orgID string, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		orgID, err = t.OrgOf(ctx, plain(thing))
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return orgID, err
+}
+
 // SetOwners implements identity.Store.
 func (s *Store) SetOwners(ctx context.Context, orgID string, owners []string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
