@@ -43,6 +43,7 @@ func TestDirectory(t *testing.T) {
 			t.Run("tokens end with their makers", d.testMakers)
 			t.Run("tokens of members", d.testMembersTokens)
 			t.Run("pages", d.testPages)
+			t.Run("whose things are", d.testOrgOf)
 			t.Run("somebody administers the platform", d.testLastAdmin)
 			t.Run("an administrator's token is replaced", d.testReplaced)
 			t.Run("audit", d.testAudit)
@@ -351,6 +352,31 @@ func (d directory) testPages(t *testing.T) {
 	slices.Sort(names)
 	if len(slices.Compact(names)) != 5 {
 		t.Errorf("the pages have %v", names)
+	}
+}
+
+// testOrgOf: the ledger asks whose a thing is that somebody else asked for.
+func (d directory) testOrgOf(t *testing.T) {
+	ctx := t.Context()
+	org := d.in(t, "owner", "owner-inc")
+	admin := d.joins(t, org, "owner@example.com", nimbus.RoleAdmin)
+	robot, err := d.CreateAccount(ctx, admin, "robot", nimbus.RoleViewer)
+	must(t, err)
+	_, token, err := d.CreateToken(ctx, admin, nimbus.NewToken{Name: "own"})
+	must(t, err)
+	var repo string
+	must(t, d.db.Update(ctx, func(tx scheduler.Tx) (err error) {
+		repo, _, err = tx.Repo(ctx, "owner-inc/thing")
+		return err
+	}))
+	for thing, want := range map[string]string{
+		robot.ID: org.OrgID, token.ID: org.OrgID, repo: org.OrgID, "owner-inc/thing": org.OrgID, org.OrgID: org.OrgID, "owner": org.OrgID,
+		admin.Subject: "", "": "", "owner-inc": "", "a\x00\xff": "", nimbus.NewID(nimbus.PrefixJob, time.Now()): "",
+		"owner" + strings.Repeat("x", 1<<20): "",
+	} {
+		if got, err := d.OrgOf(ctx, thing); err != nil || got != want {
+			t.Errorf("%.40q is of %q, %v, not of %q", thing, got, err, want)
+		}
 	}
 }
 
