@@ -37,14 +37,30 @@ type allowance struct {
 	every time.Duration
 }
 
-// The allowances. What callers do to an org that is not theirs is the least of
-// them: nobody fills a chain that others pay for.
-var (
-	ofStrangers = allowance{1000, time.Second}
-	ofCallers   = allowance{200, 10 * time.Second} // in their own org's chain, or the platform's
-	ofOthers    = allowance{30, time.Minute}       // in another org's
-	ofReads     = allowance{200, time.Minute}      // of an administrator, in each org
+// class is a sort of account.
+type class int
+
+const (
+	strangers class = iota // all of them
+	actors                 // one known caller, in its own org's chain or the platform's
+	callers                // an org's callers there, once maxActors have accounts
+	others                 // an org's callers, in another org's chain
+	readers                // an administrator who reads, in each org
 )
+
+// allowances have the least for what callers do to an org that is not theirs:
+// nobody fills a chain that others pay for. That each caller has its own keeps
+// one from hiding another's refusals behind many of its own.
+var allowances = map[class]allowance{
+	strangers: {1000, time.Second},
+	actors:    {100, 2 * time.Minute},
+	callers:   {200, 10 * time.Second},
+	others:    {30, time.Minute},
+	readers:   {200, time.Minute},
+}
+
+// maxActors bounds the callers with accounts of their own, in each chain.
+const maxActors = 100
 
 // Anonymous is the actor of a call by nobody that is known, and Other stands
 // for what is not told apart any more.
@@ -76,6 +92,7 @@ type Tally struct {
 	mu       sync.Mutex
 	counts   map[kind]*count
 	accounts map[account]*balance
+	actors   map[string]int // accounts of that class, by chain
 }
 
 // kind is what is counted together.
@@ -87,8 +104,12 @@ type kind struct {
 	code          nimbus.Code // of a refusal
 }
 
-// account is who pays for entries of an action, and in which org's chain.
-type account struct{ orgID, payer, action string }
+// account is who pays for entries, and in which org's chain.
+type account struct {
+	class        class
+	orgID, payer string
+	action       string
+}
 
 // count is how often something of a kind happened since the last entry.
 type count struct {
@@ -110,7 +131,7 @@ type balance struct {
 
 // NewTally returns one that is empty.
 func NewTally(store Store, log *slog.Logger) *Tally {
-	return &Tally{store: store, log: log, clock: nimbus.SystemClock{}, counts: map[kind]*count{}, accounts: map[account]*balance{}}
+	return &Tally{store: store, log: log, clock: nimbus.SystemClock{}, counts: map[kind]*count{}, accounts: map[account]*balance{}, actors: map[string]int{}}
 }
 
 // Denied counts a refusal, in an org's chain ("" for the platform's). actor is
@@ -118,39 +139,30 @@ func NewTally(store Store, log *slog.Logger) *Tally {
 // from is its address, with or without a port. Another org does not hear from
 // where somebody came.
 func (t *Tally) Denied(orgID, home, actor, target string, code nimbus.Code, from string) {
-	k := kind{account{orgID, cmp.Or(home, actor), ActionDenied}, cmp.Or(actor, Anonymous), target, "", code}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := account{actors, orgID, actor, ActionDenied}
 	switch {
 	case actor == "":
-		k.network = network(from)
-		t.add(k, "")
-	case k.abroad():
-		t.add(k, "")
-	default:
-		t.add(k, network(from))
+		a.class = strangers
+		t.add(kind{a, Anonymous, target, network(from), code}, "")
+		return
+	case orgID != "" && orgID != home:
+		a.class, a.payer, from = others, cmp.Or(home, actor), ""
+	case t.accounts[a] == nil && t.actors[orgID] >= maxActors:
+		a.class, a.payer = callers, cmp.Or(home, actor)
 	}
+	if from != "" {
+		from = network(from)
+	}
+	t.add(kind{a, actor, target, "", code}, from)
 }
 
 // Read counts that an administrator of the platform read something of an org.
 func (t *Tally) Read(orgID, actor, target, from string) {
-	t.add(kind{account{orgID, actor, ActionRead}, actor, target, "", ""}, network(from))
-}
-
-// abroad tells of an account in the chain of an org that is not its own.
-func (a account) abroad() bool {
-	return a.action == ActionDenied && a.orgID != "" && a.orgID != a.payer
-}
-
-// allowed is what an account may leave in its chain.
-func (a account) allowed() allowance {
-	switch {
-	case a.action == ActionRead:
-		return ofReads
-	case a.abroad():
-		return ofOthers
-	case a.payer == "":
-		return ofStrangers
-	}
-	return ofCallers
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.add(kind{account{readers, orgID, actor, ActionRead}, actor, target, "", ""}, network(from))
 }
 
 // longest is the longest window of its kinds.
@@ -161,19 +173,17 @@ func (a account) longest() time.Duration {
 	return deniedWithin
 }
 
-// other is what stands for a kind that is not told apart any more. Who
-// administers the platform is named all the same.
+// other is what stands for a kind that is not told apart any more. Whose account
+// it is is named all the same.
 func (k kind) other() kind {
 	k.target, k.network = Other, ""
-	if k.action == ActionDenied && k.actor != Anonymous {
+	if k.class == callers || k.class == others {
 		k.actor = Other
 	}
 	return k
 }
 
 func (t *Tally) add(k kind, from string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	now := t.clock.Now()
 	if t.counts[k] == nil && !t.open(k.account, now) {
 		k = k.other()
@@ -188,8 +198,11 @@ func (t *Tally) open(a account, now time.Time) bool {
 	}
 	b := t.accounts[a]
 	if b == nil {
-		b = &balance{allowance: a.allowed(), left: a.allowed().rows, at: now}
+		b = &balance{allowance: allowances[a.class], left: allowances[a.class].rows, at: now}
 		t.accounts[a] = b
+		if a.class == actors {
+			t.actors[a.orgID]++
+		}
 	}
 	if b.live >= b.rows {
 		return false
@@ -202,7 +215,7 @@ func (t *Tally) open(a account, now time.Time) bool {
 // many, one stands for all.
 func (t *Tally) addTo(k kind, more count) {
 	if t.counts[k] == nil && len(t.counts) >= 2*maxKinds {
-		k = kind{account{action: k.action}, Other, Other, "", k.code}
+		k = kind{account{class: callers, action: k.action}, Other, Other, "", k.code}
 	}
 	c := t.counts[k]
 	if c == nil {
@@ -343,11 +356,21 @@ func (t *Tally) gather(all bool) (due []sum) {
 			due = append(due, c.take(k, now))
 		}
 	}
-	maps.DeleteFunc(t.accounts, func(_ account, b *balance) bool {
-		b.refill(now)
-		return b.live == 0 && b.left == b.rows
-	})
+	t.close(now)
 	return due
+}
+
+// close forgets the accounts that have all their rows again.
+func (t *Tally) close(now time.Time) {
+	clear(t.actors)
+	maps.DeleteFunc(t.accounts, func(a account, b *balance) bool {
+		b.refill(now)
+		over := b.live == 0 && b.left == b.rows
+		if a.class == actors && !over {
+			t.actors[a.orgID]++
+		}
+		return over
+	})
 }
 
 // take is what was counted; the next window begins.

@@ -162,7 +162,7 @@ func TestAFlood(t *testing.T) {
 			n++
 			d.Denied("", "", "", "/call", nimbus.CodeUnauthenticated, stranger(n))
 		}
-		if most := int(ofStrangers.rows) + 1; len(d.counts) > most {
+		if most := int(allowances[strangers].rows) + 1; len(d.counts) > most {
 			t.Fatalf("%d kinds are in memory, want at most %d", len(d.counts), most)
 		}
 		d.pass(t.Context(), tallyInterval)
@@ -173,8 +173,8 @@ func TestAFlood(t *testing.T) {
 		t.Errorf("a known caller's refusal is recorded as %+v", last)
 	}
 	d.Flush(t.Context())
-	earned := int((intervals + 1) * tallyInterval / ofStrangers.every)
-	if most := int(ofStrangers.rows) + earned + 10; len(o.events) > most {
+	earned := int((intervals + 1) * tallyInterval / allowances[strangers].every)
+	if most := int(allowances[strangers].rows) + earned + 10; len(o.events) > most {
 		t.Errorf("%d events for %d refusals, want at most %d", len(o.events), n, most)
 	}
 	if o.total() != int64(n)+1 {
@@ -209,11 +209,63 @@ func TestAHostileTenant(t *testing.T) {
 		t.Error("the refusals of others are hidden")
 	}
 	d.Flush(t.Context())
-	if most := int(ofOthers.rows) + hours*60 + hours*6 + 4; len(o.events) > most {
+	if most := int(allowances[others].rows) + hours*60 + hours*6 + 4; len(o.events) > most {
 		t.Errorf("%d events for %d refusals, want at most %d", len(o.events), n, most)
 	}
 	if o.total() != n+2 {
 		t.Errorf("%d refusals are recorded of %d", o.total(), n+2)
+	}
+}
+
+// TestOneMember floods its own org's chain, and the platform's, by all calls that
+// there are; the refusals of others are there by name all the same.
+func TestOneMember(t *testing.T) {
+	t.Parallel()
+	o := &outbox{}
+	d := newTally(o)
+	for range 360 {
+		for i := range 100 {
+			for _, org := range []string{"org_a", ""} {
+				d.Denied(org, "org_a", "user:noisy", fmt.Sprint("/call", i), nimbus.CodeForbidden, "192.0.2.1:80")
+				d.Denied(org, "org_a", "user:noisy", fmt.Sprint("/call", i), nimbus.CodeNotFound, "192.0.2.1:80")
+			}
+		}
+		d.pass(t.Context(), tallyInterval)
+	}
+	before := len(o.events)
+	if most := 2 * int(allowances[actors].rows+30+12); before > most {
+		t.Errorf("it left %d entries in an hour, want at most %d", before, most)
+	}
+	d.Denied("org_a", "org_a", "user:quiet", "/call", nimbus.CodeForbidden, "192.0.2.1:80")
+	d.Denied("", "org_a", "user:quiet", "/call", nimbus.CodeForbidden, "192.0.2.1:80")
+	d.pass(t.Context(), tallyInterval)
+	named := 0
+	for _, e := range o.events[before:] {
+		if e.Actor == "user:quiet" {
+			named++
+		}
+	}
+	if named != 2 {
+		t.Errorf("%d of two refusals of another are there", named)
+	}
+}
+
+// TestManyMembers of one org have accounts up to a bound, and then one together.
+func TestManyMembers(t *testing.T) {
+	t.Parallel()
+	o := &outbox{}
+	d := newTally(o)
+	const members, each = 1000, 10
+	for i := range members * each {
+		d.Denied("org_a", "org_a", fmt.Sprint("account:", i%members), fmt.Sprint("/call", i), nimbus.CodeForbidden, "192.0.2.1:80")
+	}
+	d.pass(t.Context(), tallyInterval)
+	if most := maxActors*each + int(allowances[callers].rows) + 1; len(o.events) > most || len(d.accounts) > maxActors+1 {
+		t.Errorf("%d entries by %d accounts, want at most %d", len(o.events), len(d.accounts), most)
+	}
+	d.Flush(t.Context())
+	if o.total() != members*each {
+		t.Errorf("%d refusals are recorded of %d", o.total(), members*each)
 	}
 }
 
@@ -249,12 +301,12 @@ func TestAFloodWhileTheDatabaseIsGone(t *testing.T) {
 		}
 		d.pass(t.Context(), tallyInterval)
 	}
-	if most := int(ofStrangers.rows) + 1; len(d.counts) > most {
+	if most := int(allowances[strangers].rows) + 1; len(d.counts) > most {
 		t.Errorf("%d kinds are in memory, want at most %d", len(d.counts), most)
 	}
 	o.fails = false
 	d.pass(t.Context(), tallyInterval)
-	if named := len(o.events); named < int(ofStrangers.rows) {
+	if named := len(o.events); named < int(allowances[strangers].rows) {
 		t.Errorf("once the database is back, %d are told apart", named)
 	}
 	d.Flush(t.Context())

@@ -65,7 +65,7 @@ func TestPowersAreRecorded(t *testing.T) {
 		t.Errorf("the platform's chain (-want +got):\n%s", diff)
 	}
 	lines, entries := p.recorded(t, nimbus.DefaultOrgID)
-	if diff := cmp.Diff([]string{"admin job.cancel allowed"}, lines); diff != "" || entries[0].Target != job.ID {
+	if diff := cmp.Diff([]string{"admin job.cancel allowed", "admin admin.read allowed"}, lines); diff != "" || entries[0].Target != job.ID {
 		t.Errorf("the org's chain (-want +got), about %s:\n%s", entries[0].Target, diff)
 	}
 	for _, secret := range []string{p.admin, session, host.token} {

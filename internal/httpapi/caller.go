@@ -245,7 +245,7 @@ func (i answers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			i.api.failed(ctx, c, procedure, thingsIn(r.Any()), err)
 			return nil, i.api.answer(ctx, procedure, err)
 		}
-		if r.Spec().IdempotencyLevel == connect.IdempotencyNoSideEffects && !ofPlatform(r.Any()) {
+		if reads(r.Spec()) && !ofPlatform(r.Any()) {
 			i.api.read(c, procedure, access[procedure])
 		}
 		return response, nil

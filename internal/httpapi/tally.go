@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -64,7 +67,7 @@ func (a *api) named(ctx context.Context, p nimbus.Principal, asked, own string) 
 			return m.OrgID, ""
 		}
 	}
-	id, err := a.Identity.OrgOf(ctx, asked)
+	id, err := a.whose(ctx, asked)
 	switch {
 	case err != nil || id == "":
 		return own, "" // the refusal is what matters
@@ -89,14 +92,17 @@ func (a *api) failed(ctx context.Context, c caller, target string, things []stri
 	}
 }
 
-// maxLookups bounds the things of a call whose owners are looked up.
-const maxLookups = 4
+// Bounds of looking up whose the things of a call are.
+const (
+	maxLookups    = 4
+	lookupTimeout = 2 * time.Second
+)
 
 // owners are the orgs that the caller may not act in and that have one of the
 // things, each once.
 func (a *api) owners(ctx context.Context, c caller, things []string) (orgs []string) {
 	for _, thing := range things[:min(len(things), maxLookups)] {
-		orgID, err := a.Identity.OrgOf(ctx, thing)
+		orgID, err := a.whose(ctx, thing)
 		if err != nil || orgID == "" || slices.Contains(orgs, orgID) {
 			continue
 		}
@@ -105,6 +111,14 @@ func (a *api) owners(ctx context.Context, c caller, things []string) (orgs []str
 		}
 	}
 	return orgs
+}
+
+// whose is the org that a thing is of. It is found out however little time the
+// caller gave its call: that must not be a way around the record.
+func (a *api) whose(ctx context.Context, thing string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	defer cancel()
+	return a.Identity.OrgOf(ctx, thing)
 }
 
 // thingsIn are the ids, and names of repositories, that a request asks for.
@@ -148,6 +162,12 @@ func (a *api) read(c caller, target string, to rule) {
 		return
 	}
 	a.Tally.Read(c.org, c.actor(), target, c.from)
+}
+
+// reads tells of a call that tells of things and does nothing to them; CancelJob
+// of a job that is over is one, which leaves no other entry.
+func reads(s connect.Spec) bool {
+	return s.IdempotencyLevel == connect.IdempotencyNoSideEffects || s.Procedure == nimbusv1connect.JobServiceCancelJobProcedure
 }
 
 // ofPlatform tells of a request for what is the platform's, whatever org the

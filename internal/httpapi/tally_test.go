@@ -210,6 +210,10 @@ func TestReadsOfAdministratorsAreRecorded(t *testing.T) {
 			p.ask(t, http.MethodPost, "/nimbus.v1.AuditService/ListAuditEntries", `{}`, headers...) // takes an admin's role
 		}
 	}
+	waiting := p.waiting(t, acme)
+	for range 2 { // the second only tells of it
+		p.ask(t, http.MethodPost, "/nimbus.v1.JobService/CancelJob", `{"jobId":"`+waiting.ID+`"}`, root...)
+	}
 	p.readStream(t, "/api/v1/jobs/stream", acme.things["attempt"], root)
 	p.ask(t, http.MethodPost, "/nimbus.v1.JobService/GetJob", ghost(acme).fill(`{"jobId":"$job"}`), root...) // there was nothing to read
 	got := map[string]int64{}
@@ -226,7 +230,7 @@ func TestReadsOfAdministratorsAreRecorded(t *testing.T) {
 	}
 	want := map[string]int64{
 		"admin:admin /nimbus.v1.JobService/ListJobs": 3, "admin:admin /nimbus.v1.JobService/GetJob": 3,
-		"admin:admin GET /api/v1/jobs/{id}/log": 3, "admin:admin GET /api/v1/jobs/stream": 1,
+		"admin:admin /nimbus.v1.JobService/CancelJob": 2, "admin:admin GET /api/v1/jobs/{id}/log": 3, "admin:admin GET /api/v1/jobs/stream": 1,
 		"admin:admin /nimbus.v1.AuditService/ListAuditEntries": 3, "user:" + boss.ID + " /nimbus.v1.AuditService/ListAuditEntries": 3,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || rows != len(want) {

@@ -94,9 +94,6 @@ func (s *Store) Orgs(ctx context.Context, page nimbus.PageRequest) (orgs []nimbu
 func (s *Store) OrgOf(ctx context.Context, thing string) (orgID string, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		orgID, err = t.OrgOf(ctx, plain(thing))
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
 		return err
 	})
 	return orgID, err
