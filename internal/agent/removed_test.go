@@ -30,7 +30,6 @@ type plane struct {
 	removed bool
 	away    bool
 	calls   map[string]int
-	at      map[string]time.Time // of the last
 }
 
 func (p *plane) set(removed, away bool) {

@@ -173,8 +173,8 @@ func (a account) longest() time.Duration {
 	return deniedWithin
 }
 
-// other is what stands for a kind that is not told apart any more. Whose account
-// it is is named all the same.
+// other is what stands for a kind that is not told apart any more. Who has
+// an account is named all the same.
 func (k kind) other() kind {
 	k.target, k.network = Other, ""
 	if k.class == callers || k.class == others {

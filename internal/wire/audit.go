@@ -35,7 +35,7 @@ func AuditCheckpoint(c nimbus.AuditCheckpoint) *nimbusv1.AuditCheckpoint {
 // ToAuditCheckpoint reads one.
 func ToAuditCheckpoint(c *nimbusv1.AuditCheckpoint) nimbus.AuditCheckpoint {
 	out := nimbus.AuditCheckpoint{OrgID: c.GetOrgId(), Seq: c.GetSeq(), Prev: nimbus.AuditNoPrev, Hash: toHash(c.GetHash()), At: ToTime(c.GetAt()), Signature: c.GetSignature()}
-	if c.PrevSeq != nil {
+	if c != nil && c.PrevSeq != nil {
 		out.Prev = c.GetPrevSeq()
 	}
 	return out
