@@ -37,7 +37,7 @@ func (c *agentCmd) Run(ctx context.Context, a *app) error {
 	}
 	err = ag.Run(ctx, func() { log.InfoContext(ctx, "ready", "server", a.root.Server) })
 	if code := host.ExitCode(err); code == ExitUnknownHost {
-		return &exitError{code, err}
+		return &exitError{code: code, err: err}
 	}
 	return err
 }
