@@ -53,6 +53,8 @@ type Class struct {
 	GPUs       int          `json:",omitempty"`
 	GPUProfile string       `json:",omitempty"` // a model or a slice of one, "" for any; all of a job's are alike
 	Needs      Capabilities `json:",omitempty"`
+
+	Reach Names `json:",omitempty"` // of the network profile "names"
 }
 
 // Capabilities is a set of words, each something that a host has or hasn't:
@@ -82,11 +84,17 @@ func (c Capabilities) Words() []string { return strings.Fields(string(c)) }
 // NetworkProfile is what a sandbox may reach.
 type NetworkProfile string
 
-// The profiles. Both also reach the gateway's listed ports.
+// The profiles. All also reach the gateway's listed ports.
 const (
 	NetworkInternet NetworkProfile = "internet" // public addresses only: never private, link-local, metadata or the host
+	NetworkNames    NetworkProfile = "names"    // of those, what the names in Class.Reach stand for
 	NetworkNone     NetworkProfile = "none"     // the gateway only
 )
+
+// NetworkProfiles returns all profiles, the widest first.
+func NetworkProfiles() []NetworkProfile {
+	return []NetworkProfile{NetworkInternet, NetworkNames, NetworkNone}
+}
 
 // ID is a stable name of the class, made of what is in it. Fields that came
 // later count only where they are set, so that older ids stay what they were.
@@ -94,6 +102,9 @@ func (c Class) ID() string {
 	parts := []string{c.Executor, c.Image, c.Arch, strconv.Itoa(c.CPUs), strconv.Itoa(c.MemoryMiB), string(c.Network)}
 	if c.GPUs != 0 || c.GPUProfile != "" || c.Needs != "" {
 		parts = append(parts, strconv.Itoa(c.GPUs), c.GPUProfile, string(c.Needs))
+	}
+	if c.Reach != "" {
+		parts = append(parts, "reach", string(c.Reach))
 	}
 	quoted := []byte{'['} // as fmt's %q of the parts: ids are in the books
 	for i, part := range parts {
@@ -116,7 +127,11 @@ func (c Class) String() string {
 		words = append(words, c.Arch)
 	}
 	words = append(words, c.Needs.Words()...)
-	if c.Network != NetworkInternet {
+	switch c.Network {
+	case NetworkInternet:
+	case NetworkNames:
+		words = append(words, "reaching "+c.Reach.String())
+	default:
 		words = append(words, "network:"+string(c.Network))
 	}
 	return strings.TrimSpace(strings.Join(words, " "))
@@ -124,9 +139,17 @@ func (c Class) String() string {
 
 // Or returns the class with the fields of another where nothing is set.
 func (c Class) Or(other Class) Class {
+	// What it may reach is said by both fields, or by neither.
+	network, reach := c.Network, c.Reach
+	if network == "" && reach == "" {
+		network = other.Network
+	}
+	if network == "" || network == NetworkNames {
+		reach = cmp.Or(reach, other.Reach)
+	}
 	return Class{
 		Executor: cmp.Or(c.Executor, other.Executor), Image: cmp.Or(c.Image, other.Image), Arch: cmp.Or(c.Arch, other.Arch),
-		CPUs: cmp.Or(c.CPUs, other.CPUs), MemoryMiB: cmp.Or(c.MemoryMiB, other.MemoryMiB), Network: cmp.Or(c.Network, other.Network),
+		CPUs: cmp.Or(c.CPUs, other.CPUs), MemoryMiB: cmp.Or(c.MemoryMiB, other.MemoryMiB), Network: network, Reach: reach,
 		GPUs: cmp.Or(c.GPUs, other.GPUs), GPUProfile: cmp.Or(c.GPUProfile, other.GPUProfile), Needs: cmp.Or(c.Needs, other.Needs),
 	}
 }
@@ -137,6 +160,9 @@ func (c Class) Complete() (Class, error) {
 	c.Image = cmp.Or(c.Image, DefaultImage)
 	c.CPUs = cmp.Or(c.CPUs, DefaultCPUs)
 	c.MemoryMiB = cmp.Or(c.MemoryMiB, DefaultMemoryMiB)
+	if c.Network == "" && c.Reach != "" {
+		c.Network = NetworkNames
+	}
 	c.Network = cmp.Or(c.Network, NetworkInternet)
 	if c.Executor == "" && (c.GPUs > 0 || c.GPUProfile != "") {
 		c.Executor = ExecutorGPU
@@ -146,6 +172,9 @@ func (c Class) Complete() (Class, error) {
 	}
 	var err error
 	if c.Needs, err = CapabilitiesOf(c.Needs.Words()...); err != nil {
+		return Class{}, err
+	}
+	if c.Reach, err = NamesOf(c.Reach.Words()...); err != nil {
 		return Class{}, err
 	}
 	return c, c.check()
@@ -170,9 +199,23 @@ func (c Class) check() error {
 		return Errorf(CodeInvalid, "%q is not a GPU profile", clip(c.GPUProfile))
 	case c.Executor != ExecutorGPU && (c.GPUs > 0 || c.GPUProfile != ""):
 		return Errorf(CodeInvalid, "the executor %s gives no GPUs", c.Executor).WithHint("use the executor %s", ExecutorGPU)
-	case c.Network != NetworkInternet && c.Network != NetworkNone:
+	}
+	return c.checkNetwork()
+}
+
+func (c Class) checkNetwork() error {
+	switch {
+	case !slices.Contains(NetworkProfiles(), c.Network):
 		return Errorf(CodeInvalid, "there is no network profile %q", clip(string(c.Network))).
-			WithHint("the profiles are %s and %s", NetworkInternet, NetworkNone)
+			WithHint("the profiles are %s, %s and %s", NetworkInternet, NetworkNames, NetworkNone)
+	case c.Network == NetworkNames && c.Reach == "":
+		return Errorf(CodeInvalid, "network:%s reaches nothing without a name: add reach:NAME for each, or use network:%s", NetworkNames, NetworkNone)
+	case c.Network != NetworkNames && c.Reach != "":
+		return Errorf(CodeInvalid, "network:%s and the names to reach (%s) contradict each other", c.Network, c.Reach).
+			WithHint("names are for network:%s", NetworkNames)
+	case len(c.Reach.Words()) > MaxReach:
+		return Errorf(CodeInvalid, "a job can ask to reach at most %d names", MaxReach).
+			WithHint("*.example.com stands for all below example.com")
 	}
 	return nil
 }

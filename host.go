@@ -1,6 +1,8 @@
 package nimbus
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,6 +47,9 @@ type Inventory struct {
 	Capabilities []string   `json:",omitempty"` // words that a job can need
 	Sandboxes    int        `json:",omitempty"` // how many it holds at most; 0: an agent that doesn't tell
 	Protocol     int        `json:",omitempty"` // that its agent speaks, see CheckProtocol
+
+	Network []NetworkProfile `json:",omitempty"` // that jobs may have here; none: an agent that doesn't tell
+	Reach   Names            `json:",omitempty"` // that jobs may ask for here at most; none: any
 }
 
 // GPUGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -168,6 +173,9 @@ func (i Inventory) WhyNot(c Class) string {
 	if why := i.whyNotExecutor(c.Executor); why != "" {
 		return why
 	}
+	if why := i.WhyNotReach(c); why != "" {
+		return why
+	}
 	for _, need := range c.Needs.Words() {
 		if !slices.Contains(i.Capabilities, need) {
 			return "has no " + need
@@ -194,6 +202,30 @@ func (i Inventory) whyNotExecutor(name string) string {
 		return why
 	}
 	return "has no executor " + name
+}
+
+// olderNetwork are the profiles of agents that don't tell theirs.
+var olderNetwork = []NetworkProfile{NetworkInternet, NetworkNone}
+
+// WhyNotReach tells why a job of class c may not have the network here that it
+// asks for, in words that follow the host's name; "" where it may.
+func (i Inventory) WhyNotReach(c Class) string {
+	asked, allowed := cmp.Or(c.Network, NetworkInternet), i.Network
+	if len(allowed) == 0 {
+		allowed = olderNetwork
+	}
+	switch {
+	case c.Executor == ExecutorLocal && asked != NetworkInternet:
+		return fmt.Sprintf("can't keep jobs of the executor %s to network:%s: they have the machine's own", ExecutorLocal, asked)
+	case !slices.Contains(allowed, asked):
+		return fmt.Sprintf("allows no network:%s", asked)
+	case asked != NetworkNames || i.Reach == "":
+		return ""
+	}
+	if name := i.Reach.Beyond(c.Reach); name != "" {
+		return "allows no reach:" + clip(name)
+	}
+	return ""
 }
 
 func (i Inventory) whyNotGPUs(c Class) string {
@@ -239,6 +271,22 @@ func (i Inventory) Check() error {
 			return Errorf(CodeInvalid, "%d GPUs %q (%q) can't be", g.Count, clip(g.Profile), clip(g.Model))
 		}
 	}
+	return i.checkReach()
+}
+
+// checkReach takes profiles that it does not know: the agent may be newer.
+func (i Inventory) checkReach() error {
+	if len(i.Network) > maxProfiles {
+		return Errorf(CodeTooLarge, "a host has at most %d network profiles", maxProfiles)
+	}
+	for _, p := range i.Network {
+		if !validWord(string(p)) {
+			return Errorf(CodeInvalid, "%q is not the name of a network profile", clip(string(p)))
+		}
+	}
+	if names, err := NamesOf(i.Reach.Words()...); err != nil || names != i.Reach {
+		return errors.Join(Errorf(CodeInvalid, "the names that jobs may reach are no set of names"), err)
+	}
 	return nil
 }
 
@@ -248,6 +296,7 @@ const (
 	maxGPUGroups        = 64
 	maxHostCapabilities = 256
 	maxWarm             = 256
+	maxProfiles         = 16
 	maxDetail           = 200 // of what an executor tells, where it is repeated
 )
 

@@ -110,6 +110,42 @@ func TestGPUsComeFromTheSmallestGroup(t *testing.T) {
 	}
 }
 
+// TestWhyNotReach tries what hosts allow against what jobs ask for.
+func TestWhyNotReach(t *testing.T) {
+	t.Parallel()
+	older := Inventory{}
+	open := Inventory{Network: NetworkProfiles()}
+	closed := Inventory{Network: []NetworkProfile{NetworkNone}}
+	listed := Inventory{Network: []NetworkProfile{NetworkNames, NetworkNone}, Reach: "*.pypi.org github.com"}
+	internet, none := Class{Network: NetworkInternet}, Class{Network: NetworkNone}
+	names := func(n Names) Class { return Class{Network: NetworkNames, Reach: n} }
+	for _, try := range []struct {
+		host  Inventory
+		class Class
+		want  string
+	}{
+		{older, internet, ""}, {older, none, ""}, {older, Class{}, ""}, {older, names("a.com"), "allows no network:names"},
+		{open, internet, ""}, {open, none, ""}, {open, names("a.com"), ""},
+		{closed, internet, "allows no network:internet"}, {closed, Class{}, "allows no network:internet"}, {closed, none, ""},
+		{listed, internet, "allows no network:internet"}, {listed, none, ""},
+		{listed, names("github.com files.pypi.org"), ""}, {listed, names("*.pypi.org"), ""},
+		{listed, names("github.com pypi.org"), "allows no reach:pypi.org"}, {listed, names("*.org"), "allows no reach:*.org"},
+		{open, Class{Executor: ExecutorLocal, Network: NetworkInternet}, ""},
+		{closed, Class{Executor: ExecutorLocal, Network: NetworkInternet}, "allows no network:internet"},
+		{open, Class{Executor: ExecutorLocal, Network: NetworkNone}, "can't keep jobs of the executor local to network:none: they have the machine's own"},
+	} {
+		if got := try.host.WhyNotReach(try.class); got != try.want {
+			t.Errorf("%v at a host with %v %q: %q, want %q", try.class, try.host.Network, try.host.Reach, got, try.want)
+		}
+	}
+	for _, bad := range []Inventory{{Reach: "b.com a.com"}, {Reach: "*"}, {Network: []NetworkProfile{"a b"}}, {Network: make([]NetworkProfile, 17)}} {
+		bad.CPUs, bad.MemoryMiB = 1, 1
+		if err := bad.Check(); err == nil {
+			t.Errorf("%v %q passed", bad.Network, bad.Reach)
+		}
+	}
+}
+
 func TestWhyNot(t *testing.T) {
 	t.Parallel()
 	inv := Inventory{Arch: "amd64", CPUs: 4, MemoryMiB: 4096, Capabilities: []string{"cuda"},

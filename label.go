@@ -42,7 +42,7 @@ var capabilityFamilies = []string{"cuda-", "rocm-", "sm_"}
 // labelForms is what unknown labels are compared with, and what is told of.
 var labelForms = slices.Concat(plainLabels, []string{"x64", "amd64", "arm64"}, Executors(),
 	[]string{"cpu-medium", "cpu-high", "memory-high"}, capabilityWords,
-	[]string{"image:NAME", "cpu:N", "memory:GIB", "gpu-count:N", "gpu-profile:NAME", "gpu-image:NAME", "network:internet", "network:none",
+	[]string{"image:NAME", "cpu:N", "memory:GIB", "gpu-count:N", "gpu-profile:NAME", "gpu-image:NAME", "network:internet", "network:none", "reach:NAME",
 		"cap:WORD", "param:KEY=VALUE", "meta:KEY"})
 
 // Requirements are what the labels of a job ask for.
@@ -92,6 +92,7 @@ type labelParser struct {
 	decided  map[string]decision // by aspect
 	least    map[string]floor    // sizes in words, by aspect
 	needs    []string
+	reach    []string
 	metadata map[string]string
 }
 
@@ -149,8 +150,13 @@ func (p *labelParser) addValue(label, word, value string) error {
 	case "gpu-image":
 		return p.gpu(label, p.name(aspectImage, label, value, validImage(value)))
 	case "network":
-		profile := NetworkProfile(value)
-		return p.name(aspectNetwork, label, value, profile == NetworkInternet || profile == NetworkNone)
+		return p.name(aspectNetwork, label, value, slices.Contains(NetworkProfiles(), NetworkProfile(value)))
+	case "reach":
+		if _, err := NamesOf(value); err != nil {
+			return badLabel(label, "wants a name after the colon, like reach:example.com or reach:*.example.com: no scheme, port, path or address")
+		}
+		p.reach = append(p.reach, value)
+		return p.decide(aspectNetwork, string(NetworkNames), label)
 	case "cap":
 		if !validWord(value) {
 			return badLabel(label, "wants a word of letters, digits and ._- after the colon")
@@ -242,10 +248,14 @@ func (p *labelParser) requirements() (Requirements, error) {
 	if err != nil {
 		return Requirements{}, &LabelError{Reason{ReasonContradiction, err.Error()}}
 	}
+	reach, err := NamesOf(p.reach...)
+	if err != nil {
+		return Requirements{}, &LabelError{Reason{ReasonContradiction, err.Error()}}
+	}
 	class, err := Class{
 		Executor: p.decided[aspectExecutor].value, Image: p.decided[aspectImage].value, Arch: p.decided[aspectArch].value,
 		CPUs: size(aspectCPUs), MemoryMiB: size(aspectMemory), Network: NetworkProfile(p.decided[aspectNetwork].value),
-		GPUs: size(aspectGPUs), GPUProfile: p.decided[aspectGPUProfile].value, Needs: needs,
+		GPUs: size(aspectGPUs), GPUProfile: p.decided[aspectGPUProfile].value, Needs: needs, Reach: reach,
 	}.Complete()
 	if err != nil {
 		return Requirements{}, &LabelError{Reason{ReasonContradiction, err.Error()}}

@@ -2,6 +2,7 @@ package nimbus
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -35,6 +36,10 @@ func TestParseLabels(t *testing.T) {
 		"executor and network": {
 			labels: []string{"nimbus", "local", "network:none"},
 			want:   class(func(c *Class) { c.Executor = ExecutorLocal; c.Network = NetworkNone }),
+		},
+		"names to reach": {
+			labels: []string{"nimbus", "reach:PyPI.org", "reach:*.pythonhosted.org", "network:names", "reach:pypi.org."},
+			want:   class(func(c *Class) { c.Network, c.Reach = NetworkNames, "*.pythonhosted.org pypi.org" }),
 		},
 		"same label twice": {labels: []string{"nimbus", "cpu:2", "cpu:2"}, want: class(func(c *Class) { c.CPUs = 2 })},
 		"size words": {
@@ -87,6 +92,14 @@ func TestParseLabels(t *testing.T) {
 		"no capability":                 {labels: []string{"nimbus", "cap:a b"}, reason: ReasonUnknownLabel, says: "wants a word"},
 		"two sizes":                     {labels: []string{"nimbus", "cpu:2", "cpu:4"}, reason: ReasonContradiction, says: "only one number of CPUs"},
 		"two architectures":             {labels: []string{"nimbus", "x64", "arm64"}, reason: ReasonContradiction, says: "architecture"},
+		"names and internet":            {labels: []string{"nimbus", "network:internet", "reach:a.com"}, reason: ReasonContradiction, says: `both "network:internet" and "reach:a.com": a job can have only one network profile`},
+		"names and nothing":             {labels: []string{"nimbus", "reach:a.com", "network:none"}, reason: ReasonContradiction, says: "only one network profile"},
+		"no names":                      {labels: []string{"nimbus", "network:names"}, reason: ReasonContradiction, says: "add reach:NAME for each"},
+		"an address to reach":           {labels: []string{"nimbus", "reach:10.0.0.1"}, reason: ReasonUnknownLabel, says: "wants a name after the colon, like reach:example.com"},
+		"a URL to reach":                {labels: []string{"nimbus", "reach:https://a.com/"}, reason: ReasonUnknownLabel, says: "no scheme"},
+		"a whole top level":             {labels: []string{"nimbus", "reach:*.com"}, reason: ReasonUnknownLabel, says: "wants a name"},
+		"no such profile":               {labels: []string{"nimbus", "network:all"}, reason: ReasonUnknownLabel, says: "no valid network profile"},
+		"too many names":                {labels: manyNames(MaxReach + 1), reason: ReasonContradiction, says: "at most 32 names"},
 		"zero":                          {labels: []string{"nimbus", "cpu:0"}, reason: ReasonUnknownLabel, says: "from 1 to"},
 		"no number":                     {labels: []string{"nimbus", "memory:lots"}, reason: ReasonUnknownLabel, says: "whole number"},
 		"path in image":                 {labels: []string{"nimbus", "image:../../etc"}, reason: ReasonUnknownLabel, says: "image:../../etc"},
@@ -141,4 +154,12 @@ func FuzzParseLabels(f *testing.F) {
 			t.Fatalf("%q: %v", label, err)
 		}
 	})
+}
+
+func manyNames(n int) []string {
+	labels := []string{"nimbus"}
+	for i := range n {
+		labels = append(labels, fmt.Sprintf("reach:n%d.example.com", i))
+	}
+	return labels
 }

@@ -28,7 +28,8 @@ type runCmd struct {
 	Executor     string                `help:"What the sandbox is: microvm, firecracker, docker, gpu, or local, which is for trusted code only. Default: the best there is." enum:",microvm,firecracker,docker,gpu,local" default:"" placeholder:"NAME"`
 	CPU          int                   `within:"1..512" help:"CPUs." placeholder:"N"`
 	Memory       int                   `within:"1..4194304" help:"Memory in MiB." placeholder:"MIB"`
-	Network      nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, or none. Default: internet." enum:",internet,none" default:"" placeholder:"PROFILE"`
+	Network      nimbus.NetworkProfile `help:"What the sandbox may reach: internet, which is public addresses only, names, which are those of --reach, or none. Default: internet." enum:",internet,names,none" default:"" placeholder:"PROFILE"`
+	Reach        []string              `help:"A name that the sandbox may reach, and nothing else: example.com, or *.example.com for all below it; may be given more than once." placeholder:"NAME"`
 	Label        []string              `help:"Ask for something as a workflow does in runs-on, like gpu-count:2 or cap:WORD; may be given more than once. Other flags count more." sep:"none" placeholder:"LABEL"`
 	Meta         map[string]string     `help:"Keep this with the job, to find it by; may be given more than once." mapsep:"none" placeholder:"KEY=VALUE"`
 	Env          map[string]string     `help:"Set a variable for the command; may be given more than once." placeholder:"NAME=VALUE" mapsep:"none"`
@@ -50,6 +51,7 @@ With --json, each line of output is an object {"event":"line","line":{…}}; the
 		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
 		"nimbus run --label gpu-count:2 --label pytorch --meta model=llama-3 -- python train.py",
+		"nimbus run --reach pypi.org --reach '*.pythonhosted.org' -- pip install -r requirements.txt",
 		"nimbus run --priority 5 --queue-timeout 10m --timeout 1h -- make release",
 		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
 	)
@@ -129,10 +131,14 @@ func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(con
 }
 
 func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.Job, error) {
+	reach, err := nimbus.NamesOf(c.Reach...)
+	if err != nil {
+		return nimbus.Job{}, err
+	}
 	s := client.Submission{
 		Name: c.Name,
 		Class: nimbus.Class{
-			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network,
+			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network, Reach: reach,
 		},
 		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, QueueTimeout: c.QueueTimeout, Repeatable: c.Repeatable},
 		Labels:         c.Label,

@@ -50,11 +50,12 @@ type classView struct {
 	GPUs       int      `json:"gpus,omitempty"`
 	GPUProfile string   `json:"gpu_profile,omitempty"`
 	Needs      []string `json:"needs,omitempty"`
+	Reach      []string `json:"reach,omitempty"`
 }
 
 func viewClass(c nimbus.Class) classView {
 	return classView{Executor: c.Executor, Image: c.Image, Arch: c.Arch, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Network: c.Network,
-		GPUs: c.GPUs, GPUProfile: c.GPUProfile, Needs: c.Needs.Words()}
+		GPUs: c.GPUs, GPUProfile: c.GPUProfile, Needs: c.Needs.Words(), Reach: c.Reach.Words()}
 }
 
 func viewJob(j nimbus.Job) jobView {
@@ -95,24 +96,26 @@ type lineView struct {
 }
 
 type hostView struct {
-	ID           string           `json:"id"`
-	Name         string           `json:"name"`
-	State        nimbus.HostState `json:"state"`
-	Version      string           `json:"version"`
-	Protocol     int              `json:"protocol,omitempty"`
-	JoinedAt     time.Time        `json:"joined_at"`
-	SeenAt       time.Time        `json:"seen_at"`
-	Arch         string           `json:"arch"`
-	CPUs         int              `json:"cpus"`
-	MemoryMiB    int              `json:"memory_mib"`
-	Running      int              `json:"running"`
-	Sandboxes    int              `json:"sandboxes,omitempty"`
-	CPUModel     string           `json:"cpu_model,omitempty"`
-	Free         freeView         `json:"free"`
-	GPUs         []gpuView        `json:"gpus,omitempty"`
-	Capabilities []string         `json:"capabilities,omitempty"`
-	Executors    []executorView   `json:"executors"`
-	Cordoned     bool             `json:"cordoned,omitempty"`
+	ID           string                  `json:"id"`
+	Name         string                  `json:"name"`
+	State        nimbus.HostState        `json:"state"`
+	Version      string                  `json:"version"`
+	Protocol     int                     `json:"protocol,omitempty"`
+	JoinedAt     time.Time               `json:"joined_at"`
+	SeenAt       time.Time               `json:"seen_at"`
+	Arch         string                  `json:"arch"`
+	CPUs         int                     `json:"cpus"`
+	MemoryMiB    int                     `json:"memory_mib"`
+	Running      int                     `json:"running"`
+	Sandboxes    int                     `json:"sandboxes,omitempty"`
+	CPUModel     string                  `json:"cpu_model,omitempty"`
+	Free         freeView                `json:"free"`
+	GPUs         []gpuView               `json:"gpus,omitempty"`
+	Capabilities []string                `json:"capabilities,omitempty"`
+	Network      []nimbus.NetworkProfile `json:"network,omitempty"`
+	Reach        []string                `json:"reach,omitempty"`
+	Executors    []executorView          `json:"executors"`
+	Cordoned     bool                    `json:"cordoned,omitempty"`
 }
 
 // freeView is what a host had free when it last said so.
@@ -143,6 +146,7 @@ func viewHost(h nimbus.Host) hostView {
 		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, Protocol: h.Inventory.Protocol, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
 		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
+		Network: h.Inventory.Network, Reach: h.Inventory.Reach.Words(),
 	}
 	for _, g := range h.Inventory.GPUs {
 		v.GPUs = append(v.GPUs, gpuView(g))

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -10,7 +11,10 @@ import (
 // Inventory makes a message.
 func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
-		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol)}
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words()}
+	for _, p := range i.Network {
+		out.Network = append(out.Network, string(p))
+	}
 	for _, e := range i.Executors {
 		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint})
 	}
@@ -23,7 +27,11 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 // ToInventory reads one.
 func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
-		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol())}
+		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol()),
+		Reach: nimbus.Names(strings.Join(i.GetReach(), " "))}
+	for _, p := range i.GetNetwork() {
+		out.Network = append(out.Network, nimbus.NetworkProfile(p))
+	}
 	for _, e := range i.GetExecutors() {
 		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint()})
 	}

@@ -88,7 +88,7 @@ func ToLeaseStatuses(ls []*nimbusv1.LeaseStatus) []nimbus.LeaseStatus {
 func Class(c nimbus.Class) *nimbusv1.Class {
 	return &nimbusv1.Class{
 		Executor: c.Executor, Image: c.Image, Arch: c.Arch, Cpus: int32(c.CPUs), MemoryMib: int32(c.MemoryMiB), Network: string(c.Network),
-		Gpus: int32(c.GPUs), GpuProfile: c.GPUProfile, Needs: c.Needs.Words(),
+		Gpus: int32(c.GPUs), GpuProfile: c.GPUProfile, Needs: c.Needs.Words(), Reach: c.Reach.Words(),
 	}
 }
 
@@ -97,7 +97,7 @@ func ToClass(c *nimbusv1.Class) nimbus.Class {
 	return nimbus.Class{
 		Executor: c.GetExecutor(), Image: c.GetImage(), Arch: c.GetArch(), CPUs: int(c.GetCpus()), MemoryMiB: int(c.GetMemoryMib()),
 		Network: nimbus.NetworkProfile(c.GetNetwork()), GPUs: int(c.GetGpus()), GPUProfile: c.GetGpuProfile(),
-		Needs: nimbus.Capabilities(strings.Join(c.GetNeeds(), " ")),
+		Needs: nimbus.Capabilities(strings.Join(c.GetNeeds(), " ")), Reach: nimbus.Names(strings.Join(c.GetReach(), " ")),
 	}
 }
 

@@ -676,9 +676,11 @@ type Exited struct {
 	// Only of GitHub's runner.
 	Runner *RunnerExit `protobuf:"bytes,7,opt,name=runner,proto3" json:"runner,omitempty"`
 	// Whether the sandbox's own disk had no room left when the process ended.
-	DiskFull      bool `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DiskFull bool `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	// Whether the job was refused more processes at once than it may have.
+	OutOfProcesses bool `protobuf:"varint,9,opt,name=out_of_processes,json=outOfProcesses,proto3" json:"out_of_processes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Exited) Reset() {
@@ -763,6 +765,13 @@ func (x *Exited) GetRunner() *RunnerExit {
 func (x *Exited) GetDiskFull() bool {
 	if x != nil {
 		return x.DiskFull
+	}
+	return false
+}
+
+func (x *Exited) GetOutOfProcesses() bool {
+	if x != nil {
+		return x.OutOfProcesses
 	}
 	return false
 }
@@ -1037,7 +1046,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05event\"4\n" +
 	"\x06Output\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\xab\x02\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xd5\x02\n" +
 	"\x06Exited\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\"\n" +
@@ -1047,7 +1056,8 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x12-\n" +
 	"\x06runner\x18\a \x01(\v2\x15.nimbus.v1.RunnerExitR\x06runner\x12\x1b\n" +
-	"\tdisk_full\x18\b \x01(\bR\bdiskFullB\a\n" +
+	"\tdisk_full\x18\b \x01(\bR\bdiskFull\x12(\n" +
+	"\x10out_of_processes\x18\t \x01(\bR\x0eoutOfProcessesB\a\n" +
 	"\x05_code\"a\n" +
 	"\n" +
 	"RunnerExit\x12\x17\n" +

@@ -238,7 +238,12 @@ type Inventory struct {
 	Sandboxes int32 `protobuf:"varint,8,opt,name=sandboxes,proto3" json:"sandboxes,omitempty"`
 	// Which version of AgentService its agent speaks; 0 is not told, and means 1.
 	// A server takes its own, the one before and the one after.
-	Protocol      int32 `protobuf:"varint,9,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol int32 `protobuf:"varint,9,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// The network profiles that jobs may have here; none is not told, and means
+	// "internet" and "none".
+	Network []string `protobuf:"bytes,10,rep,name=network,proto3" json:"network,omitempty"`
+	// Names that jobs may ask to reach here at most; none means any.
+	Reach         []string `protobuf:"bytes,11,rep,name=reach,proto3" json:"reach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +339,20 @@ func (x *Inventory) GetProtocol() int32 {
 		return x.Protocol
 	}
 	return 0
+}
+
+func (x *Inventory) GetNetwork() []string {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *Inventory) GetReach() []string {
+	if x != nil {
+		return x.Reach
+	}
+	return nil
 }
 
 // GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -885,7 +904,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xaf\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xdf\x02\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -896,7 +915,10 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x04gpus\x18\x06 \x03(\v2\x13.nimbus.v1.GpuGroupR\x04gpus\x12\"\n" +
 	"\fcapabilities\x18\a \x03(\tR\fcapabilities\x12\x1c\n" +
 	"\tsandboxes\x18\b \x01(\x05R\tsandboxes\x12\x1a\n" +
-	"\bprotocol\x18\t \x01(\x05R\bprotocol\"o\n" +
+	"\bprotocol\x18\t \x01(\x05R\bprotocol\x12\x18\n" +
+	"\anetwork\x18\n" +
+	" \x03(\tR\anetwork\x12\x14\n" +
+	"\x05reach\x18\v \x03(\tR\x05reach\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +

@@ -213,13 +213,16 @@ type Class struct {
 	Arch      string `protobuf:"bytes,3,opt,name=arch,proto3" json:"arch,omitempty"`
 	Cpus      int32  `protobuf:"varint,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	MemoryMib int32  `protobuf:"varint,5,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
-	// "internet" or "none".
+	// "internet", "names" or "none".
 	Network string `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
 	Gpus    int32  `protobuf:"varint,7,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	// A model or a slice of one, empty for any. All of a job's are alike.
 	GpuProfile string `protobuf:"bytes,8,opt,name=gpu_profile,json=gpuProfile,proto3" json:"gpu_profile,omitempty"`
 	// Words that the host must have as capabilities.
-	Needs         []string `protobuf:"bytes,9,rep,name=needs,proto3" json:"needs,omitempty"`
+	Needs []string `protobuf:"bytes,9,rep,name=needs,proto3" json:"needs,omitempty"`
+	// Names that the sandbox may reach, of the network profile "names":
+	// "example.com", or "*.example.com" for all below it.
+	Reach         []string `protobuf:"bytes,10,rep,name=reach,proto3" json:"reach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +316,13 @@ func (x *Class) GetGpuProfile() string {
 func (x *Class) GetNeeds() []string {
 	if x != nil {
 		return x.Needs
+	}
+	return nil
+}
+
+func (x *Class) GetReach() []string {
+	if x != nil {
+		return x.Reach
 	}
 	return nil
 }
@@ -1823,7 +1833,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x13nimbus/v1/job.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xe5\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xfb\x01\n" +
 	"\x05Class\x12\x1a\n" +
 	"\bexecutor\x18\x01 \x01(\tR\bexecutor\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x12\n" +
@@ -1835,7 +1845,9 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x04gpus\x18\a \x01(\x05R\x04gpus\x12\x1f\n" +
 	"\vgpu_profile\x18\b \x01(\tR\n" +
 	"gpuProfile\x12\x14\n" +
-	"\x05needs\x18\t \x03(\tR\x05needs\"\xf6\x04\n" +
+	"\x05needs\x18\t \x03(\tR\x05needs\x12\x14\n" +
+	"\x05reach\x18\n" +
+	" \x03(\tR\x05reach\"\xf6\x04\n" +
 	"\bTimeline\x12;\n" +
 	"\vreceived_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12;\n" +
