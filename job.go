@@ -110,7 +110,7 @@ const (
 	ReasonTimeout          ReasonCode = "timeout"          // ran longer than it may
 	ReasonQueueTimeout     ReasonCode = "queue_timeout"    // waited longer than it may
 	ReasonKilled           ReasonCode = "killed"           // its process was killed by a signal that we did not send
-	ReasonLimit            ReasonCode = "resource_limit"   // out of memory or disk
+	ReasonLimit            ReasonCode = "resource_limit"   // out of memory, processes or disk
 	ReasonOutputLimit      ReasonCode = "output_limit"     // wrote more log than it may
 	ReasonWorkspace        ReasonCode = "workspace"        // its files could not be brought in
 	ReasonGuestProtocol    ReasonCode = "guest_protocol"   // the sandbox broke the protocol

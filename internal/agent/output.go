@@ -274,6 +274,8 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		o.Reason = f.sandboxReason(err)
 	case f.exited.GetOutOfMemory() && o.Result != nimbus.ResultSuccess:
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("it ran out of its %d MiB of memory", f.t.assign.Class.MemoryMiB)}
+	case f.exited.GetOutOfProcesses() && o.Result != nimbus.ResultSuccess:
+		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: outOfProcesses}
 	case f.exited.GetDiskFull() && o.Result != nimbus.ResultSuccess:
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: "its sandbox's disk was full when it ended"}
 	case o.Signal == "" && jobless(f.exited.GetRunner()):
@@ -281,8 +283,11 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 	case o.Signal != "":
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonKilled, Message: "its process was ended by " + o.Signal}
 	}
-	if o.Reason.Message != "" {
+	switch {
+	case o.Reason.Message != "":
 		f.t.say(ctx, o.Reason.Message)
+	case f.exited.GetOutOfProcesses():
+		f.t.say(ctx, outOfProcesses) // a shell that lost some may end well all the same
 	}
 	return o
 }
@@ -305,6 +310,8 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 	}
 	return r
 }
+
+const outOfProcesses = "it started more processes than its sandbox can have at once"
 
 // clipSignal keeps a signal's name to what one can be.
 func clipSignal(name string) string {

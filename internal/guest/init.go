@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -223,7 +224,8 @@ func furnish() error {
 }
 
 // jobCgroup makes the group in which the job runs, so that its end by lack of
-// memory can be told. "" where the kernel has no memory controller.
+// memory can be told, and so that it leaves room for the guest however many
+// processes it starts. "" where the kernel has no memory controller.
 func jobCgroup() string {
 	const root, job = "/sys/fs/cgroup", "/sys/fs/cgroup/job"
 	_ = os.WriteFile(root+"/cgroup.subtree_control", []byte("+memory +pids"), 0) // told by the file below
@@ -233,7 +235,20 @@ func jobCgroup() string {
 	if _, err := os.Stat(job + "/memory.events"); err != nil {
 		return ""
 	}
+	_ = os.WriteFile(job+"/pids.max", []byte(strconv.Itoa(maxProcesses())), 0) // without the controller the kernel's own bound holds
 	return job
+}
+
+// maxProcesses is how many processes and threads a job may have at once: more
+// than any would use that has its memory, and fewer than take it all. A bomb
+// meets this bound before it meets the end of the memory.
+func maxProcesses() int {
+	const least, perMiB = 512, 2
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return least
+	}
+	return max(least, int(info.Totalram*uint64(info.Unit)>>20)*perMiB) //nolint:gosec // a machine's memory
 }
 
 func awaitDevice(path string) error {

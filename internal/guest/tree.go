@@ -60,7 +60,9 @@ func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
 	x := exitOf(state, err)
 	if n.cgroup != "" {
 		raw, err := os.ReadFile(filepath.Join(n.cgroup, "memory.events"))
-		x.OutOfMemory = err == nil && oomKills(string(raw)) > 0
+		x.OutOfMemory = err == nil && counted(string(raw), "oom_kill") > 0
+		raw, err = os.ReadFile(filepath.Join(n.cgroup, "pids.events"))
+		x.OutOfProcesses = err == nil && counted(string(raw), "max") > 0
 		x.DiskFull = diskFull("/")
 	}
 	return x
@@ -78,9 +80,10 @@ func diskFull(path string) bool {
 	return s.Bavail*uint64(s.Bsize) < diskRoom || s.Files > 0 && s.Ffree == 0 //nolint:gosec // a size
 }
 
-func oomKills(events string) int {
+// counted is how often a cgroup's file of events has one of them.
+func counted(events, what string) int {
 	for line := range strings.Lines(events) {
-		if rest, ok := strings.CutPrefix(line, "oom_kill "); ok {
+		if rest, ok := strings.CutPrefix(line, what+" "); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(rest))
 			if err == nil {
 				return n
