@@ -73,6 +73,12 @@ soak-microvm: ## 200 jobs through the pool of microVMs, looking for leaks; JOBS=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),200) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 2h -v -run TestNothingIsLeft ./internal/executor/microvm/
 
+.PHONY: soak-escape
+soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 GiB; MIB=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_FLOOD_MIB=$(or $(MIB),1024) PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 1h -v -run TestEscape ./internal/executor/microvm/
+
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
 	@scripts/deps test

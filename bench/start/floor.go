@@ -74,7 +74,7 @@ func newFloor(ctx context.Context, cfg microvm.Config, e *microvm.Executor, clas
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	var err error
-	f.slot, err = f.slots.Create(ctx, floorSlot, class.Network)
+	f.slot, err = f.slots.Create(ctx, floorSlot, netslot.ReachOf(class))
 	return f, err
 }
 

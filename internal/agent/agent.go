@@ -59,6 +59,11 @@ type Config struct {
 	// Capabilities are words that jobs can need, besides those that the machine
 	// itself shows.
 	Capabilities []string
+	// Network are the profiles that jobs may have here. Default: all, without
+	// "internet" where Reach is set. "none" always is among them.
+	Network []nimbus.NetworkProfile
+	// Reach are the names that jobs may ask to reach at most; none means any.
+	Reach nimbus.Names
 	// MaxLogBytes bounds one job's log. Default 1 GiB.
 	MaxLogBytes int64
 
@@ -99,6 +104,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxSandboxes == 0 {
 		c.MaxSandboxes = 64
+	}
+	if len(c.Network) == 0 {
+		c.Network = slices.DeleteFunc(nimbus.NetworkProfiles(), func(p nimbus.NetworkProfile) bool {
+			return p == nimbus.NetworkInternet && c.Reach != ""
+		})
+	}
+	if !slices.Contains(c.Network, nimbus.NetworkNone) {
+		c.Network = append(slices.Clone(c.Network), nimbus.NetworkNone)
 	}
 	if c.MaxLogBytes == 0 {
 		c.MaxLogBytes = 1 << 30
@@ -152,6 +165,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	has := hardware(os.DirFS("/"), cfg.Data)
 	has.CPUs, has.MemoryMiB, has.Sandboxes = cfg.CPUs, cfg.MemoryMiB, cfg.MaxSandboxes
+	has.Network, has.Reach = cfg.Network, cfg.Reach
 	has.Capabilities = append(has.Capabilities, cfg.Capabilities...)
 	slices.Sort(has.Capabilities)
 	has.Capabilities = slices.Compact(has.Capabilities)

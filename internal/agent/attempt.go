@@ -208,6 +208,9 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	}
 	outcome := t.follow(ctx, g)
 	outcome.Usage.WallDuration = time.Since(began)
+	if ctx.Err() == nil {
+		t.sayRefused(ctx, sandbox)
+	}
 	return outcome
 }
 
@@ -222,6 +225,10 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	dir := filepath.Join(t.dir, "sandbox")
 	if t.state.Start != nil {
 		return e.Adopt(ctx, t.assign.AttemptID, dir)
+	}
+	// Whatever the control plane takes this host for.
+	if why := t.agent.has.WhyNotReach(t.assign.Class); why != "" {
+		return nil, nimbus.Errorf(nimbus.CodeForbidden, "this host %s", why)
 	}
 	ctx, cancel := context.WithTimeout(ctx, imageTimeout+createTimeout)
 	defer cancel()

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -19,8 +22,10 @@ func (a *Agent) runSweepLoop(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	known := a.inventory(ctx)
+	var orphans []string
 	for {
 		a.sweep(ctx)
+		orphans = a.sweepFolders(ctx, orphans)
 		if now := a.inventory(ctx); !equal(known, now) {
 			a.tell(ctx, now)
 			known = now
@@ -34,14 +39,11 @@ func (a *Agent) runSweepLoop(ctx context.Context) error {
 }
 
 // sweep removes what no attempt of this agent owns. An attempt that begins
-// meanwhile is safe: it is known before its sandbox is made.
+// meanwhile is safe: it is known before its sandbox is made, and asked for after
+// what there is was seen.
 func (a *Agent) sweep(ctx context.Context) {
 	for _, e := range a.cfg.Executors {
-		var keep []string
-		for _, t := range a.current() {
-			keep = append(keep, t.lease().AttemptID)
-		}
-		removed, err := e.Sweep(ctx, keep)
+		removed, err := e.Sweep(ctx, a.attemptIDs)
 		if err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "sweep", "executor", e.Name(), "error", err)
 		}
@@ -49,6 +51,39 @@ func (a *Agent) sweep(ctx context.Context) {
 			a.log.WarnContext(ctx, "removed what belonged to nobody", "executor", e.Name(), "attempts", removed)
 		}
 	}
+}
+
+func (a *Agent) attemptIDs() (ids []string) {
+	for _, t := range a.current() {
+		ids = append(ids, t.lease().AttemptID)
+	}
+	return ids
+}
+
+// sweepFolders removes the folders of attempts that are nobody's, disks and logs
+// in them, and returns those that seem so now. A folder is there a moment before
+// its attempt is known: it goes only if it was nobody's the last time, too.
+func (a *Agent) sweepFolders(ctx context.Context, before []string) (orphans []string) {
+	entries, err := os.ReadDir(a.attemptsDir())
+	if err != nil {
+		a.log.WarnContext(ctx, "sweep folders of attempts", "error", err)
+		return nil
+	}
+	known := a.attemptIDs()
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case slices.Contains(known, name):
+		case !slices.Contains(before, name):
+			orphans = append(orphans, name)
+		default:
+			a.log.WarnContext(ctx, "removed a folder that belonged to nobody", "attempt", name)
+			if err := os.RemoveAll(filepath.Join(a.attemptsDir(), name)); err != nil {
+				a.log.WarnContext(ctx, "sweep folders of attempts", "error", err)
+			}
+		}
+	}
+	return orphans
 }
 
 func (a *Agent) tell(ctx context.Context, inv nimbus.Inventory) {

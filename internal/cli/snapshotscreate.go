@@ -33,7 +33,7 @@ func (c *snapshotsCreateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer unlock()
-	if _, err := e.Sweep(ctx, nil); err != nil { // what a command before left that was killed
+	if _, err := e.Sweep(ctx, func() []string { return nil }); err != nil { // what a command before left that was killed
 		return err
 	}
 	done := terminal.Progress(a.Err, func() string { return "boot " + c.Image + " to save it" })

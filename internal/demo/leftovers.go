@@ -32,7 +32,7 @@ func (d *demo) checkLeftovers(ctx context.Context) {
 		d.problem("what is left behind can't be looked for: %s", err)
 	}
 	for _, e := range executors {
-		swept, err := e.Sweep(ctx, nil)
+		swept, err := e.Sweep(ctx, func() []string { return nil })
 		if err != nil {
 			d.problem("what is left of %s sandboxes can't be removed: %s", e.Name(), err)
 		}

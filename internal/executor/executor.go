@@ -29,9 +29,11 @@ type Executor interface {
 	// waited for and destroyed. Not_found means that nothing of it exists.
 	Adopt(ctx context.Context, id, dir string) (Sandbox, error)
 	// Sweep removes everything on this host that this executor made for this
-	// agent (told by names and directories that it owns) and that is not in
-	// keep. It returns the ids it removed.
-	Sweep(ctx context.Context, keep []string) ([]string, error)
+	// agent (told by names and directories that it owns) and that is none of the
+	// sandboxes to keep. Those it asks for once it has seen what there is: one
+	// that is made meanwhile is either not seen, or known. It returns the ids it
+	// removed.
+	Sweep(ctx context.Context, keep func() []string) ([]string, error)
 }
 
 // Warmer is an Executor that keeps sandboxes ready before a job asks for one.

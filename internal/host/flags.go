@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
@@ -39,6 +41,9 @@ type MicroVMFlags struct {
 	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. Default: all." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
 	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
 	ImageGiB   int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
+	Network    []string          `help:"What jobs may reach here: internet, names, none; may be repeated. None is always allowed. Default: all, or names where --reach is given." env:"NIMBUS_NETWORK" enum:"internet,names,none" placeholder:"PROFILE"`
+	Reach      []string          `help:"A name that jobs may ask to reach here, and no others: example.com, or *.example.com for all below it; may be repeated. Default: any." env:"NIMBUS_REACH" placeholder:"NAME"`
+	Resolver   []string          `help:"Ask this resolver for the names that microVMs look for: HOST:PORT; may be repeated. Default: those of this machine." env:"NIMBUS_RESOLVERS" placeholder:"HOST:PORT"`
 	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
 
 	Warm       int `within:"0.." help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
@@ -56,7 +61,10 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 	if f.Warm < 0 || f.WarmMemory < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "less than no machines can't wait").WithHint("--warm 0 keeps none ready")
 	}
-	cfg.Images, cfg.Warm, cfg.WarmMemoryMiB = f.Images, f.Warm, f.WarmMemory
+	if err := f.applyReach(cfg); err != nil {
+		return err
+	}
+	cfg.Images, cfg.Resolvers, cfg.Warm, cfg.WarmMemoryMiB = f.Images, f.Resolver, f.Warm, f.WarmMemory
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)
@@ -64,6 +72,27 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 			return nimbus.Errorf(nimbus.CodeInvalid, "%q is nothing to relay to", target).WithHint("--relay takes HOST:PORT, like 127.0.0.1:5000")
 		}
 		cfg.Relays = append(cfg.Relays, netslot.Relay{Port: uint16(port), Target: target})
+	}
+	return nil
+}
+
+// applyReach says what jobs may reach at most.
+func (f MicroVMFlags) applyReach(cfg *Config) error {
+	var err error
+	if cfg.Reach, err = nimbus.NamesOf(f.Reach...); err != nil {
+		return fmt.Errorf("--reach: %w", err)
+	}
+	for _, address := range f.Resolver {
+		if _, err := netip.ParseAddrPort(address); err != nil {
+			return nimbus.Errorf(nimbus.CodeInvalid, "--resolver: %q is no address and port", address).WithHint("write it like 10.0.0.2:53")
+		}
+	}
+	for _, p := range f.Network {
+		cfg.Network = append(cfg.Network, nimbus.NetworkProfile(p))
+	}
+	if cfg.Reach != "" && slices.Contains(cfg.Network, nimbus.NetworkInternet) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "--network internet lets jobs reach more than --reach says").
+			WithHint("leave one of them out")
 	}
 	return nil
 }

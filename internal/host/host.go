@@ -49,8 +49,17 @@ type Config struct {
 	// Containers says which container images jobs may use, and how much of them
 	// is kept. Images, Builder and Log in it are set from the others here.
 	Containers library.Config
+	// Network are the profiles that jobs may have here; none means all, or
+	// those below "internet" where Reach is set.
+	Network []nimbus.NetworkProfile
+	// Reach are the names that jobs may ask to reach here at most; none means
+	// any.
+	Reach nimbus.Names
 	// Relays are addresses that every microVM can reach.
 	Relays []netslot.Relay
+	// Resolvers are asked for the names that microVMs look for; none means those
+	// of this machine.
+	Resolvers []string
 	// Snapshots is the folder of saved microVMs. Default: in Data.
 	Snapshots string
 	// Warm is how many microVMs wait for jobs at most, and WarmMemoryMiB what
@@ -78,7 +87,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
-		Capabilities: cfg.Capabilities, Log: cfg.Log,
+		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
 	})
 }
 
@@ -113,7 +122,7 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	}
 	return microvm.New(microvm.Config{
 		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: filepath.Join(cfg.Data, "microvm"),
-		Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Snapshots: cfg.Snapshots,
+		Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
 }

@@ -96,7 +96,7 @@ func (e *scriptedExecutor) Adopt(_ context.Context, id, _ string) (executor.Sand
 	return nil, nimbus.Errorf(nimbus.CodeNotFound, "no sandbox %s", id)
 }
 
-func (e *scriptedExecutor) Sweep(context.Context, []string) ([]string, error) { return nil, nil }
+func (e *scriptedExecutor) Sweep(context.Context, func() []string) ([]string, error) { return nil, nil }
 
 // scriptedSandbox is also the listener of its guest.
 type scriptedSandbox struct {

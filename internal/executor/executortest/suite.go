@@ -264,7 +264,7 @@ func testGiveUp(ctx context.Context, t *testing.T, h *harness) {
 	if _, err := h.executor.Create(ctx, spec); err == nil {
 		t.Fatal("created although given up")
 	}
-	if removed, err := h.executor.Sweep(context.Background(), nil); err != nil || len(removed) > 0 {
+	if removed, err := h.executor.Sweep(context.Background(), keeping()); err != nil || len(removed) > 0 {
 		t.Errorf("left behind: %v, %v", removed, err)
 	}
 }
@@ -272,15 +272,25 @@ func testGiveUp(ctx context.Context, t *testing.T, h *harness) {
 func testSweep(ctx context.Context, t *testing.T, h *harness) {
 	kept, keptSpec := h.create(ctx, t)
 	orphan, _ := h.create(ctx, t)
-	if _, err := h.executor.Sweep(ctx, []string{keptSpec.ID}); err != nil {
+	var late executor.Sandbox
+	_, err := h.executor.Sweep(ctx, func() []string {
+		late, _ = h.create(ctx, t) // as a job that comes while it sweeps
+		return []string{keptSpec.ID}
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if exit, err := orphan.Wait(ctx); err != nil {
 		t.Errorf("the orphan: %+v, %v", exit, err)
 	}
-	c := client(ctx, t, kept)
-	start(ctx, t, c, "echo alive", nil)
-	if out, _, _ := follow(ctx, t, c, 1, ""); out != "alive\n" {
-		t.Errorf("the kept one: %q", out)
+	for name, s := range map[string]executor.Sandbox{"kept": kept, "late": late} {
+		c := client(ctx, t, s)
+		start(ctx, t, c, "echo alive", nil)
+		if out, _, _ := follow(ctx, t, c, 1, ""); out != "alive\n" {
+			t.Errorf("the %s one: %q", name, out)
+		}
 	}
 }
+
+// keeping is what a sweep leaves.
+func keeping(ids ...string) func() []string { return func() []string { return ids } }

@@ -151,14 +151,14 @@ func (e *Executor) Adopt(_ context.Context, id, dir string) (executor.Sandbox, e
 }
 
 // Sweep removes the cgroups of sandboxes that aren't kept, and what runs in them.
-func (e *Executor) Sweep(_ context.Context, keep []string) ([]string, error) {
-	kept := map[string]bool{}
-	for _, id := range keep {
-		kept[id] = true
-	}
+func (e *Executor) Sweep(_ context.Context, keep func() []string) ([]string, error) {
 	names, err := shim.Cgroups(e.cgroup(""))
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	kept := map[string]bool{}
+	for _, id := range keep() {
+		kept[id] = true
 	}
 	var removed []string
 	for _, name := range names {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -75,7 +76,7 @@ func (s stages) machine(e *Executor, r recipe) {
 	m := &sandbox{executor: e, id: id, machine: id, dir: dir}
 	s.stage("initrd", func() (err error) { r.initrd, err = e.initrd(r.img); return err })
 	s.stage("slot", func() (err error) {
-		m.slot, err = e.slots.Create(ctx, m.id, nimbus.NetworkInternet)
+		m.slot, err = e.slots.Create(ctx, m.id, netslot.Reach{Profile: nimbus.NetworkInternet})
 		return err
 	})
 	s.stage("boot", func() error {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
@@ -30,7 +31,7 @@ func (e *Executor) claim(machine string) string { return filepath.Join(e.claimsD
 
 // newMachine makes the folder and the network of a machine without a job, and
 // holds its image.
-func (e *Executor) newMachine(ctx context.Context, r recipe, network nimbus.NetworkProfile) (*sandbox, error) {
+func (e *Executor) newMachine(ctx context.Context, r recipe, reach netslot.Reach) (*sandbox, error) {
 	id := nimbus.NewID(prefixMachine, time.Now())
 	s := &sandbox{executor: e, id: id, machine: id, dir: filepath.Join(e.machinesDir(), id), env: r.img.Env()}
 	e.owned.add(id)
@@ -42,7 +43,7 @@ func (e *Executor) newMachine(ctx context.Context, r recipe, network nimbus.Netw
 	if err != nil {
 		return nil, errors.Join(err, e.discard(context.WithoutCancel(ctx), s))
 	}
-	if s.slot, err = e.slots.Create(ctx, id, network); err != nil {
+	if s.slot, err = e.slots.Create(ctx, id, reach); err != nil {
 		return nil, errors.Join(err, e.discard(context.WithoutCancel(ctx), s))
 	}
 	return s, nil

@@ -196,7 +196,7 @@ func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
 	defer job.Destroy(context.Background())
 	stop := keepWarm(ctx, t, e)
 	awaitWarm(ctx, t, e, sp.Class, 1)
-	if removed, err := e.Sweep(ctx, []string{sp.ID}); err != nil || len(removed) > 0 {
+	if removed, err := e.Sweep(ctx, keeping(sp.ID)); err != nil || len(removed) > 0 {
 		t.Errorf("swept %v, %v", removed, err)
 	}
 	second := spec(t)
@@ -218,7 +218,7 @@ func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
 		t.Errorf("%d hits", hits)
 	}
 	next := microvm.New(cfg)
-	if removed, err := next.Sweep(ctx, []string{sp.ID, second.ID}); err != nil || len(removed) > 0 {
+	if removed, err := next.Sweep(ctx, keeping(sp.ID, second.ID)); err != nil || len(removed) > 0 {
 		t.Errorf("swept %v, %v", removed, err)
 	}
 	adopted, err := next.Adopt(ctx, second.ID, second.Dir)

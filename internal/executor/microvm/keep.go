@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/pool"
 )
 
@@ -172,7 +173,7 @@ func (e *Executor) load(ctx context.Context, class nimbus.Class) (*loaded, time.
 	if err != nil {
 		return nil, 0, err
 	}
-	s, err := e.newMachine(ctx, r, class.Network)
+	s, err := e.newMachine(ctx, r, netslot.ReachOf(class))
 	if err != nil {
 		return nil, 0, err
 	}

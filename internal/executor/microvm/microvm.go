@@ -58,6 +58,9 @@ type Config struct {
 	// Relays are ports of the gateway that every guest can reach, as
 	// GatewayName, whatever its network profile.
 	Relays []netslot.Relay
+	// Resolvers are asked for the names that guests look for, host:port.
+	// Default: those of the host.
+	Resolvers []string
 	// DiskMiB is how much a job can write. Default DefaultDiskMiB. Space is
 	// taken as it is written.
 	DiskMiB int
@@ -108,7 +111,7 @@ func New(cfg Config) *Executor {
 	if cfg.Snapshots == "" {
 		cfg.Snapshots = filepath.Join(cfg.Dir, "snapshots")
 	}
-	return &Executor{cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Log: cfg.Log})}
+	return &Executor{cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log})}
 }
 
 // Name is "microvm".
@@ -178,7 +181,7 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 		}
 		return s, nil
 	}
-	slot, err := e.slots.Create(ctx, spec.ID, spec.Class.Network)
+	slot, err := e.slots.Create(ctx, spec.ID, netslot.ReachOf(spec.Class))
 	if err != nil {
 		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
 	}
@@ -280,36 +283,19 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 }
 
 // Sweep removes machines and networks that aren't kept.
-func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
-	ids, err := e.slots.List()
+func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, error) {
+	ids, err := e.present()
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
-	groups, err := shim.Cgroups(e.cgroup(""))
-	if err != nil {
-		return nil, fmt.Errorf("sweep: %w", err)
-	}
-	for _, name := range groups {
-		ids = append(ids, strings.TrimPrefix(name, e.cgroup("")))
-	}
-	for _, user := range e.cfg.Images.Users(e.cgroup("")) {
-		ids = append(ids, strings.TrimPrefix(user, e.cgroup("")))
-	}
-	for _, dir := range []string{e.machinesDir(), e.claimsDir()} {
-		more, err := names(dir)
-		if err != nil {
-			return nil, fmt.Errorf("sweep: %w", err)
-		}
-		ids = append(ids, more...)
-	}
-	slices.Sort(ids)
+	// A machine that waits may be given to a job at any moment. One that is
+	// nobody's here was so before its job was asked for.
+	ids = slices.DeleteFunc(ids, e.owned.has)
+	kept := keep()
 	var removed []string
-	for _, id := range slices.Compact(ids) {
-		if e.owned.has(id) {
-			continue
-		}
-		owner, ownerErr := e.owner(id) // after the look at owned: it is the one or the other
-		if ownerErr != nil || slices.Contains(keep, owner) {
+	for _, id := range ids {
+		owner, ownerErr := e.owner(id)
+		if ownerErr != nil || slices.Contains(kept, owner) {
 			err = errors.Join(err, ownerErr)
 			continue
 		}
@@ -319,7 +305,36 @@ func (e *Executor) Sweep(ctx context.Context, keep []string) ([]string, error) {
 		}
 		removed = append(removed, id)
 	}
+	if tidyErr := errors.Join(e.slots.Tidy(ctx), e.Snapshots().Tidy()); tidyErr != nil {
+		err = errors.Join(err, fmt.Errorf("sweep: %w", tidyErr))
+	}
 	return removed, err
+}
+
+// present lists the machines of which there is anything on this host: a
+// network, a cgroup with or without processes, a use of an image, a folder, a
+// claim. All of them have the machine's name.
+func (e *Executor) present() ([]string, error) {
+	ids, err := e.slots.List()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := shim.Cgroups(e.cgroup(""))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Concat(groups, e.cfg.Images.Users(e.cgroup(""))) {
+		ids = append(ids, strings.TrimPrefix(name, e.cgroup("")))
+	}
+	for _, dir := range []string{e.machinesDir(), e.claimsDir()} {
+		more, err := names(dir)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, more...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // remove removes everything of a machine outside of its sandbox' folder, and

@@ -46,10 +46,16 @@ func (s *sandbox) Network() *nimbusv1.NetworkConfig {
 		Device: guestDevice, Address: netslot.Guest.String(), Gateway: netslot.Gateway.String(),
 		Hosts: map[string]string{GatewayName: netslot.Gateway.String()},
 	}
-	if s.slot.Internet {
-		n.Nameservers = []string{netslot.Gateway.String()}
+	if s.slot.Resolver.IsValid() {
+		n.Nameservers = []string{s.slot.Resolver.String()}
 	}
 	return n
+}
+
+// Refused implements executor.Fenced. The network has the machine's name: it
+// may be older than the sandbox.
+func (s *sandbox) Refused(context.Context) ([]executor.Refusal, error) {
+	return s.executor.slots.Refused(s.machine)
 }
 
 // Dial returns the connection over which the guest first answered, then new ones.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 )
@@ -166,7 +167,7 @@ func (e *Executor) EnsureSnapshot(ctx context.Context, class nimbus.Class) (snap
 
 // save boots a machine until its guest is ready, and saves it.
 func (e *Executor) save(ctx context.Context, driver vmm.Snapshotter, r recipe, in snapshot.Inputs) (_ snapshot.Snapshot, err error) {
-	s, err := e.newMachine(ctx, r, nimbus.NetworkNone)
+	s, err := e.newMachine(ctx, r, netslot.Reach{Profile: nimbus.NetworkNone})
 	if err != nil {
 		return snapshot.Snapshot{}, err
 	}

@@ -152,7 +152,7 @@ func checkNothingIsLeft(t *testing.T, cfg microvm.Config) {
 			t.Errorf("process %s: %q", path, line)
 		}
 	}
-	if removed, err := microvm.New(cfg).Sweep(t.Context(), nil); err != nil || len(removed) > 0 {
+	if removed, err := microvm.New(cfg).Sweep(t.Context(), keeping()); err != nil || len(removed) > 0 {
 		t.Errorf("the sweep found %v, %v", removed, err)
 	}
 }

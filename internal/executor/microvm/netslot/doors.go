@@ -1,20 +1,19 @@
 package netslot
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netns"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/dnsguard"
 )
 
 // Bounds of what one guest may make the agent do.
@@ -22,12 +21,7 @@ const (
 	// maxConnections is how many connections one relay serves at once; more
 	// wait in the kernel's backlog.
 	maxConnections = 128
-	// maxQueries is how many names are looked up at once; more are dropped, and
-	// resolvers ask again.
-	maxQueries   = 32
-	queryTimeout = 5 * time.Second
-	maxDatagram  = 4 << 10
-	dialTimeout  = 10 * time.Second
+	dialTimeout    = 10 * time.Second
 )
 
 // doors are the listeners of one slot. They belong to its namespace, while what
@@ -37,22 +31,23 @@ type doors struct {
 	ctx    context.Context //nolint:containedctx // ends everything that the doors let in
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
+	guard  *dnsguard.Guard // nil for a slot without a way out
 }
 
 // openDoors opens the relays, and a resolver for guests with a way out.
-func openDoors(ns netns.NsHandle, relays []Relay, internet bool, log *slog.Logger) (*doors, error) {
+func openDoors(ns netns.NsHandle, relays []Relay, guard *dnsguard.Guard, log *slog.Logger) (*doors, error) {
 	ctx, cancel := context.WithCancel(context.Background()) // ends by close
-	d := &doors{log: log, ctx: ctx, cancel: cancel}
+	d := &doors{log: log, ctx: ctx, cancel: cancel, guard: guard}
 	err := within(ns, func() error {
 		for _, r := range relays {
 			if err := d.relay(int(r.Port), r.Target); err != nil {
 				return err
 			}
 		}
-		if internet {
-			return d.resolver()
+		if guard == nil {
+			return nil
 		}
-		return nil
+		return d.names(guard)
 	})
 	if err != nil {
 		d.close()
@@ -79,14 +74,19 @@ func (d *doors) closeAtEnd(c io.Closer) (now func()) {
 
 // relay listens on a port of the gateway. It runs within the slot.
 func (d *doors) relay(port int, target string) error {
-	l, err := net.Listen("tcp4", net.JoinHostPort(Gateway.String(), strconv.Itoa(port)))
+	return d.listen(net.JoinHostPort(Gateway.String(), strconv.Itoa(port)), maxConnections, func(guest net.Conn) { d.carry(guest, target) })
+}
+
+// listen serves the connections to an address, so many at once.
+func (d *doors) listen(address string, most int, serve func(net.Conn)) error {
+	l, err := net.Listen("tcp4", address)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	closeListener := d.closeAtEnd(l)
 	d.wait.Go(func() {
 		defer closeListener()
-		slots := make(chan struct{}, maxConnections)
+		slots := make(chan struct{}, most)
 		for {
 			slots <- struct{}{}
 			guest, err := l.Accept()
@@ -99,7 +99,7 @@ func (d *doors) relay(port int, target string) error {
 			}
 			d.wait.Go(func() {
 				defer func() { <-slots }()
-				d.carry(guest, target)
+				serve(guest)
 			})
 		}
 	})
@@ -152,85 +152,20 @@ func pour(dst, src net.Conn) {
 	}
 }
 
-// resolver answers names by asking the host's own resolvers. It runs within
-// the slot.
-func (d *doors) resolver() error {
-	upstream, err := nameserver("/etc/resolv.conf")
-	if err != nil {
-		return err
-	}
-	if err := d.relay(dnsPort, upstream); err != nil {
-		return err
-	}
-	listener, err := net.ListenPacket("udp4", net.JoinHostPort(Gateway.String(), strconv.Itoa(dnsPort)))
+// names opens the guard's doors for questions. It runs within the slot.
+func (d *doors) names(g *dnsguard.Guard) error {
+	address := net.JoinHostPort(Gateway.String(), strconv.Itoa(dnsPort))
+	socket, err := net.ListenPacket("udp4", address)
 	if err != nil {
 		return fmt.Errorf("listen for names: %w", err)
 	}
-	closeListener := d.closeAtEnd(listener)
+	closeSocket := d.closeAtEnd(socket)
 	d.wait.Go(func() {
-		defer closeListener()
-		slots := make(chan struct{}, maxQueries)
-		buf := make([]byte, maxDatagram)
-		for {
-			n, from, err := listener.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			select {
-			case slots <- struct{}{}:
-			default:
-				continue
-			}
-			query := append([]byte(nil), buf[:n]...)
-			d.wait.Go(func() {
-				defer func() { <-slots }()
-				answer, err := d.ask(upstream, query)
-				if err != nil {
-					d.log.DebugContext(d.ctx, "resolve", "error", err)
-					return
-				}
-				_, _ = listener.WriteTo(answer, from) // lost like any datagram
-			})
-		}
+		defer closeSocket()
+		g.ServeDatagrams(d.ctx, socket)
 	})
-	return nil
-}
-
-func (d *doors) ask(upstream string, query []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, queryTimeout)
-	defer cancel()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "udp", upstream)
-	if err != nil {
-		return nil, fmt.Errorf("reach the resolver: %w", err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if _, err := conn.Write(query); err != nil {
-		return nil, fmt.Errorf("ask the resolver: %w", err)
-	}
-	answer := make([]byte, maxDatagram)
-	n, err := conn.Read(answer)
-	if err != nil {
-		return nil, fmt.Errorf("hear the resolver: %w", err)
-	}
-	return answer[:n], nil
-}
-
-// nameserver is the first resolver that a resolv.conf names.
-func nameserver(path string) (string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return net.JoinHostPort("127.0.0.1", strconv.Itoa(dnsPort)), nil // as resolv.conf(5) has it
-	}
-	if err != nil {
-		return "", fmt.Errorf("find the resolver: %w", err)
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) >= 2 && fields[0] == "nameserver" {
-			return net.JoinHostPort(fields[1], strconv.Itoa(dnsPort)), nil
-		}
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(dnsPort)), nil
+	return d.listen(address, dnsguard.MaxStreams(), func(guest net.Conn) {
+		defer d.closeAtEnd(guest)()
+		g.ServeStream(d.ctx, guest)
+	})
 }

@@ -56,12 +56,20 @@ func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProf
 		"net/ipv6/conf/default/disable_ipv6": "1",
 		"net/ipv4/ip_forward":                "0",
 	}
-	internet := profile == nimbus.NetworkInternet
-	if internet {
+	if wayOut(profile) {
 		settings["net/ipv4/ip_forward"] = "1"
 	}
-	// The fence stands before there is anything to fence.
-	if err := nft(ctx, fence(ports, internet)); err != nil {
+	h, err := netlink.NewHandle()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	tap, err := addTap(h)
+	if err != nil {
+		return err
+	}
+	// The fence names the tap, and stands before anything can come through it.
+	if err := nft(ctx, fence(ports, profile)); err != nil {
 		return err
 	}
 	for name, value := range settings {
@@ -69,11 +77,6 @@ func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProf
 			return err
 		}
 	}
-	h, err := netlink.NewHandle()
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer h.Close()
 	lo, err := h.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find lo: %w", err)
@@ -81,32 +84,35 @@ func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProf
 	if err := h.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bring up lo: %w", err)
 	}
-	return addTap(h)
+	if err := h.LinkSetUp(tap); err != nil {
+		return fmt.Errorf("bring up tap: %w", err)
+	}
+	return nil
 }
 
-func addTap(h *netlink.Handle) error {
+// addTap makes the tap, which is down.
+func addTap(h *netlink.Handle) (netlink.Link, error) {
 	mac, err := net.ParseMAC(tapMAC)
 	if err != nil {
-		return fmt.Errorf("parse address: %w", err)
+		return nil, fmt.Errorf("parse address: %w", err)
 	}
 	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: TapName}, Mode: netlink.TUNTAP_MODE_TAP}
 	if err := h.LinkAdd(tap); err != nil {
-		return fmt.Errorf("make tap: %w", err)
+		return nil, fmt.Errorf("make tap: %w", err)
 	}
 	address, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", Gateway, Guest.Bits()))
 	if err != nil {
-		return fmt.Errorf("parse address: %w", err)
+		return nil, fmt.Errorf("parse address: %w", err)
 	}
 	for _, step := range []func() error{
 		func() error { return h.LinkSetHardwareAddr(tap, mac) },
 		func() error { return h.AddrAdd(tap, address) },
-		func() error { return h.LinkSetUp(tap) },
 	} {
 		if err := step(); err != nil {
-			return fmt.Errorf("set up tap: %w", err)
+			return nil, fmt.Errorf("set up tap: %w", err)
 		}
 	}
-	return nil
+	return tap, nil
 }
 
 // sysctl sets a value of the calling thread's network namespace.

@@ -3,16 +3,20 @@
 // gateway offers.
 //
 //	 guest ── tap0 ┬ relays: 172.16.0.1:PORT ─▶ agent's process ─▶ target
-//	172.16.0.2/30  └ fence ─ up0 ══ nimbusN ─ host's table ─ masquerade ─▶ public addresses
+//	172.16.0.2/30  ├ names: 172.16.0.1:53 ─▶ dnsguard ─▶ the host's resolvers
+//	               └ fence ─ up0 ══ nimbusN ─ host's table ─ masquerade ─▶ public addresses
 //	└──────── namespace of the slot ────────┘ └──────────── host ────────────┘
 //
-// Names and addresses inside are the same in every slot. The right half exists
-// only for the profile "internet"; without it a slot has no way out but the
-// relays. Relays live in this process: they end with it, and Adopt opens them
-// again.
+// Names and addresses inside are the same in every slot. The profile "none" has
+// the relays and nothing else: no right half, no names. "internet" has every
+// public address; "names" has the addresses that the guard has answered for the
+// names on its list. Relays and guard live in this process: they end with it,
+// and Adopt opens them again. What was refused is counted in the fence, which
+// lives as long as the slot.
 package netslot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -29,6 +34,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/dnsguard"
 )
 
 // What every slot has inside.
@@ -52,7 +59,13 @@ type Config struct {
 	Owner string
 	// Relays are what every guest can reach, whatever its profile.
 	Relays []Relay
-	Log    *slog.Logger // default none
+	// State is the folder of what is kept of slots for the process that adopts
+	// them. Default /run/nimbus-slots.
+	State string
+	// Resolvers are asked for guests, host:port, the first that answers. Default:
+	// those of the host.
+	Resolvers []string
+	Log       *slog.Logger // default none
 }
 
 // Relay makes a TCP address that the host can reach a port of the gateway.
@@ -63,7 +76,8 @@ type Relay struct {
 
 // Manager makes and removes slots. It is safe for concurrent use.
 type Manager struct {
-	cfg Config
+	cfg       Config
+	resolvers *resolvers
 
 	mu    sync.Mutex
 	doors map[string]*doors // id -> open relays
@@ -74,14 +88,24 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, doors: map[string]*doors{}}
+	cfg.State = cmp.Or(cfg.State, defaultState)
+	return &Manager{cfg: cfg, resolvers: &resolvers{path: "/etc/resolv.conf"}, doors: map[string]*doors{}}
 }
 
 // Slot is the network of one sandbox.
 type Slot struct {
 	Netns string // path of the namespace
-	// Internet tells that it has a way out, and a resolver at the gateway.
-	Internet bool
+	// Resolver is where the guest may ask for names; the zero value where it may
+	// not.
+	Resolver netip.Addr
+}
+
+func (m *Manager) slot(id string, r Reach) Slot {
+	s := Slot{Netns: m.path(id)}
+	if wayOut(r.Profile) {
+		s.Resolver = Gateway
+	}
+	return s
 }
 
 // namespaces is where `ip netns` keeps them.
@@ -108,7 +132,7 @@ func (m *Manager) Check(ctx context.Context) error {
 	}
 	err := m.Remove(ctx, trial) // of a check that was cut off
 	if err == nil {
-		_, err = m.Create(ctx, trial, nimbus.NetworkNone)
+		_, err = m.Create(ctx, trial, Reach{Profile: nimbus.NetworkNone})
 	}
 	if err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), trial)); err != nil {
 		return nimbus.Errorf(nimbus.CodeUnavailable, "a network slot can't be made: %v", err).WithHint("see the agent's log; ip netns add and nft must work")
@@ -118,29 +142,35 @@ func (m *Manager) Check(ctx context.Context) error {
 
 // Create makes the slot of a sandbox. What it made before an error, it has
 // removed.
-func (m *Manager) Create(ctx context.Context, id string, profile nimbus.NetworkProfile) (Slot, error) {
-	err := m.create(ctx, id, profile)
+func (m *Manager) Create(ctx context.Context, id string, r Reach) (Slot, error) {
+	err := m.create(ctx, id, r)
 	if err != nil {
 		return Slot{}, errors.Join(err, m.Remove(context.WithoutCancel(ctx), id))
 	}
-	return Slot{Netns: m.path(id), Internet: profile == nimbus.NetworkInternet}, nil
+	return m.slot(id, r), nil
 }
 
-func (m *Manager) create(ctx context.Context, id string, profile nimbus.NetworkProfile) error {
+func (m *Manager) create(ctx context.Context, id string, r Reach) error {
+	if !slices.Contains(nimbus.NetworkProfiles(), r.Profile) {
+		return nimbus.Errorf(nimbus.CodeUnsupported, "this host knows no network profile %q", r.Profile)
+	}
+	if err := m.keepReach(id, r); err != nil { // before there is a namespace that it tells of
+		return err
+	}
 	ns, err := newNamespace(m.name(id))
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	if err := within(ns, func() error { return setUpInside(ctx, m.ports(), profile) }); err != nil {
+	if err := within(ns, func() error { return setUpInside(ctx, m.ports(), r.Profile) }); err != nil {
 		return fmt.Errorf("set up network slot: %w", err)
 	}
-	if profile == nimbus.NetworkInternet {
+	if wayOut(r.Profile) {
 		if err := uplink(ctx, ns); err != nil {
 			return fmt.Errorf("connect network slot: %w", err)
 		}
 	}
-	return m.openDoors(ns, id, profile == nimbus.NetworkInternet)
+	return m.openDoors(ns, id, r)
 }
 
 func (m *Manager) ports() []uint16 {
@@ -154,29 +184,83 @@ func (m *Manager) ports() []uint16 {
 // Adopt returns the slot that an earlier process made and opens its relays
 // again, unless this process did. fs.ErrNotExist means that there is none.
 func (m *Manager) Adopt(id string) (Slot, error) {
-	slot := Slot{Netns: m.path(id)}
-	if made, err := isNamespace(slot.Netns); err != nil || !made {
+	if made, err := isNamespace(m.path(id)); err != nil || !made {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", errors.Join(err, fs.ErrNotExist))
 	}
-	ns, err := netns.GetFromPath(slot.Netns)
+	ns, err := netns.GetFromPath(m.path(id))
 	if err != nil {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", err)
 	}
 	defer ns.Close()
-	if slot.Internet, err = hasLink(ns, upName); err != nil {
+	r, err := m.reachOf(id, ns)
+	if err != nil {
 		return Slot{}, fmt.Errorf("adopt network slot: %w", err)
 	}
 	m.mu.Lock()
 	_, open := m.doors[id]
 	m.mu.Unlock()
 	if open {
-		return slot, nil
+		return m.slot(id, r), nil
 	}
-	return slot, m.openDoors(ns, id, slot.Internet)
+	return m.slot(id, r), m.openDoors(ns, id, r)
 }
 
-func (m *Manager) openDoors(ns netns.NsHandle, id string, internet bool) error {
-	d, err := openDoors(ns, m.cfg.Relays, internet, m.cfg.Log.With("sandbox", id))
+// guard makes the resolver of a slot, which lets through what it answers where
+// the fence does not already.
+func (m *Manager) guard(id string, r Reach, log *slog.Logger) *dnsguard.Guard {
+	if !wayOut(r.Profile) {
+		return nil
+	}
+	cfg := dnsguard.Config{Upstream: m.resolvers.list, Public: public, Log: log}
+	if len(m.cfg.Resolvers) > 0 {
+		cfg.Upstream = func() ([]string, error) { return m.cfg.Resolvers, nil }
+	}
+	if r.Profile == nimbus.NetworkNames {
+		cfg.Names = &r.Names
+		cfg.Open = func(addresses []netip.Addr) error {
+			ns, err := netns.GetFromPath(m.path(id))
+			if err != nil {
+				return fmt.Errorf("open namespace: %w", err)
+			}
+			defer ns.Close()
+			return letThrough(ns, addresses)
+		}
+	}
+	return dnsguard.New(cfg)
+}
+
+// Refused is what the guest of a slot tried and was refused so far, the most
+// frequent first within its kind. Names are known since this process opened the
+// slot's doors, all else since there is the slot. fs.ErrNotExist means that
+// there is none.
+func (m *Manager) Refused(id string) ([]executor.Refusal, error) {
+	if made, err := isNamespace(m.path(id)); err != nil || !made {
+		return nil, fmt.Errorf("look what was refused: %w", errors.Join(err, fs.ErrNotExist))
+	}
+	ns, err := netns.GetFromPath(m.path(id))
+	if err != nil {
+		return nil, fmt.Errorf("look what was refused: %w", err)
+	}
+	defer ns.Close()
+	out, err := tried(ns)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	d := m.doors[id]
+	m.mu.Unlock()
+	if d == nil || d.guard == nil {
+		return out, nil
+	}
+	for _, name := range d.guard.Refused() {
+		out = append(out, executor.Refusal{Kind: executor.RefusedName, Target: name.Name, Why: name.Why, Count: name.Count})
+	}
+	return out, nil
+}
+
+func (m *Manager) openDoors(ns netns.NsHandle, id string, r Reach) error {
+	log := m.cfg.Log.With("sandbox", id)
+	d, err := openDoors(ns, m.cfg.Relays, m.guard(id, r, log), log)
 	if err != nil {
 		return fmt.Errorf("open relays of network slot: %w", err)
 	}
@@ -202,7 +286,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	}
 	made, err := isNamespace(m.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return m.forgetReach(id)
 	}
 	switch {
 	case err != nil:
@@ -214,7 +298,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("remove network slot: %w", err)
 	}
-	return withdraw(ctx)
+	return errors.Join(m.forgetReach(id), withdraw(ctx))
 }
 
 func (m *Manager) removeNamespace(id string) error {
@@ -236,22 +320,33 @@ func isNamespace(path string) (bool, error) {
 	return s.Type == unix.NSFS_MAGIC, nil
 }
 
-// List returns the ids of all slots of this owner.
+// List returns the ids of all slots of this owner, also of what a crash has left
+// of one.
 func (m *Manager) List() ([]string, error) {
-	entries, err := os.ReadDir(namespaces)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list network slots: %w", err)
-	}
 	var ids []string
-	for _, e := range entries {
-		if id, ok := strings.CutPrefix(e.Name(), m.prefix()); ok && id != trial {
-			ids = append(ids, id)
+	for _, dir := range []string{namespaces, m.cfg.State} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("list network slots: %w", err)
+		}
+		for _, e := range entries {
+			id, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), reachSuffix), m.prefix())
+			if ok && id != trial {
+				ids = append(ids, id)
+			}
 		}
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// Tidy takes back what belongs to no slot: the host's rules, where the last
+// slot's end was cut off before they went.
+func (m *Manager) Tidy(ctx context.Context) error {
+	if _, err := nftProgram(); err != nil || os.Geteuid() != 0 {
+		return nil //nolint:nilerr // nothing was ever made here
+	}
+	return withdraw(ctx)
 }
 
 // removeLinks removes a slot's devices, and with up0 its peer on the host.
@@ -269,7 +364,10 @@ func removeLinks(ns netns.NsHandle) error {
 		if err == nil {
 			err = h.LinkDel(link)
 		}
-		if err != nil {
+		// One that has gone since it was found is what was wanted: a device goes
+		// with its other end, too, whose namespace the kernel takes down later
+		// than it says.
+		if err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}

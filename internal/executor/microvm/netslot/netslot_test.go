@@ -13,18 +13,49 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	clearDeadRuns()
+	goleak.VerifyTestMain(m)
+}
+
+// clearDeadRuns removes what runs of these tests have left that were killed:
+// the names have the run's process in them.
+func clearDeadRuns() {
+	entries, err := os.ReadDir(namespaces)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		var pid int
+		for _, form := range []string{"nimbus-t%d-", "nbtest-%d-"} {
+			if _, err := fmt.Sscanf(e.Name(), form, &pid); err != nil {
+				continue
+			}
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); errors.Is(err, fs.ErrNotExist) {
+				netns.DeleteNamed(e.Name())
+				if link, err := netlink.LinkByName(worldLink(pid)); err == nil {
+					netlink.LinkDel(link)
+				}
+			}
+		}
+	}
+}
+
+// worldLink is the host's way to the stand-in for the internet.
+func worldLink(pid int) string { return fmt.Sprintf("nbw%d", pid) }
 
 func manager(t *testing.T, relays ...Relay) *Manager {
 	t.Helper()
@@ -38,11 +69,10 @@ type guest struct {
 	ns netns.NsHandle
 }
 
-// slot makes one and puts a guest behind it: a pair of devices takes the place
-// of the tap, which nobody serves here.
-func slot(t *testing.T, m *Manager, id string, p nimbus.NetworkProfile) guest {
+// slot makes one and puts a guest behind it.
+func slot(t *testing.T, m *Manager, id string, r Reach) guest {
 	t.Helper()
-	s, err := m.Create(t.Context(), id, p)
+	s, err := m.Create(t.Context(), id, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,28 +80,96 @@ func slot(t *testing.T, m *Manager, id string, p nimbus.NetworkProfile) guest {
 		if err := m.Remove(context.Background(), id); err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat(s.Netns); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the namespace is left: %v", err)
+		for _, path := range []string{s.Netns, m.reachFile(id)} {
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is left: %v", path, err)
+			}
 		}
 	})
-	ns, err := netns.GetFromPath(s.Netns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
 	g := guest{t: t, ns: namespace(t, id)}
-	check(t, within(ns, func() error {
-		tap, err := netlink.LinkByName(TapName)
-		check(t, err)
-		check(t, netlink.LinkDel(tap))
-		check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: TapName}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(g.ns))}))
-		return address(TapName, Gateway, Guest.Bits())
-	}))
+	ns, err := netns.GetFromPath(s.Netns)
+	check(t, err)
+	defer ns.Close()
+	cable(t, plug(t, ns, TapName), plug(t, g.ns, "eth0"))
 	check(t, within(g.ns, func() error {
+		link, err := netlink.LinkByName("eth0")
+		check(t, err)
+		mac, err := net.ParseMAC(GuestMAC)
+		check(t, err)
+		check(t, netlink.LinkSetHardwareAddr(link, mac))
 		check(t, address("eth0", Guest.Addr(), Guest.Bits()))
 		return netlink.RouteAdd(&netlink.Route{Gw: Gateway.AsSlice()})
 	}))
+	g.awaitLink()
 	return g
+}
+
+// awaitLink waits until the gateway is heard: the kernel lets a device carry
+// packets up to a second after it is up, and what is lost till then would pass
+// for fenced.
+func (g guest) awaitLink() {
+	g.t.Helper()
+	const tries = 30
+	for range tries {
+		_, err := g.dial("172.16.0.1:1", time.Second)
+		var slow net.Error
+		if err != nil && (!errors.As(err, &slow) || !slow.Timeout()) {
+			return
+		}
+	}
+	g.t.Fatal("the gateway does not answer")
+}
+
+var (
+	internet = Reach{Profile: nimbus.NetworkInternet}
+	none     = Reach{Profile: nimbus.NetworkNone}
+)
+
+func reaching(names nimbus.Names) Reach { return Reach{Profile: nimbus.NetworkNames, Names: names} }
+
+// plug opens a tap as a monitor does.
+func plug(t *testing.T, ns netns.NsHandle, name string) *os.File {
+	t.Helper()
+	var fd int
+	err := within(ns, func() error {
+		var err error
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), name)
+}
+
+// cable carries frames between two taps, until the test ends.
+func cable(t *testing.T, a, b *os.File) {
+	t.Helper()
+	var done sync.WaitGroup
+	for _, ends := range [][2]*os.File{{a, b}, {b, a}} {
+		done.Go(func() {
+			frame := make([]byte, 1<<16)
+			for {
+				n, err := ends[0].Read(frame)
+				if err != nil {
+					return
+				}
+				_, _ = ends[1].Write(frame[:n]) // as lost as on any cable
+			}
+		})
+	}
+	t.Cleanup(func() {
+		a.Close()
+		b.Close()
+		done.Wait()
+	})
 }
 
 func namespace(t *testing.T, name string) netns.NsHandle {
@@ -170,12 +268,16 @@ func host(t *testing.T) netns.NsHandle {
 	return ns
 }
 
+// otherPublic is a second public address of the world.
+const otherPublic = "5.255.254.6"
+
 // world is a stand-in for the internet, routed by the host: one public address
 // and one private one, and the host's own address there.
 func world(t *testing.T) (public, private string, hostAddress string) {
 	t.Helper()
 	ns := namespace(t, "world")
-	const near, far, farPublic, farPrivate = "nbtestw0", "eth0", "5.255.254.2", "10.255.254.2"
+	const far, farPublic, farPrivate = "eth0", "5.255.254.2", "10.255.254.2"
+	near := worldLink(os.Getpid())
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: near}, PeerName: far, PeerNamespace: netlink.NsFd(int(ns))}))
 	t.Cleanup(func() {
 		if link, err := netlink.LinkByName(near); err == nil {
@@ -184,8 +286,10 @@ func world(t *testing.T) (public, private string, hostAddress string) {
 	})
 	check(t, address(near, netip.MustParseAddr("5.255.254.1"), 30))
 	check(t, address(near, netip.MustParseAddr("10.255.254.1"), 30))
+	check(t, address(near, netip.MustParseAddr("5.255.254.5"), 30))
 	check(t, within(ns, func() error {
-		return errors.Join(address(far, netip.MustParseAddr(farPublic), 30), address(far, netip.MustParseAddr(farPrivate), 30))
+		return errors.Join(address(far, netip.MustParseAddr(farPublic), 30), address(far, netip.MustParseAddr(farPrivate), 30),
+			address(far, netip.MustParseAddr(otherPublic), 30))
 	}))
 	greet(t, ns, "8080", "world")
 	return farPublic + ":8080", farPrivate + ":8080", "5.255.254.1"
@@ -195,7 +299,7 @@ func TestProfileNone(t *testing.T) {
 	target := greet(t, host(t), "0", "host")
 	m := manager(t, Relay{Port: 9000, Target: "127.0.0.1:" + target})
 	public, private, hostAddress := world(t)
-	g := slot(t, m, "none", nimbus.NetworkNone)
+	g := slot(t, m, "none", none)
 	g.reaches("172.16.0.1:9000", "host")
 	for _, away := range []string{"172.16.0.1:9001", "172.16.0.1:" + target, public, private, hostAddress + ":" + target} {
 		g.fenced(away)
@@ -203,25 +307,52 @@ func TestProfileNone(t *testing.T) {
 	if ids, err := m.List(); err != nil || strings.Join(ids, " ") != "none" {
 		t.Errorf("listed %q, %v", ids, err)
 	}
-	if _, err := netlink.LinkByName(uplinkPrefix + "0"); err == nil {
-		t.Error("a slot without a way out has one")
+	if up := uplinkOf(t, m, "none"); up >= 0 {
+		t.Errorf("a slot without a way out has uplink %d", up)
 	}
+}
+
+// uplinkOf is the number of a slot's uplink, -1 where it has none. Others on
+// this machine may have the first ones.
+func uplinkOf(t *testing.T, m *Manager, id string) int {
+	t.Helper()
+	ns, err := netns.GetFromPath(m.path(id))
+	check(t, err)
+	defer ns.Close()
+	index := -1
+	check(t, within(ns, func() error {
+		link, err := netlink.LinkByName(upName)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return nil
+		}
+		check(t, err)
+		own, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		check(t, err)
+		for i := range maxUplinks {
+			if _, far := addresses(i); len(own) > 0 && own[0].IP.Equal(far.AsSlice()) {
+				index = i
+				break
+			}
+		}
+		return nil
+	}))
+	return index
 }
 
 func TestProfileInternet(t *testing.T) {
 	target := greet(t, host(t), "0", "host")
 	m := manager(t, Relay{Port: 9000, Target: "127.0.0.1:" + target})
 	public, private, hostAddress := world(t)
-	a := slot(t, m, "a", nimbus.NetworkInternet)
-	b := slot(t, m, "b", nimbus.NetworkInternet)
+	a := slot(t, m, "a", internet)
+	b := slot(t, m, "b", internet)
 	for _, g := range []guest{a, b} {
 		g.reaches("172.16.0.1:9000", "host")
 		g.reaches(public, "world")
 		for _, away := range []string{private, hostAddress + ":" + target, "172.16.0.1:" + target, "169.254.169.254:80"} {
 			g.fenced(away)
 		}
-		for index := range 2 {
-			near, far := addresses(index)
+		for _, id := range []string{"a", "b"} {
+			near, far := addresses(uplinkOf(t, m, id))
 			g.fenced(near.String() + ":" + target)
 			g.fenced(far.String() + ":9000")
 		}
@@ -233,10 +364,10 @@ func TestSlotFenceAlone(t *testing.T) {
 	target := greet(t, host(t), "0", "host")
 	m := manager(t)
 	public, private, hostAddress := world(t)
-	g := slot(t, m, "alone", nimbus.NetworkInternet)
+	g := slot(t, m, "alone", internet)
+	near, _ := addresses(uplinkOf(t, m, "alone"))
 	check(t, nft(t.Context(), "flush chain inet nimbus enter\nflush chain inet nimbus pass\n"))
 	g.reaches(public, "world")
-	near, _ := addresses(0)
 	for _, away := range []string{private, near.String() + ":" + target, "172.16.0.1:" + target} {
 		g.fenced(away)
 	}
@@ -250,13 +381,13 @@ func TestHostFenceAlone(t *testing.T) {
 	target := greet(t, host(t), "0", "host")
 	m := manager(t)
 	public, private, hostAddress := world(t)
-	g := slot(t, m, "bare", nimbus.NetworkInternet)
+	g := slot(t, m, "bare", internet)
 	ns, err := netns.GetFromPath(m.path("bare"))
 	check(t, err)
 	defer ns.Close()
-	check(t, within(ns, func() error { return nft(t.Context(), "delete table inet fence\n") }))
+	check(t, within(ns, func() error { return nft(t.Context(), "delete table inet fence\ndelete table netdev fence\n") }))
 	g.reaches(public, "world")
-	near, _ := addresses(0)
+	near, _ := addresses(uplinkOf(t, m, "bare"))
 	for _, away := range []string{private, hostAddress + ":" + target, near.String() + ":" + target} {
 		g.fenced(away)
 	}
@@ -278,7 +409,7 @@ func TestForgedSource(t *testing.T) {
 		return err
 	}))
 	defer heard.Close()
-	g := slot(t, m, "forger", nimbus.NetworkInternet)
+	g := slot(t, m, "forger", internet)
 	check(t, within(g.ns, func() error { return address("eth0", netip.MustParseAddr("5.5.5.5"), 32) }))
 	for _, source := range []string{"5.5.5.5", Guest.Addr().String()} {
 		check(t, within(g.ns, func() error {
@@ -302,7 +433,7 @@ func TestForgedSource(t *testing.T) {
 func TestAdoptReopensRelays(t *testing.T) {
 	relay := Relay{Port: 9000, Target: "127.0.0.1:" + greet(t, host(t), "0", "host")}
 	m := manager(t, relay)
-	g := slot(t, m, "adopted", nimbus.NetworkNone)
+	g := slot(t, m, "adopted", none)
 	m.doors["adopted"].close() // as if the process had ended
 	g.fenced("172.16.0.1:9000")
 	next := manager(t, relay)
@@ -320,25 +451,57 @@ func TestAdoptReopensRelays(t *testing.T) {
 
 func TestRemoveLeavesNothing(t *testing.T) {
 	m := manager(t)
-	before := tables(t)
-	slot(t, m, "gone", nimbus.NetworkInternet)
-	if now := tables(t); !strings.Contains(now, "inet nimbus") {
+	slot(t, m, "gone", internet)
+	near, _ := addresses(uplinkOf(t, m, "gone"))
+	if now := tables(t); !strings.Contains(now, hostTable) {
 		t.Errorf("the host has no rules: %s", now)
 	}
 	for range 2 {
 		check(t, m.Remove(t.Context(), "gone"))
 	}
-	if after := tables(t); after != before {
-		t.Errorf("tables before %q, after %q", before, after)
+	links, err := netlink.LinkList()
+	check(t, err)
+	others := false
+	for _, l := range links {
+		own, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		check(t, err)
+		if len(own) > 0 && own[0].IP.Equal(near.AsSlice()) {
+			t.Errorf("the uplink %s is left", l.Attrs().Name)
+		}
+		others = others || strings.HasPrefix(l.Attrs().Name, uplinkPrefix)
 	}
-	if _, err := netlink.LinkByName(uplinkPrefix + "0"); err == nil {
-		t.Error("the uplink is left")
+	if after := tables(t); strings.Contains(after, hostTable) && !others {
+		t.Errorf("the host still has rules: %s", after)
 	}
 	// What a crash left: a file that never became a namespace.
 	check(t, os.WriteFile(m.path("torn"), nil, 0o600))
 	check(t, m.Remove(t.Context(), "torn"))
 	if _, err := os.Stat(m.path("torn")); err == nil {
 		t.Error("the torn one is left")
+	}
+}
+
+// TestLinkThatGoesByItself removes a slot's devices while they go: a device goes
+// with its other end, whose namespace the kernel takes down when it likes.
+func TestLinkThatGoesByItself(t *testing.T) {
+	testenv.Require(t, "root", "nft")
+	ns := namespace(t, "vanish")
+	const rounds = 60
+	for range rounds {
+		check(t, within(ns, func() error {
+			check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: upName}, PeerName: TapName}))
+			h, err := netlink.NewHandle() // of this namespace
+			check(t, err)
+			defer h.Close()
+			var gone sync.WaitGroup
+			gone.Go(func() {
+				if link, err := h.LinkByName(TapName); err == nil {
+					h.LinkDel(link) // whoever is first
+				}
+			})
+			defer gone.Wait()
+			return removeLinks(ns)
+		}))
 	}
 }
 

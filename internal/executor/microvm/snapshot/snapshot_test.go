@@ -263,6 +263,9 @@ func TestKilledWhileItIsMade(t *testing.T) {
 		}
 	}
 	publish(t, s, "last")
+	if err := s.Tidy(); err != nil {
+		t.Error(err)
+	}
 	if entries, err := os.ReadDir(s.Dir); err != nil || len(entries) != 1 {
 		t.Errorf("left: %v, %v", entries, err)
 	}

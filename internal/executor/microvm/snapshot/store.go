@@ -136,24 +136,33 @@ func (Store) read(dir string) (Snapshot, error) {
 }
 
 // Draft begins a snapshot: a folder to be filled with its files, then published
-// or removed. What crashes have left of others is removed.
+// or removed. What crashes leave, Tidy removes.
 func (s Store) Draft() (dir string, err error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return "", fmt.Errorf("make folder of snapshots: %w", err)
-	}
-	old, err := filepath.Glob(filepath.Join(s.Dir, draftPrefix+"*"))
-	if err != nil {
-		return "", fmt.Errorf("look for old drafts: %w", err)
-	}
-	for _, path := range old {
-		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > draftAge {
-			os.RemoveAll(path)
-		}
 	}
 	if dir, err = os.MkdirTemp(s.Dir, draftPrefix); err != nil {
 		return "", fmt.Errorf("make folder of a snapshot: %w", err)
 	}
 	return dir, nil
+}
+
+// Tidy removes drafts that nobody works on any more.
+func (s Store) Tidy() error {
+	old, err := filepath.Glob(filepath.Join(s.Dir, draftPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("look for old drafts: %w", err)
+	}
+	var errs []error
+	for _, path := range old {
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > draftAge {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove old drafts: %w", err)
+	}
+	return nil
 }
 
 // Publish makes a filled draft the snapshot of its name, in one step. Machines
