@@ -72,6 +72,8 @@ const (
 // looks at it: who sends in another's name, or speaks anything but IPv4 and
 // ARP, is not heard. Then routing decides: what is for the gateway meets
 // "enter", what is for the world meets "pass".
+//
+//nolint:dupword // they are nft's words
 const slotRules = `
 table netdev fence {
 	counter forgeries { }
@@ -84,8 +86,8 @@ table netdev fence {
 		ether type ip ip saddr $guest accept
 		ether type ip ip saddr 0.0.0.0 drop
 		ether type ip counter name forgeries drop
-		ether type arp arp saddr ether $mac arp saddr ip $guest limit rate 50/second burst 50 packets accept
-		ether type arp arp saddr ip { $guest, 0.0.0.0 } drop
+		arp saddr ip $guest arp saddr ether $mac limit rate 50/second burst 50 packets accept
+		arp saddr ip { $guest, 0.0.0.0 } drop
 		ether type arp counter name forgeries drop
 		ether type ip6 icmpv6 type nd-neighbor-solicit ip6 saddr != :: counter name sixes drop
 	}

@@ -49,20 +49,24 @@ func parse(raw []byte) (question, error) {
 		q.malformed = dnsmessage.RCodeNotImplemented
 		return q, nil
 	}
+	q.malformed = q.read(&p)
+	return q, nil
+}
+
+// read understands what is behind the header, and tells what is wrong with it.
+func (q *question) read(p *dnsmessage.Parser) dnsmessage.RCode {
 	all, err := p.AllQuestions()
 	if err != nil || len(all) != 1 {
-		q.malformed = dnsmessage.RCodeFormatError
-		return q, nil
+		return dnsmessage.RCodeFormatError
 	}
 	q.Question = all[0]
 	if q.Class != dnsmessage.ClassINET {
-		q.malformed = dnsmessage.RCodeRefused
-		return q, nil
+		return dnsmessage.RCodeRefused
 	}
-	if err := q.extend(&p); err != nil {
-		q.malformed = dnsmessage.RCodeFormatError
+	if err := q.extend(p); err != nil {
+		return dnsmessage.RCodeFormatError
 	}
-	return q, nil
+	return dnsmessage.RCodeSuccess
 }
 
 // extend looks for what the asker says of itself, behind the question.
