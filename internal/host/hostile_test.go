@@ -64,6 +64,7 @@ func (g *scriptedGuest) Signal(context.Context, *connect.Request[nimbusv1.Signal
 // executor does.
 type scriptedExecutor struct {
 	behaviours map[string]guestBehaviour
+	refused    []executor.Refusal // by the network of each
 	mu         sync.Mutex
 	boxes      map[string]*scriptedSandbox
 }
@@ -79,7 +80,7 @@ func (e *scriptedExecutor) Create(_ context.Context, s executor.Spec) (executor.
 	mux.Handle(nimbusv1connect.NewGuestServiceHandler(&scriptedGuest{behaviours: e.behaviours}))
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	box := &scriptedSandbox{id: s.ID, conns: make(chan net.Conn), dead: make(chan struct{}), server: &http.Server{Handler: mux, Protocols: &protocols}}
+	box := &scriptedSandbox{id: s.ID, refused: e.refused, conns: make(chan net.Conn), dead: make(chan struct{}), server: &http.Server{Handler: mux, Protocols: &protocols}}
 	go func() { _ = box.server.Serve(box) }()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -100,12 +101,15 @@ func (e *scriptedExecutor) Sweep(context.Context, func() []string) ([]string, er
 
 // scriptedSandbox is also the listener of its guest.
 type scriptedSandbox struct {
-	id     string
-	conns  chan net.Conn
-	dead   chan struct{}
-	once   sync.Once
-	server *http.Server
+	id      string
+	refused []executor.Refusal
+	conns   chan net.Conn
+	dead    chan struct{}
+	once    sync.Once
+	server  *http.Server
 }
+
+func (b *scriptedSandbox) Refused(context.Context) ([]executor.Refusal, error) { return b.refused, nil }
 
 func (b *scriptedSandbox) ID() string                                 { return b.id }
 func (b *scriptedSandbox) Token() string                              { return "" }
@@ -248,5 +252,27 @@ func TestLastWords(t *testing.T) {
 	j = p.await(t, j.ID, "finished", over)
 	if got := p.log(t, j); !strings.HasPrefix(got, "whole\nlast words\nnimbus: ") {
 		t.Errorf("%+v, log %q", j.Reason, got)
+	}
+}
+
+// TestBoundsAreTold: a job that met bounds has them as its reason, and what its
+// network refused as the end of its log.
+func TestBoundsAreTold(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	bomb := exited(2, 1)
+	bomb.GetExited().OutOfProcesses = true
+	guests := &scriptedExecutor{boxes: map[string]*scriptedSandbox{}, behaviours: map[string]guestBehaviour{
+		"bomb": sendAll(output(1, "stdout", "hello\n"), bomb),
+	}, refused: []executor.Refusal{{Kind: executor.RefusedTCP, Target: "169.254.169.254:80", Count: 3}}}
+	startFaulty(t, p, t.TempDir(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) { return next.RoundTrip(r) }, guests)
+	j := p.submitCommand(t, "bomb")
+	j = p.await(t, j.ID, "finished, with its log", func(j nimbus.Job) bool { return over(j) && j.LogComplete })
+	const words = "it started more processes than its sandbox can have at once"
+	if want := "hello\nnimbus: " + words + "\nnimbus: network: refused 3 connections to 169.254.169.254:80\n"; p.log(t, j) != want {
+		t.Errorf("the log is %q", p.log(t, j))
+	}
+	if j.Reason.Code != nimbus.ReasonLimit || j.Reason.Message != words {
+		t.Errorf("%+v", j.Reason)
 	}
 }
