@@ -8,11 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
@@ -32,18 +30,15 @@ func (e *Executor) claim(machine string) string { return filepath.Join(e.claimsD
 // newMachine makes the folder and the network of a machine without a job, and
 // holds its image.
 func (e *Executor) newMachine(ctx context.Context, r recipe, reach netslot.Reach) (*sandbox, error) {
-	id := nimbus.NewID(prefixMachine, time.Now())
-	s := &sandbox{executor: e, id: id, machine: id, dir: filepath.Join(e.machinesDir(), id), env: r.img.Env()}
-	e.owned.add(id)
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		e.owned.remove(id)
-		return nil, fmt.Errorf("make folder of a machine: %w", err)
-	}
-	_, err := e.cfg.Images.Get(ctx, r.class.Image, e.cgroup(id), func(string) {})
+	id, slot, err := e.network(ctx, reach)
 	if err != nil {
-		return nil, errors.Join(err, e.discard(context.WithoutCancel(ctx), s))
+		return nil, err
 	}
-	if s.slot, err = e.slots.Create(ctx, id, reach); err != nil {
+	s := &sandbox{executor: e, id: id, machine: id, dir: filepath.Join(e.machinesDir(), id), slot: slot, env: r.img.Env()}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make folder of a machine: %w", err), e.discard(context.WithoutCancel(ctx), s))
+	}
+	if _, err := e.cfg.Images.Get(ctx, r.class.Image, e.cgroup(id), func(string) {}); err != nil {
 		return nil, errors.Join(err, e.discard(context.WithoutCancel(ctx), s))
 	}
 	return s, nil

@@ -41,12 +41,13 @@ func (e *Executor) KeepWarm(ctx context.Context, free func() nimbus.Capacity, ch
 	e.warm.changed = changed
 	e.warm.mu.Unlock()
 	defer e.dropAll(context.WithoutCancel(ctx))
+	defer e.dropStock(context.WithoutCancel(ctx))
 	ticker := time.NewTicker(keepInterval)
 	defer ticker.Stop()
 	told := time.Now()
 	for {
 		e.renewWarm(ctx)
-		for ctx.Err() == nil && e.step(ctx, free()) {
+		for ctx.Err() == nil && (e.step(ctx, free()) || e.fillStock(ctx)) {
 		}
 		if time.Since(told) > tellInterval {
 			e.tellWarm(ctx)

@@ -97,6 +97,7 @@ type Executor struct {
 	digests digests
 	owned   owned
 	warm    warm
+	stock   stock
 	saving  sync.Mutex // held while a snapshot is made
 
 	mu     sync.Mutex // held while shared files are made
@@ -181,11 +182,11 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 		}
 		return s, nil
 	}
-	slot, err := e.slots.Create(ctx, spec.ID, netslot.ReachOf(spec.Class))
+	machine, slot, err := e.sandboxNetwork(ctx, spec)
 	if err != nil {
-		return nil, errors.Join(err, e.cfg.Images.Release(e.cgroup(spec.ID)))
+		return nil, errors.Join(err, e.cfg.Images.Release(held))
 	}
-	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, slot: slot, env: img.Env()}
+	s := &sandbox{executor: e, id: spec.ID, machine: machine, dir: spec.Dir, slot: slot, env: img.Env()}
 	if err = e.wakeOne(ctx, s, r, spec); err == nil {
 		return s, nil
 	}
