@@ -14,6 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/migrate"
 )
 
@@ -55,13 +56,9 @@ func (c *migrateWorkflowsCmd) Run(_ context.Context, a *app) error {
 	}
 	out := migration{Written: !c.DryRun}
 	for _, path := range paths { // all are looked at before the first is changed
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("read a workflow: %w", err)
-		}
-		f, err := migrate.Workflow(path, text, size, runner.Packages())
-		if err != nil {
-			return err
+		f, err := lookAtWorkflow(path, size, c.DryRun)
+		if err != nil { // the others are none the worse for it
+			f = migrate.File{Path: path, Trouble: err.Error(), Jobs: []migrate.Job{}}
 		}
 		out.Files = append(out.Files, f)
 	}
@@ -76,9 +73,44 @@ func (c *migrateWorkflowsCmd) Run(_ context.Context, a *app) error {
 		}
 	}
 	if a.root.JSON {
-		return a.printJSON(out)
+		if err := a.printJSON(out); err != nil {
+			return err
+		}
+	} else if err := c.show(a, out); err != nil {
+		return err
 	}
-	return c.show(a, out)
+	for _, f := range out.Files {
+		if f.Trouble != "" {
+			a.info("left alone: %s", terminal.OneLine(f.Trouble))
+			err = &exitError{code: ExitFailure}
+		}
+	}
+	return err
+}
+
+// lookAtWorkflow reads a file, and looks what becomes of it. One that could not be
+// written is said to be in the way now, before others are.
+func lookAtWorkflow(path string, size migrate.Size, dryRun bool) (migrate.File, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return migrate.File{}, fmt.Errorf("look at a workflow: %w", err)
+	case info.Mode()&fs.ModeSymlink != 0:
+		return migrate.File{}, nimbus.Errorf(nimbus.CodeInvalid, "%s is a link: change the file that it leads to", path)
+	case !info.Mode().IsRegular():
+		return migrate.File{}, nimbus.Errorf(nimbus.CodeInvalid, "%s is no file", path)
+	case info.Size() > migrate.MaxFile:
+		return migrate.File{}, nimbus.Errorf(nimbus.CodeTooLarge, "%s is larger than %d KiB", path, migrate.MaxFile>>10)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return migrate.File{}, fmt.Errorf("read a workflow: %w", err)
+	}
+	f, err := migrate.Workflow(path, text, size, runner.Packages())
+	if err == nil && f.Changed() && !dryRun && info.Mode().Perm()&0o222 == 0 {
+		err = nimbus.Errorf(nimbus.CodeForbidden, "%s may not be written to", path)
+	}
+	return f, err
 }
 
 // workflowFiles are those of a project, or those in a folder.
@@ -93,7 +125,7 @@ func workflowFiles(dir string) ([]string, error) {
 		}
 		var paths []string
 		for _, e := range entries {
-			if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yml" || ext == ".yaml") {
+			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yml" || ext == ".yaml") {
 				paths = append(paths, filepath.Join(folder, e.Name()))
 			}
 		}
@@ -152,6 +184,9 @@ func (c *migrateWorkflowsCmd) show(a *app, m migration) error {
 	counts := map[migrate.Verdict]int{}
 	for _, f := range m.Files {
 		fmt.Fprintln(a.Out, a.style.Bold(f.Path))
+		if f.Trouble != "" {
+			fmt.Fprintf(a.Out, "  %s\n", a.style.Warn("– left alone"))
+		}
 		for _, j := range f.Jobs {
 			counts[j.Verdict]++
 			showMigratedJob(a, j)

@@ -92,6 +92,9 @@ func (s source) scalar(n ast.Node) (start, end int, ok bool) {
 
 // replaceValue writes text where a value of one line stands.
 func (s source) replaceValue(value tree, text string) ([]edit, error) {
+	if alias, ok := value.Node.(*ast.AliasNode); ok {
+		return s.replaceAlias(value, alias, text)
+	}
 	if list, ok := value.Node.(*ast.SequenceNode); ok {
 		if !list.IsFlowStyle {
 			return nil, errPlace(value)
@@ -101,6 +104,9 @@ func (s source) replaceValue(value tree, text string) ([]edit, error) {
 		if !ok || !closed || end >= len(s.text) || s.text[start] != '[' || s.text[end] != ']' {
 			return nil, errPlace(value)
 		}
+		if bytes.IndexByte(s.text[start:end], '#') >= 0 { // a comment in it would be lost
+			return nil, errPlace(value)
+		}
 		return []edit{{start, end + 1, text}}, nil
 	}
 	start, end, ok := s.scalar(value.Node)
@@ -108,6 +114,16 @@ func (s source) replaceValue(value tree, text string) ([]edit, error) {
 		return nil, errPlace(value)
 	}
 	return []edit{{start, end, text}}, nil
+}
+
+// replaceAlias writes text where a value stands that refers to another one.
+func (s source) replaceAlias(value tree, alias *ast.AliasNode, text string) ([]edit, error) {
+	name := "*" + alias.Value.GetToken().Value
+	start, ok := s.offset(alias.GetToken().Position)
+	if !ok || !bytes.HasPrefix(s.text[start:], []byte(name)) {
+		return nil, errPlace(value)
+	}
+	return []edit{{start, start + len(name), text}}, nil
 }
 
 // replaceLabels writes labels as a value, in the style that it has.

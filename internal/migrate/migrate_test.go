@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,6 +142,109 @@ func TestWindowsLineEndings(t *testing.T) {
 	want := "jobs:\r\n  a:\r\n    runs-on:\r\n      - nimbus\r\n      - \"cpu:2\"\r\n      - \"memory:8\"\r\n    steps: []\r\n"
 	if string(f.After) != want {
 		t.Errorf("it becomes %q", f.After)
+	}
+}
+
+// TestAnchors: what is written once and meant often moves as a whole, in part
+// with labels of its own, or not at all, and never without being told.
+func TestAnchors(t *testing.T) {
+	t.Parallel()
+	const moved, steps = `[nimbus, "cpu:2", "memory:8"]`, "steps: [{run: ls}]"
+	for name, tt := range map[string]struct{ before, after, verdicts string }{
+		"all move": {
+			"jobs:\n  a:\n    runs-on: &r ubuntu-latest # all\n    " + steps + "\n  b: {runs-on: *r, " + steps + "}\n",
+			"jobs:\n  a:\n    runs-on: &r " + moved + " # all\n    " + steps + "\n  b: {runs-on: " + moved + ", " + steps + "}\n", "moves+moves",
+		},
+		"one stays": {
+			"jobs:\n  a: {runs-on: &r ubuntu-latest, " + steps + "}\n  b: {runs-on: *r, services: {db: {image: x}}, " + steps + "}\n  c: {runs-on: *r, " + steps + "}\n",
+			"jobs:\n  a: {runs-on: &r ubuntu-latest, " + steps + "}\n  b: {runs-on: *r, services: {db: {image: x}}, " + steps + "}\n  c: {runs-on: " + moved + ", " + steps + "}\n", "stays+stays+moves",
+		},
+		"it means something else too": {
+			"jobs:\n  a: {runs-on: &r ubuntu-latest, " + steps + "}\n  b: {runs-on: *r, env: {ON: *r}, " + steps + "}\n",
+			"jobs:\n  a: {runs-on: &r ubuntu-latest, " + steps + "}\n  b: {runs-on: " + moved + ", env: {ON: *r}, " + steps + "}\n", "stays+moves",
+		},
+		"not referred to": {
+			"jobs:\n  a: {runs-on: &r [ubuntu-latest], " + steps + "}\n",
+			"jobs:\n  a: {runs-on: &r " + moved + ", " + steps + "}\n", "moves",
+		},
+		"a whole job": {
+			"jobs:\n  a: &a {runs-on: ubuntu-latest, " + steps + "}\n  b: *a\n",
+			"jobs:\n  a: &a {runs-on: ubuntu-latest, " + steps + "}\n  b: *a\n", "stays+stays",
+		},
+		"steps that need Docker": {
+			"jobs:\n  a: {runs-on: windows-latest, steps: &s [{run: docker ps}]}\n  b: {runs-on: ubuntu-latest, steps: *s}\n",
+			"jobs:\n  a: {runs-on: windows-latest, steps: &s [{run: docker ps}]}\n  b: {runs-on: ubuntu-latest, steps: *s}\n", "stays+stays",
+		},
+		"a matrix": {
+			"jobs:\n  a: {runs-on: windows-latest, strategy: &m {matrix: {os: [ubuntu-latest]}}, " + steps + "}\n  b:\n    strategy: *m\n    runs-on: ${{ matrix.os }}\n    " + steps + "\n",
+			"jobs:\n  a: {runs-on: windows-latest, strategy: &m {matrix: {os: [ubuntu-latest]}}, " + steps + "}\n  b:\n    strategy: *m\n    runs-on: " + moved + "\n    " + steps + "\n", "stays+moves",
+		},
+	} {
+		f := look(t, tt.before)
+		var verdicts []string
+		for _, j := range f.Jobs {
+			verdicts = append(verdicts, string(j.Verdict))
+			if j.Verdict == Stays && len(j.Notes) == 0 {
+				t.Errorf("%s: %s stays without a reason", name, j.ID)
+			}
+		}
+		if got := strings.Join(verdicts, "+"); got != tt.verdicts {
+			t.Errorf("%s: %s, want %s", name, got, tt.verdicts)
+		}
+		if diff := cmp.Diff(tt.after, string(f.After)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestOddities of files that are workflows all the same.
+func TestOddities(t *testing.T) {
+	t.Parallel()
+	const moved = `[nimbus, "cpu:2", "memory:8"]`
+	for name, tt := range map[string]struct{ before, after string }{
+		"not ASCII before it":    {"jobs: {übung: {name: 'größe 漢字 🚀', runs-on: ubuntu-latest, steps: []}}\n", "jobs: {übung: {name: 'größe 漢字 🚀', runs-on: " + moved + ", steps: []}}\n"},
+		"a byte order mark":      {"\ufeffjobs:\n  a:\n    runs-on: ubuntu-latest\n", "\ufeffjobs:\n  a:\n    runs-on: " + moved + "\n"},
+		"Windows lines":          {"jobs:\r\n  a:\r\n    runs-on: ubuntu-latest # x\r\n    name: y\r\n", "jobs:\r\n  a:\r\n    runs-on: " + moved + " # x\r\n    name: y\r\n"},
+		"no last newline":        {"jobs:\n  a:\n    runs-on: ubuntu-latest", "jobs:\n  a:\n    runs-on: " + moved},
+		"a list over lines":      {"jobs:\n  a:\n    runs-on: [\n      ubuntu-latest,\n    ]\n", "jobs:\n  a:\n    runs-on: " + moved + "\n"},
+		"a comment in the list":  {"jobs:\n  a:\n    runs-on: [\n      ubuntu-latest, # why\n    ]\n", ""},
+		"folded":                 {"jobs:\n  a:\n    runs-on: >-\n      ubuntu-latest\n", ""},
+		"tagged":                 {"jobs:\n  a:\n    runs-on: !!str ubuntu-latest\n", ""},
+		"a group":                {"jobs:\n  a:\n    runs-on:\n      group: big\n      labels: ubuntu-latest\n", ""},
+		"a choice":               {"jobs:\n  a:\n    runs-on: ${{ github.event_name == 'push' && 'ubuntu-latest' || 'windows-latest' }}\n", ""},
+		"an expression in part":  {"jobs:\n  a:\n    runs-on: ubuntu-${{ inputs.version }}\n", ""},
+		"a list of expressions":  {"jobs:\n  a:\n    runs-on: ['${{ inputs.a }}', '${{ inputs.b }}']\n", ""},
+		"of a matrix of objects": {"jobs:\n  a:\n    strategy: {matrix: {on: [{os: ubuntu-latest}]}}\n    runs-on: ${{ matrix.on.os }}\n", ""},
+		"of a computed matrix":   {"jobs:\n  a:\n    strategy: {matrix: {os: '${{ fromJSON(inputs.os) }}'}}\n    runs-on: ${{ matrix.os }}\n", ""},
+		"quoted, in a matrix":    {"jobs:\n  a:\n    strategy: {matrix: {os: [ubuntu-latest]}}\n    runs-on: \"${{ matrix.os }}\"\n", "jobs:\n  a:\n    strategy: {matrix: {os: [ubuntu-latest]}}\n    runs-on: " + moved + "\n"},
+		"nothing":                {"jobs:\n  a:\n    runs-on:\n    steps: []\n", ""},
+		"a number":               {"jobs:\n  a:\n    runs-on: 7\n", ""},
+		"no jobs in it":          {"jobs: {}\n", ""},
+		"it refers to itself":    {"jobs:\n  a:\n    runs-on: ubuntu-latest\n    env: &e {x: [*e]}\n", ""},
+	} {
+		f, err := Workflow("ci.yml", []byte(tt.before), DefaultSize, image)
+		if tt.after == "" {
+			tt.after = tt.before
+		}
+		if err == nil && string(f.After) != tt.after {
+			t.Errorf("%s becomes %q", name, f.After)
+		}
+		if err != nil && tt.after != tt.before {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAliasBombs: what is a few lines in the file, and more than all memory once
+// it is written out, ends soon.
+func TestAliasBombs(t *testing.T) {
+	t.Parallel()
+	bomb := "jobs:\n  a: {runs-on: ubuntu-latest}\nenv:\n  x0: &x0 [lol, lol]\n"
+	for i := range 40 {
+		bomb += fmt.Sprintf("  x%d: &x%d [*x%d, *x%d, *x%d, *x%d]\n", i+1, i+1, i, i, i, i)
+	}
+	if _, err := Workflow("ci.yml", []byte(bomb), DefaultSize, image); err == nil || !strings.Contains(err.Error(), "ci.yml") {
+		t.Errorf("it is taken: %v", err)
 	}
 }
 

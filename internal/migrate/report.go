@@ -32,10 +32,11 @@ type Job struct {
 
 // File is one workflow file, before and after.
 type File struct {
-	Path   string `json:"path"`
-	Jobs   []Job  `json:"jobs"`
-	Before []byte `json:"-"`
-	After  []byte `json:"-"` // the same as Before where no job moves
+	Path    string `json:"path"`
+	Trouble string `json:"trouble,omitempty"` // why the file is left alone, with all of its jobs
+	Jobs    []Job  `json:"jobs"`
+	Before  []byte `json:"-"`
+	After   []byte `json:"-"` // the same as Before where no job moves
 }
 
 // Changed tells whether there is something to write.

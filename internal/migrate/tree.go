@@ -12,7 +12,22 @@ import (
 )
 
 // tree is a value of the file; a nil Node is one that isn't there.
-type tree struct{ ast.Node }
+type tree struct {
+	ast.Node
+
+	anchors anchors
+}
+
+// anchors are what aliases stand for, by name.
+type anchors map[string]ast.Node
+
+// Visit implements ast.Visitor.
+func (a anchors) Visit(n ast.Node) ast.Visitor {
+	if anchor, ok := n.(*ast.AnchorNode); ok {
+		a[anchor.Name.GetToken().Value] = anchor.Value
+	}
+	return a
+}
 
 func parse(path string, text []byte) (tree, error) {
 	file, err := parser.ParseBytes(text, 0)
@@ -27,7 +42,55 @@ func parse(path string, text []byte) (tree, error) {
 	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
 		return tree{}, nimbus.Errorf(nimbus.CodeInvalid, "%s: a workflow file is one YAML document", path)
 	}
-	return tree{file.Docs[0].Body}, nil
+	found := anchors{}
+	ast.Walk(found, file.Docs[0].Body)
+	weigh := scales{anchors: found, known: map[string]int{}}
+	if weigh.nodes(file.Docs[0].Body) > mostNodes {
+		return tree{}, nimbus.Errorf(nimbus.CodeTooLarge, "%s: what its aliases stand for has more than %d values, or itself in it", path, mostNodes)
+	}
+	return tree{file.Docs[0].Body, found}, nil
+}
+
+// mostNodes bounds the values of a file with its aliases written out, which can
+// be exponentially more than are in it.
+const mostNodes = 200_000
+
+// scales count the values of a node with its aliases written out.
+type scales struct {
+	anchors anchors
+	known   map[string]int // of what is behind an anchor
+}
+
+// nodes counts no further than a little over mostNodes.
+func (s scales) nodes(n ast.Node) int {
+	switch v := n.(type) {
+	case *ast.MappingNode:
+		total := 1
+		for _, pair := range v.Values {
+			total = min(total+s.nodes(pair), mostNodes+1)
+		}
+		return total
+	case *ast.MappingValueNode:
+		return min(1+s.nodes(v.Value), mostNodes+1)
+	case *ast.SequenceNode:
+		total := 1
+		for _, item := range v.Values {
+			total = min(total+s.nodes(item), mostNodes+1)
+		}
+		return total
+	case *ast.AnchorNode:
+		return s.nodes(v.Value)
+	case *ast.TagNode:
+		return s.nodes(v.Value)
+	case *ast.AliasNode:
+		name := v.Value.GetToken().Value
+		if _, ok := s.known[name]; !ok {
+			s.known[name] = mostNodes + 1 // for one that is in itself
+			s.known[name] = s.nodes(s.anchors[name])
+		}
+		return s.known[name]
+	}
+	return 1
 }
 
 // pair is a key of a mapping with its value.
@@ -36,6 +99,9 @@ type pair struct {
 	line  int
 	value tree
 }
+
+// of is another value of the same file.
+func (t tree) of(n ast.Node) tree { return tree{n, t.anchors} }
 
 func (t tree) pairs() (out []pair) {
 	var values []*ast.MappingValueNode
@@ -47,7 +113,7 @@ func (t tree) pairs() (out []pair) {
 	}
 	for _, v := range values {
 		if token := v.Key.GetToken(); token != nil {
-			out = append(out, pair{token.Value, token.Position.Line, tree{v.Value}})
+			out = append(out, pair{token.Value, token.Position.Line, t.of(v.Value)})
 		}
 	}
 	return out
@@ -66,7 +132,7 @@ func (t tree) get(key string) (tree, int) {
 func (t tree) items() (out []tree) {
 	if s, ok := t.resolved().(*ast.SequenceNode); ok {
 		for _, v := range s.Values {
-			out = append(out, tree{v})
+			out = append(out, t.of(v))
 		}
 	}
 	return out
@@ -111,17 +177,34 @@ func (t tree) words() (out []string, ok bool) {
 	return out, true
 }
 
-// resolved is the node behind an anchor or a tag.
+// mostSteps bounds the way to a node: an alias may stand for itself.
+const mostSteps = 16
+
+// resolved is the node behind an anchor, an alias or a tag.
 func (t tree) resolved() ast.Node {
 	n := t.Node
-	for {
+	for range mostSteps {
 		switch v := n.(type) {
 		case *ast.AnchorNode:
 			n = v.Value
 		case *ast.TagNode:
 			n = v.Value
+		case *ast.AliasNode:
+			n = t.anchors[v.Value.GetToken().Value]
 		default:
 			return n
 		}
 	}
+	return nil
+}
+
+// aliases counts how often each anchor is referred to.
+type aliases map[string]int
+
+// Visit implements ast.Visitor.
+func (a aliases) Visit(n ast.Node) ast.Visitor {
+	if alias, ok := n.(*ast.AliasNode); ok {
+		a[alias.Value.GetToken().Value]++
+	}
+	return a
 }

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -17,11 +19,19 @@ import (
 // MaxFile bounds a workflow file; GitHub's own bound is 512 KiB.
 const MaxFile = 1 << 20
 
+var byteOrderMark = []byte("\xef\xbb\xbf") //nolint:gochecknoglobals // a constant, but for the language
+
 // Workflow looks at one workflow file. image is what the image of a sandbox
 // has, by the names of Debian's packages. Codes: invalid, too_large.
 func Workflow(path string, text []byte, size Size, image []string) (File, error) {
 	if len(text) > MaxFile {
 		return File{}, nimbus.Errorf(nimbus.CodeTooLarge, "%s is larger than %d KiB", path, MaxFile>>10)
+	}
+	// The parser takes it for a character of the first key.
+	if rest, ok := bytes.CutPrefix(text, byteOrderMark); ok && !bytes.HasPrefix(rest, byteOrderMark) {
+		f, err := Workflow(path, rest, size, image)
+		f.Before, f.After = text, slices.Concat(byteOrderMark, f.After)
+		return f, err
 	}
 	root, err := parse(path, text)
 	if err != nil {
@@ -32,9 +42,16 @@ func Workflow(path string, text []byte, size Size, image []string) (File, error)
 		return File{}, nimbus.Errorf(nimbus.CodeInvalid, "%s: a workflow file has jobs", path)
 	}
 	out := File{Path: path, Before: text, After: text}
-	m := mover{source: newSource(text), size: size, image: image}
-	for _, p := range jobs.pairs() {
-		out.Jobs = append(out.Jobs, m.job(p))
+	m := mover{source: newSource(text), size: size, image: image, aliases: aliases{}, replaced: map[string]int{}}
+	ast.Walk(m.aliases, root.Node)
+	pairs := jobs.pairs()
+	out.Jobs = make([]Job, len(pairs))
+	for _, last := range []bool{false, true} { // whether one that others refer to may change depends on them
+		for i, p := range pairs {
+			if _, anchored := p.runsOn().Node.(*ast.AnchorNode); anchored == last {
+				out.Jobs[i] = m.job(p)
+			}
+		}
 	}
 	out.After = apply(text, m.edits)
 	return out, sameButRunsOn(path, out)
@@ -46,10 +63,28 @@ type mover struct {
 	size   Size
 	image  []string
 	edits  []edit
+
+	aliases  aliases
+	replaced map[string]int // aliases that are written out, by name
+}
+
+func (p pair) runsOn() tree {
+	value, _ := p.value.get("runs-on")
+	return value
 }
 
 func (m *mover) job(p pair) Job {
 	j := Job{ID: p.key, Line: p.line, Verdict: Stays, Notes: []Note{}}
+	switch v := p.value.Node.(type) {
+	case *ast.AliasNode:
+		j.note(p.line, "it is another job by reference (*"+v.Value.GetToken().Value+")", "")
+		return j
+	case *ast.AnchorNode:
+		if name := v.Name.GetToken().Value; m.aliases[name] > 0 {
+			j.note(p.line, "the whole job is referred to elsewhere (*"+name+")", "write its labels by hand")
+			return j
+		}
+	}
 	if uses, line := p.value.get("uses"); line > 0 {
 		called, _ := uses.text()
 		j.Verdict = Calls
@@ -82,6 +117,9 @@ func (m *mover) job(p pair) Job {
 	}
 	j.Notes = append(j.Notes, m.differences(p.value)...)
 	m.edits = append(m.edits, c.edits...)
+	if alias, ok := runsOn.Node.(*ast.AliasNode); ok {
+		m.replaced[alias.Value.GetToken().Value]++
+	}
 	return j
 }
 
@@ -100,6 +138,12 @@ func (j *Job) note(line int, message, hint string) {
 func (m *mover) rewrite(job, runsOn tree, before []string, simple bool) change {
 	if !simple {
 		return change{why: "runs-on names a group: write its labels by hand"}
+	}
+	if anchor, ok := runsOn.Node.(*ast.AnchorNode); ok {
+		if name := anchor.Name.GetToken().Value; m.aliases[name] != m.replaced[name] {
+			return change{why: fmt.Sprintf("its runs-on is referred to elsewhere (*%s), where it has to stay what it is", name)}
+		}
+		runsOn = runsOn.of(anchor.Value)
 	}
 	if len(before) == 1 && strings.Contains(before[0], "${{") {
 		return m.rewriteExpression(job, runsOn, before[0])
