@@ -44,7 +44,13 @@ type Leftovers struct {
 	Organizations func() []nimbus.ForgeRepo
 	Log           *slog.Logger
 
-	offline map[int64]bool // unknown ones of the last look
+	offline map[registered]bool // unknown ones of the last look
+}
+
+// registered names a runner: ids are those of one GitHub, and there may be others.
+type registered struct {
+	at nimbus.ForgeRepo
+	id int64
 }
 
 // Run looks for leftovers until ctx ends.
@@ -63,7 +69,7 @@ func (l *Leftovers) Sweep(ctx context.Context) error {
 		repos = append(repos, l.Organizations()...)
 	}
 	before := l.offline
-	l.offline = map[int64]bool{}
+	l.offline = map[registered]bool{}
 	for _, repo := range repos {
 		switch err := l.look(ctx, repo, before); nimbus.ErrorCode(err) {
 		case "", nimbus.CodeForbidden, nimbus.CodeNotFound: // no longer ours to see
@@ -74,7 +80,7 @@ func (l *Leftovers) Sweep(ctx context.Context) error {
 	return nil
 }
 
-func (l *Leftovers) look(ctx context.Context, repo nimbus.ForgeRepo, before map[int64]bool) error {
+func (l *Leftovers) look(ctx context.Context, repo nimbus.ForgeRepo, before map[registered]bool) error {
 	var leftover []nimbus.Runner
 	for page, more := 1, true; more && page <= leftoverPages; page++ {
 		var runners []nimbus.ForgeRunner
@@ -90,10 +96,11 @@ func (l *Leftovers) look(ctx context.Context, repo nimbus.ForgeRepo, before map[
 			if err != nil {
 				return fmt.Errorf("look what %s is for: %w", r.Name, err)
 			}
+			key := registered{repo, r.ID}
 			if !known && !r.Online {
-				l.offline[r.ID] = true
+				l.offline[key] = true
 			}
-			if over || !known && !r.Online && before[r.ID] {
+			if over || !known && !r.Online && before[key] {
 				leftover = append(leftover, r.Runner)
 			}
 		}

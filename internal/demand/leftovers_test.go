@@ -1,8 +1,11 @@
 package demand_test
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/demand"
@@ -88,4 +91,60 @@ func TestLeftoversOfAnOrganisation(t *testing.T) {
 	if left := w.Runners(); len(left) != 1 || left[0].Name != "somebody-elses" {
 		t.Errorf("%v are left", left)
 	}
+}
+
+// twoServers are two GitHubs whose runners have ids of their own.
+type twoServers struct {
+	runners map[nimbus.ForgeRepo][]nimbus.ForgeRunner
+	removed []string
+}
+
+func (s *twoServers) Runners(_ context.Context, repo nimbus.ForgeRepo, _ int) ([]nimbus.ForgeRunner, bool, error) {
+	return s.runners[repo], false, nil
+}
+
+func (s *twoServers) RemoveRunner(_ context.Context, job nimbus.GitHubJob, r nimbus.Runner) error {
+	s.removed = append(s.removed, job.Owner+" "+r.Name)
+	return nil
+}
+
+func (*twoServers) RunnerUse(context.Context, string) (known, over bool, err error) {
+	return false, false, nil
+}
+
+func (s *twoServers) Now(context.Context) (time.Time, error) { return time.Now(), nil }
+
+func (s *twoServers) SeenRepositories(context.Context, time.Duration, int) (out []nimbus.ForgeRepo, err error) {
+	for repo := range s.runners {
+		out = append(out, repo)
+	}
+	return out, nil
+}
+
+// TestLeftoversOfTwoServers: a runner is not taken for one that another GitHub
+// gave the same id.
+func TestLeftoversOfTwoServers(t *testing.T) {
+	t.Parallel()
+	offline := func() []nimbus.ForgeRunner {
+		return []nimbus.ForgeRunner{{Runner: nimbus.Runner{ID: 5, Name: nimbus.RunnerName(nimbus.NewID(nimbus.PrefixAttempt, time.Now()))}}}
+	}
+	one, other := nimbus.ForgeRepo{InstallationID: 1, Owner: "one", Name: "a"}, nimbus.ForgeRepo{InstallationID: 2, Owner: "other", Name: "a"}
+	s := &twoServers{runners: map[nimbus.ForgeRepo][]nimbus.ForgeRunner{one: offline(), other: nil}}
+	l := &demand.Leftovers{GitHub: s, Store: s, Books: s, Log: discard}
+	sweep := func(want ...string) {
+		t.Helper()
+		s.removed = nil
+		if err := l.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, s.removed); diff != "" {
+			t.Errorf("removed (-want +got):\n%s", diff)
+		}
+	}
+	sweep()
+	gone := "one " + s.runners[one][0].Name
+	s.runners[other] = offline() // it has only just come
+	sweep(gone)
+	s.runners[one] = nil
+	sweep("other " + s.runners[other][0].Name)
 }
