@@ -13,7 +13,7 @@ type rerunCmd struct {
 }
 
 func (*rerunCmd) Help() string {
-	return "A job of the command line that has ended is run again as a new job, with the same files. A workflow job is run again by GitHub, as the next attempt of its run and with the jobs that need it, once that run is over; the GitHub App needs actions:write.\n\n" +
+	return "A job of the command line that has ended is run again as a new job, with the same files. A workflow job is run again by GitHub, as the next attempt of its run and with the jobs that need it, once that run is over; the GitHub App needs actions:write. A job that can't start is looked at anew: where something can run it by now, or no attempt of it got to begin, it waits for a host again.\n\n" +
 		usage("nimbus rerun last && nimbus logs -f last")
 }
 
@@ -40,7 +40,10 @@ func (c *rerunCmd) Run(ctx context.Context, a *app) error {
 			Job jobView `json:"job"`
 		}{viewJob(j)})
 	}
-	if j.Source == nimbus.SourceGitHub {
+	switch {
+	case old.State == nimbus.StateUnschedulable:
+		a.info("it waits for a host again")
+	case j.Source == nimbus.SourceGitHub:
 		a.info("GitHub runs it again: %s", j.GitHub.HTMLURL)
 	}
 	fmt.Fprintln(a.Out, j.ID)

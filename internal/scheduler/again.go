@@ -18,7 +18,8 @@ const (
 // the same specification, which names the old one. A job of GitHub's is begun
 // anew by GitHub, which is asked to; then the old job is returned, and the new
 // one comes as any does; one that GitHub still holds since no attempt got it to
-// begin is tried anew as it is. Codes: not_found, conflict, and those of Forge.
+// begin is tried anew as it is. A job that nothing could run is looked at anew:
+// what was in the way may be gone. Codes: not_found, conflict, and those of Forge.
 func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error) {
 	if len(key) > MaxIdempotencyKeyBytes {
 		return nimbus.Job{}, errKeyTooLong()
@@ -39,6 +40,8 @@ func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, k
 		return nimbus.Job{}, err
 	case old.held():
 		return s.tryAnew(ctx, p, old.ID)
+	case old.State == nimbus.StateUnschedulable:
+		return s.placeAnew(ctx, p, old.ID)
 	case old.State != nimbus.StateFinished:
 		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "the job has not ended yet").WithHint("`nimbus cancel %s` ends it", jobID)
 	case old.Source != nimbus.SourceNative:
@@ -49,6 +52,50 @@ func (s *Service) Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, k
 			Metadata: old.Metadata, Priority: old.Priority, RerunOf: old.ID},
 		AnyExecutor: old.AnyExecutor, IdempotencyKey: key, IdempotentSum: sumOf("rerun", old.ID),
 	})
+}
+
+// placeAnew has an unschedulable job wait for a host where something can run it
+// by now. Codes: conflict where nothing can; the job then has the reason of now.
+func (s *Service) placeAnew(ctx context.Context, p nimbus.Principal, jobID string) (job nimbus.Job, err error) {
+	var still nimbus.Reason
+	err = s.update(ctx, func(u *unit) error {
+		still = nimbus.Reason{}
+		j, err := u.LockJob(ctx, jobID)
+		if err != nil {
+			return err
+		}
+		if j.State != nimbus.StateUnschedulable || j.held() {
+			return nimbus.Errorf(nimbus.CodeConflict, "the job went on meanwhile")
+		}
+		if meaningless(j.Reason) {
+			still = j.Reason
+			return nil
+		}
+		if err := u.backInLine(ctx, j, p.Actor(), "looked at anew"); err != nil {
+			return err
+		}
+		if job = j.Job; j.State == nimbus.StateUnschedulable {
+			still = j.Reason // of now, which is kept
+			return nil
+		}
+		return u.Audit(ctx, nimbus.AuditEvent{OrgID: j.OrgID, Actor: p.Actor(), Action: "job.rerun", Target: j.ID, Outcome: nimbus.AuditAllowed,
+			Detail: map[string]string{"at": "nimbus"}})
+	})
+	switch {
+	case err != nil:
+		return nimbus.Job{}, err
+	case meaningless(still):
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "its labels are what they were, and nothing can ever run them").
+			WithHint("change runs-on, push that, and cancel this run; `nimbus job %s` says what is wrong with them", jobID)
+	case still.Code != "":
+		return nimbus.Job{}, nimbus.Errorf(nimbus.CodeConflict, "nothing can run it yet").WithHint("`nimbus job %s` says why; `nimbus cancel %s` ends it", jobID, jobID)
+	}
+	return job, nil
+}
+
+// meaningless tells whether labels are why a job can't run, whatever the hosts.
+func meaningless(r nimbus.Reason) bool {
+	return r.Code == nimbus.ReasonUnknownLabel || r.Code == nimbus.ReasonContradiction
 }
 
 // noteRerun writes into the history of a job, and into the audit ledger, that it

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,44 @@ func TestRerun(t *testing.T) {
 		if e := w.lastEvent(old.ID); e.Kind != "rerun" || e.Actor != admin.Actor() || e.Detail != "as "+j.ID {
 			t.Errorf("%+v", e)
 		}
+	})
+}
+
+// TestLookingAnewAtWhatCantRun: what nothing could run waits for a host as soon as
+// something can and somebody asks; else the reason of now is told.
+func TestLookingAnewAtWhatCantRun(t *testing.T) {
+	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		w.host()
+		again := func(jobID, says string) {
+			t.Helper()
+			_, err := w.Rerun(ctx, admin, nimbus.DefaultOrgID, jobID, "")
+			w.want(nimbus.CodeConflict, err)
+			if !strings.Contains(err.Error(), says) || nimbus.ErrorHint(err) == "" {
+				t.Errorf("refused with %v (%s), which says nothing of %q", err, nimbus.ErrorHint(err), says)
+			}
+		}
+		w.deliver(w.event(1, nimbus.ForgeQueued, labelled("nimbus", "gold-plated")))
+		strange := w.expect(w.jobOf(1).ID, nimbus.StateUnschedulable, nimbus.ReasonUnknownLabel)
+		again(strange.ID, "its labels")
+		w.deliver(w.event(2, nimbus.ForgeQueued, labelled("nimbus", "local")))
+		local := w.expect(w.jobOf(2).ID, nimbus.StateUnschedulable, nimbus.ReasonUntrusted)
+		again(local.ID, "nothing can run it yet")
+		w.expect(local.ID, nimbus.StateUnschedulable, nimbus.ReasonUntrusted)
+
+		trusting := w.replica(scheduler.Config{AllowTrustedLocal: true}) // the server was started with the flag
+		j, err := trusting.Rerun(ctx, admin, nimbus.DefaultOrgID, local.ID, "")
+		w.must(err)
+		if j.ID != local.ID || j.State == nimbus.StateUnschedulable {
+			t.Errorf("it is %s", j.State)
+		}
+		events, err := w.Events(ctx, nimbus.DefaultOrgID, local.ID)
+		w.must(err)
+		if !slices.ContainsFunc(events, func(e nimbus.JobEvent) bool { return e.Actor == admin.Actor() && e.Detail == "looked at anew" }) {
+			t.Errorf("who asked is not in its history: %+v", events)
+		}
+		_, err = trusting.Rerun(ctx, admin, nimbus.DefaultOrgID, local.ID, "")
+		w.want(nimbus.CodeConflict, err)
 	})
 }
 

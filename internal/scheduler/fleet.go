@@ -98,6 +98,7 @@ func (f *fleet) put(h *HostRecord) {
 	}
 }
 
+// sameInventory tells whether the same classes can run.
 func sameInventory(a, b nimbus.Inventory) bool {
 	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && slices.Equal(a.Executors, b.Executors) &&
 		slices.Equal(a.GPUs, b.GPUs) && slices.Equal(a.Capabilities, b.Capabilities)

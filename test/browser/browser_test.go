@@ -16,8 +16,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
@@ -32,71 +34,139 @@ echo 'to stderr' >&2; echo 'last line of 2000'
 exit 3`
 
 func TestFollowAJobToItsEnd(t *testing.T) {
+	b := newBrowser(t)
+	env := b.start()
+	signal := filepath.Join(t.TempDir(), "go")
+	b.drive("follow.mjs", env, map[string]func(){
+		"list": func() {
+			b.run(env, "run", "--executor", "local", "--no-files", "--detach", "--name", "Follow me", "--env", "GO="+signal, "--", "sh", "-c", script)
+		},
+		"running": func() {
+			if err := os.WriteFile(signal, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}
+
+// TestRunningAgain: jobs of GitHub's are run again from their pages, by GitHub or
+// by Nimbus, and what can't be says why.
+func TestRunningAgain(t *testing.T) {
+	b := newBrowser(t)
+	double, err := githubtest.Start(githubtest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(double.Close)
+	key, secret := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "secret")
+	for path, text := range map[string][]byte{key: double.PrivateKey(), secret: double.WebhookSecret()} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := b.start("--allow-trusted-local", "--github-app-id", fmt.Sprint(double.AppID()), "--github-key-file", key,
+		"--github-webhook-secret-file", secret, "--github-url", double.URL())
+	double.SetWebhook(b.url + "/webhooks/github")
+	var unlucky int64
+	push := func(name, labels string) (runID int64) {
+		t.Helper()
+		text := fmt.Sprintf("on: push\njobs:\n  %s:\n    runs-on: [%s]\n    steps: [{run: echo fine}]\n", name, labels)
+		runs, err := double.Push(b.ctx, "octo/"+name, fstest.MapFS{".github/workflows/ci.yml": {Data: []byte(text)}})
+		if err != nil || len(runs) != 1 {
+			t.Fatal(runs, err)
+		}
+		return runs[0]
+	}
+	b.drive("rerun.mjs", env, map[string]func(){
+		"push strange": func() { push("strange", "nimbus, gold-plated") },
+		"push unlucky": func() {
+			double.Refuse(githubtest.Refusal{Operation: "actions/generate-runner-jitconfig-for-repo", Times: -1, Status: http.StatusConflict,
+				Message: "Already exists"})
+			unlucky = push("unlucky", "nimbus, local")
+		},
+		"mend": double.Accept,
+		"over": func() {
+			if _, err := double.WaitRun(b.ctx, unlucky); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}
+
+// browser is what a test with a browser needs.
+type browser struct {
+	t            *testing.T
+	ctx          context.Context
+	root, nimbus string
+	url          string // of the server that was started
+}
+
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
 	testenv.Require(t, "chromium", "node")
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nimbus := filepath.Join(root, "bin", "nimbus")
-	if _, err := os.Stat(nimbus); err != nil {
+	b := &browser{t: t, root: root, nimbus: filepath.Join(root, "bin", "nimbus")}
+	if _, err := os.Stat(b.nimbus); err != nil {
 		t.Fatalf("%v: run `make build` first", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	env := start(ctx, t, nimbus)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	b.ctx = ctx
+	return b
+}
 
-	screenshots := filepath.Join(root, "test", "results", "browser")
+// drive runs a script in Chromium, and does what it asks for by a word.
+func (b *browser) drive(script string, env []string, does map[string]func()) {
+	b.t.Helper()
+	screenshots := filepath.Join(b.root, "test", "results", "browser")
 	if err := os.MkdirAll(screenshots, 0o755); err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	node := exec.CommandContext(ctx, "node", "test/browser/follow.mjs")
-	node.Dir = root
-	node.Env = append(os.Environ(), "LINK="+loginLink(ctx, t, nimbus, env), "SCREENSHOTS="+screenshots, "CHROMIUM="+chromium)
+	node := exec.CommandContext(b.ctx, "node", "test/browser/"+script)
+	node.Dir = b.root
+	node.Env = append(os.Environ(), "LINK="+b.loginLink(env), "SCREENSHOTS="+screenshots, "CHROMIUM="+chromium)
 	var stderr bytes.Buffer
 	node.Stderr = &stderr
 	answers, err := node.StdinPipe()
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	says, err := node.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	if err := node.Start(); err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-
-	signal := filepath.Join(t.TempDir(), "go")
 	done := false
 	for lines := bufio.NewScanner(says); lines.Scan(); {
-		switch lines.Text() {
-		case "list":
-			run(ctx, t, nimbus, env, "run", "--executor", "local", "--no-files", "--detach", "--name", "Follow me",
-				"--env", "GO="+signal, "--", "sh", "-c", script)
-			fmt.Fprintln(answers, "Follow me")
-		case "running":
-			if err := os.WriteFile(signal, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintln(answers, "go")
-		case "done":
+		word := lines.Text()
+		switch do := does[word]; {
+		case do != nil:
+			do()
+			fmt.Fprintln(answers, "done")
+		case word == "done":
 			done = true
 		default:
-			t.Logf("browser: %s", lines.Text())
+			b.t.Logf("browser: %s", word)
 		}
 	}
 	if err := node.Wait(); err != nil || !done {
-		t.Fatalf("the browser did not get through: %v\n%s", err, stderr.String())
+		b.t.Fatalf("the browser did not get through: %v\n%s", err, stderr.String())
 	}
 }
 
 // start runs `nimbus up` on a free port until the test ends and returns the
 // environment with which the command line finds it.
-func start(ctx context.Context, t *testing.T, nimbus string) []string {
+func (b *browser) start(args ...string) []string {
+	t, ctx := b.t, b.ctx
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,7 +180,7 @@ func start(ctx context.Context, t *testing.T, nimbus string) []string {
 	}
 	t.Cleanup(func() { os.RemoveAll(data) })
 
-	up := exec.CommandContext(ctx, nimbus, "up", "--listen", addr, "--data", data)
+	up := exec.CommandContext(ctx, b.nimbus, append([]string{"up", "--listen", addr, "--data", data}, args...)...)
 	var output bytes.Buffer
 	up.Stdout, up.Stderr = &output, &output
 	up.Cancel = func() error { return up.Process.Signal(syscall.SIGTERM) }
@@ -126,7 +196,8 @@ func start(ctx context.Context, t *testing.T, nimbus string) []string {
 			t.Logf("nimbus up:\n%s", output.String())
 		}
 	})
-	await(ctx, t, "http://"+addr+"/readyz")
+	b.url = "http://" + addr
+	await(ctx, t, b.url+"/readyz")
 	return append(os.Environ(), "NIMBUS_SERVER=http://"+addr, "NIMBUS_DATA="+data)
 }
 
@@ -151,26 +222,26 @@ func await(ctx context.Context, t *testing.T, url string) {
 	}
 }
 
-func loginLink(ctx context.Context, t *testing.T, nimbus string, env []string) string {
-	t.Helper()
+func (b *browser) loginLink(env []string) string {
+	b.t.Helper()
 	var answer struct {
 		URL string `json:"url"`
 	}
-	if err := json.Unmarshal(run(ctx, t, nimbus, env, "login", "--json"), &answer); err != nil {
-		t.Fatal(err)
+	if err := json.Unmarshal(b.run(env, "login", "--json"), &answer); err != nil {
+		b.t.Fatal(err)
 	}
 	return answer.URL
 }
 
-func run(ctx context.Context, t *testing.T, nimbus string, env []string, args ...string) []byte {
-	t.Helper()
-	cmd := exec.CommandContext(ctx, nimbus, args...)
+func (b *browser) run(env []string, args ...string) []byte {
+	b.t.Helper()
+	cmd := exec.CommandContext(b.ctx, b.nimbus, args...)
 	cmd.Env = env
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("nimbus %s: %v\n%s", args[0], err, stderr.String())
+		b.t.Fatalf("nimbus %s: %v\n%s", args[0], err, stderr.String())
 	}
 	return out
 }

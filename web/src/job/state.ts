@@ -36,3 +36,8 @@ export function standing(job: Job): Standing {
 export function isFinished(job: Job): boolean {
   return job.state === JobState.FINISHED;
 }
+
+/** Whether running it again means something: it is over, or can't start as it is. */
+export function mayRunAgain(job: Job): boolean {
+  return isFinished(job) || job.state === JobState.UNSCHEDULABLE;
+}

@@ -5,7 +5,7 @@ import { useRef } from "react";
 import { jobs as service, message } from "../api";
 import { type Job, type JobEvent, JobState } from "../gen/nimbus/v1/job_pb";
 import { placeWords } from "../job/place";
-import { isFinished } from "../job/state";
+import { isFinished, mayRunAgain } from "../job/state";
 import { millis } from "../job/timeline";
 import { TimelineView } from "../job/timeline-view";
 import { jobKey, useJob } from "../live";
@@ -53,7 +53,10 @@ function Head({ job }: { job: Job }) {
           <StandingMark job={job} />
         </span>
         {job.exitCode !== undefined && <span className="text-sm text-quiet">exit code {job.exitCode}</span>}
-        {isFinished(job) ? !github && <Rerun key={job.id} job={job} /> : <Cancel job={job} />}
+        <div className="ml-auto flex flex-wrap items-center justify-end gap-x-3 gap-y-2">
+          {mayRunAgain(job) && <Rerun key={job.id} job={job} />}
+          {!isFinished(job) && <Cancel job={job} />}
+        </div>
       </div>
       {job.reason?.message && <p className={`mt-1 ${job.state === JobState.UNSCHEDULABLE ? "text-warn" : "text-quiet"}`}>{job.reason.message}</p>}
       {(job.state === JobState.PENDING || job.state === JobState.QUEUED) && <Place jobId={job.id} />}
@@ -93,19 +96,33 @@ function Place({ jobId }: { jobId: string }) {
   ) : null;
 }
 
+/**
+ * Runs a job again: one of a command as a new job, one of GitHub's by asking
+ * GitHub, and one that can't start by looking whether it can by now.
+ */
 function Rerun({ job }: { job: Job }) {
   const navigate = useNavigate();
+  const queries = useQueryClient();
   const key = useRef(crypto.getRandomValues(new Uint32Array(4)).join("-"));
   const rerun = useMutation({
     mutationFn: () => service.rerunJob({ jobId: job.id, idempotencyKey: key.current }),
     onSuccess: (answer) => {
-      if (answer.job) void navigate({ to: "/jobs/$jobId", params: { jobId: answer.job.id } });
+      if (!answer.job) return;
+      if (answer.job.id !== job.id) void navigate({ to: "/jobs/$jobId", params: { jobId: answer.job.id } });
+      else queries.setQueryData(jobKey(job.id), answer.job);
     },
   });
+  if (rerun.isSuccess && isFinished(job)) {
+    return (
+      <span role="status" className="text-sm text-quiet">
+        GitHub runs it again; the new job comes to the <Link to="/">list of jobs</Link>.
+      </span>
+    );
+  }
   return (
-    <span className="ml-auto flex items-center gap-3">
+    <>
       {rerun.error && (
-        <span role="alert" className="text-sm text-bad">
+        <span role="alert" className="order-last min-w-0 basis-full text-right text-sm break-words text-bad">
           {message(rerun.error)}
         </span>
       )}
@@ -117,7 +134,7 @@ function Rerun({ job }: { job: Job }) {
       >
         {rerun.isPending ? "Starting…" : "Run again"}
       </button>
-    </span>
+    </>
   );
 }
 
@@ -150,7 +167,7 @@ function Cancel({ job }: { job: Job }) {
       <button
         type="button"
         onClick={() => dialog.current?.showModal()}
-        className="ml-auto rounded border border-line px-3 py-1 text-sm hover:border-bad hover:text-bad"
+        className="rounded border border-line px-3 py-1 text-sm hover:border-bad hover:text-bad"
       >
         Cancel job
       </button>

@@ -67,8 +67,10 @@ type JobServiceClient interface {
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
 	// RerunJob runs a native job that has ended again, as a new job. A job of
 	// GitHub's is begun anew by GitHub: it is returned itself, and the new one
-	// comes as any does. Codes: conflict for one that has not ended, or whose run
-	// goes on at GitHub; forbidden where the GitHub App lacks actions:write.
+	// comes as any does. One that is unschedulable waits again, where something
+	// can run it by now. Codes: conflict for one that has not ended, that nothing
+	// can run, or whose run goes on at GitHub; forbidden where the GitHub App lacks
+	// actions:write.
 	RerunJob(context.Context, *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error)
 	// SetJobPriority moves a waiting job before or behind others of its org. One
 	// that hosts can claim already keeps its place. Codes: conflict for one that
@@ -197,8 +199,10 @@ type JobServiceHandler interface {
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
 	// RerunJob runs a native job that has ended again, as a new job. A job of
 	// GitHub's is begun anew by GitHub: it is returned itself, and the new one
-	// comes as any does. Codes: conflict for one that has not ended, or whose run
-	// goes on at GitHub; forbidden where the GitHub App lacks actions:write.
+	// comes as any does. One that is unschedulable waits again, where something
+	// can run it by now. Codes: conflict for one that has not ended, that nothing
+	// can run, or whose run goes on at GitHub; forbidden where the GitHub App lacks
+	// actions:write.
 	RerunJob(context.Context, *connect.Request[v1.RerunJobRequest]) (*connect.Response[v1.RerunJobResponse], error)
 	// SetJobPriority moves a waiting job before or behind others of its org. One
 	// that hosts can claim already keeps its place. Codes: conflict for one that

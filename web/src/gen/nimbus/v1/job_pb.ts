@@ -1061,8 +1061,10 @@ export const JobService: GenService<{
   /**
    * RerunJob runs a native job that has ended again, as a new job. A job of
    * GitHub's is begun anew by GitHub: it is returned itself, and the new one
-   * comes as any does. Codes: conflict for one that has not ended, or whose run
-   * goes on at GitHub; forbidden where the GitHub App lacks actions:write.
+   * comes as any does. One that is unschedulable waits again, where something
+   * can run it by now. Codes: conflict for one that has not ended, that nothing
+   * can run, or whose run goes on at GitHub; forbidden where the GitHub App lacks
+   * actions:write.
    *
    * @generated from rpc nimbus.v1.JobService.RerunJob
    */
