@@ -6,6 +6,7 @@ import "time"
 // registered. An installation without one has each at the repository of its job.
 type RunnerPlace struct {
 	InstallationID int64
+	AppID          int64  // whose installation it is; 0 where that was not kept
 	Organization   string // any repository of it may be given to the runner
 	Group          string // that may use the runners, by its name
 	GroupID        int64  // of GitHub
@@ -17,6 +18,7 @@ type RunnerPlace struct {
 type ScaleSet struct {
 	ID             string
 	InstallationID int64
+	AppID          int64  // whose installation it is; 0 where that was not kept
 	Organization   string // that it is of
 	Group          string
 	GroupID        int64

@@ -32,6 +32,8 @@ type Host struct {
 	Free      Capacity // as it said last, some seconds ago
 	Running   int      // leases it holds
 	Cordoned  bool     // gets no new jobs; what runs on it goes on
+	// Runner is how its runner stands; zero where that was not asked for.
+	Runner RunnerStanding
 }
 
 // Inventory is what a host says it has. It is sent at join and at each start
@@ -50,6 +52,10 @@ type Inventory struct {
 
 	Network []NetworkProfile `json:",omitempty"` // that jobs may have here; none: an agent that doesn't tell
 	Reach   Names            `json:",omitempty"` // that jobs may ask for here at most; none: any
+
+	// RunnerVersion is of GitHub's own runner in the image that jobs get when
+	// they name none; "" where it is not inside.
+	RunnerVersion string `json:",omitempty"`
 }
 
 // GPUGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -260,6 +266,9 @@ func (i Inventory) Check() error {
 	case len(i.Executors) > maxExecutors || len(i.GPUs) > maxGPUGroups || len(i.Capabilities) > maxHostCapabilities:
 		return Errorf(CodeTooLarge, "a host has at most %d executors, %d kinds of GPUs and %d capabilities",
 			maxExecutors, maxGPUGroups, maxHostCapabilities)
+	}
+	if len(i.RunnerVersion) > MaxWordBytes || strings.ContainsFunc(i.RunnerVersion, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return Errorf(CodeInvalid, "%q is not the version of a runner", clip(i.RunnerVersion))
 	}
 	for _, word := range i.Capabilities {
 		if !validWord(word) {

@@ -58,11 +58,16 @@ type Release struct {
 // to versions that are too old: raise it, with the digest of the release page,
 // at least every month.
 func OfficialRelease() Release {
-	const version = "2.337.0"
+	return ReleaseOf("2.337.0", "70920811a4f8ad4328818682bca5c6469c1c942fab52448868071d0063816613")
+}
+
+// ReleaseOf is the release of a version; digest is the SHA-256 of its archive for
+// linux-x64, as its page at GitHub has it.
+func ReleaseOf(version, digest string) Release {
 	return Release{
 		Version: version,
 		URL:     "https://github.com/actions/runner/releases/download/v" + version + "/actions-runner-linux-x64-" + version + ".tar.gz",
-		SHA256:  "70920811a4f8ad4328818682bca5c6469c1c942fab52448868071d0063816613",
+		SHA256:  digest,
 		// What its bin/installdependencies.sh installs on Debian 12, but for tracing.
 		Packages: []string{"libicu72", "libkrb5-3", "libssl3", "zlib1g"},
 	}

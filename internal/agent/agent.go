@@ -79,6 +79,9 @@ type Runner struct {
 	Env     map[string]string
 	// Diagnostics are the folders of which one will have the runner's pages.
 	Diagnostics []string
+	// Version tells which of GitHub's own runner is inside; "" for none. nil:
+	// there never is one.
+	Version func() string
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -229,6 +232,9 @@ func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
 	inv := a.has
 	for _, e := range a.cfg.Executors {
 		inv.Executors = append(inv.Executors, e.Status(ctx))
+		if version := a.cfg.Runners[e.Name()].Version; version != nil {
+			inv.RunnerVersion = version()
+		}
 	}
 	return inv
 }

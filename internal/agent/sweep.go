@@ -17,7 +17,8 @@ import (
 const sweepInterval = time.Minute
 
 // runSweepLoop removes orphans at start and each minute, and tells the control
-// plane when an executor has become usable or has ceased to be.
+// plane when an executor has become usable or has ceased to be, or when the
+// image has another runner.
 func (a *Agent) runSweepLoop(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -112,5 +113,5 @@ func equal(a, b nimbus.Inventory) bool {
 			return false
 		}
 	}
-	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB
+	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && a.RunnerVersion == b.RunnerVersion
 }

@@ -12,7 +12,7 @@ import (
 type doctorGitHubCmd struct{}
 
 func (*doctorGitHubCmd) Help() string {
-	return `Has the server look, for each GitHub App that is connected, whether GitHub can be reached, takes the App's key and this clock, what the App may do and hears of, who has installed or suspended it, and how the last webhook fared; one that was refused for its signature is asked for again. Exits with 1 when something fails; a warning is fine.
+	return `Has the server look, for each GitHub App that is connected, whether GitHub can be reached, takes the App's key and this clock, what the App may do and hears of, who has installed or suspended it, and how the last webhook fared; one that was refused for its signature is asked for again. It also tells of hosts whose runner is behind GitHub's releases, and from when on GitHub gives no jobs to it. Exits with 1 when something fails; a warning is fine.
 
 ` + usage("nimbus doctor github", "nimbus doctor github --json | jq '.checks[] | select(.status != \"ok\")'")
 }

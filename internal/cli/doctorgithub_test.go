@@ -38,6 +38,8 @@ ok    events       subscribed to workflow_job
 ok    installation octo-org nothing is missing
 ok    webhook      webhooks go to NIMBUS/webhooks/github
 ok    deliveries   the last webhook was taken, at TIME
+warn  runner       no host has joined
+      nimbus hosts token lets one join
 `
 
 const settings = "in the App's settings at GitHub"

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -72,6 +73,10 @@ func (c *githubConnectCmd) Run(ctx context.Context, a *app) error {
 		}
 		if secret = []byte(strings.TrimSpace(string(raw))); len(secret) == 0 {
 			return nimbus.Errorf(nimbus.CodeInvalid, "the file %s has no secret in it", c.WebhookSecretFile)
+		}
+		if bytes.ContainsAny(secret, "\r\n") {
+			return nimbus.Errorf(nimbus.CodeInvalid, "the file %s has several lines, and one secret is one line", c.WebhookSecretFile).
+				WithHint("give the one that GitHub signs with from now on; the one before is taken for another day")
 		}
 	}
 	cl, err := a.connect()
@@ -204,7 +209,7 @@ func (c *githubRotateSecretCmd) Run(ctx context.Context, a *app) error {
 type githubRemoveCmd struct{ githubAppArg }
 
 func (*githubRemoveCmd) Help() string {
-	return "Its webhooks are refused from then on, and its jobs that run can't be asked about any more. At GitHub it goes on to exist: delete it there.\n\n" +
+	return "Its webhooks are refused from then on, and its jobs that run can't be asked about any more. Its scale sets go with it, at GitHub too as long as GitHub takes its key, and what nimbus github runners set for its installations is forgotten. At GitHub it goes on to exist: delete it there.\n\n" +
 		usage("nimbus github remove 12345")
 }
 

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 )
 
 // connectOrg connects the double's App, and has its owner grant what runners of
@@ -99,6 +102,37 @@ func TestScaleSetBehindNAT(t *testing.T) {
 		t.Error("it is still at GitHub")
 	}
 	c.recorded(t, "github_runners.add_scale_set", "github_runners.remove_scale_set")
+}
+
+// TestScaleSetsGoWithTheirApp, and so does with whom its runners are registered;
+// a connected one begins without any. GitHub need not hear of it.
+func TestScaleSetsGoWithTheirApp(t *testing.T) {
+	t.Parallel()
+	for name, gone := range map[string]bool{"GitHub answers": false, "GitHub is out of reach": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := startConnected(t)
+			c.connectOrg(t)
+			c.ok(t, "github", "scale-set", "add", "2002", "nimbus")
+			c.ok(t, "github", "runners", "set", "2002", "organization")
+			if gone {
+				c.double.Refuse(githubtest.Refusal{Times: -1, Status: http.StatusBadGateway})
+			}
+			c.ok(t, "github", "remove", "1001")
+			c.double.Accept()
+			if left := len(c.double.ScaleSets()); left != 0 && !gone {
+				t.Errorf("%d scale sets are left at GitHub", left)
+			}
+			if out := c.ok(t, "github", "scale-set", "list", "--json"); out != "{\"scale_sets\":[]}\n" {
+				t.Errorf("scale sets are left: %s", out)
+			}
+			if out := c.ok(t, "github", "runners", "list", "--json"); out != "{\"places\":[]}\n" {
+				t.Errorf("places are left: %s", out)
+			}
+			c.recorded(t, "github_runners.remove_scale_set", "github_runners.place", "github_app.remove")
+			c.refused(t, "not connected", "github", "remove", "1001")
+		})
+	}
 }
 
 // recorded demands that the platform's chain has entries of some actions.

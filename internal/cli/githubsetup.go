@@ -134,6 +134,10 @@ func (c *githubSetupCmd) visit(l net.Listener, convert func(context.Context, str
 		return nil, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "%q is no address that GitHub could send webhooks to", c.Address).
 			WithHint("it looks like https://nimbus.example.com"))
 	}
+	if host := address.Hostname(); !forge.IsEnterpriseServer(c.API) && (host == "localhost" || net.ParseIP(host).IsLoopback()) {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "GitHub can't reach %s, and makes no App with such a webhook", address).
+			WithHint("give the address at which this server is reached from outside; where there is none, see scale sets in docs/github.md")
+	}
 	name := c.AppName
 	if name == "" {
 		name = "Nimbus " + strings.ToLower(rand.Text()[:8])

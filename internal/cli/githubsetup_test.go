@@ -236,6 +236,13 @@ func TestGitHubConnect(t *testing.T) {
 			t.Errorf("%v: %d %s", refused, code, errs)
 		}
 	}
+	lines := filepath.Join(c.data, "lines")
+	if err := os.WriteFile(lines, []byte("one\ntwo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.refused(t, "several lines", "github", "connect", "1001", "--key-file", key, "--webhook-secret-file", lines, "--api", c.double.URL())
+	c.refused(t, "plain http", "github", "connect", "1001", "--key-file", key, "--webhook-secret-file", secret, "--api", "http://github.example.com/api/v3")
+	c.refused(t, "can't reach", "github", "setup", "--address", c.url)
 	if code, out, _ := c.now(t, "github", "apps", "--json"); code != ExitOK || out != "{\"apps\":[]}\n" {
 		t.Errorf("what was refused is kept: %s", out)
 	}

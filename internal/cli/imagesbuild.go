@@ -3,8 +3,11 @@ package cli
 import (
 	"context"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 )
@@ -14,7 +17,30 @@ type imagesBuildCmd struct {
 
 	Name     string `arg:"" optional:"" default:"runner" help:"Which; the only one that is known how to build is runner."`
 	Official string `help:"Whether to put GitHub's own runner in: auto (where it can be fetched), always, or never (unless it was fetched before)." enum:"auto,always,never" default:"auto" env:"NIMBUS_OFFICIAL_RUNNER"`
+
+	RunnerVersion string `help:"Another version of GitHub's own runner than the recipe's, which may have become too old for GitHub." and:"runner" placeholder:"VERSION" env:"NIMBUS_RUNNER_VERSION"`
+	RunnerSHA256  string `name:"runner-sha256" help:"The SHA-256 of that version's linux-x64 archive, as its page at github.com/actions/runner/releases has it." and:"runner" placeholder:"DIGEST" env:"NIMBUS_RUNNER_SHA256"`
 }
+
+// release is which runner of GitHub's is to be inside. Codes: invalid.
+func (c *imagesBuildCmd) release() (runner.Release, error) {
+	version, digest := strings.TrimPrefix(c.RunnerVersion, "v"), strings.ToLower(c.RunnerSHA256)
+	switch {
+	case version == "" && digest == "":
+		return runner.OfficialRelease(), nil
+	case !runnerVersion.MatchString(version):
+		return runner.Release{}, nimbus.Errorf(nimbus.CodeInvalid, "%.40q is no version of GitHub's runner", c.RunnerVersion).WithHint("it looks like 2.337.0, and is on https://github.com/actions/runner/releases")
+	case !sha256Hex.MatchString(digest):
+		return runner.Release{}, nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no SHA-256", c.RunnerSHA256).
+			WithHint("https://github.com/actions/runner/releases/tag/v%s has that of actions-runner-linux-x64-%s.tar.gz", version, version)
+	}
+	return runner.ReleaseOf(version, digest), nil
+}
+
+var (
+	runnerVersion = regexp.MustCompile(`^[0-9]{1,4}\.[0-9]{1,6}\.[0-9]{1,6}$`)
+	sha256Hex     = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
 
 // fetch is what the flag --official means.
 func (c *imagesBuildCmd) fetch() debian.Fetch {
@@ -29,8 +55,9 @@ func (c *imagesBuildCmd) fetch() debian.Fetch {
 
 func (*imagesBuildCmd) Help() string {
 	return `Builds the image from Debian packages, which apt fetches and checks as this machine is set up for. It needs no root. GitHub's own runner is fetched from github.com, at the version and digest of the recipe; without it the image takes jobs of the double of GitHub alone, which is what the demo needs. An image that is there already and was made by the same recipe is left as it is.
+GitHub gives no jobs to a runner that is a month behind its latest release: nimbus doctor github tells in time. Then build anew with a release of Nimbus that has a newer one, or with --runner-version.
 
-` + usage("nimbus images build", "nimbus images build --official always --images /srv/nimbus/images")
+` + usage("nimbus images build", "nimbus images build --official always --images /srv/nimbus/images", "nimbus images build --official always --runner-version 2.338.0 --runner-sha256 DIGEST")
 }
 
 func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
@@ -38,6 +65,10 @@ func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
 	defer stop()
 	if c.Name != nimbus.DefaultImage {
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no recipe for an image %q", c.Name).WithHint("nimbus images build %s", nimbus.DefaultImage)
+	}
+	release, err := c.release()
+	if err != nil {
+		return err
 	}
 	store, err := c.store(a)
 	if err != nil {
@@ -52,6 +83,7 @@ func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	cfg := debian.Runner(store, program, c.fetch())
+	cfg.Runner.Release = release
 	cfg.Progress = func(what string) { a.info("%s: %s", c.Name, what) }
 	img, err := debian.Build(ctx, cfg)
 	if err != nil {

@@ -116,6 +116,27 @@ type hostView struct {
 	Reach        []string                `json:"reach,omitempty"`
 	Executors    []executorView          `json:"executors"`
 	Cordoned     bool                    `json:"cordoned,omitempty"`
+	Runner       *runnerView             `json:"runner,omitempty"`
+}
+
+// runnerView is GitHub's own runner on a host, and how it stands against the
+// releases that are known.
+type runnerView struct {
+	Version    string     `json:"version"`
+	Latest     string     `json:"latest,omitempty"`
+	NewerSince *time.Time `json:"newer_since,omitempty"`
+	RefusedAt  *time.Time `json:"refused_at,omitempty"`
+}
+
+func viewRunner(h nimbus.Host) *runnerView {
+	if h.Inventory.RunnerVersion == "" {
+		return nil
+	}
+	v := &runnerView{Version: h.Inventory.RunnerVersion, Latest: h.Runner.Latest}
+	if !h.Runner.NewerSince.IsZero() {
+		v.NewerSince, v.RefusedAt = &h.Runner.NewerSince, &h.Runner.RefusedAt
+	}
+	return v
 }
 
 // freeView is what a host had free when it last said so.
@@ -147,6 +168,7 @@ func viewHost(h nimbus.Host) hostView {
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
 		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
 		Network: h.Inventory.Network, Reach: h.Inventory.Reach.Words(),
+		Runner: viewRunner(h),
 	}
 	for _, g := range h.Inventory.GPUs {
 		v.GPUs = append(v.GPUs, gpuView(g))

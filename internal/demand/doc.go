@@ -7,7 +7,8 @@
 //	polling       what GitHub never sent is found in its lists of runs
 //	scale sets    whose queues are listened to where no webhook gets through
 //
-// Leftovers is the way back: runners that GitHub lists and nobody needs.
+// Leftovers is the way back: runners that GitHub lists and nobody needs. Releases
+// learns how old the runners in our images are to GitHub.
 //
 // All loops here work on one replica at a time, spend only what more urgent
 // calls leave of GitHub's limits, and may be stopped anywhere: what they know is

@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,11 +74,9 @@ func NewApp(cfg AppConfig) (*App, error) {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the GitHub App's private key is no RSA key in PEM: %w", err).
 			WithHint("download a new one from the App's settings page")
 	}
-	if cfg.BaseURL == "" {
-		cfg.BaseURL = defaultBaseURL
-	}
-	if link(cfg.BaseURL) == "" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a GitHub API", cfg.BaseURL)
+	cfg.BaseURL = APIURL(cfg.BaseURL)
+	if err := checkAPI(cfg.BaseURL); err != nil {
+		return nil, err
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultCallTimeout
@@ -94,7 +91,7 @@ func NewApp(cfg AppConfig) (*App, error) {
 	a := &App{
 		id:      cfg.AppID,
 		key:     key,
-		baseURL: strings.TrimRight(cfg.BaseURL, "/"),
+		baseURL: cfg.BaseURL,
 		timeout: cfg.Timeout,
 		shared:  boundedTransport{cfg.Transport},
 		clock:   cfg.Clock,

@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"log/slog"
@@ -24,9 +25,9 @@ type Apps struct {
 	log   *slog.Logger
 
 	mu       sync.Mutex
-	apps     map[int64]*App  // by id
-	secrets  [][]byte        // of all their webhooks
-	owners   map[int64]int64 // installation -> App
+	apps     map[int64]*App     // by id
+	secrets  map[int64][][]byte // of the webhook of each
+	owners   map[int64]int64    // installation -> App
 	lookedAt time.Time
 	unsure   bool // not all could be asked then
 	places   *Places
@@ -37,11 +38,11 @@ func NewApps(clock nimbus.Clock, log *slog.Logger) *Apps {
 	return &Apps{clock: clock, log: log, apps: map[int64]*App{}, owners: map[int64]int64{}}
 }
 
-// Set replaces the Apps and the webhook secrets that are taken.
-func (s *Apps) Set(apps map[int64]*App, secrets [][]byte) {
+// Set replaces the Apps and the webhook secrets that are taken of each.
+func (s *Apps) Set(apps map[int64]*App, secrets map[int64][][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.secrets = slices.Clone(secrets)
+	s.secrets = maps.Clone(secrets)
 	for _, app := range apps {
 		app.SetPlaces(s.places)
 	}
@@ -54,10 +55,43 @@ func (s *Apps) Set(apps map[int64]*App, secrets [][]byte) {
 
 // Secrets are those that webhooks may be signed with now; none while no App is
 // connected.
-func (s *Apps) Secrets() [][]byte {
+func (s *Apps) Secrets() (all [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.secrets
+	for _, id := range slices.Sorted(maps.Keys(s.secrets)) {
+		all = append(all, s.secrets[id]...)
+	}
+	return all
+}
+
+// MayTell tells whether one of the secrets that a webhook is signed with is of
+// the App whose installation it tells of: whoever knows the secret of another App
+// is not to speak for it. What is not known yet is believed; nothing can be done
+// for an installation that no App has.
+func (s *Apps) MayTell(installation int64, secrets [][]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owner, known := s.owners[installation]
+	if !known || s.only() != nil {
+		return true
+	}
+	return slices.ContainsFunc(secrets, func(secret []byte) bool {
+		return slices.ContainsFunc(s.secrets[owner], func(own []byte) bool { return bytes.Equal(own, secret) })
+	})
+}
+
+// Learn asks whose the installations are where there are several Apps, and that
+// is not known yet.
+func (s *Apps) Learn(ctx context.Context) {
+	s.mu.Lock()
+	need := len(s.apps) > 1 && len(s.owners) == 0
+	s.mu.Unlock()
+	if !need {
+		return
+	}
+	if _, look := s.known(0); look {
+		s.look(ctx)
+	}
 }
 
 // All returns the Apps by their ids, in order.

@@ -1,8 +1,12 @@
 package forge_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -105,5 +109,57 @@ func TestManifestPage(t *testing.T) {
 		if _, err := forge.ConvertManifest(t.Context(), "http://127.0.0.1:1", bad, nil); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("code %q: %v", bad, err)
 		}
+	}
+}
+
+// TestAppsSpeakForTheirOwn: who knows the secret of one App can't tell of the
+// installations of another.
+func TestAppsSpeakForTheirOwn(t *testing.T) {
+	t.Parallel()
+	_, appOne := startDouble(t, 11, 110)
+	two, appTwo := startDouble(t, 22, 220)
+	apps := forge.NewApps(&movable{now: time.Unix(1e9, 0)}, slog.New(slog.DiscardHandler))
+	secrets := map[int64][][]byte{11: {[]byte("one"), []byte("one before")}, 22: {[]byte("two")}}
+	processed := 0
+	hook := forge.NewWebhook(forge.WebhookConfig{Secrets: apps.Secrets, MayTell: apps.MayTell,
+		Process: func(context.Context, nimbus.Delivery, *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error) {
+			processed++
+			return nimbus.DeliveryIgnored, nil
+		}})
+	send := func(secret string, installation int64) int {
+		body := fmt.Appendf(nil, `{"action":"created","installation":{"id":%d}}`, installation)
+		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+		r.Header.Set("X-Hub-Signature-256", forge.Sign([]byte(secret), body))
+		r.Header.Set("X-Github-Event", "installation")
+		r.Header.Set("X-Github-Delivery", nimbus.NewID("dlv", time.Now()))
+		w := httptest.NewRecorder()
+		hook.ServeHTTP(w, r)
+		return w.Code
+	}
+	expect := func(want int, secret string, installation int64) {
+		t.Helper()
+		if got := send(secret, installation); got != want {
+			t.Errorf("signed with %q, of installation %d: %d, want %d", secret, installation, got, want)
+		}
+	}
+	apps.Set(map[int64]*forge.App{11: appOne}, map[int64][][]byte{11: secrets[11]})
+	expect(http.StatusAccepted, "one", 110)
+	expect(http.StatusAccepted, "one", 220) // of a single App GitHub alone knows the secret
+	apps.Set(map[int64]*forge.App{11: appOne, 22: appTwo}, secrets)
+	apps.Learn(t.Context())
+	apps.Learn(t.Context()) // there is nothing left to learn
+	if n := two.Calls("apps/list-installations"); n != 1 {
+		t.Errorf("GitHub was asked %d times", n)
+	}
+	before := processed
+	for secret, own := range map[string]int64{"one": 110, "one before": 110, "two": 220} {
+		expect(http.StatusAccepted, secret, own)
+		expect(http.StatusUnauthorized, secret, 330-own)
+		expect(http.StatusAccepted, secret, 440) // nobody's, for which nothing can be done
+		expect(http.StatusAccepted, secret, 0)
+	}
+	expect(http.StatusUnauthorized, "three", 110)
+	if processed-before != 9 {
+		t.Errorf("%d deliveries were processed, not 9", processed-before)
 	}
 }

@@ -29,6 +29,12 @@ const (
 	lookEvery         = 500 * time.Millisecond
 )
 
+// The names of the checks that tell whether GitHub can be asked anything at all.
+const (
+	CheckAPI = "api"
+	CheckKey = "key"
+)
+
 // examination gathers checks.
 type examination struct {
 	app *App
@@ -59,11 +65,11 @@ func (x *examination) api(ctx context.Context) bool {
 	defer cancel()
 	date, err := x.app.date(ctx)
 	if err != nil {
-		x.say("api", nimbus.CheckFails, fmt.Sprintf("%s can't be reached: %v", x.app.baseURL, err),
+		x.say(CheckAPI, nimbus.CheckFails, fmt.Sprintf("%s can't be reached: %v", x.app.baseURL, err),
 			"let this machine out to it, by HTTPS_PROXY if need be; for GitHub Enterprise Server the address ends with /api/v3")
 		return false
 	}
-	x.say("api", nimbus.CheckGood, x.app.baseURL+" answers", "")
+	x.say(CheckAPI, nimbus.CheckGood, x.app.baseURL+" answers", "")
 	ahead := x.app.clock.Now().Sub(date).Truncate(time.Second)
 	detail, hint := fmt.Sprintf("this machine's clock is %v ahead of GitHub's", ahead), "set the clock: timedatectl set-ntp true"
 	if ahead < 0 {
@@ -108,10 +114,10 @@ func (x *examination) key(ctx context.Context) bool {
 		if hint == "" {
 			hint = "look at https://www.githubstatus.com, and try again"
 		}
-		x.say("key", nimbus.CheckFails, err.Error(), hint)
+		x.say(CheckKey, nimbus.CheckFails, err.Error(), hint)
 		return false
 	}
-	x.say("key", nimbus.CheckGood, "it is that of "+self.Name, "")
+	x.say(CheckKey, nimbus.CheckGood, "it is that of "+self.Name, "")
 	settings := strings.TrimRight(self.HTMLURL, "/")
 	x.permissions("permissions", "the App does not ask for", missing(self.Grants, needs(x.app.anyOrg())),
 		"in the App's settings at GitHub ("+settings+"), under Permissions & events, add them; each owner then has to approve")

@@ -59,12 +59,14 @@ var ownerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}$`)
 // webAddress is where the pages are that belong to an API.
 func webAddress(api string) (string, error) {
 	api = APIURL(api)
-	u, err := url.Parse(api)
-	if err != nil || link(api) == "" {
-		return "", nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a GitHub API", api).
-			WithHint("a GitHub Enterprise Server's is https://HOST/api/v3")
+	if err := checkAPI(api); err != nil {
+		return "", err
 	}
-	if host, ok := strings.CutPrefix(u.Host, "api."); ok { // github.com, and ghe.com
+	u, err := url.Parse(api)
+	if err != nil {
+		return "", fmt.Errorf("read the address of the API: %w", err)
+	}
+	if host, ok := strings.CutPrefix(u.Host, "api."); ok && u.Path == "" { // github.com, and ghe.com
 		return u.Scheme + "://" + host, nil
 	}
 	return u.Scheme + "://" + u.Host, nil // GitHub Enterprise Server: https://HOST/api/v3
@@ -82,8 +84,8 @@ func ConvertManifest(ctx context.Context, api, code string, transport http.Round
 		transport = newTransport()
 	}
 	a := &App{baseURL: APIURL(api), timeout: defaultCallTimeout}
-	if link(a.baseURL) == "" {
-		return Credentials{}, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a GitHub API", api)
+	if err := checkAPI(a.baseURL); err != nil {
+		return Credentials{}, err
 	}
 	client, err := a.clientOver(boundedTransport{transport})
 	if err != nil {

@@ -123,7 +123,7 @@ func (a *App) OrganizationPlace(ctx context.Context, installation int64, group s
 		return nimbus.RunnerPlace{}, nimbus.Errorf(nimbus.CodeInvalid, "%s is no organisation", at.Account).
 			WithHint("runners of a person are registered at repositories; GitHub lets no App register them with an enterprise: do so with each of its organisations")
 	}
-	out := nimbus.RunnerPlace{InstallationID: installation, Organization: at.Account, Group: group}
+	out := nimbus.RunnerPlace{InstallationID: installation, AppID: a.id, Organization: at.Account, Group: group}
 	out.Group, out.GroupID, err = a.group(ctx, installation, at.Account, group)
 	return out, err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/google/go-github/v92/github"
 
@@ -164,12 +163,4 @@ func (a *App) clientOver(transport http.RoundTripper) (*github.Client, error) {
 		return nil, fmt.Errorf("make a client of GitHub's: %w", err)
 	}
 	return c, nil
-}
-
-// APIURL is the address of an API as it is written down: "" is GitHub's own.
-func APIURL(url string) string {
-	if url = strings.TrimRight(url, "/"); url == "" {
-		return defaultBaseURL
-	}
-	return url
 }

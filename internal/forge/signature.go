@@ -23,18 +23,24 @@ func Sign(secret, body []byte) string {
 // in constant time, so that neither the bytes nor which secret matched shows
 // in the time taken. An empty secret never matches.
 func VerifySignature(secrets [][]byte, body []byte, header string) bool {
+	return len(signers(secrets, body, header)) > 0
+}
+
+// signers are those of the secrets that sign body.
+func signers(secrets [][]byte, body []byte, header string) (matched [][]byte) {
 	signature, ok := parseSignature(header)
 	if !ok {
-		return false
+		return nil
 	}
-	matched := false
 	for _, secret := range secrets {
 		if len(secret) == 0 {
 			continue // anybody could sign with it
 		}
 		mac := hmac.New(sha256.New, secret)
 		mac.Write(body)
-		matched = hmac.Equal(mac.Sum(nil), signature) || matched
+		if hmac.Equal(mac.Sum(nil), signature) {
+			matched = append(matched, secret)
+		}
 	}
 	return matched
 }

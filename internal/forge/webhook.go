@@ -39,6 +39,9 @@ type WebhookConfig struct {
 	// Secrets returns the secrets that are valid now, more than one while one
 	// is rotated. None means that every delivery is refused. Required.
 	Secrets func() [][]byte
+	// MayTell tells whether what is signed with these secrets may tell of an
+	// installation. Default: all may of all.
+	MayTell func(installation int64, secrets [][]byte) bool
 	// Process commits a delivery and its effect in one transaction. ev is nil
 	// for an event that Nimbus has no use for: it is recorded all the same.
 	// It is called only after the signature was verified, concurrently, and
@@ -121,13 +124,18 @@ func (h *webhook) receive(w http.ResponseWriter, r *http.Request) (nimbus.Delive
 	if err != nil {
 		return "", err
 	}
-	if !VerifySignature(h.Secrets(), body, signature) {
+	secrets := signers(h.Secrets(), body, signature)
+	if len(secrets) == 0 {
 		return "", nimbus.Errorf(nimbus.CodeUnauthenticated, "the signature matches none of the webhook secrets").
 			WithHint("set the same secret in the GitHub App's webhook settings and in Nimbus")
 	}
 	d, in, err := delivery(r.Header, body, received)
 	if err != nil {
 		return "", err
+	}
+	if h.MayTell != nil && !h.MayTell(d.InstallationID, secrets) {
+		return "", nimbus.Errorf(nimbus.CodeUnauthenticated, "the delivery tells of the installation %d, and is signed with the secret of another App", d.InstallationID).
+			WithHint("each App's webhook has a secret of its own: nimbus github rotate-secret")
 	}
 	var ev *nimbus.ForgeEvent
 	switch d.Event {

@@ -78,8 +78,10 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	images := image.Store{Dir: cfg.images()}
 	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: {
 		Command: []string{runner.Program}, Diagnostics: []string{runner.OfficialDir + "/" + runner.Diagnostics, runner.Diagnostics},
+		Version: func() string { return images.RunnerVersion(nimbus.DefaultImage) },
 	}}
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
@@ -113,10 +115,7 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Images == "" {
-		cfg.Images = filepath.Join(filepath.Dir(filepath.Clean(cfg.Data)), "images")
-	}
-	cfg.Containers.Images, cfg.Containers.Log = image.Store{Dir: cfg.Images}, cfg.Log
+	cfg.Containers.Images, cfg.Containers.Log = image.Store{Dir: cfg.images()}, cfg.Log
 	if cfg.Containers.Builder, err = cfg.builder(); err != nil {
 		return nil, err
 	}
@@ -125,6 +124,14 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 		Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
+}
+
+// images is the folder of images.
+func (c Config) images() string {
+	if c.Images == "" {
+		return filepath.Join(filepath.Dir(filepath.Clean(c.Data)), "images")
+	}
+	return c.Images
 }
 
 // builder is who this host is in the attestations of images that it converts.

@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"slices"
 
 	"connectrpc.com/connect"
 
+	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
@@ -14,7 +16,28 @@ type hostService struct{ api *api }
 
 func (s hostService) ListHosts(ctx context.Context, r *connect.Request[nimbusv1.ListHostsRequest]) (*connect.Response[nimbusv1.ListHostsResponse], error) {
 	hosts, next, err := s.api.Hosts.HostPage(ctx, int(r.Msg.GetPageSize()), r.Msg.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	err = s.runners(ctx, hosts)
 	return reply(&nimbusv1.ListHostsResponse{Hosts: messages(hosts, wire.Host), NextPageToken: next}, err)
+}
+
+// runners says how the runners of hosts stand against GitHub's releases.
+func (s hostService) runners(ctx context.Context, hosts []nimbus.Host) error {
+	if !slices.ContainsFunc(hosts, func(h nimbus.Host) bool { return h.Inventory.RunnerVersion != "" }) {
+		return nil
+	}
+	releases, err := s.api.GitHub.RunnerReleases(ctx)
+	if err != nil {
+		return err
+	}
+	for i, h := range hosts {
+		if h.Inventory.RunnerVersion != "" {
+			hosts[i].Runner = nimbus.WorstRunnerStanding(h.Inventory.RunnerVersion, releases)
+		}
+	}
+	return nil
 }
 
 func (s hostService) CreateJoinToken(ctx context.Context, r *connect.Request[nimbusv1.CreateJoinTokenRequest]) (*connect.Response[nimbusv1.CreateJoinTokenResponse], error) {

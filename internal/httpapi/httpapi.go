@@ -79,6 +79,8 @@ type GitHub interface {
 	Installations(ctx context.Context) ([]nimbus.GitHubInstallation, error)
 	// Examine looks for what keeps the Apps from working.
 	Examine(ctx context.Context) []nimbus.GitHubCheck
+	// RunnerReleases are those of GitHub's runner that are known.
+	RunnerReleases(ctx context.Context) ([]nimbus.RunnerReleases, error)
 	GitHubRunners
 }
 

@@ -294,6 +294,8 @@ func (noApps) Installations(context.Context) ([]nimbus.GitHubInstallation, error
 
 func (noApps) Examine(context.Context) []nimbus.GitHubCheck { return nil }
 
+func (noApps) RunnerReleases(context.Context) ([]nimbus.RunnerReleases, error) { return nil, nil }
+
 func (noApps) RunnerPlaces(context.Context) ([]nimbus.RunnerPlace, error) { return nil, nil }
 
 func (noApps) SetRunnerPlace(context.Context, nimbus.Principal, int64, bool, string) (nimbus.RunnerPlace, error) {

@@ -16,12 +16,14 @@ func (s *Server) demand() lifecycle.Service {
 	poller := &demand.Poller{GitHub: s.github.forge, Store: s.store, Jobs: s.scheduler, Log: s.cfg.Log}
 	leftovers := &demand.Leftovers{GitHub: s.github.forge, Store: s.store, Books: s.scheduler, Organizations: s.github.organizations, Log: s.cfg.Log}
 	listener := &demand.Listener{GitHub: s.github.forge, Store: s.store, Jobs: s.scheduler, Owner: "nimbus", Log: s.cfg.Log}
+	releases := s.github.releaseLook()
 	work := func(ctx context.Context) {
 		var loops sync.WaitGroup
 		loops.Go(func() { leftovers.Run(ctx) })
 		loops.Go(func() { redelivery.Run(ctx) })
 		loops.Go(func() { poller.Run(ctx) })
 		loops.Go(func() { listener.Run(ctx) })
+		loops.Go(func() { releases.Run(ctx) })
 		loops.Wait()
 	}
 	return lifecycle.Func("demand", func(ctx context.Context, ready func()) error {

@@ -77,6 +77,7 @@ type gitHub struct {
 	secrets identity.Secrets
 	places  runnerStore
 	forge   *forge.Apps
+	hosts   hostLister // for Examine
 	clock   nimbus.Clock
 	log     *slog.Logger
 	// replicas tells how many there are; nil: there are no others.
@@ -169,6 +170,7 @@ func (g *gitHub) Run(ctx context.Context, ready func()) error {
 		if err := g.reload(ctx); err != nil && ctx.Err() == nil {
 			g.log.WarnContext(ctx, "reading the GitHub Apps failed, it is tried again", "error", err)
 		}
+		g.forge.Learn(ctx)
 	}
 }
 
@@ -228,10 +230,9 @@ func (g *gitHub) read(ctx context.Context, n identity.SecretName) (openApp, erro
 // tell has the forge know the Apps, and the secrets that are valid by now.
 // g.mu is held.
 func (g *gitHub) tell() {
-	apps, secrets := map[int64]*forge.App{}, [][]byte{}
+	apps, secrets := map[int64]*forge.App{}, map[int64][][]byte{}
 	for id, a := range g.open {
-		apps[id] = a.app
-		secrets = append(secrets, a.kept.valid(g.clock.Now())...)
+		apps[id], secrets[id] = a.app, a.kept.valid(g.clock.Now())
 	}
 	g.forge.Set(apps, secrets)
 }
@@ -240,7 +241,7 @@ func (g *gitHub) tell() {
 func (g *gitHub) webhook(
 	process func(context.Context, nimbus.Delivery, *nimbus.ForgeEvent) (nimbus.DeliveryOutcome, error),
 ) http.Handler {
-	taken := forge.NewWebhook(forge.WebhookConfig{Secrets: g.forge.Secrets, Process: process, Log: g.log})
+	taken := forge.NewWebhook(forge.WebhookConfig{Secrets: g.forge.Secrets, MayTell: g.forge.MayTell, Process: process, Log: g.log})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(g.forge.Secrets()) == 0 {
 			http.Error(w, "no GitHub App is connected: see docs/github.md", http.StatusNotFound)

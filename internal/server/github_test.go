@@ -201,6 +201,34 @@ func TestChangesOfAppsAreRecorded(t *testing.T) {
 	}
 }
 
+// TestAppsThatCouldBeMistaken for one another are refused: ids are those of one
+// server.
+func TestAppsThatCouldBeMistaken(t *testing.T) {
+	t.Parallel()
+	const cloud, one, two = "", "https://one.example.com/api/v3", "https://two.example.com"
+	for name, tt := range map[string]struct {
+		have string // of App 7
+		id   int64
+		url  string
+		want nimbus.Code
+	}{
+		"a new key":                           {have: one, id: 7},
+		"a new key, with the address":         {have: one, id: 7, url: "https://one.example.com/"},
+		"the same id elsewhere":               {have: one, id: 7, url: two, want: nimbus.CodeConflict},
+		"the same id at github.com":           {have: one, id: 7, url: "https://github.com", want: nimbus.CodeConflict},
+		"another App of the same server":      {have: one, id: 8, url: "https://one.example.com"},
+		"an Enterprise Server and github.com": {have: cloud, id: 8, url: one},
+		"github.com and an Enterprise Server": {have: one, id: 8, url: cloud},
+		"two Enterprise Servers":              {have: one, id: 8, url: two, want: nimbus.CodeUnsupported},
+	} {
+		g := &gitHub{open: map[int64]openApp{7: {kept: keptApp{GitHub: GitHub{AppID: 7, URL: tt.have}}}}}
+		err := g.mayJoin(tt.id, tt.url, tt.id == 7)
+		if nimbus.ErrorCode(err) != tt.want || err != nil && nimbus.ErrorHint(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // githubOf is as much of GitHub as an App needs that is changed.
 func githubOf(t *testing.T, app *GitHub) http.Handler {
 	t.Helper()

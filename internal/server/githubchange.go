@@ -16,8 +16,11 @@ func (g *gitHub) Connect(ctx context.Context, p nimbus.Principal, id int64, key,
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	k, known := g.kept(id)
+	if err := g.mayJoin(id, url, known); err != nil {
+		return nimbus.GitHubApp{}, err
+	}
 	k.AppID, k.PrivateKey = id, key
-	if url != "" || !known {
+	if !known {
 		k.URL = url
 	}
 	switch {
@@ -30,10 +33,39 @@ func (g *gitHub) Connect(ctx context.Context, p nimbus.Principal, id int64, key,
 	return g.verified(ctx, k, k.told(p.Actor(), "github_app.connect"))
 }
 
+// mayJoin refuses an App that could be taken for another one: ids of Apps,
+// installations and jobs are those of one server, and two Enterprise Servers count
+// from one. GitHub's own are so large that an Enterprise Server's don't meet them.
+func (g *gitHub) mayJoin(id int64, url string, known bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	api := forge.APIURL(url)
+	if known {
+		if have := forge.APIURL(g.open[id].kept.URL); url != "" && have != api {
+			return nimbus.Errorf(nimbus.CodeConflict, "the App %d of %s is connected", id, have).
+				WithHint("if it is the same App at a new address: nimbus github remove %d, then connect it", id)
+		}
+		return nil
+	}
+	if !forge.IsEnterpriseServer(api) {
+		return nil
+	}
+	for _, other := range g.open {
+		if have := forge.APIURL(other.kept.URL); forge.IsEnterpriseServer(have) && have != api {
+			return nimbus.Errorf(nimbus.CodeUnsupported, "an App of %s is connected, and the jobs of two GitHub Enterprise Servers can't be told apart", have).
+				WithHint("run a Nimbus for each; beside github.com one Enterprise Server is fine")
+		}
+	}
+	return nil
+}
+
 // ConvertManifest implements httpapi.GitHub.
 func (g *gitHub) ConvertManifest(ctx context.Context, p nimbus.Principal, code, url string) (nimbus.GitHubApp, error) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
+	if err := g.mayJoin(0, url, false); err != nil { // before the code is spent
+		return nimbus.GitHubApp{}, err
+	}
 	c, err := forge.ConvertManifest(ctx, url, code, nil)
 	if err != nil {
 		return nimbus.GitHubApp{}, err
@@ -100,11 +132,15 @@ func (g *gitHub) wait(ctx context.Context) error {
 	}
 }
 
-// Remove implements httpapi.GitHub.
+// Remove implements httpapi.GitHub. What is of the App goes first: it takes the
+// App's key to take it back at GitHub.
 func (g *gitHub) Remove(ctx context.Context, p nimbus.Principal, id int64) error {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	k := keptApp{GitHub: GitHub{AppID: id}}
+	if err := g.forgetRunners(ctx, p, id); err != nil {
+		return err
+	}
 	err := g.secrets.Delete(ctx, nimbus.DefaultOrgID, k.name(), k.told(p.Actor(), "github_app.remove"))
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
 		return errNoApp(id)
@@ -195,7 +231,16 @@ func errNoApp(id int64) error {
 // Examine implements httpapi.GitHub.
 func (g *gitHub) Examine(ctx context.Context) (checks []nimbus.GitHubCheck) {
 	for _, app := range g.forge.All() {
-		checks = append(checks, app.Examine(ctx)...)
+		own := app.Examine(ctx)
+		checks = append(checks, own...)
+		if !slices.ContainsFunc(own, mute) {
+			checks = append(checks, g.runners(ctx, app))
+		}
 	}
 	return checks
+}
+
+// mute tells whether a check says that GitHub can be asked nothing.
+func mute(c nimbus.GitHubCheck) bool {
+	return c.Status == nimbus.CheckFails && (c.Name == forge.CheckAPI || c.Name == forge.CheckKey)
 }

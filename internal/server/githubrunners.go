@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/demand"
 	"github.com/nimbus-ci/nimbus/internal/forge"
 )
 
@@ -28,6 +29,7 @@ type runnerStore interface {
 	ScaleSet(ctx context.Context, id string) (nimbus.ScaleSet, error)
 	CreateScaleSet(ctx context.Context, set nimbus.ScaleSet, e nimbus.AuditEvent) error
 	DeleteScaleSet(ctx context.Context, id string, e nimbus.AuditEvent) error
+	demand.ReleaseStore
 }
 
 // readPlaces has the forge know where runners are registered.
@@ -113,7 +115,7 @@ func (g *gitHub) AddScaleSet(ctx context.Context, p nimbus.Principal, set nimbus
 	if err != nil {
 		return set, err
 	}
-	set.Organization, set.Group, set.GroupID = place.Organization, place.Group, place.GroupID
+	set.AppID, set.Organization, set.Group, set.GroupID = place.AppID, place.Organization, place.Group, place.GroupID
 	if slices.ContainsFunc(have, func(o nimbus.ScaleSet) bool {
 		return o.InstallationID == set.InstallationID && strings.EqualFold(o.Name, set.Name)
 	}) {
@@ -178,4 +180,62 @@ func (g *gitHub) RemoveScaleSet(ctx context.Context, p nimbus.Principal, id stri
 		return err
 	}
 	return g.readPlaces(ctx)
+}
+
+// forgetRunners forgets the scale sets of an App, at GitHub too, and with whom
+// its runners are registered. GitHub may be out of reach, or the key taken no
+// more, which is why somebody forgets an App: then the scale set stays there.
+func (g *gitHub) forgetRunners(ctx context.Context, p nimbus.Principal, appID int64) error {
+	sets, err := g.places.ScaleSets(ctx)
+	if err != nil {
+		return fmt.Errorf("read the scale sets: %w", err)
+	}
+	for _, set := range sets {
+		if !g.isOf(ctx, appID, set.AppID, set.InstallationID) {
+			continue
+		}
+		g.dropAtGitHub(ctx, appID, set)
+		err := g.places.DeleteScaleSet(ctx, set.ID, toldOf(p, "github_runners.remove_scale_set", set.ID))
+		if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			return err
+		}
+	}
+	places, err := g.places.RunnerPlaces(ctx)
+	if err != nil {
+		return fmt.Errorf("read where runners are registered: %w", err)
+	}
+	for _, place := range places {
+		if !g.isOf(ctx, appID, place.AppID, place.InstallationID) {
+			continue
+		}
+		none := nimbus.RunnerPlace{InstallationID: place.InstallationID}
+		if err := g.places.SetRunnerPlace(ctx, none, toldOf(p, "github_runners.place", strconv.FormatInt(place.InstallationID, 10))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOf tells whether something is of an App: by what was kept with it, else by
+// whose installation it is.
+func (g *gitHub) isOf(ctx context.Context, appID, kept, installation int64) bool {
+	if kept != 0 {
+		return kept == appID
+	}
+	app, err := g.forge.Of(ctx, installation)
+	return err == nil && app.ID() == appID
+}
+
+func (g *gitHub) dropAtGitHub(ctx context.Context, appID int64, set nimbus.ScaleSet) {
+	g.mu.Lock()
+	app := g.open[appID].app
+	g.mu.Unlock()
+	err := error(nimbus.Errorf(nimbus.CodeNotFound, "the App can't be opened"))
+	if app != nil {
+		err = app.DropScaleSet(ctx, set)
+	}
+	if err != nil {
+		g.log.WarnContext(ctx, "a scale set of an App that is forgotten stays at GitHub: remove it there",
+			"scale_set", set.Name, "organization", set.Organization, "error", err)
+	}
 }

@@ -230,6 +230,7 @@ func (s *Server) compose(ctx context.Context) error {
 	}
 	s.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: s.cfg.AllowTrustedLocal, PublicURL: s.cfg.PublicURL, Lead: s.lead, Observer: s.metrics},
 		s.store, s.bus, s.github.forge, s.identity, s.cfg.Log)
+	s.github.hosts = s.scheduler
 	if err := s.openTraces(ctx); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (s *Store) RunnerPlaces(ctx context.Context) (out []nimbus.RunnerPlace, err
 		out = nil
 		rows, err := t.RunnerPlaces(ctx)
 		for _, r := range rows {
-			out = append(out, nimbus.RunnerPlace{InstallationID: r.InstallationID, Organization: r.Organization,
+			out = append(out, nimbus.RunnerPlace{InstallationID: r.InstallationID, AppID: r.AppID, Organization: r.Organization,
 				Group: r.GroupName, GroupID: r.GroupID, ChangedAt: fromMicros(r.ChangedAt)})
 		}
 		return err
@@ -36,7 +36,7 @@ func (s *Store) SetRunnerPlace(ctx context.Context, p nimbus.RunnerPlace, e nimb
 			err = t.DropRunnerPlace(ctx, p.InstallationID)
 		} else {
 			err = t.SaveRunnerPlace(ctx, gen.SaveRunnerPlaceParams{InstallationID: p.InstallationID, Organization: p.Organization,
-				GroupName: p.Group, GroupID: p.GroupID, ChangedAt: micros(t.now)})
+				GroupName: p.Group, GroupID: p.GroupID, ChangedAt: micros(t.now), AppID: p.AppID})
 		}
 		return errors.Join(err, t.told(ctx, e))
 	})
@@ -77,7 +77,7 @@ func (s *Store) ScaleSet(ctx context.Context, id string) (set nimbus.ScaleSet, e
 
 func scaleSet(r gen.ScaleSet) (nimbus.ScaleSet, error) {
 	set := nimbus.ScaleSet{
-		ID: r.ID, InstallationID: r.InstallationID, Organization: r.Organization, Group: r.GroupName, GroupID: r.GroupID, Name: r.Name,
+		ID: r.ID, InstallationID: r.InstallationID, AppID: r.AppID, Organization: r.Organization, Group: r.GroupName, GroupID: r.GroupID, Name: r.Name,
 		MaxRunners: int(r.MaxRunners), GitHubID: r.GithubID, ChangedAt: fromMicros(r.ChangedAt),
 		State: nimbus.ScaleSetState{HeardAt: fromMicros(r.HeardAt), Trouble: r.Trouble, Assigned: int(r.Assigned), Running: int(r.Running), Session: r.Session},
 	}
@@ -96,7 +96,7 @@ func (s *Store) CreateScaleSet(ctx context.Context, set nimbus.ScaleSet, e nimbu
 	return s.write(ctx, func(t *tx) error {
 		n, err := t.CreateScaleSet(ctx, gen.CreateScaleSetParams{
 			ID: set.ID, InstallationID: set.InstallationID, Organization: set.Organization, GroupName: set.Group, GroupID: set.GroupID, Name: set.Name,
-			Labels: string(labels), MaxRunners: int64(set.MaxRunners), GithubID: set.GitHubID, ChangedAt: micros(t.now),
+			Labels: string(labels), MaxRunners: int64(set.MaxRunners), GithubID: set.GitHubID, ChangedAt: micros(t.now), AppID: set.AppID,
 		})
 		if err == nil && n == 0 {
 			return nimbus.Errorf(nimbus.CodeConflict, "%s has a scale set %q already", set.Organization, set.Name)

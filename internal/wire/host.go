@@ -11,7 +11,7 @@ import (
 // Inventory makes a message.
 func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
-		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words()}
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words(), RunnerVersion: i.RunnerVersion}
 	for _, p := range i.Network {
 		out.Network = append(out.Network, string(p))
 	}
@@ -28,7 +28,7 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
 		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol()),
-		Reach: nimbus.Names(strings.Join(i.GetReach(), " "))}
+		Reach: nimbus.Names(strings.Join(i.GetReach(), " ")), RunnerVersion: i.GetRunnerVersion()}
 	for _, p := range i.GetNetwork() {
 		out.Network = append(out.Network, nimbus.NetworkProfile(p))
 	}
@@ -46,7 +46,7 @@ func Host(h nimbus.Host) *nimbusv1.Host {
 	return &nimbusv1.Host{
 		Id: h.ID, Name: h.Name, State: string(h.State), Version: h.Version, JoinedAt: Time(h.JoinedAt), SeenAt: Time(h.SeenAt),
 		Inventory: Inventory(h.Inventory), Running: int32(h.Running),
-		Free: Capacity(h.Free), Cordoned: h.Cordoned,
+		Free: Capacity(h.Free), Cordoned: h.Cordoned, Runner: RunnerStanding(h.Runner),
 	}
 }
 
@@ -55,8 +55,21 @@ func ToHost(h *nimbusv1.Host) nimbus.Host {
 	return nimbus.Host{
 		ID: h.GetId(), Name: h.GetName(), State: nimbus.HostState(h.GetState()), Version: h.GetVersion(), JoinedAt: ToTime(h.GetJoinedAt()),
 		SeenAt: ToTime(h.GetSeenAt()), Inventory: ToInventory(h.GetInventory()), Running: int(h.GetRunning()),
-		Free: ToCapacity(h.GetFree()), Cordoned: h.GetCordoned(),
+		Free: ToCapacity(h.GetFree()), Cordoned: h.GetCordoned(), Runner: ToRunnerStanding(h.GetRunner()),
 	}
+}
+
+// RunnerStanding makes a message; nil for what is not known.
+func RunnerStanding(s nimbus.RunnerStanding) *nimbusv1.RunnerStanding {
+	if s == (nimbus.RunnerStanding{}) {
+		return nil
+	}
+	return &nimbusv1.RunnerStanding{Latest: s.Latest, NewerSince: Time(s.NewerSince), RefusedAt: Time(s.RefusedAt)}
+}
+
+// ToRunnerStanding reads one.
+func ToRunnerStanding(m *nimbusv1.RunnerStanding) nimbus.RunnerStanding {
+	return nimbus.RunnerStanding{Latest: m.GetLatest(), NewerSince: ToTime(m.GetNewerSince()), RefusedAt: ToTime(m.GetRefusedAt())}
 }
 
 // Capacity makes a message.

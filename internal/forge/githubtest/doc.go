@@ -16,6 +16,7 @@
 //     runner is deregistered after its job, an idle one after some minutes;
 //   - a job whose runner falls silent fails, a cancelled one that does not end
 //     is ended; rerun-failed-jobs gives new jobs in a new attempt;
+//   - a runner that is older than the releases of the last month is refused;
 //   - deliveries are signed, listed for three days, and redelivered under their
 //     GUID; they can be late, doubled, lost and disordered (PlanDeliveries);
 //   - calls count against Limits, which every answer tells, and are refused

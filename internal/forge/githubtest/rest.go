@@ -47,7 +47,7 @@ type operation func(s *Server, r *request) (answer, error)
 // operations are those that the double has, by their ids in the description.
 func operations() map[string]operation {
 	all := map[string]operation{}
-	for _, some := range []map[string]operation{appOperations(), manifestOperations(), checkOperations(), runnerOperations(), jobOperations()} {
+	for _, some := range []map[string]operation{appOperations(), manifestOperations(), checkOperations(), runnerOperations(), releaseOperations(), jobOperations()} {
 		maps.Copy(all, some)
 	}
 	return all

@@ -85,8 +85,9 @@ type Server struct {
 	usage         usage
 	events        []string // that it is subscribed to
 	scaleSets     map[int64]*scaleSet
-	registers     map[string]string // registration token -> organisation
-	serviceTokens map[string]string // of the Actions service -> organisation
+	releases      []nimbus.RunnerRelease // of GitHub's runner, newest first
+	registers     map[string]string      // registration token -> organisation
+	serviceTokens map[string]string      // of the Actions service -> organisation
 	violations    []string
 	violationsCut int
 	calls         map[string]int // by operation id

@@ -121,6 +121,9 @@ func (s *Server) openSession(r *request, who *runner) (any, error) {
 	if err := json.Unmarshal(r.body, &hello); err != nil {
 		return nil, &apiError{status: http.StatusBadRequest, message: "no Hello"}
 	}
+	if err := s.deprecated(hello.Version); err != nil {
+		return nil, err
+	}
 	if who.session != "" {
 		return nil, &apiError{status: http.StatusConflict, message: "a session for this runner already exists"}
 	}

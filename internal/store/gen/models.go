@@ -423,6 +423,14 @@ type RunnerPlace struct {
 	GroupName      string
 	GroupID        int64
 	ChangedAt      int64
+	AppID          int64
+}
+
+type RunnerRelease struct {
+	ApiUrl    string
+	Releases  string
+	CheckedAt int64
+	Trouble   string
 }
 
 type ScaleSet struct {
@@ -441,6 +449,7 @@ type ScaleSet struct {
 	Trouble        string
 	Assigned       int64
 	Running        int64
+	AppID          int64
 }
 
 type Secret struct {

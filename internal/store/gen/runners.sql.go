@@ -10,8 +10,8 @@ import (
 )
 
 const createScaleSet = `-- name: CreateScaleSet :execrows
-INSERT INTO scale_sets (id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (installation_id, organization, name) DO NOTHING
+INSERT INTO scale_sets (id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at, app_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (installation_id, organization, name) DO NOTHING
 `
 
 type CreateScaleSetParams struct {
@@ -25,6 +25,7 @@ type CreateScaleSetParams struct {
 	MaxRunners     int64
 	GithubID       int64
 	ChangedAt      int64
+	AppID          int64
 }
 
 func (q *Queries) CreateScaleSet(ctx context.Context, arg CreateScaleSetParams) (int64, error) {
@@ -39,6 +40,7 @@ func (q *Queries) CreateScaleSet(ctx context.Context, arg CreateScaleSetParams) 
 		arg.MaxRunners,
 		arg.GithubID,
 		arg.ChangedAt,
+		arg.AppID,
 	)
 	if err != nil {
 		return 0, err
@@ -68,7 +70,7 @@ func (q *Queries) DropRunnerPlace(ctx context.Context, installationID int64) err
 }
 
 const runnerPlaces = `-- name: RunnerPlaces :many
-SELECT installation_id, organization, group_name, group_id, changed_at FROM runner_places ORDER BY installation_id
+SELECT installation_id, organization, group_name, group_id, changed_at, app_id FROM runner_places ORDER BY installation_id
 `
 
 func (q *Queries) RunnerPlaces(ctx context.Context) ([]RunnerPlace, error) {
@@ -86,6 +88,7 @@ func (q *Queries) RunnerPlaces(ctx context.Context) ([]RunnerPlace, error) {
 			&i.GroupName,
 			&i.GroupID,
 			&i.ChangedAt,
+			&i.AppID,
 		); err != nil {
 			return nil, err
 		}
@@ -101,9 +104,9 @@ func (q *Queries) RunnerPlaces(ctx context.Context) ([]RunnerPlace, error) {
 }
 
 const saveRunnerPlace = `-- name: SaveRunnerPlace :exec
-INSERT INTO runner_places (installation_id, organization, group_name, group_id, changed_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO runner_places (installation_id, organization, group_name, group_id, changed_at, app_id) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (installation_id) DO UPDATE SET organization = excluded.organization, group_name = excluded.group_name,
-    group_id = excluded.group_id, changed_at = excluded.changed_at
+    group_id = excluded.group_id, changed_at = excluded.changed_at, app_id = excluded.app_id
 `
 
 type SaveRunnerPlaceParams struct {
@@ -112,6 +115,7 @@ type SaveRunnerPlaceParams struct {
 	GroupName      string
 	GroupID        int64
 	ChangedAt      int64
+	AppID          int64
 }
 
 func (q *Queries) SaveRunnerPlace(ctx context.Context, arg SaveRunnerPlaceParams) error {
@@ -121,6 +125,7 @@ func (q *Queries) SaveRunnerPlace(ctx context.Context, arg SaveRunnerPlaceParams
 		arg.GroupName,
 		arg.GroupID,
 		arg.ChangedAt,
+		arg.AppID,
 	)
 	return err
 }
@@ -163,7 +168,7 @@ func (q *Queries) SaveScaleSetState(ctx context.Context, arg SaveScaleSetStatePa
 }
 
 const scaleSet = `-- name: ScaleSet :one
-SELECT id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at, session, heard_at, trouble, assigned, running FROM scale_sets WHERE id = $1
+SELECT id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at, session, heard_at, trouble, assigned, running, app_id FROM scale_sets WHERE id = $1
 `
 
 func (q *Queries) ScaleSet(ctx context.Context, id string) (ScaleSet, error) {
@@ -185,12 +190,13 @@ func (q *Queries) ScaleSet(ctx context.Context, id string) (ScaleSet, error) {
 		&i.Trouble,
 		&i.Assigned,
 		&i.Running,
+		&i.AppID,
 	)
 	return i, err
 }
 
 const scaleSets = `-- name: ScaleSets :many
-SELECT id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at, session, heard_at, trouble, assigned, running FROM scale_sets ORDER BY id
+SELECT id, installation_id, organization, group_name, group_id, name, labels, max_runners, github_id, changed_at, session, heard_at, trouble, assigned, running, app_id FROM scale_sets ORDER BY id
 `
 
 func (q *Queries) ScaleSets(ctx context.Context) ([]ScaleSet, error) {
@@ -218,6 +224,7 @@ func (q *Queries) ScaleSets(ctx context.Context) ([]ScaleSet, error) {
 			&i.Trouble,
 			&i.Assigned,
 			&i.Running,
+			&i.AppID,
 		); err != nil {
 			return nil, err
 		}

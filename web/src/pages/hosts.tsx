@@ -1,8 +1,10 @@
 import { useQuery } from "@tanstack/react-query";
 
 import { hosts, message } from "../api";
-import type { Host } from "../gen/nimbus/v1/host_pb";
+import type { Host, RunnerStanding } from "../gen/nimbus/v1/host_pb";
+import { runnerWords } from "../host/runner";
 import { Command, Loading, Notice } from "../ui/notice";
+import { useNow } from "../ui/now";
 
 export function HostsPage() {
   const { data, error, isPending } = useQuery({
@@ -47,6 +49,12 @@ async function allHosts(signal: AbortSignal): Promise<Host[]> {
   }
 }
 
+/** What is to know of a runner's age, in time to do something about it. */
+function RunnerNote({ standing }: { standing: RunnerStanding | undefined }) {
+  const { text, tone } = runnerWords(standing, useNow(true));
+  return text && <span className={tone === "quiet" ? "" : `block ${tone === "bad" ? "text-bad" : "text-warn"}`}>{text}</span>;
+}
+
 function HostCard({ host }: { host: Host }) {
   const ready = host.state === "ready";
   const has = host.inventory;
@@ -73,6 +81,15 @@ function HostCard({ host }: { host: Host }) {
             </span>
           </li>
         ))}
+        {has?.runnerVersion && (
+          <li className="grid grid-cols-[6rem_1fr] gap-x-3">
+            <span className="text-quiet">Runner</span>
+            <span className="min-w-0 break-words text-quiet">
+              GitHub's {has.runnerVersion}
+              <RunnerNote standing={host.runner} />
+            </span>
+          </li>
+        )}
       </ul>
     </li>
   );

@@ -39,7 +39,10 @@ type Host struct {
 	// What it had free when it last said so, some seconds ago.
 	Free *Capacity `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
 	// It gets no new jobs.
-	Cordoned      bool `protobuf:"varint,10,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	Cordoned bool `protobuf:"varint,10,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	// How its runner stands against GitHub's releases. Not set where the host has
+	// no runner of GitHub's, or no release is known.
+	Runner        *RunnerStanding `protobuf:"bytes,12,opt,name=runner,proto3" json:"runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +147,76 @@ func (x *Host) GetCordoned() bool {
 	return false
 }
 
+func (x *Host) GetRunner() *RunnerStanding {
+	if x != nil {
+		return x.Runner
+	}
+	return nil
+}
+
+// RunnerStanding is how a version of GitHub's runner stands against the releases.
+type RunnerStanding struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Latest string                 `protobuf:"bytes,1,opt,name=latest,proto3" json:"latest,omitempty"`
+	// When the first newer one came out; not set for the latest.
+	NewerSince *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=newer_since,json=newerSince,proto3" json:"newer_since,omitempty"`
+	// From when on GitHub gives no jobs to it.
+	RefusedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=refused_at,json=refusedAt,proto3" json:"refused_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunnerStanding) Reset() {
+	*x = RunnerStanding{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunnerStanding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunnerStanding) ProtoMessage() {}
+
+func (x *RunnerStanding) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunnerStanding.ProtoReflect.Descriptor instead.
+func (*RunnerStanding) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RunnerStanding) GetLatest() string {
+	if x != nil {
+		return x.Latest
+	}
+	return ""
+}
+
+func (x *RunnerStanding) GetNewerSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NewerSince
+	}
+	return nil
+}
+
+func (x *RunnerStanding) GetRefusedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefusedAt
+	}
+	return nil
+}
+
 // Capacity is room for jobs.
 type Capacity struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -160,7 +233,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	mi := &file_nimbus_v1_host_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -172,7 +245,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[1]
+	mi := &file_nimbus_v1_host_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -185,7 +258,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Capacity) GetCpus() int32 {
@@ -243,14 +316,17 @@ type Inventory struct {
 	// "internet" and "none".
 	Network []string `protobuf:"bytes,10,rep,name=network,proto3" json:"network,omitempty"`
 	// Names that jobs may ask to reach here at most; none means any.
-	Reach         []string `protobuf:"bytes,11,rep,name=reach,proto3" json:"reach,omitempty"`
+	Reach []string `protobuf:"bytes,11,rep,name=reach,proto3" json:"reach,omitempty"`
+	// Of GitHub's own runner in the image that jobs get when they name none; empty
+	// where it is not inside.
+	RunnerVersion string `protobuf:"bytes,12,opt,name=runner_version,json=runnerVersion,proto3" json:"runner_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[2]
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +338,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[2]
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +351,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Inventory) GetArch() string {
@@ -355,6 +431,13 @@ func (x *Inventory) GetReach() []string {
 	return nil
 }
 
+func (x *Inventory) GetRunnerVersion() string {
+	if x != nil {
+		return x.RunnerVersion
+	}
+	return ""
+}
+
 // GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
 type GpuGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -370,7 +453,7 @@ type GpuGroup struct {
 
 func (x *GpuGroup) Reset() {
 	*x = GpuGroup{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +465,7 @@ func (x *GpuGroup) String() string {
 func (*GpuGroup) ProtoMessage() {}
 
 func (x *GpuGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +478,7 @@ func (x *GpuGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GpuGroup.ProtoReflect.Descriptor instead.
 func (*GpuGroup) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GpuGroup) GetProfile() string {
@@ -441,7 +524,7 @@ type ExecutorStatus struct {
 
 func (x *ExecutorStatus) Reset() {
 	*x = ExecutorStatus{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +536,7 @@ func (x *ExecutorStatus) String() string {
 func (*ExecutorStatus) ProtoMessage() {}
 
 func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +549,7 @@ func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorStatus.ProtoReflect.Descriptor instead.
 func (*ExecutorStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExecutorStatus) GetName() string {
@@ -508,7 +591,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +603,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +616,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListHostsRequest) GetPageSize() int32 {
@@ -562,7 +645,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +657,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +670,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -614,7 +697,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +709,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +722,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateJoinTokenRequest) GetValidFor() *durationpb.Duration {
@@ -660,7 +743,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +755,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +768,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -712,7 +795,7 @@ type CordonHostRequest struct {
 
 func (x *CordonHostRequest) Reset() {
 	*x = CordonHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +807,7 @@ func (x *CordonHostRequest) String() string {
 func (*CordonHostRequest) ProtoMessage() {}
 
 func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +820,7 @@ func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
 func (*CordonHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CordonHostRequest) GetHostId() string {
@@ -762,7 +845,7 @@ type CordonHostResponse struct {
 
 func (x *CordonHostResponse) Reset() {
 	*x = CordonHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +857,7 @@ func (x *CordonHostResponse) String() string {
 func (*CordonHostResponse) ProtoMessage() {}
 
 func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +870,7 @@ func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
 func (*CordonHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 type RemoveHostRequest struct {
@@ -800,7 +883,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +895,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +908,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveHostRequest) GetHostId() string {
@@ -850,7 +933,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +945,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,14 +958,14 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 var File_nimbus_v1_host_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n" +
+	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -894,7 +977,14 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\arunning\x18\b \x01(\x05R\arunning\x12'\n" +
 	"\x04free\x18\t \x01(\v2\x13.nimbus.v1.CapacityR\x04free\x12\x1a\n" +
 	"\bcordoned\x18\n" +
-	" \x01(\bR\bcordoned\"\xed\x01\n" +
+	" \x01(\bR\bcordoned\x121\n" +
+	"\x06runner\x18\f \x01(\v2\x19.nimbus.v1.RunnerStandingR\x06runner\"\xa0\x01\n" +
+	"\x0eRunnerStanding\x12\x16\n" +
+	"\x06latest\x18\x01 \x01(\tR\x06latest\x12;\n" +
+	"\vnewer_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"newerSince\x129\n" +
+	"\n" +
+	"refused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\"\xed\x01\n" +
 	"\bCapacity\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
@@ -904,7 +994,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xdf\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x86\x03\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -918,7 +1008,8 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\bprotocol\x18\t \x01(\x05R\bprotocol\x12\x18\n" +
 	"\anetwork\x18\n" +
 	" \x03(\tR\anetwork\x12\x14\n" +
-	"\x05reach\x18\v \x03(\tR\x05reach\"o\n" +
+	"\x05reach\x18\v \x03(\tR\x05reach\x12%\n" +
+	"\x0erunner_version\x18\f \x01(\tR\rrunnerVersion\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
@@ -971,49 +1062,53 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
-	(*Capacity)(nil),                // 1: nimbus.v1.Capacity
-	(*Inventory)(nil),               // 2: nimbus.v1.Inventory
-	(*GpuGroup)(nil),                // 3: nimbus.v1.GpuGroup
-	(*ExecutorStatus)(nil),          // 4: nimbus.v1.ExecutorStatus
-	(*ListHostsRequest)(nil),        // 5: nimbus.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),       // 6: nimbus.v1.ListHostsResponse
-	(*CreateJoinTokenRequest)(nil),  // 7: nimbus.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 8: nimbus.v1.CreateJoinTokenResponse
-	(*CordonHostRequest)(nil),       // 9: nimbus.v1.CordonHostRequest
-	(*CordonHostResponse)(nil),      // 10: nimbus.v1.CordonHostResponse
-	(*RemoveHostRequest)(nil),       // 11: nimbus.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),      // 12: nimbus.v1.RemoveHostResponse
-	nil,                             // 13: nimbus.v1.Capacity.GpusEntry
-	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
+	(*RunnerStanding)(nil),          // 1: nimbus.v1.RunnerStanding
+	(*Capacity)(nil),                // 2: nimbus.v1.Capacity
+	(*Inventory)(nil),               // 3: nimbus.v1.Inventory
+	(*GpuGroup)(nil),                // 4: nimbus.v1.GpuGroup
+	(*ExecutorStatus)(nil),          // 5: nimbus.v1.ExecutorStatus
+	(*ListHostsRequest)(nil),        // 6: nimbus.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 7: nimbus.v1.ListHostsResponse
+	(*CreateJoinTokenRequest)(nil),  // 8: nimbus.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 9: nimbus.v1.CreateJoinTokenResponse
+	(*CordonHostRequest)(nil),       // 10: nimbus.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),      // 11: nimbus.v1.CordonHostResponse
+	(*RemoveHostRequest)(nil),       // 12: nimbus.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),      // 13: nimbus.v1.RemoveHostResponse
+	nil,                             // 14: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	14, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	14, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
-	2,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
-	1,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
-	13, // 4: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
-	4,  // 5: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
-	3,  // 6: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
-	0,  // 7: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	15, // 8: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	14, // 9: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 10: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
-	7,  // 11: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	9,  // 12: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
-	11, // 13: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
-	6,  // 14: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	8,  // 15: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	10, // 16: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
-	12, // 17: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	15, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	3,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
+	2,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
+	1,  // 4: nimbus.v1.Host.runner:type_name -> nimbus.v1.RunnerStanding
+	15, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
+	15, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
+	14, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	5,  // 8: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
+	4,  // 9: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
+	0,  // 10: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
+	16, // 11: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	15, // 12: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	6,  // 13: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
+	8,  // 14: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
+	10, // 15: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
+	12, // 16: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
+	7,  // 17: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	9,  // 18: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	11, // 19: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
+	13, // 20: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_host_proto_init() }
@@ -1027,7 +1122,7 @@ func file_nimbus_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,10 @@ const (
 	rootFile     = "root.squashfs"
 )
 
+// OfficialPrefix begins what an image says of GitHub's own runner in it; its
+// version follows.
+const OfficialPrefix = "official "
+
 // RootType is the file system of every image's root.
 const RootType = "squashfs"
 
@@ -42,8 +46,8 @@ type Manifest struct {
 	BuiltAt  time.Time `json:"built_at"`
 	Kernel   string    `json:"kernel"`   // package and version
 	Packages []string  `json:"packages"` // name_version of each
-	// Runner is what takes GitHub's jobs: "official VERSION", "stand-in", or ""
-	// for none.
+	// Runner is what takes GitHub's jobs: OfficialPrefix and its version,
+	// "stand-in", or "" for none.
 	Runner string `json:"runner,omitempty"`
 	// Digests are the SHA-256 of each file, by its name.
 	Digests map[string]string `json:"digests"`
@@ -142,6 +146,20 @@ func (s Store) Open(name string) (Image, error) {
 		return Image{}, fmt.Errorf("open image %s: %w", name, err)
 	}
 	return img, nil
+}
+
+// RunnerVersion is of GitHub's own runner in an image; "" where it is not inside,
+// or there is no such image.
+func (s Store) RunnerVersion(name string) string {
+	img, err := read(s.dir(name))
+	if err != nil {
+		return "" // Open tells, when it is needed
+	}
+	version, official := strings.CutPrefix(img.Runner, OfficialPrefix)
+	if !official {
+		return ""
+	}
+	return version
 }
 
 // Get is Open: a store makes no image for a job.

@@ -35,3 +35,37 @@ func TestDraftsThatACrashLeft(t *testing.T) {
 		t.Errorf("the other one is gone: %v", err)
 	}
 }
+
+// TestRunnerVersion: GitHub's own runner has one, the stand-in and what is not
+// there have none.
+func TestRunnerVersion(t *testing.T) {
+	t.Parallel()
+	store := image.Store{Dir: t.TempDir()}
+	publish := func(name, runner string) {
+		t.Helper()
+		d, err := store.Draft()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{d.Kernel(), d.Modules(), d.Root()} {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := d.Publish(image.Manifest{Name: name, Runner: runner}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("runner", image.OfficialPrefix+"2.337.0")
+	publish("demo", "stand-in")
+	publish("bare", "")
+	for name, want := range map[string]string{"runner": "2.337.0", "demo": "", "bare": "", "none": ""} {
+		if got := store.RunnerVersion(name); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	publish("runner", image.OfficialPrefix+"2.338.0") // a rebuilt one counts at once
+	if got := store.RunnerVersion("runner"); got != "2.338.0" {
+		t.Errorf("rebuilt, it has %q", got)
+	}
+}

@@ -11,7 +11,7 @@
 // All calls go below the configuration's server address, with its token as
 // bearer; bodies are JSON unless noted:
 //
-//	POST   /_runner/sessions                      Hello → 201 Session · 401 registration deleted · 409 a session exists
+//	POST   /_runner/sessions                      Hello → 201 Session · 401 registration deleted · 403 the version is too old · 409 a session exists
 //	GET    /_runner/sessions/{s}/message          → 200 Message · 204 nothing yet: poll again
 //	DELETE /_runner/sessions/{s}                  → 204
 //	POST   /_runner/sessions/{s}/acquire          → 200 Job · 409 not assigned to this runner

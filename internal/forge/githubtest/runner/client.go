@@ -65,9 +65,9 @@ func newClient(jit protocol.Config, retryFor time.Duration) *client {
 	}
 }
 
-func (c *client) open(ctx context.Context) error {
+func (c *client) open(ctx context.Context, version string) error {
 	var s protocol.Session
-	if err := c.call(ctx, http.MethodPost, "", protocol.Hello{Version: Version, OS: runtime.GOOS}, &s); err != nil {
+	if err := c.call(ctx, http.MethodPost, "", protocol.Hello{Version: version, OS: runtime.GOOS}, &s); err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
 	c.session = s.ID

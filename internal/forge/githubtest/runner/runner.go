@@ -32,6 +32,7 @@ const Version = "1.0.0-standin"
 // that failed the job, or 0. They are sysexits.h's, to stand apart from what
 // scripts usually use.
 const (
+	ExitDeprecated  = 7   // the official runner's own: its version is too old
 	ExitUnavailable = 69  // the server can't be reached or refused us
 	ExitConfig      = 78  // no usable configuration
 	ExitCancelled   = 130 // cancelled, by the server or by a signal
@@ -39,6 +40,7 @@ const (
 
 // Config is what Run needs.
 type Config struct {
+	Version   string    // what it says it is; default Version
 	JITConfig string    // the base64 text of generate-jitconfig
 	Dir       string    // where the work and diagnostics folders are made; default the current one
 	Stdout    io.Writer // what the runner says
@@ -56,6 +58,9 @@ func Run(ctx context.Context, cfg Config) int {
 	if cfg.Dir == "" {
 		cfg.Dir = "."
 	}
+	if cfg.Version == "" {
+		cfg.Version = Version
+	}
 	if cfg.RetryFor <= 0 {
 		cfg.RetryFor = time.Minute
 	}
@@ -68,7 +73,7 @@ func Run(ctx context.Context, cfg Config) int {
 	if err != nil {
 		fmt.Fprintf(cfg.Stderr, "nimbus-runner: %v\n", err)
 	}
-	fmt.Fprintf(cfg.Stdout, "Runner listener exit with %s, stop the service, no retry needed.\nExiting runner...\n", listenerEnd(err))
+	fmt.Fprintf(cfg.Stdout, "Runner listener exit with %s\nExiting runner...\n", listenerEnd(err))
 	return code
 }
 
@@ -77,11 +82,19 @@ func listenerEnd(err error) string {
 	var refused *statusError
 	switch {
 	case err == nil || errors.Is(err, errStopped):
-		return "0 return code"
+		return "0 return code, stop the service, no retry needed."
 	case errors.As(err, &refused) && refused.status == http.StatusConflict:
-		return "Session Conflict error"
+		return "Session Conflict error, stop the service, no retry needed."
+	case isDeprecated(err):
+		return fmt.Sprintf("deprecated version exit code: %d.", ExitDeprecated)
 	}
-	return "terminated error"
+	return "terminated error, stop the service, no retry needed."
+}
+
+// isDeprecated tells whether the server does not take the runner's version.
+func isDeprecated(err error) bool {
+	var refused *statusError
+	return errors.As(err, &refused) && refused.status == http.StatusForbidden
 }
 
 // errStopped says that the runner was told to end before it had a job.
@@ -95,7 +108,10 @@ func say(w io.Writer, format string, args ...any) {
 func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 	// Calls outlive a cancellation: the server must learn how the job ended.
 	c := newClient(jit, cfg.RetryFor)
-	if err := c.open(ctx); err != nil {
+	switch err := c.open(ctx, cfg.Version); {
+	case isDeprecated(err):
+		return ExitDeprecated, err
+	case err != nil:
 		return ExitUnavailable, err
 	}
 	defer c.close()

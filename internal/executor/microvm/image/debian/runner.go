@@ -21,6 +21,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 )
 
 // GitHubRunner is what takes GitHub's jobs in an image: our stand-in, and
@@ -44,7 +45,7 @@ const (
 // What an image's manifest and runner.Inside say.
 const standIn = "stand-in"
 
-func official(r runner.Release) string { return "official " + r.Version }
+func official(r runner.Release) string { return image.OfficialPrefix + r.Version }
 
 // Bounds of a download. GitHub's runner has some 200 MiB.
 const (

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIosCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIIrEBCghDYXBhY2l0eRIMCgRjcHVzGAEgASgFEhIKCm1lbW9yeV9taWIYAiABKAUSEQoJc2FuZGJveGVzGAMgASgFEisKBGdwdXMYBCADKAsyHS5uaW1idXMudjEuQ2FwYWNpdHkuR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAUgAygJGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIvoBCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzEhEKCWNwdV9tb2RlbBgFIAEoCRIhCgRncHVzGAYgAygLMhMubmltYnVzLnYxLkdwdUdyb3VwEhQKDGNhcGFiaWxpdGllcxgHIAMoCRIRCglzYW5kYm94ZXMYCCABKAUSEAoIcHJvdG9jb2wYCSABKAUSDwoHbmV0d29yaxgKIAMoCRINCgVyZWFjaBgLIAMoCSJNCghHcHVHcm91cBIPCgdwcm9maWxlGAEgASgJEg0KBW1vZGVsGAIgASgJEhIKCm1lbW9yeV9taWIYAyABKAUSDQoFY291bnQYBCABKAUiTwoORXhlY3V0b3JTdGF0dXMSDAoEbmFtZRgBIAEoCRIRCglhdmFpbGFibGUYAiABKAgSDgoGZGV0YWlsGAMgASgJEgwKBGhpbnQYBCABKAkiOQoQTGlzdEhvc3RzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJMChFMaXN0SG9zdHNSZXNwb25zZRIeCgVob3N0cxgBIAMoCzIPLm5pbWJ1cy52MS5Ib3N0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI2ChFDb3Jkb25Ib3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEhAKCGNvcmRvbmVkGAIgASgIIhQKEkNvcmRvbkhvc3RSZXNwb25zZSIzChFSZW1vdmVIb3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZUhvc3RSZXNwb25zZTLKAgoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZRJJCgpDb3Jkb25Ib3N0EhwubmltYnVzLnYxLkNvcmRvbkhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLkNvcmRvbkhvc3RSZXNwb25zZRJJCgpSZW1vdmVIb3N0EhwubmltYnVzLnYxLlJlbW92ZUhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLlJlbW92ZUhvc3RSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKxAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRorCglHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASKSAgoJSW52ZW50b3J5EgwKBGFyY2gYASABKAkSDAoEY3B1cxgCIAEoBRISCgptZW1vcnlfbWliGAMgASgFEiwKCWV4ZWN1dG9ycxgEIAMoCzIZLm5pbWJ1cy52MS5FeGVjdXRvclN0YXR1cxIRCgljcHVfbW9kZWwYBSABKAkSIQoEZ3B1cxgGIAMoCzITLm5pbWJ1cy52MS5HcHVHcm91cBIUCgxjYXBhYmlsaXRpZXMYByADKAkSEQoJc2FuZGJveGVzGAggASgFEhAKCHByb3RvY29sGAkgASgFEg8KB25ldHdvcmsYCiADKAkSDQoFcmVhY2gYCyADKAkSFgoOcnVubmVyX3ZlcnNpb24YDCABKAkiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIjkKEExpc3RIb3N0c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTAoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoWQ3JlYXRlSm9pblRva2VuUmVxdWVzdBIsCgl2YWxpZF9mb3IYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iWAoXQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSLgoKZXhwaXJlc19hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoRQ29yZG9uSG9zdFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRIQCghjb3Jkb25lZBgCIAEoCCIUChJDb3Jkb25Ib3N0UmVzcG9uc2UiMwoRUmVtb3ZlSG9zdFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRINCgVmb3JjZRgCIAEoCCIUChJSZW1vdmVIb3N0UmVzcG9uc2UyygIKC0hvc3RTZXJ2aWNlEksKCUxpc3RIb3N0cxIbLm5pbWJ1cy52MS5MaXN0SG9zdHNSZXF1ZXN0GhwubmltYnVzLnYxLkxpc3RIb3N0c1Jlc3BvbnNlIgOQAgESWAoPQ3JlYXRlSm9pblRva2VuEiEubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QaIi5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USSQoKQ29yZG9uSG9zdBIcLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVxdWVzdBodLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVzcG9uc2USSQoKUmVtb3ZlSG9zdBIcLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVxdWVzdBodLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Host is a machine that runs jobs.
@@ -77,6 +77,14 @@ export type Host = Message<"nimbus.v1.Host"> & {
    * @generated from field: bool cordoned = 10;
    */
   cordoned: boolean;
+
+  /**
+   * How its runner stands against GitHub's releases. Not set where the host has
+   * no runner of GitHub's, or no release is known.
+   *
+   * @generated from field: nimbus.v1.RunnerStanding runner = 12;
+   */
+  runner?: RunnerStanding | undefined;
 };
 
 /**
@@ -85,6 +93,39 @@ export type Host = Message<"nimbus.v1.Host"> & {
  */
 export const HostSchema: GenMessage<Host> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_host, 0);
+
+/**
+ * RunnerStanding is how a version of GitHub's runner stands against the releases.
+ *
+ * @generated from message nimbus.v1.RunnerStanding
+ */
+export type RunnerStanding = Message<"nimbus.v1.RunnerStanding"> & {
+  /**
+   * @generated from field: string latest = 1;
+   */
+  latest: string;
+
+  /**
+   * When the first newer one came out; not set for the latest.
+   *
+   * @generated from field: google.protobuf.Timestamp newer_since = 2;
+   */
+  newerSince?: Timestamp | undefined;
+
+  /**
+   * From when on GitHub gives no jobs to it.
+   *
+   * @generated from field: google.protobuf.Timestamp refused_at = 3;
+   */
+  refusedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.RunnerStanding.
+ * Use `create(RunnerStandingSchema)` to create a new message.
+ */
+export const RunnerStandingSchema: GenMessage<RunnerStanding> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 1);
 
 /**
  * Capacity is room for jobs.
@@ -127,7 +168,7 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
  * Use `create(CapacitySchema)` to create a new message.
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 1);
+  messageDesc(file_nimbus_v1_host, 2);
 
 /**
  * Inventory is what a host says it has.
@@ -201,6 +242,14 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
    * @generated from field: repeated string reach = 11;
    */
   reach: string[];
+
+  /**
+   * Of GitHub's own runner in the image that jobs get when they name none; empty
+   * where it is not inside.
+   *
+   * @generated from field: string runner_version = 12;
+   */
+  runnerVersion: string;
 };
 
 /**
@@ -208,7 +257,7 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 2);
+  messageDesc(file_nimbus_v1_host, 3);
 
 /**
  * GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -246,7 +295,7 @@ export type GpuGroup = Message<"nimbus.v1.GpuGroup"> & {
  * Use `create(GpuGroupSchema)` to create a new message.
  */
 export const GpuGroupSchema: GenMessage<GpuGroup> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 3);
+  messageDesc(file_nimbus_v1_host, 4);
 
 /**
  * ExecutorStatus tells whether a host can use an executor.
@@ -284,7 +333,7 @@ export type ExecutorStatus = Message<"nimbus.v1.ExecutorStatus"> & {
  * Use `create(ExecutorStatusSchema)` to create a new message.
  */
 export const ExecutorStatusSchema: GenMessage<ExecutorStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 4);
+  messageDesc(file_nimbus_v1_host, 5);
 
 /**
  * @generated from message nimbus.v1.ListHostsRequest
@@ -308,7 +357,7 @@ export type ListHostsRequest = Message<"nimbus.v1.ListHostsRequest"> & {
  * Use `create(ListHostsRequestSchema)` to create a new message.
  */
 export const ListHostsRequestSchema: GenMessage<ListHostsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 5);
+  messageDesc(file_nimbus_v1_host, 6);
 
 /**
  * @generated from message nimbus.v1.ListHostsResponse
@@ -334,7 +383,7 @@ export type ListHostsResponse = Message<"nimbus.v1.ListHostsResponse"> & {
  * Use `create(ListHostsResponseSchema)` to create a new message.
  */
 export const ListHostsResponseSchema: GenMessage<ListHostsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 6);
+  messageDesc(file_nimbus_v1_host, 7);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenRequest
@@ -353,7 +402,7 @@ export type CreateJoinTokenRequest = Message<"nimbus.v1.CreateJoinTokenRequest">
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 7);
+  messageDesc(file_nimbus_v1_host, 8);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenResponse
@@ -377,7 +426,7 @@ export type CreateJoinTokenResponse = Message<"nimbus.v1.CreateJoinTokenResponse
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 8);
+  messageDesc(file_nimbus_v1_host, 9);
 
 /**
  * @generated from message nimbus.v1.CordonHostRequest
@@ -399,7 +448,7 @@ export type CordonHostRequest = Message<"nimbus.v1.CordonHostRequest"> & {
  * Use `create(CordonHostRequestSchema)` to create a new message.
  */
 export const CordonHostRequestSchema: GenMessage<CordonHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 9);
+  messageDesc(file_nimbus_v1_host, 10);
 
 /**
  * @generated from message nimbus.v1.CordonHostResponse
@@ -412,7 +461,7 @@ export type CordonHostResponse = Message<"nimbus.v1.CordonHostResponse"> & {
  * Use `create(CordonHostResponseSchema)` to create a new message.
  */
 export const CordonHostResponseSchema: GenMessage<CordonHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 10);
+  messageDesc(file_nimbus_v1_host, 11);
 
 /**
  * @generated from message nimbus.v1.RemoveHostRequest
@@ -434,7 +483,7 @@ export type RemoveHostRequest = Message<"nimbus.v1.RemoveHostRequest"> & {
  * Use `create(RemoveHostRequestSchema)` to create a new message.
  */
 export const RemoveHostRequestSchema: GenMessage<RemoveHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 11);
+  messageDesc(file_nimbus_v1_host, 12);
 
 /**
  * @generated from message nimbus.v1.RemoveHostResponse
@@ -447,7 +496,7 @@ export type RemoveHostResponse = Message<"nimbus.v1.RemoveHostResponse"> & {
  * Use `create(RemoveHostResponseSchema)` to create a new message.
  */
 export const RemoveHostResponseSchema: GenMessage<RemoveHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 12);
+  messageDesc(file_nimbus_v1_host, 13);
 
 /**
  * HostService is for operators: which machines run jobs, and how one joins.
