@@ -1,6 +1,7 @@
 package guestlink
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -55,7 +56,9 @@ func (l *listener) Addr() net.Addr { return addr{} }
 
 // receive is the one reader of the device. It ends with the device.
 func (l *listener) receive() {
-	r := &reader{r: l.dev, lenient: true}
+	// A SYN comes behind padding: to read that header by header would take
+	// thousands of calls, each of which an emulated machine feels.
+	r := &reader{r: bufio.NewReaderSize(l.dev, 2*maxPayload), lenient: true}
 	for {
 		h, payload, err := r.next()
 		if err != nil {
