@@ -69,6 +69,13 @@ func (e *events) add(event *nimbusv1.WatchResponse) {
 	e.notify()
 }
 
+// over tells that nothing follows.
+func (e *events) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ended
+}
+
 // acknowledge frees events up to and including seq.
 func (e *events) acknowledge(seq int64) {
 	e.mu.Lock()

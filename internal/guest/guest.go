@@ -129,8 +129,14 @@ func serve(l net.Listener, s *service, token string) error {
 	mux.Handle(nimbusv1connect.NewGuestServiceHandler(s, connect.WithReadMaxBytes(maxMessage)))
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
+	patience := time.Minute
+	if s.machine {
+		// Only the agent can connect. It does so before a machine waits for its job,
+		// paused; how much time has passed when it goes on is up to its clock.
+		patience = 0
+	}
 	server := &http.Server{
-		Handler: authorize(mux, token), Protocols: &protocols, ReadHeaderTimeout: time.Minute,
+		Handler: authorize(mux, token), Protocols: &protocols, ReadHeaderTimeout: patience,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
 	}
 	if err := server.Serve(l); err != nil {

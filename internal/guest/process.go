@@ -64,6 +64,14 @@ type process struct {
 	runner *runner // nil unless it is GitHub's
 }
 
+// pid is that of the first process, 0 for a job that could not be run.
+func (p *process) pid() int64 {
+	if p == nil {
+		return 0
+	}
+	return int64(p.cmd.Pid)
+}
+
 // environment is what the job gets: its own over sane defaults.
 func environment(own map[string]string, as account) []string {
 	env := map[string]string{

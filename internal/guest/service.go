@@ -26,11 +26,12 @@ type service struct {
 	tree      tree
 	events    *events
 
-	mu       sync.Mutex
-	prepared bool   // the machine is who the agent says
-	attempt  string // of the one Start
-	process  *process
-	watching context.CancelCauseFunc // ends the watcher before
+	mu        sync.Mutex
+	prepared  bool   // the machine is who the agent says
+	attempt   string // of the one Start
+	process   *process
+	rehearsed *events                 // what happened in the last rehearsal, nil where there was none
+	watching  context.CancelCauseFunc // ends the watcher before
 }
 
 func (s *service) Prepare(_ context.Context, r *connect.Request[nimbusv1.PrepareRequest]) (*connect.Response[nimbusv1.PrepareResponse], error) {
@@ -87,26 +88,49 @@ func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[n
 }
 
 func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequest]) (*connect.Response[nimbusv1.StartResponse], error) {
-	if err := s.checkPrepared(); err != nil {
-		return nil, err
+	rehearsal := r.Msg.GetRehearsal()
+	if !rehearsal {
+		if err := s.checkPrepared(); err != nil {
+			return nil, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.rehearsed != nil && !s.rehearsed.over(): // its end kills whatever runs
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a rehearsal is going on"))
 	case s.attempt == "":
-	case s.attempt == r.Msg.GetAttemptId():
-		return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.pid()}), nil // the answer was lost
+	case s.attempt == r.Msg.GetAttemptId() && !rehearsal:
+		return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.process.pid()}), nil // the answer was lost
 	default:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a sandbox serves one job: this one has served"))
 	}
 	if r.Msg.GetAttemptId() == "" || len(r.Msg.GetCommand()) == 0 {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("attempt and command are needed"))
 	}
-	as, err := lookAccount(r.Msg.GetUser())
+	heard := s.events
+	if rehearsal {
+		heard = newEvents()
+	}
+	p, err := s.begin(r.Msg, heard)
+	if err != nil {
+		return nil, err
+	}
+	if rehearsal {
+		s.rehearsed = heard
+	} else {
+		s.attempt, s.process = r.Msg.GetAttemptId(), p
+	}
+	return connect.NewResponse(&nimbusv1.StartResponse{Pid: p.pid()}), nil
+}
+
+// begin starts a process that is heard of by e.
+func (s *service) begin(r *nimbusv1.StartRequest, e *events) (*process, error) {
+	as, err := lookAccount(r.GetUser())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	dir := r.Msg.GetWorkingDirectory()
+	dir := r.GetWorkingDirectory()
 	if dir == "" {
 		dir = s.workspace
 	}
@@ -115,25 +139,34 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 			return nil, connect.NewError(connect.CodeInternal, err)
 		}
 	}
-	p, err := start(r.Msg, dir, as, s.tree, s.events)
+	p, err := start(r, dir, as, s.tree, e)
 	switch {
 	case errors.Is(err, unix.EINVAL): // the same request stays wrong: it is not worth another try
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	s.attempt, s.process = r.Msg.GetAttemptId(), p
-	return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.pid()}), nil
+	return p, nil
 }
 
-func (s *service) pid() int64 {
-	if s.process == nil {
-		return 0
+// heard are the events that a watcher asks for.
+func (s *service) heard(rehearsal bool) (*events, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !rehearsal:
+		return s.events, nil
+	case s.rehearsed == nil:
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("there was no rehearsal"))
 	}
-	return int64(s.process.cmd.Pid)
+	return s.rehearsed, nil
 }
 
 func (s *service) Watch(ctx context.Context, r *connect.Request[nimbusv1.WatchRequest], stream *connect.ServerStream[nimbusv1.WatchResponse]) error {
+	events, err := s.heard(r.Msg.GetRehearsal())
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.mu.Lock()
@@ -143,7 +176,7 @@ func (s *service) Watch(ctx context.Context, r *connect.Request[nimbusv1.WatchRe
 	s.watching = cancel
 	s.mu.Unlock()
 	for seq := max(1, r.Msg.GetFromSeq()); ; {
-		event, err := s.events.next(ctx, seq)
+		event, err := events.next(ctx, seq)
 		if err != nil {
 			return context.Cause(ctx)
 		}

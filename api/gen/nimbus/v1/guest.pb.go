@@ -352,8 +352,11 @@ type StartRequest struct {
 	// folders, of which one is used, below the working directory unless
 	// absolute. Their pages become output too, under the names of their steps.
 	RunnerDiagnostics []string `protobuf:"bytes,6,rep,name=runner_diagnostics,json=runnerDiagnostics,proto3" json:"runner_diagnostics,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Nothing of this one is kept: it is there so that the job's own start finds
+	// all that it needs in memory. Refused once the job's was started.
+	Rehearsal     bool `protobuf:"varint,7,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
@@ -428,6 +431,13 @@ func (x *StartRequest) GetRunnerDiagnostics() []string {
 	return nil
 }
 
+func (x *StartRequest) GetRehearsal() bool {
+	if x != nil {
+		return x.Rehearsal
+	}
+	return false
+}
+
 type StartResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -475,7 +485,9 @@ func (x *StartResponse) GetPid() int64 {
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First event wanted; events before it were acknowledged.
-	FromSeq       int64 `protobuf:"varint,1,opt,name=from_seq,json=fromSeq,proto3" json:"from_seq,omitempty"`
+	FromSeq int64 `protobuf:"varint,1,opt,name=from_seq,json=fromSeq,proto3" json:"from_seq,omitempty"`
+	// The events of the rehearsal.
+	Rehearsal     bool `protobuf:"varint,2,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +527,13 @@ func (x *WatchRequest) GetFromSeq() int64 {
 		return x.FromSeq
 	}
 	return 0
+}
+
+func (x *WatchRequest) GetRehearsal() bool {
+	if x != nil {
+		return x.Rehearsal
+	}
+	return false
 }
 
 type WatchResponse struct {
@@ -1023,7 +1042,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"B\n" +
 	"\x14PutWorkspaceResponse\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\x03R\x05files\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xa3\x02\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xc1\x02\n" +
 	"\fStartRequest\x12\x1d\n" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x18\n" +
@@ -1031,14 +1050,16 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x03env\x18\x03 \x03(\v2 .nimbus.v1.StartRequest.EnvEntryR\x03env\x12+\n" +
 	"\x11working_directory\x18\x04 \x01(\tR\x10workingDirectory\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12-\n" +
-	"\x12runner_diagnostics\x18\x06 \x03(\tR\x11runnerDiagnostics\x1a6\n" +
+	"\x12runner_diagnostics\x18\x06 \x03(\tR\x11runnerDiagnostics\x12\x1c\n" +
+	"\trehearsal\x18\a \x01(\bR\trehearsal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
 	"\rStartResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x03R\x03pid\")\n" +
+	"\x03pid\x18\x01 \x01(\x03R\x03pid\"G\n" +
 	"\fWatchRequest\x12\x19\n" +
-	"\bfrom_seq\x18\x01 \x01(\x03R\afromSeq\"\x84\x01\n" +
+	"\bfrom_seq\x18\x01 \x01(\x03R\afromSeq\x12\x1c\n" +
+	"\trehearsal\x18\x02 \x01(\bR\trehearsal\"\x84\x01\n" +
 	"\rWatchResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12+\n" +
 	"\x06output\x18\x02 \x01(\v2\x11.nimbus.v1.OutputH\x00R\x06output\x12+\n" +

@@ -56,7 +56,9 @@ type GuestServiceClient interface {
 	// PutWorkspace unpacks a tar stream (zstd) into the working directory.
 	PutWorkspace(context.Context) *connect.ClientStreamForClient[v1.PutWorkspaceRequest, v1.PutWorkspaceResponse]
 	// Start starts the process. A second Start with the same lease answers as
-	// the first did; with another one it is refused.
+	// the first did; with another one it is refused. A rehearsal goes the same
+	// way with a process that is no job's, and the job's comes after it; it needs
+	// no Prepare.
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
 	// Watch streams events from one on, and goes on until the exit event.
 	// It may be called again after a lost connection.
@@ -164,7 +166,9 @@ type GuestServiceHandler interface {
 	// PutWorkspace unpacks a tar stream (zstd) into the working directory.
 	PutWorkspace(context.Context, *connect.ClientStream[v1.PutWorkspaceRequest]) (*connect.Response[v1.PutWorkspaceResponse], error)
 	// Start starts the process. A second Start with the same lease answers as
-	// the first did; with another one it is refused.
+	// the first did; with another one it is refused. A rehearsal goes the same
+	// way with a process that is no job's, and the job's comes after it; it needs
+	// no Prepare.
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
 	// Watch streams events from one on, and goes on until the exit event.
 	// It may be called again after a lost connection.
