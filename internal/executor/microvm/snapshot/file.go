@@ -8,17 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 // seal brings a file to the disk, forbids writing, and says what it is.
-func seal(path string) (File, error) {
+func seal(d disk, path string) (File, error) {
 	if err := os.Chmod(path, 0o444); err != nil { //nolint:gosec // its folder is the agent's alone
 		return File{}, fmt.Errorf("seal snapshot: %w", err)
 	}
-	if err := sync(path); err != nil {
+	if err := d.Sync(path); err != nil {
 		return File{}, err
 	}
 	f, err := stat(path)
@@ -76,7 +77,12 @@ func Digest(path string) (string, error) {
 	}
 }
 
-func sync(path string) error {
+// realDisk implements disk.
+type realDisk struct{}
+
+func (realDisk) Write(path string, data []byte) error { return os.WriteFile(path, data, 0o600) }
+
+func (realDisk) Sync(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("sync snapshot: %w", err)
@@ -85,6 +91,14 @@ func sync(path string) error {
 		return fmt.Errorf("sync snapshot: %w", err)
 	}
 	return nil
+}
+
+func (realDisk) Place(from, to string) error {
+	err := os.Rename(from, to)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	}
+	return err
 }
 
 // DiskUse is what the files take of the disk: most of them is holes.

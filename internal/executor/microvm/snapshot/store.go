@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nimbus-ci/nimbus"
 )
 
@@ -37,6 +35,26 @@ const draftAge = time.Hour
 // Store is a folder of snapshots. Its folder is the agent's alone.
 type Store struct {
 	Dir string
+
+	disk disk // nil for the real one
+}
+
+// disk is what Publish does to it: tests cut its power.
+type disk interface {
+	// Write makes a file.
+	Write(path string, data []byte) error
+	// Sync brings a file, or the names in a folder, to the disk.
+	Sync(path string) error
+	// Place puts a folder at another place, in one step. What was there takes
+	// its own.
+	Place(from, to string) error
+}
+
+func (s Store) onDisk() disk {
+	if s.disk != nil {
+		return s.disk
+	}
+	return realDisk{}
 }
 
 // Snapshot is one that is there.
@@ -168,9 +186,10 @@ func (s Store) Tidy() error {
 // Publish makes a filled draft the snapshot of its name, in one step. Machines
 // that were made of one that it replaces keep the files that they have open.
 func (s Store) Publish(draft string, in Inputs, now time.Time) (Snapshot, error) {
+	d := s.onDisk()
 	m := Manifest{Inputs: in, CreatedAt: now.UTC().Truncate(time.Second), Files: map[string]File{}}
 	for _, name := range files() {
-		f, err := seal(filepath.Join(draft, name))
+		f, err := seal(d, filepath.Join(draft, name))
 		if err != nil {
 			return Snapshot{}, err
 		}
@@ -181,27 +200,23 @@ func (s Store) Publish(draft string, in Inputs, now time.Time) (Snapshot, error)
 		return Snapshot{}, fmt.Errorf("encode manifest: %w", err)
 	}
 	path := filepath.Join(draft, manifestFile)
-	if err := os.WriteFile(path, append(raw, '\n'), 0o600); err != nil {
+	if err := d.Write(path, append(raw, '\n')); err != nil {
 		return Snapshot{}, fmt.Errorf("write manifest: %w", err)
 	}
 	for _, path := range []string{path, draft} {
-		if err := sync(path); err != nil {
+		if err := d.Sync(path); err != nil {
 			return Snapshot{}, err
 		}
 	}
 	place := s.dir(in.Name())
-	err = os.Rename(draft, place)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		err = unix.Renameat2(unix.AT_FDCWD, draft, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
+	if err := d.Place(draft, place); err != nil {
 		return Snapshot{}, fmt.Errorf("publish snapshot: %w", err)
+	}
+	if err := d.Sync(s.Dir); err != nil {
+		return Snapshot{}, err
 	}
 	if err := os.RemoveAll(draft); err != nil { // the one before, if there was one
 		return Snapshot{}, fmt.Errorf("remove the snapshot before: %w", err)
-	}
-	if err := sync(s.Dir); err != nil {
-		return Snapshot{}, err
 	}
 	return s.read(place)
 }
