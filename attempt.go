@@ -47,6 +47,36 @@ type Assignment struct {
 // Phase is what a host reports of an attempt on its way.
 type Phase string
 
+// Origin is where a sandbox came from.
+type Origin string
+
+// The origins, the slowest first.
+const (
+	OriginCold     Origin = "cold"     // made for its job: booted, begun
+	OriginRestored Origin = "restored" // made for its job, of one that was saved
+	OriginWarm     Origin = "warm"     // it waited for its job
+)
+
+// Start is how a host began an attempt: what its sandbox was made of, and how
+// long the attempt waited for it. The zero value tells nothing.
+type Start struct {
+	Origin Origin
+	Took   time.Duration
+}
+
+// Check tells whether a start can be believed at all. Codes: invalid.
+func (s Start) Check() error {
+	switch s.Origin {
+	case "", OriginCold, OriginRestored, OriginWarm:
+	default:
+		return Errorf(CodeInvalid, "a sandbox comes from nowhere called %q", clip(string(s.Origin)))
+	}
+	if s.Took < 0 {
+		return Errorf(CodeInvalid, "a sandbox can't be ready before it is begun")
+	}
+	return nil
+}
+
 // The phases that a host reports, in order.
 const (
 	PhaseSandboxReady Phase = "sandbox_ready"

@@ -83,6 +83,13 @@ type Furnished interface {
 	Env() []string // KEY=VALUE
 }
 
+// Dated is a Sandbox that tells where it came from. One that does not was made
+// for its job. It is asked of one that was just created: a sandbox that was
+// adopted need not know.
+type Dated interface {
+	Origin() nimbus.Origin
+}
+
 // Sandbox is one sandbox, used for one attempt.
 type Sandbox interface {
 	ID() string

@@ -2,6 +2,7 @@ package microvm_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 )
 
 // identity prints all by which two machines could be taken for one: random
@@ -180,6 +183,50 @@ func TestSnapshotIsMadeAgain(t *testing.T) {
 	}
 }
 
+// unable is a driver that makes no machine of a snapshot any more.
+type unable struct {
+	*qemu.Driver
+
+	now bool
+}
+
+func (u *unable) Restore(ctx context.Context, m vmm.Machine) error {
+	if u.now {
+		return errors.New("no machine comes of this")
+	}
+	return u.Driver.Restore(ctx, m)
+}
+
+// TestUselessSnapshotIsRemoved: a snapshot that fits by all that is known, and
+// of which no machine comes, is not tried for ever.
+func TestUselessSnapshotIsRemoved(t *testing.T) {
+	cfg := config(t)
+	driver := &unable{Driver: qemu.New()}
+	cfg.Driver = driver
+	e := microvm.New(cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	class := spec(t).Class
+	if _, err := e.EnsureSnapshot(ctx, class); err != nil {
+		t.Fatal(err)
+	}
+	driver.now = true
+	s := create(ctx, t, e)
+	if out, exit := run(ctx, t, s, "echo booted"); out != "booted\n" || exit.GetCode() != 0 {
+		t.Errorf("%q, %v", out, exit)
+	}
+	if d, ok := s.(executor.Dated); !ok || d.Origin() != nimbus.OriginCold {
+		t.Error("the machine did not boot")
+	}
+	in, err := e.Inputs(ctx, class)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Snapshots().Open(in); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("the snapshot: %v", err)
+	}
+}
+
 // TestWaitingMachinesAreClaimedOnce adopts a machine that waited as the next
 // agent would, and sweeps around it.
 func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
@@ -206,6 +253,9 @@ func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
 	}
 	defer s.Destroy(context.Background())
 	stop()
+	if d, ok := s.(executor.Dated); !ok || d.Origin() != nimbus.OriginWarm {
+		t.Error("the machine did not wait")
+	}
 	if err := s.Renew(ctx, patience); err != nil {
 		t.Errorf("renew one that waited: %v", err)
 	}
@@ -225,7 +275,9 @@ func TestWaitingMachinesAreClaimedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, exit := run(ctx, t, adopted, "echo adopted"); out != "adopted\n" || exit.GetCode() != 0 {
+	// Nothing is left of its rehearsal, nor of the name that it had.
+	out, exit := run(ctx, t, adopted, "echo adopted; ls -A; cat /etc/hostname; grep -c waits /etc/hosts; cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^sh$'")
+	if out != "adopted\nnimbus-sandbox\n0\n0\n" {
 		t.Errorf("%q, %v", out, exit)
 	}
 	if exit, err := func() (executor.Exit, error) {

@@ -102,11 +102,9 @@ func writeLayout(t *testing.T, layers ...v1.Layer) string {
 	return dir
 }
 
-// TestContainerImage boots a machine from a container image: its files are as
-// its layers have them, the guest is not in it, and GitHub's runner is there all
-// the same.
-func TestContainerImage(t *testing.T) {
-	cfg := config(t)
+// lesson is a library with a container image of that name.
+func lesson(ctx context.Context, t *testing.T, cfg *microvm.Config) (*library.Library, rootfs.Root) {
+	t.Helper()
 	base, ok := cfg.Images.(image.Store)
 	if !ok {
 		t.Fatalf("%T is no store", cfg.Images)
@@ -119,20 +117,19 @@ func TestContainerImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := library.New(library.Config{Images: images})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	_, root, err := l.Import(ctx, "oci:"+containerLayout(t, base), "lesson", func(what string) { t.Log(what) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.Images = l
-	e := microvm.New(cfg)
-	sp := spec(t)
-	sp.Class.Image = "lesson"
-	s, err := e.Create(ctx, sp)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return l, root
+}
+
+// checkLesson looks at a machine of the container image: its files are as its
+// layers have them, the guest is not in it, and GitHub's runner is there all the
+// same.
+func checkLesson(ctx context.Context, t *testing.T, s executor.Sandbox) {
+	t.Helper()
 	if f, ok := s.(executor.Furnished); !ok || !slices.Equal(f.Env(), []string{"LESSON=one"}) {
 		t.Errorf("the image's variables: %v", f)
 	}
@@ -148,6 +145,22 @@ func TestContainerImage(t *testing.T) {
 	if out != want || exit.GetCode() != 0 {
 		t.Errorf("got %q, %v", out, exit)
 	}
+}
+
+// TestContainerImage boots a machine from a container image.
+func TestContainerImage(t *testing.T) {
+	cfg := config(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l, root := lesson(ctx, t, &cfg)
+	e := microvm.New(cfg)
+	sp := spec(t)
+	sp.Class.Image = "lesson"
+	s, err := e.Create(ctx, sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLesson(ctx, t, s)
 	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1}, false)
 	if err != nil || len(removed) > 0 {
 		t.Errorf("removed what is in use: %v, %v", removed, err)
@@ -162,5 +175,43 @@ func TestContainerImage(t *testing.T) {
 	var refused *executor.ImageError
 	if _, err := e.Create(ctx, sp); !errors.As(err, &refused) || !strings.Contains(err.Error(), "lesson") {
 		t.Errorf("an image that is gone: %v", err)
+	}
+}
+
+// TestSnapshotOfAContainerImage saves a machine of a container image, and makes
+// others of it: for a job, and to wait for one.
+func TestSnapshotOfAContainerImage(t *testing.T) {
+	cfg := config(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	l, _ := lesson(ctx, t, &cfg)
+	cfg.Warm = microvm.WarmConfig{Machines: 1, MemoryMiB: 1024}
+	e := microvm.New(cfg)
+	class := spec(t).Class
+	class.Image = "lesson"
+	if _, err := e.EnsureSnapshot(ctx, class); err != nil {
+		t.Fatal(err)
+	}
+	stop := keepWarm(ctx, t, e)
+	for _, origin := range []nimbus.Origin{nimbus.OriginRestored, nimbus.OriginWarm} {
+		sp := spec(t)
+		sp.Class = class
+		s, err := e.Create(ctx, sp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, ok := s.(executor.Dated); !ok || d.Origin() != origin {
+			t.Errorf("the machine is not %s", origin)
+		}
+		checkLesson(ctx, t, s)
+		if err := s.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+		awaitWarm(ctx, t, e, class, 1)
+	}
+	stop()
+	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1}, false)
+	if err != nil || len(removed) != 1 {
+		t.Errorf("somebody still uses the image: %v, %v", removed, err)
 	}
 }

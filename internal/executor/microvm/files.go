@@ -28,6 +28,10 @@ const mkfsTimeout = time.Minute
 // initrdAge is how long an initrd is kept that no machine was booted from.
 const initrdAge = 7 * 24 * time.Hour
 
+// initrdTouch is after how long one that is used is marked as such. A file that
+// is touched is read anew by who remembers its digest.
+const initrdTouch = 24 * time.Hour
+
 // initrd returns what a machine boots into: the guest and the image's modules.
 // It is made once for each pair, and kept.
 func (e *Executor) initrd(img image.Image) (string, error) {
@@ -43,8 +47,13 @@ func (e *Executor) initrd(img image.Image) (string, error) {
 	}
 	path := filepath.Join(e.cfg.Dir, fmt.Sprintf("initrd-%x.cpio", h.Sum(nil)[:12]))
 	now := time.Now()
-	if os.Chtimes(path, now, now) == nil {
-		return path, nil
+	if info, err := os.Stat(path); err == nil {
+		if now.Sub(info.ModTime()) < initrdTouch {
+			return path, nil
+		}
+		if os.Chtimes(path, now, now) == nil {
+			return path, nil
+		}
 	}
 	e.removeOldInitrds(now)
 	guest, err := os.ReadFile(e.cfg.Guest)

@@ -178,7 +178,13 @@ func (e *Executor) load(ctx context.Context, class nimbus.Class) (*loaded, time.
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := e.restore(ctx, s, r, from, warmDeadline); err != nil {
+	if err = layDisk(s, from); err == nil {
+		err = e.restore(ctx, s, r, from, warmDeadline)
+	}
+	if err == nil {
+		err = e.attune(ctx, s)
+	}
+	if err != nil {
 		if err := e.discard(context.WithoutCancel(ctx), s); err != nil {
 			e.cfg.Log.WarnContext(ctx, "discard machine", "error", err)
 		}

@@ -17,10 +17,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
@@ -94,6 +97,8 @@ type Executor struct {
 	cfg   Config
 	slots *netslot.Manager
 
+	processor func() (processor, error)
+
 	digests digests
 	owned   owned
 	warm    warm
@@ -112,7 +117,10 @@ func New(cfg Config) *Executor {
 	if cfg.Snapshots == "" {
 		cfg.Snapshots = filepath.Join(cfg.Dir, "snapshots")
 	}
-	return &Executor{cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log})}
+	return &Executor{
+		cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, processor: sync.OnceValues(readProcessor),
+		slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log}),
+	}
 }
 
 // Name is "microvm".
@@ -167,6 +175,7 @@ func (e *Executor) checkSlots(ctx context.Context) error {
 // Create gives a machine to a job: one that waits, one that is made of a
 // snapshot, or one that boots. Class.Image must be on this host.
 func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.Sandbox, error) {
+	laps := newLaps()
 	img, err := e.image(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -176,29 +185,52 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 	if err != nil {
 		return nil, errors.Join(err, e.cfg.Images.Release(held))
 	}
-	if s := e.takeWarm(ctx, r, spec); s != nil {
+	laps.lap("image")
+	if s := e.takeWarm(ctx, r, spec, laps); s != nil {
+		laps.log(ctx, e.cfg.Log, s)
 		if err := e.cfg.Images.Release(held); err != nil { // the machine holds it under its own name
 			return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
 		}
 		return s, nil
 	}
-	machine, slot, err := e.sandboxNetwork(ctx, spec)
-	if err != nil {
-		return nil, errors.Join(err, e.cfg.Images.Release(held))
+	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, env: img.Env(), origin: nimbus.OriginCold, laps: laps}
+	from := e.fitting(ctx, r, spec)
+	if err := e.furnish(ctx, s, from, spec); err != nil {
+		return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
 	}
-	s := &sandbox{executor: e, id: spec.ID, machine: machine, dir: spec.Dir, slot: slot, env: img.Env()}
-	if err = e.wakeOne(ctx, s, r, spec); err == nil {
+	laps.lap("furnish")
+	if from != nil && e.wakeOne(ctx, s, r, *from, spec.Deadline) {
+		laps.log(ctx, e.cfg.Log, s)
 		return s, nil
 	}
 	for try := 1; ; try++ {
-		if err = e.boot(ctx, s, r.machine(s), r, spec.Deadline); err == nil {
+		if err := e.boot(ctx, s, r.machine(s), r, spec.Deadline); err == nil {
+			laps.log(ctx, e.cfg.Log, s)
 			return s, nil
-		}
-		if ctx.Err() != nil || try == bootTries {
+		} else if ctx.Err() != nil || try == bootTries {
 			return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
+		} else {
+			e.cfg.Log.WarnContext(ctx, "boot once more", "sandbox", spec.ID, "error", err)
 		}
-		e.cfg.Log.WarnContext(ctx, "boot once more", "sandbox", spec.ID, "error", err)
 	}
+}
+
+// furnish makes the network of a machine that is to be made for a job, and at
+// the same time its disk, where that is a snapshot's.
+func (e *Executor) furnish(ctx context.Context, s *sandbox, from *snapshot.Snapshot, spec executor.Spec) error {
+	var both errgroup.Group
+	both.Go(func() error {
+		machine, slot, err := e.sandboxNetwork(ctx, spec)
+		if err != nil {
+			return err
+		}
+		s.machine, s.slot = machine, slot
+		return nil
+	})
+	if from != nil {
+		both.Go(func() error { return layDisk(s, *from) })
+	}
+	return both.Wait()
 }
 
 // image gets what the class names, in use by this sandbox from now on.
@@ -223,15 +255,18 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, m vmm.Machine, r recipe
 	if err := e.newDisk(ctx, filepath.Join(s.dir, diskFile)); err != nil {
 		return err
 	}
+	s.laps.lap("disk")
 	if err := e.start(ctx, s, m, r.caps, deadline); err != nil {
 		return err
 	}
+	s.laps.lap("monitor")
 	ctx, done := s.untilEnd(ctx)
 	defer done()
 	err := e.cfg.Driver.Boot(ctx, m)
 	if err == nil {
 		err = s.awaitGuest(ctx, e.bootTimeout(r.caps))
 	}
+	s.laps.lap("guest")
 	if err != nil {
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
@@ -28,6 +29,8 @@ type sandbox struct {
 	machine  string // the name of its network and cgroup
 	slot     netslot.Slot
 	env      []string // of the image
+	origin   nimbus.Origin
+	laps     *laps // of its start
 
 	mu    sync.Mutex
 	first net.Conn // to the guest, from when it was waited for
@@ -37,6 +40,9 @@ func (s *sandbox) ID() string { return s.id }
 
 // Env is what the image sets.
 func (s *sandbox) Env() []string { return s.env }
+
+// Origin is what the machine was made of.
+func (s *sandbox) Origin() nimbus.Origin { return s.origin }
 
 // Token is none: only the agent can open the port's socket.
 func (s *sandbox) Token() string { return "" }

@@ -52,10 +52,11 @@ func (e *Executor) inputs(r recipe) (snapshot.Inputs, error) {
 		return in, fmt.Errorf("ask for the kernel's release: %w", err)
 	}
 	in.Host = unix.ByteSliceToString(host.Release[:])
-	var err error
-	if in.CPU, in.CPUFlags, err = processor(); err != nil {
+	cpu, err := e.processor()
+	if err != nil {
 		return in, err
 	}
+	in.CPU, in.CPUFlags = cpu.model, cpu.flags
 	for path, digest := range map[string]*string{r.img.Kernel(): &in.Kernel, r.img.Root(): &in.Root, r.initrd: &in.Initrd} {
 		if *digest, err = e.digests.of(path); err != nil {
 			return in, err
@@ -78,27 +79,32 @@ func driverName(d vmm.Driver) string {
 }
 
 // processor is the model of the first processor, and a digest of what it can do.
-func processor() (model, flags string, err error) {
+type processor struct{ model, flags string }
+
+// readProcessor asks the kernel, which on some machines measures the speed of
+// each processor first: it is not for the way of a job.
+func readProcessor() (processor, error) {
+	var p processor
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
-		return "", "", fmt.Errorf("read processor: %w", err)
+		return p, fmt.Errorf("read processor: %w", err)
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
-	for lines.Scan() && (model == "" || flags == "") {
+	for lines.Scan() && (p.model == "" || p.flags == "") {
 		key, value, _ := strings.Cut(lines.Text(), ":")
 		switch value = strings.TrimSpace(value); strings.TrimSpace(key) {
 		case "model name":
-			model = value
+			p.model = value
 		case "flags":
 			sum := sha256.Sum256([]byte(value))
-			flags = hex.EncodeToString(sum[:])
+			p.flags = hex.EncodeToString(sum[:])
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return "", "", fmt.Errorf("read processor: %w", err)
+		return p, fmt.Errorf("read processor: %w", err)
 	}
-	return model, flags, nil
+	return p, nil
 }
 
 // digests remembers the digests of files for as long as these are the same.
@@ -178,7 +184,9 @@ func (e *Executor) save(ctx context.Context, driver vmm.Snapshotter, r recipe, i
 	if err := e.boot(ctx, s, m, r, e.bootTimeout(r.caps)+saveTimeout); err != nil {
 		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 	}
-	s.hangUp()
+	if err := s.rehearse(ctx, false); err != nil {
+		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w; its last words: %s", err, s.lastWords())
+	}
 	if err := driver.Pause(ctx, s.dir); err != nil {
 		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 	}
@@ -208,30 +216,45 @@ func (e *Executor) save(ctx context.Context, driver vmm.Snapshotter, r recipe, i
 // booted.
 const saveTimeout = time.Minute
 
-// restore makes a machine of a snapshot and leaves it paused.
+// layDisk makes the disk of a machine that is made of a snapshot.
+func layDisk(s *sandbox, from snapshot.Snapshot) error {
+	if err := copySparse(filepath.Join(s.dir, diskFile), from.Path(snapshot.DiskFile)); err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	return nil
+}
+
+// restore makes a machine of a snapshot, whose disk is laid, and leaves it
+// paused.
 func (e *Executor) restore(ctx context.Context, s *sandbox, r recipe, from snapshot.Snapshot, deadline time.Duration) error {
 	driver, err := e.snapshotter()
 	if err != nil {
 		return err
 	}
-	if err := clearDir(s.dir); err != nil {
-		return err
-	}
 	m := r.machine(s)
 	m.Parameters = from.Parameters
 	m.From = &vmm.Snapshot{Monitor: from.Monitor, State: from.Path(snapshot.StateFile), Memory: from.Path(snapshot.MemoryFile)}
-	if err := copySparse(filepath.Join(s.dir, diskFile), from.Path(snapshot.DiskFile)); err != nil {
-		return fmt.Errorf("make disk: %w", err)
-	}
 	if err := e.start(ctx, s, m, r.caps, deadline); err != nil {
 		return err
 	}
-	ctx, done := s.untilEnd(ctx)
+	s.laps.lap("monitor")
+	restoring, done := s.untilEnd(ctx)
 	defer done()
-	if err := driver.Restore(ctx, m); err != nil {
+	if err := driver.Restore(restoring, m); err != nil {
+		if ctx.Err() == nil {
+			err = errors.Join(err, e.distrust(ctx, from))
+		}
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}
+	s.laps.lap("restore")
 	return nil
+}
+
+// distrust removes a snapshot that the monitor could make no machine of, though
+// nothing that it was made of has changed: the next one is made anew.
+func (e *Executor) distrust(ctx context.Context, from snapshot.Snapshot) error {
+	e.cfg.Log.WarnContext(ctx, "a snapshot is of no use, and removed", "snapshot", from.Name())
+	return e.Snapshots().Remove(from.Name())
 }
 
 // wakeTimeout bounds the way from paused to an answer of the guest. It has
@@ -249,5 +272,35 @@ func (e *Executor) wake(ctx context.Context, s *sandbox) error {
 	if err := driver.Resume(ctx, s.dir); err != nil {
 		return fmt.Errorf("resume machine: %w", err)
 	}
-	return s.awaitGuest(ctx, wakeTimeout)
+	s.laps.lap("resume")
+	if err := s.awaitGuest(ctx, wakeTimeout); err != nil {
+		return err
+	}
+	s.laps.lap("guest")
+	return nil
+}
+
+// attune takes a machine that was just restored to where only its job is
+// missing: it has gone through a rehearsal, its guest is connected, and it is
+// paused again.
+func (e *Executor) attune(ctx context.Context, s *sandbox) error {
+	driver, err := e.snapshotter()
+	if err != nil {
+		return err
+	}
+	if err := e.wake(ctx, s); err != nil {
+		return err
+	}
+	ctx, done := s.untilEnd(ctx)
+	defer done()
+	if err := s.rehearse(ctx, true); err != nil {
+		return err
+	}
+	if err := s.awaitGuest(ctx, wakeTimeout); err != nil {
+		return err
+	}
+	if err := driver.Pause(ctx, s.dir); err != nil {
+		return fmt.Errorf("pause machine: %w", err)
+	}
+	return nil
 }

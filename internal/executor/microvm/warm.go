@@ -3,6 +3,7 @@ package microvm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -36,7 +37,7 @@ type warm struct {
 	misses  int
 }
 
-// loaded is a machine that waits, paused.
+// loaded is a machine that waits, paused, with a connection to its guest.
 type loaded struct {
 	*sandbox
 
@@ -137,7 +138,7 @@ func (w *warm) poke() {
 
 // takeWarm gives a machine that waits to a sandbox, nil when none of them
 // serves.
-func (e *Executor) takeWarm(ctx context.Context, r recipe, spec executor.Spec) *sandbox {
+func (e *Executor) takeWarm(ctx context.Context, r recipe, spec executor.Spec, laps *laps) *sandbox {
 	if e.cfg.Warm.Machines < 1 {
 		return nil
 	}
@@ -145,8 +146,9 @@ func (e *Executor) takeWarm(ctx context.Context, r recipe, spec executor.Spec) *
 	if l == nil {
 		return nil
 	}
-	err := e.take(ctx, l, r, spec)
+	err := e.take(ctx, l, r, spec, laps)
 	if err == nil {
+		l.origin = nimbus.OriginWarm
 		return l.sandbox
 	}
 	e.cfg.Log.WarnContext(ctx, "a machine that waited is of no use", "sandbox", spec.ID, "error", err)
@@ -156,7 +158,7 @@ func (e *Executor) takeWarm(ctx context.Context, r recipe, spec executor.Spec) *
 	return nil
 }
 
-func (e *Executor) take(ctx context.Context, l *loaded, r recipe, spec executor.Spec) error {
+func (e *Executor) take(ctx context.Context, l *loaded, r recipe, spec executor.Spec, laps *laps) error {
 	// Image, guest or monitor may have been replaced while it waited, and the
 	// memory that it shares written to.
 	now, err := e.inputs(r)
@@ -166,41 +168,56 @@ func (e *Executor) take(ctx context.Context, l *loaded, r recipe, spec executor.
 	if err := errors.Join(l.from.Check(now), l.from.Untouched()); err != nil {
 		return err
 	}
+	laps.lap("check")
 	if err := l.Renew(ctx, spec.Deadline); err != nil {
 		return err
 	}
-	if err := e.wake(ctx, l.sandbox); err != nil {
+	laps.lap("renew")
+	driver, err := e.snapshotter()
+	if err != nil {
 		return err
 	}
+	if err := driver.Resume(ctx, l.dir); err != nil { // its guest is connected
+		return fmt.Errorf("resume machine: %w", err)
+	}
+	laps.lap("resume")
+	defer laps.lap("hand")
 	return e.hand(l.sandbox, spec.ID, spec.Dir)
 }
 
-// errNoSnapshot says that a machine has to boot.
-var errNoSnapshot = errors.New("there is no snapshot")
-
-// wakeOne makes a machine of a snapshot that is there, and lets it run.
-func (e *Executor) wakeOne(ctx context.Context, s *sandbox, r recipe, spec executor.Spec) error {
+// fitting is the snapshot that a machine can be made of, nil where it has to
+// boot.
+func (e *Executor) fitting(ctx context.Context, r recipe, spec executor.Spec) *snapshot.Snapshot {
 	if _, err := e.snapshotter(); err != nil {
-		return err
+		return nil
 	}
 	in, err := e.inputs(r)
-	if err != nil {
-		return err
+	var from snapshot.Snapshot
+	if err == nil {
+		from, err = e.Snapshots().Open(in)
 	}
-	from, err := e.Snapshots().Open(in)
-	if err != nil {
-		if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
-			e.cfg.Log.InfoContext(ctx, "boot instead", "sandbox", spec.ID, "reason", err)
-		}
-		return errNoSnapshot
+	if err == nil {
+		return &from
 	}
-	if err := e.restore(ctx, s, r, from, spec.Deadline); err != nil {
-		e.cfg.Log.WarnContext(ctx, "boot instead", "sandbox", spec.ID, "error", err)
-		return err
-	}
-	if err := e.wake(ctx, s); err != nil {
-		e.cfg.Log.WarnContext(ctx, "boot instead", "sandbox", spec.ID, "error", err)
-		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
+	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		e.cfg.Log.InfoContext(ctx, "boot instead", "sandbox", spec.ID, "reason", err)
 	}
 	return nil
+}
+
+// wakeOne makes a machine of a snapshot and lets it run, and tells whether it
+// could.
+func (e *Executor) wakeOne(ctx context.Context, s *sandbox, r recipe, from snapshot.Snapshot, deadline time.Duration) bool {
+	err := e.restore(ctx, s, r, from, deadline)
+	if err == nil {
+		if err = e.wake(ctx, s); err != nil {
+			err = errors.Join(err, s.End(context.WithoutCancel(ctx)))
+		}
+	}
+	if err != nil {
+		e.cfg.Log.WarnContext(ctx, "boot instead", "sandbox", s.id, "error", err)
+		return false
+	}
+	s.origin = nimbus.OriginRestored
+	return true
 }
