@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
@@ -49,6 +51,7 @@ type attempt struct {
 	dir    string
 	wal    *wal.Log
 	state  state // written by the attempt's own goroutine alone
+	tells  tells
 
 	mu      sync.Mutex
 	sandbox executor.Sandbox
@@ -143,6 +146,7 @@ func (t *attempt) why() error {
 func (t *attempt) run(ctx context.Context) {
 	release := sync.OnceFunc(func() { t.agent.capacity.release(t.state.Reserved) })
 	defer release()
+	defer t.awaitTold()
 	defer func() {
 		if err := t.wal.Close(); err != nil {
 			t.log.ErrorContext(ctx, "close wal", "error", err)
@@ -230,19 +234,28 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	if why := t.agent.has.WhyNotReach(t.assign.Class); why != "" {
 		return nil, nimbus.Errorf(nimbus.CodeForbidden, "this host %s", why)
 	}
-	ctx, cancel := context.WithTimeout(ctx, imageTimeout+createTimeout)
+	making, cancel := context.WithTimeout(ctx, imageTimeout+createTimeout)
 	defer cancel()
-	ctx, giveUp := t.untilEnded(ctx, 0)
+	making, giveUp := t.untilEnded(making, 0)
 	defer giveUp()
-	s, err := e.Create(ctx, executor.Spec{
+	began := time.Now()
+	s, err := e.Create(making, executor.Spec{
 		ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout,
-		Tell: func(what string) { t.say(ctx, what) },
+		Tell: func(what string) { t.say(making, what) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	t.reportPhase(ctx, nimbus.PhaseSandboxReady)
+	t.reportPhase(ctx, nimbus.PhaseSandboxReady, nimbus.Start{Origin: originOf(s), Took: time.Since(began)})
 	return s, nil
+}
+
+// originOf is where a sandbox came from that was just created.
+func originOf(s executor.Sandbox) nimbus.Origin {
+	if d, ok := s.(executor.Dated); ok {
+		return d.Origin()
+	}
+	return nimbus.OriginCold
 }
 
 // notStarted is the outcome of an attempt whose process never ran.
@@ -303,6 +316,7 @@ func endedBy(why error) nimbus.Outcome {
 // report tells the control plane the outcome, however long that takes: until
 // then the job is held to be running here.
 func (t *attempt) report(ctx context.Context, o nimbus.Outcome) {
+	t.awaitTold() // of an attempt that is over, nothing more is taken
 	if !errors.Is(t.why(), errFenced) {
 		_, err := call(ctx, t.agent.control.FinishAttempt, &nimbusv1.FinishAttemptRequest{Lease: wire.Lease(t.lease()), Outcome: wire.Outcome(o)})
 		if err != nil && ctx.Err() == nil {
@@ -316,12 +330,50 @@ func (t *attempt) report(ctx context.Context, o nimbus.Outcome) {
 	}
 }
 
-// reportPhase tells how far the attempt is; it is for people, and not worth
-// stopping for.
-func (t *attempt) reportPhase(ctx context.Context, p nimbus.Phase) {
-	_, err := call(ctx, t.agent.control.ReportPhase, &nimbusv1.ReportPhaseRequest{Lease: wire.Lease(t.lease()), Phase: string(p)})
-	if err != nil && ctx.Err() == nil {
-		t.log.WarnContext(ctx, "report phase", "phase", p, "error", err)
+// tells are the reports of phases that are under way, one after another.
+type tells struct {
+	mu   sync.Mutex
+	last chan struct{} // closed once the last of them was told
+}
+
+// next returns what to wait for, and what to close once that is told which the
+// caller has to tell.
+func (t *tells) next() (before, done chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before, t.last = t.last, make(chan struct{})
+	return before, t.last
+}
+
+// reportPhase tells how far the attempt is, after what was told before and
+// beside its work: no job waits for that. The returned channel is closed once
+// it is told, or ctx has ended.
+func (t *attempt) reportPhase(ctx context.Context, p nimbus.Phase, s nimbus.Start) <-chan struct{} {
+	request := &nimbusv1.ReportPhaseRequest{Lease: wire.Lease(t.lease()), Phase: string(p), Origin: string(s.Origin)}
+	if s.Origin != "" {
+		request.Took = durationpb.New(s.Took)
+	}
+	before, done := t.tells.next()
+	go func() { // ends with ctx, or once the control plane has answered
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		_, err := call(ctx, t.agent.control.ReportPhase, request)
+		if err != nil && ctx.Err() == nil {
+			t.log.WarnContext(ctx, "report phase", "phase", p, "error", err)
+		}
+	}()
+	return done
+}
+
+// awaitTold waits until all is told that was to be.
+func (t *attempt) awaitTold() {
+	t.tells.mu.Lock()
+	last := t.tells.last
+	t.tells.mu.Unlock()
+	if last != nil {
+		<-last
 	}
 }
 
@@ -340,7 +392,7 @@ func (t *attempt) destroy(ctx context.Context) bool {
 		}
 	}
 	if !errors.Is(t.why(), errFenced) {
-		t.reportPhase(ctx, nimbus.PhaseDestroyed)
+		<-t.reportPhase(ctx, nimbus.PhaseDestroyed, nimbus.Start{})
 	}
 	return ctx.Err() == nil
 }

@@ -184,7 +184,7 @@ func (g *guest) begin(ctx context.Context) error {
 		}
 	}
 	if !adopted {
-		t.reportPhase(ctx, nimbus.PhaseStarted)
+		t.reportPhase(ctx, nimbus.PhaseStarted, nimbus.Start{})
 	}
 	return nil
 }

@@ -35,7 +35,8 @@ type follower struct {
 	event    int64 // last event that is in
 	bytes    int64 // of output so far
 	exited   *nimbusv1.Exited
-	first    bool // the first output was seen
+	first    bool   // the first output was seen
+	begun    func() // hears of that
 	work     sync.WaitGroup
 }
 
@@ -66,7 +67,8 @@ func (t *attempt) say(ctx context.Context, text string) {
 // follow brings the output in until the process has ended, whatever ends it.
 func (t *attempt) follow(ctx context.Context, g *guest) nimbus.Outcome {
 	s, cp := t.newSplitter()
-	f := &follower{t: t, g: g, splitter: s, event: cp.Event, first: cp.Event > 0}
+	begun := func() { t.reportPhase(ctx, nimbus.PhaseFirstOutput, nimbus.Start{}) }
+	f := &follower{t: t, g: g, splitter: s, event: cp.Event, first: cp.Event > 0, begun: begun}
 	following, cancel := context.WithCancel(ctx)
 	f.work.Go(func() { f.endOnDemand(following) })
 	f.work.Go(func() { f.endOnTimeout(following) })
@@ -203,7 +205,7 @@ func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
 	}
 	if !f.first && f.bytes > 0 {
 		f.first = true
-		f.work.Go(func() { f.t.reportPhase(context.WithoutCancel(ctx), nimbus.PhaseFirstOutput) })
+		f.begun()
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
+	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is. WARM is how many machines wait there for jobs. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
 		usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
@@ -64,10 +64,10 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
-			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, version(h), runnerWord(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
+			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, len(h.Free.Warm), version(h), runnerWord(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
-	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tVERSION\tRUNNER\tEXECUTORS\tCAPABILITIES", rows); err != nil {
+	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tWARM\tVERSION\tRUNNER\tEXECUTORS\tCAPABILITIES", rows); err != nil {
 		return err
 	}
 	for _, note := range notes {

@@ -130,7 +130,15 @@ func (c *snapshotsListCmd) Run(a *app) error {
 	}
 	var rows []string
 	for _, s := range v.Snapshots {
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%d MiB\t%d MiB\t%s\t%s", s.Image, s.CPUs, s.MemoryMiB, s.Bytes>>20, since(s.CreatedAt), s.Monitor))
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%d MiB\t%d MiB\t%s\t%s\t%s", s.Image, s.CPUs, s.MemoryMiB, s.Bytes>>20, since(s.CreatedAt), usable(s), s.Monitor))
 	}
-	return a.table("IMAGE\tCPUS\tMEMORY\tON DISK\tMADE\tMONITOR", rows)
+	return a.table("IMAGE\tCPUS\tMEMORY\tON DISK\tMADE\tSTATE\tMONITOR", rows)
+}
+
+// usable is whether a snapshot may be used, as far as a look at its files tells.
+func usable(s snapshotView) string {
+	if s.Refused != "" {
+		return "touched"
+	}
+	return "whole"
 }

@@ -52,7 +52,7 @@ func (p *plane) jobTokens(t *testing.T) (accepted, running string) {
 			must(t, err)
 			tokens = append(tokens, as.JobToken)
 			if len(tokens) == 2 {
-				must(t, p.scheduler.ReportPhase(ctx, h.ID, o.Lease, nimbus.PhaseStarted))
+				must(t, p.scheduler.ReportPhase(ctx, h.ID, o.Lease, nimbus.PhaseStarted, nimbus.Start{}))
 			}
 		}
 	}

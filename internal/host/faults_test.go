@@ -244,6 +244,31 @@ func TestCancelBeforeTheStart(t *testing.T) {
 	}
 }
 
+// TestAJobDoesNotWaitForItsPhases: how far an attempt is can't be told for a
+// while. Its process runs meanwhile, and what is told later is told in order.
+func TestAJobDoesNotWaitForItsPhases(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	var heard atomic.Bool
+	startFaulty(t, p, t.TempDir(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/ReportPhase") && !heard.Load() {
+			return nil, errAway
+		}
+		return next.RoundTrip(r)
+	})
+	j := p.submit(t, "echo begin")
+	j = p.await(t, j.ID, "its log", func(j nimbus.Job) bool { return j.LogLines > 0 })
+	if !j.Timeline.SandboxReadyAt.IsZero() || !j.Timeline.RunningAt.IsZero() {
+		t.Errorf("phases that nobody heard of: %+v", j.Timeline)
+	}
+	heard.Store(true)
+	j = p.await(t, j.ID, "destroyed", func(j nimbus.Job) bool { return !j.Timeline.DestroyedAt.IsZero() })
+	at := j.Timeline
+	if j.Result != nimbus.ResultSuccess || at.SandboxReadyAt.IsZero() || at.RunningAt.Before(at.SandboxReadyAt) || at.FinishedAt.Before(at.RunningAt) {
+		t.Errorf("%s: %+v", j.Result, at)
+	}
+}
+
 // TestACancellationIsOldNews: while a job takes its time to end, the control
 // plane answers each poll at once with its cancellation. The agent does not ask
 // as fast as it is answered.

@@ -51,7 +51,8 @@ func (s agentService) Heartbeat(ctx context.Context, r *connect.Request[nimbusv1
 }
 
 func (s agentService) ReportPhase(ctx context.Context, r *connect.Request[nimbusv1.ReportPhaseRequest]) (*connect.Response[nimbusv1.ReportPhaseResponse], error) {
-	err := s.api.Hosts.ReportPhase(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), nimbus.Phase(r.Msg.GetPhase()))
+	start := nimbus.Start{Origin: nimbus.Origin(r.Msg.GetOrigin()), Took: r.Msg.GetTook().AsDuration()}
+	err := s.api.Hosts.ReportPhase(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), nimbus.Phase(r.Msg.GetPhase()), start)
 	if err != nil {
 		return nil, err
 	}

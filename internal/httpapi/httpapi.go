@@ -48,7 +48,7 @@ type Hosts interface {
 	Poll(ctx context.Context, hostID string, free nimbus.Capacity, wait time.Duration) (scheduler.PollResult, error)
 	Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error)
 	Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
-	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase) error
+	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase, start nimbus.Start) error
 	CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error)
 	Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error
 	LogLease(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.LogKey, error)

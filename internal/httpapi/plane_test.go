@@ -265,7 +265,7 @@ func (p *plane) jobToken(t *testing.T, phases ...nimbus.Phase) string {
 			must(t, p.scheduler.Finish(ctx, h.ID, lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
 			continue
 		}
-		must(t, p.scheduler.ReportPhase(ctx, h.ID, lease, phase))
+		must(t, p.scheduler.ReportPhase(ctx, h.ID, lease, phase, nimbus.Start{}))
 	}
 	return as.JobToken
 }

@@ -19,7 +19,7 @@ func (w *world) runner(host string) nimbus.Assignment {
 	if r.Name != nimbus.RunnerName(a.AttemptID) || r.ID == 0 || jit == "" {
 		w.t.Fatalf("runner %+v with configuration %q", r, jit)
 	}
-	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted))
+	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted, nimbus.Start{}))
 	return a
 }
 

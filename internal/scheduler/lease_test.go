@@ -22,8 +22,11 @@ func TestNativeJobFromSubmitToDestroyed(t *testing.T) {
 			t.Fatalf("assignment: %+v", a)
 		}
 		for _, p := range []nimbus.Phase{nimbus.PhaseSandboxReady, nimbus.PhaseStarted, nimbus.PhaseFirstOutput} {
-			w.must(w.ReportPhase(t.Context(), host, a.Lease, p))
-			w.must(w.ReportPhase(t.Context(), host, a.Lease, p))
+			w.must(w.ReportPhase(t.Context(), host, a.Lease, p, nimbus.Start{}))
+			w.must(w.ReportPhase(t.Context(), host, a.Lease, p, nimbus.Start{}))
+		}
+		for _, s := range []nimbus.Start{{Origin: "elsewhere"}, {Origin: nimbus.OriginWarm, Took: -time.Second}} {
+			w.want(nimbus.CodeInvalid, w.ReportPhase(t.Context(), host, a.Lease, nimbus.PhaseSandboxReady, s))
 		}
 		w.expect(j.ID, nimbus.StateRunning)
 		if got := w.works(a.JobToken); got != a.AttemptID {
@@ -33,7 +36,7 @@ func TestNativeJobFromSubmitToDestroyed(t *testing.T) {
 		o.LogLines = 2
 		w.must(w.Finish(t.Context(), host, a.Lease, o))
 		w.must(w.Finish(t.Context(), host, a.Lease, o))
-		w.must(w.ReportPhase(t.Context(), host, a.Lease, nimbus.PhaseDestroyed))
+		w.must(w.ReportPhase(t.Context(), host, a.Lease, nimbus.PhaseDestroyed, nimbus.Start{}))
 		if got := w.works(a.JobToken); got != "" {
 			t.Errorf("the token of a finished job is %s", got)
 		}
@@ -85,8 +88,8 @@ func TestStaleFenceIsRefusedEverywhere(t *testing.T) {
 		}{{host, stale}, {other, l}, {host, unknown}} {
 			_, err := w.Accept(ctx, try.host, try.lease)
 			w.want(nimbus.CodeFenced, err)
-			w.want(nimbus.CodeFenced, w.ReportPhase(ctx, try.host, try.lease, nimbus.PhaseFirstOutput))
-			w.want(nimbus.CodeFenced, w.ReportPhase(ctx, try.host, try.lease, nimbus.PhaseDestroyed))
+			w.want(nimbus.CodeFenced, w.ReportPhase(ctx, try.host, try.lease, nimbus.PhaseFirstOutput, nimbus.Start{}))
+			w.want(nimbus.CodeFenced, w.ReportPhase(ctx, try.host, try.lease, nimbus.PhaseDestroyed, nimbus.Start{}))
 			w.want(nimbus.CodeFenced, w.Finish(ctx, try.host, try.lease, exited(0)))
 			_, _, err = w.CreateRunner(ctx, try.host, try.lease)
 			w.want(nimbus.CodeFenced, err)
@@ -180,7 +183,7 @@ func TestLeaseExpiry(t *testing.T) {
 		w.sweep()
 		w.expect(j.ID, nimbus.StateFinished, nimbus.ResultLost, nimbus.ReasonLeaseExpired)
 		w.want(nimbus.CodeFenced, w.Finish(ctx, host, l, exited(0)))
-		w.must(w.ReportPhase(ctx, host, l, nimbus.PhaseDestroyed))
+		w.must(w.ReportPhase(ctx, host, l, nimbus.PhaseDestroyed, nimbus.Start{}))
 
 		// Repeatable: again.
 		j = w.submit(nimbus.Spec{Repeatable: true})

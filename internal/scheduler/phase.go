@@ -8,9 +8,13 @@ import (
 )
 
 // ReportPhase records how far an attempt is. Repeating it is safe. Of an
-// attempt that is over, only that its sandbox is destroyed is still taken.
+// attempt that is over, only that its sandbox is destroyed is still taken. Start
+// is what a host tells with nimbus.PhaseSandboxReady, which is counted once.
 // Codes: fenced, invalid.
-func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase) error {
+func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase, start nimbus.Start) error {
+	if err := start.Check(); err != nil {
+		return err
+	}
 	return s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
 		j, a, err := u.lease(ctx, hostID, l)
 		if err != nil {
@@ -19,7 +23,14 @@ func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease
 		if a.State != AttemptLive && (p != nimbus.PhaseDestroyed || a.AcceptedAt.IsZero()) {
 			return fenced(l)
 		}
-		return u.phase(ctx, j, a, p)
+		known := !a.SandboxReadyAt.IsZero()
+		if err := u.phase(ctx, j, a, p); err != nil {
+			return err
+		}
+		if p == nimbus.PhaseSandboxReady && !known && start.Origin != "" {
+			u.tally.Started = append(u.tally.Started, Started{Class: j.Class, Start: start})
+		}
+		return nil
 	})
 }
 

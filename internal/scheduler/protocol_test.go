@@ -285,7 +285,7 @@ func (p *play) start(rt *rapid.T) {
 		return
 	}
 	at := p.now()
-	p.fencedOr(s, at, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted))
+	p.fencedOr(s, at, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted, nimbus.Start{}))
 }
 
 // late is a report that was on its way for longer than its sandbox may have
@@ -293,7 +293,7 @@ func (p *play) start(rt *rapid.T) {
 func (p *play) late(rt *rapid.T) {
 	s := p.pick(rt, func(s *sandbox) bool { return s.started && s.source == nimbus.SourceNative })
 	at := p.now()
-	err := p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted)
+	err := p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted, nimbus.Start{})
 	fenced := nimbus.ErrorCode(err) == nimbus.CodeFenced
 	p.predict(s, at, fenced)
 	if !fenced {
@@ -314,7 +314,7 @@ func (p *play) forge(rt *rapid.T) {
 	}
 	_, err := p.Accept(rt.Context(), host, l)
 	p.want(nimbus.CodeFenced, err)
-	p.want(nimbus.CodeFenced, p.ReportPhase(rt.Context(), host, l, nimbus.PhaseStarted))
+	p.want(nimbus.CodeFenced, p.ReportPhase(rt.Context(), host, l, nimbus.PhaseStarted, nimbus.Start{}))
 	p.want(nimbus.CodeFenced, p.Finish(rt.Context(), host, l, exited(0)))
 	statuses, err := p.Heartbeat(rt.Context(), host, []nimbus.Lease{l})
 	p.must(err)

@@ -73,7 +73,7 @@ func (w *world) startOne(host string) nimbus.Assignment {
 	}
 	a, err := w.Accept(w.t.Context(), host, r.Offers[0].Lease)
 	w.must(err)
-	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted))
+	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted, nimbus.Start{}))
 	return a
 }
 

@@ -127,7 +127,7 @@ func (h *hands) work(host string) {
 func (h *hands) execute(host string, a nimbus.Assignment) {
 	lost := []nimbus.Code{nimbus.CodeFenced, nimbus.CodeConflict}
 	if a.Source == nimbus.SourceNative {
-		h.ok(h.ReportPhase(h.ctx, host, a.Lease, nimbus.PhaseStarted), lost...)
+		h.ok(h.ReportPhase(h.ctx, host, a.Lease, nimbus.PhaseStarted, nimbus.Start{}), lost...)
 		h.ok(h.Finish(h.ctx, host, a.Lease, exited(0)), lost...)
 		return
 	}

@@ -25,6 +25,7 @@ type Tally struct {
 	Offered    []time.Duration // per offer, since the job was queued
 	Accepted   []time.Duration // per first accept, since the offer
 	Requeued   []nimbus.ReasonCode
+	Started    []Started
 	Expired    int // leases
 	Finished   []Finished
 	// Reruns were asked of GitHub, RerunsDropped were not, of jobs that were lost.
@@ -36,6 +37,12 @@ const (
 	causeNotAccepted nimbus.ReasonCode = "not_accepted"
 	causeOther       nimbus.ReasonCode = "other"
 )
+
+// Started is a sandbox that is ready for an attempt.
+type Started struct {
+	Class nimbus.Class
+	nimbus.Start
+}
 
 // Finished is a job that ended.
 type Finished struct {

@@ -166,7 +166,7 @@ func (w *world) accept(host string) nimbus.Assignment {
 func (w *world) start(host string) nimbus.Assignment {
 	w.t.Helper()
 	a := w.accept(host)
-	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted))
+	w.must(w.ReportPhase(w.t.Context(), host, a.Lease, nimbus.PhaseStarted, nimbus.Start{}))
 	return a
 }
 

@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -42,4 +45,44 @@ func (s *Store) HostCounts(ctx context.Context) (map[nimbus.HostState]int, error
 		return err
 	})
 	return map[nimbus.HostState]int{nimbus.HostReady: int(row.Hosts - row.Away), nimbus.HostAway: int(row.Away)}, err
+}
+
+// warmClasses bounds the classes that are told of: hosts say what they have.
+const warmClasses = 256
+
+// WarmCounts tells how many sandboxes of each class wait for a job, on hosts
+// that are there.
+func (s *Store) WarmCounts(ctx context.Context) (map[nimbus.Class]int, error) {
+	counts := map[nimbus.Class]int{}
+	err := s.read(ctx, func(t *tx) error {
+		clear(counts)
+		hosts, err := t.WarmHosts(ctx, micros(t.now.Add(-nimbus.LeaseDuration)))
+		if err != nil {
+			return fmt.Errorf("count what is warm: %w", err)
+		}
+		ids := map[string]int{}
+		for _, warm := range hosts {
+			for _, id := range strings.Fields(warm) {
+				if _, known := ids[id]; known || len(ids) < warmClasses {
+					ids[id]++
+				}
+			}
+		}
+		for id, n := range ids {
+			spec, err := t.ClassSpec(ctx, id)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue // no job of ours is of it
+			}
+			if err != nil {
+				return fmt.Errorf("read a class: %w", err)
+			}
+			var class nimbus.Class
+			if err := json.Unmarshal([]byte(spec), &class); err != nil {
+				return fmt.Errorf("read a class: %w", err)
+			}
+			counts[class] += n
+		}
+		return nil
+	})
+	return counts, err
 }

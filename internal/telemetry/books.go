@@ -19,6 +19,7 @@ import (
 type Books interface {
 	Depths(ctx context.Context) ([]scheduler.Depth, error)
 	HostCounts(ctx context.Context) (map[nimbus.HostState]int, error)
+	WarmCounts(ctx context.Context) (map[nimbus.Class]int, error)
 }
 
 const (
@@ -35,13 +36,14 @@ const (
 
 // booksCollector tells what waits, and who is there.
 type booksCollector struct {
-	books            Books
-	log              *slog.Logger
-	jobs, age, hosts *prometheus.Desc
-	now              func() time.Time
-	mu               sync.Mutex
-	readAt           time.Time
-	last             []prometheus.Metric
+	books                  Books
+	log                    *slog.Logger
+	jobs, age, hosts, warm *prometheus.Desc
+	classes                classNames
+	now                    func() time.Time
+	mu                     sync.Mutex
+	readAt                 time.Time
+	last                   []prometheus.Metric
 }
 
 // ReadBooks has the metrics tell of books.
@@ -50,6 +52,7 @@ func (m *Metrics) ReadBooks(b Books, log *slog.Logger) {
 		jobs:  prometheus.NewDesc("nimbus_queue_jobs", "Jobs that wait, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
 		age:   prometheus.NewDesc("nimbus_queue_oldest_seconds", "Time since the oldest job that waits was admitted, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
 		hosts: prometheus.NewDesc("nimbus_hosts", "Hosts by state; the same on all replicas.", []string{"state"}, nil),
+		warm:  prometheus.NewDesc("nimbus_warm_sandboxes", "Sandboxes that wait for a job on hosts that are ready, by class; the same on all replicas.", []string{"class"}, nil),
 	})
 }
 
@@ -58,6 +61,7 @@ func (c *booksCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.jobs
 	out <- c.age
 	out <- c.hosts
+	out <- c.warm
 }
 
 // Collect implements prometheus.Collector. Where the books don't answer there
@@ -88,7 +92,18 @@ func (c *booksCollector) read(ctx context.Context) ([]prometheus.Metric, error) 
 	if err != nil {
 		return nil, err
 	}
+	waiting, err := c.books.WarmCounts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []prometheus.Metric
+	warm := map[string]int{}
+	for class, n := range waiting {
+		warm[c.classes.label(class)] += n
+	}
+	for label, n := range warm {
+		out = append(out, prometheus.MustNewConstMetric(c.warm, prometheus.GaugeValue, float64(n), label))
+	}
 	for state, n := range hosts {
 		out = append(out, prometheus.MustNewConstMetric(c.hosts, prometheus.GaugeValue, float64(n), string(state)))
 	}
@@ -135,6 +150,29 @@ func told(depths []scheduler.Depth) map[place]depth {
 		out[at] = depth{sum.jobs + d.Jobs, max(sum.age, d.Age)}
 	}
 	return out
+}
+
+// classNames are the classes that counters are kept of, each from its first on:
+// the first classesTold that came, and the others as one.
+type classNames struct {
+	mu   sync.Mutex
+	told map[string]bool
+}
+
+func (n *classNames) label(c nimbus.Class) string {
+	label := classLabel(c)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.told[label]:
+	case len(n.told) >= classesTold:
+		return otherClass
+	case n.told == nil:
+		n.told = map[string]bool{label: true}
+	default:
+		n.told[label] = true
+	}
+	return label
 }
 
 // classLabel is the size of a class in words: what hosts are bought by. Images,

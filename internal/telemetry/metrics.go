@@ -8,6 +8,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"runtime"
 	"strconv"
 	"time"
@@ -28,6 +29,9 @@ type Metrics struct {
 	claimed           prometheus.Observer
 	gathered          prometheus.Observer
 	finished          *prometheus.CounterVec
+	started           *prometheus.CounterVec
+	starts            *prometheus.HistogramVec
+	classes           classNames
 	requeued          *prometheus.CounterVec
 	reruns            *prometheus.CounterVec
 	expired, fenced   prometheus.Counter
@@ -96,6 +100,9 @@ func (m *Metrics) registerJobs() {
 			m.finished.WithLabelValues(string(source), string(result))
 		}
 	}
+	m.started = m.counters("nimbus_sandbox_starts_total",
+		"Sandboxes that were ready for a job, by class and by where they came from: warm ones had waited, restored ones were made of a snapshot, cold ones from nothing.", "class", "origin")
+	m.starts = m.histograms("nimbus_sandbox_start_seconds", "Time that jobs wait on their host for their sandbox, by executor and by where it came from.", waitBuckets, "executor", "origin")
 	m.requeued = m.counters("nimbus_requeues_total", "Jobs that were given back to the queue, by why.", "reason")
 	m.expired = m.counter("nimbus_lease_expiries_total", "Leases that ended because their host was not heard of.")
 	m.reruns = m.counters("nimbus_github_reruns_total", "Runs in which jobs were lost and that GitHub was asked to run again, or was not.", "outcome")
@@ -139,6 +146,10 @@ func (m *Metrics) Committed(t *scheduler.Tally) {
 	}
 	for _, wait := range t.Accepted {
 		m.accepted.Observe(wait.Seconds())
+	}
+	for _, s := range t.Started {
+		m.started.WithLabelValues(m.classes.label(s.Class), string(s.Origin)).Inc()
+		m.starts.WithLabelValues(cmp.Or(s.Class.Executor, "any"), string(s.Origin)).Observe(s.Took.Seconds())
 	}
 	for _, why := range t.Requeued {
 		m.requeued.WithLabelValues(string(why)).Inc()

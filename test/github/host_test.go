@@ -143,7 +143,7 @@ func (h *host) register(ctx context.Context, b *sandbox) {
 			failed(nimbus.ReasonSandboxFailed)
 			return
 		}
-		err := h.w.plane.ReportPhase(ctx, h.id, b.lease, nimbus.PhaseStarted)
+		err := h.w.plane.ReportPhase(ctx, h.id, b.lease, nimbus.PhaseStarted, nimbus.Start{})
 		if nimbus.ErrorCode(err) == nimbus.CodeFenced {
 			return // the next heartbeat tells, too
 		}

@@ -9,6 +9,17 @@ import (
 	"context"
 )
 
+const classSpec = `-- name: ClassSpec :one
+SELECT spec FROM classes WHERE id = $1
+`
+
+func (q *Queries) ClassSpec(ctx context.Context, id string) (string, error) {
+	row := q.db.QueryRowContext(ctx, classSpec, id)
+	var spec string
+	err := row.Scan(&spec)
+	return spec, err
+}
+
 const countHosts = `-- name: CountHosts :one
 SELECT COUNT(*) AS hosts, CAST(COALESCE(SUM(CASE WHEN seen_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS away
 FROM hosts WHERE removed_at = 0
@@ -63,6 +74,33 @@ func (q *Queries) WaitingDepths(ctx context.Context) ([]WaitingDepthsRow, error)
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const warmHosts = `-- name: WarmHosts :many
+SELECT warm FROM hosts WHERE removed_at = 0 AND seen_at >= $1 AND warm <> ''
+`
+
+func (q *Queries) WarmHosts(ctx context.Context, seenAt int64) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, warmHosts, seenAt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var warm string
+		if err := rows.Scan(&warm); err != nil {
+			return nil, err
+		}
+		items = append(items, warm)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err

@@ -12,3 +12,9 @@ FROM stuck JOIN classes ON classes.id = stuck.class_id GROUP BY classes.id, clas
 -- name: CountHosts :one
 SELECT COUNT(*) AS hosts, CAST(COALESCE(SUM(CASE WHEN seen_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS away
 FROM hosts WHERE removed_at = 0;
+
+-- name: WarmHosts :many
+SELECT warm FROM hosts WHERE removed_at = 0 AND seen_at >= $1 AND warm <> '';
+
+-- name: ClassSpec :one
+SELECT spec FROM classes WHERE id = $1;

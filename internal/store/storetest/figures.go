@@ -25,6 +25,7 @@ func testFigures(t *testing.T, b *books) {
 	b.job()
 	b.job(func(j *scheduler.JobRecord) { j.Class = big })
 	over := b.job()
+	var present []string // hosts
 	b.update(func(ctx context.Context, tx scheduler.Tx) error {
 		locked, err := tx.LockJob(ctx, oldest.ID)
 		if err != nil {
@@ -43,6 +44,9 @@ func testFigures(t *testing.T, b *books) {
 			h := nimbus.Host{ID: nimbus.NewID(nimbus.PrefixHost, tx.Now()), Name: "host", JoinedAt: tx.Now(), SeenAt: tx.Now().Add(seen)}
 			if err := tx.InsertHost(ctx, h); err != nil {
 				return err
+			}
+			if seen == 0 {
+				present = append(present, h.ID)
 			}
 		}
 		return nil
@@ -73,5 +77,16 @@ func testFigures(t *testing.T, b *books) {
 	hosts, err := b.HostCounts(t.Context())
 	if diff := gocmp.Diff(map[nimbus.HostState]int{nimbus.HostReady: 2, nimbus.HostAway: 1}, hosts); diff != "" || err != nil {
 		t.Errorf("hosts, -want +got: %v\n%s", err, diff)
+	}
+	b.update(func(ctx context.Context, tx scheduler.Tx) error {
+		free := map[string]*nimbus.Capacity{}
+		for _, id := range present {
+			free[id] = &nimbus.Capacity{Warm: []string{class.ID(), class.ID(), "cls_of_nobody"}}
+		}
+		return tx.TouchHosts(ctx, free)
+	})
+	warm, err := b.WarmCounts(t.Context())
+	if diff := gocmp.Diff(map[nimbus.Class]int{class: 4}, warm); diff != "" || err != nil {
+		t.Errorf("what waits for jobs, -want +got: %v\n%s", err, diff)
 	}
 }

@@ -22,6 +22,7 @@ type Store interface {
 	OffsetClock(ctx context.Context, by time.Duration) error
 	Depths(ctx context.Context) ([]scheduler.Depth, error)
 	HostCounts(ctx context.Context) (map[nimbus.HostState]int, error)
+	WarmCounts(ctx context.Context) (map[nimbus.Class]int, error)
 	Current(ctx context.Context) error
 }
 

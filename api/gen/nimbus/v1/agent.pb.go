@@ -1063,7 +1063,12 @@ type ReportPhaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// "sandbox_ready", "started", "first_output" or "destroyed".
-	Phase         string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Of sandbox_ready: what the sandbox was made of ("cold", "restored" or
+	// "warm"), and how long the attempt waited for it. Agents of before tell
+	// neither.
+	Origin        string               `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	Took          *durationpb.Duration `protobuf:"bytes,4,opt,name=took,proto3" json:"took,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1110,6 +1115,20 @@ func (x *ReportPhaseRequest) GetPhase() string {
 		return x.Phase
 	}
 	return ""
+}
+
+func (x *ReportPhaseRequest) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *ReportPhaseRequest) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
 }
 
 type ReportPhaseResponse struct {
@@ -1520,10 +1539,12 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"R\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x99\x01\n" +
 	"\x12ReportPhaseRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x14\n" +
-	"\x05phase\x18\x02 \x01(\tR\x05phase\"\x15\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\tR\x06origin\x12-\n" +
+	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\x15\n" +
 	"\x13ReportPhaseResponse\"=\n" +
 	"\x13CreateRunnerRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\"e\n" +
@@ -1622,34 +1643,35 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 20: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
 	15, // 21: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
 	0,  // 22: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 23: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 24: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	4,  // 25: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	0,  // 26: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 27: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	5,  // 28: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	7,  // 29: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	9,  // 30: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	11, // 31: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	13, // 32: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	16, // 33: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	18, // 34: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	20, // 35: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	22, // 36: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	6,  // 37: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	8,  // 38: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	10, // 39: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	12, // 40: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	14, // 41: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	17, // 42: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	19, // 43: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	21, // 44: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	23, // 45: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	27, // 23: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 24: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 25: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	4,  // 26: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	0,  // 27: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 28: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	5,  // 29: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	7,  // 30: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	9,  // 31: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	11, // 32: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	13, // 33: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	16, // 34: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	18, // 35: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	20, // 36: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	22, // 37: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	6,  // 38: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	8,  // 39: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	10, // 40: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	12, // 41: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	14, // 42: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	17, // 43: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	19, // 44: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	21, // 45: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	23, // 46: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	38, // [38:47] is the sub-list for method output_type
+	29, // [29:38] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
