@@ -87,11 +87,8 @@ func preload(room int64, paths ...string) int64 {
 	buf := make([]byte, 256<<10)
 	for _, path := range paths {
 		_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error { // what can't be read is read when it is needed
-			if err != nil || !d.Type().IsRegular() {
-				return nil
-			}
-			if info, err := d.Info(); err == nil && info.Size() <= room && readAll(path, buf) == nil {
-				room -= info.Size()
+			if err == nil && d.Type().IsRegular() {
+				room -= preloadFile(path, room, buf)
 			}
 			return nil
 		})
@@ -99,20 +96,21 @@ func preload(room int64, paths ...string) int64 {
 	return room
 }
 
-// readAll reads a file for the sake of it.
-func readAll(path string, buf []byte) error {
+// preloadFile returns the room that a file took, 0 where it was not read.
+func preloadFile(path string, room int64, buf []byte) int64 {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return 0
 	}
 	defer f.Close()
-	for {
-		if _, err := f.Read(buf); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+	info, err := f.Stat()
+	if err != nil || info.Size() > room {
+		return 0
 	}
+	for err == nil {
+		_, err = f.Read(buf)
+	}
+	return info.Size()
 }
 
 func parseParameters(cmdline string) (p kernelParameters) {

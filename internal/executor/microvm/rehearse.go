@@ -40,7 +40,7 @@ func (s *sandbox) rehearse(ctx context.Context, isClone bool) error {
 		return fmt.Errorf("rehearse: %w", err)
 	}
 	c := guestlink.NewClient(conn, s.Token())
-	defer c.Close()
+	defer func() { _ = c.Close() }() // the next connection ends it anyway
 	if isClone {
 		if _, err := c.Prepare(ctx, connect.NewRequest(s.introduction())); err != nil {
 			return fmt.Errorf("rehearse: prepare: %w", err)
@@ -53,7 +53,7 @@ func (s *sandbox) rehearse(ctx context.Context, isClone bool) error {
 	if err != nil {
 		return fmt.Errorf("rehearse: watch: %w", err)
 	}
-	defer events.Close()
+	defer func() { _ = events.Close() }() // its error is the stream's, which is told
 	for range rehearsalEvents {
 		if !events.Receive() {
 			return fmt.Errorf("rehearse: watch: %w", events.Err())
