@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
 )
 
 // Files of an image.
@@ -46,6 +47,8 @@ type Manifest struct {
 	BuiltAt  time.Time `json:"built_at"`
 	Kernel   string    `json:"kernel"`   // package and version
 	Packages []string  `json:"packages"` // name_version of each
+	// NPM are its packages: name@version of each.
+	NPM []string `json:"npm,omitempty"`
 	// Runner is what takes GitHub's jobs: OfficialPrefix and its version,
 	// "stand-in", or "" for none.
 	Runner string `json:"runner,omitempty"`
@@ -134,6 +137,15 @@ func (i Image) digests() (map[string]string, error) {
 // Store is a folder of images.
 type Store struct {
 	Dir string
+
+	disk durable.Disk // nil: the machine's
+}
+
+func (s Store) steps() durable.Disk {
+	if s.disk == nil {
+		return durable.Real{}
+	}
+	return s.disk
 }
 
 // Open finds an image by name. Codes: not_found, with how to get it.
@@ -266,43 +278,41 @@ func (d *Draft) Publish(m Manifest) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("encode manifest: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(d.dir, manifestFile), append(raw, '\n'), 0o644); err != nil {
-		return Image{}, fmt.Errorf("write manifest: %w", err)
+	if err := d.commit(m.Name, append(raw, '\n')); err != nil {
+		return Image{}, fmt.Errorf("publish image: %w", err)
+	}
+	return read(d.store.dir(m.Name))
+}
+
+// commit makes all durable before the name, and the name in the end.
+func (d *Draft) commit(name string, manifest []byte) error {
+	disk, place := d.store.steps(), d.store.dir(name)
+	path := filepath.Join(d.dir, manifestFile)
+	if err := disk.Write(path, manifest, 0o644); err != nil {
+		return err
 	}
 	if err := os.Chmod(d.dir, 0o755); err != nil { //nolint:gosec // nothing in an image is secret
-		return Image{}, fmt.Errorf("publish image: %w", err)
+		return err
 	}
-	for _, path := range []string{d.Kernel(), d.Modules(), d.Root(), d.dir} {
-		if err := sync(path); err != nil {
-			return Image{}, err
+	for _, path := range []string{d.Kernel(), d.Modules(), d.Root(), path, d.dir} {
+		if err := disk.Sync(path); err != nil {
+			return err
 		}
 	}
-	place := d.store.dir(m.Name)
-	err = os.Rename(d.dir, place)
+	err := disk.Rename(d.dir, place)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		err = unix.Renameat2(unix.AT_FDCWD, d.dir, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE)
+		err = disk.Exchange(d.dir, place)
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("publish image: %w", err)
+		return err
 	}
-	d.Discard() // the one before, if there was one
-	if err := sync(d.store.Dir); err != nil {
-		return Image{}, err
+	// The one before goes once it is sure that the new one has the name.
+	if err := disk.Sync(d.store.Dir); err != nil {
+		return err
 	}
-	return read(place)
+	d.Discard()
+	return nil
 }
 
 // Discard removes the draft.
 func (d *Draft) Discard() { os.RemoveAll(d.dir) }
-
-func sync(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("sync image: %w", err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync image: %w", err)
-	}
-	return nil
-}

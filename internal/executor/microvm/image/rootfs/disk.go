@@ -10,30 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is what must survive a power cut, step by step; a test cuts it at each.
-type disk interface {
-	Write(path string, data []byte, mode os.FileMode) error
-	Sync(path string) error // a file's content, or the names in a folder
-	Rename(from, to string) error
-}
-
-type realDisk struct{}
-
-func (realDisk) Write(path string, data []byte, mode os.FileMode) error {
-	return os.WriteFile(path, data, mode)
-}
-
-func (realDisk) Sync(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}
-
-func (realDisk) Rename(from, to string) error { return os.Rename(from, to) }
-
 // put writes a file that appears whole or not at all.
 func (s *Store) put(path string, v any) error {
 	raw, err := json.MarshalIndent(v, "", "\t")

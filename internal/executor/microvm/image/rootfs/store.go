@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
 )
 
 // Files of a root, and folders of a store.
@@ -76,14 +77,16 @@ func (r Root) Path() string { return filepath.Join(r.dir, rootFile) }
 // Store is a folder of roots.
 type Store struct {
 	dir  string
-	disk disk
+	disk durable.Disk
 
 	mu      sync.Mutex
 	checked map[string]stamp // by digest: the file that was read and found right
 }
 
 // Open opens the store in dir, which is made when something is put there.
-func Open(dir string) *Store { return &Store{dir: dir, disk: realDisk{}, checked: map[string]stamp{}} }
+func Open(dir string) *Store {
+	return &Store{dir: dir, disk: durable.Real{}, checked: map[string]stamp{}}
+}
 
 // digestForm is what a digest looks like. It becomes a file's name.
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
