@@ -3,8 +3,10 @@ package library
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -49,7 +51,7 @@ func (l *Library) convert(ctx context.Context, reference string, tell func(strin
 		return rootfs.Root{}, fmt.Errorf("convert image %s: %w", plain(reference), err)
 	}
 	tell(fmt.Sprintf("writing %d files of %d MiB", tree.Entries(), tree.Size()>>20))
-	if err := squash(ctx, tree, draft.Path()); err != nil {
+	if err := errors.Join(squash(ctx, tree, draft.Path()), seal(draft.Path(), img.Env)); err != nil {
 		return rootfs.Root{}, fmt.Errorf("convert image %s: %w", plain(reference), err)
 	}
 	root, err := draft.Publish(ctx, rootfs.Manifest{
@@ -106,6 +108,33 @@ func squash(ctx context.Context, tree *flatten.Tree, dst string) error {
 		return fmt.Errorf("%s: %w: %s", program, waitErr, strings.TrimSpace(words[max(0, len(words)-enough):]))
 	}
 	return err
+}
+
+// sealBlock is the unit in which a file system's file grows.
+const sealBlock = 4 << 10
+
+// seal writes behind the file system, where nobody who mounts it looks, what the
+// image sets: two images with the same files that set other variables must not
+// be taken for one.
+func seal(path string, env []string) error {
+	if len(env) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(map[string][]string{"env": env})
+	if err != nil {
+		return fmt.Errorf("encode the image's variables: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write the image's variables: %w", err)
+	}
+	raw = append(raw, '\n')
+	padding := make([]byte, (sealBlock-len(raw)%sealBlock)%sealBlock)
+	_, err = f.Write(append(raw, padding...))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write the image's variables: %w", err)
+	}
+	return nil
 }
 
 // program writes file systems without root and without mounts.
