@@ -3,7 +3,7 @@
 // ended.
 //
 // In a microVM it is pid 1: it mounts, loads modules, enters the image's root
-// and serves on a virtio-serial port. In a container or the local executor it
+// and serves on vsock or a virtio-serial port, see channels. In a container or the local executor it
 // serves on a unix socket instead:
 //
 //	NIMBUS_GUEST_SOCKET      path of the socket that it makes
@@ -32,7 +32,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
-	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
 // workspaceDir is the workspace of a machine.
@@ -56,14 +55,14 @@ func Main(version string, stderr io.Writer) int {
 
 func run(version string) error {
 	s := &service{version: version, events: newEvents()}
-	var l net.Listener
+	var agents []net.Listener
 	var token string
 	var err error
 	switch socket := os.Getenv("NIMBUS_GUEST_SOCKET"); {
 	case socket != "":
-		l, token, err = s.setUpLocal(socket)
+		agents, token, err = s.setUpLocal(socket)
 	case os.Getpid() == 1:
-		l, err = s.setUpMachine()
+		agents, err = s.setUpMachine()
 	default:
 		err = errors.New("it runs inside a sandbox, started by the Nimbus host agent")
 	}
@@ -73,11 +72,11 @@ func run(version string) error {
 	if n, ok := s.tree.(*namespace); ok {
 		go n.reap() // for as long as the guest lives
 	}
-	return serve(l, s, token)
+	return serve(agents, s, token)
 }
 
-func (s *service) setUpMachine() (net.Listener, error) {
-	dev, err := bootMachine()
+func (s *service) setUpMachine() ([]net.Listener, error) {
+	p, err := bootMachine()
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +85,10 @@ func (s *service) setUpMachine() (net.Listener, error) {
 	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make workspace: %w", err)
 	}
-	return guestlink.Listen(dev), nil
+	return channels(p)
 }
 
-func (s *service) setUpLocal(socket string) (net.Listener, string, error) {
+func (s *service) setUpLocal(socket string) ([]net.Listener, string, error) {
 	s.workspace = os.Getenv("NIMBUS_GUEST_WORKDIR")
 	s.tree = &session{}
 	if os.Getpid() == 1 {
@@ -120,11 +119,11 @@ func (s *service) setUpLocal(socket string) (net.Listener, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("listen for the agent: %w", err)
 	}
-	return l, token, nil
+	return []net.Listener{l}, token, nil
 }
 
-// serve answers calls over HTTP/2 without TLS.
-func serve(l net.Listener, s *service, token string) error {
+// serve answers calls over HTTP/2 without TLS, until one of the listeners fails.
+func serve(agents []net.Listener, s *service, token string) error {
 	mux := http.NewServeMux()
 	mux.Handle(nimbusv1connect.NewGuestServiceHandler(s, connect.WithReadMaxBytes(maxMessage)))
 	var protocols http.Protocols
@@ -139,10 +138,11 @@ func serve(l net.Listener, s *service, token string) error {
 		Handler: authorize(mux, token), Protocols: &protocols, ReadHeaderTimeout: patience,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
 	}
-	if err := server.Serve(l); err != nil {
-		return fmt.Errorf("serve the agent: %w", err)
+	failed := make(chan error, len(agents))
+	for _, l := range agents {
+		go func() { failed <- server.Serve(l) }()
 	}
-	return nil
+	return fmt.Errorf("serve the agent: %w", <-failed)
 }
 
 // authorize lets only the agent in, where job code can reach the socket.

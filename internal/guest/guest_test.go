@@ -40,7 +40,7 @@ func serveTest(t *testing.T) (socket, workspace string) {
 		t.Fatal(err)
 	}
 	s := &service{version: "test", workspace: workspace, tree: &session{}, events: newEvents()}
-	go func() { _ = serve(l, s, testToken) }()
+	go func() { _ = serve([]net.Listener{l}, s, testToken) }()
 	t.Cleanup(func() { s.tree.kill(9); l.Close() })
 	return socket, workspace
 }
@@ -419,8 +419,12 @@ func TestNothingOfAJobBeforePrepare(t *testing.T) {
 
 func TestParameters(t *testing.T) {
 	t.Parallel()
-	got := parseParameters("quiet nimbus.root=/dev/vda nimbus.rootfs=squashfs nimbus.rw=/dev/vdb nimbus.settle")
-	if want := (kernelParameters{root: "/dev/vda", rootType: "squashfs", rw: "/dev/vdb", settle: true}); got != want {
-		t.Errorf("got %+v", got)
+	got, err := parseParameters("quiet nimbus.root=/dev/vda nimbus.rootfs=squashfs nimbus.rw=/dev/vdb nimbus.settle nimbus.vsock=1024")
+	want := kernelParameters{root: "/dev/vda", rootType: "squashfs", rw: "/dev/vdb", settle: true, vsock: 1024}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := parseParameters("nimbus.vsock=many"); err == nil {
+		t.Error("a port that is no number was taken")
 	}
 }

@@ -28,39 +28,41 @@ type kernelParameters struct {
 	rw             string // writable ext4 device, "" for memory
 	tools          string // read-only device with what takes GitHub's jobs, "" where the root has it
 	settle         bool   // it is booted to be saved
+	vsock          uint32 // port on which the agent comes, 0 for none
 }
 
 // bootMachine makes a machine of what the kernel left: pid 1 of an initrd with
-// nothing mounted. It ends inside the image's root and returns the port.
-func bootMachine() (io.ReadWriteCloser, error) {
+// nothing mounted. It ends inside the image's root and returns what the kernel
+// was told.
+func bootMachine() (p kernelParameters, err error) {
 	for _, m := range []mount{
 		{"proc", "/proc", "proc", 0, ""},
 		{"sysfs", "/sys", "sysfs", 0, ""},
 		{"devtmpfs", "/dev", "devtmpfs", 0, ""},
 	} {
 		if err := m.do(); err != nil {
-			return nil, err
+			return p, err
 		}
 	}
 	if err := loadModules("/modules"); err != nil {
-		return nil, err
+		return p, err
 	}
 	raw, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return nil, fmt.Errorf("read kernel parameters: %w", err)
+		return p, fmt.Errorf("read kernel parameters: %w", err)
 	}
-	p := parseParameters(string(raw))
+	if p, err = parseParameters(string(raw)); err != nil {
+		return p, err
+	}
 	if p.root != "" {
 		if err := enterRoot(p); err != nil {
-			return nil, err
+			return p, err
 		}
 	}
 	if p.settle {
-		if err := settle(); err != nil {
-			return nil, err
-		}
+		return p, settle()
 	}
-	return openPort()
+	return p, nil
 }
 
 // settle brings what was written to the disk and frees what the kernel keeps of
@@ -113,7 +115,7 @@ func preloadFile(path string, room int64, buf []byte) int64 {
 	return info.Size()
 }
 
-func parseParameters(cmdline string) (p kernelParameters) {
+func parseParameters(cmdline string) (p kernelParameters, err error) {
 	for _, word := range strings.Fields(cmdline) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
@@ -127,9 +129,15 @@ func parseParameters(cmdline string) (p kernelParameters) {
 			p.tools = value
 		case "nimbus.settle":
 			p.settle = true
+		case "nimbus.vsock":
+			port, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return p, fmt.Errorf("kernel parameter %s: %w", word, err)
+			}
+			p.vsock = uint32(port)
 		}
 	}
-	return p
+	return p, nil
 }
 
 // loadModules loads the modules of the initrd in the order of dir/order and
@@ -301,23 +309,35 @@ func awaitDevice(path string) error {
 	}
 }
 
-// openPort finds and opens the agent's port.
+// openPort opens the agent's port once it is there.
 func openPort() (io.ReadWriteCloser, error) {
 	for deadline := time.Now().Add(deviceTimeout); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // there is no udev to tell
-		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+		device, err := findPort()
 		if err != nil {
-			return nil, fmt.Errorf("list ports: %w", err)
+			return nil, err
 		}
-		for _, path := range names {
-			raw, err := os.ReadFile(path)
-			if err == nil && strings.TrimSpace(string(raw)) == portName {
-				return openPortDevice("/dev/" + filepath.Base(filepath.Dir(path)))
-			}
+		if device != "" {
+			return openPortDevice(device)
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("there is no virtio-serial port %q", portName)
 		}
 	}
+}
+
+// findPort returns the device of the agent's port, "" where there is none.
+func findPort() (string, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return "", fmt.Errorf("list ports: %w", err)
+	}
+	for _, path := range names {
+		raw, err := os.ReadFile(path)
+		if err == nil && strings.TrimSpace(string(raw)) == portName {
+			return "/dev/" + filepath.Base(filepath.Dir(path)), nil
+		}
+	}
+	return "", nil
 }
 
 // port is a virtio-serial device: its reads give nothing while no host is

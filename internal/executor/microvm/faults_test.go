@@ -72,6 +72,16 @@ func run(ctx context.Context, t *testing.T, s executor.Sandbox, script string) (
 // its workspace.
 func runWith(ctx context.Context, t *testing.T, s executor.Sandbox, name, program, script string) (string, *nimbusv1.Exited) {
 	t.Helper()
+	var files []string
+	if program != "" {
+		files = append(files, program)
+	}
+	return runCommand(ctx, t, s, name, files, "bash", "-c", script)
+}
+
+// runCommand runs a command with files in its workspace.
+func runCommand(ctx context.Context, t *testing.T, s executor.Sandbox, name string, files []string, command ...string) (string, *nimbusv1.Exited) {
+	t.Helper()
 	conn, err := s.Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -87,10 +97,10 @@ func runWith(ctx context.Context, t *testing.T, s executor.Sandbox, name, progra
 	if err != nil {
 		t.Fatal(err)
 	}
-	if program != "" {
-		putProgram(ctx, t, c, program)
+	for _, file := range files {
+		putProgram(ctx, t, c, file)
 	}
-	if _, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"bash", "-c", script}})); err != nil {
+	if _, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: command})); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: 1}))

@@ -34,6 +34,9 @@ func TestRunnerImage(t *testing.T) {
 	if !strings.Contains(string(modules), "virtio_ring.ko\nvirtio.ko\nvirtio_mmio.ko\n") {
 		t.Error("modules aren't in the order in which they load")
 	}
+	if !strings.Contains(string(modules), "vmw_vsock_virtio_transport.ko\n") {
+		t.Error("there are no modules for Firecracker's machines")
+	}
 	out, err := exec.Command("sqfs2tar", "--no-skip", img.Root()).Output()
 	if err != nil {
 		t.Fatal(err)

@@ -19,9 +19,10 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 )
 
-// modules are what a guest needs to reach its disks, network and agent. What
+// modules are what a guest needs to reach its disks, network and agent, which
+// comes by a serial port under QEMU and by vsock under Firecracker. What
 // they depend on is found by itself.
-var modules = []string{"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "squashfs"}
+var modules = []string{"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "vmw_vsock_virtio_transport", "overlay", "squashfs"}
 
 // maxKernelFile bounds one file of a kernel's package.
 const maxKernelFile = 256 << 20
