@@ -18,7 +18,6 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
-	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
 // floor starts QEMU by hand: the same command line with the same kernel,
@@ -108,9 +107,9 @@ func (*floor) network() *nimbusv1.NetworkConfig {
 // dial dials until the guest answers.
 func (f *floor) dial(ctx context.Context) (net.Conn, error) {
 	for {
-		raw, err := f.driver.Dial(ctx, f.own)
+		conn, err := f.driver.Dial(ctx, f.own)
 		if err == nil {
-			return guestlink.Dial(ctx, raw)
+			return conn, nil
 		}
 		select {
 		case <-time.After(time.Millisecond):

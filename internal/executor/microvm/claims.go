@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
@@ -65,6 +66,11 @@ func (e *Executor) hand(s *sandbox, id, dir string) error {
 	}
 	if err := os.WriteFile(e.claim(s.machine), []byte(id), 0o600); err != nil {
 		return fmt.Errorf("claim machine: %w", err)
+	}
+	if keeper, ok := e.cfg.Driver.(vmm.Keeper); ok {
+		if err := keeper.Moving(s.dir, dir); err != nil {
+			return errors.Join(fmt.Errorf("claim machine: %w", err), os.Remove(e.claim(s.machine)))
+		}
 	}
 	// Not by os.Rename, which does not know that an empty folder may be replaced.
 	if err := unix.Rename(s.dir, dir); err != nil {

@@ -131,7 +131,7 @@ func keepWarm(ctx context.Context, t *testing.T, e *microvm.Executor) (stop func
 }
 
 // awaitWarm waits until so many machines of a class are ready.
-func awaitWarm(ctx context.Context, t *testing.T, e *microvm.Executor, class nimbus.Class, n int) {
+func awaitWarm(ctx context.Context, t *testing.T, e executor.Warmer, class nimbus.Class, n int) {
 	t.Helper()
 	for {
 		warm := slices.DeleteFunc(e.Warm(), func(c nimbus.Class) bool { return c != class })

@@ -14,7 +14,7 @@ import (
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
-	"github.com/nimbus-ci/nimbus/internal/guestlink"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
 )
 
 // guestDevice is what the guest's kernel calls its only network device.
@@ -73,11 +73,7 @@ func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
 	if first != nil {
 		return first, nil
 	}
-	raw, err := s.executor.cfg.Driver.Dial(ctx, s.dir)
-	if err != nil {
-		return nil, err
-	}
-	return guestlink.Dial(ctx, raw)
+	return s.executor.cfg.Driver.Dial(ctx, s.dir)
 }
 
 var errBootTimeout = errors.New("the guest did not answer in time")
@@ -148,6 +144,9 @@ func (s *sandbox) Destroy(ctx context.Context) error {
 	// The folder is the agent's; what the job wrote goes at once.
 	if err := os.Remove(filepath.Join(s.dir, diskFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("destroy sandbox: %w", err)
+	}
+	if keeper, ok := s.executor.cfg.Driver.(vmm.Keeper); ok {
+		return keeper.Clear(s.dir)
 	}
 	return nil
 }

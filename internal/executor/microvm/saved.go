@@ -44,7 +44,7 @@ func (e *Executor) Inputs(ctx context.Context, class nimbus.Class) (snapshot.Inp
 
 func (e *Executor) inputs(r recipe) (snapshot.Inputs, error) {
 	in := snapshot.Inputs{
-		Image: r.class.Image, Driver: driverName(e.cfg.Driver), Monitor: r.caps.Version, Parameters: r.parameters() + settle,
+		Image: r.class.Image, Driver: r.caps.Monitor, Monitor: r.caps.Version, Parameters: r.parameters() + settle,
 		CPUs: r.class.CPUs, MemoryMiB: r.class.MemoryMiB, DiskMiB: e.cfg.DiskMiB,
 	}
 	var host unix.Utsname
@@ -70,12 +70,6 @@ func (e *Executor) inputs(r recipe) (snapshot.Inputs, error) {
 		in.Root += "+" + digest
 	}
 	return in, nil
-}
-
-// driverName is the driver's package: "qemu".
-func driverName(d vmm.Driver) string {
-	name, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", d), "*"), ".")
-	return name
 }
 
 // processor is the model of the first processor, and a digest of what it can do.
@@ -202,12 +196,21 @@ func (e *Executor) save(ctx context.Context, driver vmm.Snapshotter, r recipe, i
 	if err := s.End(ctx); err != nil { // nothing writes to the files any more
 		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 	}
+	if keeper, ok := e.cfg.Driver.(vmm.Keeper); ok { // what it still has of the disk would show as a change later
+		if err := keeper.Clear(s.dir); err != nil {
+			return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
+		}
+	}
 	for from, to := range map[string]string{
 		saved.State: snapshot.StateFile, saved.Memory: snapshot.MemoryFile, filepath.Join(s.dir, diskFile): snapshot.DiskFile,
 	} {
 		if err := os.Rename(from, filepath.Join(draft, to)); err != nil {
 			return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 		}
+	}
+	// The monitor's user may have owned it.
+	if err := os.Chown(filepath.Join(draft, snapshot.DiskFile), os.Geteuid(), os.Getegid()); err != nil {
+		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 	}
 	return e.Snapshots().Publish(draft, in, time.Now())
 }

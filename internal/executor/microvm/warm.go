@@ -89,15 +89,7 @@ func (o *owned) has(id string) bool {
 }
 
 // Warm implements executor.Warmer.
-func (e *Executor) Warm() []nimbus.Class {
-	e.warm.mu.Lock()
-	defer e.warm.mu.Unlock()
-	classes := make([]nimbus.Class, len(e.warm.ready))
-	for i, l := range e.warm.ready {
-		classes[i] = l.class
-	}
-	return classes
-}
+func (e *Executor) Warm() []nimbus.Class { return e.warmFor(e.Name()) }
 
 // arrive notes that a job of a class came, and takes a machine that waits for
 // it.

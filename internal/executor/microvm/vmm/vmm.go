@@ -22,9 +22,20 @@ type Driver interface {
 	// Boot makes m run, once Command's process does. It is not called for a
 	// machine that is made of a snapshot: see Snapshotter.
 	Boot(ctx context.Context, m Machine) error
-	// Dial opens the byte stream to the guest's port of the machine in dir. One
-	// connection at a time gets through; it may break at any byte.
+	// Dial connects to the guest of the machine in dir, and returns once that
+	// has answered. A new connection may end the one before; any may break at any
+	// byte.
 	Dial(ctx context.Context, dir string) (net.Conn, error)
+}
+
+// Keeper is a Driver that keeps something of a machine besides its process.
+type Keeper interface {
+	// Moving is called before the folder of a machine, which may run, gets
+	// another path.
+	Moving(from, to string) error
+	// Clear removes what Command laid into the folder of a machine that has
+	// ended. There may be nothing.
+	Clear(dir string) error
 }
 
 // Snapshotter is a Driver that can save machines and make others of what it saved.
@@ -56,6 +67,11 @@ type Snapshot struct {
 
 // Caps is what a monitor can do on this machine.
 type Caps struct {
+	// Monitor is its name, as snapshots have it: "qemu", "firecracker".
+	Monitor string
+	// Instead is why the machines aren't another monitor's that was looked for
+	// first; nil where none was.
+	Instead error
 	// Version in words, "QEMU 7.2.22".
 	Version string
 	// Accelerated tells that guests run on the processor itself; false means

@@ -93,7 +93,10 @@ func (d *Driver) Boot(ctx context.Context, m vmm.Machine) error {
 }
 
 func bootSource(m vmm.Machine) api.BootSource {
-	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=k", "random.trust_cpu=on", "8250.nr_uarts=1", "pci=off", m.Parameters}
+	words := []string{
+		"console=ttyS0", "quiet", "panic=-1", "reboot=k", "random.trust_cpu=on", "8250.nr_uarts=1", "pci=off",
+		fmt.Sprintf("nimbus.vsock=%d", GuestPort), m.Parameters,
+	}
 	b := api.BootSource{Kernel: kernelFile, Arguments: strings.TrimSpace(strings.Join(words, " "))}
 	if m.Initrd != "" {
 		b.Initrd = initrdFile

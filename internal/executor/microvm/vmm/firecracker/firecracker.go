@@ -14,19 +14,20 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker/jailer"
 )
 
-// program is Firecracker's name in PATH.
-const program = "firecracker"
+// Name is the monitor's, in PATH and elsewhere.
+const Name = "firecracker"
 
 // Users that monitors run as, where Config says nothing: a range that no Linux
 // distribution gives to people, services or containers by default.
 const (
-	firstUID = 1_700_000_000
+	firstUID = 1_900_000_000
 	countUID = 4096
 )
 
 // Config is what the driver needs.
 type Config struct {
-	// Dir keeps which users are taken.
+	// Dir keeps which users are taken, and copies of what jails share. It is on the
+	// file system of the machines' folders.
 	Dir string
 	// Firecracker and Jailer are the programs, of one release. "" looks in PATH.
 	Firecracker, Jailer string
@@ -46,6 +47,7 @@ type Config struct {
 type Driver struct {
 	cfg   Config
 	users jailer.Users
+	shelf shelf
 
 	mu     sync.Mutex
 	found  found
@@ -59,7 +61,10 @@ func New(cfg Config) *Driver {
 	if cfg.UIDs == 0 {
 		cfg.FirstUID, cfg.UIDs = firstUID, countUID
 	}
-	return &Driver{cfg: cfg, users: jailer.Users{Dir: filepath.Join(cfg.Dir, "users"), First: cfg.FirstUID, Count: cfg.UIDs}}
+	return &Driver{
+		cfg: cfg, users: jailer.Users{Dir: filepath.Join(cfg.Dir, "users"), First: cfg.FirstUID, Count: cfg.UIDs},
+		shelf: shelf{dir: filepath.Join(cfg.Dir, "shelf")},
+	}
 }
 
 // Names in a jail. A snapshot has them in it, so they are the same in each.
@@ -109,7 +114,7 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 	if err := os.RemoveAll(base); err != nil { // what an earlier try has left
 		return nil, fmt.Errorf("make jail: %w", err)
 	}
-	if err := lay(jail.Root(), m); err != nil {
+	if err := d.lay(jail.Root(), m); err != nil {
 		return nil, err
 	}
 	if m.Device != nil {
@@ -124,26 +129,21 @@ func (d *Driver) Command(m vmm.Machine) ([]string, error) {
 }
 
 // lay puts the machine's files into its jail.
-func lay(root jailer.Root, m vmm.Machine) error {
+func (d *Driver) lay(root jailer.Root, m vmm.Machine) error {
 	if err := root.Make(); err != nil {
 		return err
 	}
-	shared := map[string]string{kernelFile: m.Kernel, initrdFile: m.Initrd}
 	if m.From != nil {
-		shared = map[string]string{stateFile: m.From.State, memoryFile: m.From.Memory}
-	}
-	for name, path := range shared {
-		if path == "" {
-			continue
-		}
-		if err := root.Share(name, path); err != nil {
+		if err := d.laySaved(root, *m.From); err != nil {
 			return err
 		}
+	} else if err := errors.Join(d.share(root, kernelFile, m.Kernel), d.share(root, initrdFile, m.Initrd)); err != nil {
+		return err
 	}
 	for i, disk := range m.Disks {
 		put := root.Give
 		if disk.ReadOnly {
-			put = root.Share
+			put = func(name, path string) error { return d.share(root, name, path) }
 		}
 		if err := put(driveID(i), disk.Path); err != nil {
 			return err
@@ -152,14 +152,58 @@ func lay(root jailer.Root, m vmm.Machine) error {
 	return nil
 }
 
+// laySaved leaves a snapshot's files without a link more: who watches over them
+// would take it for a write. The memory stays outside, where its server is.
+func (d *Driver) laySaved(root jailer.Root, from vmm.Snapshot) error {
+	if err := root.Copy(stateFile, from.State); err != nil {
+		return err
+	}
+	if d.cfg.Shim != "" {
+		return nil
+	}
+	return root.Share(memoryFile, from.Memory)
+}
+
+// share lays a file into the jail that others use too; "" is none.
+func (d *Driver) share(root jailer.Root, name, path string) error {
+	if path == "" {
+		return nil
+	}
+	place, err := d.shelf.get(path)
+	if err != nil {
+		return err
+	}
+	return root.Share(name, place)
+}
+
 // driveID names the disk that the guest knows as /dev/vda, /dev/vdb, …; it is
 // the name of its file in the jail too.
 func driveID(i int) string { return fmt.Sprintf("disk%d", i) }
 
+// Made tells whether the machine in dir, which may have ended, is Firecracker's.
+func (*Driver) Made(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, jailDir))
+	return err == nil
+}
+
+// Moving has a machine keep its user wherever its folder goes.
+func (d *Driver) Moving(from, to string) error { return d.users.Move(from, to) }
+
+// Clear removes the jail: its disk is the machine's too.
+func (*Driver) Clear(dir string) error {
+	if err := os.RemoveAll(filepath.Join(dir, jailDir)); err != nil {
+		return fmt.Errorf("remove jail: %w", err)
+	}
+	return nil
+}
+
 // root finds the jail of the machine in dir.
 func root(dir string) (jailer.Root, error) { return jailer.Find(filepath.Join(dir, jailDir)) }
 
-var _ vmm.Snapshotter = (*Driver)(nil)
+var (
+	_ vmm.Snapshotter = (*Driver)(nil)
+	_ vmm.Keeper      = (*Driver)(nil)
+)
 
 // Probe looks once; what is missing is looked for again at the next call.
 func (d *Driver) Probe(ctx context.Context) (vmm.Caps, error) {

@@ -45,12 +45,12 @@ func (d *Driver) probe(ctx context.Context) (found, vmm.Caps, error) {
 		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker can't run guests here: %v", err).
 			WithHint("Firecracker has no emulation: use QEMU on this machine, or a machine with KVM")
 	}
-	return f, vmm.Caps{Version: version, Accelerated: true, OverheadMiB: overheadMiB, Namespaces: true}, nil
+	return f, vmm.Caps{Monitor: Name, Version: version, Accelerated: true, OverheadMiB: overheadMiB, Namespaces: true}, nil
 }
 
 // find finds the programs, which must be of one version.
 func (d *Driver) find(ctx context.Context) (f found, version string, err error) {
-	f.firecracker, version, err = findProgram(ctx, d.cfg.Firecracker, program)
+	f.firecracker, version, err = findProgram(ctx, d.cfg.Firecracker, Name)
 	if err != nil {
 		return f, "", err
 	}

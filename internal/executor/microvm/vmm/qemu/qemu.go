@@ -19,7 +19,11 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
+
+// Name is the monitor's.
+const Name = "qemu"
 
 // program is QEMU for 64-bit Intel and AMD.
 const program = "qemu-system-x86_64"
@@ -71,7 +75,7 @@ func (d *Driver) probe(ctx context.Context) (vmm.Caps, error) {
 	if d.khz, err = processorKHz(); err != nil {
 		return vmm.Caps{}, err
 	}
-	caps := vmm.Caps{Version: version, OverheadMiB: overheadMiB}
+	caps := vmm.Caps{Monitor: Name, Version: version, OverheadMiB: overheadMiB}
 	if kvmErr := tryKVM(ctx); kvmErr == nil {
 		caps.Accelerated = true
 		caps.Version += ", KVM"
@@ -196,7 +200,11 @@ func parameters(caps vmm.Caps, khz int, own string) string {
 // escape doubles commas, which separate QEMU's options.
 func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
-// Dial connects to the socket of the guest's port.
+// Dial connects to the guest over its port, which has no connections of its own.
 func (*Driver) Dial(ctx context.Context, dir string) (net.Conn, error) {
-	return executor.DialUnix(ctx, dir, portSocket)
+	raw, err := executor.DialUnix(ctx, dir, portSocket)
+	if err != nil {
+		return nil, err
+	}
+	return guestlink.Dial(ctx, raw)
 }

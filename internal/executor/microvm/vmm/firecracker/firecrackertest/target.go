@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker"
@@ -45,18 +46,27 @@ var built = sync.OnceValue(func() (p programs) {
 	return p
 })
 
+// building tells that somebody wanted them.
+var building atomic.Bool
+
 // Main runs a package's tests and removes what they built.
 func Main(m *testing.M) {
 	code := m.Run()
-	if p := built(); p.dir != "" {
-		os.RemoveAll(p.dir)
-	}
+	Clean()
 	os.Exit(code)
+}
+
+// Clean removes what was built, for a package with a main function of its own.
+func Clean() {
+	if building.Load() {
+		os.RemoveAll(built().dir)
+	}
 }
 
 // Double builds the double.
 func Double(t *testing.T) Target {
 	t.Helper()
+	building.Store(true)
 	p := built()
 	if p.err != nil {
 		t.Fatalf("build the double: %v\n%s", p.err, p.out)

@@ -54,6 +54,41 @@ func (r Root) Share(name, path string) error {
 	return r.link(name, path, 0o444, false)
 }
 
+// Copy lays a copy of a file into the jail, that the jail's user can only read.
+func (r Root) Copy(name, path string) error {
+	if err := Copy(filepath.Join(r.Path, name), path, 0o444); err != nil {
+		return fmt.Errorf("lay %s into jail: %w", name, err)
+	}
+	return nil
+}
+
+// Copy makes a file that appears whole or not at all.
+func Copy(dst, src string, mode os.FileMode) error {
+	draft := dst + ".new"
+	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // of one that was cut off
+		return err
+	}
+	err := copyFile(draft, src, mode)
+	if err == nil {
+		err = syncFile(draft)
+	}
+	if err == nil {
+		err = os.Rename(draft, dst)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // Give lays a file into the jail that becomes the jail's own.
 func (r Root) Give(name, path string) error { return r.link(name, path, 0o600, true) }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,9 +45,9 @@ func (u *Users) Take(folder string) (int, error) {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			return 0, fmt.Errorf("take user id: %w", err)
-		case strings.TrimSuffix(string(owner), "\n") == folder:
+		case slices.Contains(folders(owner), folder):
 			return id, nil
-		case exists(strings.TrimSuffix(string(owner), "\n")):
+		case slices.ContainsFunc(folders(owner), exists):
 			continue
 		}
 		if free == 0 {
@@ -60,16 +61,35 @@ func (u *Users) Take(folder string) (int, error) {
 	return free, u.write(free, folder)
 }
 
+// Move keeps the id of the jail in folder from taken when that becomes to. It is
+// called before: wherever that is cut off, the id has an owner.
+func (u *Users) Move(from, to string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id := u.First; id < u.First+u.Count; id++ {
+		owner, err := os.ReadFile(u.file(id))
+		if err == nil && slices.Contains(folders(owner), from) {
+			return u.write(id, from, to)
+		}
+	}
+	return nil // there is no such jail
+}
+
 func (u *Users) file(id int) string { return filepath.Join(u.Dir, strconv.Itoa(id)) }
 
+// folders are those for which an id is taken.
+func folders(owner []byte) []string {
+	return strings.Split(strings.TrimSuffix(string(owner), "\n"), "\n")
+}
+
 // write is whole or nothing: half a folder's name would free the id.
-func (u *Users) write(id int, folder string) error {
+func (u *Users) write(id int, of ...string) error {
 	temporary := u.file(id) + ".new"
 	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("take user id: %w", err)
 	}
-	_, err = f.WriteString(folder + "\n")
+	_, err = f.WriteString(strings.Join(of, "\n") + "\n")
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("take user id: %w", err)
 	}

@@ -54,3 +54,47 @@ func TestUsersAreNotShared(t *testing.T) {
 		t.Errorf("%d, %v; %d was free", id, err, ids[5])
 	}
 }
+
+// TestAUserStaysWithItsJail: a machine that waited gets the folder of its job
+// while it runs. Nobody may have its user meanwhile, nor before or after.
+func TestAUserStaysWithItsJail(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	u := &Users{Dir: filepath.Join(dir, "users"), First: 5000, Count: 2}
+	from, to, other := filepath.Join(dir, "machine"), filepath.Join(dir, "sandbox"), filepath.Join(dir, "other")
+	for _, folder := range []string{from, other} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := u.Take(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	still := func(when string) {
+		t.Helper()
+		if got, err := u.Take(other); err != nil || got == id {
+			t.Errorf("%s: another jail has user %d: %v", when, got, err)
+		}
+	}
+	if err := u.Move(from, to); err != nil {
+		t.Fatal(err)
+	}
+	still("before the folder went")
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+	still("after that")
+	if got, err := u.Take(to); err != nil || got != id {
+		t.Errorf("the jail has user %d, %v; it had %d", got, err, id)
+	}
+	if err := os.Remove(to); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := u.Take(filepath.Join(dir, "next")); err != nil || got != id {
+		t.Errorf("%d, %v; %d was free", got, err, id)
+	}
+	if err := u.Move(filepath.Join(dir, "nobody"), to); err != nil {
+		t.Errorf("a folder without a jail: %v", err)
+	}
+}

@@ -26,6 +26,7 @@ type guest struct {
 	m        *machine
 	listener net.Listener
 	kernel   []byte
+	init     *initProcess // nil where all is pretended
 
 	mu   sync.Mutex
 	next int
@@ -103,7 +104,12 @@ func (g *guest) accept() {
 // connect is the handshake of vsock: who asks for a port that nobody listens on
 // is hung up on.
 func (g *guest) connect(conn net.Conn) {
-	defer conn.Close()
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			conn.Close()
+		}
+	}()
 	var port int
 	r := bufio.NewReaderSize(conn, 32)
 	line, err := r.ReadSlice('\n')
@@ -115,8 +121,11 @@ func (g *guest) connect(conn net.Conn) {
 	}
 	serve, ok := map[int]func(io.Reader, io.Writer){echoPort: echo, memoryPort: g.tell}[port]
 	g.m.mu.Lock()
-	runs := g.m.state == running
+	runs, init := g.m.state == running, g.init
 	g.m.mu.Unlock()
+	if init != nil {
+		ok = port == init.port && init.answers()
+	}
 	if !ok || !runs {
 		return
 	}
@@ -125,6 +134,11 @@ func (g *guest) connect(conn net.Conn) {
 	g.next++
 	g.mu.Unlock()
 	if _, err := fmt.Fprintf(conn, "OK %d\n", local); err != nil {
+		return
+	}
+	if init != nil {
+		handedOn = true
+		init.calls <- buffered{conn, r}
 		return
 	}
 	serve(r, conn)

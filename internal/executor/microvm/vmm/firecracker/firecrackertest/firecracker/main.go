@@ -2,7 +2,7 @@
 // same socket, states, words and handshakes, that checks each request against
 // Firecracker's own description of its API. Its guests are pretended: they write
 // what their kernel would write, answer on vsock, and have memory that can be
-// looked at.
+// looked at. A machine whose initrd has a first process gets that one for real.
 package main
 
 import (
@@ -73,7 +73,9 @@ func run(args []string, stdout io.Writer) error {
 		return err
 	}
 	server := &http.Server{Handler: m, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	answered := make(chan struct{})
 	go func() {
+		defer close(answered)
 		<-m.ended
 		// Whoever asked for the end gets an answer.
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -83,7 +85,7 @@ func run(args []string, stdout io.Writer) error {
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	<-m.ended
+	<-answered
 	return m.failure
 }
 

@@ -34,11 +34,23 @@ func (m *machine) start() error {
 	if m.memory, err = newMemory(m.config.Machine.MemoryMiB << 20); err != nil {
 		return refuse("Start microvm error: Invalid Memory Configuration: %v", err)
 	}
-	m.memory.fill()
 	m.state = running
 	if m.guest == nil {
 		m.guest = newGuest(m, nil)
 	}
+	if path := m.config.Boot.Initrd; path != "" {
+		initrd, err := os.ReadFile(path)
+		if err != nil {
+			return refuse("Start microvm error: %v", err)
+		}
+		if m.guest.init, err = initOf(initrd, m.memory, m.config.Boot.Args, m.end); err != nil {
+			return err
+		}
+	}
+	if m.guest.init != nil {
+		return m.guest.init.run(m.stdout)
+	}
+	m.memory.fill()
 	m.guest.run(kernel)
 	return nil
 }
@@ -50,10 +62,17 @@ func (m *machine) patchVM(_ string, body []byte) (any, error) {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return nil, err
 	}
+	init := m.guest.init
 	if v.State == "Paused" {
 		m.state = paused
-	} else {
-		m.state = running
+		if init != nil {
+			return nil, init.pause()
+		}
+		return nil, nil
+	}
+	m.state = running
+	if init != nil {
+		return nil, init.run(m.stdout)
 	}
 	return nil, nil
 }
@@ -62,7 +81,8 @@ func (m *machine) patchVM(_ string, body []byte) (any, error) {
 type saved struct {
 	Double string `json:"double"` // what made it
 	Config config `json:"config"`
-	Guest  []byte `json:"guest"` // its kernel
+	Guest  []byte `json:"guest"`          // its kernel
+	Init   int    `json:"init,omitempty"` // how much of the memory is its first process
 }
 
 func (m *machine) createSnapshot(_ string, body []byte) (any, error) {
@@ -84,7 +104,11 @@ func (m *machine) createSnapshot(_ string, body []byte) (any, error) {
 	if err := m.memory.save(c.Memory); err != nil {
 		return nil, refuse("Create snapshot error: Cannot perform open on the memory backing file: %v", osError(err))
 	}
-	raw, err := json.Marshal(saved{Double: version, Config: m.config, Guest: m.guest.kernel})
+	state := saved{Double: version, Config: m.config, Guest: m.guest.kernel}
+	if m.guest.init != nil {
+		state.Init = len(m.guest.init.program)
+	}
+	raw, err := json.Marshal(state)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +154,9 @@ func (m *machine) loadSnapshot(_ string, body []byte) (any, error) {
 	m.state = paused
 	if l.Resume {
 		m.state = running
+		if m.guest.init != nil {
+			return nil, m.guest.init.run(m.stdout)
+		}
 	}
 	return nil, nil
 }
@@ -186,6 +213,10 @@ func (m *machine) restore(l loading) error {
 		m.guest = newGuest(m, listener)
 	} else if l.Vsock != nil {
 		return refuse("Failed to get snapshot state from file: Unknown Vsock Device.")
+	}
+	if s.Init > 0 { // it begins again when the machine is resumed
+		m.guest.init = newInit(m.memory.raw[:s.Init], m.config.Boot.Args, m.end)
+		return nil
 	}
 	m.guest.run(s.Guest)
 	return nil
