@@ -8,6 +8,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/doctor"
+	"github.com/nimbus-ci/nimbus/internal/host"
 )
 
 type doctorCmd struct {
@@ -15,7 +16,9 @@ type doctorCmd struct {
 	GitHub  doctorGitHubCmd  `cmd:"" name:"github" help:"Look at what keeps GitHub's jobs from coming."`
 }
 
-type doctorMachineCmd struct{}
+type doctorMachineCmd struct {
+	host.MonitorFlags
+}
 
 func (*doctorMachineCmd) Help() string {
 	return `Looks at what jobs need on this machine, by trying it where only that tells. Exits with 1 when something fails; a warning is fine.
@@ -26,7 +29,7 @@ func (*doctorMachineCmd) Help() string {
 // doctorTimeout bounds all checks together.
 const doctorTimeout = time.Minute
 
-func (*doctorMachineCmd) Run(ctx context.Context, a *app) error {
+func (c *doctorMachineCmd) Run(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	data, err := a.root.dataDir()
@@ -34,7 +37,7 @@ func (*doctorMachineCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	stop := terminal.Progress(a.Err, func() string { return "looking" })
-	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, Programs: finder(data)})
+	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, Programs: finder(data)})
 	stop()
 	return a.report(checks)
 }

@@ -23,6 +23,7 @@ type snapshotsCmd struct {
 // snapshotsFlags tell where images and snapshots are.
 type snapshotsFlags struct {
 	imagesFlags
+	host.MonitorFlags
 
 	AgentData string `help:"The agent's own directory. Default: agent in the data directory." env:"NIMBUS_AGENT_DATA" type:"path" placeholder:"DIR"`
 }
@@ -69,7 +70,7 @@ func (f snapshotsFlags) executor(a *app) (*microvm.Executor, func(), error) {
 		lock.Close()
 		return nil, nil, nimbus.Errorf(nimbus.CodeConflict, "another command makes snapshots in %s", folder).WithHint("wait until it is done")
 	}
-	e, err := host.MicroVMs(host.Config{Data: own, Images: images.Dir, Snapshots: folder, Programs: finder(data), Log: a.logger()})
+	e, err := host.MicroVMs(host.Config{Data: own, VMM: f.VMM, Images: images.Dir, Snapshots: folder, Programs: finder(data), Log: a.logger()})
 	if err != nil {
 		lock.Close()
 		return nil, nil, err

@@ -42,6 +42,7 @@ type Check struct {
 type Machine struct {
 	Data     string // the data directory
 	Server   string // address of the server
+	VMM      string // the monitor that the agent is told to use, see host.Config
 	Programs programs.Finder
 }
 
@@ -189,7 +190,7 @@ func (m Machine) port(ctx context.Context) Check {
 // executors asks each whether it could make a sandbox. One that works is
 // enough.
 func (m Machine) executors(ctx context.Context) []Check {
-	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), Programs: m.Programs})
+	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), VMM: m.VMM, Programs: m.Programs})
 	if err != nil {
 		return []Check{{"executors", Fail, err.Error(), nimbus.ErrorHint(err)}}
 	}
@@ -199,7 +200,7 @@ func (m Machine) executors(ctx context.Context) []Check {
 		c := Check{Name: s.Name, Status: OK, Detail: s.Detail, Hint: s.Hint}
 		if !s.Available {
 			c.Status = Fail
-			if s.Name == nimbus.ExecutorLocal {
+			if s.Name != nimbus.ExecutorMicroVM { // what most jobs ask for
 				c.Status = Warn
 			}
 		}

@@ -66,11 +66,6 @@ func startFaulty(t *testing.T, p *plane, dir string, f fault, executors ...execu
 // putWorkspace uploads a tree with one file of that size.
 func (p *plane) putWorkspace(t *testing.T, size int64) (id string) {
 	t.Helper()
-	var packed bytes.Buffer
-	z, err := zstd.NewWriter(&packed, zstd.WithEncoderLevel(zstd.SpeedFastest))
-	must(t, err)
-	w := tar.NewWriter(z)
-	must(t, w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: size}))
 	state := uint32(1)
 	content := make([]byte, size)
 	for i := range content { // noise: it must not shrink
@@ -79,6 +74,17 @@ func (p *plane) putWorkspace(t *testing.T, size int64) (id string) {
 		state ^= state << 5
 		content[i] = byte(state)
 	}
+	return p.putFile(t, "file", content)
+}
+
+// putFile uploads a tree with one program.
+func (p *plane) putFile(t *testing.T, name string, content []byte) (id string) {
+	t.Helper()
+	var packed bytes.Buffer
+	z, err := zstd.NewWriter(&packed, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	must(t, err)
+	w := tar.NewWriter(z)
+	must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content))}))
 	_, err = w.Write(content)
 	must(t, errors.Join(err, w.Close(), z.Close()))
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, p.url+"/api/v1/workspaces", &packed)

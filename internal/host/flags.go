@@ -25,7 +25,7 @@ import (
 type Flags struct {
 	JoinTokenFile string   `help:"File with the token that lets this host join; needed once." env:"NIMBUS_JOIN_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Name          string   `help:"How the host is called. Default: the machine's name." env:"NIMBUS_HOST_NAME" placeholder:"NAME"`
-	Executors     []string `help:"Executors to use: microvm, local. Default: all." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
+	Executors     []string `help:"Executors to use: microvm, firecracker, local. Default: all." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
 	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
@@ -34,8 +34,15 @@ type Flags struct {
 	MicroVMFlags
 }
 
+// MonitorFlags say what runs microVMs.
+type MonitorFlags struct {
+	VMM string `name:"vmm" help:"What runs microVMs: qemu, firecracker, or auto, which is Firecracker where it is installed and really runs guests, and QEMU elsewhere." enum:"auto,qemu,firecracker" default:"auto" env:"NIMBUS_VMM" placeholder:"NAME"`
+}
+
 // MicroVMFlags are about the machines that jobs get.
 type MicroVMFlags struct {
+	MonitorFlags
+
 	Images     string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
 	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
 	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. Default: all." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
@@ -64,7 +71,7 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 	if err := f.applyReach(cfg); err != nil {
 		return err
 	}
-	cfg.Images, cfg.Resolvers, cfg.Warm, cfg.WarmMemoryMiB = f.Images, f.Resolver, f.Warm, f.WarmMemory
+	cfg.Images, cfg.Resolvers, cfg.Warm, cfg.WarmMemoryMiB, cfg.VMM = f.Images, f.Resolver, f.Warm, f.WarmMemory, f.VMM
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)

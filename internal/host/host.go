@@ -4,9 +4,11 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -23,6 +25,8 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/choice"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 )
@@ -43,6 +47,9 @@ type Config struct {
 	// Executors to use, by name; none means all. What the machine can't use is
 	// told to the control plane with the reason.
 	Executors []string
+	// VMM is the monitor of microVMs: choice.Auto, qemu.Name or
+	// firecracker.Name. Default: choice.Auto.
+	VMM string
 	// Images is the folder of images that microVMs boot. Default: "images"
 	// beside Data.
 	Images string
@@ -79,10 +86,11 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		return nil, err
 	}
 	images := image.Store{Dir: cfg.images()}
-	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: {
+	machines := agent.Runner{
 		Command: []string{runner.Program}, Diagnostics: []string{runner.OfficialDir + "/" + runner.Diagnostics, runner.Diagnostics},
 		Version: func() string { return images.RunnerVersion(nimbus.DefaultImage) },
-	}}
+	}
+	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: machines, nimbus.ExecutorFirecracker: machines}
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
 	}
@@ -105,6 +113,7 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	}
 	return cfg.chosen([]executor.Executor{
 		machines,
+		microvm.FirecrackerOnly{Executor: machines, Alone: !cfg.offers(nimbus.ExecutorMicroVM)},
 		local.New(local.Config{Shim: p.shim, Guest: p.guest, Owner: p.owner}),
 	}), nil
 }
@@ -119,9 +128,16 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	if cfg.Containers.Builder, err = cfg.builder(); err != nil {
 		return nil, err
 	}
+	dir := filepath.Join(cfg.Data, "microvm")
+	driver, err := choice.New(cmp.Or(cfg.VMM, choice.Auto), qemu.New(), firecracker.New(firecracker.Config{
+		Dir: filepath.Join(dir, "firecracker"), Shim: p.shim, FirstUID: firstUID(p.owner), UIDs: uidsPerAgent,
+	}))
+	if err != nil {
+		return nil, err
+	}
 	return microvm.New(microvm.Config{
-		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: filepath.Join(cfg.Data, "microvm"),
-		Images: library.New(cfg.Containers), Driver: qemu.New(), Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
+		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: dir,
+		Images: library.New(cfg.Containers), Driver: driver, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
 }
@@ -162,10 +178,26 @@ func (c Config) parts() (p parts, err error) {
 
 // chosen are the executors that the configuration names.
 func (c Config) chosen(all []executor.Executor) []executor.Executor {
-	if len(c.Executors) == 0 {
-		return all
-	}
-	return slices.DeleteFunc(all, func(e executor.Executor) bool { return !slices.Contains(c.Executors, e.Name()) })
+	return slices.DeleteFunc(all, func(e executor.Executor) bool { return !c.offers(e.Name()) })
+}
+
+// offers tells whether the configuration has an executor used.
+func (c Config) offers(name string) bool {
+	return len(c.Executors) == 0 || slices.Contains(c.Executors, name)
+}
+
+// Users of jails: below 2³¹, above all that systemd gives to containers
+// (https://systemd.io/UIDS-GIDS), and other ones for each agent of a machine.
+const (
+	uidsPerAgent = 4096
+	firstOfAll   = 1_900_000_000
+	agents       = 60_000
+)
+
+// firstUID is the first user id of an agent's own.
+func firstUID(owner string) int {
+	sum := sha256.Sum256([]byte(owner))
+	return firstOfAll + int(binary.BigEndian.Uint32(sum[:])%agents)*uidsPerAgent
 }
 
 // owner is a short name of this agent's own, told by its directory: what two

@@ -20,6 +20,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker/firecrackertest"
 	"github.com/nimbus-ci/nimbus/internal/forge"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/host"
@@ -115,13 +116,16 @@ func logger(t *testing.T) *slog.Logger {
 // startHost starts an agent of dir; stop ends it as SIGTERM does.
 func startHost(t *testing.T, p *plane, dir string, programs ...programs.Finder) (stop func()) {
 	t.Helper()
-	find := append(programs, programsInPath)[0]
+	return startConfigured(t, p, host.Config{Data: dir, Programs: append(programs, programsInPath)[0], Log: logger(t)})
+}
+
+// startConfigured starts an agent that is told where its control plane is.
+func startConfigured(t *testing.T, p *plane, cfg host.Config) (stop func()) {
+	t.Helper()
 	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
-	a, err := host.New(t.Context(), host.Config{
-		Server: p.url, Data: dir, Name: "test", Version: "test", JoinToken: join, CPUs: 4, MemoryMiB: 8192,
-		Programs: find, Log: logger(t),
-	})
+	cfg.Server, cfg.Name, cfg.Version, cfg.JoinToken, cfg.CPUs, cfg.MemoryMiB = p.url, "test", "test", join, 4, 8192
+	a, err := host.New(t.Context(), cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -230,6 +234,7 @@ func TestMain(m *testing.M) {
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	code := m.Run()
 	os.RemoveAll(dir)
+	firecrackertest.Clean()
 	os.Exit(code)
 }
 
