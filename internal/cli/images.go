@@ -13,7 +13,7 @@ import (
 
 type imagesCmd struct {
 	List   imagesListCmd   `cmd:"" default:"withargs" help:"List the images on this machine."`
-	Build  imagesBuildCmd  `cmd:"" help:"Build the image that jobs get when they name none."`
+	Build  imagesBuildCmd  `cmd:"" help:"Build an image of a recipe: runner, which jobs get that name none, or ai-eval-runner."`
 	Import imagesImportCmd `cmd:"" help:"Make a container image ready for jobs."`
 	Verify imagesVerifyCmd `cmd:"" help:"Tell whether images are still what was built."`
 	GC     imagesGCCmd     `cmd:"" name:"gc" help:"Remove container images that were not used for long."`
@@ -45,6 +45,7 @@ type imageView struct {
 	BuiltAt  time.Time `json:"built_at"`
 	Kernel   string    `json:"kernel,omitempty"`
 	Packages []string  `json:"packages,omitempty"`
+	NPM      []string  `json:"npm,omitempty"`    // its packages
 	Runner   string    `json:"runner,omitempty"` // what takes GitHub's jobs
 	Bytes    int64     `json:"bytes"`            // of its root file system
 
@@ -64,7 +65,7 @@ func viewRoot(name string, r rootfs.Root) imageView {
 }
 
 func viewImage(img image.Image) imageView {
-	v := imageView{Name: img.Name, Arch: img.Arch, BuiltAt: img.BuiltAt, Kernel: img.Manifest.Kernel, Packages: img.Packages, Runner: img.Runner}
+	v := imageView{Name: img.Name, Arch: img.Arch, BuiltAt: img.BuiltAt, Kernel: img.Manifest.Kernel, Packages: img.Packages, NPM: img.NPM, Runner: img.Runner}
 	if info, err := os.Stat(img.Root()); err == nil {
 		v.Bytes = info.Size()
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	aievalrunner "github.com/nimbus-ci/nimbus/images/ai-eval-runner"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 )
@@ -38,6 +40,10 @@ type Config struct {
 	Packages []string
 	// Files are put into the image, at absolute paths.
 	Files []File
+	// Links are symbolic links, from absolute paths to where they lead.
+	Links map[string]string
+	// Node is a tree of npm packages; nil for none.
+	Node *NodeTree
 	// Runner takes GitHub's jobs; nil for none.
 	Runner *GitHubRunner
 	// Cache keeps fetched packages; "" means .cache in the store.
@@ -46,10 +52,22 @@ type Config struct {
 	Progress func(what string)
 }
 
-// File is a file of the builder's machine that goes into the image.
+// File is a program that goes into the image.
 type File struct {
-	Path   string // in the image
-	Source string // on this machine
+	Path    string // in the image
+	Source  string // on this machine, "" for one whose content is given
+	Content []byte
+}
+
+func (f File) read() ([]byte, error) {
+	if f.Source == "" {
+		return f.Content, nil
+	}
+	raw, err := os.ReadFile(f.Source)
+	if err != nil {
+		return nil, fmt.Errorf("read a file of the image: %w", err)
+	}
+	return raw, nil
 }
 
 // Runner is the configuration of the image "runner"; program is the file on
@@ -59,6 +77,36 @@ func Runner(store image.Store, program string, fetch Fetch) Config {
 		Store: store, Name: nimbus.DefaultImage, Packages: runner.Packages(),
 		Runner: &GitHubRunner{StandIn: program, Release: runner.OfficialRelease(), Fetch: fetch},
 	}
+}
+
+// AIEvalRunner is that of the image "ai-eval-runner": all that runner has, and
+// more.
+func AIEvalRunner(store image.Store, program string, fetch Fetch) Config {
+	c := Runner(store, program, fetch)
+	c.Name, c.Packages = aievalrunner.Name, slices.Concat(c.Packages, aievalrunner.Packages())
+	programs := aievalrunner.Programs()
+	for _, path := range slices.Sorted(maps.Keys(programs)) {
+		c.Files = append(c.Files, File{Path: path, Content: programs[path]})
+	}
+	c.Links = aievalrunner.Links()
+	c.Node = &NodeTree{Dir: aievalrunner.Dir, Manifest: aievalrunner.Manifest(), Lock: aievalrunner.Lock()}
+	return c
+}
+
+// Names are the images that are known how to build.
+func Names() []string { return []string{nimbus.DefaultImage, aievalrunner.Name} }
+
+// Named is the configuration of an image that is known how to build. Codes:
+// not_found.
+func Named(name string, store image.Store, program string, fetch Fetch) (Config, error) {
+	switch name {
+	case nimbus.DefaultImage:
+		return Runner(store, program, fetch), nil
+	case aievalrunner.Name:
+		return AIEvalRunner(store, program, fetch), nil
+	}
+	return Config{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no recipe for an image %q", name).
+		WithHint("there are recipes for %s", strings.Join(Names(), ", "))
 }
 
 // Build makes the image, unless there is one of the same recipe already. One
@@ -81,7 +129,7 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 	if img, ok := c.made(recipe, c.bestRunner()); ok {
 		return img, nil
 	}
-	if err := checkTools(); err != nil {
+	if err := c.checkTools(); err != nil {
 		return image.Image{}, err
 	}
 	unlock, err := lock(ctx, c.Cache)
@@ -123,6 +171,14 @@ func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, 
 	if err != nil {
 		return image.Image{}, err
 	}
+	tree, err := c.fetchNode(ctx)
+	if err != nil {
+		return image.Image{}, err
+	}
+	modules, err := c.Node.packages()
+	if err != nil {
+		return image.Image{}, err
+	}
 	draft, err := c.Store.Draft()
 	if err != nil {
 		return image.Image{}, err
@@ -133,12 +189,12 @@ func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, 
 		return image.Image{}, err
 	}
 	c.Progress(fmt.Sprintf("writing the root file system from %d packages", len(packages)))
-	if err := c.writeRoot(ctx, packages, inside, draft.Root()); err != nil {
+	if err := c.writeRoot(ctx, packages, tree, inside, draft.Root()); err != nil {
 		return image.Image{}, err
 	}
 	return draft.Publish(image.Manifest{
 		Name: c.Name, Arch: arch, Recipe: recipe, BuiltAt: time.Now().UTC(),
-		Kernel: packageName(kernel), Packages: packageNames(packages), Runner: inside,
+		Kernel: packageName(kernel), Packages: packageNames(packages), NPM: modules, Runner: inside,
 	})
 }
 
@@ -156,10 +212,15 @@ func (c Config) recipe() (string, error) {
 			return "", fmt.Errorf("digest recipe: %w", err)
 		}
 	}
+	if c.Node != nil || len(c.Links) > 0 {
+		if err := enc.Encode([]any{c.Node, c.Links, unread}); err != nil {
+			return "", fmt.Errorf("digest recipe: %w", err)
+		}
+	}
 	for _, f := range c.Files {
-		raw, err := os.ReadFile(f.Source)
+		raw, err := f.read()
 		if err != nil {
-			return "", fmt.Errorf("read a file of the image: %w", err)
+			return "", err
 		}
 		if err := enc.Encode([]any{f.Path, sha256.Sum256(raw)}); err != nil {
 			return "", fmt.Errorf("digest recipe: %w", err)
@@ -169,9 +230,13 @@ func (c Config) recipe() (string, error) {
 }
 
 // checkTools tells in one line what this machine lacks to build images.
-func checkTools() error {
+func (c Config) checkTools() error {
 	var missing []string
-	for program, pkg := range map[string]string{"apt-get": "apt", "dpkg-deb": "dpkg", "tar2sqfs": "squashfs-tools-ng"} {
+	needed := map[string]string{"apt-get": "apt", "dpkg-deb": "dpkg", "tar2sqfs": "squashfs-tools-ng"}
+	if c.Node != nil {
+		needed["npm"] = "npm"
+	}
+	for program, pkg := range needed {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, pkg)
 		}

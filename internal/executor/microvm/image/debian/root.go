@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"maps"
 	"os/exec"
 	"path"
 	"slices"
@@ -59,7 +59,7 @@ var folders = map[string]int64{
 
 // writeRoot merges the packages into one squashfs, with owners and modes as
 // the packages have them.
-func (c Config) writeRoot(ctx context.Context, packages []string, inside, dst string) error {
+func (c Config) writeRoot(ctx context.Context, packages []string, tree, inside, dst string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	// LZ4 is read by an emulated machine in half of zstd's time.
@@ -74,7 +74,7 @@ func (c Config) writeRoot(ctx context.Context, packages []string, inside, dst st
 		return fmt.Errorf("write root file system: %w", err)
 	}
 	merge := &merger{out: tar.NewWriter(in), seen: map[string]bool{}}
-	err = errors.Join(merge.all(ctx, c, packages, inside), merge.out.Close(), in.Close())
+	err = errors.Join(merge.all(ctx, c, packages, tree, inside), merge.out.Close(), in.Close())
 	if waitErr := cmd.Wait(); waitErr != nil {
 		return fmt.Errorf("write root file system: tar2sqfs: %w: %s", waitErr, tail(stderr.String()))
 	}
@@ -93,7 +93,7 @@ type merger struct {
 	certificates bytes.Buffer
 }
 
-func (m *merger) all(ctx context.Context, c Config, packages []string, inside string) error {
+func (m *merger) all(ctx context.Context, c Config, packages []string, tree, inside string) error {
 	if err := m.skeleton(); err != nil {
 		return err
 	}
@@ -112,10 +112,21 @@ func (m *merger) all(ctx context.Context, c Config, packages []string, inside st
 			return err
 		}
 	}
+	if tree != "" {
+		if err := m.tree(tree, c.Node.Dir); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Links)) {
+		h := &tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(name, "/"), Linkname: c.Links[name], Mode: 0o777}
+		if err := m.header(h); err != nil {
+			return err
+		}
+	}
 	for _, f := range c.Files {
-		raw, err := os.ReadFile(f.Source)
+		raw, err := f.read()
 		if err != nil {
-			return fmt.Errorf("read a file of the image: %w", err)
+			return err
 		}
 		if err := m.file(strings.TrimPrefix(path.Clean(f.Path), "/"), 0o755, raw); err != nil {
 			return err

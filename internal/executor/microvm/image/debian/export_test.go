@@ -1,0 +1,4 @@
+package debian
+
+// Tests use what npm installed without making an image of it.
+var FetchNode = Config.fetchNode
