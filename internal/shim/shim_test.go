@@ -247,7 +247,7 @@ func TestLastWordsAreKept(t *testing.T) {
 		ended <- exit
 	}()
 	for alive(t, pid) {
-		time.Sleep(time.Millisecond) //nolint:forbidigo // nobody tells when a process that isn't ours is gone
+		time.Sleep(time.Millisecond)
 	}
 	select {
 	case exit := <-ended:
