@@ -85,6 +85,10 @@ func report(t *testing.T, figures map[string]any) {
 	fmt.Println(string(line)) // a line of its own, for whoever collects them
 }
 
+// gitHubPace is how much time there is for each job of GitHub's in a long run:
+// GitHub lets one App make 80 runners a minute, and 5,000 calls an hour.
+const gitHubPace = 2 * time.Second
+
 // submitAll hands in jobs over most of the time in which things break, each
 // until it is accepted. GitHub's come in the first half: a webhook that is lost
 // is asked for no sooner than after a minute.
@@ -92,6 +96,7 @@ func (w *world) submitAll(span time.Duration, seed uint64) []*submitted {
 	r := rand.New(rand.NewPCG(seed, 2))
 	pause := span * 9 / 10 / time.Duration(*jobCount)
 	all := make([]*submitted, *jobCount)
+	fromGitHub, mostFromGitHub := 0, max(100, int(span/gitHubPace))
 	next := make(chan func())
 	var submitting sync.WaitGroup
 	for range submitters {
@@ -110,7 +115,8 @@ func (w *world) submitAll(span time.Duration, seed uint64) []*submitted {
 		}
 		wait := between(r, 0, 2*time.Second)
 		key := fmt.Sprintf("chaos-%d-%d", seed, i)
-		if i < len(all)/2 && i%3 != 0 { // a third of all
+		if i < len(all)/2 && i%3 != 0 && fromGitHub*len(all)/2 <= i*mostFromGitHub { // a third of all at most
+			fromGitHub++
 			next <- func() { w.github.push(w.t.Context(), s, i, work, wait) }
 		} else {
 			next <- func() { w.submit(s, key, work, wait) }
