@@ -94,7 +94,7 @@ func TestFirecrackerMachines(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
-	if removed, err := all.Sweep(ctx, nil); err != nil || len(removed) > 0 {
+	if removed, err := all.Sweep(ctx, func() []string { return nil }); err != nil || len(removed) > 0 {
 		t.Errorf("left: %v, %v", removed, err)
 	}
 }

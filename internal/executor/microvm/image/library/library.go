@@ -81,8 +81,46 @@ func New(cfg Config) *Library {
 // Roots is the store of converted images.
 func (l *Library) Roots() *rootfs.Store { return l.roots }
 
-// Open finds an image that is here already.
-func (l *Library) Open(name string) (image.Image, error) { return l.cfg.Images.Open(name) }
+// Open finds an image that is here already, of either kind. Whoever will use it
+// gets it again: until then it may be removed.
+func (l *Library) Open(name string) (image.Image, error) {
+	img, err := l.cfg.Images.Open(name)
+	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		return img, err
+	}
+	root, rootErr := l.present(name)
+	if rootErr != nil {
+		return image.Image{}, rootErr
+	}
+	return l.furnished(name, root)
+}
+
+// present finds a container image that was made or imported before.
+func (l *Library) present(name string) (rootfs.Root, error) {
+	if !isReference(name) {
+		if _, root, err := l.roots.Ref(name); err == nil {
+			return root, l.roots.Check(root)
+		}
+	}
+	canonical, err := l.resolve(name)
+	if err != nil {
+		return rootfs.Root{}, err
+	}
+	_, root, err := l.roots.Ref(canonical)
+	if err != nil {
+		return rootfs.Root{}, err
+	}
+	return root, l.roots.Check(root)
+}
+
+// furnished gives a container image what a machine needs besides.
+func (l *Library) furnished(name string, root rootfs.Root) (image.Image, error) {
+	base, err := l.cfg.Images.Open(nimbus.DefaultImage)
+	if err != nil {
+		return image.Image{}, fmt.Errorf("find a kernel for image %s: %w", name, err)
+	}
+	return base.WithRoot(name, root.Path(), root.Env), nil
+}
 
 // Names lists what is here.
 func (l *Library) Names() []string {
@@ -105,8 +143,8 @@ func (l *Library) Get(ctx context.Context, name, user string, tell func(string))
 	if img, err := l.cfg.Images.Open(name); err == nil || nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return img, err
 	}
-	base, err := l.cfg.Images.Open(nimbus.DefaultImage)
-	if err != nil {
+	// Before minutes are spent on the rest: there must be a kernel.
+	if _, err := l.cfg.Images.Open(nimbus.DefaultImage); err != nil {
 		return image.Image{}, fmt.Errorf("find a kernel for image %s: %w", name, err)
 	}
 	root, err := l.root(ctx, name, tell)
@@ -116,7 +154,7 @@ func (l *Library) Get(ctx context.Context, name, user string, tell func(string))
 	if err := l.roots.Use(ctx, root, user); err != nil {
 		return image.Image{}, err
 	}
-	return base.WithRoot(name, root.Path(), root.Env), nil
+	return l.furnished(name, root)
 }
 
 func (l *Library) root(ctx context.Context, name string, tell func(string)) (rootfs.Root, error) {
