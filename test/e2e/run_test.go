@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		"plain http":        {[]string{"jobs", "--server", "http://192.0.2.1:8080"}, 1, "https"},
 		"nobody there":      {[]string{"jobs", "--server", "http://127.0.0.1:1"}, 74, "127.0.0.1:1"},
 		"no token":          {[]string{"jobs", "--data", t.TempDir()}, 1, "NIMBUS_TOKEN"},
-		"half an App":       {[]string{"up", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--github-app-id", "1"}, 1, "--github-key-file"},
+		"half an App":       {[]string{"up", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--github-app-id", "1"}, 2, "--github-key-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
