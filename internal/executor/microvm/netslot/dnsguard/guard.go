@@ -103,7 +103,7 @@ func (g *Guard) reply(ctx context.Context, q question) reply {
 		return reply{code: dnsmessage.RCodeRefused, why: "too many questions"}
 	case g.cfg.Names != nil && !g.cfg.Names.Match(name):
 		return g.refuse(name, "the job did not ask to reach this name")
-	case g.cfg.Names == nil && g.insideName(name):
+	case !g.askable(name):
 		return g.refuse(name, "this name is not one of the internet")
 	case !answered(q.Type):
 		return reply{} // the name may well be, but has nothing of that type
@@ -111,6 +111,9 @@ func (g *Guard) reply(ctx context.Context, q question) reply {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	found, err := g.resolve(ctx, name, q.Type)
+	if errors.Is(err, errInside) {
+		return g.refuse(name, "it stands for a name that is not one of the internet")
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			g.cfg.Log.DebugContext(ctx, "resolve", "name", name, "error", err)
@@ -192,6 +195,13 @@ func (g *Guard) insideName(name string) bool {
 	return err != nil || !g.cfg.Public(address)
 }
 
+// askable tells whether the host's resolvers may be asked for a name, or it may
+// be where an alias leads: anybody's name can stand for one of the host's
+// network, whose records are not for guests. Names on the list are.
+func (g *Guard) askable(name string) bool {
+	return g.cfg.Names != nil && g.cfg.Names.Match(name) || !g.insideName(name)
+}
+
 // normal is the form in which names are compared.
 func normal(n dnsmessage.Name) string {
 	return strings.ToLower(strings.TrimSuffix(n.String(), "."))
@@ -204,7 +214,10 @@ type answer struct {
 	records []dnsmessage.Resource // of the type that was asked for, of the last name
 }
 
-var errLoop = errors.New("its aliases have no end")
+var (
+	errLoop   = errors.New("its aliases have no end")
+	errInside = errors.New("an alias leads to a name of the host's network")
+)
 
 // resolve asks for a name and follows its aliases, whose links must hold
 // together: what else an answer brings is left.
@@ -220,12 +233,20 @@ func (g *Guard) resolve(ctx context.Context, name string, t dnsmessage.Type) (an
 		if err != nil {
 			return a, err
 		}
+		if !g.askable(last) || slices.ContainsFunc(a.aliases, g.leadsInside) {
+			return a, errInside
+		}
 		if last == name || len(a.records) > 0 || a.code != dnsmessage.RCodeSuccess || t == dnsmessage.TypeCNAME {
 			return a, nil
 		}
 		name = last
 	}
 	return a, errLoop
+}
+
+func (g *Guard) leadsInside(alias dnsmessage.Resource) bool {
+	target, ok := alias.Body.(*dnsmessage.CNAMEResource)
+	return ok && !g.askable(normal(target.CNAME))
 }
 
 // take adds what an answer has on a name, and tells where its aliases lead.
