@@ -116,7 +116,7 @@ func TestWhyNotReach(t *testing.T) {
 	older := Inventory{}
 	open := Inventory{Network: NetworkProfiles()}
 	closed := Inventory{Network: []NetworkProfile{NetworkNone}}
-	listed := Inventory{Network: []NetworkProfile{NetworkNames, NetworkNone}, Reach: "*.pypi.org github.com"}
+	listed := Inventory{Network: []NetworkProfile{NetworkNames, NetworkNone}, Reach: "*.example.org github.com"}
 	internet, none := Class{Network: NetworkInternet}, Class{Network: NetworkNone}
 	names := func(n Names) Class { return Class{Network: NetworkNames, Reach: n} }
 	for _, try := range []struct {
@@ -128,8 +128,8 @@ func TestWhyNotReach(t *testing.T) {
 		{open, internet, ""}, {open, none, ""}, {open, names("a.com"), ""},
 		{closed, internet, "allows no network:internet"}, {closed, Class{}, "allows no network:internet"}, {closed, none, ""},
 		{listed, internet, "allows no network:internet"}, {listed, none, ""},
-		{listed, names("github.com files.pypi.org"), ""}, {listed, names("*.pypi.org"), ""},
-		{listed, names("github.com pypi.org"), "allows no reach:pypi.org"}, {listed, names("*.org"), "allows no reach:*.org"},
+		{listed, names("github.com files.example.org"), ""}, {listed, names("*.example.org"), ""},
+		{listed, names("github.com example.org"), "allows no reach:example.org"}, {listed, names("*.org"), "allows no reach:*.org"},
 		{open, Class{Executor: ExecutorLocal, Network: NetworkInternet}, ""},
 		{closed, Class{Executor: ExecutorLocal, Network: NetworkInternet}, "allows no network:internet"},
 		{open, Class{Executor: ExecutorLocal, Network: NetworkNone}, "can't keep jobs of the executor local to network:none: they have the machine's own"},

@@ -38,8 +38,8 @@ func TestParseLabels(t *testing.T) {
 			want:   class(func(c *Class) { c.Executor = ExecutorLocal; c.Network = NetworkNone }),
 		},
 		"names to reach": {
-			labels: []string{"nimbus", "reach:PyPI.org", "reach:*.pythonhosted.org", "network:names", "reach:pypi.org."},
-			want:   class(func(c *Class) { c.Network, c.Reach = NetworkNames, "*.pythonhosted.org pypi.org" }),
+			labels: []string{"nimbus", "reach:Example.org", "reach:*.example.com", "network:names", "reach:example.org."},
+			want:   class(func(c *Class) { c.Network, c.Reach = NetworkNames, "*.example.com example.org" }),
 		},
 		"same label twice": {labels: []string{"nimbus", "cpu:2", "cpu:2"}, want: class(func(c *Class) { c.CPUs = 2 })},
 		"size words": {

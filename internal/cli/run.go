@@ -51,7 +51,7 @@ With --json, each line of output is an object {"event":"line","line":{…}}; the
 		"nimbus run --cpu 4 --memory 8192 --timeout 30m -- ./build.sh",
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
 		"nimbus run --label gpu-count:2 --label pytorch --meta model=llama-3 -- python train.py",
-		"nimbus run --reach pypi.org --reach '*.pythonhosted.org' -- pip install -r requirements.txt",
+		"nimbus run --reach api.openai.com --reach '*.huggingface.co' -- npx promptfoo eval",
 		"nimbus run --priority 5 --queue-timeout 10m --timeout 1h -- make release",
 		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
 	)
