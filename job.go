@@ -46,7 +46,7 @@ const (
 // The store refuses every other move (invariant 3).
 var transitions = map[State][]State{
 	StatePending:       {StateQueued, StateUnschedulable, StateFinished},
-	StateQueued:        {StateOffered, StateUnschedulable, StateFinished},
+	StateQueued:        {StateOffered, StatePending, StateUnschedulable, StateFinished},
 	StateOffered:       {StateQueued, StateAccepted, StateFinished},
 	StateAccepted:      {StateQueued, StateRunning, StateUnschedulable, StateFinished},
 	StateRunning:       {StateQueued, StateFinished},

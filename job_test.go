@@ -8,7 +8,7 @@ func TestTransitions(t *testing.T) {
 	t.Parallel()
 	legal := map[[2]State]bool{
 		{StatePending, StateQueued}: true, {StatePending, StateUnschedulable}: true, {StatePending, StateFinished}: true,
-		{StateQueued, StateOffered}: true, {StateQueued, StateUnschedulable}: true, {StateQueued, StateFinished}: true,
+		{StateQueued, StateOffered}: true, {StateQueued, StatePending}: true, {StateQueued, StateUnschedulable}: true, {StateQueued, StateFinished}: true,
 		{StateOffered, StateQueued}: true, {StateOffered, StateAccepted}: true, {StateOffered, StateFinished}: true,
 		{StateAccepted, StateQueued}: true, {StateAccepted, StateRunning}: true, {StateAccepted, StateUnschedulable}: true, {StateAccepted, StateFinished}: true,
 		{StateRunning, StateQueued}: true, {StateRunning, StateFinished}: true,

@@ -37,16 +37,18 @@ type operation struct {
 // batch is what the operations of one transaction have in common.
 type batch struct {
 	Tx
-	cfg      Config
-	pacer    Pacer // nil: there is no budget
-	fleet    *fleet
-	now      time.Time
-	promote  map[string]nimbus.Class // windows to look after at the end, by class id
-	corrects map[Flow]*correction    // of what flows were charged
-	released bool                    // a place of a limit is free again
-	lookedUp bool                    // the hosts were read anew
-	messages []message
-	tally    Tally
+	cfg     Config
+	pacer   Pacer // nil: there is no budget
+	fleet   *fleet
+	now     time.Time
+	promote map[string]nimbus.Class // windows to look after at the end, by class id
+	// promoteFirst are windows to look after before these.
+	promoteFirst []nimbus.Class
+	corrects     map[Flow]*correction // of what flows were charged
+	released     bool                 // a place of a limit is free again
+	lookedUp     bool                 // the hosts were read anew
+	messages     []message
+	tally        Tally
 }
 
 // gatherer lets operations that arrive while a transaction is under way share
@@ -196,12 +198,28 @@ func (u *unit) settle(ctx context.Context) error {
 			u.promote[c.ID()] = c
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(u.promote)) {
+	for _, class := range u.promoteFirst {
+		if err := u.fill(ctx, class); err != nil {
+			return err
+		}
+	}
+	for _, id := range turns(slices.Sorted(maps.Keys(u.promote)), u.now) {
 		if err := u.fill(ctx, u.promote[id]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// turns is in which order classes get what is free of limits: another one comes
+// first each second, since the first may leave nothing. All transactions of one
+// second have the same order, so that they seldom wait for each other in a ring.
+func turns(ids []string, now time.Time) []string {
+	if len(ids) < 2 {
+		return ids
+	}
+	first := int(now.Unix() % int64(len(ids)))
+	return append(slices.Clone(ids[first:]), ids[:first]...)
 }
 
 func (k *Keys) add(more Keys) {

@@ -19,11 +19,13 @@ type Pacer interface {
 const worthWaiting = 30 * time.Second
 
 // budgetWait is for how long a job has to be kept; 0 for no time.
-func (b *batch) budgetWait(j *JobRecord) time.Duration {
-	if j.Source != nimbus.SourceGitHub || b.pacer == nil {
+func (b *batch) budgetWait(j *JobRecord) time.Duration { return budgetWait(b.pacer, &j.Job) }
+
+func budgetWait(p Pacer, j *nimbus.Job) time.Duration {
+	if j.Source != nimbus.SourceGitHub || p == nil {
 		return 0
 	}
-	return b.pacer.RunnerWait(j.GitHub)
+	return p.RunnerWait(j.GitHub)
 }
 
 // registered registers the runner of an attempt. One of that name that is there

@@ -8,11 +8,12 @@ import (
 
 // What the loops of Run do, for tests that move the clock by themselves.
 var (
-	Sweep     = (*Service).sweep
-	AskForge  = (*Service).askForge
-	ReviewAll = (*Service).reviewAll
-	Purge     = (*Service).purge
-	StartAt   = startAt
+	Sweep      = (*Service).sweep
+	AskForge   = (*Service).askForge
+	ReviewAll  = (*Service).reviewAll
+	Purge      = (*Service).purge
+	PassPlaces = func(s *Service, ctx context.Context) error { return new(places).next(ctx, s) }
+	StartAt    = startAt
 )
 
 // Repair looks at all unfinished jobs once.

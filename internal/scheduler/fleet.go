@@ -246,6 +246,32 @@ func (f *fleet) anyServes(c nimbus.Class, counts func(nimbus.Host) bool) bool {
 	return false
 }
 
+// roomNow is for how many jobs of a class hosts that are here said to have room,
+// counted up to most.
+func (f *fleet) roomNow(c nimbus.Class, now time.Time, most int) (jobs int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.able(c.ID(), c) {
+		h := f.hosts[id]
+		if h.Cordoned || h.CoolUntil.After(now) || now.Sub(h.SeenAt) > nimbus.LeaseDuration {
+			continue
+		}
+		free := h.Free
+		if told := f.told[id]; told != nil {
+			free = *told
+		}
+		for jobs < most {
+			_, left, ok := free.Reserve(c)
+			if !ok {
+				break
+			}
+			free = left
+			jobs++
+		}
+	}
+	return jobs
+}
+
 // able are the hosts that could run a class at all, looked up once a class.
 func (f *fleet) able(id string, c nimbus.Class) map[string]bool {
 	able, known := f.serving[id]

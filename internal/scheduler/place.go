@@ -163,12 +163,15 @@ func (s *Service) expect(ctx context.Context, r Reader, j *JobRecord, l line) (*
 	if err != nil {
 		return nil, err
 	}
+	budget := budgetWait(s.pacer, &j.Job)
 	takes := l.tags.usual(l.waiting, Flow{j.OrgID, j.RepoID})
 	switch {
 	case room.ready == 0:
 		p.Unknown = "no host that could run it is here"
 	case full != "":
 		p.Unknown = full
+	case budget > 0:
+		p.Unknown = fmt.Sprintf("GitHub lets no runner be registered for it in the next %v", budget.Round(time.Second))
 	case l.more:
 		p.Unknown = "too many wait to be counted"
 	case room.more:

@@ -86,6 +86,11 @@ type Reader interface {
 	RunningJobs(ctx context.Context, most int) ([]RunningJob, error)
 	// OrgDepth is what waits of an org in a class.
 	OrgDepth(ctx context.Context, orgID, classID string, most int) (OrgDepth, error)
+	// FullLimits are orgs behind one of which a limit is full, in the order of
+	// their ids; FirstPending is the first job of each of an org's flows in the
+	// backlog of a class.
+	FullLimits(ctx context.Context, afterOrg string, most int) (orgIDs []string, err error)
+	FirstPending(ctx context.Context, orgID, classID string, most int) ([]string, error)
 	// Misplaced looks at so many unfinished jobs after one, and returns those
 	// that are not in the table that their state says, and the last it saw.
 	Misplaced(ctx context.Context, after Cursor, most int) (ids []string, last Cursor, err error)

@@ -47,6 +47,10 @@ func (s *Service) work(ctx context.Context) {
 		var all repairs
 		s.every(ctx, "look for jobs that are nowhere", repairInterval, func(ctx context.Context) error { return all.next(ctx, s) })
 	})
+	loops.Go(func() {
+		var all places
+		s.every(ctx, "look for places of limits that nobody uses", placesInterval, func(ctx context.Context) error { return all.next(ctx, s) })
+	})
 	loops.Go(func() { s.every(ctx, "purge", purgeInterval, s.purge) })
 	if s.forge != nil {
 		loops.Go(func() { s.every(ctx, "ask GitHub", sweepInterval, s.askForge) })

@@ -24,6 +24,11 @@ func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.L
 	return limits, nil
 }
 
+// FullLimits implements scheduler.Reader.
+func (t schedulerTx) FullLimits(ctx context.Context, afterOrg string, most int) ([]string, error) {
+	return t.tx.FullLimits(ctx, gen.FullLimitsParams{OrgID: afterOrg, Limit: int32(most)})
+}
+
 // UseLimit implements scheduler.Tx.
 func (t schedulerTx) UseLimit(_ context.Context, id string, by int) error {
 	t.books.limitUses[id] += by

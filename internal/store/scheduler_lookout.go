@@ -84,6 +84,11 @@ func (t schedulerTx) OrgDepth(ctx context.Context, orgID, classID string, most i
 	return d, errors.Join(err1, err2, err3)
 }
 
+// FirstPending implements scheduler.Reader.
+func (t schedulerTx) FirstPending(ctx context.Context, orgID, classID string, most int) ([]string, error) {
+	return t.tx.OldestPending(ctx, gen.OldestPendingParams{ClassID: classID, OrgID: orgID, Limit: int32(most)})
+}
+
 // OrgWeight implements scheduler.Reader.
 func (t schedulerTx) OrgWeight(ctx context.Context, orgID string) (int, error) {
 	weight, err := t.tx.OrgWeight(ctx, orgID)

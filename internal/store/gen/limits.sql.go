@@ -38,6 +38,39 @@ func (q *Queries) DropLimit(ctx context.Context, arg DropLimitParams) (int64, er
 	return result.RowsAffected()
 }
 
+const fullLimits = `-- name: FullLimits :many
+SELECT DISTINCT org_id FROM limits WHERE used >= most AND org_id > $1 ORDER BY org_id LIMIT $2
+`
+
+type FullLimitsParams struct {
+	OrgID string
+	Limit int32
+}
+
+// From each org to the next; there are as many limits as people have set.
+func (q *Queries) FullLimits(ctx context.Context, arg FullLimitsParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, fullLimits, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var org_id string
+		if err := rows.Scan(&org_id); err != nil {
+			return nil, err
+		}
+		items = append(items, org_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const limitsOf = `-- name: LimitsOf :many
 SELECT id, org_id, kind, name, most, used FROM limits WHERE org_id = $1 ORDER BY kind, name
 `

@@ -8,6 +8,10 @@ DELETE FROM limits WHERE org_id = $1 AND kind = $2 AND name = $3;
 -- name: LimitsOf :many
 SELECT * FROM limits WHERE org_id = $1 ORDER BY kind, name;
 
+-- name: FullLimits :many
+-- From each org to the next; there are as many limits as people have set.
+SELECT DISTINCT org_id FROM limits WHERE used >= most AND org_id > $1 ORDER BY org_id LIMIT $2;
+
 -- name: CountLimits :one
 SELECT COUNT(*) FROM limits WHERE org_id = $1;
 
