@@ -38,6 +38,7 @@ type figures struct {
 	Succeeded   int     `json:"succeeded"`
 	Stolen      int     `json:"stolen"`
 	Lost        int     `json:"lost_as_injected"`
+	Unheard     int     `json:"jobs_not_known_at_rest"`
 	Another     int     `json:"runners_that_got_another_job"`
 	Runners     int     `json:"runners"`
 	Webhooks    counts  `json:"webhooks"`
@@ -78,8 +79,9 @@ func soak(t *testing.T, dsn string, jobs int, seed uint64) {
 		w.host(max(8, jobs/40))
 	}
 	w.trouble()
-	back, recovered := w.play(t.Context(), jobs)
+	back, recovered, unheard := w.play(t.Context(), jobs)
 	f := w.judge()
+	f.Unheard = unheard
 	f.Engine, _, _ = strings.Cut(dsn, ":")
 	f.CoreLimit = limits.Core
 	f.Recovery, f.Simulated = recovered.Sub(back).String(), w.now.Sub(w.begun).String()
@@ -103,8 +105,11 @@ func setting(t *testing.T, name string, otherwise int) int {
 }
 
 // play plays the story to its end: back is when Nimbus was there again, and
-// recovered when everything had ended that came until then.
-func (w *world) play(ctx context.Context, jobs int) (back, recovered time.Time) {
+// recovered when everything had ended that came until then. It is over when
+// Nimbus knows what its runners did: a job of which no webhook was ever sent may
+// begin and end on a runner that was meant for another, and is only found in
+// GitHub's lists, when there are calls to spare for those of runs that are over.
+func (w *world) play(ctx context.Context, jobs int) (back, recovered time.Time, unheard int) {
 	pushed, old := 0, 0
 	for w.now.Sub(w.begun) < atMost {
 		since := w.now.Sub(w.begun)
@@ -124,11 +129,46 @@ func (w *world) play(ctx context.Context, jobs int) (back, recovered time.Time) 
 		if !back.IsZero() && recovered.IsZero() && w.ended() >= old {
 			recovered = w.now
 		}
-		if pushed == jobs && w.ended() == jobs && w.settled(ctx) {
-			return back, recovered
+		if pushed < jobs || w.ended() < jobs || w.askedAt != w.now || !w.settled(ctx) {
+			continue
+		}
+		left := w.unheard()
+		unheard = max(unheard, left)
+		if left == 0 {
+			break
 		}
 	}
-	return back, recovered
+	return back, recovered, unheard
+}
+
+// unheard is how many jobs runners of ours had that are not in Nimbus' books.
+func (w *world) unheard() (n int) {
+	known := w.known()
+	for _, j := range w.AllJobs() {
+		if _, ok := known[j.ID]; !ok && w.Starts(j.ID) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// known are the jobs in Nimbus' books, by GitHub's ids.
+func (w *world) known() map[int64]nimbus.Job {
+	w.t.Helper()
+	known := map[int64]nimbus.Job{}
+	for token := ""; ; {
+		p, err := w.plane.Jobs(w.t.Context(), nimbus.DefaultOrgID, scheduler.JobFilter{PageSize: 200, PageToken: token})
+		w.must(err)
+		for _, j := range p.Jobs {
+			if other, twice := known[j.GitHub.JobID]; twice {
+				w.t.Errorf("jobs %s and %s are the same one of GitHub's", j.ID, other.ID)
+			}
+			known[j.GitHub.JobID] = j
+		}
+		if token = p.NextPageToken; token == "" {
+			return known
+		}
+	}
 }
 
 // push pushes a run of so many jobs to one of a few repositories.
@@ -198,20 +238,7 @@ func (w *world) settled(ctx context.Context) bool {
 // judge looks at every job of GitHub's and at what Nimbus knows of it.
 func (w *world) judge() figures {
 	w.t.Helper()
-	known := map[int64]nimbus.Job{}
-	for token := ""; ; {
-		p, err := w.plane.Jobs(w.t.Context(), nimbus.DefaultOrgID, scheduler.JobFilter{PageSize: 200, PageToken: token})
-		w.must(err)
-		for _, j := range p.Jobs {
-			if other, twice := known[j.GitHub.JobID]; twice {
-				w.t.Errorf("jobs %s and %s are the same one of GitHub's", j.ID, other.ID)
-			}
-			known[j.GitHub.JobID] = j
-		}
-		if token = p.NextPageToken; token == "" {
-			break
-		}
-	}
+	known := w.known()
 	used := w.Usage()
 	f := figures{Suite: "github-soak", Seed: w.seed, Webhooks: w.sent, Calls: used.Calls, MostInHour: used.MostInHour, MostPoints: used.MostPoints,
 		Redelivered: w.Calls("apps/redeliver-webhook-delivery")}

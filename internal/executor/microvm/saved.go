@@ -236,7 +236,10 @@ func (e *Executor) restore(ctx context.Context, s *sandbox, r recipe, from snaps
 	}
 	m := r.machine(s)
 	m.Parameters = from.Parameters
-	m.From = &vmm.Snapshot{Monitor: from.Monitor, State: from.Path(snapshot.StateFile), Memory: from.Path(snapshot.MemoryFile)}
+	m.From = &vmm.Snapshot{
+		Monitor: from.Monitor, State: from.Path(snapshot.StateFile), Memory: from.Path(snapshot.MemoryFile),
+		WorkingSet: from.Path(snapshot.WorkingSetFile),
+	}
 	if err := e.start(ctx, s, m, r.caps, deadline); err != nil {
 		return err
 	}

@@ -21,6 +21,10 @@ const (
 	MemoryFile   = "memory"
 	DiskFile     = "disk"
 	manifestFile = "snapshot.json"
+
+	// WorkingSetFile is no part of a snapshot, but a hint that machines made of
+	// it may leave beside: which memory they need first.
+	WorkingSetFile = "working-set"
 )
 
 // files are all but the manifest.
