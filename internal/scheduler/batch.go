@@ -186,9 +186,6 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 // settle does at the end of a transaction what its operations left to do for
 // all of them together.
 func (u *unit) settle(ctx context.Context) error {
-	if err := u.correctAll(ctx); err != nil {
-		return err
-	}
 	if u.released { // which may have been what jobs of any class waited for
 		classes, err := u.WaitingClasses(ctx)
 		if err != nil {
@@ -197,6 +194,12 @@ func (u *unit) settle(ctx context.Context) error {
 		for _, c := range classes {
 			u.promote[c.ID()] = c
 		}
+	}
+	if err := u.PrefetchQueue(ctx, u.queueKeys()); err != nil {
+		return err
+	}
+	if err := u.correctAll(ctx); err != nil {
+		return err
 	}
 	for _, class := range u.promoteFirst {
 		if err := u.fill(ctx, class); err != nil {
@@ -209,6 +212,25 @@ func (u *unit) settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// queueKeys are what there is to be settled.
+func (u *unit) queueKeys() (k QueueKeys) {
+	var flows []Waiting
+	for f := range u.corrects {
+		flows = append(flows, Waiting{Flow: f})
+	}
+	k.Classes = slices.Sorted(maps.Keys(u.promote))
+	for _, id := range k.Classes {
+		for _, j := range u.Newcomers(id) {
+			flows = append(flows, Waiting{Flow: Flow{j.OrgID, j.RepoID}})
+			k.Orgs = append(k.Orgs, j.OrgID)
+		}
+	}
+	k.Flows = flowIDs(flows)
+	slices.Sort(k.Orgs)
+	k.Orgs = slices.Compact(k.Orgs)
+	return k
 }
 
 // turns is in which order classes get what is free of limits: another one comes

@@ -131,6 +131,13 @@ type Keys struct {
 	Repos      []string // by name
 }
 
+// QueueKeys name what a transaction is about to ask for to fill windows.
+type QueueKeys struct {
+	Classes []string // whose windows
+	Flows   []string // who is charged, or gets back
+	Orgs    []string // of jobs that may be queued
+}
+
 // Tx changes the books. What it changes is gathered, and written at the latest
 // when the transaction ends.
 type Tx interface {
@@ -139,6 +146,8 @@ type Tx interface {
 	// Prefetch reads and locks rows, so that asking for them later costs
 	// nothing. It is never needed but for speed.
 	Prefetch(ctx context.Context, k Keys) error
+	// PrefetchQueue is Prefetch for QueueHead, FlowTags, VirtualTime and Limits.
+	PrefetchQueue(ctx context.Context, k QueueKeys) error
 	// Changes counts what was changed: while it stays the same, nothing was.
 	Changes() int
 

@@ -158,6 +158,7 @@ func (t schedulerTx) SetLogTotal(ctx context.Context, attemptID string, lines in
 
 // MintFences implements scheduler.Tx.
 func (t schedulerTx) MintFences(ctx context.Context, n int, rank int64) (int64, error) {
+	t.books.ahead.virtual = nil
 	return t.tx.MintFences(ctx, gen.MintFencesParams{Count: int64(n), Rank: rank})
 }
 

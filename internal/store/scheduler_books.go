@@ -28,6 +28,8 @@ type books struct {
 	limitUses  map[string]int   // by how much limits are used more, or less
 	notices    map[string]int64 // when to look what is to be told of jobs
 
+	ahead ahead
+
 	events  [][]any
 	lapsed  [][]any
 	changes int // ever made
@@ -39,7 +41,7 @@ func newBooks() *books {
 		jobs: map[string]*jobEntry{}, attempts: map[string]*attemptEntry{}, github: map[int64]string{},
 		deliveries: map[string]*deliveryEntry{}, forgeJobs: map[int64]*forgeEntry{}, repos: map[string]repoEntry{},
 		classes: map[string]bool{}, flows: map[string]*flowEntry{},
-		limitUses: map[string]int{}, notices: map[string]int64{},
+		limitUses: map[string]int{}, notices: map[string]int64{}, ahead: newAhead(),
 	}
 }
 
@@ -169,7 +171,7 @@ func (t schedulerTx) settled(ctx context.Context) error {
 // two transactions wait for each other.
 func (t schedulerTx) flush(ctx context.Context) error {
 	b, s := t.books, t.tx.flushes
-	b.unsaved = false
+	b.unsaved, b.ahead = false, newAhead()
 	w := &pipeline{tx: t.tx}
 	w.write("add repos", s.repos, b.newRepos(t.tx.now))
 	w.write("add classes", s.classes, b.newClasses())

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -11,17 +10,44 @@ import (
 
 // Limits implements scheduler.Tx.
 func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.Limit, error) {
-	rows, err := t.query(ctx, "SELECT id, org_id, kind, name, most, used FROM limits", "org_id", orgIDs, " ORDER BY id"+t.tx.dialect.forUpdate())
-	limits, err := scanAll(rows, err, func(r scanner, l *scheduler.Limit) error {
-		return r.Scan(&l.ID, &l.OrgID, &l.Kind, &l.Name, &l.Most, &l.Used)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read limits: %w", err)
+	var missing []string
+	for _, id := range orgIDs {
+		if _, known := t.books.ahead.limits[id]; !known {
+			missing = append(missing, id)
+		}
 	}
-	for i := range limits {
-		limits[i].Used += t.books.limitUses[limits[i].ID]
+	p := &pipeline{tx: t.tx}
+	t.lockLimits(p, missing)
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	var limits []scheduler.Limit
+	for _, id := range orgIDs {
+		for _, l := range t.books.ahead.limits[id] {
+			l.Used += t.books.limitUses[l.ID]
+			limits = append(limits, l)
+		}
 	}
 	return limits, nil
+}
+
+// lockLimits reads the limits of orgs, in the order of their ids.
+func (t schedulerTx) lockLimits(p *pipeline, orgIDs []string) {
+	if len(orgIDs) == 0 {
+		return
+	}
+	for _, id := range orgIDs {
+		t.books.ahead.limits[id] = nil
+	}
+	const text = "SELECT id, org_id, kind, name, most, used FROM limits WHERE "
+	p.query("read limits", text+p.tx.dialect.in("org_id", 1)+" ORDER BY id"+p.tx.dialect.forUpdate(), func(row scanner) error {
+		var l scheduler.Limit
+		if err := row.Scan(&l.ID, &l.OrgID, &l.Kind, &l.Name, &l.Most, &l.Used); err != nil {
+			return err
+		}
+		t.books.ahead.limits[l.OrgID] = append(t.books.ahead.limits[l.OrgID], l)
+		return nil
+	}, p.list(orgIDs))
 }
 
 // FullLimits implements scheduler.Reader.
@@ -49,12 +75,14 @@ func (b *books) newUses() (rows [][]any) {
 // SetLimit implements scheduler.Tx. One that exists keeps its id, and so its
 // count.
 func (t schedulerTx) SetLimit(ctx context.Context, l scheduler.Limit) error {
+	t.books.ahead = newAhead()
 	return t.tx.SetLimit(ctx, gen.SetLimitParams{ID: nimbus.NewID(nimbus.PrefixLimit, t.tx.now), OrgID: l.OrgID, Kind: string(l.Kind),
 		Name: l.Name, Most: int64(l.Most)})
 }
 
 // DropLimit implements scheduler.Tx.
 func (t schedulerTx) DropLimit(ctx context.Context, orgID string, kind scheduler.LimitKind, name string) error {
+	t.books.ahead = newAhead()
 	n, err := t.tx.DropLimit(ctx, gen.DropLimitParams{OrgID: orgID, Kind: string(kind), Name: name})
 	if err == nil && n == 0 {
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such limit").WithHint("`nimbus limits` lists them")

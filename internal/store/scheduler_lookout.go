@@ -38,7 +38,8 @@ func (t schedulerTx) FlowTagsNow(ctx context.Context, ids []string) (map[string]
 	for _, id := range ids {
 		tags[id] = scheduler.FlowTag{Weight: scheduler.DefaultWeight}
 	}
-	known, err := t.readFlows(ctx, ids, "")
+	rows, err := t.query(ctx, selectFlows, "id", ids, "")
+	known, err := scanAll(rows, err, scanFlow)
 	for _, v := range known {
 		tags[v.id] = v.tag
 	}

@@ -26,6 +26,38 @@ func (t schedulerTx) Prefetch(ctx context.Context, k scheduler.Keys) error {
 	return nil
 }
 
+// ahead is what was read of the queue for later in a transaction. It holds until
+// the transaction writes, or moves the virtual time.
+type ahead struct {
+	heads   map[string]scheduler.QueueHead // by class
+	limits  map[string][]scheduler.Limit   // by org
+	virtual *int64
+}
+
+func newAhead() ahead {
+	return ahead{heads: map[string]scheduler.QueueHead{}, limits: map[string][]scheduler.Limit{}}
+}
+
+// PrefetchQueue implements scheduler.Tx.
+func (t schedulerTx) PrefetchQueue(ctx context.Context, k scheduler.QueueKeys) error {
+	p := &pipeline{tx: t.tx}
+	for _, id := range k.Classes {
+		readHead(p, id, func(h scheduler.QueueHead) { t.books.ahead.heads[id] = h })
+	}
+	if len(k.Orgs) > 0 { // somebody is to be ranked
+		p.query("read the virtual time", "SELECT vtime FROM fence", func(row scanner) error {
+			t.books.ahead.virtual = new(int64)
+			return row.Scan(t.books.ahead.virtual)
+		})
+	}
+	t.lockFlows(p, k.Flows)
+	t.lockLimits(p, slices.DeleteFunc(k.Orgs, func(id string) bool { _, known := t.books.ahead.limits[id]; return known }))
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("read ahead: %w", err)
+	}
+	return nil
+}
+
 // lockJobs reads jobs and keeps others from changing them.
 func (t schedulerTx) lockJobs(ctx context.Context, ids []string) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool { return t.books.jobs[id] != nil })

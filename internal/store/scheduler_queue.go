@@ -98,14 +98,31 @@ func (t schedulerTx) keep(locked []gen.Job) ([]*scheduler.JobRecord, error) {
 	return jobs, nil
 }
 
+// readHead reads how many jobs of a class hosts can claim, the highest rank
+// among them, and whether there are more behind.
+func readHead(p *pipeline, classID string, take func(scheduler.QueueHead)) {
+	p.query("read the head of the queue", `SELECT (SELECT COUNT(*) FROM queue WHERE queue.class_id = $1),
+		(SELECT COALESCE(MAX(queue.fair_rank), 0) FROM queue WHERE queue.class_id = $1),
+		EXISTS (SELECT 1 FROM backlog WHERE backlog.class_id = $1)`,
+		func(row scanner) error {
+			var h scheduler.QueueHead
+			err := row.Scan(&h.Length, &h.Highest, &h.Backlog)
+			take(h)
+			return err
+		}, classID)
+}
+
 // QueueHead implements scheduler.Tx. What the transaction has moved and not
 // written yet is counted as if it were.
 func (t schedulerTx) QueueHead(ctx context.Context, classID string) (scheduler.QueueHead, error) {
-	row, err := t.tx.QueueHead(ctx, classID)
-	if err != nil {
-		return scheduler.QueueHead{}, fmt.Errorf("read the head of the queue: %w", err)
+	h, known := t.books.ahead.heads[classID]
+	if !known {
+		p := &pipeline{tx: t.tx}
+		readHead(p, classID, func(read scheduler.QueueHead) { h = read })
+		if err := p.run(ctx); err != nil {
+			return h, err
+		}
 	}
-	h := scheduler.QueueHead{Length: int(row.Length), Highest: row.Highest, Backlog: row.Backlog}
 	for _, e := range t.books.jobs {
 		to := placeOf(&e.now)
 		if e.stored == to {
@@ -191,16 +208,10 @@ type flowEntry struct {
 
 // FlowTags implements scheduler.Tx.
 func (t schedulerTx) FlowTags(ctx context.Context, ids []string) (map[string]scheduler.FlowTag, error) {
-	missing := make([]string, 0, len(ids))
-	for _, id := range ids {
-		if t.books.flows[id] == nil {
-			missing = append(missing, id)
-		}
-	}
-	if len(missing) > 0 {
-		if err := t.lockFlows(ctx, missing); err != nil {
-			return nil, fmt.Errorf("read the tags of flows: %w", err)
-		}
+	p := &pipeline{tx: t.tx}
+	t.lockFlows(p, ids)
+	if err := p.run(ctx); err != nil {
+		return nil, err
 	}
 	tags := make(map[string]scheduler.FlowTag, len(ids))
 	for _, id := range ids {
@@ -209,15 +220,27 @@ func (t schedulerTx) FlowTags(ctx context.Context, ids []string) (map[string]sch
 	return tags, nil
 }
 
-func (t schedulerTx) lockFlows(ctx context.Context, ids []string) error {
-	known, err := t.readFlows(ctx, ids, t.tx.dialect.forUpdate())
+// lockFlows reads the tags of flows that are not locked yet, in the order of
+// their ids.
+func (t schedulerTx) lockFlows(p *pipeline, ids []string) {
+	missing := make([]string, 0, len(ids))
 	for _, id := range ids {
-		t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
+		if t.books.flows[id] == nil {
+			missing = append(missing, id)
+			t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
+		}
 	}
-	for _, v := range known {
+	if len(missing) == 0 {
+		return
+	}
+	p.query("read the tags of flows", selectFlows+" WHERE "+p.tx.dialect.in("id", 1)+" ORDER BY id"+p.tx.dialect.forUpdate(), func(row scanner) error {
+		var v flowRow
+		if err := scanFlow(row, &v); err != nil {
+			return err
+		}
 		t.books.flows[v.id].now = v.tag
-	}
-	return err
+		return nil
+	}, p.list(missing))
 }
 
 // flowRow is a flow's tag with its id.
@@ -226,11 +249,10 @@ type flowRow struct {
 	tag scheduler.FlowTag
 }
 
-func (t schedulerTx) readFlows(ctx context.Context, ids []string, lock string) ([]flowRow, error) {
-	rows, err := t.query(ctx, "SELECT id, tag, last_start, vtime, weight, expected FROM flows", "id", ids, " ORDER BY id"+lock)
-	return scanAll(rows, err, func(r scanner, v *flowRow) error {
-		return r.Scan(&v.id, &v.tag.Finish, &v.tag.Start, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
-	})
+const selectFlows = "SELECT id, tag, last_start, vtime, weight, expected FROM flows"
+
+func scanFlow(r scanner, v *flowRow) error {
+	return r.Scan(&v.id, &v.tag.Finish, &v.tag.Start, &v.tag.Virtual, &v.tag.Weight, &v.tag.Expected)
 }
 
 // SaveFlowTag implements scheduler.Tx.
@@ -253,8 +275,13 @@ func (b *books) newFlows() (rows [][]any) {
 	return rows
 }
 
-// VirtualTime implements scheduler.Tx.
-func (t schedulerTx) VirtualTime(ctx context.Context) (int64, error) { return t.tx.VirtualTime(ctx) }
+// VirtualTime implements scheduler.Reader.
+func (t schedulerTx) VirtualTime(ctx context.Context) (int64, error) {
+	if t.books != nil && t.books.ahead.virtual != nil {
+		return *t.books.ahead.virtual, nil
+	}
+	return t.tx.VirtualTime(ctx)
+}
 
 // DueJobs implements scheduler.Reader.
 func (t schedulerTx) DueJobs(ctx context.Context, most int) ([]string, error) {

@@ -269,27 +269,6 @@ func (q *Queries) OldestPending(ctx context.Context, arg OldestPendingParams) ([
 	return items, nil
 }
 
-const queueHead = `-- name: QueueHead :one
-SELECT (SELECT COUNT(*) FROM queue WHERE queue.class_id = $1) AS length,
-       CAST((SELECT COALESCE(MAX(queue.fair_rank), 0) FROM queue WHERE queue.class_id = $1) AS BIGINT) AS highest,
-       EXISTS (SELECT 1 FROM backlog WHERE backlog.class_id = $1) AS backlog
-`
-
-type QueueHeadRow struct {
-	Length  int64
-	Highest int64
-	Backlog bool
-}
-
-// How many jobs of a class hosts can claim, the highest rank among them, and
-// whether there are more behind.
-func (q *Queries) QueueHead(ctx context.Context, classID string) (QueueHeadRow, error) {
-	row := q.db.QueryRowContext(ctx, queueHead, classID)
-	var i QueueHeadRow
-	err := row.Scan(&i.Length, &i.Highest, &i.Backlog)
-	return i, err
-}
-
 const queuedClasses = `-- name: QueuedClasses :many
 WITH RECURSIVE queued (class_id) AS (
     SELECT (SELECT q.class_id FROM queue q ORDER BY q.class_id, q.fair_rank, q.job_id LIMIT 1)
