@@ -43,6 +43,7 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 		if err := u.coolHost(ctx, a.HostID, u.now); err != nil { // it is well, only slow
 			return err
 		}
+		u.promoteLater(j.Class) // it was in the window again
 	default:
 		return fenced(a.Lease)
 	}
@@ -52,9 +53,5 @@ func (u *unit) accept(ctx context.Context, j *JobRecord, a *Attempt) error {
 	}
 	u.tally.Accepted = append(u.tally.Accepted, u.now.Sub(a.OfferedAt))
 	j.AttemptCount++
-	if err := u.move(ctx, j, Move{To: nimbus.StateAccepted, Actor: actorHost(a.HostID)}); err != nil {
-		return err
-	}
-	u.promoteLater(j.Class)
-	return nil
+	return u.move(ctx, j, Move{To: nimbus.StateAccepted, Actor: actorHost(a.HostID)})
 }

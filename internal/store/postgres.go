@@ -175,11 +175,11 @@ func (postgresDialect) forShare() string { return " FOR SHARE" }
 // holds its row first, and so the two can't wait for each other. The state is
 // part of the condition because it is checked again on the locked row, which
 // may be newer than the one that the join saw.
-func (postgresDialect) claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error) {
-	return t.db.QueryContext(ctx, "SELECT "+qualified("top", jobColumns)+" FROM unnest($1::text[]) AS c (class_id) CROSS JOIN LATERAL (SELECT "+
-		qualified("j", jobColumns)+` FROM queue q JOIN jobs j ON j.id = q.job_id
+func (postgresDialect) claim(classIDs []string, n int) (statement, error) {
+	return statement{"SELECT " + qualified("top", jobColumns) + " FROM unnest($1::text[]) AS c (class_id) CROSS JOIN LATERAL (SELECT " +
+		qualified("j", jobColumns) + ` FROM queue q JOIN jobs j ON j.id = q.job_id
 		WHERE q.class_id = c.class_id AND j.state = 'queued' ORDER BY q.fair_rank, q.job_id LIMIT $2
-		FOR UPDATE OF j SKIP LOCKED) AS top`, classIDs, n)
+		FOR UPDATE OF j SKIP LOCKED) AS top`, []any{classIDs, n}}, nil
 }
 
 func (postgresDialect) nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) ([]gen.Job, error) {

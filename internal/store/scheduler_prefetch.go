@@ -41,9 +41,7 @@ func newAhead() ahead {
 // PrefetchQueue implements scheduler.Tx.
 func (t schedulerTx) PrefetchQueue(ctx context.Context, k scheduler.QueueKeys) error {
 	p := &pipeline{tx: t.tx}
-	for _, id := range k.Classes {
-		readHead(p, id, func(h scheduler.QueueHead) { t.books.ahead.heads[id] = h })
-	}
+	t.readHeads(p, k.Classes)
 	if len(k.Orgs) > 0 { // somebody is to be ranked
 		p.query("read the virtual time", "SELECT vtime FROM fence", func(row scanner) error {
 			t.books.ahead.virtual = new(int64)
@@ -56,6 +54,15 @@ func (t schedulerTx) PrefetchQueue(ctx context.Context, k scheduler.QueueKeys) e
 		return fmt.Errorf("read ahead: %w", err)
 	}
 	return nil
+}
+
+// readHeads reads the heads of queues that are not known.
+func (t schedulerTx) readHeads(p *pipeline, classIDs []string) {
+	for _, id := range classIDs {
+		if _, known := t.books.ahead.heads[id]; !known {
+			readHead(p, id, func(h scheduler.QueueHead) { t.books.ahead.heads[id] = h })
+		}
+	}
 }
 
 // lockJobs reads jobs and keeps others from changing them.

@@ -16,8 +16,23 @@ func (t schedulerTx) Claim(ctx context.Context, classIDs []string, n int) ([]*sc
 	if err := t.settled(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := t.tx.dialect.claim(ctx, t.tx, classIDs, n)
-	jobs, err := t.take(rows, err)
+	claim, err := t.tx.dialect.claim(classIDs, n)
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	var locked []gen.Job
+	p := &pipeline{tx: t.tx}
+	p.query("claim", claim.text, func(row scanner) error {
+		var j gen.Job
+		err := scanJob(row, &j)
+		locked = append(locked, j)
+		return err
+	}, claim.args...)
+	t.readHeads(p, classIDs) // their windows are filled next
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	jobs, err := t.keep(locked)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}

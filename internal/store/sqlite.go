@@ -131,15 +131,12 @@ func (*sqliteDialect) forUpdate() string { return "" }
 
 func (*sqliteDialect) forShare() string { return "" }
 
-func (*sqliteDialect) claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error) {
+func (*sqliteDialect) claim(classIDs []string, n int) (statement, error) {
 	list, err := json.Marshal(classIDs)
-	if err != nil {
-		return nil, err
-	}
-	return t.db.QueryContext(ctx, "SELECT "+qualified("j", jobColumns)+` FROM (
+	return statement{"SELECT " + qualified("j", jobColumns) + ` FROM (
 			SELECT job_id, fair_rank, ROW_NUMBER() OVER (PARTITION BY class_id ORDER BY fair_rank, job_id) AS place
 			FROM queue WHERE class_id IN (SELECT value FROM json_each($1))) AS q
-		JOIN jobs j ON j.id = q.job_id WHERE q.place <= $2 ORDER BY q.fair_rank, q.job_id`, string(list), n)
+		JOIN jobs j ON j.id = q.job_id WHERE q.place <= $2 ORDER BY q.fair_rank, q.job_id`, []any{string(list), n}}, err
 }
 
 func (*sqliteDialect) nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) (out []gen.Job, err error) {

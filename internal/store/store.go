@@ -143,7 +143,7 @@ type dialect interface {
 	forShare() string
 	// claim locks and returns the first n queued jobs of each of the classes.
 	// Jobs that others have locked are passed over.
-	claim(ctx context.Context, t *tx, classIDs []string, n int) (*sql.Rows, error)
+	claim(classIDs []string, n int) (statement, error)
 	// nextPending locks and returns the oldest jobs of each flow in the backlog,
 	// behind one of its jobs, that are not locked; of each so many.
 	nextPending(ctx context.Context, t *tx, classID string, from []scheduler.Behind, most []int64) ([]gen.Job, error)
