@@ -306,6 +306,8 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 		f.t.log.Warn("sandbox ended", "exit", f.g.exit)
 		if f.g.exit.Cause == executor.ExitDeadline {
 			r = nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "its host could not renew the lease in time"}
+		} else if f.g.exit.Why != "" {
+			r.Message += ": " + f.g.exit.Why
 		}
 	default:
 		r.Message = "its sandbox can't be reached"

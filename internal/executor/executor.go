@@ -125,6 +125,9 @@ type Exit struct {
 	// Detail is the end of what that process wrote to stderr or its console,
 	// bounded and printable: for the operator's log, never for the job's.
 	Detail string
+	// Why says it in a few words to whom the job belongs, where Cause does not;
+	// "" where nothing is known. They are ours, never the guest's.
+	Why string
 }
 
 // ExitCause tells who ended a sandbox.

@@ -220,6 +220,18 @@ func (s *sandbox) awaitGuest(ctx context.Context) error {
 	}
 }
 
+// Wait returns how the guest ended, of which nothing is left then.
+func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
+	exit, err := s.Shimmed.Wait(ctx)
+	if err == nil && exit.Cause == executor.ExitSelf {
+		exit.Why = "its guest agent, the sandbox' first process, ended"
+		if exit.Signal != "" {
+			exit.Why = "its guest agent, the sandbox' first process, was ended by " + exit.Signal
+		}
+	}
+	return exit, err
+}
+
 // Destroy kills the processes; their folder is the agent's to remove.
 func (s *sandbox) Destroy(ctx context.Context) error {
 	if err := s.End(ctx); err != nil {

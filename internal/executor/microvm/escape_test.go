@@ -61,6 +61,17 @@ func TestEscape(t *testing.T) {
 		}
 		if exit, err := s.Wait(ctx); err != nil || exit.Cause != executor.ExitSelf {
 			t.Errorf("%+v, %v", exit, err)
+		} else if want := "its guest agent, the machine's first process, was ended"; exit.Why != want {
+			t.Errorf("it is told as %q, want %q; console: %q", exit.Why, want, exit.Detail)
+		}
+	})
+	t.Run("by switching its machine off", func(t *testing.T) {
+		s := create(ctx, t, e)
+		if out, exited := run(ctx, t, s, "echo o > /proc/sysrq-trigger; echo b > /proc/sysrq-trigger; sleep 100"); exited != nil {
+			t.Errorf("the job ended by itself: %q, %v", out, exited)
+		}
+		if exit, err := s.Wait(ctx); err != nil || exit.Why != "its machine was switched off from within" {
+			t.Errorf("%+v, %v", exit, err)
 		}
 	})
 }

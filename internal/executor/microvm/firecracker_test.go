@@ -11,6 +11,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/firecracker/firecrackertest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -37,6 +38,7 @@ func TestFirecrackerMachines(t *testing.T) {
 	defer cancel()
 
 	var said []string
+	hinted := 0 // machines whose page server knows where the working set is
 	job := func(wait func()) {
 		t.Helper()
 		sp := spec(t)
@@ -54,6 +56,9 @@ func TestFirecrackerMachines(t *testing.T) {
 		}
 		said = append(said, out)
 		checkOneUserEach(t, users, sp.Dir)
+		if raw, err := os.ReadFile(filepath.Join(sp.Dir, "pages.json")); err == nil && strings.Contains(string(raw), "/"+snapshot.WorkingSetFile+`"`) {
+			hinted++
+		}
 		again, err := e.Adopt(ctx, sp.ID, sp.Dir) // as the next agent would
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +97,9 @@ func TestFirecrackerMachines(t *testing.T) {
 	}
 	if err := saved.Untouched(); err != nil {
 		t.Error(err)
+	}
+	if hinted != 2 {
+		t.Errorf("%d of 2 machines that were restored are given a working set", hinted)
 	}
 	stop()
 	if removed, err := all.Sweep(ctx, func() []string { return nil }); err != nil || len(removed) > 0 {

@@ -1,6 +1,7 @@
 package microvm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,38 @@ const socketInterval = 5 * time.Millisecond
 func (s *sandbox) lastWords() string {
 	const enough = 1 << 10
 	return executor.Printable(s.Shim.Output(enough))
+}
+
+// Wait returns how the machine ended.
+func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
+	exit, err := s.Shimmed.Wait(ctx)
+	if err == nil && exit.Cause == executor.ExitSelf {
+		exit.Why = whyEnded(exit, s.Shim.Output(panicBytes))
+	}
+	return exit, err
+}
+
+// panicBytes is how much of a console is looked through: what a kernel says when
+// it panics fits into it.
+const panicBytes = 16 << 10
+
+// whyEnded is why a machine ended by itself, told by the last words of its
+// kernel. The guest could write these too: it chooses among our sentences, and
+// no more.
+func whyEnded(exit executor.Exit, console []byte) string {
+	if exit.Signal != "" {
+		return "its machine's monitor was ended by " + exit.Signal
+	}
+	for _, known := range []struct{ words, why string }{
+		{"Attempted to kill init", "its guest agent, the machine's first process, was ended"},
+		{"deadlocked on memory", "its machine had no memory left"},
+		{"Kernel panic", "the kernel of its machine panicked"},
+	} {
+		if bytes.Contains(console, []byte(known.words)) {
+			return known.why
+		}
+	}
+	return "its machine was switched off from within"
 }
 
 // hangUp closes the connection that nobody has taken.
