@@ -70,9 +70,10 @@ func (g *gatherer) do(ctx context.Context, keys Keys, do func(context.Context, *
 	g.waiting = append(g.waiting, op)
 	if g.running < batchesAtOnce {
 		g.running++
-		// Its own goroutine, since it also works for those who come later. It
-		// ends when nobody waits.
-		go g.drain(context.WithoutCancel(ctx))
+		// Its own goroutine, since it also works for those who come later: with
+		// nothing of the context of who came first, who may lead and do so in a
+		// term that is over for him and not for them. It ends when nobody waits.
+		go g.drain(context.Background())
 	}
 	g.mu.Unlock()
 	select {
