@@ -40,6 +40,7 @@ type batch struct {
 	cfg     Config
 	pacer   Pacer // nil: there is no budget
 	fleet   *fleet
+	crowded *crowded
 	now     time.Time
 	promote map[string]nimbus.Class // windows to look after at the end, by class id
 	// promoteFirst are windows to look after before these.
@@ -136,7 +137,7 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 	var messages []message
 	var tally *Tally
 	err := s.store.Update(ctx, func(tx Tx) error {
-		b := &batch{Tx: tx, cfg: s.cfg, pacer: s.pacer, fleet: s.fleet, now: tx.Now(), promote: map[string]nimbus.Class{}, corrects: map[Flow]*correction{}}
+		b := &batch{Tx: tx, cfg: s.cfg, pacer: s.pacer, fleet: s.fleet, crowded: s.crowded, now: tx.Now(), promote: map[string]nimbus.Class{}, corrects: map[Flow]*correction{}}
 		if err := tx.Prefetch(ctx, keys); err != nil {
 			return err
 		}
@@ -187,51 +188,100 @@ func (s *Service) together(ctx context.Context, ops []*operation) error {
 // settle does at the end of a transaction what its operations left to do for
 // all of them together.
 func (u *unit) settle(ctx context.Context) error {
-	if u.released { // which may have been what jobs of any class waited for
-		classes, err := u.WaitingClasses(ctx)
-		if err != nil {
-			return err
-		}
-		for _, c := range classes {
-			u.promote[c.ID()] = c
-		}
+	classes, err := u.toFill(ctx)
+	if err != nil {
+		return err
 	}
-	if err := u.PrefetchQueue(ctx, u.queueKeys()); err != nil {
+	windows, err := u.lockWindows(ctx, classes)
+	if err != nil {
 		return err
 	}
 	if err := u.correctAll(ctx); err != nil {
 		return err
 	}
-	for _, class := range u.promoteFirst {
-		if err := u.fill(ctx, class); err != nil {
-			return err
-		}
-	}
-	for _, id := range turns(slices.Sorted(maps.Keys(u.promote)), u.now) {
-		if err := u.fill(ctx, u.promote[id]); err != nil {
+	for _, w := range windows {
+		if err := u.fill(ctx, w); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// queueKeys are what there is to be settled.
-func (u *unit) queueKeys() (k QueueKeys) {
+// toFill are the classes whose windows are to be looked after, in that order.
+func (u *unit) toFill(ctx context.Context) ([]nimbus.Class, error) {
+	if u.released { // which may have been what jobs of any class waited for
+		classes, err := u.WaitingClasses(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range classes {
+			u.promote[c.ID()] = c
+		}
+	}
+	order := slices.Clone(u.promoteFirst)
+	for _, c := range order {
+		delete(u.promote, c.ID())
+	}
+	for _, id := range turns(slices.Sorted(maps.Keys(u.promote)), u.now) {
+		order = append(order, u.promote[id])
+	}
+	return order, nil
+}
+
+// lockWindows returns the windows of classes that may be filled, and locks the
+// tags of all flows that this may charge at once: one window's after another's
+// would have transactions wait for each other in a ring, which the database
+// finds out after a second.
+//
+// Most times no backlog has anything, and one round trip is enough. What was
+// seen of the classes last tells whether that is likely. When it was not so, and
+// tags are locked already, the transaction begins again and knows better.
+func (u *unit) lockWindows(ctx context.Context, classes []nimbus.Class) (windows []*window, err error) {
+	keys := QueueKeys{}
+	for _, c := range classes {
+		keys.Classes = append(keys.Classes, c.ID())
+	}
+	if !u.crowded.any(keys.Classes) {
+		var flows []Waiting
+		for _, id := range keys.Classes {
+			flows = append(flows, u.promotable(id, u.Newcomers(id)).waiting()...)
+		}
+		keys.Flows, keys.Orgs = u.flowKeys(flows)
+	}
+	if err := u.PrefetchQueue(ctx, keys); err != nil {
+		return nil, err
+	}
 	var flows []Waiting
+	for _, c := range classes {
+		w, err := u.window(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if w != nil {
+			windows = append(windows, w)
+			flows = append(flows, w.from.waiting()...)
+		}
+	}
+	locked := keys.Flows
+	keys = QueueKeys{}
+	keys.Flows, keys.Orgs = u.flowKeys(flows)
+	if len(locked) > 0 && slices.ContainsFunc(keys.Flows, func(id string) bool { return !slices.Contains(locked, id) }) {
+		return nil, fmt.Errorf("a class has a backlog by now: %w", ErrRace)
+	}
+	return windows, u.PrefetchQueue(ctx, keys)
+}
+
+// flowKeys are flows of which jobs may be queued, and those that get back what
+// they were charged; and the orgs of the first.
+func (u *unit) flowKeys(flows []Waiting) (ids, orgs []string) {
+	for _, w := range flows {
+		orgs = append(orgs, w.OrgID)
+	}
+	slices.Sort(orgs)
 	for f := range u.corrects {
 		flows = append(flows, Waiting{Flow: f})
 	}
-	k.Classes = slices.Sorted(maps.Keys(u.promote))
-	for _, id := range k.Classes {
-		for _, j := range u.Newcomers(id) {
-			flows = append(flows, Waiting{Flow: Flow{j.OrgID, j.RepoID}})
-			k.Orgs = append(k.Orgs, j.OrgID)
-		}
-	}
-	k.Flows = flowIDs(flows)
-	slices.Sort(k.Orgs)
-	k.Orgs = slices.Compact(k.Orgs)
-	return k
+	return flowIDs(flows), slices.Compact(orgs)
 }
 
 // turns is in which order classes get what is free of limits: another one comes

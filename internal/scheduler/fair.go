@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -27,6 +28,60 @@ const (
 // the transaction have run.
 func (u *unit) promoteLater(class nimbus.Class) { u.promote[class.ID()] = class }
 
+// window is one that may be filled, and what it may be filled from.
+type window struct {
+	classID string
+	from    *promotable
+}
+
+// window is that of a class, nil when there is nothing to be done for it: there
+// is nobody to be queued, or no host that could run it.
+func (u *unit) window(ctx context.Context, class nimbus.Class) (*window, error) {
+	id := class.ID()
+	newcomers := u.Newcomers(id)
+	head, err := u.QueueHead(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	u.crowded.saw(id, head.Backlog)
+	if !head.Backlog && len(newcomers) == 0 || !u.fleet.anyServes(class, u.presentHost) {
+		return nil, nil
+	}
+	w := &window{id, u.promotable(id, newcomers)}
+	if head.Backlog {
+		if len(newcomers) == 0 && head.Length > u.cfg.Window/2 {
+			return nil, nil
+		}
+		err = w.from.addBacklog(ctx)
+	}
+	return w, err
+}
+
+// crowded remembers which classes had a backlog when a replica looked last.
+type crowded struct {
+	mu      sync.Mutex
+	classes map[string]bool
+}
+
+func (c *crowded) saw(classID string, backlog bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !backlog {
+		delete(c.classes, classID)
+		return
+	}
+	if len(c.classes) >= maxClasses {
+		clear(c.classes)
+	}
+	c.classes[classID] = true
+}
+
+func (c *crowded) any(classIDs []string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(classIDs, func(id string) bool { return c.classes[id] })
+}
+
 // fill moves jobs of a class from its backlog into the window that hosts claim
 // from. Which job is next is start-time fair queueing, over orgs and then over
 // the repos of the org: a flow's next job starts at the flow's own finish tag,
@@ -35,30 +90,13 @@ func (u *unit) promoteLater(class nimbus.Class) { u.promote[class.ID()] = class 
 //
 // The window is filled once half of it is empty, but a job that would be
 // before others in it needs not wait for that: a newcomer to a busy class is
-// claimed next. A class that no host serves is left alone.
-func (u *unit) fill(ctx context.Context, class nimbus.Class) error {
-	id := class.ID()
-	newcomers := u.Newcomers(id)
-	head, err := u.QueueHead(ctx, id)
-	if err != nil || !head.Backlog && len(newcomers) == 0 {
+// claimed next.
+func (u *unit) fill(ctx context.Context, w *window) error {
+	head, err := u.QueueHead(ctx, w.classID)
+	if err != nil {
 		return err
 	}
-	if !u.fleet.anyServes(class, u.presentHost) {
-		return nil
-	}
-	from := u.promotable(id, newcomers)
-	if head.Backlog {
-		if len(newcomers) == 0 && head.Length > u.cfg.Window/2 {
-			return nil
-		}
-		if err := from.addBacklog(ctx); err != nil {
-			return err
-		}
-	}
-	return u.fillFrom(ctx, from, head)
-}
-
-func (u *unit) fillFrom(ctx context.Context, from *promotable, head QueueHead) error {
+	from := w.from
 	waiting := from.waiting()
 	tags, err := u.loadTags(ctx, waiting)
 	if err != nil {
@@ -73,9 +111,9 @@ func (u *unit) fillFrom(ctx context.Context, from *promotable, head QueueHead) e
 	refill := head.Length <= u.cfg.Window/2
 	for len(waiting) > 0 {
 		i := tags.next(waiting)
-		w := waiting[i]
+		next := waiting[i]
 		room := head.Length < u.cfg.Window && refill
-		ahead := head.Length < 2*u.cfg.Window && tags.orgStart(w.OrgID) < head.Highest
+		ahead := head.Length < 2*u.cfg.Window && tags.orgStart(next.OrgID) < head.Highest
 		if !room && !ahead {
 			break // and so are all others: this one would be the first
 		}
@@ -88,7 +126,7 @@ func (u *unit) fillFrom(ctx context.Context, from *promotable, head QueueHead) e
 			continue
 		}
 		limits.take(j)
-		j.Rank, j.Cost = tags.charge(w.Flow, j)
+		j.Rank, j.Cost = tags.charge(next.Flow, j)
 		if err := u.move(ctx, j, Move{To: nimbus.StateQueued, Actor: actorSystem}); err != nil {
 			return err
 		}

@@ -74,6 +74,7 @@ type Service struct {
 	log    *slog.Logger
 
 	fleet   *fleet
+	crowded *crowded
 	running runningJobs
 	gather  *gatherer // of what changes jobs
 	beats   *heartbeats
@@ -83,7 +84,7 @@ type Service struct {
 // New returns a service. Its Run must run for leases to expire. forge may be
 // nil where no forge is connected: then no delivery may be processed.
 func New(cfg Config, store Store, b bus.Bus, forge Forge, tokens JobTokens, log *slog.Logger) *Service {
-	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet()}
+	s := &Service{cfg: cfg.withDefaults(), store: store, bus: b, forge: forge, tokens: tokens, log: log, fleet: newFleet(), crowded: &crowded{classes: map[string]bool{}}}
 	s.checks, _ = forge.(CheckRuns)
 	s.pacer, _ = forge.(Pacer)
 	s.reruns, _ = forge.(Rerunner)

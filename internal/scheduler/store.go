@@ -239,7 +239,9 @@ type Tx interface {
 	// PutBack puts a job into the table that its state says, if it is not
 	// there, and tells whether that was so.
 	PutBack(ctx context.Context, jobID string) (bool, error)
-	// Limits locks and returns the limits of orgs; UseLimit counts up or down.
+	// Limits returns the limits of orgs; UseLimit counts up or down, at the end of
+	// the transaction. Who counts up has locked the tag of the org, so that
+	// nobody else does; that a limit isn't passed is checked once more then.
 	Limits(ctx context.Context, orgIDs []string) ([]Limit, error)
 	UseLimit(ctx context.Context, id string, by int) error
 	SetLimit(ctx context.Context, l Limit) error

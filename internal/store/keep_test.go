@@ -38,7 +38,7 @@ func openFiles(ctx context.Context, t *testing.T, path, backups string, files fs
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.flushes = newFlushStatements()
+	s.flushes, s.seen = newFlushStatements(), &seenFlows{ids: map[string]struct{}{}}
 	t.Cleanup(func() { s.Close() })
 	return s, s.migrate(ctx, files, Config{Backups: backups})
 }

@@ -20,13 +20,19 @@ func (s *Store) View(ctx context.Context, f func(scheduler.Reader) error) error 
 
 // Update implements scheduler.Store.
 func (s *Store) Update(ctx context.Context, f func(scheduler.Tx) error) error {
-	return s.write(ctx, func(t *tx) error {
+	var flows map[string]*flowEntry
+	err := s.write(ctx, func(t *tx) error {
 		b := schedulerTx{tx: t, books: newBooks()}
+		flows = b.books.flows
 		if err := f(b); err != nil {
 			return err
 		}
-		return b.settled(ctx)
+		return b.end(ctx)
 	})
+	if err == nil && len(flows) > 0 {
+		s.seen.add(flows)
+	}
+	return err
 }
 
 // LogStored implements scheduler.Store.

@@ -93,10 +93,10 @@ type attemptEntry struct {
 
 // Statements of flush, in its order. What one needs of another goes first.
 type flushStatements struct {
-	classes, insertJobs, updateJobs, insertAttempts, updateAttempts, events, deleteLapsed bulk
-	enterBacklog, leaveBacklog, enterQueue, leaveQueue, enterStuck, leaveStuck            bulk
-	setDeadline, dropDeadline, tags                                                       bulk
-	deliveries, forgeJobs, repos, flows, useLimits, touchHosts, notices                   bulk
+	classes, insertJobs, updateJobs, insertAttempts, updateAttempts, events, deleteLapsed      bulk
+	enterBacklog, leaveBacklog, enterQueue, leaveQueue, enterStuck, leaveStuck                 bulk
+	setDeadline, dropDeadline, tags                                                            bulk
+	deliveries, forgeJobs, repos, flows, newFlows, giveLimits, takeLimits, touchHosts, notices bulk
 }
 
 const (
@@ -120,11 +120,14 @@ func newFlushStatements() *flushStatements {
 	total := fmt.Sprintf("$%d", len(attempts.columns))
 	attempts.one = strings.Replace(attempts.one, " SET ", fmt.Sprintf(andCount, "", total), 1)
 	attempts.many = strings.Replace(attempts.many, " SET ", fmt.Sprintf(andCount, "t.", "v.log_total"), 1)
-	use := bulkUpdate("limits", "id text", "used bigint")
-	use.one = strings.Replace(use.one, "used = $2", "used = used + $2", 1)
-	use.many = strings.Replace(use.many, "used = v.used", "used = t.used + v.used", 1)
+	give := bulkUpdate("limits", "id text", "used bigint")
+	give.one = strings.Replace(give.one, "used = $2", "used = used + $2", 1)
+	give.many = strings.Replace(give.many, "used = v.used", "used = t.used + v.used", 1)
+	take := give
+	take.one += " AND used + $2 <= most"
+	take.many += " AND t.used + v.used <= t.most"
 	return &flushStatements{
-		useLimits: use, touchHosts: newTouchHosts(),
+		giveLimits: give, takeLimits: take, touchHosts: newTouchHosts(),
 		classes:        bulkInsert("classes", "id text, spec text", "ON CONFLICT (id) DO NOTHING"),
 		insertJobs:     bulkInsert("jobs", jobKeys+", "+jobMutable+", "+jobFixed, ""),
 		updateJobs:     bulkUpdate("jobs", jobKeys, jobMutable),
@@ -152,7 +155,8 @@ func newFlushStatements() *flushStatements {
 			WHERE forge_jobs.status_rank < excluded.status_rank`),
 		notices: bulkInsert("notices", "job_id text, due_at bigint, tries bigint, check_id bigint, said text",
 			"ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, tries = 0"),
-		repos: bulkInsert("repos", "id text, org_id text, name text, created_at bigint", ""),
+		repos:    bulkInsert("repos", "id text, org_id text, name text, created_at bigint", ""),
+		newFlows: bulkInsert("flows", "id text, parent text, tag bigint, vtime bigint", "ON CONFLICT (id) DO NOTHING"),
 		flows: bulkInsert("flows", "id text, parent text, tag bigint, last_start bigint, vtime bigint, expected bigint",
 			"ON CONFLICT (id) DO UPDATE SET tag = excluded.tag, last_start = excluded.last_start, vtime = excluded.vtime, "+
 				"expected = excluded.expected"),
@@ -164,15 +168,24 @@ func (t schedulerTx) settled(ctx context.Context) error {
 	if t.books == nil || !t.books.unsaved {
 		return nil
 	}
-	return t.flush(ctx)
+	w := &pipeline{tx: t.tx}
+	t.flush(w)
+	return w.run(ctx)
+}
+
+// end writes all that is gathered, before the transaction is committed.
+func (t schedulerTx) end(ctx context.Context) error {
+	w := &pipeline{tx: t.tx}
+	t.flush(w)
+	t.countLimits(w)
+	return w.run(ctx)
 }
 
 // flush writes what is gathered. Rows go in the order of their keys, so that no
 // two transactions wait for each other.
-func (t schedulerTx) flush(ctx context.Context) error {
+func (t schedulerTx) flush(w *pipeline) {
 	b, s := t.books, t.tx.flushes
 	b.unsaved, b.ahead = false, newAhead()
-	w := &pipeline{tx: t.tx}
 	w.write("add repos", s.repos, b.newRepos(t.tx.now))
 	w.write("add classes", s.classes, b.newClasses())
 	b.writeJobs(w, s)
@@ -183,9 +196,7 @@ func (t schedulerTx) flush(ctx context.Context) error {
 	w.exact("write the ledger", s.deliveries, b.newDeliveries())
 	w.exact("record what GitHub said", s.forgeJobs, b.newForgeJobs())
 	w.write("charge flows", s.flows, b.newFlows())
-	w.write("count against limits", s.useLimits, b.newUses())
 	w.write("have GitHub told", s.notices, b.newNotices())
-	return w.run(ctx)
 }
 
 // writeJobs writes the rows of jobs and puts each where its state says.

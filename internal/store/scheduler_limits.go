@@ -17,7 +17,7 @@ func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.L
 		}
 	}
 	p := &pipeline{tx: t.tx}
-	t.lockLimits(p, missing)
+	t.readLimits(p, missing)
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
@@ -31,8 +31,8 @@ func (t schedulerTx) Limits(ctx context.Context, orgIDs []string) ([]scheduler.L
 	return limits, nil
 }
 
-// lockLimits reads the limits of orgs, in the order of their ids.
-func (t schedulerTx) lockLimits(p *pipeline, orgIDs []string) {
+// readLimits reads the limits of orgs.
+func (t schedulerTx) readLimits(p *pipeline, orgIDs []string) {
 	if len(orgIDs) == 0 {
 		return
 	}
@@ -40,7 +40,7 @@ func (t schedulerTx) lockLimits(p *pipeline, orgIDs []string) {
 		t.books.ahead.limits[id] = nil
 	}
 	const text = "SELECT id, org_id, kind, name, most, used FROM limits WHERE "
-	p.query("read limits", text+p.tx.dialect.in("org_id", 1)+" ORDER BY id"+p.tx.dialect.forUpdate(), func(row scanner) error {
+	p.query("read limits", text+p.tx.dialect.in("org_id", 1)+" ORDER BY id", func(row scanner) error {
 		var l scheduler.Limit
 		if err := row.Scan(&l.ID, &l.OrgID, &l.Kind, &l.Name, &l.Most, &l.Used); err != nil {
 			return err
@@ -62,14 +62,28 @@ func (t schedulerTx) UseLimit(_ context.Context, id string, by int) error {
 	return nil
 }
 
-func (b *books) newUses() (rows [][]any) {
+// uses are by how much limits are used more, and by how much less.
+func (b *books) uses() (more, less [][]any) {
 	for _, id := range sortedKeys(b.limitUses) {
-		if by := b.limitUses[id]; by != 0 {
-			rows = append(rows, []any{id, int64(by)})
+		switch by := b.limitUses[id]; {
+		case by > 0:
+			more = append(more, []any{id, int64(by)})
+		case by < 0:
+			less = append(less, []any{id, int64(by)})
 		}
 	}
 	clear(b.limitUses)
-	return rows
+	return more, less
+}
+
+// countLimits writes how limits are used, which is the last that a transaction
+// does: who holds one of these rows asks for nothing else any more. One that is
+// passed, because it was changed meanwhile, makes the transaction run again; one
+// that was dropped has nothing to be given back to.
+func (t schedulerTx) countLimits(w *pipeline) {
+	more, less := t.books.uses()
+	w.exact("count against limits", t.tx.flushes.takeLimits, more)
+	w.write("count against limits", t.tx.flushes.giveLimits, less)
 }
 
 // SetLimit implements scheduler.Tx. One that exists keeps its id, and so its

@@ -49,7 +49,7 @@ func (t schedulerTx) PrefetchQueue(ctx context.Context, k scheduler.QueueKeys) e
 		})
 	}
 	t.lockFlows(p, k.Flows)
-	t.lockLimits(p, slices.DeleteFunc(k.Orgs, func(id string) bool { _, known := t.books.ahead.limits[id]; return known }))
+	t.readLimits(p, slices.DeleteFunc(k.Orgs, func(id string) bool { _, known := t.books.ahead.limits[id]; return known }))
 	if err := p.run(ctx); err != nil {
 		return fmt.Errorf("read ahead: %w", err)
 	}

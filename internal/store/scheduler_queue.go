@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -236,18 +238,29 @@ func (t schedulerTx) FlowTags(ctx context.Context, ids []string) (map[string]sch
 }
 
 // lockFlows reads the tags of flows that are not locked yet, in the order of
-// their ids.
+// their ids. A flow that is not there can't be locked: those that may be new are
+// added before, so that nobody else is just adding them too.
 func (t schedulerTx) lockFlows(p *pipeline, ids []string) {
 	missing := make([]string, 0, len(ids))
+	var added [][]any
 	for _, id := range ids {
-		if t.books.flows[id] == nil {
-			missing = append(missing, id)
-			t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
+		if t.books.flows[id] != nil {
+			continue
+		}
+		missing = append(missing, id)
+		t.books.flows[id] = &flowEntry{now: scheduler.FlowTag{Weight: scheduler.DefaultWeight}}
+		if !t.tx.seen.has(id) {
+			parent, _, nested := strings.Cut(id, "/")
+			if !nested {
+				parent = ""
+			}
+			added = append(added, []any{id, parent, int64(0), int64(0)})
 		}
 	}
 	if len(missing) == 0 {
 		return
 	}
+	p.write("add flows", t.tx.flushes.newFlows, added)
 	p.query("read the tags of flows", selectFlows+" WHERE "+p.tx.dialect.in("id", 1)+" ORDER BY id"+p.tx.dialect.forUpdate(), func(row scanner) error {
 		var v flowRow
 		if err := scanFlow(row, &v); err != nil {
@@ -256,6 +269,34 @@ func (t schedulerTx) lockFlows(p *pipeline, ids []string) {
 		t.books.flows[v.id].now = v.tag
 		return nil
 	}, p.list(missing))
+}
+
+// seenFlows are flows that are in the table, as far as a process remembers.
+type seenFlows struct {
+	mu  sync.Mutex
+	ids map[string]struct{}
+}
+
+// maxSeenFlows bounds it; past it the memory begins anew.
+const maxSeenFlows = 100_000
+
+func (s *seenFlows) has(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.ids[id]
+	return ok
+}
+
+// add remembers the flows that a transaction has locked, once that is committed.
+func (s *seenFlows) add(flows map[string]*flowEntry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ids) >= maxSeenFlows {
+		clear(s.ids)
+	}
+	for id := range flows {
+		s.ids[id] = struct{}{}
+	}
 }
 
 // flowRow is a flow's tag with its id.

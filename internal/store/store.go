@@ -57,6 +57,7 @@ type Store struct {
 	reader  *sql.DB // the same as writer on PostgreSQL
 	dialect dialect
 	flushes *flushStatements
+	seen    *seenFlows
 
 	observer Observer
 }
@@ -79,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s database: %w", scheme, err)
 	}
-	s.flushes, s.observer = newFlushStatements(), cfg.Observer
+	s.flushes, s.seen, s.observer = newFlushStatements(), &seenFlows{ids: map[string]struct{}{}}, cfg.Observer
 	if scheme != "sqlite" {
 		cfg.Backups = ""
 	}

@@ -29,6 +29,7 @@ type tx struct {
 	conn    *sql.Conn // that db is on
 	dialect dialect
 	flushes *flushStatements
+	seen    *seenFlows
 	now     time.Time
 }
 
@@ -114,7 +115,7 @@ func (s *Store) transact(ctx context.Context, db *sql.DB, readOnly bool, f func(
 			err = errors.Join(err, ignoreDone(under.Rollback()))
 		}
 	}()
-	if err := f(&tx{Queries: gen.New(under), db: under, conn: conn, dialect: s.dialect, flushes: s.flushes, now: fromMicros(now)}); err != nil {
+	if err := f(&tx{Queries: gen.New(under), db: under, conn: conn, dialect: s.dialect, flushes: s.flushes, seen: s.seen, now: fromMicros(now)}); err != nil {
 		return err
 	}
 	if err := under.Commit(); err != nil {
