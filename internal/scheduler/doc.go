@@ -42,7 +42,10 @@
 //
 // Each step is one transaction (unit, in service.go) that first locks the rows
 // of the jobs that it changes; a job's attempts and its place in the queue are
-// guarded by that lock. Heartbeats alone do without: the version of an
+// guarded by that lock. At its end it locks the tags of all flows that it may
+// charge, at once, and last of all counts against limits (settle, in batch.go):
+// an order that all transactions have, so that they never wait in a ring.
+// Heartbeats alone do without: the version of an
 // attempt's row makes whoever decided from an older one decide again. What
 // others have to be told (the bus, tokens, GitHub) is told after the commit;
 // what must not be forgotten is also in the row, as CheckAt, RemoveRunnerAt or
