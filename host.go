@@ -56,6 +56,8 @@ type Inventory struct {
 	// RunnerVersion is of GitHub's own runner in the image that jobs get when
 	// they name none; "" where it is not inside.
 	RunnerVersion string `json:",omitempty"`
+
+	Shells bool `json:",omitempty"` // its agent opens shells
 }
 
 // GPUGroup is GPUs of one kind: whole ones of a model, or slices of a size.

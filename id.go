@@ -23,6 +23,7 @@ const (
 	PrefixAudit    = "aud"
 	PrefixLimit    = "lim"
 	PrefixScaleSet = "set"
+	PrefixShell    = "shell"
 )
 
 // crockford is the base32 alphabet of ULIDs in lower case: ids are used as

@@ -158,6 +158,8 @@ type Job struct {
 	Spec   Spec      // what to run (native)
 	GitHub GitHubJob // which job it is there (GitHub)
 
+	HeldUntil time.Time // its sandbox stays until then, though the job has failed; zero: it does not
+
 	LogLines    int64 // lines stored so far
 	LogComplete bool  // every line of the last attempt is stored
 }
@@ -187,6 +189,9 @@ type Spec struct {
 	// QueueTimeout is how long it may wait for a host; 0 means as long as the
 	// server lets jobs wait.
 	QueueTimeout time.Duration `json:",omitempty"`
+	// Hold is how long its sandbox stays for shells when its process has failed;
+	// 0 for not at all.
+	Hold time.Duration `json:",omitempty"`
 }
 
 // GitHubJob names a workflow job at GitHub.

@@ -26,8 +26,9 @@ type Line struct {
 	Text   string
 }
 
-// LogKey names a log: one attempt of one job of one org.
+// LogKey names a log: one attempt of one job of one org, or the recording of a
+// shell in one.
 type LogKey struct {
 	OrgID     string
-	AttemptID string
+	AttemptID string // or the shell's id
 }

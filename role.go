@@ -57,12 +57,13 @@ const (
 	ScopeTokensWrite Scope = "tokens:write"
 	ScopeAuditRead   Scope = "audit:read"
 	ScopeMetricsRead Scope = "metrics:read"
+	ScopeShells      Scope = "shells" // to open terminals in the sandboxes of jobs
 )
 
 // Scopes are all scopes.
 func Scopes() []Scope {
 	return []Scope{ScopeJobsRead, ScopeJobsWrite, ScopeHostsRead, ScopeHostsWrite, ScopeOrgRead, ScopeOrgWrite,
-		ScopeTokensRead, ScopeTokensWrite, ScopeAuditRead, ScopeMetricsRead}
+		ScopeTokensRead, ScopeTokensWrite, ScopeAuditRead, ScopeMetricsRead, ScopeShells}
 }
 
 // JoinScopes is a list of scopes as people read it.

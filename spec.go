@@ -29,6 +29,8 @@ func (s Spec) Check() error {
 		return Errorf(CodeInvalid, "a timeout is at most %v, not %v", MaxTimeout, s.Timeout)
 	case s.QueueTimeout < 0 || s.QueueTimeout > MaxQueueTimeout:
 		return Errorf(CodeInvalid, "a queue timeout is at most %v, not %v", MaxQueueTimeout, s.QueueTimeout)
+	case s.Hold < 0 || s.Hold > MaxHold:
+		return Errorf(CodeInvalid, "a sandbox is held for at most %v, not %v", MaxHold, s.Hold)
 	case s.WorkspaceID != "" && !isSHA256(s.WorkspaceID):
 		return Errorf(CodeInvalid, "%q is not the id of a workspace", clip(s.WorkspaceID)).
 			WithHint("upload it by PUT /api/v1/workspaces, which answers its id")

@@ -69,6 +69,7 @@ type Client struct {
 	rates    nimbusv1connect.RateServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
 	audit    nimbusv1connect.AuditServiceClient
+	shells   nimbusv1connect.ShellServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -102,6 +103,7 @@ func New(cfg Config) (*Client, error) {
 	c.members = nimbusv1connect.NewMemberServiceClient(c.http, base.String(), opts...)
 	c.accounts = nimbusv1connect.NewServiceAccountServiceClient(c.http, base.String(), opts...)
 	c.tokens = nimbusv1connect.NewTokenServiceClient(c.http, base.String(), opts...)
+	c.shells = nimbusv1connect.NewShellServiceClient(c.http, base.String(), opts...)
 	c.audit = nimbusv1connect.NewAuditServiceClient(c.http, base.String(), opts...)
 	return c, nil
 }

@@ -39,7 +39,8 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 		a.capacity.adopt(t.state.Reserved)
 		_, over := t.state.outcome()
 		switch verdict := verdicts[t.lease().AttemptID].Verdict; {
-		case over: // its log may still be wanted, whatever its lease is
+		case over && verdict != nimbus.VerdictKeep && verdict != nimbus.VerdictCancel:
+			// Its log may still be wanted, whatever its lease is.
 		case verdict == nimbus.VerdictKeep:
 			t.renewed = sent
 		case verdict == nimbus.VerdictCancel:

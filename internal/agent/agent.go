@@ -8,6 +8,8 @@
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
 //	agent.go      lets executors keep sandboxes ready
+//	shell.go      shells in a sandbox, by calls that the agent makes
+//	keep.go       a sandbox that stays after its job has failed
 //	sweep.go      removes what belongs to nobody
 //	session.go    opens the next session while the one before lasts
 //
@@ -168,7 +170,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	has := hardware(os.DirFS("/"), cfg.Data)
 	has.CPUs, has.MemoryMiB, has.Sandboxes = cfg.CPUs, cfg.MemoryMiB, cfg.MaxSandboxes
-	has.Network, has.Reach = cfg.Network, cfg.Reach
+	has.Network, has.Reach, has.Shells = cfg.Network, cfg.Reach, true
 	has.Capabilities = append(has.Capabilities, cfg.Capabilities...)
 	slices.Sort(has.Capabilities)
 	has.Capabilities = slices.Compact(has.Capabilities)

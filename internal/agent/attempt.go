@@ -58,7 +58,8 @@ type attempt struct {
 	renewed time.Time // when the last confirmed renewal was sent
 	ending  error     // why the agent ends it; the first reason stays
 	ended   chan struct{}
-	told    bool // the outcome is reported: the lease is over
+	told    bool    // the outcome is reported: the lease is over
+	shells  *shells // nil while there is no guest to ask
 }
 
 // newAttempt makes the folder of an attempt that was just accepted.
@@ -169,12 +170,21 @@ func (t *attempt) run(ctx context.Context) {
 			<-shipped
 			return // stopped, not ended
 		}
+		if t.wantsKeep(outcome) {
+			t.say(ctx, "its sandbox stays for "+t.assign.Spec.Hold.String()+": nimbus shell "+t.assign.JobID)
+		}
 		outcome.LogLines, _ = t.wal.Last()
 		if err := errors.Join(t.state.setOutcome(outcome), t.save()); err != nil {
 			t.log.ErrorContext(ctx, "keep outcome", "error", err)
 		}
 	}
 	t.log.InfoContext(ctx, "ended", "result", outcome.Result, "reason", outcome.Reason.Message)
+	t.keep(ctx, outcome)
+	if ctx.Err() != nil {
+		stopShipping()
+		<-shipped
+		return // the next agent goes on
+	}
 	t.report(ctx, outcome)
 	if !t.destroy(ctx) {
 		stopShipping()
@@ -210,7 +220,13 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	if err := g.begin(ctx); err != nil {
 		return t.notStarted(ctx, err)
 	}
+	endShells := t.serveShells(ctx, g)
 	outcome := t.follow(ctx, g)
+	if ctx.Err() != nil {
+		endShells(errAgentStopped)
+	} else {
+		endShells(errJobEnded)
+	}
 	outcome.Usage.WallDuration = time.Since(began)
 	if ctx.Err() == nil {
 		t.sayRefused(ctx, sandbox)

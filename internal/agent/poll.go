@@ -28,7 +28,8 @@ func (a *Agent) runPollLoop(ctx context.Context) error {
 			continue
 		}
 		pause = backoff{}
-		news := len(answer.GetOffers()) > 0 || len(answer.GetCancelAttemptIds()) == 0
+		news := len(answer.GetOffers()) > 0 || len(answer.GetCancelAttemptIds())+len(answer.GetShells()) == 0
+		news = a.callShells(answer.GetShells()) || news
 		for _, id := range answer.GetCancelAttemptIds() {
 			if t := a.find(id); t != nil && t.why() == nil {
 				t.end(errCancelled)
@@ -46,7 +47,7 @@ func (a *Agent) runPollLoop(ctx context.Context) error {
 }
 
 // oldNewsPause is how long the agent waits after a poll that was answered at
-// once with nothing but cancellations that it is about already.
+// once with nothing but cancellations and shells that it is about already.
 const oldNewsPause = 500 * time.Millisecond
 
 // rest waits a while, or until room becomes free.

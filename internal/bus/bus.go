@@ -16,7 +16,8 @@ const (
 	TopicQueue = "queue" // a job may be waiting: wakes the polls of hosts
 )
 
-// HostTopic is for one host: something of its work is to be cancelled.
+// HostTopic is for one host: something of its work is to be cancelled, or
+// somebody wants a shell.
 func HostTopic(hostID string) string { return "host/" + hostID }
 
 // JobsTopic tells that a job of an org changed; the payload is the job's id.
@@ -24,6 +25,9 @@ func JobsTopic(orgID string) string { return "jobs/" + orgID }
 
 // LogTopic tells that the log of an attempt has new lines or is complete.
 func LogTopic(attemptID string) string { return "log/" + attemptID }
+
+// ShellTopic tells that something passed in a shell, or that it has ended.
+func ShellTopic(shellID string) string { return "shell/" + shellID }
 
 // Bus carries messages by topic. All methods may be called concurrently.
 type Bus interface {

@@ -41,18 +41,21 @@ type root struct {
 	LogLevel string `group:"global" help:"Least level of what is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"NIMBUS_LOG_LEVEL"`
 	LogJSON  bool   `group:"global" help:"Log as JSON." env:"NIMBUS_LOG_JSON"`
 
-	Run      runCmd      `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
-	Jobs     jobsCmd     `cmd:"" help:"List jobs, newest first." group:"jobs"`
-	Job      jobCmd      `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
-	Logs     logsCmd     `cmd:"" help:"Show a job's log." group:"jobs"`
-	Cancel   cancelCmd   `cmd:"" help:"Stop a job." group:"jobs"`
-	Rerun    rerunCmd    `cmd:"" help:"Run a job again that has ended." group:"jobs"`
-	Priority priorityCmd `cmd:"" help:"Move a waiting job before or behind others of the org." group:"jobs"`
-	Orgs     orgsCmd     `cmd:"" help:"Show or change the orgs of the platform." group:"people"`
-	Users    usersCmd    `cmd:"" help:"Show who has which role in the org, or change it." group:"people"`
-	Accounts accountsCmd `cmd:"" name:"service-accounts" aliases:"accounts" help:"Show or change the programs that have a role in the org." group:"people"`
-	Tokens   tokensCmd   `cmd:"" help:"Make tokens, show or revoke them." group:"people"`
-	Repos    reposCmd    `cmd:"" help:"Show the repositories of the org, or move one." group:"people"`
+	Run      runCmd       `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
+	Jobs     jobsCmd      `cmd:"" help:"List jobs, newest first." group:"jobs"`
+	Job      jobCmd       `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
+	Logs     logsCmd      `cmd:"" help:"Show a job's log." group:"jobs"`
+	Cancel   cancelCmd    `cmd:"" help:"Stop a job." group:"jobs"`
+	Shell    shellCmd     `cmd:"" help:"Open a terminal in a job's sandbox, or show what was recorded of one." group:"jobs"`
+	SSH      shellOpenCmd `cmd:"" name:"ssh" help:"The same as nimbus shell: a terminal in a job's sandbox." group:"jobs"`
+	Release  releaseCmd   `cmd:"" help:"Give up the sandbox of a job that is held after its failure." group:"jobs"`
+	Rerun    rerunCmd     `cmd:"" help:"Run a job again that has ended." group:"jobs"`
+	Priority priorityCmd  `cmd:"" help:"Move a waiting job before or behind others of the org." group:"jobs"`
+	Orgs     orgsCmd      `cmd:"" help:"Show or change the orgs of the platform." group:"people"`
+	Users    usersCmd     `cmd:"" help:"Show who has which role in the org, or change it." group:"people"`
+	Accounts accountsCmd  `cmd:"" name:"service-accounts" aliases:"accounts" help:"Show or change the programs that have a role in the org." group:"people"`
+	Tokens   tokensCmd    `cmd:"" help:"Make tokens, show or revoke them." group:"people"`
+	Repos    reposCmd     `cmd:"" help:"Show the repositories of the org, or move one." group:"people"`
 
 	Queue   queueCmd   `cmd:"" help:"Show what waits and runs." group:"service"`
 	Limits  limitsCmd  `cmd:"" help:"Show or bound how many jobs may be on hosts at once." group:"service"`

@@ -101,6 +101,9 @@ func (a *app) printJob(j nimbus.Job) {
 	if j.AttemptCount > 1 {
 		field("attempts", fmt.Sprintf("%d of at most %d", j.AttemptCount, j.MaxAttempts))
 	}
+	if !j.HeldUntil.IsZero() {
+		field("held", fmt.Sprintf("its sandbox stays on its host until %s: nimbus shell %s, nimbus release %s", j.HeldUntil.Local().Format("15:04:05"), j.ID, j.ID))
+	}
 	log := terminal.Count(int(j.LogLines), "line")
 	if j.State == nimbus.StateFinished && !j.LogComplete {
 		log += ", not complete"

@@ -36,6 +36,7 @@ type runCmd struct {
 	Timeout      time.Duration         `within:"1s..120h" help:"How long the job may run. Default: 6h."`
 	QueueTimeout time.Duration         `within:"1s..168h" help:"How long the job may wait for a host, at most 168h. Default: the server's, 24h."`
 	Priority     int                   `within:"-10..10" help:"Before or behind the org's other waiting jobs: -10 to 10, higher is sooner." default:"0" placeholder:"N"`
+	Hold         time.Duration         `within:"1s..4h" help:"Keep the sandbox for so long when the command fails, for nimbus shell; at most 4h. nimbus release gives it up sooner." placeholder:"DURATION"`
 	Repeatable   bool                  `help:"Let the job be run again when its host is lost while it runs."`
 	Files        bool                  `help:"Bring the files of this directory: in a git work tree what is tracked, and what is new but not ignored." default:"true" negatable:""`
 	Detach       bool                  `help:"Print the job's id and leave it running." short:"d"`
@@ -52,6 +53,7 @@ With --json, each line of output is an object {"event":"line","line":{…}}; the
 		"nimbus run --no-files --network none -- sh -c 'echo hello; exit 3'",
 		"nimbus run --label gpu-count:2 --label pytorch --meta model=llama-3 -- python train.py",
 		"nimbus run --reach api.openai.com --reach '*.huggingface.co' -- npx promptfoo eval",
+		"nimbus run --hold 30m -- make test || nimbus shell last",
 		"nimbus run --priority 5 --queue-timeout 10m --timeout 1h -- make release",
 		"nimbus run --detach --name nightly -- ./nightly && nimbus logs -f last",
 	)
@@ -140,7 +142,7 @@ func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.
 		Class: nimbus.Class{
 			Executor: c.Executor, Image: c.Image, CPUs: c.CPU, MemoryMiB: c.Memory, Network: c.Network, Reach: reach,
 		},
-		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, QueueTimeout: c.QueueTimeout, Repeatable: c.Repeatable},
+		Spec:           nimbus.Spec{Command: c.Command, Env: c.Env, Timeout: c.Timeout, QueueTimeout: c.QueueTimeout, Repeatable: c.Repeatable, Hold: c.Hold},
 		Labels:         c.Label,
 		Metadata:       c.Meta,
 		Priority:       c.Priority,

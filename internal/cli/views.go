@@ -26,6 +26,7 @@ type jobView struct {
 	MaxAttempts  int               `json:"max_attempts,omitempty"`
 	Priority     int               `json:"priority,omitempty"`
 	RerunOf      string            `json:"rerun_of,omitempty"`
+	HeldUntil    *time.Time        `json:"held_until,omitempty"`
 	HostID       string            `json:"host_id,omitempty"`
 	Command      []string          `json:"command,omitempty"`
 	Timeline     map[string]string `json:"timeline"`
@@ -67,6 +68,9 @@ func viewJob(j nimbus.Job) jobView {
 	}
 	if j.Reason.Code != "" {
 		v.Reason = &reasonView{Code: j.Reason.Code, Message: j.Reason.Message}
+	}
+	if !j.HeldUntil.IsZero() {
+		v.HeldUntil = &j.HeldUntil
 	}
 	for _, p := range phases(j.Timeline) {
 		v.Timeline[p.key] = p.at.Format(time.RFC3339Nano)

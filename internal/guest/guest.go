@@ -40,6 +40,9 @@ const workspaceDir = "/workspace"
 // maxMessage bounds one message of the agent: a chunk of a workspace.
 const maxMessage = 1 << 20
 
+// streamBuffer is how much of one call waits to be read.
+const streamBuffer = 256 << 10
+
 // Main runs the guest until the sandbox is destroyed, and returns an exit code
 // when it can't.
 func Main(version string, stderr io.Writer) int {
@@ -136,7 +139,9 @@ func serve(agents []net.Listener, s *service, token string) error {
 	}
 	server := &http.Server{
 		Handler: authorize(mux, token), Protocols: &protocols, ReadHeaderTimeout: patience,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
+		// What a shell does not read waits in its own stream: all shells together
+		// leave most of the connection to the job's own calls.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: 4 * maxShells * streamBuffer},
 	}
 	failed := make(chan error, len(agents))
 	for _, l := range agents {

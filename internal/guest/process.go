@@ -220,6 +220,7 @@ func (p *process) write(stream string, data []byte) {
 // then the rest of the output, then the exit.
 func (p *process) wait() {
 	state, err := p.cmd.Wait()
+	p.tree.forget(p.cmd.Pid)
 	drained := make(chan struct{})
 	go func() { p.output.Wait(); close(drained) }()
 	select {

@@ -30,6 +30,8 @@ type service struct {
 	prepared  bool   // the machine is who the agent says
 	attempt   string // of the one Start
 	process   *process
+	started   *nimbusv1.StartRequest  // the job's, nil until then
+	shells    int                     // that run now
 	rehearsed *events                 // what happened in the last rehearsal, nil where there was none
 	watching  context.CancelCauseFunc // ends the watcher before
 }
@@ -119,7 +121,7 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 	if rehearsal {
 		s.rehearsed = heard
 	} else {
-		s.attempt, s.process = r.Msg.GetAttemptId(), p
+		s.attempt, s.process, s.started = r.Msg.GetAttemptId(), p, r.Msg
 	}
 	return connect.NewResponse(&nimbusv1.StartResponse{Pid: p.pid()}), nil
 }

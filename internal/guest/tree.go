@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +17,9 @@ import (
 
 // tree is how all processes of the job are reached.
 type tree interface {
+	// startProcess starts a process that the caller waits for, and then forgets.
 	startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error)
+	forget(pid int)
 	// kill sends a signal to every process of the job, wherever it has got to.
 	kill(sig unix.Signal)
 	exit(state *os.ProcessState, err error) *nimbusv1.Exited
@@ -29,7 +30,7 @@ type tree interface {
 type namespace struct {
 	cgroup string       // of the job, "" where there is none
 	mu     sync.Mutex   // held while one is started, so that none is reaped unknown
-	main   atomic.Int64 // its first process
+	own    map[int]bool // processes that somebody waits for
 }
 
 func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
@@ -48,8 +49,17 @@ func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) 
 	if err != nil {
 		return nil, err
 	}
-	n.main.Store(int64(p.Pid))
+	if n.own == nil {
+		n.own = map[int]bool{}
+	}
+	n.own[p.Pid] = true
 	return p, nil
+}
+
+func (n *namespace) forget(pid int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.own, pid)
 }
 
 func (n *namespace) kill(sig unix.Signal) {
@@ -93,8 +103,8 @@ func counted(events, what string) int {
 	return 0
 }
 
-// reap collects orphans for as long as the guest lives. The job's own first
-// process is left to its Wait.
+// reap collects orphans for as long as the guest lives. What was started here
+// is left to who waits for it.
 func (n *namespace) reap() {
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
@@ -105,7 +115,7 @@ func (n *namespace) reap() {
 	}
 }
 
-// reapAll takes every dead child but the job's first process.
+// reapAll takes every dead child that nobody waits for.
 func (n *namespace) reapAll() {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -117,7 +127,7 @@ func (n *namespace) reapAll() {
 			continue
 		}
 		for _, field := range strings.Fields(string(raw)) {
-			if pid, err := strconv.Atoi(field); err == nil && int64(pid) != n.main.Load() {
+			if pid, err := strconv.Atoi(field); err == nil && !n.own[pid] {
 				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // alive or gone: both fine
 			}
 		}
@@ -125,20 +135,33 @@ func (n *namespace) reapAll() {
 }
 
 // session is the tree of a guest that is not pid 1, which only tests are: it
-// reaches the job's own session.
-type session struct{ pid atomic.Int64 }
+// reaches the sessions of what was started here.
+type session struct {
+	mu  sync.Mutex
+	own map[int]bool
+}
 
 func (s *session) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	p, err := os.StartProcess(path, argv, attr)
 	if err == nil {
-		s.pid.Store(int64(p.Pid))
+		if s.own == nil {
+			s.own = map[int]bool{}
+		}
+		s.own[p.Pid] = true
 	}
 	return p, err
 }
 
+// forget keeps the pid: its session may outlive it.
+func (s *session) forget(int) {}
+
 func (s *session) kill(sig unix.Signal) {
-	if pid := s.pid.Load(); pid > 1 {
-		_ = syscall.Kill(-int(pid), sig) // gone already is fine
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pid := range s.own {
+		_ = syscall.Kill(-pid, sig) // gone already is fine
 	}
 }
 

@@ -51,6 +51,15 @@ var access = map[string]rule{
 	nimbusv1connect.JobServiceRerunJobProcedure:       inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 	nimbusv1connect.JobServiceSetJobPriorityProcedure: inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 
+	nimbusv1connect.JobServiceReleaseJobProcedure: inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+
+	// A shell shows the job's secrets to who opens it.
+	nimbusv1connect.ShellServiceOpenShellProcedure:    inOrg(nimbus.RoleOperator, nimbus.ScopeShells),
+	nimbusv1connect.ShellServiceSendShellProcedure:    inOrg(nimbus.RoleOperator, nimbus.ScopeShells),
+	nimbusv1connect.ShellServiceReceiveShellProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeShells),
+	nimbusv1connect.ShellServiceCloseShellProcedure:   inOrg(nimbus.RoleOperator, nimbus.ScopeShells),
+	nimbusv1connect.ShellServiceListShellsProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+
 	nimbusv1connect.QueueServiceGetQueueProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.QueueServiceListLimitsProcedure:    inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.QueueServiceSetLimitProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
@@ -124,6 +133,10 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
 
+	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,
+	nimbusv1connect.AgentServiceSendShellOutputProcedure:   aHost,
+	nimbusv1connect.AgentServiceReceiveShellInputProcedure: aHost,
+
 	nimbusv1connect.SessionServiceOpenSessionProcedure: anybody, // its proof is in it
 	nimbusv1connect.SessionServiceEnrollKeyProcedure:   aHost,
 }
@@ -133,16 +146,19 @@ var routes = map[string]rule{
 	"GET /api/v1/jobs/stream":          inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log":        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log/stream": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
-	"PUT /api/v1/workspaces":           inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
-	"GET /api/v1/workspaces/{id}":      aHost,
-	"GET /api/v1/me":                   person,
-	"POST /api/v1/logins":              person,
-	"POST /api/v1/logout":              person,
-	"GET /metrics":                     onPlatform(nimbus.ScopeMetricsRead),
-	"GET /debug/pprof/":                onPlatform(nimbus.ScopeOrgWrite), // a profile tells more than metrics do
-	"GET /login":                       anybody,
-	"GET /healthz":                     anybody,
-	"GET /readyz":                      anybody,
-	"/webhooks/github":                 anybody, // each delivery is signed
-	"/":                                anybody, // the pages
+	// What a terminal showed may be what the log masks by other words.
+	"GET /api/v1/jobs/{id}/shells/{shell}/recording": inOrg(nimbus.RoleOperator, nimbus.ScopeJobsRead),
+
+	"PUT /api/v1/workspaces":      inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
+	"GET /api/v1/workspaces/{id}": aHost,
+	"GET /api/v1/me":              person,
+	"POST /api/v1/logins":         person,
+	"POST /api/v1/logout":         person,
+	"GET /metrics":                onPlatform(nimbus.ScopeMetricsRead),
+	"GET /debug/pprof/":           onPlatform(nimbus.ScopeOrgWrite), // a profile tells more than metrics do
+	"GET /login":                  anybody,
+	"GET /healthz":                anybody,
+	"GET /readyz":                 anybody,
+	"/webhooks/github":            anybody, // each delivery is signed
+	"/":                           anybody, // the pages
 }

@@ -19,6 +19,9 @@ func (s agentService) Hello(ctx context.Context, r *connect.Request[nimbusv1.Hel
 	if err != nil {
 		return nil, err
 	}
+	if err := s.api.Shells.HostStarted(ctx, callerOf(ctx).Subject); err != nil {
+		return nil, err
+	}
 	return connect.NewResponse(&nimbusv1.HelloResponse{Leases: wire.LeaseStatuses(statuses)}), nil
 }
 
@@ -30,6 +33,9 @@ func (s agentService) Poll(ctx context.Context, r *connect.Request[nimbusv1.Poll
 	out := &nimbusv1.PollResponse{CancelAttemptIds: result.Cancel}
 	for _, o := range result.Offers {
 		out.Offers = append(out.Offers, wire.Offer(o))
+	}
+	for _, sh := range result.Shells {
+		out.Shells = append(out.Shells, &nimbusv1.ShellCall{ShellId: sh.ShellID, AttemptId: sh.AttemptID})
 	}
 	return connect.NewResponse(out), nil
 }
@@ -103,9 +109,10 @@ func checkLine(l nimbus.Line) error {
 }
 
 func (s agentService) FinishAttempt(ctx context.Context, r *connect.Request[nimbusv1.FinishAttemptRequest]) (*connect.Response[nimbusv1.FinishAttemptResponse], error) {
-	err := s.api.Hosts.Finish(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), wire.ToOutcome(r.Msg.GetOutcome()))
-	if err != nil {
-		return nil, err
+	host, lease, outcome := callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()), wire.ToOutcome(r.Msg.GetOutcome())
+	if r.Msg.GetHold() {
+		held, err := s.api.Hosts.FinishHeld(ctx, host, lease, outcome)
+		return reply(&nimbusv1.FinishAttemptResponse{Held: held}, err)
 	}
-	return connect.NewResponse(&nimbusv1.FinishAttemptResponse{}), nil
+	return reply(&nimbusv1.FinishAttemptResponse{}, s.api.Hosts.Finish(ctx, host, lease, outcome))
 }

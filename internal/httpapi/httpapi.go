@@ -34,6 +34,7 @@ type Jobs interface {
 	Cancel(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error)
 	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
+	Release(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 }
 
@@ -51,6 +52,7 @@ type Hosts interface {
 	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase, start nimbus.Start) error
 	CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error)
 	Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error
+	FinishHeld(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) (held bool, err error)
 	LogLease(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.LogKey, error)
 	LogStored(ctx context.Context, key nimbus.LogKey, lines int64) error
 }
@@ -113,6 +115,7 @@ type Config struct {
 	Audit    Audit
 	Tally    Tally
 	Rates    Rates
+	Shells   Shells
 	Pages    fs.FS
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
@@ -209,6 +212,9 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
 		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
+		},
 	} {
 		path, handler := service()
 		mux.Handle(path, api.admit(refusals(handler)))
@@ -226,21 +232,23 @@ func (a *api) handlers() map[string]http.Handler {
 		webhook = http.HandlerFunc(noWebhook)
 	}
 	return map[string]http.Handler{
-		"GET /api/v1/jobs/stream":          a.plain(a.whileAllowed(a.streamJobs)),
-		"GET /api/v1/jobs/{id}/log":        a.plain(a.readLog),
-		"GET /api/v1/jobs/{id}/log/stream": a.plain(a.whileAllowed(a.streamLog)),
-		"PUT /api/v1/workspaces":           a.plain(a.putWorkspace),
-		"GET /api/v1/workspaces/{id}":      a.plain(a.getWorkspace),
-		"GET /api/v1/me":                   a.plain(a.me),
-		"POST /api/v1/logins":              a.plain(a.createLogin),
-		"POST /api/v1/logout":              a.plain(a.logout),
-		"GET /metrics":                     a.plain(a.metrics),
-		"GET /debug/pprof/":                a.plain(a.profile),
-		"GET /login":                       a.counted(a.stranger, http.HandlerFunc(a.login)),
-		"GET /healthz":                     http.HandlerFunc(alive),
-		"GET /readyz":                      http.HandlerFunc(a.ready),
-		"/webhooks/github":                 a.watched("/webhooks/github", a.counted(a.received, webhook)),
-		"/":                                pages(a.Pages),
+		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
+		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
+		"GET /api/v1/jobs/{id}/shells/{shell}/recording": a.plain(a.readRecording),
+
+		"PUT /api/v1/workspaces":      a.plain(a.putWorkspace),
+		"GET /api/v1/workspaces/{id}": a.plain(a.getWorkspace),
+		"GET /api/v1/me":              a.plain(a.me),
+		"POST /api/v1/logins":         a.plain(a.createLogin),
+		"POST /api/v1/logout":         a.plain(a.logout),
+		"GET /metrics":                a.plain(a.metrics),
+		"GET /debug/pprof/":           a.plain(a.profile),
+		"GET /login":                  a.counted(a.stranger, http.HandlerFunc(a.login)),
+		"GET /healthz":                http.HandlerFunc(alive),
+		"GET /readyz":                 http.HandlerFunc(a.ready),
+		"/webhooks/github":            a.watched("/webhooks/github", a.counted(a.received, webhook)),
+		"/":                           pages(a.Pages),
 	}
 }
 

@@ -103,3 +103,12 @@ func (s jobService) SetJobPriority(ctx context.Context, r *connect.Request[nimbu
 	}
 	return connect.NewResponse(&nimbusv1.SetJobPriorityResponse{Job: wire.Job(j)}), nil
 }
+
+func (s jobService) ReleaseJob(ctx context.Context, r *connect.Request[nimbusv1.ReleaseJobRequest]) (*connect.Response[nimbusv1.ReleaseJobResponse], error) {
+	c := callerOf(ctx)
+	j, err := s.api.Jobs.Release(ctx, c.Principal, c.org, r.Msg.GetJobId())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.ReleaseJobResponse{Job: wire.Job(j)}), nil
+}

@@ -39,6 +39,10 @@ func DefaultLimits() Limits {
 	}
 }
 
+// shellRate is what the open shells of somebody may take: a busy terminal is
+// nothing that the org's other calls should wait for.
+var shellRate = ratelimit.Rate{PerSecond: 200, Burst: 1000}
+
 // webhookShare is how many installations' deliveries may come from one address.
 const webhookShare = 4
 
@@ -97,6 +101,8 @@ func (g *Gate) call(ctx context.Context, c caller, procedure string) error {
 	switch {
 	case c.Kind == nimbus.PrincipalHost:
 		return g.take(ctx, g.alone, "host", c.Subject, "calls of this host", g.limits.Host)
+	case procedure == nimbusv1connect.ShellServiceSendShellProcedure, procedure == nimbusv1connect.ShellServiceReceiveShellProcedure:
+		return g.take(ctx, g.alone, "shell", c.org+"/"+c.Subject, "calls of your shells", shellRate)
 	case procedure == nimbusv1connect.JobServiceSubmitJobProcedure:
 		return g.take(ctx, g.shared, "submit", c.org, "submissions of this org", g.own.Of(c.org, nimbus.RateSubmissions, g.limits.Submit))
 	}

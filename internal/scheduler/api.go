@@ -64,7 +64,11 @@ type JobPage struct {
 type PollResult struct {
 	Offers []nimbus.Offer // to accept within nimbus.OfferTimeout
 	Cancel []string       // attempts of this host that should stop now
+	Shells []ShellCall    // that somebody waits for
 }
+
+// ShellCall asks a host for a shell in one of its sandboxes.
+type ShellCall struct{ ShellID, AttemptID string }
 
 // Bounds of a caller's input. Beyond them a call is refused.
 const (

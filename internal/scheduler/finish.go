@@ -32,6 +32,9 @@ func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o n
 		case a.State != AttemptLive:
 			return fenced(l)
 		}
+		if a.held() {
+			return u.heldEnded(ctx, j, a)
+		}
 		if err := u.endAttempt(ctx, a, &o, !a.RunningAt.IsZero()); err != nil {
 			return err
 		}

@@ -105,6 +105,9 @@ func (u *unit) endOffer(ctx context.Context, a *Attempt) error {
 // that GitHub is known to have given its runner a job; a runner that had none
 // is still registered and has to be removed.
 func (u *unit) endAttempt(ctx context.Context, a *Attempt, outcome *nimbus.Outcome, ranJob bool) error {
+	if outcome == nil {
+		outcome = a.Outcome // of one that was held
+	}
 	a.State, a.EndedAt, a.Outcome, a.TokenHash = AttemptEnded, u.now, outcome, ""
 	if a.Runner.Name != "" && !ranJob {
 		a.RemoveRunnerAt = u.now

@@ -286,9 +286,12 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	byHost := map[string]PollResult{}
 	for _, t := range told {
 		result := byHost[t.HostID]
-		if t.Cancel {
+		switch {
+		case t.Shell != "":
+			result.Shells = append(result.Shells, ShellCall{ShellID: t.Shell, AttemptID: t.Offer.AttemptID})
+		case t.Cancel:
 			result.Cancel = append(result.Cancel, t.Offer.AttemptID)
-		} else {
+		default:
 			result.Offers = append(result.Offers, t.Offer)
 		}
 		byHost[t.HostID] = result

@@ -45,7 +45,8 @@ type Reader interface {
 	Attempt(ctx context.Context, attemptID string) (*Attempt, error)
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 	// Told is what hosts were told and may not have heard: offers that they may
-	// accept still, and leases that they are to stop by now.
+	// accept still, leases that they are to stop by now, and shells that wait for
+	// them.
 	Told(ctx context.Context, hostIDs []string) ([]Told, error)
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
@@ -341,6 +342,7 @@ type Told struct {
 	HostID string
 	Offer  nimbus.Offer // of a lease that is to stop, only the lease
 	Cancel bool
+	Shell  string // id of one that is wanted; then only this and the attempt count
 }
 
 // HostRecord is a host in the books.

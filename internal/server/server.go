@@ -33,6 +33,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
 	"github.com/nimbus-ci/nimbus/web"
@@ -86,11 +87,13 @@ type Server struct {
 	bus       bus.Bus
 	lead      func(context.Context, func(context.Context)) // nil: alone
 	leadAudit func(context.Context, func(context.Context)) // the same of the audit ledger
+	leadShell func(context.Context, func(context.Context)) // and of shells
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
 	ledger    *audit.Ledger
 	tally     *audit.Tally
+	shells    *shells.Service
 	handler   http.Handler
 
 	metrics   *telemetry.Metrics
@@ -235,15 +238,30 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	s.watch()
+	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, Shells: s.shells, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 	})
 	return s.issueAdmin(ctx)
+}
+
+// How often who waits for a shell looks into the store by itself: where no bus
+// carries wake-ups between replicas, as often as a person who types notices.
+const (
+	lookAwoken = 500 * time.Millisecond
+	lookAlone  = 40 * time.Millisecond
+)
+
+func (s *Server) look() time.Duration {
+	if s.lead != nil && s.connected == nil {
+		return lookAlone
+	}
+	return lookAwoken
 }
 
 // Name implements lifecycle.Service.
@@ -253,7 +271,7 @@ func (s *Server) Name() string { return "server" }
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	defer context.AfterFunc(ctx, s.drain)()
 	return lifecycle.Group{Log: s.cfg.Log, Services: append(slices.Clone(s.services),
-		s.identity, s.ledger, s.tally, s.rates, s.github, s.scheduler, s.demand(), lifecycle.Func("http", s.serve),
+		s.identity, s.ledger, s.tally, s.rates, s.github, s.scheduler, s.shells, s.demand(), lifecycle.Func("http", s.serve),
 	)}.Run(ctx, ready)
 }
 

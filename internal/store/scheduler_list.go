@@ -191,14 +191,15 @@ type jobView struct {
 	exitCode                                         sql.NullInt64
 	logStored                                        int64
 	logComplete                                      bool
+	heldUntil                                        int64
 }
 
 const viewColumns = jobColumns + ", host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, " +
-	"exit_code, log_stored, log_complete"
+	"exit_code, log_stored, log_complete, held_until"
 
 func scanJobView(rows scanner, v *jobView) error {
 	return rows.Scan(append(jobFields(&v.Job), &v.hostID, &v.offeredAt, &v.acceptedAt, &v.sandboxReadyAt, &v.runningAt,
-		&v.firstOutputAt, &v.destroyedAt, &v.exitCode, &v.logStored, &v.logComplete)...)
+		&v.firstOutputAt, &v.destroyedAt, &v.exitCode, &v.logStored, &v.logComplete, &v.heldUntil)...)
 }
 
 // jobOfView is a job in the words of the scheduler.
@@ -208,6 +209,7 @@ func jobOfView(v jobView) (nimbus.Job, error) {
 		return nimbus.Job{}, err
 	}
 	j := r.Job
+	j.HeldUntil = fromMicros(v.heldUntil)
 	j.HostID, j.LogLines, j.LogComplete = v.hostID, v.logStored, v.logComplete
 	j.Timeline.OfferedAt, j.Timeline.AcceptedAt = fromMicros(v.offeredAt), fromMicros(v.acceptedAt)
 	j.Timeline.SandboxReadyAt, j.Timeline.RunningAt = fromMicros(v.sandboxReadyAt), fromMicros(v.runningAt)

@@ -11,7 +11,7 @@ import (
 // Inventory makes a message.
 func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
-		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words(), RunnerVersion: i.RunnerVersion}
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words(), RunnerVersion: i.RunnerVersion, Shells: i.Shells}
 	for _, p := range i.Network {
 		out.Network = append(out.Network, string(p))
 	}
@@ -28,7 +28,7 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
 		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol()),
-		Reach: nimbus.Names(strings.Join(i.GetReach(), " ")), RunnerVersion: i.GetRunnerVersion()}
+		Reach: nimbus.Names(strings.Join(i.GetReach(), " ")), RunnerVersion: i.GetRunnerVersion(), Shells: i.GetShells()}
 	for _, p := range i.GetNetwork() {
 		out.Network = append(out.Network, nimbus.NetworkProfile(p))
 	}

@@ -104,14 +104,14 @@ func ToClass(c *nimbusv1.Class) nimbus.Class {
 // Spec makes a message.
 func Spec(s nimbus.Spec) *nimbusv1.Spec {
 	return &nimbusv1.Spec{Command: s.Command, Env: s.Env, WorkspaceId: s.WorkspaceID, Timeout: Duration(s.Timeout), Repeatable: s.Repeatable,
-		QueueTimeout: Duration(s.QueueTimeout)}
+		QueueTimeout: Duration(s.QueueTimeout), Hold: Duration(s.Hold)}
 }
 
 // ToSpec reads one.
 func ToSpec(s *nimbusv1.Spec) nimbus.Spec {
 	return nimbus.Spec{
 		Command: s.GetCommand(), Env: s.GetEnv(), WorkspaceID: s.GetWorkspaceId(), Timeout: s.GetTimeout().AsDuration(), Repeatable: s.GetRepeatable(),
-		QueueTimeout: s.GetQueueTimeout().AsDuration(),
+		QueueTimeout: s.GetQueueTimeout().AsDuration(), Hold: s.GetHold().AsDuration(),
 	}
 }
 

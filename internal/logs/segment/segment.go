@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -93,7 +94,11 @@ func (s *Store) path(key nimbus.LogKey) (string, error) {
 	if err := nimbus.CheckID(nimbus.PrefixOrg, key.OrgID); err != nil {
 		return "", err
 	}
-	if err := nimbus.CheckID(nimbus.PrefixAttempt, key.AttemptID); err != nil {
+	prefix := nimbus.PrefixAttempt
+	if strings.HasPrefix(key.AttemptID, nimbus.PrefixShell) {
+		prefix = nimbus.PrefixShell
+	}
+	if err := nimbus.CheckID(prefix, key.AttemptID); err != nil {
 		return "", err
 	}
 	return filepath.Join(s.dir, key.OrgID, key.AttemptID+".log"), nil

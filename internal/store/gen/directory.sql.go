@@ -446,6 +446,7 @@ const orgOf = `-- name: OrgOf :one
 SELECT CAST(COALESCE(MAX(x.org_id), '') AS TEXT) FROM (
     SELECT j.org_id FROM jobs j WHERE j.id = $1
     UNION ALL SELECT a.org_id FROM attempts a WHERE a.id = $1
+    UNION ALL SELECT s.org_id FROM shells s WHERE s.id = $1
     UNION ALL SELECT r.org_id FROM repos r WHERE r.id = $1 OR r.name = $1
     UNION ALL SELECT s.org_id FROM service_accounts s WHERE s.id = $1
     UNION ALL SELECT t.org_id FROM tokens t WHERE t.id = $1

@@ -286,6 +286,7 @@ type JobView struct {
 	ExitCode       sql.NullInt64
 	LogStored      int64
 	LogComplete    bool
+	HeldUntil      int32
 }
 
 type Leader struct {
@@ -466,6 +467,38 @@ type ServiceAccount struct {
 	Role      string
 	CreatedAt int64
 	CreatedBy string
+}
+
+type Shell struct {
+	ID         string
+	OrgID      string
+	JobID      string
+	AttemptID  string
+	HostID     string
+	Actor      string
+	CameFrom   string
+	Spec       string
+	State      string
+	OpenedAt   int64
+	EndsAt     int64
+	AttachedAt int64
+	EndedAt    int64
+	ActiveAt   int64
+	UserSeenAt int64
+	HostSeenAt int64
+	Ending     string
+	InSeq      int64
+	InBytes    int64
+	OutSeq     int64
+	OutBytes   int64
+	Recorded   int64
+}
+
+type ShellBatch struct {
+	ShellID string
+	Side    string
+	Seq     int64
+	Body    []byte
 }
 
 type Stuck struct {

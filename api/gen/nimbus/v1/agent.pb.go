@@ -773,8 +773,10 @@ type PollResponse struct {
 	Offers []*Offer               `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
 	// Attempts of this host that should stop now.
 	CancelAttemptIds []string `protobuf:"bytes,2,rep,name=cancel_attempt_ids,json=cancelAttemptIds,proto3" json:"cancel_attempt_ids,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Shells that somebody waits for.
+	Shells        []*ShellCall `protobuf:"bytes,3,rep,name=shells,proto3" json:"shells,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PollResponse) Reset() {
@@ -821,6 +823,414 @@ func (x *PollResponse) GetCancelAttemptIds() []string {
 	return nil
 }
 
+func (x *PollResponse) GetShells() []*ShellCall {
+	if x != nil {
+		return x.Shells
+	}
+	return nil
+}
+
+// ShellCall asks a host for a shell in one of its sandboxes.
+type ShellCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShellId       string                 `protobuf:"bytes,1,opt,name=shell_id,json=shellId,proto3" json:"shell_id,omitempty"`
+	AttemptId     string                 `protobuf:"bytes,2,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShellCall) Reset() {
+	*x = ShellCall{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShellCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShellCall) ProtoMessage() {}
+
+func (x *ShellCall) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShellCall.ProtoReflect.Descriptor instead.
+func (*ShellCall) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ShellCall) GetShellId() string {
+	if x != nil {
+		return x.ShellId
+	}
+	return ""
+}
+
+func (x *ShellCall) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+type AttachShellRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	ShellId       string                 `protobuf:"bytes,2,opt,name=shell_id,json=shellId,proto3" json:"shell_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachShellRequest) Reset() {
+	*x = AttachShellRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachShellRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachShellRequest) ProtoMessage() {}
+
+func (x *AttachShellRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachShellRequest.ProtoReflect.Descriptor instead.
+func (*AttachShellRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AttachShellRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AttachShellRequest) GetShellId() string {
+	if x != nil {
+		return x.ShellId
+	}
+	return ""
+}
+
+type AttachShellResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *ShellSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachShellResponse) Reset() {
+	*x = AttachShellResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachShellResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachShellResponse) ProtoMessage() {}
+
+func (x *AttachShellResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachShellResponse.ProtoReflect.Descriptor instead.
+func (*AttachShellResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AttachShellResponse) GetSpec() *ShellSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type SendShellOutputRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Lease   *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	ShellId string                 `protobuf:"bytes,2,opt,name=shell_id,json=shellId,proto3" json:"shell_id,omitempty"`
+	Seq     int64                  `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// At most 256 KiB together.
+	Frames []*ShellFrame `protobuf:"bytes,4,rep,name=frames,proto3" json:"frames,omitempty"`
+	// Lines of the recording, asciicast v2, secrets masked. Contiguous.
+	Recorded []*Line `protobuf:"bytes,5,rep,name=recorded,proto3" json:"recorded,omitempty"`
+	// Set with the last batch.
+	End           *ShellEnd `protobuf:"bytes,6,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendShellOutputRequest) Reset() {
+	*x = SendShellOutputRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendShellOutputRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendShellOutputRequest) ProtoMessage() {}
+
+func (x *SendShellOutputRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendShellOutputRequest.ProtoReflect.Descriptor instead.
+func (*SendShellOutputRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SendShellOutputRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SendShellOutputRequest) GetShellId() string {
+	if x != nil {
+		return x.ShellId
+	}
+	return ""
+}
+
+func (x *SendShellOutputRequest) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SendShellOutputRequest) GetFrames() []*ShellFrame {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+func (x *SendShellOutputRequest) GetRecorded() []*Line {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
+}
+
+func (x *SendShellOutputRequest) GetEnd() *ShellEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+type SendShellOutputResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendShellOutputResponse) Reset() {
+	*x = SendShellOutputResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendShellOutputResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendShellOutputResponse) ProtoMessage() {}
+
+func (x *SendShellOutputResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendShellOutputResponse.ProtoReflect.Descriptor instead.
+func (*SendShellOutputResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+type ReceiveShellInputRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Lease   *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	ShellId string                 `protobuf:"bytes,2,opt,name=shell_id,json=shellId,proto3" json:"shell_id,omitempty"`
+	After   int64                  `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	// At most 20 s.
+	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiveShellInputRequest) Reset() {
+	*x = ReceiveShellInputRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiveShellInputRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiveShellInputRequest) ProtoMessage() {}
+
+func (x *ReceiveShellInputRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiveShellInputRequest.ProtoReflect.Descriptor instead.
+func (*ReceiveShellInputRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReceiveShellInputRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *ReceiveShellInputRequest) GetShellId() string {
+	if x != nil {
+		return x.ShellId
+	}
+	return ""
+}
+
+func (x *ReceiveShellInputRequest) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReceiveShellInputRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+type ReceiveShellInputResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Frames        []*ShellFrame          `protobuf:"bytes,1,rep,name=frames,proto3" json:"frames,omitempty"`
+	Seq           int64                  `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	End           *ShellEnd              `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiveShellInputResponse) Reset() {
+	*x = ReceiveShellInputResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiveShellInputResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiveShellInputResponse) ProtoMessage() {}
+
+func (x *ReceiveShellInputResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiveShellInputResponse.ProtoReflect.Descriptor instead.
+func (*ReceiveShellInputResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReceiveShellInputResponse) GetFrames() []*ShellFrame {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+func (x *ReceiveShellInputResponse) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *ReceiveShellInputResponse) GetEnd() *ShellEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
 type AcceptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -830,7 +1240,7 @@ type AcceptRequest struct {
 
 func (x *AcceptRequest) Reset() {
 	*x = AcceptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1252,7 @@ func (x *AcceptRequest) String() string {
 func (*AcceptRequest) ProtoMessage() {}
 
 func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1265,7 @@ func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRequest.ProtoReflect.Descriptor instead.
 func (*AcceptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AcceptRequest) GetLease() *Lease {
@@ -874,7 +1284,7 @@ type AcceptResponse struct {
 
 func (x *AcceptResponse) Reset() {
 	*x = AcceptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1296,7 @@ func (x *AcceptResponse) String() string {
 func (*AcceptResponse) ProtoMessage() {}
 
 func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1309,7 @@ func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResponse.ProtoReflect.Descriptor instead.
 func (*AcceptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AcceptResponse) GetAssignment() *Assignment {
@@ -918,7 +1328,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1340,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1353,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HeartbeatRequest) GetLeases() []*Lease {
@@ -962,7 +1372,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1384,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1397,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HeartbeatResponse) GetLeases() []*LeaseStatus {
@@ -1010,7 +1420,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1432,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1445,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LeaseStatus) GetAttemptId() string {
@@ -1075,7 +1485,7 @@ type ReportPhaseRequest struct {
 
 func (x *ReportPhaseRequest) Reset() {
 	*x = ReportPhaseRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1497,7 @@ func (x *ReportPhaseRequest) String() string {
 func (*ReportPhaseRequest) ProtoMessage() {}
 
 func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1510,7 @@ func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseRequest.ProtoReflect.Descriptor instead.
 func (*ReportPhaseRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReportPhaseRequest) GetLease() *Lease {
@@ -1139,7 +1549,7 @@ type ReportPhaseResponse struct {
 
 func (x *ReportPhaseResponse) Reset() {
 	*x = ReportPhaseResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1561,7 @@ func (x *ReportPhaseResponse) String() string {
 func (*ReportPhaseResponse) ProtoMessage() {}
 
 func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1574,7 @@ func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseResponse.ProtoReflect.Descriptor instead.
 func (*ReportPhaseResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type CreateRunnerRequest struct {
@@ -1176,7 +1586,7 @@ type CreateRunnerRequest struct {
 
 func (x *CreateRunnerRequest) Reset() {
 	*x = CreateRunnerRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1598,7 @@ func (x *CreateRunnerRequest) String() string {
 func (*CreateRunnerRequest) ProtoMessage() {}
 
 func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1611,7 @@ func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunnerRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateRunnerRequest) GetLease() *Lease {
@@ -1222,7 +1632,7 @@ type CreateRunnerResponse struct {
 
 func (x *CreateRunnerResponse) Reset() {
 	*x = CreateRunnerResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1644,7 @@ func (x *CreateRunnerResponse) String() string {
 func (*CreateRunnerResponse) ProtoMessage() {}
 
 func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1657,7 @@ func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunnerResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateRunnerResponse) GetRunnerName() string {
@@ -1275,7 +1685,7 @@ type AppendLogRequest struct {
 
 func (x *AppendLogRequest) Reset() {
 	*x = AppendLogRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1697,7 @@ func (x *AppendLogRequest) String() string {
 func (*AppendLogRequest) ProtoMessage() {}
 
 func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1710,7 @@ func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogRequest.ProtoReflect.Descriptor instead.
 func (*AppendLogRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AppendLogRequest) GetLease() *Lease {
@@ -1326,7 +1736,7 @@ type AppendLogResponse struct {
 
 func (x *AppendLogResponse) Reset() {
 	*x = AppendLogResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1748,7 @@ func (x *AppendLogResponse) String() string {
 func (*AppendLogResponse) ProtoMessage() {}
 
 func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1761,7 @@ func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogResponse.ProtoReflect.Descriptor instead.
 func (*AppendLogResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
@@ -1362,16 +1772,19 @@ func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
 }
 
 type FinishAttemptRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	Outcome       *Outcome               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Lease   *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Outcome *Outcome               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The sandbox stays for as long as the job wants that after a failure: the
+	// lease lasts on, until a call without this ends it.
+	Hold          bool `protobuf:"varint,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1796,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1809,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -1413,15 +1826,24 @@ func (x *FinishAttemptRequest) GetOutcome() *Outcome {
 	return nil
 }
 
+func (x *FinishAttemptRequest) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
 type FinishAttemptResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the lease lasts on.
+	Held          bool `protobuf:"varint,1,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1855,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,14 +1868,21 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *FinishAttemptResponse) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 var File_nimbus_v1_agent_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15nimbus/v1/agent.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14nimbus/v1/host.proto\x1a\x13nimbus/v1/job.proto\"<\n" +
+	"\x15nimbus/v1/agent.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14nimbus/v1/host.proto\x1a\x13nimbus/v1/job.proto\x1a\x15nimbus/v1/shell.proto\"<\n" +
 	"\x05Lease\x12\x1d\n" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x14\n" +
@@ -1521,10 +1950,37 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x1a;\n" +
 	"\rFreeGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"f\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x94\x01\n" +
 	"\fPollResponse\x12(\n" +
 	"\x06offers\x18\x01 \x03(\v2\x10.nimbus.v1.OfferR\x06offers\x12,\n" +
-	"\x12cancel_attempt_ids\x18\x02 \x03(\tR\x10cancelAttemptIds\"7\n" +
+	"\x12cancel_attempt_ids\x18\x02 \x03(\tR\x10cancelAttemptIds\x12,\n" +
+	"\x06shells\x18\x03 \x03(\v2\x14.nimbus.v1.ShellCallR\x06shells\"E\n" +
+	"\tShellCall\x12\x19\n" +
+	"\bshell_id\x18\x01 \x01(\tR\ashellId\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x02 \x01(\tR\tattemptId\"W\n" +
+	"\x12AttachShellRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x19\n" +
+	"\bshell_id\x18\x02 \x01(\tR\ashellId\"?\n" +
+	"\x13AttachShellResponse\x12(\n" +
+	"\x04spec\x18\x01 \x01(\v2\x14.nimbus.v1.ShellSpecR\x04spec\"\xf0\x01\n" +
+	"\x16SendShellOutputRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x19\n" +
+	"\bshell_id\x18\x02 \x01(\tR\ashellId\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x03R\x03seq\x12-\n" +
+	"\x06frames\x18\x04 \x03(\v2\x15.nimbus.v1.ShellFrameR\x06frames\x12+\n" +
+	"\brecorded\x18\x05 \x03(\v2\x0f.nimbus.v1.LineR\brecorded\x12%\n" +
+	"\x03end\x18\x06 \x01(\v2\x13.nimbus.v1.ShellEndR\x03end\"\x19\n" +
+	"\x17SendShellOutputResponse\"\xa2\x01\n" +
+	"\x18ReceiveShellInputRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x19\n" +
+	"\bshell_id\x18\x02 \x01(\tR\ashellId\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x03R\x05after\x12-\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\x83\x01\n" +
+	"\x19ReceiveShellInputResponse\x12-\n" +
+	"\x06frames\x18\x01 \x03(\v2\x15.nimbus.v1.ShellFrameR\x06frames\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12%\n" +
+	"\x03end\x18\x03 \x01(\v2\x13.nimbus.v1.ShellEndR\x03end\"7\n" +
 	"\rAcceptRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\"G\n" +
 	"\x0eAcceptResponse\x125\n" +
@@ -1556,11 +2012,13 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
-	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"l\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"\x80\x01\n" +
 	"\x14FinishAttemptRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\"\x17\n" +
-	"\x15FinishAttemptResponse2\xfe\x04\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\bR\x04hold\"+\n" +
+	"\x15FinishAttemptResponse\x12\x12\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held2\x86\a\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -1570,7 +2028,10 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
 	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12F\n" +
 	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12R\n" +
-	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponse\x12L\n" +
+	"\vAttachShell\x12\x1d.nimbus.v1.AttachShellRequest\x1a\x1e.nimbus.v1.AttachShellResponse\x12X\n" +
+	"\x0fSendShellOutput\x12!.nimbus.v1.SendShellOutputRequest\x1a\".nimbus.v1.SendShellOutputResponse\x12^\n" +
+	"\x11ReceiveShellInput\x12#.nimbus.v1.ReceiveShellInputRequest\x1a$.nimbus.v1.ReceiveShellInputResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_agent_proto_rawDescOnce sync.Once
@@ -1584,94 +2045,121 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_nimbus_v1_agent_proto_goTypes = []any{
-	(*Lease)(nil),                 // 0: nimbus.v1.Lease
-	(*Offer)(nil),                 // 1: nimbus.v1.Offer
-	(*Assignment)(nil),            // 2: nimbus.v1.Assignment
-	(*Outcome)(nil),               // 3: nimbus.v1.Outcome
-	(*Line)(nil),                  // 4: nimbus.v1.Line
-	(*JoinRequest)(nil),           // 5: nimbus.v1.JoinRequest
-	(*JoinResponse)(nil),          // 6: nimbus.v1.JoinResponse
-	(*HelloRequest)(nil),          // 7: nimbus.v1.HelloRequest
-	(*HelloResponse)(nil),         // 8: nimbus.v1.HelloResponse
-	(*PollRequest)(nil),           // 9: nimbus.v1.PollRequest
-	(*PollResponse)(nil),          // 10: nimbus.v1.PollResponse
-	(*AcceptRequest)(nil),         // 11: nimbus.v1.AcceptRequest
-	(*AcceptResponse)(nil),        // 12: nimbus.v1.AcceptResponse
-	(*HeartbeatRequest)(nil),      // 13: nimbus.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 14: nimbus.v1.HeartbeatResponse
-	(*LeaseStatus)(nil),           // 15: nimbus.v1.LeaseStatus
-	(*ReportPhaseRequest)(nil),    // 16: nimbus.v1.ReportPhaseRequest
-	(*ReportPhaseResponse)(nil),   // 17: nimbus.v1.ReportPhaseResponse
-	(*CreateRunnerRequest)(nil),   // 18: nimbus.v1.CreateRunnerRequest
-	(*CreateRunnerResponse)(nil),  // 19: nimbus.v1.CreateRunnerResponse
-	(*AppendLogRequest)(nil),      // 20: nimbus.v1.AppendLogRequest
-	(*AppendLogResponse)(nil),     // 21: nimbus.v1.AppendLogResponse
-	(*FinishAttemptRequest)(nil),  // 22: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil), // 23: nimbus.v1.FinishAttemptResponse
-	nil,                           // 24: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                 // 25: nimbus.v1.Class
-	(*Spec)(nil),                  // 26: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(JobResult)(0),                // 28: nimbus.v1.JobResult
-	(*Reason)(nil),                // 29: nimbus.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Inventory)(nil),             // 31: nimbus.v1.Inventory
+	(*Lease)(nil),                     // 0: nimbus.v1.Lease
+	(*Offer)(nil),                     // 1: nimbus.v1.Offer
+	(*Assignment)(nil),                // 2: nimbus.v1.Assignment
+	(*Outcome)(nil),                   // 3: nimbus.v1.Outcome
+	(*Line)(nil),                      // 4: nimbus.v1.Line
+	(*JoinRequest)(nil),               // 5: nimbus.v1.JoinRequest
+	(*JoinResponse)(nil),              // 6: nimbus.v1.JoinResponse
+	(*HelloRequest)(nil),              // 7: nimbus.v1.HelloRequest
+	(*HelloResponse)(nil),             // 8: nimbus.v1.HelloResponse
+	(*PollRequest)(nil),               // 9: nimbus.v1.PollRequest
+	(*PollResponse)(nil),              // 10: nimbus.v1.PollResponse
+	(*ShellCall)(nil),                 // 11: nimbus.v1.ShellCall
+	(*AttachShellRequest)(nil),        // 12: nimbus.v1.AttachShellRequest
+	(*AttachShellResponse)(nil),       // 13: nimbus.v1.AttachShellResponse
+	(*SendShellOutputRequest)(nil),    // 14: nimbus.v1.SendShellOutputRequest
+	(*SendShellOutputResponse)(nil),   // 15: nimbus.v1.SendShellOutputResponse
+	(*ReceiveShellInputRequest)(nil),  // 16: nimbus.v1.ReceiveShellInputRequest
+	(*ReceiveShellInputResponse)(nil), // 17: nimbus.v1.ReceiveShellInputResponse
+	(*AcceptRequest)(nil),             // 18: nimbus.v1.AcceptRequest
+	(*AcceptResponse)(nil),            // 19: nimbus.v1.AcceptResponse
+	(*HeartbeatRequest)(nil),          // 20: nimbus.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),         // 21: nimbus.v1.HeartbeatResponse
+	(*LeaseStatus)(nil),               // 22: nimbus.v1.LeaseStatus
+	(*ReportPhaseRequest)(nil),        // 23: nimbus.v1.ReportPhaseRequest
+	(*ReportPhaseResponse)(nil),       // 24: nimbus.v1.ReportPhaseResponse
+	(*CreateRunnerRequest)(nil),       // 25: nimbus.v1.CreateRunnerRequest
+	(*CreateRunnerResponse)(nil),      // 26: nimbus.v1.CreateRunnerResponse
+	(*AppendLogRequest)(nil),          // 27: nimbus.v1.AppendLogRequest
+	(*AppendLogResponse)(nil),         // 28: nimbus.v1.AppendLogResponse
+	(*FinishAttemptRequest)(nil),      // 29: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 30: nimbus.v1.FinishAttemptResponse
+	nil,                               // 31: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 32: nimbus.v1.Class
+	(*Spec)(nil),                      // 33: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
+	(JobResult)(0),                    // 35: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 36: nimbus.v1.Reason
+	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 38: nimbus.v1.Inventory
+	(*ShellSpec)(nil),                 // 39: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 40: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 41: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	25, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	32, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	25, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	26, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	27, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	28, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	29, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	27, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	27, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	30, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	31, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	31, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	32, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	33, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	34, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	35, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	36, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	34, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	34, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	37, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	38, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	38, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 13: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
-	15, // 14: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	27, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	24, // 16: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	22, // 14: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	34, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	31, // 16: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
 	1,  // 17: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	0,  // 18: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 19: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 20: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	15, // 21: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 22: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	27, // 23: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 24: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 25: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	4,  // 26: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	0,  // 27: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 28: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	5,  // 29: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	7,  // 30: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	9,  // 31: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	11, // 32: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	13, // 33: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	16, // 34: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	18, // 35: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	20, // 36: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	22, // 37: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	6,  // 38: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	8,  // 39: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	10, // 40: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	12, // 41: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	14, // 42: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	17, // 43: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	19, // 44: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	21, // 45: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	23, // 46: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	11, // 18: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
+	0,  // 19: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
+	39, // 20: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	0,  // 21: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
+	40, // 22: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	4,  // 23: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
+	41, // 24: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 25: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 26: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	40, // 27: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	41, // 28: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 29: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 30: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 31: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	22, // 32: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	0,  // 33: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 34: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 35: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 36: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	4,  // 37: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	0,  // 38: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 39: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	5,  // 40: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	7,  // 41: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	9,  // 42: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	18, // 43: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	20, // 44: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	23, // 45: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	25, // 46: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	27, // 47: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	29, // 48: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	12, // 49: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	14, // 50: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	16, // 51: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	6,  // 52: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	8,  // 53: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	10, // 54: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	19, // 55: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	21, // 56: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	24, // 57: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	26, // 58: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	28, // 59: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	30, // 60: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	13, // 61: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	15, // 62: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	17, // 63: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	52, // [52:64] is the sub-list for method output_type
+	40, // [40:52] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -1681,6 +2169,7 @@ func file_nimbus_v1_agent_proto_init() {
 	}
 	file_nimbus_v1_host_proto_init()
 	file_nimbus_v1_job_proto_init()
+	file_nimbus_v1_shell_proto_init()
 	file_nimbus_v1_agent_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1688,7 +2177,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

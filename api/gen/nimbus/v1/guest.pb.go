@@ -23,6 +23,224 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ShellRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ShellRequest_Start
+	//	*ShellRequest_Frame
+	Message       isShellRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShellRequest) Reset() {
+	*x = ShellRequest{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShellRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShellRequest) ProtoMessage() {}
+
+func (x *ShellRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShellRequest.ProtoReflect.Descriptor instead.
+func (*ShellRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ShellRequest) GetMessage() isShellRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ShellRequest) GetStart() *ShellSpec {
+	if x != nil {
+		if x, ok := x.Message.(*ShellRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ShellRequest) GetFrame() *ShellFrame {
+	if x != nil {
+		if x, ok := x.Message.(*ShellRequest_Frame); ok {
+			return x.Frame
+		}
+	}
+	return nil
+}
+
+type isShellRequest_Message interface {
+	isShellRequest_Message()
+}
+
+type ShellRequest_Start struct {
+	Start *ShellSpec `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ShellRequest_Frame struct {
+	Frame *ShellFrame `protobuf:"bytes,2,opt,name=frame,proto3,oneof"`
+}
+
+func (*ShellRequest_Start) isShellRequest_Message() {}
+
+func (*ShellRequest_Frame) isShellRequest_Message() {}
+
+type ShellResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ShellResponse_Output
+	//	*ShellResponse_Exited
+	Message       isShellResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShellResponse) Reset() {
+	*x = ShellResponse{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShellResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShellResponse) ProtoMessage() {}
+
+func (x *ShellResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShellResponse.ProtoReflect.Descriptor instead.
+func (*ShellResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ShellResponse) GetMessage() isShellResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ShellResponse) GetOutput() *ShellOutput {
+	if x != nil {
+		if x, ok := x.Message.(*ShellResponse_Output); ok {
+			return x.Output
+		}
+	}
+	return nil
+}
+
+func (x *ShellResponse) GetExited() *ShellExit {
+	if x != nil {
+		if x, ok := x.Message.(*ShellResponse_Exited); ok {
+			return x.Exited
+		}
+	}
+	return nil
+}
+
+type isShellResponse_Message interface {
+	isShellResponse_Message()
+}
+
+type ShellResponse_Output struct {
+	Output *ShellOutput `protobuf:"bytes,1,opt,name=output,proto3,oneof"`
+}
+
+type ShellResponse_Exited struct {
+	// The last message.
+	Exited *ShellExit `protobuf:"bytes,2,opt,name=exited,proto3,oneof"`
+}
+
+func (*ShellResponse_Output) isShellResponse_Message() {}
+
+func (*ShellResponse_Exited) isShellResponse_Message() {}
+
+type ShellExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent when a signal ended the process.
+	Code          *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
+	Signal        string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShellExit) Reset() {
+	*x = ShellExit{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShellExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShellExit) ProtoMessage() {}
+
+func (x *ShellExit) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShellExit.ProtoReflect.Descriptor instead.
+func (*ShellExit) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ShellExit) GetCode() int32 {
+	if x != nil && x.Code != nil {
+		return *x.Code
+	}
+	return 0
+}
+
+func (x *ShellExit) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
 type PrepareRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Now   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
@@ -39,7 +257,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +269,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +282,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{0}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PrepareRequest) GetNow() *timestamppb.Timestamp {
@@ -126,7 +344,7 @@ type NetworkConfig struct {
 
 func (x *NetworkConfig) Reset() {
 	*x = NetworkConfig{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -138,7 +356,7 @@ func (x *NetworkConfig) String() string {
 func (*NetworkConfig) ProtoMessage() {}
 
 func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -151,7 +369,7 @@ func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkConfig.ProtoReflect.Descriptor instead.
 func (*NetworkConfig) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NetworkConfig) GetDevice() string {
@@ -200,7 +418,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -212,7 +430,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -225,7 +443,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PrepareResponse) GetVersion() string {
@@ -251,7 +469,7 @@ type PutWorkspaceRequest struct {
 
 func (x *PutWorkspaceRequest) Reset() {
 	*x = PutWorkspaceRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -263,7 +481,7 @@ func (x *PutWorkspaceRequest) String() string {
 func (*PutWorkspaceRequest) ProtoMessage() {}
 
 func (x *PutWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -276,7 +494,7 @@ func (x *PutWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*PutWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PutWorkspaceRequest) GetChunk() []byte {
@@ -296,7 +514,7 @@ type PutWorkspaceResponse struct {
 
 func (x *PutWorkspaceResponse) Reset() {
 	*x = PutWorkspaceResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +526,7 @@ func (x *PutWorkspaceResponse) String() string {
 func (*PutWorkspaceResponse) ProtoMessage() {}
 
 func (x *PutWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +539,7 @@ func (x *PutWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*PutWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PutWorkspaceResponse) GetFiles() int64 {
@@ -361,7 +579,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +591,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +604,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartRequest) GetAttemptId() string {
@@ -447,7 +665,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +677,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +690,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartResponse) GetPid() int64 {
@@ -494,7 +712,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +724,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +737,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchRequest) GetFromSeq() int64 {
@@ -551,7 +769,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +781,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +794,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchResponse) GetSeq() int64 {
@@ -639,7 +857,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +869,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +882,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Output) GetStream() string {
@@ -704,7 +922,7 @@ type Exited struct {
 
 func (x *Exited) Reset() {
 	*x = Exited{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +934,7 @@ func (x *Exited) String() string {
 func (*Exited) ProtoMessage() {}
 
 func (x *Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +947,7 @@ func (x *Exited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exited.ProtoReflect.Descriptor instead.
 func (*Exited) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Exited) GetCode() int32 {
@@ -809,7 +1027,7 @@ type RunnerExit struct {
 
 func (x *RunnerExit) Reset() {
 	*x = RunnerExit{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +1039,7 @@ func (x *RunnerExit) String() string {
 func (*RunnerExit) ProtoMessage() {}
 
 func (x *RunnerExit) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +1052,7 @@ func (x *RunnerExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunnerExit.ProtoReflect.Descriptor instead.
 func (*RunnerExit) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunnerExit) GetHadJob() bool {
@@ -860,7 +1078,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1090,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1103,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AcknowledgeRequest) GetSeq() int64 {
@@ -903,7 +1121,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1133,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1146,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{16}
 }
 
 type SignalRequest struct {
@@ -941,7 +1159,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1171,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1184,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignalRequest) GetSignal() string {
@@ -984,7 +1202,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1214,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,14 +1227,26 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{18}
 }
 
 var File_nimbus_v1_guest_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\n" +
-	"\x15nimbus/v1/guest.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n" +
+	"\x15nimbus/v1/guest.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15nimbus/v1/shell.proto\"v\n" +
+	"\fShellRequest\x12,\n" +
+	"\x05start\x18\x01 \x01(\v2\x14.nimbus.v1.ShellSpecH\x00R\x05start\x12-\n" +
+	"\x05frame\x18\x02 \x01(\v2\x15.nimbus.v1.ShellFrameH\x00R\x05frameB\t\n" +
+	"\amessage\"|\n" +
+	"\rShellResponse\x120\n" +
+	"\x06output\x18\x01 \x01(\v2\x16.nimbus.v1.ShellOutputH\x00R\x06output\x12.\n" +
+	"\x06exited\x18\x02 \x01(\v2\x14.nimbus.v1.ShellExitH\x00R\x06exitedB\t\n" +
+	"\amessage\"E\n" +
+	"\tShellExit\x12\x17\n" +
+	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signalB\a\n" +
+	"\x05_code\"\xde\x01\n" +
 	"\x0ePrepareRequest\x12,\n" +
 	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12\x18\n" +
 	"\aentropy\x18\x02 \x01(\fR\aentropy\x12\x1a\n" +
@@ -1090,14 +1320,15 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x13AcknowledgeResponse\"'\n" +
 	"\rSignalRequest\x12\x16\n" +
 	"\x06signal\x18\x01 \x01(\tR\x06signal\"\x10\n" +
-	"\x0eSignalResponse2\xaa\x03\n" +
+	"\x0eSignalResponse2\xea\x03\n" +
 	"\fGuestService\x12@\n" +
 	"\aPrepare\x12\x19.nimbus.v1.PrepareRequest\x1a\x1a.nimbus.v1.PrepareResponse\x12Q\n" +
 	"\fPutWorkspace\x12\x1e.nimbus.v1.PutWorkspaceRequest\x1a\x1f.nimbus.v1.PutWorkspaceResponse(\x01\x12:\n" +
 	"\x05Start\x12\x17.nimbus.v1.StartRequest\x1a\x18.nimbus.v1.StartResponse\x12<\n" +
 	"\x05Watch\x12\x17.nimbus.v1.WatchRequest\x1a\x18.nimbus.v1.WatchResponse0\x01\x12L\n" +
 	"\vAcknowledge\x12\x1d.nimbus.v1.AcknowledgeRequest\x1a\x1e.nimbus.v1.AcknowledgeResponse\x12=\n" +
-	"\x06Signal\x12\x18.nimbus.v1.SignalRequest\x1a\x19.nimbus.v1.SignalResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x06Signal\x12\x18.nimbus.v1.SignalRequest\x1a\x19.nimbus.v1.SignalResponse\x12>\n" +
+	"\x05Shell\x12\x17.nimbus.v1.ShellRequest\x1a\x18.nimbus.v1.ShellResponse(\x010\x01B8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_guest_proto_rawDescOnce sync.Once
@@ -1111,56 +1342,68 @@ func file_nimbus_v1_guest_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_guest_proto_rawDescData
 }
 
-var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nimbus_v1_guest_proto_goTypes = []any{
-	(*PrepareRequest)(nil),        // 0: nimbus.v1.PrepareRequest
-	(*NetworkConfig)(nil),         // 1: nimbus.v1.NetworkConfig
-	(*PrepareResponse)(nil),       // 2: nimbus.v1.PrepareResponse
-	(*PutWorkspaceRequest)(nil),   // 3: nimbus.v1.PutWorkspaceRequest
-	(*PutWorkspaceResponse)(nil),  // 4: nimbus.v1.PutWorkspaceResponse
-	(*StartRequest)(nil),          // 5: nimbus.v1.StartRequest
-	(*StartResponse)(nil),         // 6: nimbus.v1.StartResponse
-	(*WatchRequest)(nil),          // 7: nimbus.v1.WatchRequest
-	(*WatchResponse)(nil),         // 8: nimbus.v1.WatchResponse
-	(*Output)(nil),                // 9: nimbus.v1.Output
-	(*Exited)(nil),                // 10: nimbus.v1.Exited
-	(*RunnerExit)(nil),            // 11: nimbus.v1.RunnerExit
-	(*AcknowledgeRequest)(nil),    // 12: nimbus.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),   // 13: nimbus.v1.AcknowledgeResponse
-	(*SignalRequest)(nil),         // 14: nimbus.v1.SignalRequest
-	(*SignalResponse)(nil),        // 15: nimbus.v1.SignalResponse
-	nil,                           // 16: nimbus.v1.NetworkConfig.HostsEntry
-	nil,                           // 17: nimbus.v1.StartRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*ShellRequest)(nil),          // 0: nimbus.v1.ShellRequest
+	(*ShellResponse)(nil),         // 1: nimbus.v1.ShellResponse
+	(*ShellExit)(nil),             // 2: nimbus.v1.ShellExit
+	(*PrepareRequest)(nil),        // 3: nimbus.v1.PrepareRequest
+	(*NetworkConfig)(nil),         // 4: nimbus.v1.NetworkConfig
+	(*PrepareResponse)(nil),       // 5: nimbus.v1.PrepareResponse
+	(*PutWorkspaceRequest)(nil),   // 6: nimbus.v1.PutWorkspaceRequest
+	(*PutWorkspaceResponse)(nil),  // 7: nimbus.v1.PutWorkspaceResponse
+	(*StartRequest)(nil),          // 8: nimbus.v1.StartRequest
+	(*StartResponse)(nil),         // 9: nimbus.v1.StartResponse
+	(*WatchRequest)(nil),          // 10: nimbus.v1.WatchRequest
+	(*WatchResponse)(nil),         // 11: nimbus.v1.WatchResponse
+	(*Output)(nil),                // 12: nimbus.v1.Output
+	(*Exited)(nil),                // 13: nimbus.v1.Exited
+	(*RunnerExit)(nil),            // 14: nimbus.v1.RunnerExit
+	(*AcknowledgeRequest)(nil),    // 15: nimbus.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),   // 16: nimbus.v1.AcknowledgeResponse
+	(*SignalRequest)(nil),         // 17: nimbus.v1.SignalRequest
+	(*SignalResponse)(nil),        // 18: nimbus.v1.SignalResponse
+	nil,                           // 19: nimbus.v1.NetworkConfig.HostsEntry
+	nil,                           // 20: nimbus.v1.StartRequest.EnvEntry
+	(*ShellSpec)(nil),             // 21: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),            // 22: nimbus.v1.ShellFrame
+	(*ShellOutput)(nil),           // 23: nimbus.v1.ShellOutput
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_nimbus_v1_guest_proto_depIdxs = []int32{
-	18, // 0: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
-	1,  // 1: nimbus.v1.PrepareRequest.network:type_name -> nimbus.v1.NetworkConfig
-	16, // 2: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
-	19, // 3: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
-	17, // 4: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
-	9,  // 5: nimbus.v1.WatchResponse.output:type_name -> nimbus.v1.Output
-	10, // 6: nimbus.v1.WatchResponse.exited:type_name -> nimbus.v1.Exited
-	19, // 7: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
-	11, // 8: nimbus.v1.Exited.runner:type_name -> nimbus.v1.RunnerExit
-	0,  // 9: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
-	3,  // 10: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
-	5,  // 11: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
-	7,  // 12: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
-	12, // 13: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
-	14, // 14: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
-	2,  // 15: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
-	4,  // 16: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
-	6,  // 17: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
-	8,  // 18: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
-	13, // 19: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
-	15, // 20: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	21, // 0: nimbus.v1.ShellRequest.start:type_name -> nimbus.v1.ShellSpec
+	22, // 1: nimbus.v1.ShellRequest.frame:type_name -> nimbus.v1.ShellFrame
+	23, // 2: nimbus.v1.ShellResponse.output:type_name -> nimbus.v1.ShellOutput
+	2,  // 3: nimbus.v1.ShellResponse.exited:type_name -> nimbus.v1.ShellExit
+	24, // 4: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
+	4,  // 5: nimbus.v1.PrepareRequest.network:type_name -> nimbus.v1.NetworkConfig
+	19, // 6: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
+	25, // 7: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
+	20, // 8: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
+	12, // 9: nimbus.v1.WatchResponse.output:type_name -> nimbus.v1.Output
+	13, // 10: nimbus.v1.WatchResponse.exited:type_name -> nimbus.v1.Exited
+	25, // 11: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
+	14, // 12: nimbus.v1.Exited.runner:type_name -> nimbus.v1.RunnerExit
+	3,  // 13: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
+	6,  // 14: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
+	8,  // 15: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
+	10, // 16: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
+	15, // 17: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
+	17, // 18: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
+	0,  // 19: nimbus.v1.GuestService.Shell:input_type -> nimbus.v1.ShellRequest
+	5,  // 20: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
+	7,  // 21: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
+	9,  // 22: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
+	11, // 23: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
+	16, // 24: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
+	18, // 25: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
+	1,  // 26: nimbus.v1.GuestService.Shell:output_type -> nimbus.v1.ShellResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_guest_proto_init() }
@@ -1168,19 +1411,29 @@ func file_nimbus_v1_guest_proto_init() {
 	if File_nimbus_v1_guest_proto != nil {
 		return
 	}
-	file_nimbus_v1_guest_proto_msgTypes[8].OneofWrappers = []any{
+	file_nimbus_v1_shell_proto_init()
+	file_nimbus_v1_guest_proto_msgTypes[0].OneofWrappers = []any{
+		(*ShellRequest_Start)(nil),
+		(*ShellRequest_Frame)(nil),
+	}
+	file_nimbus_v1_guest_proto_msgTypes[1].OneofWrappers = []any{
+		(*ShellResponse_Output)(nil),
+		(*ShellResponse_Exited)(nil),
+	}
+	file_nimbus_v1_guest_proto_msgTypes[2].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[11].OneofWrappers = []any{
 		(*WatchResponse_Output)(nil),
 		(*WatchResponse_Exited)(nil),
 	}
-	file_nimbus_v1_guest_proto_msgTypes[10].OneofWrappers = []any{}
-	file_nimbus_v1_guest_proto_msgTypes[11].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[13].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_guest_proto_rawDesc), len(file_nimbus_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

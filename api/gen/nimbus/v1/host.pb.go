@@ -320,6 +320,8 @@ type Inventory struct {
 	// Of GitHub's own runner in the image that jobs get when they name none; empty
 	// where it is not inside.
 	RunnerVersion string `protobuf:"bytes,12,opt,name=runner_version,json=runnerVersion,proto3" json:"runner_version,omitempty"`
+	// Whether its agent opens shells.
+	Shells        bool `protobuf:"varint,13,opt,name=shells,proto3" json:"shells,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +438,13 @@ func (x *Inventory) GetRunnerVersion() string {
 		return x.RunnerVersion
 	}
 	return ""
+}
+
+func (x *Inventory) GetShells() bool {
+	if x != nil {
+		return x.Shells
+	}
+	return false
 }
 
 // GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -994,7 +1003,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x86\x03\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x9e\x03\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -1009,7 +1018,8 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\anetwork\x18\n" +
 	" \x03(\tR\anetwork\x12\x14\n" +
 	"\x05reach\x18\v \x03(\tR\x05reach\x12%\n" +
-	"\x0erunner_version\x18\f \x01(\tR\rrunnerVersion\"o\n" +
+	"\x0erunner_version\x18\f \x01(\tR\rrunnerVersion\x12\x16\n" +
+	"\x06shells\x18\r \x01(\bR\x06shells\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +

@@ -457,7 +457,10 @@ type Spec struct {
 	Repeatable bool `protobuf:"varint,5,opt,name=repeatable,proto3" json:"repeatable,omitempty"`
 	// How long it may wait for a host, at most 7 days; absent for as long as the
 	// server lets jobs wait.
-	QueueTimeout  *durationpb.Duration `protobuf:"bytes,6,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
+	QueueTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
+	// How long its sandbox stays for shells when its process has failed, at most
+	// 4 hours; 0 for not at all.
+	Hold          *durationpb.Duration `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -530,6 +533,13 @@ func (x *Spec) GetRepeatable() bool {
 func (x *Spec) GetQueueTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.QueueTimeout
+	}
+	return nil
+}
+
+func (x *Spec) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
 	}
 	return nil
 }
@@ -675,7 +685,10 @@ type Job struct {
 	// The job that this one runs again.
 	RerunOf string `protobuf:"bytes,21,opt,name=rerun_of,json=rerunOf,proto3" json:"rerun_of,omitempty"`
 	// How many attempts it may have in all.
-	MaxAttempts   int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	MaxAttempts int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Until when its sandbox stays, of a job that has failed; absent where it
+	// does not.
+	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,6 +875,13 @@ func (x *Job) GetMaxAttempts() int32 {
 		return x.MaxAttempts
 	}
 	return 0
+}
+
+func (x *Job) GetHeldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldUntil
+	}
+	return nil
 }
 
 // QueuePlace is where a waiting job stands among those that want the same.
@@ -1826,6 +1846,94 @@ func (x *SetJobPriorityResponse) GetJob() *Job {
 	return nil
 }
 
+type ReleaseJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseJobRequest) Reset() {
+	*x = ReleaseJobRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseJobRequest) ProtoMessage() {}
+
+func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseJobRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseJobRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReleaseJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+type ReleaseJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseJobResponse) Reset() {
+	*x = ReleaseJobResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseJobResponse) ProtoMessage() {}
+
+func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseJobResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseJobResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReleaseJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 var File_nimbus_v1_job_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_job_proto_rawDesc = "" +
@@ -1865,7 +1973,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vfinished_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"finishedAt\x12=\n" +
 	"\fdestroyed_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\"\xbc\x02\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\"\xeb\x02\n" +
 	"\x04Spec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12*\n" +
 	"\x03env\x18\x02 \x03(\v2\x18.nimbus.v1.Spec.EnvEntryR\x03env\x12!\n" +
@@ -1874,7 +1982,8 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"repeatable\x18\x05 \x01(\bR\n" +
 	"repeatable\x12>\n" +
-	"\rqueue_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x1a6\n" +
+	"\rqueue_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12-\n" +
+	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x02\n" +
@@ -1889,7 +1998,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vhead_branch\x18\a \x01(\tR\n" +
 	"headBranch\x12\x19\n" +
 	"\bhead_sha\x18\b \x01(\tR\aheadSha\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xbe\x06\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xf9\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x16\n" +
@@ -1914,7 +2023,9 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\bmetadata\x18\x13 \x03(\v2\x1c.nimbus.v1.Job.MetadataEntryR\bmetadata\x12\x1a\n" +
 	"\bpriority\x18\x14 \x01(\x05R\bpriority\x12\x19\n" +
 	"\brerun_of\x18\x15 \x01(\tR\arerunOf\x12!\n" +
-	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x1a;\n" +
+	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x129\n" +
+	"\n" +
+	"held_until\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
@@ -1990,6 +2101,10 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\x05R\bpriority\":\n" +
 	"\x16SetJobPriorityResponse\x12 \n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job\"*\n" +
+	"\x11ReleaseJobRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"6\n" +
+	"\x12ReleaseJobResponse\x12 \n" +
 	"\x03job\x18\x01 \x01(\v2\x0e.nimbus.v1.JobR\x03job*\xcd\x01\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -2006,7 +2121,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x12JOB_RESULT_FAILURE\x10\x02\x12\x18\n" +
 	"\x14JOB_RESULT_CANCELLED\x10\x03\x12\x18\n" +
 	"\x14JOB_RESULT_TIMED_OUT\x10\x04\x12\x13\n" +
-	"\x0fJOB_RESULT_LOST\x10\x052\x9f\x04\n" +
+	"\x0fJOB_RESULT_LOST\x10\x052\xea\x04\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tSubmitJob\x12\x1b.nimbus.v1.SubmitJobRequest\x1a\x1c.nimbus.v1.SubmitJobResponse\x12B\n" +
@@ -2015,7 +2130,9 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponse\x12C\n" +
 	"\bRerunJob\x12\x1a.nimbus.v1.RerunJobRequest\x1a\x1b.nimbus.v1.RerunJobResponse\x12U\n" +
-	"\x0eSetJobPriority\x12 .nimbus.v1.SetJobPriorityRequest\x1a!.nimbus.v1.SetJobPriorityResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x0eSetJobPriority\x12 .nimbus.v1.SetJobPriorityRequest\x1a!.nimbus.v1.SetJobPriorityResponse\x12I\n" +
+	"\n" +
+	"ReleaseJob\x12\x1c.nimbus.v1.ReleaseJobRequest\x1a\x1d.nimbus.v1.ReleaseJobResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_job_proto_rawDescOnce sync.Once
@@ -2030,7 +2147,7 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_nimbus_v1_job_proto_goTypes = []any{
 	(JobState)(0),                  // 0: nimbus.v1.JobState
 	(JobResult)(0),                 // 1: nimbus.v1.JobResult
@@ -2056,72 +2173,79 @@ var file_nimbus_v1_job_proto_goTypes = []any{
 	(*RerunJobResponse)(nil),       // 21: nimbus.v1.RerunJobResponse
 	(*SetJobPriorityRequest)(nil),  // 22: nimbus.v1.SetJobPriorityRequest
 	(*SetJobPriorityResponse)(nil), // 23: nimbus.v1.SetJobPriorityResponse
-	nil,                            // 24: nimbus.v1.Spec.EnvEntry
-	nil,                            // 25: nimbus.v1.Job.MetadataEntry
-	nil,                            // 26: nimbus.v1.SubmitJobRequest.MetadataEntry
-	nil,                            // 27: nimbus.v1.ListJobsRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
+	(*ReleaseJobRequest)(nil),      // 24: nimbus.v1.ReleaseJobRequest
+	(*ReleaseJobResponse)(nil),     // 25: nimbus.v1.ReleaseJobResponse
+	nil,                            // 26: nimbus.v1.Spec.EnvEntry
+	nil,                            // 27: nimbus.v1.Job.MetadataEntry
+	nil,                            // 28: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                            // 29: nimbus.v1.ListJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	28, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	28, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	28, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	28, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	28, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	28, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	28, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	28, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	28, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	28, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
-	24, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	29, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	29, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
-	3,  // 13: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
-	0,  // 14: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
-	1,  // 15: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
-	2,  // 16: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
-	4,  // 17: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
-	5,  // 18: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
-	6,  // 19: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	25, // 20: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
-	28, // 21: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
-	28, // 22: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 23: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 24: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	26, // 25: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 26: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 27: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	8,  // 28: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
-	0,  // 29: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	27, // 30: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	28, // 31: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 32: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 33: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 34: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	9,  // 35: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	7,  // 36: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 37: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 38: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
-	10, // 39: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	12, // 40: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	14, // 41: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	16, // 42: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	18, // 43: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	20, // 44: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
-	22, // 45: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
-	11, // 46: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	13, // 47: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	15, // 48: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	17, // 49: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	19, // 50: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	21, // 51: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
-	23, // 52: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
-	46, // [46:53] is the sub-list for method output_type
-	39, // [39:46] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	30, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	30, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	30, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	30, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	30, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	30, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	30, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	30, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	30, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	26, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
+	31, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	31, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
+	31, // 13: nimbus.v1.Spec.hold:type_name -> google.protobuf.Duration
+	3,  // 14: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
+	0,  // 15: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
+	1,  // 16: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
+	2,  // 17: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
+	4,  // 18: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
+	5,  // 19: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
+	6,  // 20: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
+	27, // 21: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	30, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
+	30, // 23: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	30, // 24: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 25: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 26: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	28, // 27: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 28: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 29: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	8,  // 30: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	0,  // 31: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	29, // 32: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	30, // 33: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 34: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 35: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 36: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	9,  // 37: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	7,  // 38: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 39: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 40: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	7,  // 41: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
+	10, // 42: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	12, // 43: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	14, // 44: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	16, // 45: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	18, // 46: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	20, // 47: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	22, // 48: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	24, // 49: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
+	11, // 50: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	13, // 51: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	15, // 52: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	17, // 53: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	19, // 54: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	21, // 55: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	23, // 56: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	25, // 57: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
+	50, // [50:58] is the sub-list for method output_type
+	42, // [42:50] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -2136,7 +2260,7 @@ func file_nimbus_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

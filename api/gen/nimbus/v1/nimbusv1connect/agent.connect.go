@@ -54,6 +54,15 @@ const (
 	// AgentServiceFinishAttemptProcedure is the fully-qualified name of the AgentService's
 	// FinishAttempt RPC.
 	AgentServiceFinishAttemptProcedure = "/nimbus.v1.AgentService/FinishAttempt"
+	// AgentServiceAttachShellProcedure is the fully-qualified name of the AgentService's AttachShell
+	// RPC.
+	AgentServiceAttachShellProcedure = "/nimbus.v1.AgentService/AttachShell"
+	// AgentServiceSendShellOutputProcedure is the fully-qualified name of the AgentService's
+	// SendShellOutput RPC.
+	AgentServiceSendShellOutputProcedure = "/nimbus.v1.AgentService/SendShellOutput"
+	// AgentServiceReceiveShellInputProcedure is the fully-qualified name of the AgentService's
+	// ReceiveShellInput RPC.
+	AgentServiceReceiveShellInputProcedure = "/nimbus.v1.AgentService/ReceiveShellInput"
 )
 
 // AgentServiceClient is a client for the nimbus.v1.AgentService service.
@@ -80,6 +89,14 @@ type AgentServiceClient interface {
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
 	// FinishAttempt tells how the process ended. Repeating it is safe.
 	FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error)
+	// AttachShell takes a shell that a poll told of. Repeating it is safe. Codes:
+	// fenced, not_found for a shell of another attempt, conflict for one that has
+	// ended.
+	AttachShell(context.Context, *connect.Request[v1.AttachShellRequest]) (*connect.Response[v1.AttachShellResponse], error)
+	// SendShellOutput is SendShell of the other side. A recording comes with it.
+	SendShellOutput(context.Context, *connect.Request[v1.SendShellOutputRequest]) (*connect.Response[v1.SendShellOutputResponse], error)
+	// ReceiveShellInput is ReceiveShell of the other side.
+	ReceiveShellInput(context.Context, *connect.Request[v1.ReceiveShellInputRequest]) (*connect.Response[v1.ReceiveShellInputResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the nimbus.v1.AgentService service. By default, it
@@ -147,20 +164,41 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("FinishAttempt")),
 			connect.WithClientOptions(opts...),
 		),
+		attachShell: connect.NewClient[v1.AttachShellRequest, v1.AttachShellResponse](
+			httpClient,
+			baseURL+AgentServiceAttachShellProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("AttachShell")),
+			connect.WithClientOptions(opts...),
+		),
+		sendShellOutput: connect.NewClient[v1.SendShellOutputRequest, v1.SendShellOutputResponse](
+			httpClient,
+			baseURL+AgentServiceSendShellOutputProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SendShellOutput")),
+			connect.WithClientOptions(opts...),
+		),
+		receiveShellInput: connect.NewClient[v1.ReceiveShellInputRequest, v1.ReceiveShellInputResponse](
+			httpClient,
+			baseURL+AgentServiceReceiveShellInputProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("ReceiveShellInput")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
-	join          *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	hello         *connect.Client[v1.HelloRequest, v1.HelloResponse]
-	poll          *connect.Client[v1.PollRequest, v1.PollResponse]
-	accept        *connect.Client[v1.AcceptRequest, v1.AcceptResponse]
-	heartbeat     *connect.Client[v1.HeartbeatRequest, v1.HeartbeatResponse]
-	reportPhase   *connect.Client[v1.ReportPhaseRequest, v1.ReportPhaseResponse]
-	createRunner  *connect.Client[v1.CreateRunnerRequest, v1.CreateRunnerResponse]
-	appendLog     *connect.Client[v1.AppendLogRequest, v1.AppendLogResponse]
-	finishAttempt *connect.Client[v1.FinishAttemptRequest, v1.FinishAttemptResponse]
+	join              *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	hello             *connect.Client[v1.HelloRequest, v1.HelloResponse]
+	poll              *connect.Client[v1.PollRequest, v1.PollResponse]
+	accept            *connect.Client[v1.AcceptRequest, v1.AcceptResponse]
+	heartbeat         *connect.Client[v1.HeartbeatRequest, v1.HeartbeatResponse]
+	reportPhase       *connect.Client[v1.ReportPhaseRequest, v1.ReportPhaseResponse]
+	createRunner      *connect.Client[v1.CreateRunnerRequest, v1.CreateRunnerResponse]
+	appendLog         *connect.Client[v1.AppendLogRequest, v1.AppendLogResponse]
+	finishAttempt     *connect.Client[v1.FinishAttemptRequest, v1.FinishAttemptResponse]
+	attachShell       *connect.Client[v1.AttachShellRequest, v1.AttachShellResponse]
+	sendShellOutput   *connect.Client[v1.SendShellOutputRequest, v1.SendShellOutputResponse]
+	receiveShellInput *connect.Client[v1.ReceiveShellInputRequest, v1.ReceiveShellInputResponse]
 }
 
 // Join calls nimbus.v1.AgentService.Join.
@@ -208,6 +246,21 @@ func (c *agentServiceClient) FinishAttempt(ctx context.Context, req *connect.Req
 	return c.finishAttempt.CallUnary(ctx, req)
 }
 
+// AttachShell calls nimbus.v1.AgentService.AttachShell.
+func (c *agentServiceClient) AttachShell(ctx context.Context, req *connect.Request[v1.AttachShellRequest]) (*connect.Response[v1.AttachShellResponse], error) {
+	return c.attachShell.CallUnary(ctx, req)
+}
+
+// SendShellOutput calls nimbus.v1.AgentService.SendShellOutput.
+func (c *agentServiceClient) SendShellOutput(ctx context.Context, req *connect.Request[v1.SendShellOutputRequest]) (*connect.Response[v1.SendShellOutputResponse], error) {
+	return c.sendShellOutput.CallUnary(ctx, req)
+}
+
+// ReceiveShellInput calls nimbus.v1.AgentService.ReceiveShellInput.
+func (c *agentServiceClient) ReceiveShellInput(ctx context.Context, req *connect.Request[v1.ReceiveShellInputRequest]) (*connect.Response[v1.ReceiveShellInputResponse], error) {
+	return c.receiveShellInput.CallUnary(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the nimbus.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Join trades a join token for a host. With a public key in it, the host opens
@@ -232,6 +285,14 @@ type AgentServiceHandler interface {
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
 	// FinishAttempt tells how the process ended. Repeating it is safe.
 	FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error)
+	// AttachShell takes a shell that a poll told of. Repeating it is safe. Codes:
+	// fenced, not_found for a shell of another attempt, conflict for one that has
+	// ended.
+	AttachShell(context.Context, *connect.Request[v1.AttachShellRequest]) (*connect.Response[v1.AttachShellResponse], error)
+	// SendShellOutput is SendShell of the other side. A recording comes with it.
+	SendShellOutput(context.Context, *connect.Request[v1.SendShellOutputRequest]) (*connect.Response[v1.SendShellOutputResponse], error)
+	// ReceiveShellInput is ReceiveShell of the other side.
+	ReceiveShellInput(context.Context, *connect.Request[v1.ReceiveShellInputRequest]) (*connect.Response[v1.ReceiveShellInputResponse], error)
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -295,6 +356,24 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("FinishAttempt")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceAttachShellHandler := connect.NewUnaryHandler(
+		AgentServiceAttachShellProcedure,
+		svc.AttachShell,
+		connect.WithSchema(agentServiceMethods.ByName("AttachShell")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSendShellOutputHandler := connect.NewUnaryHandler(
+		AgentServiceSendShellOutputProcedure,
+		svc.SendShellOutput,
+		connect.WithSchema(agentServiceMethods.ByName("SendShellOutput")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceReceiveShellInputHandler := connect.NewUnaryHandler(
+		AgentServiceReceiveShellInputProcedure,
+		svc.ReceiveShellInput,
+		connect.WithSchema(agentServiceMethods.ByName("ReceiveShellInput")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceJoinProcedure:
@@ -315,6 +394,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceAppendLogHandler.ServeHTTP(w, r)
 		case AgentServiceFinishAttemptProcedure:
 			agentServiceFinishAttemptHandler.ServeHTTP(w, r)
+		case AgentServiceAttachShellProcedure:
+			agentServiceAttachShellHandler.ServeHTTP(w, r)
+		case AgentServiceSendShellOutputProcedure:
+			agentServiceSendShellOutputHandler.ServeHTTP(w, r)
+		case AgentServiceReceiveShellInputProcedure:
+			agentServiceReceiveShellInputHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -358,4 +443,16 @@ func (UnimplementedAgentServiceHandler) AppendLog(context.Context, *connect.Requ
 
 func (UnimplementedAgentServiceHandler) FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.FinishAttempt is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) AttachShell(context.Context, *connect.Request[v1.AttachShellRequest]) (*connect.Response[v1.AttachShellResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.AttachShell is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SendShellOutput(context.Context, *connect.Request[v1.SendShellOutputRequest]) (*connect.Response[v1.SendShellOutputResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.SendShellOutput is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) ReceiveShellInput(context.Context, *connect.Request[v1.ReceiveShellInputRequest]) (*connect.Response[v1.ReceiveShellInputResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.ReceiveShellInput is not implemented"))
 }

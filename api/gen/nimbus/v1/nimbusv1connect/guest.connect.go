@@ -47,6 +47,8 @@ const (
 	GuestServiceAcknowledgeProcedure = "/nimbus.v1.GuestService/Acknowledge"
 	// GuestServiceSignalProcedure is the fully-qualified name of the GuestService's Signal RPC.
 	GuestServiceSignalProcedure = "/nimbus.v1.GuestService/Signal"
+	// GuestServiceShellProcedure is the fully-qualified name of the GuestService's Shell RPC.
+	GuestServiceShellProcedure = "/nimbus.v1.GuestService/Shell"
 )
 
 // GuestServiceClient is a client for the nimbus.v1.GuestService service.
@@ -67,6 +69,11 @@ type GuestServiceClient interface {
 	Acknowledge(context.Context, *connect.Request[v1.AcknowledgeRequest]) (*connect.Response[v1.AcknowledgeResponse], error)
 	// Signal sends a signal to the whole process tree.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
+	// Shell runs a command beside the job, as its user, in its folder and with
+	// its environment; also once the job has ended, for as long as the sandbox
+	// is there. The first message begins it. It ends with the stream, and what
+	// the stream does not take it waits for.
+	Shell(context.Context) *connect.BidiStreamForClient[v1.ShellRequest, v1.ShellResponse]
 }
 
 // NewGuestServiceClient constructs a client for the nimbus.v1.GuestService service. By default, it
@@ -116,6 +123,12 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(guestServiceMethods.ByName("Signal")),
 			connect.WithClientOptions(opts...),
 		),
+		shell: connect.NewClient[v1.ShellRequest, v1.ShellResponse](
+			httpClient,
+			baseURL+GuestServiceShellProcedure,
+			connect.WithSchema(guestServiceMethods.ByName("Shell")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -127,6 +140,7 @@ type guestServiceClient struct {
 	watch        *connect.Client[v1.WatchRequest, v1.WatchResponse]
 	acknowledge  *connect.Client[v1.AcknowledgeRequest, v1.AcknowledgeResponse]
 	signal       *connect.Client[v1.SignalRequest, v1.SignalResponse]
+	shell        *connect.Client[v1.ShellRequest, v1.ShellResponse]
 }
 
 // Prepare calls nimbus.v1.GuestService.Prepare.
@@ -159,6 +173,11 @@ func (c *guestServiceClient) Signal(ctx context.Context, req *connect.Request[v1
 	return c.signal.CallUnary(ctx, req)
 }
 
+// Shell calls nimbus.v1.GuestService.Shell.
+func (c *guestServiceClient) Shell(ctx context.Context) *connect.BidiStreamForClient[v1.ShellRequest, v1.ShellResponse] {
+	return c.shell.CallBidiStream(ctx)
+}
+
 // GuestServiceHandler is an implementation of the nimbus.v1.GuestService service.
 type GuestServiceHandler interface {
 	// Prepare is the first call: who the sandbox is. May be repeated.
@@ -177,6 +196,11 @@ type GuestServiceHandler interface {
 	Acknowledge(context.Context, *connect.Request[v1.AcknowledgeRequest]) (*connect.Response[v1.AcknowledgeResponse], error)
 	// Signal sends a signal to the whole process tree.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
+	// Shell runs a command beside the job, as its user, in its folder and with
+	// its environment; also once the job has ended, for as long as the sandbox
+	// is there. The first message begins it. It ends with the stream, and what
+	// the stream does not take it waits for.
+	Shell(context.Context, *connect.BidiStream[v1.ShellRequest, v1.ShellResponse]) error
 }
 
 // NewGuestServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -222,6 +246,12 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(guestServiceMethods.ByName("Signal")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestServiceShellHandler := connect.NewBidiStreamHandler(
+		GuestServiceShellProcedure,
+		svc.Shell,
+		connect.WithSchema(guestServiceMethods.ByName("Shell")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.GuestService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case GuestServicePrepareProcedure:
@@ -236,6 +266,8 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 			guestServiceAcknowledgeHandler.ServeHTTP(w, r)
 		case GuestServiceSignalProcedure:
 			guestServiceSignalHandler.ServeHTTP(w, r)
+		case GuestServiceShellProcedure:
+			guestServiceShellHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -267,4 +299,8 @@ func (UnimplementedGuestServiceHandler) Acknowledge(context.Context, *connect.Re
 
 func (UnimplementedGuestServiceHandler) Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GuestService.Signal is not implemented"))
+}
+
+func (UnimplementedGuestServiceHandler) Shell(context.Context, *connect.BidiStream[v1.ShellRequest, v1.ShellResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GuestService.Shell is not implemented"))
 }

@@ -49,6 +49,8 @@ const (
 	// JobServiceSetJobPriorityProcedure is the fully-qualified name of the JobService's SetJobPriority
 	// RPC.
 	JobServiceSetJobPriorityProcedure = "/nimbus.v1.JobService/SetJobPriority"
+	// JobServiceReleaseJobProcedure is the fully-qualified name of the JobService's ReleaseJob RPC.
+	JobServiceReleaseJobProcedure = "/nimbus.v1.JobService/ReleaseJob"
 )
 
 // JobServiceClient is a client for the nimbus.v1.JobService service.
@@ -76,6 +78,9 @@ type JobServiceClient interface {
 	// that hosts can claim already keeps its place. Codes: conflict for one that
 	// waits no more.
 	SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error)
+	// ReleaseJob gives up the sandbox of a job that is held after its failure.
+	// Of one that is not held it has no effect and is no error.
+	ReleaseJob(context.Context, *connect.Request[v1.ReleaseJobRequest]) (*connect.Response[v1.ReleaseJobResponse], error)
 }
 
 // NewJobServiceClient constructs a client for the nimbus.v1.JobService service. By default, it uses
@@ -134,6 +139,12 @@ func NewJobServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(jobServiceMethods.ByName("SetJobPriority")),
 			connect.WithClientOptions(opts...),
 		),
+		releaseJob: connect.NewClient[v1.ReleaseJobRequest, v1.ReleaseJobResponse](
+			httpClient,
+			baseURL+JobServiceReleaseJobProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("ReleaseJob")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -146,6 +157,7 @@ type jobServiceClient struct {
 	cancelJob      *connect.Client[v1.CancelJobRequest, v1.CancelJobResponse]
 	rerunJob       *connect.Client[v1.RerunJobRequest, v1.RerunJobResponse]
 	setJobPriority *connect.Client[v1.SetJobPriorityRequest, v1.SetJobPriorityResponse]
+	releaseJob     *connect.Client[v1.ReleaseJobRequest, v1.ReleaseJobResponse]
 }
 
 // SubmitJob calls nimbus.v1.JobService.SubmitJob.
@@ -183,6 +195,11 @@ func (c *jobServiceClient) SetJobPriority(ctx context.Context, req *connect.Requ
 	return c.setJobPriority.CallUnary(ctx, req)
 }
 
+// ReleaseJob calls nimbus.v1.JobService.ReleaseJob.
+func (c *jobServiceClient) ReleaseJob(ctx context.Context, req *connect.Request[v1.ReleaseJobRequest]) (*connect.Response[v1.ReleaseJobResponse], error) {
+	return c.releaseJob.CallUnary(ctx, req)
+}
+
 // JobServiceHandler is an implementation of the nimbus.v1.JobService service.
 type JobServiceHandler interface {
 	// SubmitJob takes a native job. Repeating a call with the same
@@ -208,6 +225,9 @@ type JobServiceHandler interface {
 	// that hosts can claim already keeps its place. Codes: conflict for one that
 	// waits no more.
 	SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error)
+	// ReleaseJob gives up the sandbox of a job that is held after its failure.
+	// Of one that is not held it has no effect and is no error.
+	ReleaseJob(context.Context, *connect.Request[v1.ReleaseJobRequest]) (*connect.Response[v1.ReleaseJobResponse], error)
 }
 
 // NewJobServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -262,6 +282,12 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(jobServiceMethods.ByName("SetJobPriority")),
 		connect.WithHandlerOptions(opts...),
 	)
+	jobServiceReleaseJobHandler := connect.NewUnaryHandler(
+		JobServiceReleaseJobProcedure,
+		svc.ReleaseJob,
+		connect.WithSchema(jobServiceMethods.ByName("ReleaseJob")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.JobService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case JobServiceSubmitJobProcedure:
@@ -278,6 +304,8 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 			jobServiceRerunJobHandler.ServeHTTP(w, r)
 		case JobServiceSetJobPriorityProcedure:
 			jobServiceSetJobPriorityHandler.ServeHTTP(w, r)
+		case JobServiceReleaseJobProcedure:
+			jobServiceReleaseJobHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -313,4 +341,8 @@ func (UnimplementedJobServiceHandler) RerunJob(context.Context, *connect.Request
 
 func (UnimplementedJobServiceHandler) SetJobPriority(context.Context, *connect.Request[v1.SetJobPriorityRequest]) (*connect.Response[v1.SetJobPriorityResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.SetJobPriority is not implemented"))
+}
+
+func (UnimplementedJobServiceHandler) ReleaseJob(context.Context, *connect.Request[v1.ReleaseJobRequest]) (*connect.Response[v1.ReleaseJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.ReleaseJob is not implemented"))
 }

@@ -10,13 +10,15 @@ import type { Inventory } from "./host_pb";
 import { file_nimbus_v1_host } from "./host_pb";
 import type { Class, JobResult, Reason, Spec } from "./job_pb";
 import { file_nimbus_v1_job } from "./job_pb";
+import type { ShellEnd, ShellFrame, ShellSpec } from "./shell_pb";
+import { file_nimbus_v1_shell } from "./shell_pb";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nimbus/v1/agent.proto.
  */
 export const file_nimbus_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSK7AgoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAhCDAoKX2V4aXRfY29kZSJnCgRMaW5lEgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RyZWFtGAMgASgJEgwKBHN0ZXAYBCABKAUSDAoEdGV4dBgFIAEoDCJ9CgtKb2luUmVxdWVzdBISCgpqb2luX3Rva2VuGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRInCglpbnZlbnRvcnkYBCABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EhIKCnB1YmxpY19rZXkYBSABKAwiMwoMSm9pblJlc3BvbnNlEg8KB2hvc3RfaWQYASABKAkSEgoKaG9zdF90b2tlbhgCIAEoCSJqCgxIZWxsb1JlcXVlc3QSDwoHdmVyc2lvbhgBIAEoCRInCglpbnZlbnRvcnkYAiABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EiAKBmxlYXNlcxgDIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI3Cg1IZWxsb1Jlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyL8AQoLUG9sbFJlcXVlc3QSEQoJZnJlZV9jcHVzGAEgASgFEhcKD2ZyZWVfbWVtb3J5X21pYhgCIAEoBRIWCg5mcmVlX3NhbmRib3hlcxgDIAEoBRInCgR3YWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjcKCWZyZWVfZ3B1cxgFIAMoCzIkLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdC5GcmVlR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAYgAygJGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJMCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCSIwCg1BY2NlcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIjsKDkFjY2VwdFJlc3BvbnNlEikKCmFzc2lnbm1lbnQYASABKAsyFS5uaW1idXMudjEuQXNzaWdubWVudCI0ChBIZWFydGJlYXRSZXF1ZXN0EiAKBmxlYXNlcxgBIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI7ChFIZWFydGJlYXRSZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMiQgoLTGVhc2VTdGF0dXMSEgoKYXR0ZW1wdF9pZBgBIAEoCRIPCgd2ZXJkaWN0GAIgASgJEg4KBnJlYXNvbhgDIAEoCSJ9ChJSZXBvcnRQaGFzZVJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USDQoFcGhhc2UYAiABKAkSDgoGb3JpZ2luGAMgASgJEicKBHRvb2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iFQoTUmVwb3J0UGhhc2VSZXNwb25zZSI2ChNDcmVhdGVSdW5uZXJSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIkcKFENyZWF0ZVJ1bm5lclJlc3BvbnNlEhMKC3J1bm5lcl9uYW1lGAEgASgJEhoKEmVuY29kZWRfaml0X2NvbmZpZxgCIAEoCSJTChBBcHBlbmRMb2dSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEh4KBWxpbmVzGAIgAygLMg8ubmltYnVzLnYxLkxpbmUiLQoRQXBwZW5kTG9nUmVzcG9uc2USGAoQYWNrbm93bGVkZ2VkX3NlcRgBIAEoAyJcChRGaW5pc2hBdHRlbXB0UmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIjCgdvdXRjb21lGAIgASgLMhIubmltYnVzLnYxLk91dGNvbWUiFwoVRmluaXNoQXR0ZW1wdFJlc3BvbnNlMv4ECgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job]);
+  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSK7AgoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAhCDAoKX2V4aXRfY29kZSJnCgRMaW5lEgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RyZWFtGAMgASgJEgwKBHN0ZXAYBCABKAUSDAoEdGV4dBgFIAEoDCJ9CgtKb2luUmVxdWVzdBISCgpqb2luX3Rva2VuGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRInCglpbnZlbnRvcnkYBCABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EhIKCnB1YmxpY19rZXkYBSABKAwiMwoMSm9pblJlc3BvbnNlEg8KB2hvc3RfaWQYASABKAkSEgoKaG9zdF90b2tlbhgCIAEoCSJqCgxIZWxsb1JlcXVlc3QSDwoHdmVyc2lvbhgBIAEoCRInCglpbnZlbnRvcnkYAiABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EiAKBmxlYXNlcxgDIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI3Cg1IZWxsb1Jlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyL8AQoLUG9sbFJlcXVlc3QSEQoJZnJlZV9jcHVzGAEgASgFEhcKD2ZyZWVfbWVtb3J5X21pYhgCIAEoBRIWCg5mcmVlX3NhbmRib3hlcxgDIAEoBRInCgR3YWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjcKCWZyZWVfZ3B1cxgFIAMoCzIkLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdC5GcmVlR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAYgAygJGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJyCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCRIkCgZzaGVsbHMYAyADKAsyFC5uaW1idXMudjEuU2hlbGxDYWxsIjEKCVNoZWxsQ2FsbBIQCghzaGVsbF9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJIkcKEkF0dGFjaFNoZWxsUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCSI5ChNBdHRhY2hTaGVsbFJlc3BvbnNlEiIKBHNwZWMYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjIsQBChZTZW5kU2hlbGxPdXRwdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEgsKA3NlcRgDIAEoAxIlCgZmcmFtZXMYBCADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRIhCghyZWNvcmRlZBgFIAMoCzIPLm5pbWJ1cy52MS5MaW5lEiAKA2VuZBgGIAEoCzITLm5pbWJ1cy52MS5TaGVsbEVuZCIZChdTZW5kU2hlbGxPdXRwdXRSZXNwb25zZSKFAQoYUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEg0KBWFmdGVyGAMgASgDEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icQoZUmVjZWl2ZVNoZWxsSW5wdXRSZXNwb25zZRIlCgZmcmFtZXMYASADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRILCgNzZXEYAiABKAMSIAoDZW5kGAMgASgLMhMubmltYnVzLnYxLlNoZWxsRW5kIjAKDUFjY2VwdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOwoOQWNjZXB0UmVzcG9uc2USKQoKYXNzaWdubWVudBgBIAEoCzIVLm5pbWJ1cy52MS5Bc3NpZ25tZW50IjQKEEhlYXJ0YmVhdFJlcXVlc3QSIAoGbGVhc2VzGAEgAygLMhAubmltYnVzLnYxLkxlYXNlIjsKEUhlYXJ0YmVhdFJlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyJCCgtMZWFzZVN0YXR1cxISCgphdHRlbXB0X2lkGAEgASgJEg8KB3ZlcmRpY3QYAiABKAkSDgoGcmVhc29uGAMgASgJIn0KElJlcG9ydFBoYXNlUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRINCgVwaGFzZRgCIAEoCRIOCgZvcmlnaW4YAyABKAkSJwoEdG9vaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIVChNSZXBvcnRQaGFzZVJlc3BvbnNlIjYKE0NyZWF0ZVJ1bm5lclJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiRwoUQ3JlYXRlUnVubmVyUmVzcG9uc2USEwoLcnVubmVyX25hbWUYASABKAkSGgoSZW5jb2RlZF9qaXRfY29uZmlnGAIgASgJIlMKEEFwcGVuZExvZ1JlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USHgoFbGluZXMYAiADKAsyDy5uaW1idXMudjEuTGluZSItChFBcHBlbmRMb2dSZXNwb25zZRIYChBhY2tub3dsZWRnZWRfc2VxGAEgASgDImoKFEZpbmlzaEF0dGVtcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEiMKB291dGNvbWUYAiABKAsyEi5uaW1idXMudjEuT3V0Y29tZRIMCgRob2xkGAMgASgIIiUKFUZpbmlzaEF0dGVtcHRSZXNwb25zZRIMCgRoZWxkGAEgASgIMoYHCgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2USTAoLQXR0YWNoU2hlbGwSHS5uaW1idXMudjEuQXR0YWNoU2hlbGxSZXF1ZXN0Gh4ubmltYnVzLnYxLkF0dGFjaFNoZWxsUmVzcG9uc2USWAoPU2VuZFNoZWxsT3V0cHV0EiEubmltYnVzLnYxLlNlbmRTaGVsbE91dHB1dFJlcXVlc3QaIi5uaW1idXMudjEuU2VuZFNoZWxsT3V0cHV0UmVzcG9uc2USXgoRUmVjZWl2ZVNoZWxsSW5wdXQSIy5uaW1idXMudjEuUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0GiQubmltYnVzLnYxLlJlY2VpdmVTaGVsbElucHV0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job, file_nimbus_v1_shell]);
 
 /**
  * Lease names one execution of a job.
@@ -416,6 +418,13 @@ export type PollResponse = Message<"nimbus.v1.PollResponse"> & {
    * @generated from field: repeated string cancel_attempt_ids = 2;
    */
   cancelAttemptIds: string[];
+
+  /**
+   * Shells that somebody waits for.
+   *
+   * @generated from field: repeated nimbus.v1.ShellCall shells = 3;
+   */
+  shells: ShellCall[];
 };
 
 /**
@@ -424,6 +433,191 @@ export type PollResponse = Message<"nimbus.v1.PollResponse"> & {
  */
 export const PollResponseSchema: GenMessage<PollResponse> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_agent, 10);
+
+/**
+ * ShellCall asks a host for a shell in one of its sandboxes.
+ *
+ * @generated from message nimbus.v1.ShellCall
+ */
+export type ShellCall = Message<"nimbus.v1.ShellCall"> & {
+  /**
+   * @generated from field: string shell_id = 1;
+   */
+  shellId: string;
+
+  /**
+   * @generated from field: string attempt_id = 2;
+   */
+  attemptId: string;
+};
+
+/**
+ * Describes the message nimbus.v1.ShellCall.
+ * Use `create(ShellCallSchema)` to create a new message.
+ */
+export const ShellCallSchema: GenMessage<ShellCall> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 11);
+
+/**
+ * @generated from message nimbus.v1.AttachShellRequest
+ */
+export type AttachShellRequest = Message<"nimbus.v1.AttachShellRequest"> & {
+  /**
+   * @generated from field: nimbus.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * @generated from field: string shell_id = 2;
+   */
+  shellId: string;
+};
+
+/**
+ * Describes the message nimbus.v1.AttachShellRequest.
+ * Use `create(AttachShellRequestSchema)` to create a new message.
+ */
+export const AttachShellRequestSchema: GenMessage<AttachShellRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 12);
+
+/**
+ * @generated from message nimbus.v1.AttachShellResponse
+ */
+export type AttachShellResponse = Message<"nimbus.v1.AttachShellResponse"> & {
+  /**
+   * @generated from field: nimbus.v1.ShellSpec spec = 1;
+   */
+  spec?: ShellSpec | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.AttachShellResponse.
+ * Use `create(AttachShellResponseSchema)` to create a new message.
+ */
+export const AttachShellResponseSchema: GenMessage<AttachShellResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 13);
+
+/**
+ * @generated from message nimbus.v1.SendShellOutputRequest
+ */
+export type SendShellOutputRequest = Message<"nimbus.v1.SendShellOutputRequest"> & {
+  /**
+   * @generated from field: nimbus.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * @generated from field: string shell_id = 2;
+   */
+  shellId: string;
+
+  /**
+   * @generated from field: int64 seq = 3;
+   */
+  seq: bigint;
+
+  /**
+   * At most 256 KiB together.
+   *
+   * @generated from field: repeated nimbus.v1.ShellFrame frames = 4;
+   */
+  frames: ShellFrame[];
+
+  /**
+   * Lines of the recording, asciicast v2, secrets masked. Contiguous.
+   *
+   * @generated from field: repeated nimbus.v1.Line recorded = 5;
+   */
+  recorded: Line[];
+
+  /**
+   * Set with the last batch.
+   *
+   * @generated from field: nimbus.v1.ShellEnd end = 6;
+   */
+  end?: ShellEnd | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.SendShellOutputRequest.
+ * Use `create(SendShellOutputRequestSchema)` to create a new message.
+ */
+export const SendShellOutputRequestSchema: GenMessage<SendShellOutputRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 14);
+
+/**
+ * @generated from message nimbus.v1.SendShellOutputResponse
+ */
+export type SendShellOutputResponse = Message<"nimbus.v1.SendShellOutputResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.SendShellOutputResponse.
+ * Use `create(SendShellOutputResponseSchema)` to create a new message.
+ */
+export const SendShellOutputResponseSchema: GenMessage<SendShellOutputResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 15);
+
+/**
+ * @generated from message nimbus.v1.ReceiveShellInputRequest
+ */
+export type ReceiveShellInputRequest = Message<"nimbus.v1.ReceiveShellInputRequest"> & {
+  /**
+   * @generated from field: nimbus.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * @generated from field: string shell_id = 2;
+   */
+  shellId: string;
+
+  /**
+   * @generated from field: int64 after = 3;
+   */
+  after: bigint;
+
+  /**
+   * At most 20 s.
+   *
+   * @generated from field: google.protobuf.Duration wait = 4;
+   */
+  wait?: Duration | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.ReceiveShellInputRequest.
+ * Use `create(ReceiveShellInputRequestSchema)` to create a new message.
+ */
+export const ReceiveShellInputRequestSchema: GenMessage<ReceiveShellInputRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 16);
+
+/**
+ * @generated from message nimbus.v1.ReceiveShellInputResponse
+ */
+export type ReceiveShellInputResponse = Message<"nimbus.v1.ReceiveShellInputResponse"> & {
+  /**
+   * @generated from field: repeated nimbus.v1.ShellFrame frames = 1;
+   */
+  frames: ShellFrame[];
+
+  /**
+   * @generated from field: int64 seq = 2;
+   */
+  seq: bigint;
+
+  /**
+   * @generated from field: nimbus.v1.ShellEnd end = 3;
+   */
+  end?: ShellEnd | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.ReceiveShellInputResponse.
+ * Use `create(ReceiveShellInputResponseSchema)` to create a new message.
+ */
+export const ReceiveShellInputResponseSchema: GenMessage<ReceiveShellInputResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 17);
 
 /**
  * @generated from message nimbus.v1.AcceptRequest
@@ -440,7 +634,7 @@ export type AcceptRequest = Message<"nimbus.v1.AcceptRequest"> & {
  * Use `create(AcceptRequestSchema)` to create a new message.
  */
 export const AcceptRequestSchema: GenMessage<AcceptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 11);
+  messageDesc(file_nimbus_v1_agent, 18);
 
 /**
  * @generated from message nimbus.v1.AcceptResponse
@@ -457,7 +651,7 @@ export type AcceptResponse = Message<"nimbus.v1.AcceptResponse"> & {
  * Use `create(AcceptResponseSchema)` to create a new message.
  */
 export const AcceptResponseSchema: GenMessage<AcceptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 12);
+  messageDesc(file_nimbus_v1_agent, 19);
 
 /**
  * @generated from message nimbus.v1.HeartbeatRequest
@@ -474,7 +668,7 @@ export type HeartbeatRequest = Message<"nimbus.v1.HeartbeatRequest"> & {
  * Use `create(HeartbeatRequestSchema)` to create a new message.
  */
 export const HeartbeatRequestSchema: GenMessage<HeartbeatRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 13);
+  messageDesc(file_nimbus_v1_agent, 20);
 
 /**
  * @generated from message nimbus.v1.HeartbeatResponse
@@ -491,7 +685,7 @@ export type HeartbeatResponse = Message<"nimbus.v1.HeartbeatResponse"> & {
  * Use `create(HeartbeatResponseSchema)` to create a new message.
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 14);
+  messageDesc(file_nimbus_v1_agent, 21);
 
 /**
  * LeaseStatus is the answer to one renewed lease.
@@ -522,7 +716,7 @@ export type LeaseStatus = Message<"nimbus.v1.LeaseStatus"> & {
  * Use `create(LeaseStatusSchema)` to create a new message.
  */
 export const LeaseStatusSchema: GenMessage<LeaseStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 15);
+  messageDesc(file_nimbus_v1_agent, 22);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseRequest
@@ -560,7 +754,7 @@ export type ReportPhaseRequest = Message<"nimbus.v1.ReportPhaseRequest"> & {
  * Use `create(ReportPhaseRequestSchema)` to create a new message.
  */
 export const ReportPhaseRequestSchema: GenMessage<ReportPhaseRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 16);
+  messageDesc(file_nimbus_v1_agent, 23);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseResponse
@@ -573,7 +767,7 @@ export type ReportPhaseResponse = Message<"nimbus.v1.ReportPhaseResponse"> & {
  * Use `create(ReportPhaseResponseSchema)` to create a new message.
  */
 export const ReportPhaseResponseSchema: GenMessage<ReportPhaseResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 17);
+  messageDesc(file_nimbus_v1_agent, 24);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerRequest
@@ -590,7 +784,7 @@ export type CreateRunnerRequest = Message<"nimbus.v1.CreateRunnerRequest"> & {
  * Use `create(CreateRunnerRequestSchema)` to create a new message.
  */
 export const CreateRunnerRequestSchema: GenMessage<CreateRunnerRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 18);
+  messageDesc(file_nimbus_v1_agent, 25);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerResponse
@@ -614,7 +808,7 @@ export type CreateRunnerResponse = Message<"nimbus.v1.CreateRunnerResponse"> & {
  * Use `create(CreateRunnerResponseSchema)` to create a new message.
  */
 export const CreateRunnerResponseSchema: GenMessage<CreateRunnerResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 19);
+  messageDesc(file_nimbus_v1_agent, 26);
 
 /**
  * @generated from message nimbus.v1.AppendLogRequest
@@ -638,7 +832,7 @@ export type AppendLogRequest = Message<"nimbus.v1.AppendLogRequest"> & {
  * Use `create(AppendLogRequestSchema)` to create a new message.
  */
 export const AppendLogRequestSchema: GenMessage<AppendLogRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 20);
+  messageDesc(file_nimbus_v1_agent, 27);
 
 /**
  * @generated from message nimbus.v1.AppendLogResponse
@@ -655,7 +849,7 @@ export type AppendLogResponse = Message<"nimbus.v1.AppendLogResponse"> & {
  * Use `create(AppendLogResponseSchema)` to create a new message.
  */
 export const AppendLogResponseSchema: GenMessage<AppendLogResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 21);
+  messageDesc(file_nimbus_v1_agent, 28);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptRequest
@@ -670,6 +864,14 @@ export type FinishAttemptRequest = Message<"nimbus.v1.FinishAttemptRequest"> & {
    * @generated from field: nimbus.v1.Outcome outcome = 2;
    */
   outcome?: Outcome | undefined;
+
+  /**
+   * The sandbox stays for as long as the job wants that after a failure: the
+   * lease lasts on, until a call without this ends it.
+   *
+   * @generated from field: bool hold = 3;
+   */
+  hold: boolean;
 };
 
 /**
@@ -677,12 +879,18 @@ export type FinishAttemptRequest = Message<"nimbus.v1.FinishAttemptRequest"> & {
  * Use `create(FinishAttemptRequestSchema)` to create a new message.
  */
 export const FinishAttemptRequestSchema: GenMessage<FinishAttemptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 22);
+  messageDesc(file_nimbus_v1_agent, 29);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptResponse
  */
 export type FinishAttemptResponse = Message<"nimbus.v1.FinishAttemptResponse"> & {
+  /**
+   * Whether the lease lasts on.
+   *
+   * @generated from field: bool held = 1;
+   */
+  held: boolean;
 };
 
 /**
@@ -690,7 +898,7 @@ export type FinishAttemptResponse = Message<"nimbus.v1.FinishAttemptResponse"> &
  * Use `create(FinishAttemptResponseSchema)` to create a new message.
  */
 export const FinishAttemptResponseSchema: GenMessage<FinishAttemptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 23);
+  messageDesc(file_nimbus_v1_agent, 30);
 
 /**
  * AgentService is what a host agent calls. All calls but Join need the host's
@@ -793,6 +1001,38 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof FinishAttemptRequestSchema;
     output: typeof FinishAttemptResponseSchema;
+  },
+  /**
+   * AttachShell takes a shell that a poll told of. Repeating it is safe. Codes:
+   * fenced, not_found for a shell of another attempt, conflict for one that has
+   * ended.
+   *
+   * @generated from rpc nimbus.v1.AgentService.AttachShell
+   */
+  attachShell: {
+    methodKind: "unary";
+    input: typeof AttachShellRequestSchema;
+    output: typeof AttachShellResponseSchema;
+  },
+  /**
+   * SendShellOutput is SendShell of the other side. A recording comes with it.
+   *
+   * @generated from rpc nimbus.v1.AgentService.SendShellOutput
+   */
+  sendShellOutput: {
+    methodKind: "unary";
+    input: typeof SendShellOutputRequestSchema;
+    output: typeof SendShellOutputResponseSchema;
+  },
+  /**
+   * ReceiveShellInput is ReceiveShell of the other side.
+   *
+   * @generated from rpc nimbus.v1.AgentService.ReceiveShellInput
+   */
+  receiveShellInput: {
+    methodKind: "unary";
+    input: typeof ReceiveShellInputRequestSchema;
+    output: typeof ReceiveShellInputResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_agent, 0);

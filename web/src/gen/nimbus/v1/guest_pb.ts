@@ -6,13 +6,99 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ShellFrame, ShellOutput, ShellSpec } from "./shell_pb";
+import { file_nimbus_v1_shell } from "./shell_pb";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nimbus/v1/guest.proto.
  */
 export const file_nimbus_v1_guest: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSKrAQoOUHJlcGFyZVJlcXVlc3QSJwoDbm93GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoHbmV0d29yaxgFIAEoCzIYLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnEg4KBmNhX3BlbRgGIAEoDCK4AQoNTmV0d29ya0NvbmZpZxIOCgZkZXZpY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEhMKC25hbWVzZXJ2ZXJzGAQgAygJEjIKBWhvc3RzGAUgAygLMiMubmltYnVzLnYxLk5ldHdvcmtDb25maWcuSG9zdHNFbnRyeRosCgpIb3N0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoPUHJlcGFyZVJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSKQoGdXB0aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiQKE1B1dFdvcmtzcGFjZVJlcXVlc3QSDQoFY2h1bmsYASABKAwiNAoUUHV0V29ya3NwYWNlUmVzcG9uc2USDQoFZmlsZXMYASABKAMSDQoFYnl0ZXMYAiABKAMi5gEKDFN0YXJ0UmVxdWVzdBISCgphdHRlbXB0X2lkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLQoDZW52GAMgAygLMiAubmltYnVzLnYxLlN0YXJ0UmVxdWVzdC5FbnZFbnRyeRIZChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCRIMCgR1c2VyGAUgASgJEhoKEnJ1bm5lcl9kaWFnbm9zdGljcxgGIAMoCRIRCglyZWhlYXJzYWwYByABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIcCg1TdGFydFJlc3BvbnNlEgsKA3BpZBgBIAEoAyIzCgxXYXRjaFJlcXVlc3QSEAoIZnJvbV9zZXEYASABKAMSEQoJcmVoZWFyc2FsGAIgASgIIm8KDVdhdGNoUmVzcG9uc2USCwoDc2VxGAEgASgDEiMKBm91dHB1dBgCIAEoCzIRLm5pbWJ1cy52MS5PdXRwdXRIABIjCgZleGl0ZWQYAyABKAsyES5uaW1idXMudjEuRXhpdGVkSABCBwoFZXZlbnQiJgoGT3V0cHV0Eg4KBnN0cmVhbRgBIAEoCRIMCgRkYXRhGAIgASgMIvcBCgZFeGl0ZWQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCRIVCg1vdXRfb2ZfbWVtb3J5GAMgASgIEisKCGNwdV90aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYBSABKAMSEgoKZGlza19ieXRlcxgGIAEoAxIlCgZydW5uZXIYByABKAsyFS5uaW1idXMudjEuUnVubmVyRXhpdBIRCglkaXNrX2Z1bGwYCCABKAgSGAoQb3V0X29mX3Byb2Nlc3NlcxgJIAEoCEIHCgVfY29kZSJLCgpSdW5uZXJFeGl0Eg8KB2hhZF9qb2IYASABKAgSGgoNbGlzdGVuZXJfY29kZRgCIAEoBUgAiAEBQhAKDl9saXN0ZW5lcl9jb2RlIiEKEkFja25vd2xlZGdlUmVxdWVzdBILCgNzZXEYASABKAMiFQoTQWNrbm93bGVkZ2VSZXNwb25zZSIfCg1TaWduYWxSZXF1ZXN0Eg4KBnNpZ25hbBgBIAEoCSIQCg5TaWduYWxSZXNwb25zZTKqAwoMR3Vlc3RTZXJ2aWNlEkAKB1ByZXBhcmUSGS5uaW1idXMudjEuUHJlcGFyZVJlcXVlc3QaGi5uaW1idXMudjEuUHJlcGFyZVJlc3BvbnNlElEKDFB1dFdvcmtzcGFjZRIeLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXF1ZXN0Gh8ubmltYnVzLnYxLlB1dFdvcmtzcGFjZVJlc3BvbnNlKAESOgoFU3RhcnQSFy5uaW1idXMudjEuU3RhcnRSZXF1ZXN0GhgubmltYnVzLnYxLlN0YXJ0UmVzcG9uc2USPAoFV2F0Y2gSFy5uaW1idXMudjEuV2F0Y2hSZXF1ZXN0GhgubmltYnVzLnYxLldhdGNoUmVzcG9uc2UwARJMCgtBY2tub3dsZWRnZRIdLm5pbWJ1cy52MS5BY2tub3dsZWRnZVJlcXVlc3QaHi5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXNwb25zZRI9CgZTaWduYWwSGC5uaW1idXMudjEuU2lnbmFsUmVxdWVzdBoZLm5pbWJ1cy52MS5TaWduYWxSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSJoCgxTaGVsbFJlcXVlc3QSJQoFc3RhcnQYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjSAASJgoFZnJhbWUYAiABKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZUgAQgkKB21lc3NhZ2UibAoNU2hlbGxSZXNwb25zZRIoCgZvdXRwdXQYASABKAsyFi5uaW1idXMudjEuU2hlbGxPdXRwdXRIABImCgZleGl0ZWQYAiABKAsyFC5uaW1idXMudjEuU2hlbGxFeGl0SABCCQoHbWVzc2FnZSI3CglTaGVsbEV4aXQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCUIHCgVfY29kZSKrAQoOUHJlcGFyZVJlcXVlc3QSJwoDbm93GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoHbmV0d29yaxgFIAEoCzIYLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnEg4KBmNhX3BlbRgGIAEoDCK4AQoNTmV0d29ya0NvbmZpZxIOCgZkZXZpY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEhMKC25hbWVzZXJ2ZXJzGAQgAygJEjIKBWhvc3RzGAUgAygLMiMubmltYnVzLnYxLk5ldHdvcmtDb25maWcuSG9zdHNFbnRyeRosCgpIb3N0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoPUHJlcGFyZVJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSKQoGdXB0aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiQKE1B1dFdvcmtzcGFjZVJlcXVlc3QSDQoFY2h1bmsYASABKAwiNAoUUHV0V29ya3NwYWNlUmVzcG9uc2USDQoFZmlsZXMYASABKAMSDQoFYnl0ZXMYAiABKAMi5gEKDFN0YXJ0UmVxdWVzdBISCgphdHRlbXB0X2lkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLQoDZW52GAMgAygLMiAubmltYnVzLnYxLlN0YXJ0UmVxdWVzdC5FbnZFbnRyeRIZChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCRIMCgR1c2VyGAUgASgJEhoKEnJ1bm5lcl9kaWFnbm9zdGljcxgGIAMoCRIRCglyZWhlYXJzYWwYByABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIcCg1TdGFydFJlc3BvbnNlEgsKA3BpZBgBIAEoAyIzCgxXYXRjaFJlcXVlc3QSEAoIZnJvbV9zZXEYASABKAMSEQoJcmVoZWFyc2FsGAIgASgIIm8KDVdhdGNoUmVzcG9uc2USCwoDc2VxGAEgASgDEiMKBm91dHB1dBgCIAEoCzIRLm5pbWJ1cy52MS5PdXRwdXRIABIjCgZleGl0ZWQYAyABKAsyES5uaW1idXMudjEuRXhpdGVkSABCBwoFZXZlbnQiJgoGT3V0cHV0Eg4KBnN0cmVhbRgBIAEoCRIMCgRkYXRhGAIgASgMIvcBCgZFeGl0ZWQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCRIVCg1vdXRfb2ZfbWVtb3J5GAMgASgIEisKCGNwdV90aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYBSABKAMSEgoKZGlza19ieXRlcxgGIAEoAxIlCgZydW5uZXIYByABKAsyFS5uaW1idXMudjEuUnVubmVyRXhpdBIRCglkaXNrX2Z1bGwYCCABKAgSGAoQb3V0X29mX3Byb2Nlc3NlcxgJIAEoCEIHCgVfY29kZSJLCgpSdW5uZXJFeGl0Eg8KB2hhZF9qb2IYASABKAgSGgoNbGlzdGVuZXJfY29kZRgCIAEoBUgAiAEBQhAKDl9saXN0ZW5lcl9jb2RlIiEKEkFja25vd2xlZGdlUmVxdWVzdBILCgNzZXEYASABKAMiFQoTQWNrbm93bGVkZ2VSZXNwb25zZSIfCg1TaWduYWxSZXF1ZXN0Eg4KBnNpZ25hbBgBIAEoCSIQCg5TaWduYWxSZXNwb25zZTLqAwoMR3Vlc3RTZXJ2aWNlEkAKB1ByZXBhcmUSGS5uaW1idXMudjEuUHJlcGFyZVJlcXVlc3QaGi5uaW1idXMudjEuUHJlcGFyZVJlc3BvbnNlElEKDFB1dFdvcmtzcGFjZRIeLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXF1ZXN0Gh8ubmltYnVzLnYxLlB1dFdvcmtzcGFjZVJlc3BvbnNlKAESOgoFU3RhcnQSFy5uaW1idXMudjEuU3RhcnRSZXF1ZXN0GhgubmltYnVzLnYxLlN0YXJ0UmVzcG9uc2USPAoFV2F0Y2gSFy5uaW1idXMudjEuV2F0Y2hSZXF1ZXN0GhgubmltYnVzLnYxLldhdGNoUmVzcG9uc2UwARJMCgtBY2tub3dsZWRnZRIdLm5pbWJ1cy52MS5BY2tub3dsZWRnZVJlcXVlc3QaHi5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXNwb25zZRI9CgZTaWduYWwSGC5uaW1idXMudjEuU2lnbmFsUmVxdWVzdBoZLm5pbWJ1cy52MS5TaWduYWxSZXNwb25zZRI+CgVTaGVsbBIXLm5pbWJ1cy52MS5TaGVsbFJlcXVlc3QaGC5uaW1idXMudjEuU2hlbGxSZXNwb25zZSgBMAFCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_shell]);
+
+/**
+ * @generated from message nimbus.v1.ShellRequest
+ */
+export type ShellRequest = Message<"nimbus.v1.ShellRequest"> & {
+  /**
+   * @generated from oneof nimbus.v1.ShellRequest.message
+   */
+  message: {
+    /**
+     * @generated from field: nimbus.v1.ShellSpec start = 1;
+     */
+    value: ShellSpec;
+    case: "start";
+  } | {
+    /**
+     * @generated from field: nimbus.v1.ShellFrame frame = 2;
+     */
+    value: ShellFrame;
+    case: "frame";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message nimbus.v1.ShellRequest.
+ * Use `create(ShellRequestSchema)` to create a new message.
+ */
+export const ShellRequestSchema: GenMessage<ShellRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 0);
+
+/**
+ * @generated from message nimbus.v1.ShellResponse
+ */
+export type ShellResponse = Message<"nimbus.v1.ShellResponse"> & {
+  /**
+   * @generated from oneof nimbus.v1.ShellResponse.message
+   */
+  message: {
+    /**
+     * @generated from field: nimbus.v1.ShellOutput output = 1;
+     */
+    value: ShellOutput;
+    case: "output";
+  } | {
+    /**
+     * The last message.
+     *
+     * @generated from field: nimbus.v1.ShellExit exited = 2;
+     */
+    value: ShellExit;
+    case: "exited";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message nimbus.v1.ShellResponse.
+ * Use `create(ShellResponseSchema)` to create a new message.
+ */
+export const ShellResponseSchema: GenMessage<ShellResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 1);
+
+/**
+ * @generated from message nimbus.v1.ShellExit
+ */
+export type ShellExit = Message<"nimbus.v1.ShellExit"> & {
+  /**
+   * Absent when a signal ended the process.
+   *
+   * @generated from field: optional int32 code = 1;
+   */
+  code?: number | undefined;
+
+  /**
+   * @generated from field: string signal = 2;
+   */
+  signal: string;
+};
+
+/**
+ * Describes the message nimbus.v1.ShellExit.
+ * Use `create(ShellExitSchema)` to create a new message.
+ */
+export const ShellExitSchema: GenMessage<ShellExit> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 2);
 
 /**
  * @generated from message nimbus.v1.PrepareRequest
@@ -58,7 +144,7 @@ export type PrepareRequest = Message<"nimbus.v1.PrepareRequest"> & {
  * Use `create(PrepareRequestSchema)` to create a new message.
  */
 export const PrepareRequestSchema: GenMessage<PrepareRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 0);
+  messageDesc(file_nimbus_v1_guest, 3);
 
 /**
  * NetworkConfig is the address of a microVM. Absent in a container.
@@ -103,7 +189,7 @@ export type NetworkConfig = Message<"nimbus.v1.NetworkConfig"> & {
  * Use `create(NetworkConfigSchema)` to create a new message.
  */
 export const NetworkConfigSchema: GenMessage<NetworkConfig> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 1);
+  messageDesc(file_nimbus_v1_guest, 4);
 
 /**
  * @generated from message nimbus.v1.PrepareResponse
@@ -127,7 +213,7 @@ export type PrepareResponse = Message<"nimbus.v1.PrepareResponse"> & {
  * Use `create(PrepareResponseSchema)` to create a new message.
  */
 export const PrepareResponseSchema: GenMessage<PrepareResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 2);
+  messageDesc(file_nimbus_v1_guest, 5);
 
 /**
  * @generated from message nimbus.v1.PutWorkspaceRequest
@@ -144,7 +230,7 @@ export type PutWorkspaceRequest = Message<"nimbus.v1.PutWorkspaceRequest"> & {
  * Use `create(PutWorkspaceRequestSchema)` to create a new message.
  */
 export const PutWorkspaceRequestSchema: GenMessage<PutWorkspaceRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 3);
+  messageDesc(file_nimbus_v1_guest, 6);
 
 /**
  * @generated from message nimbus.v1.PutWorkspaceResponse
@@ -166,7 +252,7 @@ export type PutWorkspaceResponse = Message<"nimbus.v1.PutWorkspaceResponse"> & {
  * Use `create(PutWorkspaceResponseSchema)` to create a new message.
  */
 export const PutWorkspaceResponseSchema: GenMessage<PutWorkspaceResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 4);
+  messageDesc(file_nimbus_v1_guest, 7);
 
 /**
  * @generated from message nimbus.v1.StartRequest
@@ -226,7 +312,7 @@ export type StartRequest = Message<"nimbus.v1.StartRequest"> & {
  * Use `create(StartRequestSchema)` to create a new message.
  */
 export const StartRequestSchema: GenMessage<StartRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 5);
+  messageDesc(file_nimbus_v1_guest, 8);
 
 /**
  * @generated from message nimbus.v1.StartResponse
@@ -243,7 +329,7 @@ export type StartResponse = Message<"nimbus.v1.StartResponse"> & {
  * Use `create(StartResponseSchema)` to create a new message.
  */
 export const StartResponseSchema: GenMessage<StartResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 6);
+  messageDesc(file_nimbus_v1_guest, 9);
 
 /**
  * @generated from message nimbus.v1.WatchRequest
@@ -269,7 +355,7 @@ export type WatchRequest = Message<"nimbus.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 7);
+  messageDesc(file_nimbus_v1_guest, 10);
 
 /**
  * @generated from message nimbus.v1.WatchResponse
@@ -305,7 +391,7 @@ export type WatchResponse = Message<"nimbus.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 8);
+  messageDesc(file_nimbus_v1_guest, 11);
 
 /**
  * Output is a piece of what the process wrote, at most 32 KiB.
@@ -331,7 +417,7 @@ export type Output = Message<"nimbus.v1.Output"> & {
  * Use `create(OutputSchema)` to create a new message.
  */
 export const OutputSchema: GenMessage<Output> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 9);
+  messageDesc(file_nimbus_v1_guest, 12);
 
 /**
  * Exited is the last event.
@@ -400,7 +486,7 @@ export type Exited = Message<"nimbus.v1.Exited"> & {
  * Use `create(ExitedSchema)` to create a new message.
  */
 export const ExitedSchema: GenMessage<Exited> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 10);
+  messageDesc(file_nimbus_v1_guest, 13);
 
 /**
  * RunnerExit is what GitHub's runner said about its own end: the exit code of
@@ -429,7 +515,7 @@ export type RunnerExit = Message<"nimbus.v1.RunnerExit"> & {
  * Use `create(RunnerExitSchema)` to create a new message.
  */
 export const RunnerExitSchema: GenMessage<RunnerExit> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 11);
+  messageDesc(file_nimbus_v1_guest, 14);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeRequest
@@ -446,7 +532,7 @@ export type AcknowledgeRequest = Message<"nimbus.v1.AcknowledgeRequest"> & {
  * Use `create(AcknowledgeRequestSchema)` to create a new message.
  */
 export const AcknowledgeRequestSchema: GenMessage<AcknowledgeRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 12);
+  messageDesc(file_nimbus_v1_guest, 15);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeResponse
@@ -459,7 +545,7 @@ export type AcknowledgeResponse = Message<"nimbus.v1.AcknowledgeResponse"> & {
  * Use `create(AcknowledgeResponseSchema)` to create a new message.
  */
 export const AcknowledgeResponseSchema: GenMessage<AcknowledgeResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 13);
+  messageDesc(file_nimbus_v1_guest, 16);
 
 /**
  * @generated from message nimbus.v1.SignalRequest
@@ -478,7 +564,7 @@ export type SignalRequest = Message<"nimbus.v1.SignalRequest"> & {
  * Use `create(SignalRequestSchema)` to create a new message.
  */
 export const SignalRequestSchema: GenMessage<SignalRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 14);
+  messageDesc(file_nimbus_v1_guest, 17);
 
 /**
  * @generated from message nimbus.v1.SignalResponse
@@ -491,7 +577,7 @@ export type SignalResponse = Message<"nimbus.v1.SignalResponse"> & {
  * Use `create(SignalResponseSchema)` to create a new message.
  */
 export const SignalResponseSchema: GenMessage<SignalResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 15);
+  messageDesc(file_nimbus_v1_guest, 18);
 
 /**
  * GuestService is served by nimbus-guest inside a sandbox and called by the
@@ -567,6 +653,19 @@ export const GuestService: GenService<{
     methodKind: "unary";
     input: typeof SignalRequestSchema;
     output: typeof SignalResponseSchema;
+  },
+  /**
+   * Shell runs a command beside the job, as its user, in its folder and with
+   * its environment; also once the job has ended, for as long as the sandbox
+   * is there. The first message begins it. It ends with the stream, and what
+   * the stream does not take it waits for.
+   *
+   * @generated from rpc nimbus.v1.GuestService.Shell
+   */
+  shell: {
+    methodKind: "bidi_streaming";
+    input: typeof ShellRequestSchema;
+    output: typeof ShellResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_guest, 0);
