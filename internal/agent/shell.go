@@ -158,9 +158,11 @@ func (s *shell) serve(ctx context.Context, cancel context.CancelCauseFunc, spec 
 		return s.broken(ctx, err)
 	}
 	stream := c.Shell(ctx)
+	// HTTP/2 sees the end of a context only once the request's body has ended.
+	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
 	defer func() {
 		cancel(nil)
-		_ = stream.CloseResponse() // its error is the stream's
+		_ = errors.Join(stream.CloseRequest(), stream.CloseResponse()) // their errors are the stream's
 	}()
 	if err := stream.Send(&nimbusv1.ShellRequest{Message: &nimbusv1.ShellRequest_Start{Start: spec}}); err != nil {
 		_, err = stream.Receive() // which says why

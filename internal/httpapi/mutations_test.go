@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
@@ -36,6 +39,7 @@ const (
 	ofTheRunners = "internal/cli's githubrunners_test calls the real one"
 	ofTheServer  = "internal/server's TestChangesOfAppsAreRecorded calls the real one"
 	onlyReads    = "it changes nothing"
+	ofAShell     = "what passes in a shell is in its recording"
 	ownProof     = "a host renews its own token: there are two an hour of each"
 )
 
@@ -45,7 +49,13 @@ var mutations = map[string]mutation{
 	"JobService/SubmitJob":      {silent: itsHistory},
 	"JobService/CancelJob":      {action: "job.cancel", body: `{"jobId":"$waiting_job"}`},
 	"JobService/RerunJob":       {action: "job.rerun", body: `{"jobId":"$ended_job"}`},
+	"JobService/ReleaseJob":     {action: "job.release", body: `{"jobId":"$held_job"}`},
 	"JobService/SetJobPriority": {action: "job.priority", body: `{"jobId":"$spare_job","priority":1}`},
+
+	"ShellService/OpenShell":    {action: "shell.open", body: `{"jobId":"$job","spec":{"command":["true"]}}`},
+	"ShellService/CloseShell":   {action: "shell.end", body: `{"shellId":"$spare_shell"}`},
+	"ShellService/SendShell":    {silent: ofAShell},
+	"ShellService/ReceiveShell": {silent: ofAShell},
 
 	"QueueService/SetLimit":      {action: "limit.set", body: `{"kind":"LIMIT_KIND_LABEL","name":"cap:new","most":5}`},
 	"QueueService/DeleteLimit":   {action: "limit.delete", body: `{"kind":"LIMIT_KIND_LABEL","name":"cap:old"}`},
@@ -99,6 +109,10 @@ var mutations = map[string]mutation{
 	"AgentService/AppendLog":     {silent: ofAHost},
 	"AgentService/FinishAttempt": {silent: ofAHost},
 
+	"AgentService/AttachShell":       {silent: ofAShell},
+	"AgentService/SendShellOutput":   {silent: ofAShell},
+	"AgentService/ReceiveShellInput": {silent: ofAShell},
+
 	"SessionService/OpenSession": {silent: ownProof},
 	"SessionService/EnrollKey":   {action: "host.enroll", as: "host", body: `{"publicKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`},
 }
@@ -146,6 +160,7 @@ func (p *plane) recordsIt(t *testing.T, tn tenant, call string, m mutation, b bo
 	case "nobody":
 		headers = nil
 	}
+	tn.renew(t, p)
 	ask := func() answer { return p.ask(t, http.MethodPost, "/nimbus.v1."+call, tn.fill(m.body), headers...) }
 	before := p.countOf(t, tn, m.action)
 	if !m.spends {
@@ -190,6 +205,7 @@ func (p *plane) countOf(t *testing.T, tn tenant, action string) (n int) {
 func (p *plane) addSpent(t *testing.T, tn tenant) {
 	t.Helper()
 	ctx := t.Context()
+	held := p.held(t, tn) // before there are others that a host could have
 	ended := tn.submit(t, p, "ended job", "")
 	_, err := p.scheduler.Cancel(ctx, tn.admin, tn.org.ID, ended.ID)
 	must(t, err)
@@ -202,8 +218,26 @@ func (p *plane) addSpent(t *testing.T, tn tenant) {
 	must(t, err)
 	maps.Copy(tn.things, map[string]string{
 		"ended_job": ended.ID, "waiting_job": tn.submit(t, p, "waiting job", "").ID, "spare_job": p.waiting(t, tn).ID,
-		"empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
+		"held_job": held, "empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
 	})
+}
+
+// held is a job that has failed, whose sandbox stays.
+func (p *plane) held(t *testing.T, tn tenant) string {
+	t.Helper()
+	j, err := p.scheduler.Submit(t.Context(), tn.admin, scheduler.Submission{
+		Class: nimbus.Class{Executor: nimbus.ExecutorLocal}, Spec: nimbus.Spec{Command: []string{"false"}, Hold: time.Hour}})
+	must(t, err)
+	lease := tn.host.accept(t)
+	code := int32(1)
+	answer, err := tn.host.FinishAttempt(t.Context(), connect.NewRequest(&nimbusv1.FinishAttemptRequest{
+		Lease: lease, Hold: true, Outcome: &nimbusv1.Outcome{Result: nimbusv1.JobResult_JOB_RESULT_FAILURE, ExitCode: &code},
+	}))
+	must(t, err)
+	if !answer.Msg.GetHeld() {
+		t.Fatal("it is not held")
+	}
+	return j.ID
 }
 
 // waiting is a job that no host can have.
@@ -252,7 +286,7 @@ func (b books) read(t *testing.T) (rows []string) {
 	for _, query := range []string{
 		"SELECT * FROM orgs", "SELECT * FROM owners", "SELECT * FROM repos", "SELECT * FROM limits", "SELECT * FROM org_rates", "SELECT * FROM users", "SELECT * FROM memberships",
 		"SELECT * FROM service_accounts", "SELECT * FROM host_keys", "SELECT id, state FROM tokens", "SELECT id, cordoned_at, removed_at FROM hosts",
-		"SELECT id, priority, rerun_of FROM jobs", "SELECT job_id, kind, actor FROM job_events WHERE actor LIKE 'admin:%'",
+		"SELECT id, priority, rerun_of FROM jobs", "SELECT id, state FROM shells", "SELECT id, stop_at FROM attempts", "SELECT job_id, kind, actor FROM job_events WHERE actor LIKE 'admin:%'",
 	} {
 		rows = append(rows, b.rows(t, query)...)
 	}

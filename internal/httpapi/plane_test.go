@@ -25,6 +25,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -38,6 +39,7 @@ type plane struct {
 	scheduler    *scheduler.Service
 	ledger       *audit.Ledger
 	tally        *audit.Tally
+	shells       *shells.Service
 	rates        *ratelimit.Overrides
 	blobs        httpapi.Blobs
 	admin        string
@@ -81,6 +83,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	must(t, err)
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
 	must(t, err)
+	p.shells = shells.New(shells.Config{Store: db, Sealer: keyring, Logs: lines, Bus: b, Look: 50 * time.Millisecond, Log: log})
 	p.rates = ratelimit.NewOverrides(db, log)
 	p.tally = audit.NewTally(db, log)
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
@@ -90,7 +93,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	cfg := httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:  httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
-		Audit: p.ledger, Tally: p.tally, Rates: p.rates,
+		Audit: p.ledger, Tally: p.tally, Rates: p.rates, Shells: p.shells,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {
@@ -167,7 +170,7 @@ func (p *plane) join(t *testing.T) hostPlayer {
 	t.Helper()
 	join, _, err := p.identity.IssueJoin(t.Context(), identity.Root(), time.Minute)
 	must(t, err)
-	inventory := &nimbusv1.Inventory{Arch: "amd64", Cpus: 8, MemoryMib: 8192, Executors: []*nimbusv1.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}}
+	inventory := &nimbusv1.Inventory{Arch: "amd64", Cpus: 8, MemoryMib: 8192, Shells: true, Executors: []*nimbusv1.ExecutorStatus{{Name: nimbus.ExecutorLocal, Available: true}}}
 	nobody := nimbusv1connect.NewAgentServiceClient(http.DefaultClient, p.url)
 	joined, err := nobody.Join(t.Context(), connect.NewRequest(&nimbusv1.JoinRequest{JoinToken: join, Name: "played", Version: "test", Inventory: inventory}))
 	must(t, err)

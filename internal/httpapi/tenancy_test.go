@@ -163,8 +163,8 @@ func (m *matrix) round(t *testing.T, name string, who asker) {
 	calls := slices.DeleteFunc(slices.Sorted(maps.Keys(tenancy)), func(call string) bool { return slices.Contains(last, call) })
 	for _, call := range append(calls, last...) {
 		if time.Since(m.renewed) > nimbus.OfferTimeout { // well before a lease runs out
-			m.ours.renew(t)
-			m.theirs.renew(t)
+			m.ours.renew(t, m.plane)
+			m.theirs.renew(t, m.plane)
 			m.renewed = time.Now()
 		}
 		m.try(t, name, call, who)
@@ -172,7 +172,7 @@ func (m *matrix) round(t *testing.T, name string, who asker) {
 }
 
 // thing is what stands for something that exists in an org.
-var thing = regexp.MustCompile(`\$(job|waiting_job|lease|attempt|token|account|repo|repo_name|spare_\w+|workspace)\b`)
+var thing = regexp.MustCompile(`\$(job|waiting_job|lease|attempt|token|account|repo|repo_name|spare_\w+|workspace|shell)\b`)
 
 // try makes one call as one caller, about its own org and the other.
 func (m *matrix) try(t *testing.T, name, call string, who asker) {

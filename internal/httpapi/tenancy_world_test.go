@@ -60,6 +60,7 @@ func newTenant(t *testing.T, p *plane, name string) tenant {
 	lease := tn.host.accept(t)
 	tn.host.write(t, lease, 1, 3)
 	tn.things["job"], tn.things["attempt"], tn.things["fence"] = job.ID, lease.GetAttemptId(), fmt.Sprint(lease.GetFence())
+	tn.things["shell"], tn.things["spare_shell"] = p.openShell(t, tn, lease), p.openShell(t, tn, lease)
 	tn.things["lease"] = fmt.Sprintf(`{"attemptId":%q,"fence":"%d"}`, lease.GetAttemptId(), lease.GetFence())
 
 	member, err := p.identity.SetMember(ctx, admin, "spare@"+name+".example", name+" spare", nimbus.RoleAdmin)
@@ -108,7 +109,7 @@ func ghost(like tenant) tenant {
 	g := tenant{org: nimbus.Org{ID: nimbus.NewID(nimbus.PrefixOrg, time.Now()), Name: "ghost"}, things: map[string]string{}}
 	for name, id := range like.things {
 		g.things[name] = id
-		for _, prefix := range []string{nimbus.PrefixOrg, nimbus.PrefixJob, nimbus.PrefixAttempt, nimbus.PrefixUser, nimbus.PrefixAccount, nimbus.PrefixToken, nimbus.PrefixHost, nimbus.PrefixRepo} {
+		for _, prefix := range []string{nimbus.PrefixOrg, nimbus.PrefixJob, nimbus.PrefixAttempt, nimbus.PrefixUser, nimbus.PrefixAccount, nimbus.PrefixToken, nimbus.PrefixHost, nimbus.PrefixRepo, nimbus.PrefixShell} {
 			if nimbus.CheckID(prefix, id) == nil {
 				g.things[name] = nimbus.NewID(prefix, time.Now())
 			}
@@ -203,7 +204,7 @@ func (tn tenant) state(t *testing.T, p *plane) string {
 	headers := append(bearer(p.admin), wire.OrgHeader, tn.org.ID)
 	for _, call := range []string{
 		"JobService/ListJobs {}", "JobService/ListJobEvents {\"jobId\":\"$job\"}", "JobService/ListJobEvents {\"jobId\":\"$waiting_job\"}",
-		"OrgService/ListRepos {}", "MemberService/ListMembers {}", "ServiceAccountService/ListServiceAccounts {}", "TokenService/ListTokens {}",
+		"ShellService/ListShells {\"jobId\":\"$job\"}", "OrgService/ListRepos {}", "MemberService/ListMembers {}", "ServiceAccountService/ListServiceAccounts {}", "TokenService/ListTokens {}",
 	} {
 		procedure, body, _ := strings.Cut(call, " ")
 		got := p.ask(t, http.MethodPost, "/nimbus.v1."+procedure, tn.fill(body), headers...)
@@ -216,12 +217,39 @@ func (tn tenant) state(t *testing.T, p *plane) string {
 	return strings.Join(append(all, log.body), "\n")
 }
 
-// renew keeps a tenant's job from being lost meanwhile.
-func (tn tenant) renew(t *testing.T) {
+// openShell opens a shell in the job of a lease, as who administers the
+// platform: its host has come for it, something passed, and that is recorded.
+func (p *plane) openShell(t *testing.T, tn tenant, lease *nimbusv1.Lease) string {
+	t.Helper()
+	ctx := t.Context()
+	opened, err := p.shells.Open(ctx, tn.admin, tn.org.ID, tn.things["job"], "192.0.2.1", nimbus.ShellSpec{Command: []string{"true"}}, 0)
+	must(t, err)
+	_, err = tn.host.AttachShell(ctx, connect.NewRequest(&nimbusv1.AttachShellRequest{Lease: lease, ShellId: opened.ID}))
+	must(t, err)
+	typed, err := wire.ShellBatch([]*nimbusv1.ShellFrame{{Frame: &nimbusv1.ShellFrame_Input{Input: []byte("x")}}}, true)
+	must(t, err)
+	must(t, p.shells.Send(ctx, tn.admin, tn.org.ID, opened.ID, 1, typed))
+	_, err = tn.host.SendShellOutput(ctx, connect.NewRequest(&nimbusv1.SendShellOutputRequest{Lease: lease, ShellId: opened.ID, Seq: 1,
+		Frames:   []*nimbusv1.ShellFrame{{Frame: &nimbusv1.ShellFrame_Output{Output: &nimbusv1.ShellOutput{Stream: "stdout", Data: []byte("shown")}}}},
+		Recorded: []*nimbusv1.Line{wire.Line(nimbus.Line{Seq: 1, At: time.Now(), Stream: nimbus.StreamStdout, Text: "recorded of " + tn.org.Name})},
+	}))
+	must(t, err)
+	return opened.ID
+}
+
+// renew keeps a tenant's job from being lost meanwhile, and its shells.
+func (tn tenant) renew(t *testing.T, p *plane) {
 	t.Helper()
 	fence, err := strconv.ParseInt(tn.things["fence"], 10, 64)
 	must(t, err)
 	_, err = tn.host.Heartbeat(t.Context(), connect.NewRequest(&nimbusv1.HeartbeatRequest{
 		Leases: []*nimbusv1.Lease{{AttemptId: tn.things["attempt"], Fence: fence}}}))
 	must(t, err)
+	for _, id := range []string{tn.things["shell"], tn.things["spare_shell"]} {
+		_, err := tn.host.ReceiveShellInput(t.Context(), connect.NewRequest(&nimbusv1.ReceiveShellInputRequest{
+			Lease: &nimbusv1.Lease{AttemptId: tn.things["attempt"], Fence: fence}, ShellId: id}))
+		must(t, err)
+		_, err = p.shells.Receive(t.Context(), tn.admin, tn.org.ID, id, 0, 0)
+		must(t, err)
+	}
 }
