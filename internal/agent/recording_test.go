@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// events reads what was recorded, and checks that it is an asciicast.
+func events(t *testing.T, recorded []nimbus.Line) (shown string, others []string) {
+	t.Helper()
+	last := 0.0
+	for i, line := range recorded {
+		if line.Seq != int64(i)+1 || len(line.Text) > nimbus.MaxLineBytes || !utf8.ValidString(line.Text) {
+			t.Fatalf("line %d is number %d, of %d bytes", i, line.Seq, len(line.Text))
+		}
+		if i == 0 {
+			var head struct{ Version, Width, Height, Timestamp int }
+			if err := json.Unmarshal([]byte(line.Text), &head); err != nil || head.Version != 2 || head.Width != 90 || head.Height != 30 || head.Timestamp == 0 {
+				t.Fatalf("the head is %s: %v", line.Text, err)
+			}
+			continue
+		}
+		var event []any
+		if err := json.Unmarshal([]byte(line.Text), &event); err != nil || len(event) != 3 {
+			t.Fatalf("event %d is %s: %v", i, line.Text, err)
+		}
+		at, text := event[0].(float64), event[2].(string)
+		if at < last {
+			t.Fatalf("event %d is before the one before", i)
+		}
+		last = at
+		if event[1] == "o" {
+			shown += text
+		} else {
+			others = append(others, event[1].(string)+" "+text)
+		}
+	}
+	return shown, others
+}
+
+func newTestRecording(secrets ...string) (*recording, time.Time) {
+	began := time.Unix(1_700_000_000, 0)
+	return newRecording(&nimbusv1.ShellSpec{Terminal: &nimbusv1.WindowSize{Rows: 30, Columns: 90}, Term: "xterm", Command: []string{"echo", "top-secret"}}, secrets, began), began
+}
+
+func TestRecordingShowsWhatTheTerminalDid(t *testing.T) {
+	t.Parallel()
+	r, at := newTestRecording("top-secret")
+	all := []byte("smile ☺ and top-secret\r\n\x1b[31m\xff\x00 end top-sec")
+	for i, b := range all {
+		r.output([]byte{b}, at.Add(time.Duration(i)*time.Millisecond))
+		if i == 3 {
+			r.resize(&nimbusv1.WindowSize{Rows: 10, Columns: 20}, at.Add(time.Duration(i)*time.Millisecond))
+		}
+	}
+	r.end(at.Add(time.Second))
+	lines := r.take()
+	shown, others := events(t, lines)
+	if shown != "smile ☺ and ***\r\n\x1b[31m\ufffd\x00 end top-sec" || len(others) != 1 || others[0] != "r 20x10" {
+		t.Errorf("it shows %q, %q", shown, others)
+	}
+	if strings.Contains(lines[0].Text, "top-secret") {
+		t.Errorf("the head tells the secret: %s", lines[0].Text)
+	}
+}
+
+func TestRecordingIsBounded(t *testing.T) {
+	t.Parallel()
+	r, at := newTestRecording()
+	for range 2 * maxRecording / (32 << 10) {
+		r.output([]byte(strings.Repeat("\x00", 32<<10)), at)
+	}
+	for range 100_000 {
+		r.output([]byte("x"), at)
+		r.resize(&nimbusv1.WindowSize{Rows: 1, Columns: 1}, at)
+	}
+	shown, _ := events(t, r.take())
+	if len(shown) > maxRecording+len(recordingEnds) || !strings.HasSuffix(shown, recordingEnds) {
+		t.Errorf("%d bytes are shown", len(shown))
+	}
+	r, at = newTestRecording()
+	for range 1_000_000 {
+		r.output([]byte("x"), at)
+	}
+	if n := len(r.take()); n > maxRecording/64+2 {
+		t.Errorf("%d lines are kept of single bytes", n)
+	}
+}
