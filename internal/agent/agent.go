@@ -332,7 +332,8 @@ func (b *backoff) waitFor(ctx context.Context, asked time.Duration) bool {
 // is away or busy. Everything else stays as it is.
 func retryable(err error) bool {
 	switch nimbus.ErrorCode(err) {
-	case nimbus.CodeUnavailable, nimbus.CodeRateLimited, nimbus.CodeInternal:
+	case nimbus.CodeUnavailable, nimbus.CodeRateLimited, nimbus.CodeInternal,
+		nimbus.CodeCancelled: // by a control plane that stopped while it answered
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded)

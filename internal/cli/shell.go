@@ -192,8 +192,12 @@ func (s *openShell) receive(ctx context.Context) (*nimbus.ShellEnd, error) {
 
 // comesBack tells whether the same call may succeed a little later.
 func comesBack(err error) bool {
-	code := nimbus.ErrorCode(err)
-	return code == nimbus.CodeUnavailable || code == nimbus.CodeRateLimited
+	switch nimbus.ErrorCode(err) {
+	case nimbus.CodeUnavailable, nimbus.CodeRateLimited,
+		nimbus.CodeCancelled: // by a server that stopped while it answered
+		return true
+	}
+	return false
 }
 
 // pause returns false when ctx ended first.

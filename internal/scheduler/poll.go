@@ -23,6 +23,8 @@ const (
 	// woke the polls that wait, since the bus may lose a message. Jittered by
 	// half.
 	lookInterval = 2 * time.Second
+	// maxShellCalls bounds how many shells are told of at once.
+	maxShellCalls = 256
 	// coolDown keeps a host that let an offer lapse from being offered the
 	// next one at once: it may be ill, and another one well.
 	coolDown = 10 * time.Second
@@ -204,6 +206,9 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) (kept time.Duratio
 		if touch, err = s.greet(ctx, r, polls); err != nil {
 			return err
 		}
+		if err := s.callForShells(ctx, r, polls); err != nil {
+			return err
+		}
 		ids, err := r.QueuedClasses(ctx)
 		if err != nil || len(ids) == 0 {
 			return err
@@ -286,12 +291,9 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	byHost := map[string]PollResult{}
 	for _, t := range told {
 		result := byHost[t.HostID]
-		switch {
-		case t.Shell != "":
-			result.Shells = append(result.Shells, ShellCall{ShellID: t.Shell, AttemptID: t.Offer.AttemptID})
-		case t.Cancel:
+		if t.Cancel {
 			result.Cancel = append(result.Cancel, t.Offer.AttemptID)
-		default:
+		} else {
 			result.Offers = append(result.Offers, t.Offer)
 		}
 		byHost[t.HostID] = result
@@ -302,6 +304,21 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 		}
 	}
 	return touch, nil
+}
+
+// callForShells answers polls of hosts that are to come for shells. A host may
+// be told again before it has come.
+func (s *Service) callForShells(ctx context.Context, r Reader, polls []*poll) error {
+	waiting, err := r.WaitingShells(ctx, maxShellCalls)
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	for _, p := range polls {
+		if calls := waiting[p.hostID]; len(calls) > 0 {
+			s.claims.answer(p, PollResult{Shells: calls}, nil)
+		}
+	}
+	return nil
 }
 
 // ask are the polls for which it is still to be looked for what their hosts were

@@ -45,9 +45,11 @@ type Reader interface {
 	Attempt(ctx context.Context, attemptID string) (*Attempt, error)
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 	// Told is what hosts were told and may not have heard: offers that they may
-	// accept still, leases that they are to stop by now, and shells that wait for
-	// them.
+	// accept still, and leases that they are to stop by now.
 	Told(ctx context.Context, hostIDs []string) ([]Told, error)
+	// WaitingShells are those that hosts are to come for, by host. Mostly there
+	// are none.
+	WaitingShells(ctx context.Context, most int) (map[string][]ShellCall, error)
 
 	Host(ctx context.Context, hostID string) (*HostRecord, error)
 	// Hosts are those with an id above after, in the order of their ids.
@@ -342,7 +344,6 @@ type Told struct {
 	HostID string
 	Offer  nimbus.Offer // of a lease that is to stop, only the lease
 	Cancel bool
-	Shell  string // id of one that is wanted; then only this and the attempt count
 }
 
 // HostRecord is a host in the books.

@@ -284,8 +284,8 @@ const (
 )
 
 func (s *Server) serve(ctx context.Context, ready func()) error {
-	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
-	defer endRequests()
+	requests, endRequests := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endRequests(nil)
 	srv := httpapi.NewServer(s.handler, s.cfg.Log)
 	srv.TLSConfig = s.cfg.TLS
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
@@ -309,7 +309,8 @@ func (s *Server) serve(ctx context.Context, ready func()) error {
 		case <-failed.Done():
 		}
 	}
-	grace := time.AfterFunc(stopGrace, endRequests)
+	stopping := nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping")
+	grace := time.AfterFunc(stopGrace, func() { endRequests(stopping) })
 	defer grace.Stop()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()

@@ -2,6 +2,7 @@ package shells
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -220,9 +221,10 @@ func (s *Service) received(ctx context.Context, st Standing, side Side, after in
 	return s.cfg.Store.SeeShell(ctx, st.ID, side, 0)
 }
 
-// hungUp has a shell end soon whose user broke the connection off.
+// hungUp has a shell end soon whose user broke the connection off, unless it
+// broke because this server stops.
 func (s *Service) hungUp(ctx context.Context, st Standing, side Side) {
-	if side != FromShell {
+	if _, ours := errors.AsType[*nimbus.Error](context.Cause(ctx)); ours || side != FromShell {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endedTimeout)

@@ -70,16 +70,20 @@ func (t schedulerTx) Told(ctx context.Context, hostIDs []string) ([]scheduler.To
 	rows, err := t.tx.db.QueryContext(ctx, `SELECT a.id, a.fence, a.host_id, a.job_id, a.state, j.class FROM attempts a JOIN jobs j ON j.id = a.job_id
 		WHERE `+t.tx.dialect.in("a.host_id", 1)+` AND a.state IN ('offered', 'live') AND
 		(a.state = 'offered' AND a.expires_at > $2 OR a.state = 'live' AND a.stop_at > 0 AND a.stop_at <= $2) ORDER BY a.id`, arg, t.nowMicros())
-	told, err := scanAll(rows, err, scanTold)
-	if err != nil {
+	return scanAll(rows, err, scanTold)
+}
+
+// WaitingShells implements scheduler.Reader.
+func (t schedulerTx) WaitingShells(ctx context.Context, most int) (map[string][]scheduler.ShellCall, error) {
+	rows, err := t.tx.WaitingShells(ctx, int32(most))
+	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	rows, err = t.tx.db.QueryContext(ctx, "SELECT id, attempt_id, host_id FROM shells WHERE "+t.tx.dialect.in("host_id", 1)+
-		" AND state <> 'ended' AND state = 'waiting' AND ends_at > $2 ORDER BY id", arg, t.nowMicros())
-	waiting, err := scanAll(rows, err, func(rows scanner, to *scheduler.Told) error {
-		return rows.Scan(&to.Shell, &to.Offer.AttemptID, &to.HostID)
-	})
-	return append(told, waiting...), err
+	out := map[string][]scheduler.ShellCall{}
+	for _, r := range rows {
+		out[r.HostID] = append(out[r.HostID], scheduler.ShellCall{ShellID: r.ID, AttemptID: r.AttemptID})
+	}
+	return out, nil
 }
 
 func scanTold(rows scanner, to *scheduler.Told) error {

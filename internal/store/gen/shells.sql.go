@@ -650,3 +650,36 @@ func (q *Queries) ShellsOfJob(ctx context.Context, arg ShellsOfJobParams) ([]She
 	}
 	return items, nil
 }
+
+const waitingShells = `-- name: WaitingShells :many
+SELECT id, attempt_id, host_id FROM shells WHERE state = 'waiting' ORDER BY id LIMIT $1
+`
+
+type WaitingShellsRow struct {
+	ID        string
+	AttemptID string
+	HostID    string
+}
+
+func (q *Queries) WaitingShells(ctx context.Context, limit int32) ([]WaitingShellsRow, error) {
+	rows, err := q.db.QueryContext(ctx, waitingShells, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WaitingShellsRow
+	for rows.Next() {
+		var i WaitingShellsRow
+		if err := rows.Scan(&i.ID, &i.AttemptID, &i.HostID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -68,6 +68,9 @@ SELECT * FROM shells WHERE org_id = $1 AND job_id = $2 ORDER BY id DESC LIMIT $3
 -- name: ShellsOfHost :many
 SELECT id FROM shells WHERE host_id = $1 AND state <> 'ended' LIMIT $2;
 
+-- name: WaitingShells :many
+SELECT id, attempt_id, host_id FROM shells WHERE state = 'waiting' ORDER BY id LIMIT $1;
+
 -- name: OpenShells :many
 SELECT s.*, CAST(COALESCE((SELECT a.fence FROM attempts a WHERE a.id = s.attempt_id AND a.host_id = s.host_id AND a.state = 'live' AND a.expires_at > sqlc.arg(now)), 0) AS BIGINT) AS fence
 FROM shells s WHERE s.state <> 'ended' AND s.id > sqlc.arg(after) ORDER BY s.id LIMIT sqlc.arg(most);
