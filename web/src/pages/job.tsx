@@ -10,6 +10,7 @@ import { millis } from "../job/timeline";
 import { TimelineView } from "../job/timeline-view";
 import { jobKey, useJob } from "../live";
 import { LogView } from "../log/view";
+import { Shells } from "../shell/view";
 import { Loading, Notice } from "../ui/notice";
 import { useNow } from "../ui/now";
 import { StandingMark } from "../ui/standing";
@@ -35,6 +36,7 @@ export function JobPage({ jobId }: { jobId: string }) {
       <Head job={job} />
       <TimelineView timeline={job.timeline} running={ongoing} />
       <LogView key={job.id} jobId={job.id} />
+      <Shells jobId={job.id} ongoing={ongoing || job.heldUntil !== undefined} />
       <Events jobId={job.id} />
     </div>
   );
@@ -60,6 +62,7 @@ function Head({ job }: { job: Job }) {
       </div>
       {job.reason?.message && <p className={`mt-1 ${job.state === JobState.UNSCHEDULABLE ? "text-warn" : "text-quiet"}`}>{job.reason.message}</p>}
       {(job.state === JobState.PENDING || job.state === JobState.QUEUED) && <Place jobId={job.id} />}
+      {job.heldUntil && <Held job={job} />}
       <dl className="mt-2 flex flex-wrap gap-x-5 gap-y-0.5 text-sm text-quiet">
         <Fact name="Runs in" value={[job.class?.executor, job.class?.image].filter(Boolean).join(" · ")} />
         <Fact name="Size" value={job.class ? `${job.class.cpus} CPU, ${job.class.memoryMib} MiB` : ""} />
@@ -78,6 +81,35 @@ function Head({ job }: { job: Job }) {
         )}
       </dl>
     </div>
+  );
+}
+
+/** A sandbox that stays after its job has failed, for shells. */
+function Held({ job }: { job: Job }) {
+  const queries = useQueryClient();
+  const release = useMutation({
+    mutationFn: () => service.releaseJob({ jobId: job.id }),
+    onSuccess: (answer) => queries.setQueryData(jobKey(job.id), answer.job),
+  });
+  return (
+    <p className="mt-1 flex flex-wrap items-center gap-x-3 gap-y-1 text-warn" data-testid="held">
+      <span>
+        Its sandbox stays on its host until {clock(millis(job.heldUntil))}: <code>nimbus shell {job.id}</code>
+      </span>
+      <button
+        type="button"
+        disabled={release.isPending}
+        onClick={() => release.mutate()}
+        className="rounded border border-line px-2 py-0.5 text-sm text-ink hover:border-accent disabled:opacity-60"
+      >
+        {release.isPending ? "Giving it up…" : "Give it up"}
+      </button>
+      {release.error && (
+        <span role="alert" className="text-bad">
+          {message(release.error)}
+        </span>
+      )}
+    </p>
   );
 }
 
