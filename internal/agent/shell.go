@@ -18,6 +18,8 @@ import (
 const (
 	// inputWait is how long one call waits for what somebody types.
 	inputWait = callTimeout - 5*time.Second
+	// takeWithin is how long the poll waits for shells to be taken.
+	takeWithin = time.Second
 	// lastWords bounds the telling of a shell's end.
 	lastWords = 5 * time.Second
 	// shellPieces and shellBytes bound what of a shell's output waits here: more
@@ -82,8 +84,11 @@ func (t *attempt) serveShells(ctx context.Context, g *guest) (end func(why shell
 }
 
 // callShells begins shells that somebody waits for, and tells whether any was
-// news. One of an attempt that has no guest now is told of again.
+// news. One of an attempt that has no guest now is told of again. It waits a
+// moment until they are taken: the next poll would be told of them once more.
 func (a *Agent) callShells(calls []*nimbusv1.ShellCall) (news bool) {
+	taken := time.NewTimer(takeWithin)
+	defer taken.Stop()
 	for _, c := range calls {
 		t := a.find(c.GetAttemptId())
 		if t == nil {
@@ -92,23 +97,32 @@ func (a *Agent) callShells(calls []*nimbusv1.ShellCall) (news bool) {
 		t.mu.Lock()
 		s := t.shells
 		t.mu.Unlock()
-		if s != nil && s.begin(c.GetShellId()) {
+		if s == nil {
+			continue
+		}
+		if sh := s.begin(c.GetShellId()); sh != nil {
 			news = true
+			select {
+			case <-sh.taken:
+			case <-taken.C:
+				return true // the others are told of again
+			}
 		}
 	}
 	return news
 }
 
-// begin begins a shell, once.
-func (s *shells) begin(id string) bool {
+// begin begins a shell, once; nil for one that is known.
+func (s *shells) begin(id string) *shell {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over || s.known[id] || len(s.known) > maxShellsOfAttempt || nimbus.CheckID(nimbus.PrefixShell, id) != nil {
-		return false
+		return nil
 	}
 	s.known[id] = true
-	s.running.Go(func() { (&shell{shells: s, t: s.guest.t, id: id}).run() })
-	return true
+	sh := &shell{shells: s, t: s.guest.t, id: id, taken: make(chan struct{})}
+	s.running.Go(sh.run)
+	return sh
 }
 
 // maxShellsOfAttempt bounds how many are remembered.
@@ -119,7 +133,8 @@ type shell struct {
 	*shells
 	t         *attempt
 	id        string
-	seq       int64 // of the last batch of output
+	taken     chan struct{} // closed once the control plane knows that it is, or that it will not be
+	seq       int64         // of the last batch of output
 	mu        sync.Mutex
 	recording *recording
 }
@@ -131,6 +146,7 @@ func (s *shell) run() {
 	attaching, stop := context.WithTimeout(ctx, callTimeout)
 	answer, err := call(attaching, s.t.agent.control.AttachShell, &nimbusv1.AttachShellRequest{Lease: wire.Lease(s.t.lease()), ShellId: s.id})
 	stop()
+	close(s.taken)
 	if err != nil {
 		log.InfoContext(ctx, "shell not taken", "error", err)
 		return
