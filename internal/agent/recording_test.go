@@ -20,8 +20,8 @@ func events(t *testing.T, recorded []nimbus.Line) (shown string, others []string
 			t.Fatalf("line %d is number %d, of %d bytes", i, line.Seq, len(line.Text))
 		}
 		if i == 0 {
-			var head struct{ Version, Width, Height, Timestamp int }
-			if err := json.Unmarshal([]byte(line.Text), &head); err != nil || head.Version != 2 || head.Width != 90 || head.Height != 30 || head.Timestamp == 0 {
+			var head map[string]any
+			if err := json.Unmarshal([]byte(line.Text), &head); err != nil || head["version"] != 2.0 || head["width"] != 90.0 || head["height"] != 30.0 || head["timestamp"] == nil {
 				t.Fatalf("the head is %s: %v", line.Text, err)
 			}
 			continue

@@ -34,18 +34,18 @@ const (
 	killedGrace = 2 * time.Second
 )
 
-// shellEnd is why the agent ends a shell.
-type shellEnd struct {
+// shellEndError is why the agent ends a shell.
+type shellEndError struct {
 	reason  nimbus.ShellReason
 	message string
 }
 
-func (e shellEnd) Error() string { return e.message }
+func (e shellEndError) Error() string { return e.message }
 
 var (
-	errJobEnded     = shellEnd{nimbus.ShellJobEnded, "the job has ended"}
-	errReleased     = shellEnd{nimbus.ShellJobEnded, "the sandbox is not held any more"}
-	errAgentStopped = shellEnd{nimbus.ShellAgentStopped, "the host's agent stopped; the job goes on"}
+	errJobEnded     = shellEndError{nimbus.ShellJobEnded, "the job has ended"}
+	errReleased     = shellEndError{nimbus.ShellJobEnded, "the sandbox is not held any more"}
+	errAgentStopped = shellEndError{nimbus.ShellAgentStopped, "the host's agent stopped; the job goes on"}
 	// errToldEnd is for a shell whose end the control plane knows.
 	errToldEnd = errors.New("the control plane ended it")
 )
@@ -64,14 +64,14 @@ type shells struct {
 
 // serveShells lets shells be opened in the guest until the returned function is
 // called with why that ends. It returns once all of them have ended.
-func (t *attempt) serveShells(ctx context.Context, g *guest) (end func(why shellEnd)) {
+func (t *attempt) serveShells(ctx context.Context, g *guest) (end func(why shellEndError)) {
 	s := &shells{guest: g, known: map[string]bool{}}
 	// Not with ctx: they have to say that the agent stops.
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	t.mu.Lock()
 	t.shells = s
 	t.mu.Unlock()
-	return func(why shellEnd) {
+	return func(why shellEndError) {
 		t.mu.Lock()
 		t.shells = nil
 		t.mu.Unlock()
@@ -205,7 +205,7 @@ func (s *shell) serve(ctx context.Context, cancel context.CancelCauseFunc, spec 
 
 // broken is the end of a shell that an error ended.
 func (s *shell) broken(ctx context.Context, err error) nimbus.ShellEnd {
-	var why shellEnd
+	var why shellEndError
 	var answer *connect.Error
 	switch {
 	case errors.As(context.Cause(ctx), &why):
@@ -257,7 +257,7 @@ func (s *shell) takeOutput(ctx context.Context, receive func() (*nimbusv1.ShellR
 				end.Code = &code
 			}
 			s.awaitWhy(ctx, end)
-			if _, told := errors.AsType[shellEnd](context.Cause(ctx)); told {
+			if _, told := errors.AsType[shellEndError](context.Cause(ctx)); told {
 				return s.broken(ctx, ctx.Err())
 			}
 			return end.Clipped()

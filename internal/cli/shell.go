@@ -282,7 +282,7 @@ func (s *openShell) send(ctx context.Context) error {
 				break
 			}
 			if !comesBack(err) || !pause(ctx, time.Second/2) {
-				return nil //nolint:nilerr // whoever receives hears why, and ends both
+				return nil // whoever receives hears why, and ends both
 			}
 		}
 	}

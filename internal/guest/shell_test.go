@@ -131,6 +131,7 @@ func TestShellWithATerminal(t *testing.T) {
 	s.until("sleep 1000")
 	time.Sleep(300 * time.Millisecond) // the shell has to start it; Ctrl-C before is its own
 	s.typed("\x03")
+	s.until("^C") // what is typed before is dropped with the line
 	s.typed("echo still''here; exit 5\n")
 	s.until("stillhere")
 	if x := s.end(); x.Code == nil || x.GetCode() != 5 {

@@ -119,7 +119,7 @@ func (s *Store) Shell(ctx context.Context, id string) (st shells.Standing, err e
 	return st, err
 }
 
-// Open implements shells.Store.
+// OpenShells implements shells.Store.
 func (s *Store) OpenShells(ctx context.Context, after string) (open []shells.Standing, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		rows, err := t.OpenShells(ctx, gen.OpenShellsParams{Now: micros(t.now), After: after, Most: mostShells})

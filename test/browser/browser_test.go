@@ -93,6 +93,24 @@ func TestRunningAgain(t *testing.T) {
 	})
 }
 
+// TestShells: what a terminal showed is played, and a held sandbox given up.
+func TestShells(t *testing.T) {
+	b := newBrowser(t)
+	env := b.start()
+	b.drive("shells.mjs", env, map[string]func(){
+		"job": func() {
+			b.run(env, "run", "--executor", "local", "--no-files", "--detach", "--name", "Look inside", "--hold", "10m", "--", "sh", "-c", "exit 3")
+		},
+		"shell": func() {
+			shell := exec.CommandContext(b.ctx, b.nimbus, "shell", "last", "--", "sh", "-c", `printf '\033[32mgreen\033[0m\n'; sleep 1.5; echo from inside; exit 7`)
+			shell.Env = env
+			if out, err := shell.CombinedOutput(); shell.ProcessState.ExitCode() != 7 {
+				t.Fatalf("%v: %s", err, out)
+			}
+		},
+	})
+}
+
 // browser is what a test with a browser needs.
 type browser struct {
 	t            *testing.T

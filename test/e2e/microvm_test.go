@@ -132,3 +132,54 @@ func checkNetworks(t *testing.T, before string) {
 	t.Helper()
 	await(t, microVMEnd, "the network namespaces are gone", func() bool { return networks(t) == before })
 }
+
+// TestMicroVMShell opens terminals in a microVM: beside a job that writes its
+// log all the while, and after one has failed.
+func TestMicroVMShell(t *testing.T) {
+	images := requireMicroVMs(t)
+	m := newMachine(t)
+	before := networks(t)
+	up := m.microVMs(t, images)
+	id := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--env", "OF=the job", "--", "sh", "-c",
+		"i=0; while [ ! -e /tmp/go ]; do i=$((i+1)); echo line $i; sleep 0.05; done; exit 4"))
+	follow := m.start(t, t.TempDir(), "logs", "-f", id)
+	await(t, microVMStart, "the log comes", func() bool { return strings.Contains(follow.stdout.String(), "line 10\n") })
+
+	p := m.sit(t, "shell", id)
+	p.types("PS1=; tty; stty size; echo $OF\r")
+	p.sees("/dev/pts/0")
+	p.sees("33 101")
+	p.sees("the job")
+	p.types("yes | head -c 3000000 | tail -n 1; echo flood-''is-over\r")
+	p.sees("flood-is-over")
+	p.types("sleep 1000\r")
+	p.types("\x03")
+	p.sees("^C") // what is typed before is dropped with the line
+	p.types("exit 5\r")
+	if code := p.wait(microVMEnd); code != 5 {
+		t.Errorf("the terminal ended with %d", code)
+	}
+	flood := m.start(t, t.TempDir(), "shell", id, "--", "cat", "/dev/zero")
+	await(t, microVMEnd, "the flood comes", func() bool { return len(flood.stdout.String()) > 1<<20 })
+	shown := len(follow.stdout.String())
+	await(t, microVMEnd, "the log goes on beside it", func() bool { return len(follow.stdout.String()) > shown+200 })
+	flood.signal(syscall.SIGKILL)
+	m.must(t, "shell", id, "--", "touch", "/tmp/go")
+	if code := follow.wait(microVMEnd); code != 0 {
+		t.Errorf("logs -f ended with %d", code)
+	}
+	if got := m.job(t, id); got.Job.ExitCode == nil || *got.Job.ExitCode != 4 {
+		t.Errorf("the job: %+v", got.Job)
+	}
+	_, stderr, code := m.nimbus(t, t.TempDir(), "run", "--no-files", "--hold", "10m", "--", "sh", "-c", "echo left > behind; exit 3")
+	if code != 3 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if got := m.must(t, "shell", "last", "--", "cat", "behind"); got != "left\n" {
+		t.Errorf("in the held machine there is %q", got)
+	}
+	m.must(t, "release", "last")
+	checkGone(t, m.data)
+	up.signal(syscall.SIGTERM)
+	checkNetworks(t, before)
+}

@@ -187,6 +187,7 @@ func TestShell(t *testing.T) {
 		p.types("echo be''gun; sleep 1000\r")
 		p.sees("begun")
 		p.types("\x03")
+		p.sees("^C") // what is typed before is dropped with the line
 		p.types("echo still-''here; exit 5\r")
 		p.sees("still-here")
 		if code := p.wait(20 * time.Second); code != 5 {
