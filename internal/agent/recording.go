@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -27,16 +28,18 @@ const recordingEnds = "\r\n[nimbus: the recording ends here, it is as long as it
 type recording struct {
 	began   time.Time
 	veil    lines.Veil
+	masked  int
 	partial []byte // of a character
 	seq     int64
 	size    int
 	full    bool
+	plain   bool          // there is no terminal: the ends of lines are made into what one shows
 	made    []nimbus.Line // that were not sent yet
 }
 
 // newRecording begins with the head. secrets are not shown.
 func newRecording(spec *nimbusv1.ShellSpec, secrets []string, now time.Time) *recording {
-	r := &recording{began: now}
+	r := &recording{began: now, plain: spec.GetTerminal() == nil}
 	r.mask(secrets)
 	head := map[string]any{"version": 2, "width": 80, "height": 24, "timestamp": now.Unix()}
 	if size := spec.GetTerminal(); size != nil {
@@ -51,14 +54,25 @@ func newRecording(spec *nimbusv1.ShellSpec, secrets []string, now time.Time) *re
 	return r
 }
 
+// mask hides secrets, of which there only come more.
 func (r *recording) mask(secrets []string) {
+	if len(secrets) == r.masked {
+		return
+	}
 	for _, secret := range secrets {
 		r.veil.Mask(secret)
 	}
+	r.masked = len(secrets)
 }
 
 // output adds what the shell wrote.
 func (r *recording) output(data []byte, now time.Time) {
+	if r.full {
+		return
+	}
+	if r.plain {
+		data = bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))
+	}
 	data = append(r.partial, data...)
 	whole := wholeRunes(data)
 	r.partial = append([]byte(nil), data[whole:]...)

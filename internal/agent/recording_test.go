@@ -70,6 +70,41 @@ func TestRecordingShowsWhatTheTerminalDid(t *testing.T) {
 	}
 }
 
+// TestPiecesAreOneBatch: many small pieces are few frames.
+func TestPiecesAreOneBatch(t *testing.T) {
+	t.Parallel()
+	var frames []*nimbusv1.ShellFrame
+	for range 3 * maxOutput {
+		frames = addPiece(frames, &nimbusv1.ShellOutput{Stream: "stdout", Data: []byte("x")})
+	}
+	frames = addPiece(frames, &nimbusv1.ShellOutput{Stream: "stderr", Data: []byte("y")})
+	if len(frames) != 4 || len(frames[0].GetOutput().GetData()) != maxOutput || frames[3].GetOutput().GetStream() != "stderr" {
+		t.Errorf("they are %d frames", len(frames))
+	}
+}
+
+// TestMasksThatComeLater hide from then on.
+func TestMasksThatComeLater(t *testing.T) {
+	t.Parallel()
+	r, at := newTestRecording("first-secret")
+	r.output([]byte("later-secret first-secret\n"), at)
+	r.mask([]string{"later-secret", "first-secret"}) // they come sorted
+	r.output([]byte("later-secret first-secret\n"), at)
+	if shown, _ := events(t, r.take()); shown != "later-secret ***\n*** ***\n" {
+		t.Errorf("it shows %q", shown)
+	}
+}
+
+// TestRecordingOfNoTerminal has the ends of lines that a terminal needs.
+func TestRecordingOfNoTerminal(t *testing.T) {
+	t.Parallel()
+	r := newRecording(&nimbusv1.ShellSpec{Command: []string{"x"}}, nil, time.Now())
+	r.output([]byte("one\ntwo\n"), time.Now())
+	if lines := r.take(); len(lines) != 2 || !strings.Contains(lines[1].Text, `"one\r\ntwo\r\n"`) {
+		t.Errorf("recorded %+v", lines)
+	}
+}
+
 func TestRecordingIsBounded(t *testing.T) {
 	t.Parallel()
 	r, at := newTestRecording()

@@ -26,6 +26,9 @@ const (
 	// waits in the sandbox.
 	shellPieces = 16
 	shellBytes  = 192 << 10
+	// shellFrames bounds how many of its pieces go at once: two streams may take
+	// turns by the byte.
+	shellFrames = 512
 	// quietAfter is how long output that may begin a secret is kept from the
 	// recording when nothing follows.
 	quietAfter = time.Second
@@ -264,7 +267,7 @@ func (s *shell) takeOutput(ctx context.Context, receive func() (*nimbusv1.ShellR
 		}
 		piece := message.GetOutput()
 		stream := nimbus.Stream(piece.GetStream())
-		if len(piece.GetData()) > maxOutput || stream != nimbus.StreamStdout && stream != nimbus.StreamStderr {
+		if len(piece.GetData()) == 0 || len(piece.GetData()) > maxOutput || stream != nimbus.StreamStdout && stream != nimbus.StreamStderr {
 			return nimbus.ShellEnd{Reason: nimbus.ShellRefused, Message: "the sandbox broke the protocol"}
 		}
 		select {
@@ -307,8 +310,8 @@ func (s *shell) giveOutput(ctx context.Context, pieces <-chan *nimbusv1.ShellOut
 		}
 		var frames []*nimbusv1.ShellFrame
 		for size := 0; piece != nil; {
-			frames = append(frames, &nimbusv1.ShellFrame{Frame: &nimbusv1.ShellFrame_Output{Output: piece}})
-			if size += len(piece.GetData()); size > shellBytes {
+			frames = addPiece(frames, piece)
+			if size += len(piece.GetData()); size > shellBytes || len(frames) == shellFrames {
 				break
 			}
 			select {
@@ -322,6 +325,18 @@ func (s *shell) giveOutput(ctx context.Context, pieces <-chan *nimbusv1.ShellOut
 		}
 		quiet.Reset(quietAfter)
 	}
+}
+
+// addPiece adds a piece to a batch, in which small ones of one stream are one.
+func addPiece(frames []*nimbusv1.ShellFrame, piece *nimbusv1.ShellOutput) []*nimbusv1.ShellFrame {
+	if len(frames) > 0 {
+		last := frames[len(frames)-1].GetOutput()
+		if last.GetStream() == piece.GetStream() && len(last.GetData())+len(piece.GetData()) <= maxOutput {
+			last.Data = append(last.GetData(), piece.GetData()...)
+			return frames
+		}
+	}
+	return append(frames, &nimbusv1.ShellFrame{Frame: &nimbusv1.ShellFrame_Output{Output: piece}})
 }
 
 // send sends a batch of output, what was recorded by then, and the end.

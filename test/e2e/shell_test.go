@@ -296,6 +296,37 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// TestHeldFenced: the lease of a held sandbox is lost, as its host is silent. The
+// shim ends the sandbox, the agent gives it up, and the job stays what it was.
+func TestHeldFenced(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	up := m.up(t)
+	if _, stderr, code := m.nimbus(t, t.TempDir(), "run", "--no-files", "--hold", "10m", "--", "sh", "-c", "exit 3"); code != 3 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	p := m.sit(t, "shell", "last")
+	p.types("PS1=; echo be''gun\r")
+	p.sees("begun")
+	if err := up.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(32 * time.Second) // longer than a lease lasts
+	if err := up.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(60 * time.Second); code != 255 {
+		t.Errorf("the shell ended with %d", code)
+	}
+	checkGone(t, m.data)
+	if got := m.job(t, "last"); got.Job.Result != "failure" || got.Job.ExitCode == nil || *got.Job.ExitCode != 3 || got.Job.AttemptCount != 1 {
+		t.Errorf("the job: %+v", got.Job)
+	}
+	if _, stderr, code := m.nimbus(t, t.TempDir(), "shell", "last", "--", "true"); code != 1 || !strings.Contains(stderr, "no sandbox") {
+		t.Errorf("afterwards: %d %s", code, stderr)
+	}
+}
+
 // TestShellOverTwoReplicas: the host asks one, the user the other, and nothing
 // but the database is between them. The user's is replaced meanwhile.
 func TestShellOverTwoReplicas(t *testing.T) {
