@@ -510,6 +510,13 @@ func TestRecording(t *testing.T) {
 		if got.RecordedLines != 3 || len(lines) != 3 || lines[2].Text != "last" {
 			t.Errorf("%d lines are told, %d are there", got.RecordedLines, len(lines))
 		}
+		other, _ := w.run(w.host)
+		if err := recorded(w, other.ID, sh.ID); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			t.Errorf("it is found under another job: %v", err)
+		}
+		if _, err := w.near.Recorded(t.Context(), "org_00000000000000000000000001", w.job.ID, sh.ID); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			t.Errorf("it is found in another org: %v", err)
+		}
 		list, err := w.near.List(t.Context(), nimbus.DefaultOrgID, w.job.ID)
 		w.must(err)
 		if len(list) != 1 || list[0].State != nimbus.ShellEnded || list[0].End.Reason != nimbus.ShellExited {
