@@ -23,8 +23,10 @@ const (
 	// woke the polls that wait, since the bus may lose a message. Jittered by
 	// half.
 	lookInterval = 2 * time.Second
-	// maxShellCalls bounds how many shells are told of at once.
-	maxShellCalls = 256
+	// shellsInterval is how often it is looked for shells although nothing woke
+	// the hosts' polls; maxShellCalls bounds how many are told of at once.
+	shellsInterval = time.Second
+	maxShellCalls  = 256
 	// coolDown keeps a host that let an offer lapse from being offered the
 	// next one at once: it may be ill, and another one well.
 	coolDown = 10 * time.Second
@@ -85,6 +87,8 @@ type poll struct {
 // grow with the hosts that wait for one.
 type claims struct {
 	service *Service
+
+	shellsAt time.Time // when it was looked for shells last; the loop's own
 
 	mu      sync.Mutex
 	waiting []*poll // in the order in which they came
@@ -206,8 +210,11 @@ func (s *Service) lookFor(ctx context.Context, polls []*poll) (kept time.Duratio
 		if touch, err = s.greet(ctx, r, polls); err != nil {
 			return err
 		}
-		if err := s.callForShells(ctx, r, polls); err != nil {
-			return err
+		if now.Sub(s.claims.shellsAt) > shellsInterval {
+			s.claims.shellsAt = now
+			if err := s.callForShells(ctx, r, polls); err != nil {
+				return err
+			}
 		}
 		ids, err := r.QueuedClasses(ctx)
 		if err != nil || len(ids) == 0 {
@@ -291,9 +298,12 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	byHost := map[string]PollResult{}
 	for _, t := range told {
 		result := byHost[t.HostID]
-		if t.Cancel {
+		switch {
+		case t.Shell != "":
+			result.Shells = append(result.Shells, ShellCall{ShellID: t.Shell, AttemptID: t.Offer.AttemptID})
+		case t.Cancel:
 			result.Cancel = append(result.Cancel, t.Offer.AttemptID)
-		} else {
+		default:
 			result.Offers = append(result.Offers, t.Offer)
 		}
 		byHost[t.HostID] = result
@@ -306,8 +316,8 @@ func (s *Service) greet(ctx context.Context, r Reader, polls []*poll) (touch []s
 	return touch, nil
 }
 
-// callForShells answers polls of hosts that are to come for shells. A host may
-// be told again before it has come.
+// callForShells answers polls of hosts that are to come for shells, and that
+// nothing woke. A host may be told again before it has come.
 func (s *Service) callForShells(ctx context.Context, r Reader, polls []*poll) error {
 	waiting, err := r.WaitingShells(ctx, maxShellCalls)
 	if err != nil || len(waiting) == 0 {

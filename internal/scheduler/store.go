@@ -45,7 +45,7 @@ type Reader interface {
 	Attempt(ctx context.Context, attemptID string) (*Attempt, error)
 	OpenAttempts(ctx context.Context, hostIDs []string) ([]*Attempt, error) // offered and live
 	// Told is what hosts were told and may not have heard: offers that they may
-	// accept still, and leases that they are to stop by now.
+	// accept still, leases that they are to stop by now, and shells that wait.
 	Told(ctx context.Context, hostIDs []string) ([]Told, error)
 	// WaitingShells are those that hosts are to come for, by host. Mostly there
 	// are none.
@@ -344,6 +344,7 @@ type Told struct {
 	HostID string
 	Offer  nimbus.Offer // of a lease that is to stop, only the lease
 	Cancel bool
+	Shell  string // id of one that waits for the host; then only this and the attempt are set
 }
 
 // HostRecord is a host in the books.

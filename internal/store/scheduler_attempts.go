@@ -69,9 +69,15 @@ func (t schedulerTx) Told(ctx context.Context, hostIDs []string) ([]scheduler.To
 	}
 	rows, err := t.tx.db.QueryContext(ctx, `SELECT a.id, a.fence, a.host_id, a.job_id, a.state, j.class FROM attempts a JOIN jobs j ON j.id = a.job_id
 		WHERE `+t.tx.dialect.in("a.host_id", 1)+` AND a.state IN ('offered', 'live') AND
-		(a.state = 'offered' AND a.expires_at > $2 OR a.state = 'live' AND a.stop_at > 0 AND a.stop_at <= $2) ORDER BY a.id`, arg, t.nowMicros())
+		(a.state = 'offered' AND a.expires_at > $2 OR a.state = 'live' AND a.stop_at > 0 AND a.stop_at <= $2)
+		UNION ALL SELECT s.attempt_id, 0, s.host_id, s.id, '`+toldShell+`', '' FROM shells s WHERE s.state = 'waiting' AND `+t.tx.dialect.in("s.host_id", 1)+`
+		ORDER BY 1`, arg, t.nowMicros())
 	return scanAll(rows, err, scanTold)
 }
+
+// toldShell stands for the state of an attempt in which a shell waits; its id is
+// where that of a job is.
+const toldShell = "shell"
 
 // WaitingShells implements scheduler.Reader.
 func (t schedulerTx) WaitingShells(ctx context.Context, most int) (map[string][]scheduler.ShellCall, error) {
@@ -94,7 +100,10 @@ func scanTold(rows scanner, to *scheduler.Told) error {
 	}
 	to.Cancel = scheduler.AttemptState(state) == scheduler.AttemptLive
 	to.Offer.Lease = nimbus.Lease{AttemptID: id, Fence: fence}
-	if to.Cancel {
+	if state == toldShell {
+		to.Shell = job
+	}
+	if to.Cancel || to.Shell != "" {
 		return nil
 	}
 	to.Offer.JobID = job

@@ -26,7 +26,7 @@ CREATE TABLE shells (
     recorded      BIGINT NOT NULL DEFAULT 0   -- lines of the recording
 );
 CREATE INDEX shells_job ON shells (job_id, id);
-CREATE INDEX shells_waiting ON shells (id) WHERE state = 'waiting';
+CREATE INDEX shells_waiting ON shells (host_id) WHERE state = 'waiting';
 CREATE INDEX shells_host ON shells (host_id) WHERE state <> 'ended';
 CREATE INDEX shells_org ON shells (org_id) WHERE state <> 'ended';
 CREATE INDEX shells_left ON shells (ended_at) WHERE out_bytes > 0;
