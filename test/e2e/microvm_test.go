@@ -138,8 +138,8 @@ func checkNetworks(t *testing.T, before string) {
 func TestMicroVMShell(t *testing.T) {
 	images := requireMicroVMs(t)
 	m := newMachine(t)
-	before := networks(t)
 	up := m.microVMs(t, images)
+	t.Cleanup(func() { up.signal(syscall.SIGTERM) }) // with the machines that wait
 	id := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--env", "OF=the job", "--", "sh", "-c",
 		"i=0; while [ ! -e /tmp/go ]; do i=$((i+1)); echo line $i; sleep 0.05; done; exit 4"))
 	follow := m.start(t, t.TempDir(), "logs", "-f", id)
@@ -180,6 +180,4 @@ func TestMicroVMShell(t *testing.T) {
 	}
 	m.must(t, "release", "last")
 	checkGone(t, m.data)
-	up.signal(syscall.SIGTERM)
-	checkNetworks(t, before)
 }
