@@ -70,7 +70,7 @@ func (t schedulerTx) Told(ctx context.Context, hostIDs []string) ([]scheduler.To
 	rows, err := t.tx.db.QueryContext(ctx, `SELECT a.id, a.fence, a.host_id, a.job_id, a.state, j.class FROM attempts a JOIN jobs j ON j.id = a.job_id
 		WHERE `+t.tx.dialect.in("a.host_id", 1)+` AND a.state IN ('offered', 'live') AND
 		(a.state = 'offered' AND a.expires_at > $2 OR a.state = 'live' AND a.stop_at > 0 AND a.stop_at <= $2)
-		UNION ALL SELECT s.attempt_id, 0, s.host_id, s.id, '`+toldShell+`', '' FROM shells s WHERE s.state = 'waiting' AND `+t.tx.dialect.in("s.host_id", 1)+`
+		UNION ALL SELECT attempt_id, 0, host_id, id, '`+toldShell+`', '' FROM shells WHERE state = 'waiting' AND `+t.tx.dialect.in("host_id", 1)+`
 		ORDER BY 1`, arg, t.nowMicros())
 	return scanAll(rows, err, scanTold)
 }
