@@ -107,9 +107,13 @@ func (w *world) check(jobs []*submitted) (*verdict, error) {
 		v.blame(&v.Lost, "%d jobs were submitted, and there are %d", len(native), rows)
 	}
 	for _, s := range native {
-		j, err := w.client.Job(w.t.Context(), s.id)
-		if err != nil {
-			v.blame(&v.Lost, "job %s: %v", s.id, err)
+		var j nimbus.Job
+		w.insist("ask for job "+s.id, func(ctx context.Context) (err error) { // more than an org may at once
+			j, err = w.client.Job(ctx, s.id)
+			return err
+		})
+		if j.ID == "" {
+			v.blame(&v.Lost, "nothing is known of job %s", s.id)
 			continue
 		}
 		v.ended(s, j, byJob[s.id])
