@@ -4,6 +4,7 @@
 //	poll.go       asks for work, accepts offers, hears of cancellations
 //	heartbeat.go  renews all leases in one call, and with them the shims' deadlines
 //	attempt.go    one attempt, from accepted to destroyed
+//	usage.go      what each sandbox uses, each second
 //	output.go     the guest's output into lines on disk
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
@@ -208,6 +209,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	var loops sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
 		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop, "session": a.session.run,
+		"usage": a.runUsageLoop, "tell usage": a.runTellUsageLoop,
 	} {
 		loops.Go(func() {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {

@@ -304,9 +304,13 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 	select {
 	case <-f.g.dead:
 		f.t.log.Warn("sandbox ended", "exit", f.g.exit)
-		if f.g.exit.Cause == executor.ExitDeadline {
+		switch {
+		case f.g.exit.OutOfMemory:
+			r = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("its sandbox needed more than its %d MiB of memory and was killed",
+				f.t.assign.Class.MemoryMiB)}
+		case f.g.exit.Cause == executor.ExitDeadline:
 			r = nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "its host could not renew the lease in time"}
-		} else if f.g.exit.Why != "" {
+		case f.g.exit.Why != "":
 			r.Message += ": " + f.g.exit.Why
 		}
 	default:

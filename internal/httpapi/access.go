@@ -46,6 +46,7 @@ var access = map[string]rule{
 	nimbusv1connect.JobServiceGetJobProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobEventsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceGetUsageProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceCancelJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 
 	nimbusv1connect.JobServiceRerunJobProcedure:       inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
@@ -122,6 +123,7 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceReportPhaseProcedure:   aHost,
 	nimbusv1connect.AgentServiceCreateRunnerProcedure:  aHost,
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
+	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
 
 	nimbusv1connect.SessionServiceOpenSessionProcedure: anybody, // its proof is in it

@@ -35,6 +35,7 @@ type Jobs interface {
 	Rerun(ctx context.Context, p nimbus.Principal, orgID, jobID, key string) (nimbus.Job, error)
 	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
+	Usage(ctx context.Context, orgID, jobID, attemptID string) (scheduler.JobUsage, error)
 }
 
 // Hosts is what host agents do, and what operators do with hosts.
@@ -49,6 +50,7 @@ type Hosts interface {
 	Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error)
 	Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
 	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase, start nimbus.Start) error
+	ReportUsage(ctx context.Context, usages []scheduler.AttemptUsage) error
 	CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error)
 	Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error
 	LogLease(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.LogKey, error)

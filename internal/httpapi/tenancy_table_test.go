@@ -25,6 +25,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.JobService/ListJobs":      {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.JobService/ListJobs#repo": {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
 	"/nimbus.v1.JobService/ListJobEvents": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.JobService/GetUsage":      {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job","attemptId":"$attempt"}`},
 	"/nimbus.v1.JobService/CancelJob":     {who: "developer", scope: "jobs:write", body: `{"jobId":"$waiting_job"}`},
 
 	"/nimbus.v1.JobService/RerunJob":       {who: "developer", scope: "jobs:write", body: `{"jobId":"$job"}`, refuses: true},
@@ -106,6 +107,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.AgentService/ReportPhase":   {who: "host", body: `{"lease":$lease,"phase":"started"}`},
 	"/nimbus.v1.AgentService/CreateRunner":  {who: "host", body: `{"lease":$lease}`, refuses: true},
 	"/nimbus.v1.AgentService/AppendLog":     {who: "host", body: `{"lease":$lease,"lines":[{"seq":"4","at":"2026-01-01T00:00:00Z","stream":"stdout","text":"more"}]}`},
+	"/nimbus.v1.AgentService/ReportUsage":   {who: "host", body: `{"usages":[{"lease":$lease,"series":{"startAt":"2026-01-01T00:00:00Z","step":"1s","points":[{"atMs":"1000","cpuMs":"900"}]}}]}`},
 	"/nimbus.v1.AgentService/FinishAttempt": {who: "host", body: `{"lease":$lease,"outcome":{"result":"JOB_RESULT_SUCCESS","exitCode":0}}`},
 
 	"/nimbus.v1.SessionService/OpenSession": {who: "anybody", body: `{"hostId":"host_x","number":"1","tokenSha256":"0000000000000000000000000000000000000000000000000000000000000000"}`, refuses: true},

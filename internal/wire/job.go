@@ -52,6 +52,7 @@ func Job(j nimbus.Job) *nimbusv1.Job {
 		AttemptId: j.AttemptID, AttemptCount: int32(j.AttemptCount), HostId: j.HostID, Timeline: timeline(j.Timeline),
 		LogLines: j.LogLines, LogComplete: j.LogComplete, Metadata: j.Metadata,
 		Priority: int32(j.Priority), RerunOf: j.RerunOf, MaxAttempts: int32(j.MaxAttempts),
+		Usage: UsageTotals(j.Usage),
 	}
 	switch j.Source {
 	case nimbus.SourceNative:
@@ -77,6 +78,7 @@ func ToJob(j *nimbusv1.Job) nimbus.Job {
 		AttemptID: j.GetAttemptId(), AttemptCount: int(j.GetAttemptCount()), HostID: j.GetHostId(), Timeline: toTimeline(j.GetTimeline()),
 		LogLines: j.GetLogLines(), LogComplete: j.GetLogComplete(), Spec: ToSpec(j.GetSpec()),
 		Metadata: j.GetMetadata(), Priority: int(j.GetPriority()), RerunOf: j.GetRerunOf(), MaxAttempts: int(j.GetMaxAttempts()),
+		Usage: ToUsageTotals(j.GetUsage()),
 	}
 	if g := j.GetGithub(); g != nil {
 		out.Repo = g.GetOwner() + "/" + g.GetRepo()

@@ -39,6 +39,15 @@ type Attempt struct {
 	RunnerOrg      string
 }
 
+type AttemptUsage struct {
+	AttemptID string
+	OrgID     string
+	ToldAt    int64
+	CpuMilli  int64
+	Memory    int64
+	Series    []byte
+}
+
 type AuditCheckpoint struct {
 	OrgID     string
 	Seq       int64
@@ -286,6 +295,7 @@ type JobView struct {
 	ExitCode       sql.NullInt64
 	LogStored      int64
 	LogComplete    bool
+	Outcome        string
 }
 
 type Leader struct {

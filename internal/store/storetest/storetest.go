@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"remembers deliveries":              testLedger,
 		"has one job per key":               testUnique,
 		"counts log lines up":               testLog,
+		"keeps what attempts use":           testUsage,
 		"tells the virtual time":            testVirtualTime,
 		"has one clock that can be offset":  testClock,
 	} {

@@ -262,7 +262,11 @@ type Outcome struct {
 	DiskBytes    int64                `protobuf:"varint,8,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	WallDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=wall_duration,json=wallDuration,proto3" json:"wall_duration,omitempty"`
 	// No process of the job was ever started.
-	BeforeStart   bool `protobuf:"varint,10,opt,name=before_start,json=beforeStart,proto3" json:"before_start,omitempty"`
+	BeforeStart bool `protobuf:"varint,10,opt,name=before_start,json=beforeStart,proto3" json:"before_start,omitempty"`
+	// What the sandbox used, as its host saw it. The figures above are the guest's.
+	Sandbox *UsageTotals `protobuf:"bytes,11,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
+	// The same over its time; absent where that was not measured.
+	Series        *UsageSeries `protobuf:"bytes,12,opt,name=series,proto3" json:"series,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +371,73 @@ func (x *Outcome) GetBeforeStart() bool {
 	return false
 }
 
+func (x *Outcome) GetSandbox() *UsageTotals {
+	if x != nil {
+		return x.Sandbox
+	}
+	return nil
+}
+
+func (x *Outcome) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+// AttemptUsage is what an attempt has used so far.
+type AttemptUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Series        *UsageSeries           `protobuf:"bytes,2,opt,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttemptUsage) Reset() {
+	*x = AttemptUsage{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttemptUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttemptUsage) ProtoMessage() {}
+
+func (x *AttemptUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttemptUsage.ProtoReflect.Descriptor instead.
+func (*AttemptUsage) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttemptUsage) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AttemptUsage) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
 // Line is one line of a job's log.
 type Line struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +454,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +466,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +479,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Line) GetSeq() int64 {
@@ -461,7 +532,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +544,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +557,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinRequest) GetJoinToken() string {
@@ -535,7 +606,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +618,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +631,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinResponse) GetHostId() string {
@@ -588,7 +659,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +671,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +684,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HelloRequest) GetVersion() string {
@@ -646,7 +717,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +729,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +742,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HelloResponse) GetLeases() []*LeaseStatus {
@@ -698,7 +769,7 @@ type PollRequest struct {
 
 func (x *PollRequest) Reset() {
 	*x = PollRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +781,7 @@ func (x *PollRequest) String() string {
 func (*PollRequest) ProtoMessage() {}
 
 func (x *PollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +794,7 @@ func (x *PollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
 func (*PollRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PollRequest) GetFreeCpus() int32 {
@@ -779,7 +850,7 @@ type PollResponse struct {
 
 func (x *PollResponse) Reset() {
 	*x = PollResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +862,7 @@ func (x *PollResponse) String() string {
 func (*PollResponse) ProtoMessage() {}
 
 func (x *PollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +875,7 @@ func (x *PollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollResponse.ProtoReflect.Descriptor instead.
 func (*PollResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PollResponse) GetOffers() []*Offer {
@@ -830,7 +901,7 @@ type AcceptRequest struct {
 
 func (x *AcceptRequest) Reset() {
 	*x = AcceptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +913,7 @@ func (x *AcceptRequest) String() string {
 func (*AcceptRequest) ProtoMessage() {}
 
 func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +926,7 @@ func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRequest.ProtoReflect.Descriptor instead.
 func (*AcceptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AcceptRequest) GetLease() *Lease {
@@ -874,7 +945,7 @@ type AcceptResponse struct {
 
 func (x *AcceptResponse) Reset() {
 	*x = AcceptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +957,7 @@ func (x *AcceptResponse) String() string {
 func (*AcceptResponse) ProtoMessage() {}
 
 func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +970,7 @@ func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResponse.ProtoReflect.Descriptor instead.
 func (*AcceptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AcceptResponse) GetAssignment() *Assignment {
@@ -918,7 +989,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1001,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1014,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeartbeatRequest) GetLeases() []*Lease {
@@ -962,7 +1033,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1045,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1058,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HeartbeatResponse) GetLeases() []*LeaseStatus {
@@ -1010,7 +1081,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1093,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1106,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeaseStatus) GetAttemptId() string {
@@ -1075,7 +1146,7 @@ type ReportPhaseRequest struct {
 
 func (x *ReportPhaseRequest) Reset() {
 	*x = ReportPhaseRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1158,7 @@ func (x *ReportPhaseRequest) String() string {
 func (*ReportPhaseRequest) ProtoMessage() {}
 
 func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1171,7 @@ func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseRequest.ProtoReflect.Descriptor instead.
 func (*ReportPhaseRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportPhaseRequest) GetLease() *Lease {
@@ -1139,7 +1210,7 @@ type ReportPhaseResponse struct {
 
 func (x *ReportPhaseResponse) Reset() {
 	*x = ReportPhaseResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1222,7 @@ func (x *ReportPhaseResponse) String() string {
 func (*ReportPhaseResponse) ProtoMessage() {}
 
 func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1235,7 @@ func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseResponse.ProtoReflect.Descriptor instead.
 func (*ReportPhaseResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 type CreateRunnerRequest struct {
@@ -1176,7 +1247,7 @@ type CreateRunnerRequest struct {
 
 func (x *CreateRunnerRequest) Reset() {
 	*x = CreateRunnerRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1259,7 @@ func (x *CreateRunnerRequest) String() string {
 func (*CreateRunnerRequest) ProtoMessage() {}
 
 func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1272,7 @@ func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunnerRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateRunnerRequest) GetLease() *Lease {
@@ -1222,7 +1293,7 @@ type CreateRunnerResponse struct {
 
 func (x *CreateRunnerResponse) Reset() {
 	*x = CreateRunnerResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1305,7 @@ func (x *CreateRunnerResponse) String() string {
 func (*CreateRunnerResponse) ProtoMessage() {}
 
 func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1318,7 @@ func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunnerResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateRunnerResponse) GetRunnerName() string {
@@ -1275,7 +1346,7 @@ type AppendLogRequest struct {
 
 func (x *AppendLogRequest) Reset() {
 	*x = AppendLogRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1358,7 @@ func (x *AppendLogRequest) String() string {
 func (*AppendLogRequest) ProtoMessage() {}
 
 func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1371,7 @@ func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogRequest.ProtoReflect.Descriptor instead.
 func (*AppendLogRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppendLogRequest) GetLease() *Lease {
@@ -1326,7 +1397,7 @@ type AppendLogResponse struct {
 
 func (x *AppendLogResponse) Reset() {
 	*x = AppendLogResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1409,7 @@ func (x *AppendLogResponse) String() string {
 func (*AppendLogResponse) ProtoMessage() {}
 
 func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1422,7 @@ func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogResponse.ProtoReflect.Descriptor instead.
 func (*AppendLogResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
@@ -1359,6 +1430,87 @@ func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
 		return x.AcknowledgedSeq
 	}
 	return 0
+}
+
+type ReportUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 64.
+	Usages        []*AttemptUsage `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageRequest) Reset() {
+	*x = ReportUsageRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageRequest) ProtoMessage() {}
+
+func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
+func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
+	if x != nil {
+		return x.Usages
+	}
+	return nil
+}
+
+type ReportUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageResponse) Reset() {
+	*x = ReportUsageResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageResponse) ProtoMessage() {}
+
+func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
+func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type FinishAttemptRequest struct {
@@ -1371,7 +1523,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1535,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1548,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -1421,7 +1573,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1585,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1598,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 var File_nimbus_v1_agent_proto protoreflect.FileDescriptor
@@ -1472,7 +1624,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05class\x18\x06 \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12#\n" +
 	"\x04spec\x18\a \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
-	"\tjob_token\x18\t \x01(\tR\bjobToken\"\xa3\x03\n" +
+	"\tjob_token\x18\t \x01(\tR\bjobToken\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
@@ -1485,9 +1637,14 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"disk_bytes\x18\b \x01(\x03R\tdiskBytes\x12>\n" +
 	"\rwall_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\fwallDuration\x12!\n" +
 	"\fbefore_start\x18\n" +
-	" \x01(\bR\vbeforeStartB\f\n" +
+	" \x01(\bR\vbeforeStart\x120\n" +
+	"\asandbox\x18\v \x01(\v2\x16.nimbus.v1.UsageTotalsR\asandbox\x12.\n" +
+	"\x06series\x18\f \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06seriesB\f\n" +
 	"\n" +
-	"_exit_code\"\x84\x01\n" +
+	"_exit_code\"f\n" +
+	"\fAttemptUsage\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12.\n" +
+	"\x06series\x18\x02 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\"\x84\x01\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
@@ -1556,11 +1713,14 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
-	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"l\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"E\n" +
+	"\x12ReportUsageRequest\x12/\n" +
+	"\x06usages\x18\x01 \x03(\v2\x17.nimbus.v1.AttemptUsageR\x06usages\"\x15\n" +
+	"\x13ReportUsageResponse\"l\n" +
 	"\x14FinishAttemptRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12,\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\"\x17\n" +
-	"\x15FinishAttemptResponse2\xfe\x04\n" +
+	"\x15FinishAttemptResponse2\xcc\x05\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -1569,7 +1729,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x1b.nimbus.v1.HeartbeatRequest\x1a\x1c.nimbus.v1.HeartbeatResponse\x12L\n" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
 	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12F\n" +
-	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12R\n" +
+	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12L\n" +
+	"\vReportUsage\x12\x1d.nimbus.v1.ReportUsageRequest\x1a\x1e.nimbus.v1.ReportUsageResponse\x12R\n" +
 	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
@@ -1584,94 +1745,106 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                 // 0: nimbus.v1.Lease
 	(*Offer)(nil),                 // 1: nimbus.v1.Offer
 	(*Assignment)(nil),            // 2: nimbus.v1.Assignment
 	(*Outcome)(nil),               // 3: nimbus.v1.Outcome
-	(*Line)(nil),                  // 4: nimbus.v1.Line
-	(*JoinRequest)(nil),           // 5: nimbus.v1.JoinRequest
-	(*JoinResponse)(nil),          // 6: nimbus.v1.JoinResponse
-	(*HelloRequest)(nil),          // 7: nimbus.v1.HelloRequest
-	(*HelloResponse)(nil),         // 8: nimbus.v1.HelloResponse
-	(*PollRequest)(nil),           // 9: nimbus.v1.PollRequest
-	(*PollResponse)(nil),          // 10: nimbus.v1.PollResponse
-	(*AcceptRequest)(nil),         // 11: nimbus.v1.AcceptRequest
-	(*AcceptResponse)(nil),        // 12: nimbus.v1.AcceptResponse
-	(*HeartbeatRequest)(nil),      // 13: nimbus.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 14: nimbus.v1.HeartbeatResponse
-	(*LeaseStatus)(nil),           // 15: nimbus.v1.LeaseStatus
-	(*ReportPhaseRequest)(nil),    // 16: nimbus.v1.ReportPhaseRequest
-	(*ReportPhaseResponse)(nil),   // 17: nimbus.v1.ReportPhaseResponse
-	(*CreateRunnerRequest)(nil),   // 18: nimbus.v1.CreateRunnerRequest
-	(*CreateRunnerResponse)(nil),  // 19: nimbus.v1.CreateRunnerResponse
-	(*AppendLogRequest)(nil),      // 20: nimbus.v1.AppendLogRequest
-	(*AppendLogResponse)(nil),     // 21: nimbus.v1.AppendLogResponse
-	(*FinishAttemptRequest)(nil),  // 22: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil), // 23: nimbus.v1.FinishAttemptResponse
-	nil,                           // 24: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                 // 25: nimbus.v1.Class
-	(*Spec)(nil),                  // 26: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(JobResult)(0),                // 28: nimbus.v1.JobResult
-	(*Reason)(nil),                // 29: nimbus.v1.Reason
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Inventory)(nil),             // 31: nimbus.v1.Inventory
+	(*AttemptUsage)(nil),          // 4: nimbus.v1.AttemptUsage
+	(*Line)(nil),                  // 5: nimbus.v1.Line
+	(*JoinRequest)(nil),           // 6: nimbus.v1.JoinRequest
+	(*JoinResponse)(nil),          // 7: nimbus.v1.JoinResponse
+	(*HelloRequest)(nil),          // 8: nimbus.v1.HelloRequest
+	(*HelloResponse)(nil),         // 9: nimbus.v1.HelloResponse
+	(*PollRequest)(nil),           // 10: nimbus.v1.PollRequest
+	(*PollResponse)(nil),          // 11: nimbus.v1.PollResponse
+	(*AcceptRequest)(nil),         // 12: nimbus.v1.AcceptRequest
+	(*AcceptResponse)(nil),        // 13: nimbus.v1.AcceptResponse
+	(*HeartbeatRequest)(nil),      // 14: nimbus.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 15: nimbus.v1.HeartbeatResponse
+	(*LeaseStatus)(nil),           // 16: nimbus.v1.LeaseStatus
+	(*ReportPhaseRequest)(nil),    // 17: nimbus.v1.ReportPhaseRequest
+	(*ReportPhaseResponse)(nil),   // 18: nimbus.v1.ReportPhaseResponse
+	(*CreateRunnerRequest)(nil),   // 19: nimbus.v1.CreateRunnerRequest
+	(*CreateRunnerResponse)(nil),  // 20: nimbus.v1.CreateRunnerResponse
+	(*AppendLogRequest)(nil),      // 21: nimbus.v1.AppendLogRequest
+	(*AppendLogResponse)(nil),     // 22: nimbus.v1.AppendLogResponse
+	(*ReportUsageRequest)(nil),    // 23: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),   // 24: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),  // 25: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil), // 26: nimbus.v1.FinishAttemptResponse
+	nil,                           // 27: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                 // 28: nimbus.v1.Class
+	(*Spec)(nil),                  // 29: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(JobResult)(0),                // 31: nimbus.v1.JobResult
+	(*Reason)(nil),                // 32: nimbus.v1.Reason
+	(*UsageTotals)(nil),           // 33: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),           // 34: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Inventory)(nil),             // 36: nimbus.v1.Inventory
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	25, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	28, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	25, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	26, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	27, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	28, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	29, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	27, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	27, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	30, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	31, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	31, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
-	0,  // 13: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
-	15, // 14: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	27, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	24, // 16: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	1,  // 17: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	0,  // 18: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 19: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 20: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	15, // 21: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 22: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	27, // 23: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 24: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 25: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	4,  // 26: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	0,  // 27: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 28: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	5,  // 29: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	7,  // 30: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	9,  // 31: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	11, // 32: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	13, // 33: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	16, // 34: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	18, // 35: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	20, // 36: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	22, // 37: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	6,  // 38: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	8,  // 39: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	10, // 40: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	12, // 41: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	14, // 42: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	17, // 43: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	19, // 44: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	21, // 45: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	23, // 46: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	28, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	29, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	30, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	31, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	32, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	30, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	30, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	33, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	34, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
+	34, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	35, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	36, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	36, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
+	16, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	30, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	27, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	1,  // 21: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	0,  // 22: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 23: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 24: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	16, // 25: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	0,  // 26: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	30, // 27: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 28: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 29: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 30: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 31: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 32: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 33: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 34: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 35: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 36: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	12, // 37: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	14, // 38: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	17, // 39: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	19, // 40: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	21, // 41: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	23, // 42: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	25, // 43: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	7,  // 44: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 45: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 46: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	13, // 47: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	15, // 48: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	18, // 49: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	20, // 50: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	22, // 51: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	24, // 52: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	26, // 53: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -1688,7 +1861,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

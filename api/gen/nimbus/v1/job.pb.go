@@ -675,7 +675,9 @@ type Job struct {
 	// The job that this one runs again.
 	RerunOf string `protobuf:"bytes,21,opt,name=rerun_of,json=rerunOf,proto3" json:"rerun_of,omitempty"`
 	// How many attempts it may have in all.
-	MaxAttempts   int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	MaxAttempts int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// What its last attempt used of its host in all; absent until that has ended.
+	Usage         *UsageTotals `protobuf:"bytes,23,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -864,6 +866,260 @@ func (x *Job) GetMaxAttempts() int32 {
 	return 0
 }
 
+func (x *Job) GetUsage() *UsageTotals {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// UsageTotals is what a sandbox used of its host in all, its monitor included.
+type UsageTotals struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	CpuTime *durationpb.Duration   `protobuf:"bytes,1,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// The most that was seen at once, without what is only cached.
+	PeakMemoryBytes int64 `protobuf:"varint,2,opt,name=peak_memory_bytes,json=peakMemoryBytes,proto3" json:"peak_memory_bytes,omitempty"`
+	// From disks and to them.
+	ReadBytes    int64 `protobuf:"varint,3,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenBytes int64 `protobuf:"varint,4,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	// By its own network; 0 for a sandbox that has the host's.
+	SentBytes     int64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	ReceivedBytes int64 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageTotals) Reset() {
+	*x = UsageTotals{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageTotals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageTotals) ProtoMessage() {}
+
+func (x *UsageTotals) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageTotals.ProtoReflect.Descriptor instead.
+func (*UsageTotals) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UsageTotals) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *UsageTotals) GetPeakMemoryBytes() int64 {
+	if x != nil {
+		return x.PeakMemoryBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetReadBytes() int64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetWrittenBytes() int64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+// UsagePoint is what a sandbox had used by a moment. All but memory only grows.
+type UsagePoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since the series began.
+	AtMs  int64 `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	CpuMs int64 `protobuf:"varint,2,opt,name=cpu_ms,json=cpuMs,proto3" json:"cpu_ms,omitempty"`
+	// The most since the point before.
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	ReadBytes     int64 `protobuf:"varint,4,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenBytes  int64 `protobuf:"varint,5,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	SentBytes     int64 `protobuf:"varint,6,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	ReceivedBytes int64 `protobuf:"varint,7,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsagePoint) Reset() {
+	*x = UsagePoint{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsagePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsagePoint) ProtoMessage() {}
+
+func (x *UsagePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsagePoint.ProtoReflect.Descriptor instead.
+func (*UsagePoint) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UsagePoint) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetCpuMs() int64 {
+	if x != nil {
+		return x.CpuMs
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetReadBytes() int64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetWrittenBytes() int64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+// UsageSeries is what a sandbox used over its time.
+type UsageSeries struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// How far points are apart, but where nobody measured: it doubles as the
+	// series grows.
+	Step *durationpb.Duration `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// At most 600.
+	Points        []*UsagePoint `protobuf:"bytes,3,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageSeries) Reset() {
+	*x = UsageSeries{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageSeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageSeries) ProtoMessage() {}
+
+func (x *UsageSeries) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageSeries.ProtoReflect.Descriptor instead.
+func (*UsageSeries) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UsageSeries) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *UsageSeries) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *UsageSeries) GetPoints() []*UsagePoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
 // QueuePlace is where a waiting job stands among those that want the same.
 type QueuePlace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -881,7 +1137,7 @@ type QueuePlace struct {
 
 func (x *QueuePlace) Reset() {
 	*x = QueuePlace{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1149,7 @@ func (x *QueuePlace) String() string {
 func (*QueuePlace) ProtoMessage() {}
 
 func (x *QueuePlace) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1162,7 @@ func (x *QueuePlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueuePlace.ProtoReflect.Descriptor instead.
 func (*QueuePlace) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueuePlace) GetAhead() int32 {
@@ -952,7 +1208,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1220,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1233,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobEvent) GetSeq() int64 {
@@ -1043,7 +1299,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1311,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1324,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubmitJobRequest) GetName() string {
@@ -1129,7 +1385,7 @@ type SubmitJobResponse struct {
 
 func (x *SubmitJobResponse) Reset() {
 	*x = SubmitJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1397,7 @@ func (x *SubmitJobResponse) String() string {
 func (*SubmitJobResponse) ProtoMessage() {}
 
 func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1410,7 @@ func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobResponse.ProtoReflect.Descriptor instead.
 func (*SubmitJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubmitJobResponse) GetJob() *Job {
@@ -1173,7 +1429,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1441,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1454,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1219,7 +1475,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1487,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1500,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -1286,7 +1542,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1554,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1567,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListJobsRequest) GetPageSize() int32 {
@@ -1388,7 +1644,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1656,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1669,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1442,7 +1698,7 @@ type ListJobEventsRequest struct {
 
 func (x *ListJobEventsRequest) Reset() {
 	*x = ListJobEventsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1710,7 @@ func (x *ListJobEventsRequest) String() string {
 func (*ListJobEventsRequest) ProtoMessage() {}
 
 func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1723,7 @@ func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobEventsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListJobEventsRequest) GetJobId() string {
@@ -1502,7 +1758,7 @@ type ListJobEventsResponse struct {
 
 func (x *ListJobEventsResponse) Reset() {
 	*x = ListJobEventsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1770,7 @@ func (x *ListJobEventsResponse) String() string {
 func (*ListJobEventsResponse) ProtoMessage() {}
 
 func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1783,7 @@ func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobEventsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListJobEventsResponse) GetEvents() []*JobEvent {
@@ -1544,6 +1800,119 @@ func (x *ListJobEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type GetUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Empty for the current or last one.
+	AttemptId     string `protobuf:"bytes,2,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetUsageRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+type GetUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AttemptId     string                 `protobuf:"bytes,1,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	Totals        *UsageTotals           `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
+	Series        *UsageSeries           `protobuf:"bytes,3,opt,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetUsageResponse) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+func (x *GetUsageResponse) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
 type CancelJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -1553,7 +1922,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1934,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1947,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1597,7 +1966,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1978,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1991,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -1643,7 +2012,7 @@ type RerunJobRequest struct {
 
 func (x *RerunJobRequest) Reset() {
 	*x = RerunJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +2024,7 @@ func (x *RerunJobRequest) String() string {
 func (*RerunJobRequest) ProtoMessage() {}
 
 func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +2037,7 @@ func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobRequest.ProtoReflect.Descriptor instead.
 func (*RerunJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RerunJobRequest) GetJobId() string {
@@ -1694,7 +2063,7 @@ type RerunJobResponse struct {
 
 func (x *RerunJobResponse) Reset() {
 	*x = RerunJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +2075,7 @@ func (x *RerunJobResponse) String() string {
 func (*RerunJobResponse) ProtoMessage() {}
 
 func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +2088,7 @@ func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobResponse.ProtoReflect.Descriptor instead.
 func (*RerunJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RerunJobResponse) GetJob() *Job {
@@ -1740,7 +2109,7 @@ type SetJobPriorityRequest struct {
 
 func (x *SetJobPriorityRequest) Reset() {
 	*x = SetJobPriorityRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +2121,7 @@ func (x *SetJobPriorityRequest) String() string {
 func (*SetJobPriorityRequest) ProtoMessage() {}
 
 func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +2134,7 @@ func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityRequest.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetJobPriorityRequest) GetJobId() string {
@@ -1791,7 +2160,7 @@ type SetJobPriorityResponse struct {
 
 func (x *SetJobPriorityResponse) Reset() {
 	*x = SetJobPriorityResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2172,7 @@ func (x *SetJobPriorityResponse) String() string {
 func (*SetJobPriorityResponse) ProtoMessage() {}
 
 func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2185,7 @@ func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityResponse.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetJobPriorityResponse) GetJob() *Job {
@@ -1889,7 +2258,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vhead_branch\x18\a \x01(\tR\n" +
 	"headBranch\x12\x19\n" +
 	"\bhead_sha\x18\b \x01(\tR\aheadSha\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xbe\x06\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xec\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x16\n" +
@@ -1914,12 +2283,37 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\bmetadata\x18\x13 \x03(\v2\x1c.nimbus.v1.Job.MetadataEntryR\bmetadata\x12\x1a\n" +
 	"\bpriority\x18\x14 \x01(\x05R\bpriority\x12\x19\n" +
 	"\brerun_of\x18\x15 \x01(\tR\arerunOf\x12!\n" +
-	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x1a;\n" +
+	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x12,\n" +
+	"\x05usage\x18\x17 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x05usage\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\x8e\x01\n" +
+	"_exit_code\"\xf9\x01\n" +
+	"\vUsageTotals\x124\n" +
+	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12*\n" +
+	"\x11peak_memory_bytes\x18\x02 \x01(\x03R\x0fpeakMemoryBytes\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x03 \x01(\x03R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\x04 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\"\xe5\x01\n" +
+	"\n" +
+	"UsagePoint\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x15\n" +
+	"\x06cpu_ms\x18\x02 \x01(\x03R\x05cpuMs\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x04 \x01(\x03R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\x05 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x06 \x01(\x03R\tsentBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\a \x01(\x03R\rreceivedBytes\"\xa2\x01\n" +
+	"\vUsageSeries\x125\n" +
+	"\bstart_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12-\n" +
+	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12-\n" +
+	"\x06points\x18\x03 \x03(\v2\x15.nimbus.v1.UsagePointR\x06points\"\x8e\x01\n" +
 	"\n" +
 	"QueuePlace\x12\x14\n" +
 	"\x05ahead\x18\x01 \x01(\x05R\x05ahead\x12\x19\n" +
@@ -1976,7 +2370,16 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"l\n" +
 	"\x15ListJobEventsResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.nimbus.v1.JobEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"G\n" +
+	"\x0fGetUsageRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x02 \x01(\tR\tattemptId\"\x91\x01\n" +
+	"\x10GetUsageResponse\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12.\n" +
+	"\x06totals\x18\x02 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x06totals\x12.\n" +
+	"\x06series\x18\x03 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\")\n" +
 	"\x10CancelJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"5\n" +
 	"\x11CancelJobResponse\x12 \n" +
@@ -2006,13 +2409,14 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x12JOB_RESULT_FAILURE\x10\x02\x12\x18\n" +
 	"\x14JOB_RESULT_CANCELLED\x10\x03\x12\x18\n" +
 	"\x14JOB_RESULT_TIMED_OUT\x10\x04\x12\x13\n" +
-	"\x0fJOB_RESULT_LOST\x10\x052\x9f\x04\n" +
+	"\x0fJOB_RESULT_LOST\x10\x052\xe9\x04\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tSubmitJob\x12\x1b.nimbus.v1.SubmitJobRequest\x1a\x1c.nimbus.v1.SubmitJobResponse\x12B\n" +
 	"\x06GetJob\x12\x18.nimbus.v1.GetJobRequest\x1a\x19.nimbus.v1.GetJobResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\bListJobs\x12\x1a.nimbus.v1.ListJobsRequest\x1a\x1b.nimbus.v1.ListJobsResponse\"\x03\x90\x02\x01\x12W\n" +
-	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12H\n" +
+	"\bGetUsage\x12\x1a.nimbus.v1.GetUsageRequest\x1a\x1b.nimbus.v1.GetUsageResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponse\x12C\n" +
 	"\bRerunJob\x12\x1a.nimbus.v1.RerunJobRequest\x1a\x1b.nimbus.v1.RerunJobResponse\x12U\n" +
 	"\x0eSetJobPriority\x12 .nimbus.v1.SetJobPriorityRequest\x1a!.nimbus.v1.SetJobPriorityResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
@@ -2030,7 +2434,7 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_nimbus_v1_job_proto_goTypes = []any{
 	(JobState)(0),                  // 0: nimbus.v1.JobState
 	(JobResult)(0),                 // 1: nimbus.v1.JobResult
@@ -2040,43 +2444,48 @@ var file_nimbus_v1_job_proto_goTypes = []any{
 	(*Spec)(nil),                   // 5: nimbus.v1.Spec
 	(*GitHubJob)(nil),              // 6: nimbus.v1.GitHubJob
 	(*Job)(nil),                    // 7: nimbus.v1.Job
-	(*QueuePlace)(nil),             // 8: nimbus.v1.QueuePlace
-	(*JobEvent)(nil),               // 9: nimbus.v1.JobEvent
-	(*SubmitJobRequest)(nil),       // 10: nimbus.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),      // 11: nimbus.v1.SubmitJobResponse
-	(*GetJobRequest)(nil),          // 12: nimbus.v1.GetJobRequest
-	(*GetJobResponse)(nil),         // 13: nimbus.v1.GetJobResponse
-	(*ListJobsRequest)(nil),        // 14: nimbus.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),       // 15: nimbus.v1.ListJobsResponse
-	(*ListJobEventsRequest)(nil),   // 16: nimbus.v1.ListJobEventsRequest
-	(*ListJobEventsResponse)(nil),  // 17: nimbus.v1.ListJobEventsResponse
-	(*CancelJobRequest)(nil),       // 18: nimbus.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),      // 19: nimbus.v1.CancelJobResponse
-	(*RerunJobRequest)(nil),        // 20: nimbus.v1.RerunJobRequest
-	(*RerunJobResponse)(nil),       // 21: nimbus.v1.RerunJobResponse
-	(*SetJobPriorityRequest)(nil),  // 22: nimbus.v1.SetJobPriorityRequest
-	(*SetJobPriorityResponse)(nil), // 23: nimbus.v1.SetJobPriorityResponse
-	nil,                            // 24: nimbus.v1.Spec.EnvEntry
-	nil,                            // 25: nimbus.v1.Job.MetadataEntry
-	nil,                            // 26: nimbus.v1.SubmitJobRequest.MetadataEntry
-	nil,                            // 27: nimbus.v1.ListJobsRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
+	(*UsageTotals)(nil),            // 8: nimbus.v1.UsageTotals
+	(*UsagePoint)(nil),             // 9: nimbus.v1.UsagePoint
+	(*UsageSeries)(nil),            // 10: nimbus.v1.UsageSeries
+	(*QueuePlace)(nil),             // 11: nimbus.v1.QueuePlace
+	(*JobEvent)(nil),               // 12: nimbus.v1.JobEvent
+	(*SubmitJobRequest)(nil),       // 13: nimbus.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),      // 14: nimbus.v1.SubmitJobResponse
+	(*GetJobRequest)(nil),          // 15: nimbus.v1.GetJobRequest
+	(*GetJobResponse)(nil),         // 16: nimbus.v1.GetJobResponse
+	(*ListJobsRequest)(nil),        // 17: nimbus.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),       // 18: nimbus.v1.ListJobsResponse
+	(*ListJobEventsRequest)(nil),   // 19: nimbus.v1.ListJobEventsRequest
+	(*ListJobEventsResponse)(nil),  // 20: nimbus.v1.ListJobEventsResponse
+	(*GetUsageRequest)(nil),        // 21: nimbus.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),       // 22: nimbus.v1.GetUsageResponse
+	(*CancelJobRequest)(nil),       // 23: nimbus.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),      // 24: nimbus.v1.CancelJobResponse
+	(*RerunJobRequest)(nil),        // 25: nimbus.v1.RerunJobRequest
+	(*RerunJobResponse)(nil),       // 26: nimbus.v1.RerunJobResponse
+	(*SetJobPriorityRequest)(nil),  // 27: nimbus.v1.SetJobPriorityRequest
+	(*SetJobPriorityResponse)(nil), // 28: nimbus.v1.SetJobPriorityResponse
+	nil,                            // 29: nimbus.v1.Spec.EnvEntry
+	nil,                            // 30: nimbus.v1.Job.MetadataEntry
+	nil,                            // 31: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                            // 32: nimbus.v1.ListJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 34: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	28, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	28, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	28, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	28, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	28, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	28, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	28, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	28, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	28, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	28, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
-	24, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	29, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	29, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
+	33, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	33, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	33, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	33, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	33, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	33, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	33, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	33, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	33, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	33, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	29, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
+	34, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	34, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
 	3,  // 13: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
 	0,  // 14: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
 	1,  // 15: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
@@ -2084,44 +2493,53 @@ var file_nimbus_v1_job_proto_depIdxs = []int32{
 	4,  // 17: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
 	5,  // 18: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
 	6,  // 19: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	25, // 20: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
-	28, // 21: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
-	28, // 22: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 23: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 24: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	26, // 25: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 26: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 27: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	8,  // 28: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
-	0,  // 29: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	27, // 30: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	28, // 31: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 32: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 33: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 34: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	9,  // 35: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	7,  // 36: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 37: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 38: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
-	10, // 39: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	12, // 40: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	14, // 41: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	16, // 42: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	18, // 43: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	20, // 44: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
-	22, // 45: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
-	11, // 46: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	13, // 47: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	15, // 48: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	17, // 49: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	19, // 50: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	21, // 51: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
-	23, // 52: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
-	46, // [46:53] is the sub-list for method output_type
-	39, // [39:46] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 20: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	8,  // 21: nimbus.v1.Job.usage:type_name -> nimbus.v1.UsageTotals
+	34, // 22: nimbus.v1.UsageTotals.cpu_time:type_name -> google.protobuf.Duration
+	33, // 23: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
+	34, // 24: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
+	9,  // 25: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
+	33, // 26: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	33, // 27: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 28: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 29: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	31, // 30: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 31: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 32: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	11, // 33: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	0,  // 34: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	32, // 35: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	33, // 36: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	33, // 37: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 38: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 39: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	12, // 40: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	8,  // 41: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
+	10, // 42: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
+	7,  // 43: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 44: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 45: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	13, // 46: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	15, // 47: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	17, // 48: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	19, // 49: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	21, // 50: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
+	23, // 51: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	25, // 52: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	27, // 53: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	14, // 54: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	16, // 55: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	18, // 56: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	20, // 57: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	22, // 58: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
+	24, // 59: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	26, // 60: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	28, // 61: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	54, // [54:62] is the sub-list for method output_type
+	46, // [46:54] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -2136,7 +2554,7 @@ func file_nimbus_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,7 +8,7 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Inventory } from "./host_pb";
 import { file_nimbus_v1_host } from "./host_pb";
-import type { Class, JobResult, Reason, Spec } from "./job_pb";
+import type { Class, JobResult, Reason, Spec, UsageSeries, UsageTotals } from "./job_pb";
 import { file_nimbus_v1_job } from "./job_pb";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/agent.proto.
  */
 export const file_nimbus_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSK7AgoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAhCDAoKX2V4aXRfY29kZSJnCgRMaW5lEgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RyZWFtGAMgASgJEgwKBHN0ZXAYBCABKAUSDAoEdGV4dBgFIAEoDCJ9CgtKb2luUmVxdWVzdBISCgpqb2luX3Rva2VuGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRInCglpbnZlbnRvcnkYBCABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EhIKCnB1YmxpY19rZXkYBSABKAwiMwoMSm9pblJlc3BvbnNlEg8KB2hvc3RfaWQYASABKAkSEgoKaG9zdF90b2tlbhgCIAEoCSJqCgxIZWxsb1JlcXVlc3QSDwoHdmVyc2lvbhgBIAEoCRInCglpbnZlbnRvcnkYAiABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EiAKBmxlYXNlcxgDIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI3Cg1IZWxsb1Jlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyL8AQoLUG9sbFJlcXVlc3QSEQoJZnJlZV9jcHVzGAEgASgFEhcKD2ZyZWVfbWVtb3J5X21pYhgCIAEoBRIWCg5mcmVlX3NhbmRib3hlcxgDIAEoBRInCgR3YWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjcKCWZyZWVfZ3B1cxgFIAMoCzIkLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdC5GcmVlR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAYgAygJGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJMCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCSIwCg1BY2NlcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIjsKDkFjY2VwdFJlc3BvbnNlEikKCmFzc2lnbm1lbnQYASABKAsyFS5uaW1idXMudjEuQXNzaWdubWVudCI0ChBIZWFydGJlYXRSZXF1ZXN0EiAKBmxlYXNlcxgBIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI7ChFIZWFydGJlYXRSZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMiQgoLTGVhc2VTdGF0dXMSEgoKYXR0ZW1wdF9pZBgBIAEoCRIPCgd2ZXJkaWN0GAIgASgJEg4KBnJlYXNvbhgDIAEoCSJ9ChJSZXBvcnRQaGFzZVJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USDQoFcGhhc2UYAiABKAkSDgoGb3JpZ2luGAMgASgJEicKBHRvb2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iFQoTUmVwb3J0UGhhc2VSZXNwb25zZSI2ChNDcmVhdGVSdW5uZXJSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIkcKFENyZWF0ZVJ1bm5lclJlc3BvbnNlEhMKC3J1bm5lcl9uYW1lGAEgASgJEhoKEmVuY29kZWRfaml0X2NvbmZpZxgCIAEoCSJTChBBcHBlbmRMb2dSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEh4KBWxpbmVzGAIgAygLMg8ubmltYnVzLnYxLkxpbmUiLQoRQXBwZW5kTG9nUmVzcG9uc2USGAoQYWNrbm93bGVkZ2VkX3NlcRgBIAEoAyJcChRGaW5pc2hBdHRlbXB0UmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIjCgdvdXRjb21lGAIgASgLMhIubmltYnVzLnYxLk91dGNvbWUiFwoVRmluaXNoQXR0ZW1wdFJlc3BvbnNlMv4ECgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job]);
+  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSKMAwoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAgSJwoHc2FuZGJveBgLIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVRvdGFscxImCgZzZXJpZXMYDCABKAsyFi5uaW1idXMudjEuVXNhZ2VTZXJpZXNCDAoKX2V4aXRfY29kZSJXCgxBdHRlbXB0VXNhZ2USHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USJgoGc2VyaWVzGAIgASgLMhYubmltYnVzLnYxLlVzYWdlU2VyaWVzImcKBExpbmUSCwoDc2VxGAEgASgDEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZzdHJlYW0YAyABKAkSDAoEc3RlcBgEIAEoBRIMCgR0ZXh0GAUgASgMIn0KC0pvaW5SZXF1ZXN0EhIKCmpvaW5fdG9rZW4YASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEicKCWludmVudG9yeRgEIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSEgoKcHVibGljX2tleRgFIAEoDCIzCgxKb2luUmVzcG9uc2USDwoHaG9zdF9pZBgBIAEoCRISCgpob3N0X3Rva2VuGAIgASgJImoKDEhlbGxvUmVxdWVzdBIPCgd2ZXJzaW9uGAEgASgJEicKCWludmVudG9yeRgCIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSIAoGbGVhc2VzGAMgAygLMhAubmltYnVzLnYxLkxlYXNlIjcKDUhlbGxvUmVzcG9uc2USJgoGbGVhc2VzGAEgAygLMhYubmltYnVzLnYxLkxlYXNlU3RhdHVzIvwBCgtQb2xsUmVxdWVzdBIRCglmcmVlX2NwdXMYASABKAUSFwoPZnJlZV9tZW1vcnlfbWliGAIgASgFEhYKDmZyZWVfc2FuZGJveGVzGAMgASgFEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNwoJZnJlZV9ncHVzGAUgAygLMiQubmltYnVzLnYxLlBvbGxSZXF1ZXN0LkZyZWVHcHVzRW50cnkSFgoOd2FybV9jbGFzc19pZHMYBiADKAkaLwoNRnJlZUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIkwKDFBvbGxSZXNwb25zZRIgCgZvZmZlcnMYASADKAsyEC5uaW1idXMudjEuT2ZmZXISGgoSY2FuY2VsX2F0dGVtcHRfaWRzGAIgAygJIjAKDUFjY2VwdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOwoOQWNjZXB0UmVzcG9uc2USKQoKYXNzaWdubWVudBgBIAEoCzIVLm5pbWJ1cy52MS5Bc3NpZ25tZW50IjQKEEhlYXJ0YmVhdFJlcXVlc3QSIAoGbGVhc2VzGAEgAygLMhAubmltYnVzLnYxLkxlYXNlIjsKEUhlYXJ0YmVhdFJlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyJCCgtMZWFzZVN0YXR1cxISCgphdHRlbXB0X2lkGAEgASgJEg8KB3ZlcmRpY3QYAiABKAkSDgoGcmVhc29uGAMgASgJIn0KElJlcG9ydFBoYXNlUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRINCgVwaGFzZRgCIAEoCRIOCgZvcmlnaW4YAyABKAkSJwoEdG9vaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIVChNSZXBvcnRQaGFzZVJlc3BvbnNlIjYKE0NyZWF0ZVJ1bm5lclJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiRwoUQ3JlYXRlUnVubmVyUmVzcG9uc2USEwoLcnVubmVyX25hbWUYASABKAkSGgoSZW5jb2RlZF9qaXRfY29uZmlnGAIgASgJIlMKEEFwcGVuZExvZ1JlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USHgoFbGluZXMYAiADKAsyDy5uaW1idXMudjEuTGluZSItChFBcHBlbmRMb2dSZXNwb25zZRIYChBhY2tub3dsZWRnZWRfc2VxGAEgASgDIj0KElJlcG9ydFVzYWdlUmVxdWVzdBInCgZ1c2FnZXMYASADKAsyFy5uaW1idXMudjEuQXR0ZW1wdFVzYWdlIhUKE1JlcG9ydFVzYWdlUmVzcG9uc2UiXAoURmluaXNoQXR0ZW1wdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USIwoHb3V0Y29tZRgCIAEoCzISLm5pbWJ1cy52MS5PdXRjb21lIhcKFUZpbmlzaEF0dGVtcHRSZXNwb25zZTLMBQoMQWdlbnRTZXJ2aWNlEjcKBEpvaW4SFi5uaW1idXMudjEuSm9pblJlcXVlc3QaFy5uaW1idXMudjEuSm9pblJlc3BvbnNlEjoKBUhlbGxvEhcubmltYnVzLnYxLkhlbGxvUmVxdWVzdBoYLm5pbWJ1cy52MS5IZWxsb1Jlc3BvbnNlEjcKBFBvbGwSFi5uaW1idXMudjEuUG9sbFJlcXVlc3QaFy5uaW1idXMudjEuUG9sbFJlc3BvbnNlEj0KBkFjY2VwdBIYLm5pbWJ1cy52MS5BY2NlcHRSZXF1ZXN0GhkubmltYnVzLnYxLkFjY2VwdFJlc3BvbnNlEkYKCUhlYXJ0YmVhdBIbLm5pbWJ1cy52MS5IZWFydGJlYXRSZXF1ZXN0GhwubmltYnVzLnYxLkhlYXJ0YmVhdFJlc3BvbnNlEkwKC1JlcG9ydFBoYXNlEh0ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVxdWVzdBoeLm5pbWJ1cy52MS5SZXBvcnRQaGFzZVJlc3BvbnNlEk8KDENyZWF0ZVJ1bm5lchIeLm5pbWJ1cy52MS5DcmVhdGVSdW5uZXJSZXF1ZXN0Gh8ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlc3BvbnNlEkYKCUFwcGVuZExvZxIbLm5pbWJ1cy52MS5BcHBlbmRMb2dSZXF1ZXN0GhwubmltYnVzLnYxLkFwcGVuZExvZ1Jlc3BvbnNlEkwKC1JlcG9ydFVzYWdlEh0ubmltYnVzLnYxLlJlcG9ydFVzYWdlUmVxdWVzdBoeLm5pbWJ1cy52MS5SZXBvcnRVc2FnZVJlc3BvbnNlElIKDUZpbmlzaEF0dGVtcHQSHy5uaW1idXMudjEuRmluaXNoQXR0ZW1wdFJlcXVlc3QaIC5uaW1idXMudjEuRmluaXNoQXR0ZW1wdFJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job]);
 
 /**
  * Lease names one execution of a job.
@@ -192,6 +192,20 @@ export type Outcome = Message<"nimbus.v1.Outcome"> & {
    * @generated from field: bool before_start = 10;
    */
   beforeStart: boolean;
+
+  /**
+   * What the sandbox used, as its host saw it. The figures above are the guest's.
+   *
+   * @generated from field: nimbus.v1.UsageTotals sandbox = 11;
+   */
+  sandbox?: UsageTotals | undefined;
+
+  /**
+   * The same over its time; absent where that was not measured.
+   *
+   * @generated from field: nimbus.v1.UsageSeries series = 12;
+   */
+  series?: UsageSeries | undefined;
 };
 
 /**
@@ -200,6 +214,30 @@ export type Outcome = Message<"nimbus.v1.Outcome"> & {
  */
 export const OutcomeSchema: GenMessage<Outcome> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_agent, 3);
+
+/**
+ * AttemptUsage is what an attempt has used so far.
+ *
+ * @generated from message nimbus.v1.AttemptUsage
+ */
+export type AttemptUsage = Message<"nimbus.v1.AttemptUsage"> & {
+  /**
+   * @generated from field: nimbus.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.UsageSeries series = 2;
+   */
+  series?: UsageSeries | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.AttemptUsage.
+ * Use `create(AttemptUsageSchema)` to create a new message.
+ */
+export const AttemptUsageSchema: GenMessage<AttemptUsage> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 4);
 
 /**
  * Line is one line of a job's log.
@@ -242,7 +280,7 @@ export type Line = Message<"nimbus.v1.Line"> & {
  * Use `create(LineSchema)` to create a new message.
  */
 export const LineSchema: GenMessage<Line> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 4);
+  messageDesc(file_nimbus_v1_agent, 5);
 
 /**
  * @generated from message nimbus.v1.JoinRequest
@@ -283,7 +321,7 @@ export type JoinRequest = Message<"nimbus.v1.JoinRequest"> & {
  * Use `create(JoinRequestSchema)` to create a new message.
  */
 export const JoinRequestSchema: GenMessage<JoinRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 5);
+  messageDesc(file_nimbus_v1_agent, 6);
 
 /**
  * @generated from message nimbus.v1.JoinResponse
@@ -307,7 +345,7 @@ export type JoinResponse = Message<"nimbus.v1.JoinResponse"> & {
  * Use `create(JoinResponseSchema)` to create a new message.
  */
 export const JoinResponseSchema: GenMessage<JoinResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 6);
+  messageDesc(file_nimbus_v1_agent, 7);
 
 /**
  * @generated from message nimbus.v1.HelloRequest
@@ -334,7 +372,7 @@ export type HelloRequest = Message<"nimbus.v1.HelloRequest"> & {
  * Use `create(HelloRequestSchema)` to create a new message.
  */
 export const HelloRequestSchema: GenMessage<HelloRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 7);
+  messageDesc(file_nimbus_v1_agent, 8);
 
 /**
  * @generated from message nimbus.v1.HelloResponse
@@ -351,7 +389,7 @@ export type HelloResponse = Message<"nimbus.v1.HelloResponse"> & {
  * Use `create(HelloResponseSchema)` to create a new message.
  */
 export const HelloResponseSchema: GenMessage<HelloResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 8);
+  messageDesc(file_nimbus_v1_agent, 9);
 
 /**
  * @generated from message nimbus.v1.PollRequest
@@ -399,7 +437,7 @@ export type PollRequest = Message<"nimbus.v1.PollRequest"> & {
  * Use `create(PollRequestSchema)` to create a new message.
  */
 export const PollRequestSchema: GenMessage<PollRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 9);
+  messageDesc(file_nimbus_v1_agent, 10);
 
 /**
  * @generated from message nimbus.v1.PollResponse
@@ -423,7 +461,7 @@ export type PollResponse = Message<"nimbus.v1.PollResponse"> & {
  * Use `create(PollResponseSchema)` to create a new message.
  */
 export const PollResponseSchema: GenMessage<PollResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 10);
+  messageDesc(file_nimbus_v1_agent, 11);
 
 /**
  * @generated from message nimbus.v1.AcceptRequest
@@ -440,7 +478,7 @@ export type AcceptRequest = Message<"nimbus.v1.AcceptRequest"> & {
  * Use `create(AcceptRequestSchema)` to create a new message.
  */
 export const AcceptRequestSchema: GenMessage<AcceptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 11);
+  messageDesc(file_nimbus_v1_agent, 12);
 
 /**
  * @generated from message nimbus.v1.AcceptResponse
@@ -457,7 +495,7 @@ export type AcceptResponse = Message<"nimbus.v1.AcceptResponse"> & {
  * Use `create(AcceptResponseSchema)` to create a new message.
  */
 export const AcceptResponseSchema: GenMessage<AcceptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 12);
+  messageDesc(file_nimbus_v1_agent, 13);
 
 /**
  * @generated from message nimbus.v1.HeartbeatRequest
@@ -474,7 +512,7 @@ export type HeartbeatRequest = Message<"nimbus.v1.HeartbeatRequest"> & {
  * Use `create(HeartbeatRequestSchema)` to create a new message.
  */
 export const HeartbeatRequestSchema: GenMessage<HeartbeatRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 13);
+  messageDesc(file_nimbus_v1_agent, 14);
 
 /**
  * @generated from message nimbus.v1.HeartbeatResponse
@@ -491,7 +529,7 @@ export type HeartbeatResponse = Message<"nimbus.v1.HeartbeatResponse"> & {
  * Use `create(HeartbeatResponseSchema)` to create a new message.
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 14);
+  messageDesc(file_nimbus_v1_agent, 15);
 
 /**
  * LeaseStatus is the answer to one renewed lease.
@@ -522,7 +560,7 @@ export type LeaseStatus = Message<"nimbus.v1.LeaseStatus"> & {
  * Use `create(LeaseStatusSchema)` to create a new message.
  */
 export const LeaseStatusSchema: GenMessage<LeaseStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 15);
+  messageDesc(file_nimbus_v1_agent, 16);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseRequest
@@ -560,7 +598,7 @@ export type ReportPhaseRequest = Message<"nimbus.v1.ReportPhaseRequest"> & {
  * Use `create(ReportPhaseRequestSchema)` to create a new message.
  */
 export const ReportPhaseRequestSchema: GenMessage<ReportPhaseRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 16);
+  messageDesc(file_nimbus_v1_agent, 17);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseResponse
@@ -573,7 +611,7 @@ export type ReportPhaseResponse = Message<"nimbus.v1.ReportPhaseResponse"> & {
  * Use `create(ReportPhaseResponseSchema)` to create a new message.
  */
 export const ReportPhaseResponseSchema: GenMessage<ReportPhaseResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 17);
+  messageDesc(file_nimbus_v1_agent, 18);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerRequest
@@ -590,7 +628,7 @@ export type CreateRunnerRequest = Message<"nimbus.v1.CreateRunnerRequest"> & {
  * Use `create(CreateRunnerRequestSchema)` to create a new message.
  */
 export const CreateRunnerRequestSchema: GenMessage<CreateRunnerRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 18);
+  messageDesc(file_nimbus_v1_agent, 19);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerResponse
@@ -614,7 +652,7 @@ export type CreateRunnerResponse = Message<"nimbus.v1.CreateRunnerResponse"> & {
  * Use `create(CreateRunnerResponseSchema)` to create a new message.
  */
 export const CreateRunnerResponseSchema: GenMessage<CreateRunnerResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 19);
+  messageDesc(file_nimbus_v1_agent, 20);
 
 /**
  * @generated from message nimbus.v1.AppendLogRequest
@@ -638,7 +676,7 @@ export type AppendLogRequest = Message<"nimbus.v1.AppendLogRequest"> & {
  * Use `create(AppendLogRequestSchema)` to create a new message.
  */
 export const AppendLogRequestSchema: GenMessage<AppendLogRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 20);
+  messageDesc(file_nimbus_v1_agent, 21);
 
 /**
  * @generated from message nimbus.v1.AppendLogResponse
@@ -655,7 +693,39 @@ export type AppendLogResponse = Message<"nimbus.v1.AppendLogResponse"> & {
  * Use `create(AppendLogResponseSchema)` to create a new message.
  */
 export const AppendLogResponseSchema: GenMessage<AppendLogResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 21);
+  messageDesc(file_nimbus_v1_agent, 22);
+
+/**
+ * @generated from message nimbus.v1.ReportUsageRequest
+ */
+export type ReportUsageRequest = Message<"nimbus.v1.ReportUsageRequest"> & {
+  /**
+   * At most 64.
+   *
+   * @generated from field: repeated nimbus.v1.AttemptUsage usages = 1;
+   */
+  usages: AttemptUsage[];
+};
+
+/**
+ * Describes the message nimbus.v1.ReportUsageRequest.
+ * Use `create(ReportUsageRequestSchema)` to create a new message.
+ */
+export const ReportUsageRequestSchema: GenMessage<ReportUsageRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 23);
+
+/**
+ * @generated from message nimbus.v1.ReportUsageResponse
+ */
+export type ReportUsageResponse = Message<"nimbus.v1.ReportUsageResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.ReportUsageResponse.
+ * Use `create(ReportUsageResponseSchema)` to create a new message.
+ */
+export const ReportUsageResponseSchema: GenMessage<ReportUsageResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 24);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptRequest
@@ -677,7 +747,7 @@ export type FinishAttemptRequest = Message<"nimbus.v1.FinishAttemptRequest"> & {
  * Use `create(FinishAttemptRequestSchema)` to create a new message.
  */
 export const FinishAttemptRequestSchema: GenMessage<FinishAttemptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 22);
+  messageDesc(file_nimbus_v1_agent, 25);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptResponse
@@ -690,7 +760,7 @@ export type FinishAttemptResponse = Message<"nimbus.v1.FinishAttemptResponse"> &
  * Use `create(FinishAttemptResponseSchema)` to create a new message.
  */
 export const FinishAttemptResponseSchema: GenMessage<FinishAttemptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 23);
+  messageDesc(file_nimbus_v1_agent, 26);
 
 /**
  * AgentService is what a host agent calls. All calls but Join need the host's
@@ -783,6 +853,17 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof AppendLogRequestSchema;
     output: typeof AppendLogResponseSchema;
+  },
+  /**
+   * ReportUsage tells what attempts have used of the host so far. What is said of
+   * one whose lease is over is passed over: the heartbeat tells the host of it.
+   *
+   * @generated from rpc nimbus.v1.AgentService.ReportUsage
+   */
+  reportUsage: {
+    methodKind: "unary";
+    input: typeof ReportUsageRequestSchema;
+    output: typeof ReportUsageResponseSchema;
   },
   /**
    * FinishAttempt tells how the process ended. Repeating it is safe.

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/job.proto.
  */
 export const file_nimbus_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi8gEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKtAQoJR2l0SHViSm9iEg0KBW93bmVyGAEgASgJEgwKBHJlcG8YAiABKAkSDgoGam9iX2lkGAMgASgDEg4KBnJ1bl9pZBgEIAEoAxITCgtydW5fYXR0ZW1wdBgFIAEoAxIVCg13b3JrZmxvd19uYW1lGAYgASgJEhMKC2hlYWRfYnJhbmNoGAcgASgJEhAKCGhlYWRfc2hhGAggASgJEhAKCGh0bWxfdXJsGAkgASgJIu8ECgNKb2ISCgoCaWQYASABKAkSDgoGb3JnX2lkGAIgASgJEg4KBnNvdXJjZRgDIAEoCRIMCgRuYW1lGAQgASgJEg4KBmxhYmVscxgFIAMoCRIfCgVjbGFzcxgGIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIiCgVzdGF0ZRgHIAEoDjITLm5pbWJ1cy52MS5Kb2JTdGF0ZRIkCgZyZXN1bHQYCCABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EiEKBnJlYXNvbhgJIAEoCzIRLm5pbWJ1cy52MS5SZWFzb24SFgoJZXhpdF9jb2RlGAogASgFSACIAQESEgoKYXR0ZW1wdF9pZBgLIAEoCRIVCg1hdHRlbXB0X2NvdW50GAwgASgFEg8KB2hvc3RfaWQYDSABKAkSJQoIdGltZWxpbmUYDiABKAsyEy5uaW1idXMudjEuVGltZWxpbmUSHQoEc3BlYxgPIAEoCzIPLm5pbWJ1cy52MS5TcGVjEiQKBmdpdGh1YhgQIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJKb2ISEQoJbG9nX2xpbmVzGBEgASgDEhQKDGxvZ19jb21wbGV0ZRgSIAEoCBIuCghtZXRhZGF0YRgTIAMoCzIcLm5pbWJ1cy52MS5Kb2IuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgUIAEoBRIQCghyZXJ1bl9vZhgVIAEoCRIUCgxtYXhfYXR0ZW1wdHMYFiABKAUaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUibAoKUXVldWVQbGFjZRINCgVhaGVhZBgBIAEoBRIQCghhdF9sZWFzdBgCIAEoCBIsCghzdGFydF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHdW5rbm93bhgEIAEoCSKAAQoISm9iRXZlbnQSCwoDc2VxGAEgASgDEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEhIKCmF0dGVtcHRfaWQYBCABKAkSDQoFYWN0b3IYBSABKAkSDgoGZGV0YWlsGAYgASgJIokCChBTdWJtaXRKb2JSZXF1ZXN0EgwKBG5hbWUYASABKAkSHwoFY2xhc3MYAiABKAsyEC5uaW1idXMudjEuQ2xhc3MSHQoEc3BlYxgDIAEoCzIPLm5pbWJ1cy52MS5TcGVjEhcKD2lkZW1wb3RlbmN5X2tleRgEIAEoCRIOCgZsYWJlbHMYBSADKAkSOwoIbWV0YWRhdGEYBiADKAsyKS5uaW1idXMudjEuU3VibWl0Sm9iUmVxdWVzdC5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GAcgASgFGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIwChFTdWJtaXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIlMKDkdldEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2ISJAoFcGxhY2UYAiABKAsyFS5uaW1idXMudjEuUXVldWVQbGFjZSLkAgoPTGlzdEpvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEiMKBnN0YXRlcxgDIAMoDjITLm5pbWJ1cy52MS5Kb2JTdGF0ZRIOCgZsYWJlbHMYBCADKAkSOgoIbWV0YWRhdGEYBSADKAsyKC5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0Lk1ldGFkYXRhRW50cnkSDAoEcmVwbxgGIAEoCRIpCgVzaW5jZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFdW50aWwYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBnJlc3VsdBgJIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkkKEExpc3RKb2JzUmVzcG9uc2USHAoEam9icxgBIAMoCzIOLm5pbWJ1cy52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk0KFExpc3RKb2JFdmVudHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJVChVMaXN0Sm9iRXZlbnRzUmVzcG9uc2USIwoGZXZlbnRzGAEgAygLMhMubmltYnVzLnYxLkpvYkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIiChBDYW5jZWxKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIwChFDYW5jZWxKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjoKD1JlcnVuSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJIi8KEFJlcnVuSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiI5ChVTZXRKb2JQcmlvcml0eVJlcXVlc3QSDgoGam9iX2lkGAEgASgJEhAKCHByaW9yaXR5GAIgASgFIjUKFlNldEpvYlByaW9yaXR5UmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMp8ECgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkYKCUNhbmNlbEpvYhIbLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXF1ZXN0GhwubmltYnVzLnYxLkNhbmNlbEpvYlJlc3BvbnNlEkMKCFJlcnVuSm9iEhoubmltYnVzLnYxLlJlcnVuSm9iUmVxdWVzdBobLm5pbWJ1cy52MS5SZXJ1bkpvYlJlc3BvbnNlElUKDlNldEpvYlByaW9yaXR5EiAubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVxdWVzdBohLm5pbWJ1cy52MS5TZXRKb2JQcmlvcml0eVJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi8gEKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKtAQoJR2l0SHViSm9iEg0KBW93bmVyGAEgASgJEgwKBHJlcG8YAiABKAkSDgoGam9iX2lkGAMgASgDEg4KBnJ1bl9pZBgEIAEoAxITCgtydW5fYXR0ZW1wdBgFIAEoAxIVCg13b3JrZmxvd19uYW1lGAYgASgJEhMKC2hlYWRfYnJhbmNoGAcgASgJEhAKCGhlYWRfc2hhGAggASgJEhAKCGh0bWxfdXJsGAkgASgJIpYFCgNKb2ISCgoCaWQYASABKAkSDgoGb3JnX2lkGAIgASgJEg4KBnNvdXJjZRgDIAEoCRIMCgRuYW1lGAQgASgJEg4KBmxhYmVscxgFIAMoCRIfCgVjbGFzcxgGIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIiCgVzdGF0ZRgHIAEoDjITLm5pbWJ1cy52MS5Kb2JTdGF0ZRIkCgZyZXN1bHQYCCABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EiEKBnJlYXNvbhgJIAEoCzIRLm5pbWJ1cy52MS5SZWFzb24SFgoJZXhpdF9jb2RlGAogASgFSACIAQESEgoKYXR0ZW1wdF9pZBgLIAEoCRIVCg1hdHRlbXB0X2NvdW50GAwgASgFEg8KB2hvc3RfaWQYDSABKAkSJQoIdGltZWxpbmUYDiABKAsyEy5uaW1idXMudjEuVGltZWxpbmUSHQoEc3BlYxgPIAEoCzIPLm5pbWJ1cy52MS5TcGVjEiQKBmdpdGh1YhgQIAEoCzIULm5pbWJ1cy52MS5HaXRIdWJKb2ISEQoJbG9nX2xpbmVzGBEgASgDEhQKDGxvZ19jb21wbGV0ZRgSIAEoCBIuCghtZXRhZGF0YRgTIAMoCzIcLm5pbWJ1cy52MS5Kb2IuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgUIAEoBRIQCghyZXJ1bl9vZhgVIAEoCRIUCgxtYXhfYXR0ZW1wdHMYFiABKAUSJQoFdXNhZ2UYFyABKAsyFi5uaW1idXMudjEuVXNhZ2VUb3RhbHMaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUirAEKC1VzYWdlVG90YWxzEisKCGNwdV90aW1lGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAIgASgDEhIKCnJlYWRfYnl0ZXMYAyABKAMSFQoNd3JpdHRlbl9ieXRlcxgEIAEoAxISCgpzZW50X2J5dGVzGAUgASgDEhYKDnJlY2VpdmVkX2J5dGVzGAYgASgDIpgBCgpVc2FnZVBvaW50Eg0KBWF0X21zGAEgASgDEg4KBmNwdV9tcxgCIAEoAxIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSEgoKcmVhZF9ieXRlcxgEIAEoAxIVCg13cml0dGVuX2J5dGVzGAUgASgDEhIKCnNlbnRfYnl0ZXMYBiABKAMSFgoOcmVjZWl2ZWRfYnl0ZXMYByABKAMiiwEKC1VzYWdlU2VyaWVzEiwKCHN0YXJ0X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgRzdGVwGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnBvaW50cxgDIAMoCzIVLm5pbWJ1cy52MS5Vc2FnZVBvaW50ImwKClF1ZXVlUGxhY2USDQoFYWhlYWQYASABKAUSEAoIYXRfbGVhc3QYAiABKAgSLAoIc3RhcnRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Vua25vd24YBCABKAkigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSKJAgoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgHIAEoBRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJTCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iEiQKBXBsYWNlGAIgASgLMhUubmltYnVzLnYxLlF1ZXVlUGxhY2Ui5AIKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIjCgZzdGF0ZXMYAyADKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSDgoGbGFiZWxzGAQgAygJEjoKCG1ldGFkYXRhGAUgAygLMigubmltYnVzLnYxLkxpc3RKb2JzUmVxdWVzdC5NZXRhZGF0YUVudHJ5EgwKBHJlcG8YBiABKAkSKQoFc2luY2UYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgZyZXN1bHQYCSABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChBMaXN0Sm9ic1Jlc3BvbnNlEhwKBGpvYnMYASADKAsyDi5uaW1idXMudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJNChRMaXN0Sm9iRXZlbnRzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoVTGlzdEpvYkV2ZW50c1Jlc3BvbnNlEiMKBmV2ZW50cxgBIAMoCzITLm5pbWJ1cy52MS5Kb2JFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNQoPR2V0VXNhZ2VSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJInYKEEdldFVzYWdlUmVzcG9uc2USEgoKYXR0ZW1wdF9pZBgBIAEoCRImCgZ0b3RhbHMYAiABKAsyFi5uaW1idXMudjEuVXNhZ2VUb3RhbHMSJgoGc2VyaWVzGAMgASgLMhYubmltYnVzLnYxLlVzYWdlU2VyaWVzIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiOgoPUmVydW5Kb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiLwoQUmVydW5Kb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjkKFVNldEpvYlByaW9yaXR5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEAoIcHJpb3JpdHkYAiABKAUiNQoWU2V0Sm9iUHJpb3JpdHlSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iKs0BCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFKT0JfU1RBVEVfUEVORElORxABEhQKEEpPQl9TVEFURV9RVUVVRUQQAhIVChFKT0JfU1RBVEVfT0ZGRVJFRBADEhYKEkpPQl9TVEFURV9BQ0NFUFRFRBAEEhUKEUpPQl9TVEFURV9SVU5OSU5HEAUSFgoSSk9CX1NUQVRFX0ZJTklTSEVEEAYSGwoXSk9CX1NUQVRFX1VOU0NIRURVTEFCTEUQByqgAQoJSm9iUmVzdWx0EhoKFkpPQl9SRVNVTFRfVU5TUEVDSUZJRUQQABIWChJKT0JfUkVTVUxUX1NVQ0NFU1MQARIWChJKT0JfUkVTVUxUX0ZBSUxVUkUQAhIYChRKT0JfUkVTVUxUX0NBTkNFTExFRBADEhgKFEpPQl9SRVNVTFRfVElNRURfT1VUEAQSEwoPSk9CX1JFU1VMVF9MT1NUEAUy6QQKCkpvYlNlcnZpY2USRgoJU3VibWl0Sm9iEhsubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QaHC5uaW1idXMudjEuU3VibWl0Sm9iUmVzcG9uc2USQgoGR2V0Sm9iEhgubmltYnVzLnYxLkdldEpvYlJlcXVlc3QaGS5uaW1idXMudjEuR2V0Sm9iUmVzcG9uc2UiA5ACARJICghMaXN0Sm9icxIaLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QaGy5uaW1idXMudjEuTGlzdEpvYnNSZXNwb25zZSIDkAIBElcKDUxpc3RKb2JFdmVudHMSHy5uaW1idXMudjEuTGlzdEpvYkV2ZW50c1JlcXVlc3QaIC5uaW1idXMudjEuTGlzdEpvYkV2ZW50c1Jlc3BvbnNlIgOQAgESSAoIR2V0VXNhZ2USGi5uaW1idXMudjEuR2V0VXNhZ2VSZXF1ZXN0GhsubmltYnVzLnYxLkdldFVzYWdlUmVzcG9uc2UiA5ACARJGCglDYW5jZWxKb2ISGy5uaW1idXMudjEuQ2FuY2VsSm9iUmVxdWVzdBocLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXNwb25zZRJDCghSZXJ1bkpvYhIaLm5pbWJ1cy52MS5SZXJ1bkpvYlJlcXVlc3QaGy5uaW1idXMudjEuUmVydW5Kb2JSZXNwb25zZRJVCg5TZXRKb2JQcmlvcml0eRIgLm5pbWJ1cy52MS5TZXRKb2JQcmlvcml0eVJlcXVlc3QaIS5uaW1idXMudjEuU2V0Sm9iUHJpb3JpdHlSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Reason tells why a job is where it is.
@@ -426,6 +426,13 @@ export type Job = Message<"nimbus.v1.Job"> & {
    * @generated from field: int32 max_attempts = 22;
    */
   maxAttempts: number;
+
+  /**
+   * What its last attempt used of its host in all; absent until that has ended.
+   *
+   * @generated from field: nimbus.v1.UsageTotals usage = 23;
+   */
+  usage?: UsageTotals | undefined;
 };
 
 /**
@@ -434,6 +441,143 @@ export type Job = Message<"nimbus.v1.Job"> & {
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_job, 5);
+
+/**
+ * UsageTotals is what a sandbox used of its host in all, its monitor included.
+ *
+ * @generated from message nimbus.v1.UsageTotals
+ */
+export type UsageTotals = Message<"nimbus.v1.UsageTotals"> & {
+  /**
+   * @generated from field: google.protobuf.Duration cpu_time = 1;
+   */
+  cpuTime?: Duration | undefined;
+
+  /**
+   * The most that was seen at once, without what is only cached.
+   *
+   * @generated from field: int64 peak_memory_bytes = 2;
+   */
+  peakMemoryBytes: bigint;
+
+  /**
+   * From disks and to them.
+   *
+   * @generated from field: int64 read_bytes = 3;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 written_bytes = 4;
+   */
+  writtenBytes: bigint;
+
+  /**
+   * By its own network; 0 for a sandbox that has the host's.
+   *
+   * @generated from field: int64 sent_bytes = 5;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: int64 received_bytes = 6;
+   */
+  receivedBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.UsageTotals.
+ * Use `create(UsageTotalsSchema)` to create a new message.
+ */
+export const UsageTotalsSchema: GenMessage<UsageTotals> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 6);
+
+/**
+ * UsagePoint is what a sandbox had used by a moment. All but memory only grows.
+ *
+ * @generated from message nimbus.v1.UsagePoint
+ */
+export type UsagePoint = Message<"nimbus.v1.UsagePoint"> & {
+  /**
+   * Since the series began.
+   *
+   * @generated from field: int64 at_ms = 1;
+   */
+  atMs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_ms = 2;
+   */
+  cpuMs: bigint;
+
+  /**
+   * The most since the point before.
+   *
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: int64 read_bytes = 4;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 written_bytes = 5;
+   */
+  writtenBytes: bigint;
+
+  /**
+   * @generated from field: int64 sent_bytes = 6;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: int64 received_bytes = 7;
+   */
+  receivedBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.UsagePoint.
+ * Use `create(UsagePointSchema)` to create a new message.
+ */
+export const UsagePointSchema: GenMessage<UsagePoint> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 7);
+
+/**
+ * UsageSeries is what a sandbox used over its time.
+ *
+ * @generated from message nimbus.v1.UsageSeries
+ */
+export type UsageSeries = Message<"nimbus.v1.UsageSeries"> & {
+  /**
+   * @generated from field: google.protobuf.Timestamp start_at = 1;
+   */
+  startAt?: Timestamp | undefined;
+
+  /**
+   * How far points are apart, but where nobody measured: it doubles as the
+   * series grows.
+   *
+   * @generated from field: google.protobuf.Duration step = 2;
+   */
+  step?: Duration | undefined;
+
+  /**
+   * At most 600.
+   *
+   * @generated from field: repeated nimbus.v1.UsagePoint points = 3;
+   */
+  points: UsagePoint[];
+};
+
+/**
+ * Describes the message nimbus.v1.UsageSeries.
+ * Use `create(UsageSeriesSchema)` to create a new message.
+ */
+export const UsageSeriesSchema: GenMessage<UsageSeries> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 8);
 
 /**
  * QueuePlace is where a waiting job stands among those that want the same.
@@ -475,7 +619,7 @@ export type QueuePlace = Message<"nimbus.v1.QueuePlace"> & {
  * Use `create(QueuePlaceSchema)` to create a new message.
  */
 export const QueuePlaceSchema: GenMessage<QueuePlace> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 6);
+  messageDesc(file_nimbus_v1_job, 9);
 
 /**
  * JobEvent is one entry of a job's history.
@@ -519,7 +663,7 @@ export type JobEvent = Message<"nimbus.v1.JobEvent"> & {
  * Use `create(JobEventSchema)` to create a new message.
  */
 export const JobEventSchema: GenMessage<JobEvent> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 7);
+  messageDesc(file_nimbus_v1_job, 10);
 
 /**
  * @generated from message nimbus.v1.SubmitJobRequest
@@ -576,7 +720,7 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
  * Use `create(SubmitJobRequestSchema)` to create a new message.
  */
 export const SubmitJobRequestSchema: GenMessage<SubmitJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 8);
+  messageDesc(file_nimbus_v1_job, 11);
 
 /**
  * @generated from message nimbus.v1.SubmitJobResponse
@@ -593,7 +737,7 @@ export type SubmitJobResponse = Message<"nimbus.v1.SubmitJobResponse"> & {
  * Use `create(SubmitJobResponseSchema)` to create a new message.
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 9);
+  messageDesc(file_nimbus_v1_job, 12);
 
 /**
  * @generated from message nimbus.v1.GetJobRequest
@@ -610,7 +754,7 @@ export type GetJobRequest = Message<"nimbus.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 10);
+  messageDesc(file_nimbus_v1_job, 13);
 
 /**
  * @generated from message nimbus.v1.GetJobResponse
@@ -634,7 +778,7 @@ export type GetJobResponse = Message<"nimbus.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 11);
+  messageDesc(file_nimbus_v1_job, 14);
 
 /**
  * @generated from message nimbus.v1.ListJobsRequest
@@ -707,7 +851,7 @@ export type ListJobsRequest = Message<"nimbus.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 12);
+  messageDesc(file_nimbus_v1_job, 15);
 
 /**
  * @generated from message nimbus.v1.ListJobsResponse
@@ -731,7 +875,7 @@ export type ListJobsResponse = Message<"nimbus.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 13);
+  messageDesc(file_nimbus_v1_job, 16);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsRequest
@@ -760,7 +904,7 @@ export type ListJobEventsRequest = Message<"nimbus.v1.ListJobEventsRequest"> & {
  * Use `create(ListJobEventsRequestSchema)` to create a new message.
  */
 export const ListJobEventsRequestSchema: GenMessage<ListJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 14);
+  messageDesc(file_nimbus_v1_job, 17);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsResponse
@@ -784,7 +928,58 @@ export type ListJobEventsResponse = Message<"nimbus.v1.ListJobEventsResponse"> &
  * Use `create(ListJobEventsResponseSchema)` to create a new message.
  */
 export const ListJobEventsResponseSchema: GenMessage<ListJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 15);
+  messageDesc(file_nimbus_v1_job, 18);
+
+/**
+ * @generated from message nimbus.v1.GetUsageRequest
+ */
+export type GetUsageRequest = Message<"nimbus.v1.GetUsageRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * Empty for the current or last one.
+   *
+   * @generated from field: string attempt_id = 2;
+   */
+  attemptId: string;
+};
+
+/**
+ * Describes the message nimbus.v1.GetUsageRequest.
+ * Use `create(GetUsageRequestSchema)` to create a new message.
+ */
+export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 19);
+
+/**
+ * @generated from message nimbus.v1.GetUsageResponse
+ */
+export type GetUsageResponse = Message<"nimbus.v1.GetUsageResponse"> & {
+  /**
+   * @generated from field: string attempt_id = 1;
+   */
+  attemptId: string;
+
+  /**
+   * @generated from field: nimbus.v1.UsageTotals totals = 2;
+   */
+  totals?: UsageTotals | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.UsageSeries series = 3;
+   */
+  series?: UsageSeries | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.GetUsageResponse.
+ * Use `create(GetUsageResponseSchema)` to create a new message.
+ */
+export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 20);
 
 /**
  * @generated from message nimbus.v1.CancelJobRequest
@@ -801,7 +996,7 @@ export type CancelJobRequest = Message<"nimbus.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 16);
+  messageDesc(file_nimbus_v1_job, 21);
 
 /**
  * @generated from message nimbus.v1.CancelJobResponse
@@ -818,7 +1013,7 @@ export type CancelJobResponse = Message<"nimbus.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 17);
+  messageDesc(file_nimbus_v1_job, 22);
 
 /**
  * @generated from message nimbus.v1.RerunJobRequest
@@ -842,7 +1037,7 @@ export type RerunJobRequest = Message<"nimbus.v1.RerunJobRequest"> & {
  * Use `create(RerunJobRequestSchema)` to create a new message.
  */
 export const RerunJobRequestSchema: GenMessage<RerunJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 18);
+  messageDesc(file_nimbus_v1_job, 23);
 
 /**
  * @generated from message nimbus.v1.RerunJobResponse
@@ -859,7 +1054,7 @@ export type RerunJobResponse = Message<"nimbus.v1.RerunJobResponse"> & {
  * Use `create(RerunJobResponseSchema)` to create a new message.
  */
 export const RerunJobResponseSchema: GenMessage<RerunJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 19);
+  messageDesc(file_nimbus_v1_job, 24);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityRequest
@@ -883,7 +1078,7 @@ export type SetJobPriorityRequest = Message<"nimbus.v1.SetJobPriorityRequest"> &
  * Use `create(SetJobPriorityRequestSchema)` to create a new message.
  */
 export const SetJobPriorityRequestSchema: GenMessage<SetJobPriorityRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 20);
+  messageDesc(file_nimbus_v1_job, 25);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityResponse
@@ -900,7 +1095,7 @@ export type SetJobPriorityResponse = Message<"nimbus.v1.SetJobPriorityResponse">
  * Use `create(SetJobPriorityResponseSchema)` to create a new message.
  */
 export const SetJobPriorityResponseSchema: GenMessage<SetJobPriorityResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 21);
+  messageDesc(file_nimbus_v1_job, 26);
 
 /**
  * JobState is where a job is in its life.
@@ -1046,6 +1241,17 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof ListJobEventsRequestSchema;
     output: typeof ListJobEventsResponseSchema;
+  },
+  /**
+   * GetUsage returns what an attempt of a job used of its host over its time, as
+   * far as that was told: of one that runs, some seconds ago. Codes: not_found.
+   *
+   * @generated from rpc nimbus.v1.JobService.GetUsage
+   */
+  getUsage: {
+    methodKind: "unary";
+    input: typeof GetUsageRequestSchema;
+    output: typeof GetUsageResponseSchema;
   },
   /**
    * CancelJob stops a job wherever it is. Cancelling a finished job has no
