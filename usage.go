@@ -46,7 +46,12 @@ type UsageTotals struct {
 	PeakMemoryBytes          int64
 	ReadBytes, WrittenBytes  int64
 	SentBytes, ReceivedBytes int64
+	PeakCPUs                 float64 // the most that were in use in the mean of about peakSpan
 }
+
+// peakSpan is how long a sandbox has to use CPUs for them to count as needed: what
+// is over sooner may as well take a little longer.
+const peakSpan = 10 * time.Second
 
 // UsageSeries is what a sandbox used over its time: at most MaxUsagePoints,
 // whose distance doubles each time that there would be more. Where nobody
@@ -104,7 +109,26 @@ func (s UsageSeries) Totals() UsageTotals {
 	for _, p := range s.Points {
 		t.PeakMemoryBytes = max(t.PeakMemoryBytes, p.MemoryBytes)
 	}
+	t.PeakCPUs = s.peakCPUs()
 	return t
+}
+
+// peakCPUs is the highest rate between two points that are peakSpan apart, or of
+// the whole where that is shorter.
+func (s UsageSeries) peakCPUs() (peak float64) {
+	var from UsageSample // as if there were a point where it begins
+	last := s.Points[len(s.Points)-1]
+	next := 0
+	for _, p := range s.Points {
+		for next < len(s.Points) && p.At-s.Points[next].At >= peakSpan {
+			from = s.Points[next]
+			next++
+		}
+		if d := p.At - from.At; d >= peakSpan || p == last && d > 0 && from == (UsageSample{}) {
+			peak = max(peak, float64(p.CPU-from.CPU)/float64(d))
+		}
+	}
+	return peak
 }
 
 // Now is how many CPUs and how much memory were in use between the last two
@@ -151,6 +175,9 @@ func (s UsageSeries) Check() error {
 
 // Check tells whether totals can be believed at all. Codes: invalid.
 func (t UsageTotals) Check() error {
+	if t.PeakCPUs < 0 || math.IsNaN(t.PeakCPUs) || math.IsInf(t.PeakCPUs, 0) {
+		return Errorf(CodeInvalid, "%v CPUs can't be in use", t.PeakCPUs)
+	}
 	if t.CPUTime < 0 || t.PeakMemoryBytes < 0 || t.ReadBytes < 0 || t.WrittenBytes < 0 || t.SentBytes < 0 || t.ReceivedBytes < 0 {
 		return Errorf(CodeInvalid, "nothing can be used less than not at all")
 	}

@@ -1,7 +1,9 @@
 package nimbus
 
 import (
+	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,12 +74,50 @@ func TestSeriesNeverCountsDown(t *testing.T) {
 	s.Add(UsageSample{At: time.Second, CPU: time.Second, ReadBytes: 10, SentBytes: 5})
 	s.Add(UsageSample{At: 2 * time.Second, CPU: 500 * time.Millisecond, ReadBytes: 3, WrittenBytes: 7})
 	s.Add(UsageSample{At: time.Second, CPU: time.Hour}) // comes late
-	want := UsageTotals{CPUTime: time.Second, ReadBytes: 10, WrittenBytes: 7, SentBytes: 5}
+	want := UsageTotals{CPUTime: time.Second, ReadBytes: 10, WrittenBytes: 7, SentBytes: 5, PeakCPUs: 0.5}
 	if diff := cmp.Diff(want, s.Totals()); diff != "" {
 		t.Error(diff)
 	}
 	if err := s.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSeriesSaysHowManyCPUsAreNeeded: what is in use for some ten seconds counts,
+// a shorter burst only as its part of them.
+func TestSeriesSaysHowManyCPUsAreNeeded(t *testing.T) {
+	t.Parallel()
+	of := func(rates ...float64) float64 {
+		s := UsageSeries{Start: time.Unix(1, 0)}
+		var cpu time.Duration
+		for i, rate := range rates {
+			cpu += time.Duration(rate * float64(time.Second))
+			s.Add(UsageSample{At: time.Duration(i+1) * time.Second, CPU: cpu})
+		}
+		return s.Totals().PeakCPUs
+	}
+	hold := func(rate float64, seconds int) []float64 { return slices.Repeat([]float64{rate}, seconds) }
+	for name, c := range map[string]struct {
+		rates []float64
+		want  float64
+	}{
+		"a short job":           {hold(2, 3), 2},
+		"steady":                {hold(1.5, 60), 1.5},
+		"a burst of a second":   {slices.Concat(hold(0, 30), hold(4, 1), hold(0, 30)), 0.4},
+		"a burst of ten":        {slices.Concat(hold(0.5, 30), hold(4, 10), hold(0.5, 30)), 4},
+		"a burst at the start":  {slices.Concat(hold(3, 10), hold(0, 30)), 3},
+		"a burst at the end":    {slices.Concat(hold(0, 30), hold(3, 10)), 3},
+		"nothing was ever used": {hold(0, 20), 0},
+	} {
+		if got := of(c.rates...); math.Abs(got-c.want) > 0.01 {
+			t.Errorf("%s: %v CPUs, want %v", name, got, c.want)
+		}
+	}
+	long := UsageSeries{Start: time.Unix(1, 0), Step: 64 * time.Second}
+	long.Add(UsageSample{At: 64 * time.Second, CPU: 64 * time.Second})
+	long.Add(UsageSample{At: 128 * time.Second, CPU: 192 * time.Second})
+	if got := long.Totals().PeakCPUs; got != 2 {
+		t.Errorf("of points far apart: %v CPUs", got)
 	}
 }
 

@@ -4,6 +4,7 @@
 //	poll.go       asks for work, accepts offers, hears of cancellations
 //	heartbeat.go  renews all leases in one call, and with them the shims' deadlines
 //	attempt.go    one attempt, from accepted to destroyed
+//	pressure.go   whether the host can bear more jobs
 //	usage.go      what each sandbox uses, each second
 //	output.go     the guest's output into lines on disk
 //	ship.go       lines to the server until it has them all
@@ -18,6 +19,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -57,6 +59,13 @@ type Config struct {
 	CPUs         int
 	MemoryMiB    int
 	MaxSandboxes int
+	// OvercommitCPU and OvercommitMemory are how often each CPU and MiB is given
+	// out. Default: once.
+	OvercommitCPU    float64
+	OvercommitMemory float64
+	// Pressure is from where on the host asks for no more jobs. Default: never,
+	// but for CPUs that are over-committed.
+	Pressure Thresholds
 	// Capabilities are words that jobs can need, besides those that the machine
 	// itself shows.
 	Capabilities []string
@@ -109,6 +118,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxSandboxes == 0 {
 		c.MaxSandboxes = 64
 	}
+	for _, factor := range []*float64{&c.OvercommitCPU, &c.OvercommitMemory} {
+		if *factor = cmp.Or(*factor, 1); !(*factor >= 1 && *factor <= maxOvercommit) {
+			return c, nimbus.Errorf(nimbus.CodeInvalid, "what there is can't be given out %v times", *factor).
+				WithHint("an over-commit factor is 1 to %d", maxOvercommit)
+		}
+	}
+	if c.OvercommitCPU > 1 {
+		c.Pressure.CPU = cmp.Or(c.Pressure.CPU, overcommittedCPU)
+	}
 	if len(c.Network) == 0 {
 		c.Network = slices.DeleteFunc(nimbus.NetworkProfiles(), func(p nimbus.NetworkProfile) bool {
 			return p == nimbus.NetworkInternet && c.Reach != ""
@@ -125,6 +143,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+const (
+	maxOvercommit = 16
+	// overcommittedCPU is the threshold of CPUs that are given out more than
+	// once. Where they are not, each job has its own, and that they all work is no
+	// reason to close.
+	overcommittedCPU = 90
+)
 
 // httpClient speaks HTTP/2, also without TLS on this machine: one connection
 // carries the long poll, the heartbeats and the logs.
@@ -154,6 +180,7 @@ type Agent struct {
 	executors map[string]executor.Executor
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
+	pressure  pressure
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -169,6 +196,12 @@ func New(cfg Config) (*Agent, error) {
 	}
 	has := hardware(os.DirFS("/"), cfg.Data)
 	has.CPUs, has.MemoryMiB, has.Sandboxes = cfg.CPUs, cfg.MemoryMiB, cfg.MaxSandboxes
+	if cfg.OvercommitCPU > 1 {
+		has.GivesCPUs = int(float64(cfg.CPUs) * cfg.OvercommitCPU)
+	}
+	if cfg.OvercommitMemory > 1 {
+		has.GivesMemoryMiB = int(float64(cfg.MemoryMiB) * cfg.OvercommitMemory)
+	}
 	has.Network, has.Reach = cfg.Network, cfg.Reach
 	has.Capabilities = append(has.Capabilities, cfg.Capabilities...)
 	slices.Sort(has.Capabilities)
@@ -209,7 +242,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	var loops sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
 		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop, "session": a.session.run,
-		"usage": a.runUsageLoop, "tell usage": a.runTellUsageLoop,
+		"pressure": a.runPressureLoop, "usage": a.runUsageLoop, "tell usage": a.runTellUsageLoop,
 	} {
 		loops.Go(func() {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {
@@ -241,10 +274,13 @@ func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
 	return inv
 }
 
-// free is what the host has free now, and what its executors have ready. More
-// tells when there is more of it.
+// free is what the host has free now, and what its executors have ready: nothing
+// while it is pressed. More tells when there is more of it.
 func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 	c, more = a.capacity.now()
+	if c.Load = a.pressure.now(); c.Load.Closed != "" {
+		return nimbus.Capacity{Load: c.Load}, more
+	}
 	for _, e := range a.cfg.Executors {
 		if w, ok := e.(executor.Warmer); ok {
 			for _, class := range w.Warm() {
@@ -260,6 +296,9 @@ func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 // change is told with the next poll, which comes at once.
 func (a *Agent) keepWarm(ctx context.Context, name string, w executor.Warmer) {
 	free := func() nimbus.Capacity {
+		if a.pressure.now().Closed != "" {
+			return nimbus.Capacity{}
+		}
 		c, _ := a.capacity.now()
 		return c
 	}

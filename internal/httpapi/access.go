@@ -63,7 +63,10 @@ var access = map[string]rule{
 	nimbusv1connect.RerunServiceGetRerunPolicyProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RerunServiceSetRerunPolicyProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
 
+	nimbusv1connect.ReportServiceGetReportProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+
 	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
+	nimbusv1connect.HostServiceListHostJobsProcedure:    onPlatform(nimbus.ScopeHostsRead),
 	nimbusv1connect.HostServiceCreateJoinTokenProcedure: onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceCordonHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceRemoveHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),

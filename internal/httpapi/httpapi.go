@@ -36,11 +36,13 @@ type Jobs interface {
 	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 	Usage(ctx context.Context, orgID, jobID, attemptID string) (scheduler.JobUsage, error)
+	FinishedRuns(ctx context.Context, orgID string, span time.Duration) (runs []nimbus.Run, since, until time.Time, sampled bool, err error)
 }
 
 // Hosts is what host agents do, and what operators do with hosts.
 type Hosts interface {
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	HostJobs(ctx context.Context) (jobs []nimbus.HostJob, more bool, err error)
 	HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error)
 	CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error
 	RemoveHost(ctx context.Context, p nimbus.Principal, hostID string, force bool) error
@@ -176,6 +178,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewRerunServiceHandler(rerunService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewReportServiceHandler(reportService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)

@@ -45,6 +45,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.RerunService/SetRerunPolicy": {who: "operator", scope: "org:write", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
 	"/nimbus.v1.HostService/ListHosts":       {who: "platform", scope: "hosts:read", body: `{}`},
+	"/nimbus.v1.HostService/ListHostJobs":    {who: "platform", scope: "hosts:read", body: `{}`},
 	"/nimbus.v1.HostService/CreateJoinToken": {who: "platform", scope: "hosts:write", body: `{}`},
 	"/nimbus.v1.HostService/CordonHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
 	"/nimbus.v1.HostService/RemoveHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
@@ -62,6 +63,8 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubRunnerService/ListScaleSets":    {who: "platform", scope: "org:read", body: `{}`},
 	"/nimbus.v1.GitHubRunnerService/AddScaleSet":      {who: "platform", scope: "org:write", body: `{"installationId":"1","name":"x"}`},
 	"/nimbus.v1.GitHubRunnerService/RemoveScaleSet":   {who: "platform", scope: "org:write", body: `{"id":"x"}`},
+
+	"/nimbus.v1.ReportService/GetReport": {who: "viewer", scope: "jobs:read", body: `{"span":"86400s"}`},
 
 	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
 	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},

@@ -39,6 +39,8 @@ func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o n
 		if err := u.endAttempt(ctx, a, &o, !a.RunningAt.IsZero()); err != nil {
 			return err
 		}
+		u.tally.Ended = append(u.tally.Ended, Ended{Class: j.Class, Run: nimbus.Run{AcceptedAt: a.AcceptedAt, SandboxReadyAt: a.SandboxReadyAt,
+			RunningAt: a.RunningAt, FinishedAt: a.EndedAt, Usage: o.Usage.Sandbox}})
 		if len(o.Series.Points) > 0 && o.Series.Check() == nil {
 			if err := u.SaveUsage(ctx, a, o.Series); err != nil {
 				return err

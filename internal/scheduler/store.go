@@ -42,6 +42,10 @@ type Reader interface {
 	// Usage is what an attempt of a job used, "" for its current or last one.
 	// Codes: not_found.
 	Usage(ctx context.Context, orgID, jobID, attemptID string) (JobUsage, error)
+	// FinishedRuns are the last jobs of an org that ended in a time, the last one
+	// first; HostJobs is what runs, by host.
+	FinishedRuns(ctx context.Context, orgID string, since, until time.Time, most int) ([]nimbus.Run, error)
+	HostJobs(ctx context.Context, most int) ([]nimbus.HostJob, error)
 
 	JobRecord(ctx context.Context, jobID string) (*JobRecord, error)
 	JobByIdempotencyKey(ctx context.Context, orgID, key string) (jobID string, err error)
@@ -338,6 +342,7 @@ type Attempt struct {
 	RemoveRunnerAt time.Time       // when to try to deregister it; zero for never
 	TokenHash      string          // of the token that it may call Nimbus with, while it is live and RunningAt is set
 	Outcome        *nimbus.Outcome // nil unless the host told
+	Origin         nimbus.Origin   // of its sandbox; "" where that was not told
 	Version        int64           // read only
 }
 

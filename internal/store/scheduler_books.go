@@ -111,7 +111,7 @@ const (
 		"rerun_of text, idempotent_sum text"
 	attemptMutable = "job_id text, state text, expires_at bigint, stop_at bigint, accepted_at bigint, sandbox_ready_at bigint, " +
 		"started_at bigint, running_at bigint, first_output_at bigint, ended_at bigint, destroyed_at bigint, runner_name text, " +
-		"runner_id bigint, runner_org text, runner_todo bigint, outcome text, exit_code bigint, token_hash text, log_total bigint"
+		"runner_id bigint, runner_org text, runner_todo bigint, outcome text, exit_code bigint, token_hash text, origin text, log_total bigint"
 	attemptFixed = "org_id text, host_id text, fence bigint, offered_at bigint"
 )
 

@@ -13,13 +13,13 @@ func UsageTotals(t nimbus.UsageTotals) *nimbusv1.UsageTotals {
 		return nil
 	}
 	return &nimbusv1.UsageTotals{CpuTime: Duration(t.CPUTime), PeakMemoryBytes: t.PeakMemoryBytes, ReadBytes: t.ReadBytes,
-		WrittenBytes: t.WrittenBytes, SentBytes: t.SentBytes, ReceivedBytes: t.ReceivedBytes}
+		WrittenBytes: t.WrittenBytes, SentBytes: t.SentBytes, ReceivedBytes: t.ReceivedBytes, PeakCpus: t.PeakCPUs}
 }
 
 // ToUsageTotals reads one.
 func ToUsageTotals(m *nimbusv1.UsageTotals) nimbus.UsageTotals {
 	return nimbus.UsageTotals{CPUTime: m.GetCpuTime().AsDuration(), PeakMemoryBytes: m.GetPeakMemoryBytes(), ReadBytes: m.GetReadBytes(),
-		WrittenBytes: m.GetWrittenBytes(), SentBytes: m.GetSentBytes(), ReceivedBytes: m.GetReceivedBytes()}
+		WrittenBytes: m.GetWrittenBytes(), SentBytes: m.GetSentBytes(), ReceivedBytes: m.GetReceivedBytes(), PeakCPUs: m.GetPeakCpus()}
 }
 
 // UsageSeries makes a message; one without points is absent.

@@ -37,6 +37,7 @@ type Attempt struct {
 	LogComplete    bool
 	TokenHash      string
 	RunnerOrg      string
+	Origin         string
 }
 
 type AttemptUsage struct {
@@ -176,6 +177,7 @@ type Host struct {
 	Warm       string
 	CordonedAt int64
 	RemovedAt  int64
+	Closed     string
 }
 
 type HostKey struct {

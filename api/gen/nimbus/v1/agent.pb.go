@@ -762,7 +762,8 @@ type PollRequest struct {
 	// By profile.
 	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	WarmClassIds  []string  `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,6 +836,13 @@ func (x *PollRequest) GetFreeGpus() map[string]int32 {
 func (x *PollRequest) GetWarmClassIds() []string {
 	if x != nil {
 		return x.WarmClassIds
+	}
+	return nil
+}
+
+func (x *PollRequest) GetLoad() *HostLoad {
+	if x != nil {
+		return x.Load
 	}
 	return nil
 }
@@ -1668,14 +1676,15 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tinventory\x18\x02 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12(\n" +
 	"\x06leases\x18\x03 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"?\n" +
 	"\rHelloResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xce\x02\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xf7\x02\n" +
 	"\vPollRequest\x12\x1b\n" +
 	"\tfree_cpus\x18\x01 \x01(\x05R\bfreeCpus\x12&\n" +
 	"\x0ffree_memory_mib\x18\x02 \x01(\x05R\rfreeMemoryMib\x12%\n" +
 	"\x0efree_sandboxes\x18\x03 \x01(\x05R\rfreeSandboxes\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12A\n" +
 	"\tfree_gpus\x18\x05 \x03(\v2$.nimbus.v1.PollRequest.FreeGpusEntryR\bfreeGpus\x12$\n" +
-	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x1a;\n" +
+	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x12'\n" +
+	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a;\n" +
 	"\rFreeGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"f\n" +
@@ -1784,6 +1793,7 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*UsageSeries)(nil),           // 34: nimbus.v1.UsageSeries
 	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 	(*Inventory)(nil),             // 36: nimbus.v1.Inventory
+	(*HostLoad)(nil),              // 37: nimbus.v1.HostLoad
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
@@ -1807,44 +1817,45 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	16, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
 	30, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
 	27, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	1,  // 21: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	0,  // 22: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 23: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 24: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	16, // 25: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 26: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	30, // 27: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 28: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 29: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	5,  // 30: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 31: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 32: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 33: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 34: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 35: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 36: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	12, // 37: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	14, // 38: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	17, // 39: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	19, // 40: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	21, // 41: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	23, // 42: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	25, // 43: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	7,  // 44: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 45: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 46: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	13, // 47: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	15, // 48: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	18, // 49: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	20, // 50: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	22, // 51: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	24, // 52: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	26, // 53: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	44, // [44:54] is the sub-list for method output_type
-	34, // [34:44] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	37, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	0,  // 23: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 24: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 25: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	16, // 26: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	0,  // 27: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	30, // 28: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 29: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 30: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 31: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 32: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 33: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 34: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 35: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 36: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 37: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	12, // 38: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	14, // 39: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	17, // 40: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	19, // 41: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	21, // 42: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	23, // 43: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	25, // 44: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	7,  // 45: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 46: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 47: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	13, // 48: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	15, // 49: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	18, // 50: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	20, // 51: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	22, // 52: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	24, // 53: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	26, // 54: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	45, // [45:55] is the sub-list for method output_type
+	35, // [35:45] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }

@@ -885,6 +885,8 @@ type UsageTotals struct {
 	// By its own network; 0 for a sandbox that has the host's.
 	SentBytes     int64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	ReceivedBytes int64 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	// The most CPUs that were in use in the mean of about ten seconds.
+	PeakCpus      float64 `protobuf:"fixed64,7,opt,name=peak_cpus,json=peakCpus,proto3" json:"peak_cpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -957,6 +959,13 @@ func (x *UsageTotals) GetSentBytes() int64 {
 func (x *UsageTotals) GetReceivedBytes() int64 {
 	if x != nil {
 		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetPeakCpus() float64 {
+	if x != nil {
+		return x.PeakCpus
 	}
 	return 0
 }
@@ -2289,7 +2298,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\xf9\x01\n" +
+	"_exit_code\"\x96\x02\n" +
 	"\vUsageTotals\x124\n" +
 	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12*\n" +
 	"\x11peak_memory_bytes\x18\x02 \x01(\x03R\x0fpeakMemoryBytes\x12\x1d\n" +
@@ -2298,7 +2307,8 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\rwritten_bytes\x18\x04 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12%\n" +
-	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\"\xe5\x01\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\x12\x1b\n" +
+	"\tpeak_cpus\x18\a \x01(\x01R\bpeakCpus\"\xe5\x01\n" +
 	"\n" +
 	"UsagePoint\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x15\n" +
