@@ -74,7 +74,10 @@ func (u *usage) all() nimbus.UsageSeries {
 func (u *usage) due() (nimbus.UsageSeries, bool) {
 	u.mu.Lock()
 	n := len(u.series.Points)
-	wait := min(max(usageLook, usageLook*(u.series.Step/nimbus.UsageStep)), usageMost)
+	wait := usageLook
+	if u.series.Step > nimbus.UsageStep {
+		wait = usageMost
+	}
 	due := n > 0 && (u.told == 0 || u.series.Points[n-1].At-u.told > wait-time.Second)
 	u.mu.Unlock()
 	if !due {

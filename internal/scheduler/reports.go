@@ -35,9 +35,9 @@ func (s *Service) FinishedRuns(ctx context.Context, orgID string, span time.Dura
 		runs, sampled = nil, false
 		until = r.Now()
 		since = until.Add(-span)
-		for part := range time.Duration(reportParts) {
-			from, to := since.Add(part*span/reportParts), since.Add((part+1)*span/reportParts)
-			some, err := r.FinishedRuns(ctx, orgID, from, to, runsPerPart+1)
+		begin := func(part int64) time.Time { return since.Add(time.Duration(part * int64(span) / reportParts)) }
+		for part := range int64(reportParts) {
+			some, err := r.FinishedRuns(ctx, orgID, begin(part), begin(part+1), runsPerPart+1)
 			if err != nil {
 				return err
 			}

@@ -1,13 +1,11 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 
 import { UsageSeriesSchema } from "../gen/nimbus/v1/job_pb";
-import { amount, ceiling, charts, endOf, path, summary } from "./usage";
+import { amount, ceiling, charts, path, summary } from "./usage";
 
 const mib = 1024 * 1024;
 const series = create(UsageSeriesSchema, {
-  startAt: timestampFromMs(5000),
   points: [
     { atMs: 1000n, cpuMs: 500n, memoryBytes: BigInt(10 * mib), writtenBytes: 100n },
     { atMs: 2000n, cpuMs: 1500n, memoryBytes: BigInt(30 * mib), writtenBytes: 100n },
@@ -50,10 +48,5 @@ describe("usage", () => {
       "written at most 1.0 MiB/s; read at most 0 B/s",
     ]);
     expect([amount(0, "B"), amount(1536, "B"), amount(300 * mib, "B/s")]).toEqual(["0 B", "1.5 KiB", "300 MiB/s"]);
-  });
-
-  it("ends with its last point", () => {
-    expect(endOf(series)).toBe(11_000);
-    expect(endOf(undefined)).toBeUndefined();
   });
 });

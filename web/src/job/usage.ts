@@ -1,5 +1,4 @@
 import type { UsagePoint, UsageSeries } from "../gen/nimbus/v1/job_pb";
-import { millis } from "./timeline";
 
 /** One line of a chart: what was used by each moment. */
 export interface Line {
@@ -82,11 +81,4 @@ export function summary(chart: Chart): string {
       return chart.lines.length > 1 ? `${l.name} at most ${most}` : `${now}, at most ${most}${of}`;
     })
     .join("; ");
-}
-
-/** When a series ends, to know how old it is. */
-export function endOf(series: UsageSeries | undefined): number | undefined {
-  const start = millis(series?.startAt);
-  const last = series?.points.at(-1);
-  return start === undefined || !last ? undefined : start + Number(last.atMs);
 }
