@@ -274,7 +274,7 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		return o
 	case f.exited == nil:
 		o.Reason = f.sandboxReason(err)
-	case f.exited.GetOutOfMemory() && o.Result != nimbus.ResultSuccess:
+	case o.Result != nimbus.ResultSuccess && (f.exited.GetOutOfMemory() || f.outOfMemory(ctx)):
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("it ran out of its %d MiB of memory", f.t.assign.Class.MemoryMiB)}
 	case f.exited.GetOutOfProcesses() && o.Result != nimbus.ResultSuccess:
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: outOfProcesses}
@@ -292,6 +292,19 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		f.t.say(ctx, outOfProcesses) // a shell that lost some may end well all the same
 	}
 	return o
+}
+
+// outOfMemory tells what a guest that shares the host's kernel does not see.
+func (f *follower) outOfMemory(ctx context.Context) bool {
+	limited, ok := f.g.sandbox.(executor.Limited)
+	if !ok {
+		return false
+	}
+	out, err := limited.OutOfMemory(ctx)
+	if err != nil {
+		f.t.log.DebugContext(ctx, "look whether memory ran out", "error", err) // it has no cgroup
+	}
+	return out
 }
 
 // sandboxReason says why a sandbox ended without an exit of its process.

@@ -98,6 +98,12 @@ type Metered interface {
 	Usage(ctx context.Context) (nimbus.UsageSample, error)
 }
 
+// Limited is a Sandbox that tells whether the kernel has killed anything in it
+// because it needed more memory than it may have.
+type Limited interface {
+	OutOfMemory(ctx context.Context) (bool, error)
+}
+
 // Sandbox is one sandbox, used for one attempt.
 type Sandbox interface {
 	ID() string

@@ -48,6 +48,18 @@ func (s Shimmed) Usage(ctx context.Context) (nimbus.UsageSample, error) {
 	return u, err
 }
 
+// OutOfMemory implements Limited.
+func (s Shimmed) OutOfMemory(ctx context.Context) (bool, error) {
+	if s.Shim == nil {
+		return false, nil
+	}
+	n, err := s.Shim.OOMKills(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look whether memory ran out: %w", err)
+	}
+	return n > 0, nil
+}
+
 // Measure is Usage, with a process of the sandbox through which its network can
 // be read; 0 for none.
 func (s Shimmed) Measure(ctx context.Context) (nimbus.UsageSample, int, error) {

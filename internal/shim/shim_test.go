@@ -334,7 +334,11 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 	testenv.Require(t, "root")
 	group := fmt.Sprintf("oom-test-%d", os.Getpid())
 	c, _ := start(t, shim.Spec{Cgroup: shim.Cgroup{Name: group, MemoryBytes: 24 << 20}}, "a=x; while :; do a=$a$a; done")
-	if exit := wait(t, c); exit.OOMKills < 1 || exit.Signal != "SIGKILL" || exit.Cause != shim.CauseSelf {
+	exit := wait(t, c)
+	if n, err := c.OOMKills(t.Context()); err != nil || n != exit.OOMKills {
+		t.Errorf("asked afterwards: %d, %v", n, err)
+	}
+	if exit.OOMKills < 1 || exit.Signal != "SIGKILL" || exit.Cause != shim.CauseSelf {
 		t.Errorf("got %+v", exit)
 	}
 }

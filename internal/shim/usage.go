@@ -32,27 +32,11 @@ const maxMembers = 512
 // reads a few files: once a second costs nothing to speak of. fs.ErrNotExist
 // means that the tree has no cgroup, or its shim left no record.
 func (c *Client) Usage(_ context.Context) (Usage, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.meter == nil {
-		raw, err := os.ReadFile(filepath.Join(c.dir, specFile))
-		if err != nil {
-			return Usage{}, fmt.Errorf("read shim's spec: %w", err)
-		}
-		var s Spec
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return Usage{}, fmt.Errorf("decode shim's spec: %w", err)
-		}
-		if s.Cgroup.Name == "" {
-			return Usage{}, fmt.Errorf("measure tree: it has no cgroup: %w", fs.ErrNotExist)
-		}
-		trees, err := hierarchies()
-		if err != nil {
-			return Usage{}, err
-		}
-		c.meter = newMeter(group{name: s.Cgroup.Name, trees: trees})
+	m, err := c.measured()
+	if err != nil {
+		return Usage{}, err
 	}
-	u, err := c.meter.read()
+	u, err := m.read()
 	if errors.Is(err, fs.ErrNotExist) {
 		exit, exitErr := c.readExit()
 		if exitErr != nil {
@@ -63,11 +47,51 @@ func (c *Client) Usage(_ context.Context) (Usage, error) {
 	return u, err
 }
 
+// OOMKills is how many processes of the tree the kernel has killed because the
+// tree had no more memory, as far as that is counted.
+func (c *Client) OOMKills(_ context.Context) (int64, error) {
+	m, err := c.measured()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := os.Stat(m.procs); err == nil {
+		return m.oomKills(), nil
+	}
+	exit, err := c.readExit()
+	return exit.OOMKills, err
+}
+
+// measured finds where the tree is counted, once.
+func (c *Client) measured() (*meter, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meter != nil {
+		return c.meter, nil
+	}
+	raw, err := os.ReadFile(filepath.Join(c.dir, specFile))
+	if err != nil {
+		return nil, fmt.Errorf("read shim's spec: %w", err)
+	}
+	var s Spec
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("decode shim's spec: %w", err)
+	}
+	if s.Cgroup.Name == "" {
+		return nil, fmt.Errorf("measure tree: it has no cgroup: %w", fs.ErrNotExist)
+	}
+	trees, err := hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	c.meter = newMeter(group{name: s.Cgroup.Name, trees: trees})
+	return c.meter, nil
+}
+
 // meter knows which file tells what, "" for none: each is in the first hierarchy
 // that has it. Without io.stat the processes themselves are asked: v1 does not
 // count what goes through the cache.
 type meter struct {
-	cpuStat, cpuacct, memory, memoryStat, io, procs string
+	cpuStat, cpuacct, memory, memoryStat, io, oom, procs string
 }
 
 // newMeter looks where the group is counted. What no hierarchy counts stays 0.
@@ -88,6 +112,7 @@ func newMeter(g group) *meter {
 		}
 		set(&m.cpuacct, h, "cpuacct.usage")
 		set(&m.memory, h, "memory.current", "memory.usage_in_bytes")
+		set(&m.oom, h, "memory.events", "memory.oom_control")
 		set(&m.procs, h, "cgroup.procs")
 	}
 	if m.memory != "" {
@@ -247,12 +272,13 @@ func (g group) final() (u Usage, oomKills int64) {
 	if m.io == "" { // the process has told its parent: that is us
 		u.ReadBytes, u.WrittenBytes = processIO("self")
 	}
-	for _, h := range g.trees {
-		for _, file := range []string{"memory.events", "memory.oom_control"} {
-			if n, err := counted(filepath.Join(g.dir(h), file), "oom_kill"); err == nil {
-				oomKills += n
-			}
-		}
+	return u, m.oomKills()
+}
+
+func (m *meter) oomKills() int64 {
+	n, err := counted(m.oom, "oom_kill")
+	if err != nil {
+		return 0 // an old kernel, or no controller: not counted
 	}
-	return u, oomKills
+	return n
 }
