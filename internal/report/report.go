@@ -119,7 +119,7 @@ const (
 	leastMore  = 100 * time.Millisecond
 	// leastErrors is how many standard errors of a median are no chance any more:
 	// there are many classes and jobs to be wrong about.
-	leastErrors = 4
+	leastErrors = 5
 )
 
 // regressions are the parts that take longer than in their own past. What a class
