@@ -63,8 +63,7 @@ type Config struct {
 	// out. Default: once.
 	OvercommitCPU    float64
 	OvercommitMemory float64
-	// Pressure is from where on the host asks for no more jobs. Default: never,
-	// but for CPUs that are over-committed.
+	// Pressure is from where on the host asks for no more jobs. Default: never.
 	Pressure Thresholds
 	// Capabilities are words that jobs can need, besides those that the machine
 	// itself shows.
@@ -124,8 +123,8 @@ func (c Config) withDefaults() (Config, error) {
 				WithHint("an over-commit factor is 1 to %d", maxOvercommit)
 		}
 	}
-	if c.OvercommitCPU > 1 {
-		c.Pressure.CPU = cmp.Or(c.Pressure.CPU, overcommittedCPU)
+	if err := c.Pressure.check(); err != nil {
+		return c, err
 	}
 	if len(c.Network) == 0 {
 		c.Network = slices.DeleteFunc(nimbus.NetworkProfiles(), func(p nimbus.NetworkProfile) bool {
@@ -144,13 +143,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-const (
-	maxOvercommit = 16
-	// overcommittedCPU is the threshold of CPUs that are given out more than
-	// once. Where they are not, each job has its own, and that they all work is no
-	// reason to close.
-	overcommittedCPU = 90
-)
+// maxOvercommit is how often at most anything is given out.
+const maxOvercommit = 16
 
 // httpClient speaks HTTP/2, also without TLS on this machine: one connection
 // carries the long poll, the heartbeats and the logs.

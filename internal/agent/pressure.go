@@ -25,6 +25,15 @@ func (t Thresholds) of(p nimbus.Pressure) float64 {
 	}[p])
 }
 
+func (t Thresholds) check() error {
+	for _, p := range nimbus.Pressures() {
+		if v := t.of(p); v < 0 || v > 100 {
+			return nimbus.Errorf(nimbus.CodeInvalid, "the threshold of the pressure %s is %v percent", p, v).WithHint("it is 1 to 100, or 0 for never")
+		}
+	}
+	return nil
+}
+
 // words are what is pressed, in a sentence with the share and the threshold.
 func words(p nimbus.Pressure, share, threshold float64) string {
 	what := map[nimbus.Pressure]string{

@@ -118,9 +118,13 @@ func TestOvercommit(t *testing.T) {
 	if free, _ := a.free(); free.CPUs != 4 || free.MemoryMiB != 4096 {
 		t.Errorf("free after all: %+v", free)
 	}
-	if a.cfg.Pressure.CPU != overcommittedCPU {
-		t.Errorf("over-committed, it closes at %d %% of CPU pressure", a.cfg.Pressure.CPU)
+	for _, absurd := range []Thresholds{{CPU: -1}, {Disk: 101}} {
+		cfg.Pressure = absurd
+		if _, err := New(cfg); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("thresholds %+v: %v", absurd, err)
+		}
 	}
+	cfg.Pressure = Thresholds{}
 	for _, factor := range []float64{0.5, -1, 17, math.NaN(), math.Inf(1)} {
 		cfg.OvercommitCPU = factor
 		if _, err := New(cfg); nimbus.ErrorCode(err) != nimbus.CodeInvalid {

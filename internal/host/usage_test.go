@@ -112,3 +112,22 @@ func TestAHostThatIsPressedTakesNoJobs(t *testing.T) {
 	startHost(t, p, dir)
 	p.await(t, j.ID, "finished", over)
 }
+
+// TestCPUPressureCountsWhereCPUsAreShared, unless it is said otherwise.
+func TestCPUPressureCountsWhereCPUsAreShared(t *testing.T) {
+	t.Parallel()
+	for want, f := range map[int]host.LoadFlags{
+		0:  {OvercommitCPU: 1},
+		90: {OvercommitCPU: 1.5},
+		50: {OvercommitCPU: 1, PressureCPU: new(50)},
+	} {
+		var cfg host.Config
+		if f.ApplyLoad(&cfg); cfg.Pressure.CPU != want {
+			t.Errorf("%+v: %d percent, want %d", f, cfg.Pressure.CPU, want)
+		}
+	}
+	var cfg host.Config
+	if (host.LoadFlags{OvercommitCPU: 2, PressureCPU: new(0)}).ApplyLoad(&cfg); cfg.Pressure.CPU != 0 {
+		t.Errorf("turned off it is %d percent", cfg.Pressure.CPU)
+	}
+}
