@@ -104,7 +104,7 @@ func (a *app) printAdvice(advice []nimbus.Advice) error {
 		if d.Resource == nimbus.ResourceMemory {
 			what, unit = "%.0f of %d MiB, at most %.0f", "GiB-hours"
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t"+what+"\t%s\t%s\t%.1f %s", jobWords(d.Repo, d.Name), d.Class, d.Mean, d.Has, d.Most,
+		rows = append(rows, fmt.Sprintf("%s\t%s\t"+what+"\t%s\t%s\t%.2f %s", jobWords(d.Repo, d.Name), d.Class, d.Mean, d.Has, d.Most,
 			terminal.Count(d.Runs, "run"), d.Label, d.SavedHours, unit))
 	}
 	return a.table("JOB\tCLASS\tUSED\tIN\tENOUGH\tSAVES", rows)

@@ -20,7 +20,8 @@ func TestUsageThroughAllRooms(t *testing.T) {
 	p, dir := startPlane(t), t.TempDir()
 	stop := startHost(t, p, dir)
 	j := p.submit(t, `dd if=/dev/zero of=f bs=1M count=16 conv=fsync 2>/dev/null
-while [ ! -e go ]; do i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; done; echo "$(times | head -n 1)"`)
+until [ -e go ]; do i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done
+done; echo burnt`)
 	used := func() scheduler.JobUsage {
 		t.Helper()
 		u, err := p.scheduler.Usage(t.Context(), j.OrgID, j.ID, "")

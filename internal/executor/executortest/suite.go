@@ -265,7 +265,7 @@ func testMeasured(ctx context.Context, t *testing.T, h *harness) {
 	}
 	start(ctx, t, c, `dd if=/dev/zero of=f bs=1M count=48 conv=fsync 2>/dev/null
 a=x; while [ ${#a} -lt 50000000 ]; do a=$a$a; done
-i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo burnt; read end`, nil)
+i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo burnt; while :; do sleep 1; done`, nil)
 	if out, _, _ := follow(ctx, t, c, 1, "burnt"); !strings.Contains(out, "burnt") {
 		t.Fatalf("output %q", out)
 	}
