@@ -16,7 +16,7 @@ const onUsage = "ON CONFLICT (attempt_id) DO UPDATE SET told_at = excluded.told_
 	"memory = excluded.memory, series = excluded.series"
 
 // newLiveUsage takes the org from the attempt, and with it only what a host tells
-// of a lease that it holds.
+// of a lease that it holds. Rows go in the order in which renewals lock theirs.
 func newLiveUsage() bulk {
 	cols := columns("id text, fence bigint, host_id text, told_at bigint, cpu_milli bigint, memory bigint, series bytea")
 	names := joined(cols, func(_ int, c column) string { return c.name })
@@ -27,7 +27,7 @@ func newLiveUsage() bulk {
 		one: into + "SELECT a.id, a.org_id, $4, $5, $6, $7 FROM attempts a WHERE a.id = $1 AND a.fence = $2 AND a.host_id = $3 AND " +
 			live + "$4 " + onUsage,
 		many: into + "SELECT a.id, a.org_id, v.told_at, v.cpu_milli, v.memory, v.series FROM " + unnest(cols) + " AS v (" + names + ") " +
-			"JOIN attempts a ON a.id = v.id AND a.fence = v.fence AND a.host_id = v.host_id WHERE " + live + "v.told_at " + onUsage,
+			"JOIN attempts a ON a.id = v.id AND a.fence = v.fence AND a.host_id = v.host_id WHERE " + live + "v.told_at ORDER BY a.id " + onUsage,
 	}
 }
 
