@@ -424,8 +424,8 @@ type Inventory struct {
 	RunnerVersion string `protobuf:"bytes,12,opt,name=runner_version,json=runnerVersion,proto3" json:"runner_version,omitempty"`
 	// What it gives out in all, where that is more than it has; 0 is as much as it
 	// has.
-	GivesCpus      int32 `protobuf:"varint,13,opt,name=gives_cpus,json=givesCpus,proto3" json:"gives_cpus,omitempty"`
-	GivesMemoryMib int32 `protobuf:"varint,14,opt,name=gives_memory_mib,json=givesMemoryMib,proto3" json:"gives_memory_mib,omitempty"`
+	GivesCpus      int32 `protobuf:"varint,14,opt,name=gives_cpus,json=givesCpus,proto3" json:"gives_cpus,omitempty"`
+	GivesMemoryMib int32 `protobuf:"varint,15,opt,name=gives_memory_mib,json=givesMemoryMib,proto3" json:"gives_memory_mib,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1358,8 +1358,8 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x05reach\x18\v \x03(\tR\x05reach\x12%\n" +
 	"\x0erunner_version\x18\f \x01(\tR\rrunnerVersion\x12\x1d\n" +
 	"\n" +
-	"gives_cpus\x18\r \x01(\x05R\tgivesCpus\x12(\n" +
-	"\x10gives_memory_mib\x18\x0e \x01(\x05R\x0egivesMemoryMib\"o\n" +
+	"gives_cpus\x18\x0e \x01(\x05R\tgivesCpus\x12(\n" +
+	"\x10gives_memory_mib\x18\x0f \x01(\x05R\x0egivesMemoryMib\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +

@@ -677,7 +677,7 @@ type Job struct {
 	// How many attempts it may have in all.
 	MaxAttempts int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// What its last attempt used of its host in all; absent until that has ended.
-	Usage         *UsageTotals `protobuf:"bytes,23,opt,name=usage,proto3" json:"usage,omitempty"`
+	Usage         *UsageTotals `protobuf:"bytes,24,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2293,7 +2293,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\bpriority\x18\x14 \x01(\x05R\bpriority\x12\x19\n" +
 	"\brerun_of\x18\x15 \x01(\tR\arerunOf\x12!\n" +
 	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x12,\n" +
-	"\x05usage\x18\x17 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x05usage\x1a;\n" +
+	"\x05usage\x18\x18 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x05usage\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
