@@ -90,8 +90,8 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 
 ##@ Measure
 
-.PHONY: bench bench-idle bench-dispatch bench-scale bench-start
-bench: bench-idle bench-dispatch bench-scale bench-start ## All figures; QUICK=1 for a short run
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting
+bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -103,6 +103,8 @@ bench-scale: build ## What hosts cost that wait, up to 10,000
 bench-start: build ## How long a sandbox takes to its first byte: cold, restored, warm
 	@scripts/deps test
 	@go build -o bin/bench-start ./bench/start && PATH=$$PATH:/usr/sbin:/sbin bin/bench-start
+bench-accounting: build ## What it costs to know what jobs use
+	@go build -o bin/bench-accounting ./bench/accounting && bin/bench-accounting
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 

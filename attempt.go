@@ -95,17 +95,21 @@ type Outcome struct {
 	Reason   Reason
 	LogLines int64 // lines that the host produced; the log is complete when all are stored
 	Usage    Usage
+	// Series is what the sandbox used over its time. The books keep it apart.
+	Series UsageSeries `json:"-"`
 	// BeforeStart says that no process of the job was ever started, so that
 	// trying again elsewhere is safe.
 	BeforeStart bool
 }
 
-// Usage is what an attempt used, measured from outside the sandbox where possible.
+// Usage is what an attempt used: of its process as its guest saw it, and of the
+// whole sandbox as its host did.
 type Usage struct {
 	CPUTime      time.Duration
 	MaxRSSBytes  int64
 	DiskBytes    int64
 	WallDuration time.Duration
+	Sandbox      UsageTotals `json:",omitzero"`
 }
 
 // LeaseStatus is the answer to one renewed lease.

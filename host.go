@@ -49,6 +49,10 @@ type Inventory struct {
 	Capabilities []string   `json:",omitempty"` // words that a job can need
 	Sandboxes    int        `json:",omitempty"` // how many it holds at most; 0: an agent that doesn't tell
 	Protocol     int        `json:",omitempty"` // that its agent speaks, see CheckProtocol
+	// GivesCPUs and GivesMemoryMiB are what it gives out in all, where that is
+	// more than it has; 0: as much as it has.
+	GivesCPUs      int `json:",omitempty"`
+	GivesMemoryMiB int `json:",omitempty"`
 
 	Network []NetworkProfile `json:",omitempty"` // that jobs may have here; none: an agent that doesn't tell
 	Reach   Names            `json:",omitempty"` // that jobs may ask for here at most; none: any
@@ -84,11 +88,12 @@ type Capacity struct {
 	Sandboxes int            // how many more it may hold at all
 	GPUs      map[string]int `json:",omitempty"` // by profile
 	Warm      []string       `json:",omitempty"` // the id of its class for each sandbox that is ready
+	Load      Load           `json:",omitzero"`
 }
 
 // Total is what a host has free when nothing runs on it.
 func (i Inventory) Total() Capacity {
-	c := Capacity{CPUs: i.CPUs, MemoryMiB: i.MemoryMiB, Sandboxes: i.Sandboxes}
+	c := Capacity{CPUs: max(i.CPUs, i.GivesCPUs), MemoryMiB: max(i.MemoryMiB, i.GivesMemoryMiB), Sandboxes: i.Sandboxes}
 	for _, g := range i.GPUs {
 		if c.GPUs == nil {
 			c.GPUs = map[string]int{}
@@ -327,7 +332,7 @@ func (f Capacity) Check() error {
 			return Errorf(CodeInvalid, "%q is not a GPU profile", clip(profile))
 		}
 	}
-	return nil
+	return f.Load.Check()
 }
 
 // IsWarm tells whether a sandbox of a class is ready.

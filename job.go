@@ -162,6 +162,8 @@ type Job struct {
 
 	LogLines    int64 // lines stored so far
 	LogComplete bool  // every line of the last attempt is stored
+
+	Usage UsageTotals // of the last attempt, once it has ended
 }
 
 // Timeline is when each phase of a job was reached, last attempt. It is what

@@ -68,6 +68,7 @@ type Client struct {
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
+	reports  nimbusv1connect.ReportServiceClient
 	audit    nimbusv1connect.AuditServiceClient
 	shells   nimbusv1connect.ShellServiceClient
 }
@@ -95,6 +96,7 @@ func New(cfg Config) (*Client, error) {
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
+	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)
 	c.github = nimbusv1connect.NewGitHubServiceClient(c.http, base.String(), opts...)
 	c.runners = nimbusv1connect.NewGitHubRunnerServiceClient(c.http, base.String(), opts...)

@@ -4,6 +4,8 @@
 //	poll.go       asks for work, accepts offers, hears of cancellations
 //	heartbeat.go  renews all leases in one call, and with them the shims' deadlines
 //	attempt.go    one attempt, from accepted to destroyed
+//	pressure.go   whether the host can bear more jobs
+//	usage.go      what each sandbox uses, each second
 //	output.go     the guest's output into lines on disk
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
@@ -19,6 +21,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -58,6 +61,12 @@ type Config struct {
 	CPUs         int
 	MemoryMiB    int
 	MaxSandboxes int
+	// OvercommitCPU and OvercommitMemory are how often each CPU and MiB is given
+	// out. Default: once.
+	OvercommitCPU    float64
+	OvercommitMemory float64
+	// Pressure is from where on the host asks for no more jobs. Default: never.
+	Pressure Thresholds
 	// Capabilities are words that jobs can need, besides those that the machine
 	// itself shows.
 	Capabilities []string
@@ -110,6 +119,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxSandboxes == 0 {
 		c.MaxSandboxes = 64
 	}
+	for _, factor := range []*float64{&c.OvercommitCPU, &c.OvercommitMemory} {
+		if *factor = cmp.Or(*factor, 1); !(*factor >= 1 && *factor <= maxOvercommit) {
+			return c, nimbus.Errorf(nimbus.CodeInvalid, "what there is can't be given out %v times", *factor).
+				WithHint("an over-commit factor is 1 to %d", maxOvercommit)
+		}
+	}
+	if err := c.Pressure.check(); err != nil {
+		return c, err
+	}
 	if len(c.Network) == 0 {
 		c.Network = slices.DeleteFunc(nimbus.NetworkProfiles(), func(p nimbus.NetworkProfile) bool {
 			return p == nimbus.NetworkInternet && c.Reach != ""
@@ -126,6 +144,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+// maxOvercommit is how often at most anything is given out.
+const maxOvercommit = 16
 
 // httpClient speaks HTTP/2, also without TLS on this machine: one connection
 // carries the long poll, the heartbeats and the logs.
@@ -155,6 +176,7 @@ type Agent struct {
 	executors map[string]executor.Executor
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
+	pressure  pressure
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -170,6 +192,12 @@ func New(cfg Config) (*Agent, error) {
 	}
 	has := hardware(os.DirFS("/"), cfg.Data)
 	has.CPUs, has.MemoryMiB, has.Sandboxes = cfg.CPUs, cfg.MemoryMiB, cfg.MaxSandboxes
+	if cfg.OvercommitCPU > 1 {
+		has.GivesCPUs = int(float64(cfg.CPUs) * cfg.OvercommitCPU)
+	}
+	if cfg.OvercommitMemory > 1 {
+		has.GivesMemoryMiB = int(float64(cfg.MemoryMiB) * cfg.OvercommitMemory)
+	}
 	has.Network, has.Reach, has.Shells = cfg.Network, cfg.Reach, true
 	has.Capabilities = append(has.Capabilities, cfg.Capabilities...)
 	slices.Sort(has.Capabilities)
@@ -210,6 +238,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	var loops sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
 		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop, "session": a.session.run,
+		"pressure": a.runPressureLoop, "usage": a.runUsageLoop, "tell usage": a.runTellUsageLoop,
 	} {
 		loops.Go(func() {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {
@@ -241,10 +270,13 @@ func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
 	return inv
 }
 
-// free is what the host has free now, and what its executors have ready. More
-// tells when there is more of it.
+// free is what the host has free now, and what its executors have ready: nothing
+// while it is pressed. More tells when there is more of it.
 func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 	c, more = a.capacity.now()
+	if c.Load = a.pressure.now(); c.Load.Closed != "" {
+		return nimbus.Capacity{Load: c.Load}, more
+	}
 	for _, e := range a.cfg.Executors {
 		if w, ok := e.(executor.Warmer); ok {
 			for _, class := range w.Warm() {
@@ -260,6 +292,9 @@ func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 // change is told with the next poll, which comes at once.
 func (a *Agent) keepWarm(ctx context.Context, name string, w executor.Warmer) {
 	free := func() nimbus.Capacity {
+		if a.pressure.now().Closed != "" {
+			return nimbus.Capacity{}
+		}
 		c, _ := a.capacity.now()
 		return c
 	}

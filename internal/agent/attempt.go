@@ -52,6 +52,7 @@ type attempt struct {
 	wal    *wal.Log
 	state  state // written by the attempt's own goroutine alone
 	tells  tells
+	usage  usage
 
 	mu      sync.Mutex
 	sandbox executor.Sandbox
@@ -89,10 +90,14 @@ func (a *Agent) openAttempt(dir string, as nimbus.Assignment, s state, renewed t
 	if err != nil {
 		return nil, err
 	}
-	return &attempt{
+	t := &attempt{
 		agent: a, assign: as, dir: dir, wal: w, state: s, renewed: renewed, ended: make(chan struct{}),
 		log: a.log.With("job", as.JobID, "attempt", as.AttemptID),
-	}, nil
+	}
+	if err := t.loadUsage(); err != nil {
+		t.log.Warn("what the attempt used so far is lost", "error", err)
+	}
+	return t, nil
 }
 
 func (t *attempt) lease() nimbus.Lease { return t.assign.Lease }
@@ -210,6 +215,7 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	t.mu.Lock()
 	t.sandbox = sandbox
 	t.mu.Unlock()
+	t.measure(ctx) // from here on
 	if t.state.Start != nil {
 		t.renew(ctx, time.Time{}) // one that has ended meanwhile is found out by who follows it
 	} else if err := t.hold(ctx); err != nil { // from the creation's patience to the lease's
@@ -229,6 +235,9 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	}
 	outcome.Usage.WallDuration = time.Since(began)
 	if ctx.Err() == nil {
+		t.measure(ctx)
+		outcome.Series = t.usage.end()
+		outcome.Usage.Sandbox = outcome.Series.Totals()
 		t.sayRefused(ctx, sandbox)
 	}
 	return outcome

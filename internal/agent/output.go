@@ -274,7 +274,7 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		return o
 	case f.exited == nil:
 		o.Reason = f.sandboxReason(err)
-	case f.exited.GetOutOfMemory() && o.Result != nimbus.ResultSuccess:
+	case o.Result != nimbus.ResultSuccess && (f.exited.GetOutOfMemory() || f.outOfMemory(ctx)):
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("it ran out of its %d MiB of memory", f.t.assign.Class.MemoryMiB)}
 	case f.exited.GetOutOfProcesses() && o.Result != nimbus.ResultSuccess:
 		o.Reason = nimbus.Reason{Code: nimbus.ReasonLimit, Message: outOfProcesses}
@@ -294,6 +294,19 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 	return o
 }
 
+// outOfMemory tells what a guest that shares the host's kernel does not see.
+func (f *follower) outOfMemory(ctx context.Context) bool {
+	limited, ok := f.g.sandbox.(executor.Limited)
+	if !ok {
+		return false
+	}
+	out, err := limited.OutOfMemory(ctx)
+	if err != nil {
+		f.t.log.DebugContext(ctx, "look whether memory ran out", "error", err) // it has no cgroup
+	}
+	return out
+}
+
 // sandboxReason says why a sandbox ended without an exit of its process.
 func (f *follower) sandboxReason(err error) nimbus.Reason {
 	var broken *protocolError
@@ -304,9 +317,13 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 	select {
 	case <-f.g.dead:
 		f.t.log.Warn("sandbox ended", "exit", f.g.exit)
-		if f.g.exit.Cause == executor.ExitDeadline {
+		switch {
+		case f.g.exit.OutOfMemory:
+			r = nimbus.Reason{Code: nimbus.ReasonLimit, Message: fmt.Sprintf("its sandbox needed more than its %d MiB of memory and was killed",
+				f.t.assign.Class.MemoryMiB)}
+		case f.g.exit.Cause == executor.ExitDeadline:
 			r = nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "its host could not renew the lease in time"}
-		} else if f.g.exit.Why != "" {
+		case f.g.exit.Why != "":
 			r.Message += ": " + f.g.exit.Why
 		}
 	default:

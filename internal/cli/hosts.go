@@ -13,6 +13,7 @@ import (
 
 type hostsCmd struct {
 	List  hostsListCmd  `cmd:"" default:"withargs" help:"Show the machines that run jobs."`
+	Top   hostsTopCmd   `cmd:"" help:"Show what hosts do, live."`
 	Token hostsTokenCmd `cmd:"" help:"Make a token that lets one machine join, once."`
 
 	Cordon   hostsCordonCmd   `cmd:"" help:"Give a machine no new jobs."`
@@ -24,7 +25,7 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return "CPUs, memory and GPUs are what is free, as the host said last, of what there is. WARM is how many machines wait there for jobs. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
+	return "CPUs, memory and GPUs are what is free, as the host said last, of what it gives out. A host that is hard pressed is closed: it asks for no jobs until that has eased, and below it says why. WARM is how many machines wait there for jobs. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
 		usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
@@ -53,6 +54,9 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 	}
 	var rows, notes []string
 	for i, h := range v.Hosts {
+		if h.Load.Closed != "" && h.State == nimbus.HostReady {
+			notes = append(notes, fmt.Sprintf("%s asks for no jobs for now: %s", terminal.OneLine(h.Name), terminal.OneLine(h.Load.Why)))
+		}
 		if says := hosts[i].Runner.Says(time.Now()); says != "" {
 			notes = append(notes, fmt.Sprintf("%s has GitHub's runner %s: %s", terminal.OneLine(h.Name), terminal.OneLine(h.Runner.Version), says))
 		}
@@ -64,8 +68,8 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, h.CPUs),
-			free(h, h.Free.MemoryMiB, h.MemoryMiB)+" MiB", gpus(h), h.Running, len(h.Free.Warm), version(h), runnerWord(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, max(h.CPUs, h.GivesCPUs)),
+			free(h, h.Free.MemoryMiB, max(h.MemoryMiB, h.GivesMemory))+" MiB", gpus(h), h.Running, len(h.Free.Warm), version(h), runnerWord(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
 	if err := a.table("ID\tNAME\tSTATE\tSEEN\tCPUS\tMEMORY\tGPUS\tRUNNING\tWARM\tVERSION\tRUNNER\tEXECUTORS\tCAPABILITIES", rows); err != nil {
 		return err
@@ -78,8 +82,11 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 
 // duty is whether a host gets jobs, in a word or two.
 func duty(h hostView) string {
-	if h.Cordoned {
+	switch {
+	case h.Cordoned:
 		return string(h.State) + ", cordoned"
+	case h.Load.Closed != "" && h.State == nimbus.HostReady:
+		return string(h.State) + ", closed: " + terminal.OneLine(string(h.Load.Closed))
 	}
 	return string(h.State)
 }
@@ -107,6 +114,9 @@ func runnerWord(h hostView) string {
 
 // free is how much of something a host has free, "-" before it told.
 func free(h hostView, n, of int) string {
+	if h.Load.Closed != "" {
+		return fmt.Sprintf("0/%d", of)
+	}
 	if h.Free.Sandboxes == 0 && h.Free.CPUs == 0 && h.Running == 0 {
 		return fmt.Sprintf("-/%d", of)
 	}

@@ -13,14 +13,19 @@ import (
 )
 
 type jobCmd struct {
+	Show  jobShowCmd  `cmd:"" default:"withargs" help:"Show a job, its timeline and its history."`
+	Usage jobUsageCmd `cmd:"" help:"Show what a job used of its host over its time."`
+}
+
+type jobShowCmd struct {
 	ID string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 }
 
-func (*jobCmd) Help() string {
+func (*jobShowCmd) Help() string {
 	return "Its history says who did each thing: a person, a host, GitHub or the system. A job that waits has a place, and a start that may be expected.\n\n" + usage("nimbus job last", "nimbus job job_01jd8w6j3m5y2x4k7q9r1t3v5z --json | jq .job.timeline")
 }
 
-func (c *jobCmd) Run(ctx context.Context, a *app) error {
+func (c *jobShowCmd) Run(ctx context.Context, a *app) error {
 	cl, err := a.connect()
 	if err != nil {
 		return err
@@ -109,4 +114,7 @@ func (a *app) printJob(j nimbus.Job) {
 		log += ", not complete"
 	}
 	field("log", log)
+	if j.Usage != (nimbus.UsageTotals{}) {
+		field("used", totalsWords(j.Usage))
+	}
 }

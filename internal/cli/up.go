@@ -24,6 +24,7 @@ type upCmd struct {
 	Capability        []string `help:"A word that jobs can need of this machine, like pytorch, besides what it shows by itself; may be repeated." placeholder:"WORD"`
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub, and of orgs other than default, run on the local executor, which is no fence: for trusted code only."`
 
+	host.LoadFlags
 	host.MicroVMFlags
 
 	GitHub githubFlags `embed:"" prefix:"github-"`
@@ -75,6 +76,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	}
 	if c.Agent {
 		e.Agent = &host.Config{Version: a.version, Executors: c.Executors, Capabilities: c.Capability, Programs: finder(data)}
+		c.ApplyLoad(e.Agent)
 		if err := c.Apply(e.Agent); err != nil {
 			return errors.Join(err, e.Listener.Close())
 		}

@@ -32,7 +32,8 @@ type jobView struct {
 	Timeline     map[string]string `json:"timeline"`
 	LogLines     int64             `json:"log_lines"`
 	LogComplete  bool              `json:"log_complete"`
-	URL          string            `json:"url,omitempty"` // at GitHub
+	URL          string            `json:"url,omitempty"`  // at GitHub
+	Used         *usageTotalsView  `json:"used,omitempty"` // by its last attempt, once that has ended
 }
 
 type reasonView struct {
@@ -71,6 +72,9 @@ func viewJob(j nimbus.Job) jobView {
 	}
 	if !j.HeldUntil.IsZero() {
 		v.HeldUntil = &j.HeldUntil
+	}
+	if j.Usage != (nimbus.UsageTotals{}) {
+		v.Used = new(viewTotals(j.Usage))
 	}
 	for _, p := range phases(j.Timeline) {
 		v.Timeline[p.key] = p.at.Format(time.RFC3339Nano)
@@ -120,6 +124,9 @@ type hostView struct {
 	Reach        []string                `json:"reach,omitempty"`
 	Executors    []executorView          `json:"executors"`
 	Cordoned     bool                    `json:"cordoned,omitempty"`
+	GivesCPUs    int                     `json:"gives_cpus,omitempty"` // in all, where that is more than it has
+	GivesMemory  int                     `json:"gives_memory_mib,omitempty"`
+	Load         loadView                `json:"load"`
 	Runner       *runnerView             `json:"runner,omitempty"`
 }
 
@@ -141,6 +148,16 @@ func viewRunner(h nimbus.Host) *runnerView {
 		v.NewerSince, v.RefusedAt = &h.Runner.NewerSince, &h.Runner.RefusedAt
 	}
 	return v
+}
+
+// loadView is how hard pressed a host is, in percent.
+type loadView struct {
+	CPU    float64         `json:"cpu_percent"`
+	Memory float64         `json:"memory_percent"`
+	IO     float64         `json:"io_percent"`
+	Disk   float64         `json:"disk_percent"`
+	Closed nimbus.Pressure `json:"closed,omitempty"` // what keeps it from asking for jobs
+	Why    string          `json:"why,omitempty"`
 }
 
 // freeView is what a host had free when it last said so.
@@ -170,9 +187,10 @@ func viewHost(h nimbus.Host) hostView {
 	v := hostView{
 		ID: h.ID, Name: h.Name, State: h.State, Version: h.Version, Protocol: h.Inventory.Protocol, JoinedAt: h.JoinedAt, SeenAt: h.SeenAt, Arch: h.Inventory.Arch,
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
-		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Free: freeView(h.Free), Capabilities: h.Inventory.Capabilities,
+		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Capabilities: h.Inventory.Capabilities,
 		Network: h.Inventory.Network, Reach: h.Inventory.Reach.Words(),
-		Runner: viewRunner(h),
+		Runner: viewRunner(h), GivesCPUs: h.Inventory.GivesCPUs, GivesMemory: h.Inventory.GivesMemoryMiB, Load: loadView(h.Free.Load),
+		Free: freeView{CPUs: h.Free.CPUs, MemoryMiB: h.Free.MemoryMiB, Sandboxes: h.Free.Sandboxes, GPUs: h.Free.GPUs, Warm: h.Free.Warm},
 	}
 	for _, g := range h.Inventory.GPUs {
 		v.GPUs = append(v.GPUs, gpuView(g))

@@ -90,6 +90,20 @@ type Dated interface {
 	Origin() nimbus.Origin
 }
 
+// Metered is a Sandbox whose use of the host can be read.
+type Metered interface {
+	// Usage is what the sandbox has used since it was made, or in all once it has
+	// ended; At is not set. It is asked each second, so it is cheap. An error
+	// means that this is not known now.
+	Usage(ctx context.Context) (nimbus.UsageSample, error)
+}
+
+// Limited is a Sandbox that tells whether the kernel has killed anything in it
+// because it needed more memory than it may have.
+type Limited interface {
+	OutOfMemory(ctx context.Context) (bool, error)
+}
+
 // Sandbox is one sandbox, used for one attempt.
 type Sandbox interface {
 	ID() string
@@ -122,6 +136,9 @@ type Exit struct {
 	// in a container), -1 when a signal ended it. It is not the job's.
 	Code   int
 	Signal string
+	// OutOfMemory says that the kernel killed of it because it needed more memory
+	// than it may have.
+	OutOfMemory bool
 	// Detail is the end of what that process wrote to stderr or its console,
 	// bounded and printable: for the operator's log, never for the job's.
 	Detail string

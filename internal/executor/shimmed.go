@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
@@ -37,7 +38,39 @@ func (s Shimmed) Wait(ctx context.Context) (Exit, error) {
 	if err != nil {
 		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
 	}
-	return Exit{Cause: ExitCause(e.Cause), Code: e.Code, Signal: e.Signal, Detail: Printable(s.Shim.Output(detailBytes))}, nil
+	return Exit{Cause: ExitCause(e.Cause), Code: e.Code, Signal: e.Signal, OutOfMemory: e.OOMKills > 0,
+		Detail: Printable(s.Shim.Output(detailBytes))}, nil
+}
+
+// Usage implements Metered, but for the network: whose it is, the executor knows.
+func (s Shimmed) Usage(ctx context.Context) (nimbus.UsageSample, error) {
+	u, _, err := s.Measure(ctx)
+	return u, err
+}
+
+// OutOfMemory implements Limited.
+func (s Shimmed) OutOfMemory(ctx context.Context) (bool, error) {
+	if s.Shim == nil {
+		return false, nil
+	}
+	n, err := s.Shim.OOMKills(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look whether memory ran out: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Measure is Usage, with a process of the sandbox through which its network can
+// be read; 0 for none.
+func (s Shimmed) Measure(ctx context.Context) (nimbus.UsageSample, int, error) {
+	if s.Shim == nil {
+		return nimbus.UsageSample{}, 0, errors.New("measure sandbox: it was never started")
+	}
+	u, err := s.Shim.Usage(ctx)
+	if err != nil {
+		return nimbus.UsageSample{}, 0, fmt.Errorf("measure sandbox: %w", err)
+	}
+	return nimbus.UsageSample{CPU: u.CPU, MemoryBytes: u.MemoryBytes, ReadBytes: u.ReadBytes, WrittenBytes: u.WrittenBytes}, u.Member, nil
 }
 
 // Kill ends every process of the sandbox.

@@ -31,7 +31,35 @@ type Flags struct {
 
 	Capability []string `help:"A word that jobs can need of a host, like pytorch, besides what the machine shows by itself; may be repeated." env:"NIMBUS_CAPABILITIES" placeholder:"WORD"`
 
+	LoadFlags
 	MicroVMFlags
+}
+
+// LoadFlags say how much of the machine jobs get.
+type LoadFlags struct {
+	OvercommitCPU    float64 `name:"overcommit-cpu" help:"How often each CPU is given out, like 1.5: for jobs that leave theirs idle." default:"1" env:"NIMBUS_OVERCOMMIT_CPU" placeholder:"FACTOR"`
+	OvercommitMemory float64 `name:"overcommit-memory" help:"How often each MiB of memory is given out. Beyond 1, jobs that all use theirs have the machine run out of it." default:"1" env:"NIMBUS_OVERCOMMIT_MEMORY" placeholder:"FACTOR"`
+	PressureCPU      *int    `name:"pressure-cpu" help:"Ask for no more jobs while something waited for a CPU in so many percent of the last minute; 0 for never. Default: 90 where CPUs are over-committed, else never." env:"NIMBUS_PRESSURE_CPU" placeholder:"PERCENT"`
+	PressureMemory   int     `within:"0..100" name:"pressure-memory" help:"Ask for no more jobs while everything waited for memory in so many percent of the last ten seconds; 0 for never." default:"20" env:"NIMBUS_PRESSURE_MEMORY" placeholder:"PERCENT"`
+	PressureIO       int     `within:"0..100" name:"pressure-io" help:"Ask for no more jobs while everything waited for a disk in so many percent of the last minute; 0 for never." default:"80" env:"NIMBUS_PRESSURE_IO" placeholder:"PERCENT"`
+	PressureDisk     int     `within:"0..100" name:"pressure-disk" help:"Ask for no more jobs while so many percent of the disk with the data directory are in use; 0 for never." default:"95" env:"NIMBUS_PRESSURE_DISK" placeholder:"PERCENT"`
+}
+
+// overcommittedCPU is the threshold of CPUs that are given out more than once.
+// Where they are not, each job has its own, and that they all work is no reason
+// to ask for no more.
+const overcommittedCPU = 90
+
+// ApplyLoad puts them into a configuration.
+func (f LoadFlags) ApplyLoad(cfg *Config) {
+	cfg.OvercommitCPU, cfg.OvercommitMemory = f.OvercommitCPU, f.OvercommitMemory
+	cfg.Pressure = agent.Thresholds{Memory: f.PressureMemory, IO: f.PressureIO, Disk: f.PressureDisk}
+	switch {
+	case f.PressureCPU != nil:
+		cfg.Pressure.CPU = *f.PressureCPU
+	case f.OvercommitCPU > 1:
+		cfg.Pressure.CPU = overcommittedCPU
+	}
 }
 
 // MonitorFlags say what runs microVMs.
@@ -117,6 +145,7 @@ func (f Flags) Agent(ctx context.Context, server string, encryption *tls.Config,
 		Server: server, TLS: encryption, Data: data, Name: f.Name, Version: version, JoinToken: string(bytes.TrimSpace(token)),
 		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Capabilities: f.Capability, Programs: p, Log: log,
 	}
+	f.ApplyLoad(&cfg)
 	if err := f.Apply(&cfg); err != nil {
 		return nil, err
 	}

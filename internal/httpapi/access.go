@@ -46,6 +46,7 @@ var access = map[string]rule{
 	nimbusv1connect.JobServiceGetJobProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobEventsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceGetUsageProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceCancelJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 
 	nimbusv1connect.JobServiceRerunJobProcedure:       inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
@@ -71,7 +72,10 @@ var access = map[string]rule{
 	nimbusv1connect.RerunServiceGetRerunPolicyProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RerunServiceSetRerunPolicyProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
 
+	nimbusv1connect.ReportServiceGetReportProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+
 	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
+	nimbusv1connect.HostServiceListHostJobsProcedure:    onPlatform(nimbus.ScopeHostsRead),
 	nimbusv1connect.HostServiceCreateJoinTokenProcedure: onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceCordonHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),
 	nimbusv1connect.HostServiceRemoveHostProcedure:      onPlatform(nimbus.ScopeHostsWrite),
@@ -131,6 +135,7 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceReportPhaseProcedure:   aHost,
 	nimbusv1connect.AgentServiceCreateRunnerProcedure:  aHost,
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
+	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
 
 	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -106,6 +107,15 @@ func checkLine(l nimbus.Line) error {
 		return nimbus.Errorf(nimbus.CodeInvalid, "line %d is out of bounds", l.Seq)
 	}
 	return nil
+}
+
+func (s agentService) ReportUsage(ctx context.Context, r *connect.Request[nimbusv1.ReportUsageRequest]) (*connect.Response[nimbusv1.ReportUsageResponse], error) {
+	hostID := callerOf(ctx).Subject
+	usages := make([]scheduler.AttemptUsage, len(r.Msg.GetUsages()))
+	for i, u := range r.Msg.GetUsages() {
+		usages[i] = scheduler.AttemptUsage{HeldLease: scheduler.HeldLease{Lease: wire.ToLease(u.GetLease()), HostID: hostID}, Series: wire.ToUsageSeries(u.GetSeries())}
+	}
+	return reply(&nimbusv1.ReportUsageResponse{}, s.api.Hosts.ReportUsage(ctx, usages))
 }
 
 func (s agentService) FinishAttempt(ctx context.Context, r *connect.Request[nimbusv1.FinishAttemptRequest]) (*connect.Response[nimbusv1.FinishAttemptResponse], error) {

@@ -23,6 +23,11 @@ func (s hostService) ListHosts(ctx context.Context, r *connect.Request[nimbusv1.
 	return reply(&nimbusv1.ListHostsResponse{Hosts: messages(hosts, wire.Host), NextPageToken: next}, err)
 }
 
+func (s hostService) ListHostJobs(ctx context.Context, _ *connect.Request[nimbusv1.ListHostJobsRequest]) (*connect.Response[nimbusv1.ListHostJobsResponse], error) {
+	jobs, more, err := s.api.Hosts.HostJobs(ctx)
+	return reply(&nimbusv1.ListHostJobsResponse{Jobs: messages(jobs, wire.HostJob), More: more}, err)
+}
+
 // runners says how the runners of hosts stand against GitHub's releases.
 func (s hostService) runners(ctx context.Context, hosts []nimbus.Host) error {
 	if !slices.ContainsFunc(hosts, func(h nimbus.Host) bool { return h.Inventory.RunnerVersion != "" }) {

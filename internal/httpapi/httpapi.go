@@ -36,11 +36,14 @@ type Jobs interface {
 	SetPriority(ctx context.Context, p nimbus.Principal, orgID, jobID string, priority int) (nimbus.Job, error)
 	Release(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
+	Usage(ctx context.Context, orgID, jobID, attemptID string) (scheduler.JobUsage, error)
+	FinishedRuns(ctx context.Context, orgID string, span time.Duration) (runs []nimbus.Run, since, until time.Time, sampled bool, err error)
 }
 
 // Hosts is what host agents do, and what operators do with hosts.
 type Hosts interface {
 	Hosts(ctx context.Context) ([]nimbus.Host, error)
+	HostJobs(ctx context.Context) (jobs []nimbus.HostJob, more bool, err error)
 	HostPage(ctx context.Context, size int, after string) (hosts []nimbus.Host, next string, err error)
 	CordonHost(ctx context.Context, p nimbus.Principal, hostID string, cordoned bool) error
 	RemoveHost(ctx context.Context, p nimbus.Principal, hostID string, force bool) error
@@ -50,6 +53,7 @@ type Hosts interface {
 	Accept(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Assignment, error)
 	Heartbeat(ctx context.Context, hostID string, leases []nimbus.Lease) ([]nimbus.LeaseStatus, error)
 	ReportPhase(ctx context.Context, hostID string, l nimbus.Lease, p nimbus.Phase, start nimbus.Start) error
+	ReportUsage(ctx context.Context, usages []scheduler.AttemptUsage) error
 	CreateRunner(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Runner, string, error)
 	Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error
 	FinishHeld(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) (held bool, err error)
@@ -177,6 +181,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewRerunServiceHandler(rerunService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewReportServiceHandler(reportService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)

@@ -77,6 +77,11 @@ func (s jobService) ListJobEvents(ctx context.Context, r *connect.Request[nimbus
 	return reply(&nimbusv1.ListJobEventsResponse{Events: messages(events, wire.Event), NextPageToken: next}, err)
 }
 
+func (s jobService) GetUsage(ctx context.Context, r *connect.Request[nimbusv1.GetUsageRequest]) (*connect.Response[nimbusv1.GetUsageResponse], error) {
+	u, err := s.api.Jobs.Usage(ctx, callerOf(ctx).org, r.Msg.GetJobId(), r.Msg.GetAttemptId())
+	return reply(&nimbusv1.GetUsageResponse{AttemptId: u.AttemptID, Totals: wire.UsageTotals(u.Totals), Series: wire.UsageSeries(u.Series)}, err)
+}
+
 func (s jobService) CancelJob(ctx context.Context, r *connect.Request[nimbusv1.CancelJobRequest]) (*connect.Response[nimbusv1.CancelJobResponse], error) {
 	c := callerOf(ctx)
 	j, err := s.api.Jobs.Cancel(ctx, c.Principal, c.org, r.Msg.GetJobId())

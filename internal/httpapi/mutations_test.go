@@ -107,6 +107,7 @@ var mutations = map[string]mutation{
 	"AgentService/ReportPhase":   {silent: ofAHost},
 	"AgentService/CreateRunner":  {silent: ofAHost},
 	"AgentService/AppendLog":     {silent: ofAHost},
+	"AgentService/ReportUsage":   {silent: ofAHost},
 	"AgentService/FinishAttempt": {silent: ofAHost},
 
 	"AgentService/AttachShell":       {silent: ofAShell},

@@ -25,6 +25,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.JobService/ListJobs":      {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.JobService/ListJobs#repo": {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
 	"/nimbus.v1.JobService/ListJobEvents": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.JobService/GetUsage":      {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job","attemptId":"$attempt"}`},
 	"/nimbus.v1.JobService/CancelJob":     {who: "developer", scope: "jobs:write", body: `{"jobId":"$waiting_job"}`},
 
 	"/nimbus.v1.JobService/RerunJob":       {who: "developer", scope: "jobs:write", body: `{"jobId":"$job"}`, refuses: true},
@@ -53,6 +54,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.RerunService/SetRerunPolicy": {who: "operator", scope: "org:write", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
 	"/nimbus.v1.HostService/ListHosts":       {who: "platform", scope: "hosts:read", body: `{}`},
+	"/nimbus.v1.HostService/ListHostJobs":    {who: "platform", scope: "hosts:read", body: `{}`},
 	"/nimbus.v1.HostService/CreateJoinToken": {who: "platform", scope: "hosts:write", body: `{}`},
 	"/nimbus.v1.HostService/CordonHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
 	"/nimbus.v1.HostService/RemoveHost":      {who: "platform", scope: "hosts:write", body: `{"hostId":"$spare_host"}`},
@@ -70,6 +72,8 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubRunnerService/ListScaleSets":    {who: "platform", scope: "org:read", body: `{}`},
 	"/nimbus.v1.GitHubRunnerService/AddScaleSet":      {who: "platform", scope: "org:write", body: `{"installationId":"1","name":"x"}`},
 	"/nimbus.v1.GitHubRunnerService/RemoveScaleSet":   {who: "platform", scope: "org:write", body: `{"id":"x"}`},
+
+	"/nimbus.v1.ReportService/GetReport": {who: "viewer", scope: "jobs:read", body: `{"span":"86400s"}`},
 
 	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
 	"/nimbus.v1.OrgService/CreateOrg":    {who: "platform", scope: "org:write", body: `{"name":"$new_org"}`},
@@ -115,6 +119,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.AgentService/ReportPhase":   {who: "host", body: `{"lease":$lease,"phase":"started"}`},
 	"/nimbus.v1.AgentService/CreateRunner":  {who: "host", body: `{"lease":$lease}`, refuses: true},
 	"/nimbus.v1.AgentService/AppendLog":     {who: "host", body: `{"lease":$lease,"lines":[{"seq":"4","at":"2026-01-01T00:00:00Z","stream":"stdout","text":"more"}]}`},
+	"/nimbus.v1.AgentService/ReportUsage":   {who: "host", body: `{"usages":[{"lease":$lease,"series":{"startAt":"2026-01-01T00:00:00Z","step":"1s","points":[{"atMs":"1000","cpuMs":"900"}]}}]}`},
 	"/nimbus.v1.AgentService/FinishAttempt": {who: "host", body: `{"lease":$lease,"outcome":{"result":"JOB_RESULT_SUCCESS","exitCode":0}}`},
 
 	"/nimbus.v1.AgentService/AttachShell":       {who: "host", body: `{"lease":$lease,"shellId":"$shell"}`},

@@ -15,11 +15,15 @@ const (
 )
 
 // Finish records how the process of an attempt ended. For a native job that is
-// its end; a GitHub job ends when GitHub says so. Repeating it is safe. Codes:
-// fenced, invalid.
+// its end; a GitHub job ends when GitHub says so. Repeating it is safe. What the
+// attempt used is kept if it can be believed: no job's end depends on that.
+// Codes: fenced, invalid.
 func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o nimbus.Outcome) error {
 	if err := checkOutcome(o); err != nil {
 		return err
+	}
+	if o.Usage.Sandbox.Check() != nil {
+		o.Usage.Sandbox = nimbus.UsageTotals{}
 	}
 	o.Reason.Message = clip(o.Reason.Message)
 	return s.gather.do(ctx, Keys{Attempts: []string{l.AttemptID}}, func(ctx context.Context, u *unit) error {
@@ -37,6 +41,13 @@ func (s *Service) Finish(ctx context.Context, hostID string, l nimbus.Lease, o n
 		}
 		if err := u.endAttempt(ctx, a, &o, !a.RunningAt.IsZero()); err != nil {
 			return err
+		}
+		u.tally.Ended = append(u.tally.Ended, Ended{Class: j.Class, Run: nimbus.Run{AcceptedAt: a.AcceptedAt, SandboxReadyAt: a.SandboxReadyAt,
+			RunningAt: a.RunningAt, FinishedAt: a.EndedAt, Usage: o.Usage.Sandbox}})
+		if len(o.Series.Points) > 0 && o.Series.Check() == nil {
+			if err := u.SaveUsage(ctx, a, o.Series); err != nil {
+				return err
+			}
 		}
 		if j.AttemptID != a.AttemptID || j.State == nimbus.StateFinished {
 			return u.note(ctx, j, kindExited, a.AttemptID, actorHost(hostID), string(o.Result))

@@ -24,6 +24,9 @@ func (s *Service) ReportPhase(ctx context.Context, hostID string, l nimbus.Lease
 			return fenced(l)
 		}
 		known := !a.SandboxReadyAt.IsZero()
+		if p == nimbus.PhaseSandboxReady && !known {
+			a.Origin = start.Origin // saved with the phase
+		}
 		if err := u.phase(ctx, j, a, p); err != nil {
 			return err
 		}

@@ -39,6 +39,14 @@ type Reader interface {
 	Jobs(ctx context.Context, orgID string, f JobFilter) ([]nimbus.Job, error)
 	Events(ctx context.Context, orgID, jobID string, after int64, most int) ([]nimbus.JobEvent, error)
 
+	// Usage is what an attempt of a job used, "" for its current or last one.
+	// Codes: not_found.
+	Usage(ctx context.Context, orgID, jobID, attemptID string) (JobUsage, error)
+	// FinishedRuns are the last jobs of an org that ended in a time, the last one
+	// first; HostJobs is what runs, by host.
+	FinishedRuns(ctx context.Context, orgID string, since, until time.Time, most int) ([]nimbus.Run, error)
+	HostJobs(ctx context.Context, most int) ([]nimbus.HostJob, error)
+
 	JobRecord(ctx context.Context, jobID string) (*JobRecord, error)
 	JobByIdempotencyKey(ctx context.Context, orgID, key string) (jobID string, err error)
 	JobByGitHub(ctx context.Context, githubJobID int64) (jobID string, err error)
@@ -206,6 +214,12 @@ type Tx interface {
 	// not expired, and returns these.
 	RenewLeases(ctx context.Context, leases []HeldLease, until time.Time) ([]Renewal, error)
 
+	// SaveUsage keeps what an attempt of a locked job used.
+	SaveUsage(ctx context.Context, a *Attempt, s nimbus.UsageSeries) error
+	// SaveLiveUsage keeps what attempts use whose leases are live and their
+	// host's. The others are passed over.
+	SaveLiveUsage(ctx context.Context, usages []AttemptUsage) error
+
 	InsertHost(ctx context.Context, h nimbus.Host) error
 	UpdateHost(ctx context.Context, hostID, version string, inv nimbus.Inventory) error
 	// TouchHosts writes that hosts are here, and what they have free where that
@@ -331,6 +345,7 @@ type Attempt struct {
 	RemoveRunnerAt time.Time       // when to try to deregister it; zero for never
 	TokenHash      string          // of the token that it may call Nimbus with, while it is live and RunningAt is set
 	Outcome        *nimbus.Outcome // nil unless the host told
+	Origin         nimbus.Origin   // of its sandbox; "" where that was not told
 	Version        int64           // read only
 }
 
@@ -402,6 +417,20 @@ type QueueHead struct {
 type HeldLease struct {
 	nimbus.Lease
 	HostID string
+}
+
+// AttemptUsage is what an attempt used, as its host says.
+type AttemptUsage struct {
+	HeldLease
+	Series nimbus.UsageSeries
+}
+
+// JobUsage is what one attempt of a job used; a series without points where
+// nothing was told.
+type JobUsage struct {
+	AttemptID string
+	Totals    nimbus.UsageTotals
+	Series    nimbus.UsageSeries
 }
 
 // Renewal is a lease that was renewed.

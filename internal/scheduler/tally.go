@@ -28,6 +28,7 @@ type Tally struct {
 	Started    []Started
 	Expired    int // leases
 	Finished   []Finished
+	Ended      []Ended
 	// Reruns were asked of GitHub, RerunsDropped were not, of jobs that were lost.
 	Reruns, RerunsDropped int
 }
@@ -42,6 +43,12 @@ const (
 type Started struct {
 	Class nimbus.Class
 	nimbus.Start
+}
+
+// Ended is an attempt whose host told its end.
+type Ended struct {
+	Class nimbus.Class
+	Run   nimbus.Run // when it reached what, and what it used; a job's own fields are left out
 }
 
 // Finished is a job that ended.

@@ -55,7 +55,7 @@ func makeGroup(c Cgroup) (g group, complaints []error) {
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					complaints = append(complaints, err)
 				}
-				for _, controller := range []string{"+memory", "+cpu", "+pids"} {
+				for _, controller := range []string{"+memory", "+cpu", "+pids", "+io"} {
 					_ = write(filepath.Join(dir, "cgroup.subtree_control"), controller) // told by the limits below
 				}
 			}
@@ -236,7 +236,7 @@ func hierarchies() ([]hierarchy, error) {
 			trees = append(trees, hierarchy{path: left[4], v2: true})
 		case "cgroup":
 			options := strings.Split(right[2], ",")
-			for _, useful := range []string{"memory", "cpu", "pids", "freezer"} {
+			for _, useful := range []string{"memory", "cpu", "cpuacct", "pids", "freezer"} {
 				if slices.Contains(options, useful) {
 					trees = append(trees, hierarchy{path: left[4], controllers: options})
 					break

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -35,6 +36,9 @@ const callTimeout = 5 * time.Second
 // the shim, whose exit it finds in a file.
 type Client struct {
 	dir string
+
+	mu    sync.Mutex
+	meter *meter // nil until it is asked
 }
 
 // Start starts the shim program bin in dir, which exists and is the shim's

@@ -36,6 +36,11 @@ type Exit struct {
 	Signal      string `json:"signal,omitempty"`
 	CPUMillis   int64  `json:"cpu_ms"`
 	MaxRSSBytes int64  `json:"max_rss_bytes"`
+	// Usage is what the tree used in all; zero where it had no cgroup.
+	Usage Usage `json:"usage"`
+	// OOMKills is how many processes of the tree the kernel killed because it
+	// had no more memory.
+	OOMKills int64 `json:"oom_kills,omitempty"`
 }
 
 // Cause tells who ended the tree.

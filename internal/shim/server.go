@@ -287,6 +287,7 @@ func (s *server) kill(cause Cause) {
 // finish takes the rest of the tree down, records the exit and lets the last
 // callers have it.
 func (s *server) finish() {
+	usage, oomKills := s.group.final()
 	s.group.kill()
 	killDescendants()
 	if err := s.group.remove(); err != nil {
@@ -306,6 +307,7 @@ func (s *server) finish() {
 	if usage, ok := state.SysUsage().(unixRusage); ok {
 		s.exit.MaxRSSBytes = usage.Maxrss << 10
 	}
+	s.exit.Usage, s.exit.OOMKills = usage, oomKills
 	exit := s.exit
 	s.mu.Unlock()
 	if err := writeExit(".", exit); err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus/internal/shim"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // program is the real nimbus-shim, built once.
@@ -287,5 +288,57 @@ func TestOwnProcessNamespace(t *testing.T) {
 	}
 	if out := string(c.Output(100)); out != "pid 1\n" {
 		t.Errorf("output %q", out)
+	}
+}
+
+// TestUsageOfATree: a tree's use is counted whichever of its processes it was,
+// read while it lives and left in its exit.
+func TestUsageOfATree(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	group := fmt.Sprintf("usage-test-%d", os.Getpid())
+	c, dir := start(t, shim.Spec{Cgroup: shim.Cgroup{Name: group, MemoryBytes: 256 << 20, CPUs: 1}},
+		"sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; dd if=/dev/zero of=f bs=1M count=8 conv=fsync 2>/dev/null'; echo > done; sleep 60")
+	awaitFile(t, filepath.Join(dir, "done"))
+	u, err := c.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.CPU < 20*time.Millisecond || u.MemoryBytes <= 0 || u.WrittenBytes < 8<<20 || u.Member == 0 {
+		t.Errorf("it used %+v", u)
+	}
+	if err := c.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exit := wait(t, c)
+	if exit.Usage.CPU < u.CPU || exit.Usage.WrittenBytes < 8<<20 || exit.OOMKills != 0 {
+		t.Errorf("its exit says %+v, before that %+v", exit, u)
+	}
+	end, err := c.Usage(t.Context())
+	if err != nil || end != exit.Usage {
+		t.Errorf("after its end %+v, %v; its exit %+v", end, err, exit.Usage)
+	}
+}
+
+func TestUsageWithoutACgroup(t *testing.T) {
+	t.Parallel()
+	c, _ := start(t, shim.Spec{}, "sleep 60")
+	if u, err := c.Usage(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// TestOutOfMemoryIsTold has a tree need more memory than it may have.
+func TestOutOfMemoryIsTold(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	group := fmt.Sprintf("oom-test-%d", os.Getpid())
+	c, _ := start(t, shim.Spec{Cgroup: shim.Cgroup{Name: group, MemoryBytes: 24 << 20}}, "a=x; while :; do a=$a$a; done")
+	exit := wait(t, c)
+	if n, err := c.OOMKills(t.Context()); err != nil || n != exit.OOMKills {
+		t.Errorf("asked afterwards: %d, %v", n, err)
+	}
+	if exit.OOMKills < 1 || exit.Signal != "SIGKILL" || exit.Cause != shim.CauseSelf {
+		t.Errorf("got %+v", exit)
 	}
 }

@@ -106,6 +106,8 @@ func (b bulk) arrays(rows [][]any) []any {
 			args[c] = columnOf[int64](rows, c)
 		case "boolean":
 			args[c] = columnOf[bool](rows, c)
+		case "bytea":
+			args[c] = columnOf[[]byte](rows, c)
 		}
 	}
 	return args

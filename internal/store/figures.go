@@ -47,6 +47,21 @@ func (s *Store) HostCounts(ctx context.Context) (map[nimbus.HostState]int, error
 	return map[nimbus.HostState]int{nimbus.HostReady: int(row.Hosts - row.Away), nimbus.HostAway: int(row.Away)}, err
 }
 
+// ClosedCounts tells how many of the hosts that are there ask for no jobs, by
+// what they have too little of.
+func (s *Store) ClosedCounts(ctx context.Context) (map[nimbus.Pressure]int, error) {
+	counts := map[nimbus.Pressure]int{}
+	err := s.read(ctx, func(t *tx) error {
+		clear(counts)
+		rows, err := t.ClosedHosts(ctx, micros(t.now.Add(-nimbus.LeaseDuration)))
+		for _, r := range rows {
+			counts[nimbus.Pressure(r.Closed)] = int(r.Hosts)
+		}
+		return err
+	})
+	return counts, err
+}
+
 // warmClasses bounds the classes that are told of: hosts say what they have.
 const warmClasses = 256
 

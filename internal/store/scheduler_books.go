@@ -27,6 +27,7 @@ type books struct {
 	flows      map[string]*flowEntry
 	limitUses  map[string]int   // by how much limits are used more, or less
 	notices    map[string]int64 // when to look what is to be told of jobs
+	usages     map[string][]any // rows of what attempts used
 
 	ahead ahead
 
@@ -41,7 +42,7 @@ func newBooks() *books {
 		jobs: map[string]*jobEntry{}, attempts: map[string]*attemptEntry{}, github: map[int64]string{},
 		deliveries: map[string]*deliveryEntry{}, forgeJobs: map[int64]*forgeEntry{}, repos: map[string]repoEntry{},
 		classes: map[string]bool{}, flows: map[string]*flowEntry{},
-		limitUses: map[string]int{}, notices: map[string]int64{}, ahead: newAhead(),
+		limitUses: map[string]int{}, notices: map[string]int64{}, usages: map[string][]any{}, ahead: newAhead(),
 	}
 }
 
@@ -97,6 +98,7 @@ type flushStatements struct {
 	enterBacklog, leaveBacklog, enterQueue, leaveQueue, enterStuck, leaveStuck                 bulk
 	setDeadline, dropDeadline, tags                                                            bulk
 	deliveries, forgeJobs, repos, flows, newFlows, giveLimits, takeLimits, touchHosts, notices bulk
+	usage, liveUsage                                                                           bulk
 }
 
 const (
@@ -109,7 +111,7 @@ const (
 		"rerun_of text, idempotent_sum text"
 	attemptMutable = "job_id text, state text, expires_at bigint, stop_at bigint, accepted_at bigint, sandbox_ready_at bigint, " +
 		"started_at bigint, running_at bigint, first_output_at bigint, ended_at bigint, destroyed_at bigint, runner_name text, " +
-		"runner_id bigint, runner_org text, runner_todo bigint, outcome text, exit_code bigint, token_hash text, log_total bigint"
+		"runner_id bigint, runner_org text, runner_todo bigint, outcome text, exit_code bigint, token_hash text, origin text, log_total bigint"
 	attemptFixed = "org_id text, host_id text, fence bigint, offered_at bigint"
 )
 
@@ -128,6 +130,7 @@ func newFlushStatements() *flushStatements {
 	take.many += " AND t.used + v.used <= t.most"
 	return &flushStatements{
 		giveLimits: give, takeLimits: take, touchHosts: newTouchHosts(),
+		liveUsage: newLiveUsage(), usage: bulkInsert("attempt_usage", usageColumns, onUsage),
 		classes:        bulkInsert("classes", "id text, spec text", "ON CONFLICT (id) DO NOTHING"),
 		insertJobs:     bulkInsert("jobs", jobKeys+", "+jobMutable+", "+jobFixed, ""),
 		updateJobs:     bulkUpdate("jobs", jobKeys, jobMutable),
@@ -190,6 +193,7 @@ func (t schedulerTx) flush(w *pipeline) {
 	w.write("add classes", s.classes, b.newClasses())
 	b.writeJobs(w, s)
 	b.writeAttempts(w, s)
+	w.write("keep what attempts used", s.usage, b.newUsages())
 	w.write("write the history", s.events, b.events)
 	w.write("drop lapsed offers", s.deleteLapsed, b.lapsed)
 	b.events, b.lapsed = nil, nil

@@ -112,11 +112,13 @@ func (t schedulerTx) UpdateHost(ctx context.Context, hostID, version string, inv
 // newTouchHosts makes a statement that only moves forward: calls of one host
 // may overtake each other. What is not known of a host stays as it was.
 func newTouchHosts() bulk {
-	b := bulkUpdate("hosts", "id text", "seen_at bigint, free text, warm text")
+	b := bulkUpdate("hosts", "id text", "seen_at bigint, free text, warm text, closed text")
 	b.one = strings.NewReplacer("free = $3", "free = CASE WHEN $3 = '' THEN free ELSE $3 END",
-		"warm = $4", "warm = CASE WHEN $3 = '' THEN warm ELSE $4 END").Replace(b.one) + " AND seen_at < $2"
+		"warm = $4", "warm = CASE WHEN $3 = '' THEN warm ELSE $4 END",
+		"closed = $5", "closed = CASE WHEN $3 = '' THEN closed ELSE $5 END").Replace(b.one) + " AND seen_at < $2"
 	b.many = strings.NewReplacer("free = v.free", "free = CASE WHEN v.free = '' THEN t.free ELSE v.free END",
-		"warm = v.warm", "warm = CASE WHEN v.free = '' THEN t.warm ELSE v.warm END").Replace(b.many) + " AND t.seen_at < v.seen_at"
+		"warm = v.warm", "warm = CASE WHEN v.free = '' THEN t.warm ELSE v.warm END",
+		"closed = v.closed", "closed = CASE WHEN v.free = '' THEN t.closed ELSE v.closed END").Replace(b.many) + " AND t.seen_at < v.seen_at"
 	return b
 }
 
@@ -124,17 +126,17 @@ func newTouchHosts() bulk {
 func (t schedulerTx) TouchHosts(ctx context.Context, hosts map[string]*nimbus.Capacity) error {
 	rows := make([][]any, 0, len(hosts))
 	for _, id := range sortedKeys(hosts) {
-		free, warm := "", ""
+		free, warm, closed := "", "", ""
 		if c := hosts[id]; c != nil {
 			told := *c
-			told.Warm, warm = nil, strings.Join(c.Warm, " ")
+			told.Warm, warm, closed = nil, strings.Join(c.Warm, " "), string(c.Load.Closed)
 			b, err := json.Marshal(told)
 			if err != nil {
 				return err
 			}
 			free = string(b)
 		}
-		rows = append(rows, []any{id, t.nowMicros(), free, warm})
+		rows = append(rows, []any{id, t.nowMicros(), free, warm, closed})
 	}
 	w := pipeline{tx: t.tx}
 	w.write("touch hosts", t.tx.flushes.touchHosts, rows)

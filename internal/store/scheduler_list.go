@@ -192,14 +192,15 @@ type jobView struct {
 	logStored                                        int64
 	logComplete                                      bool
 	heldUntil                                        int64
+	outcome                                          string
 }
 
 const viewColumns = jobColumns + ", host_id, offered_at, accepted_at, sandbox_ready_at, running_at, first_output_at, destroyed_at, " +
-	"exit_code, log_stored, log_complete, held_until"
+	"exit_code, log_stored, log_complete, held_until, outcome"
 
 func scanJobView(rows scanner, v *jobView) error {
 	return rows.Scan(append(jobFields(&v.Job), &v.hostID, &v.offeredAt, &v.acceptedAt, &v.sandboxReadyAt, &v.runningAt,
-		&v.firstOutputAt, &v.destroyedAt, &v.exitCode, &v.logStored, &v.logComplete, &v.heldUntil)...)
+		&v.firstOutputAt, &v.destroyedAt, &v.exitCode, &v.logStored, &v.logComplete, &v.heldUntil, &v.outcome)...)
 }
 
 // jobOfView is a job in the words of the scheduler.
@@ -218,5 +219,6 @@ func jobOfView(v jobView) (nimbus.Job, error) {
 		code := int(v.exitCode.Int64)
 		j.ExitCode = &code
 	}
-	return j, nil
+	j.Usage, err = totalsOf(v.outcome)
+	return j, err
 }

@@ -46,6 +46,7 @@ func attempt(r gen.Attempt) (*scheduler.Attempt, error) {
 		EndedAt: fromMicros(r.EndedAt), DestroyedAt: fromMicros(r.DestroyedAt),
 		Runner:         nimbus.Runner{ID: r.RunnerID, Name: r.RunnerName, Org: r.RunnerOrg},
 		RemoveRunnerAt: fromMicros(r.RunnerTodo), TokenHash: r.TokenHash, Version: r.Version,
+		Origin: nimbus.Origin(r.Origin),
 	}
 	if r.Outcome != "" {
 		a.Outcome = &nimbus.Outcome{}
@@ -96,7 +97,7 @@ const (
 		"event_count, priority, fair_cost, limit_keys, metadata, rerun_of, idempotent_sum"
 	attemptColumns = "id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, " +
 		"sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, " +
-		"outcome, exit_code, log_total, token_hash, runner_org"
+		"outcome, exit_code, log_total, token_hash, runner_org, origin"
 )
 
 func scanJob(rows scanner, j *gen.Job) error { return rows.Scan(jobFields(j)...) }
@@ -112,7 +113,7 @@ func jobFields(j *gen.Job) []any {
 func scanAttempt(rows scanner, a *gen.Attempt) error {
 	return rows.Scan(&a.ID, &a.JobID, &a.OrgID, &a.HostID, &a.Fence, &a.Version, &a.State, &a.ExpiresAt, &a.StopAt,
 		&a.OfferedAt, &a.AcceptedAt, &a.SandboxReadyAt, &a.StartedAt, &a.RunningAt, &a.FirstOutputAt, &a.EndedAt,
-		&a.DestroyedAt, &a.RunnerName, &a.RunnerID, &a.RunnerTodo, &a.Outcome, &a.ExitCode, &a.LogTotal, &a.TokenHash, &a.RunnerOrg)
+		&a.DestroyedAt, &a.RunnerName, &a.RunnerID, &a.RunnerTodo, &a.Outcome, &a.ExitCode, &a.LogTotal, &a.TokenHash, &a.RunnerOrg, &a.Origin)
 }
 
 // jobRow is a job as bulk statements take it: its id, what changes, and what
@@ -162,7 +163,7 @@ func attemptRow(e *attemptEntry) ([]any, error) {
 	return []any{
 		a.JobID, string(a.State), micros(a.ExpiresAt), micros(a.StopAt), micros(a.AcceptedAt), micros(a.SandboxReadyAt),
 		micros(a.StartedAt), micros(a.RunningAt), micros(a.FirstOutputAt), micros(a.EndedAt), micros(a.DestroyedAt),
-		a.Runner.Name, a.Runner.ID, a.Runner.Org, micros(a.RemoveRunnerAt), outcome, code, a.TokenHash, e.logTotal,
+		a.Runner.Name, a.Runner.ID, a.Runner.Org, micros(a.RemoveRunnerAt), outcome, code, a.TokenHash, string(a.Origin), e.logTotal,
 	}, nil
 }
 

@@ -19,6 +19,7 @@ import (
 type Books interface {
 	Depths(ctx context.Context) ([]scheduler.Depth, error)
 	HostCounts(ctx context.Context) (map[nimbus.HostState]int, error)
+	ClosedCounts(ctx context.Context) (map[nimbus.Pressure]int, error)
 	WarmCounts(ctx context.Context) (map[nimbus.Class]int, error)
 }
 
@@ -36,23 +37,24 @@ const (
 
 // booksCollector tells what waits, and who is there.
 type booksCollector struct {
-	books                  Books
-	log                    *slog.Logger
-	jobs, age, hosts, warm *prometheus.Desc
-	classes                classNames
-	now                    func() time.Time
-	mu                     sync.Mutex
-	readAt                 time.Time
-	last                   []prometheus.Metric
+	books                          Books
+	log                            *slog.Logger
+	jobs, age, hosts, warm, closed *prometheus.Desc
+	classes                        classNames
+	now                            func() time.Time
+	mu                             sync.Mutex
+	readAt                         time.Time
+	last                           []prometheus.Metric
 }
 
 // ReadBooks has the metrics tell of books.
 func (m *Metrics) ReadBooks(b Books, log *slog.Logger) {
 	m.registry.MustRegister(&booksCollector{books: b, log: log, now: time.Now,
-		jobs:  prometheus.NewDesc("nimbus_queue_jobs", "Jobs that wait, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
-		age:   prometheus.NewDesc("nimbus_queue_oldest_seconds", "Time since the oldest job that waits was admitted, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
-		hosts: prometheus.NewDesc("nimbus_hosts", "Hosts by state; the same on all replicas.", []string{"state"}, nil),
-		warm:  prometheus.NewDesc("nimbus_warm_sandboxes", "Sandboxes that wait for a job on hosts that are ready, by class; the same on all replicas.", []string{"class"}, nil),
+		jobs:   prometheus.NewDesc("nimbus_queue_jobs", "Jobs that wait, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
+		age:    prometheus.NewDesc("nimbus_queue_oldest_seconds", "Time since the oldest job that waits was admitted, by class and state; the same on all replicas.", []string{"class", "state"}, nil),
+		hosts:  prometheus.NewDesc("nimbus_hosts", "Hosts by state; the same on all replicas.", []string{"state"}, nil),
+		closed: prometheus.NewDesc("nimbus_hosts_closed", "Hosts that are ready and ask for no jobs because they are hard pressed, by what they have too little of; the same on all replicas.", []string{"pressure"}, nil),
+		warm:   prometheus.NewDesc("nimbus_warm_sandboxes", "Sandboxes that wait for a job on hosts that are ready, by class; the same on all replicas.", []string{"class"}, nil),
 	})
 }
 
@@ -62,6 +64,7 @@ func (c *booksCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.age
 	out <- c.hosts
 	out <- c.warm
+	out <- c.closed
 }
 
 // Collect implements prometheus.Collector. Where the books don't answer there
@@ -92,6 +95,10 @@ func (c *booksCollector) read(ctx context.Context) ([]prometheus.Metric, error) 
 	if err != nil {
 		return nil, err
 	}
+	closed, err := c.books.ClosedCounts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	waiting, err := c.books.WarmCounts(ctx)
 	if err != nil {
 		return nil, err
@@ -106,6 +113,9 @@ func (c *booksCollector) read(ctx context.Context) ([]prometheus.Metric, error) 
 	}
 	for state, n := range hosts {
 		out = append(out, prometheus.MustNewConstMetric(c.hosts, prometheus.GaugeValue, float64(n), string(state)))
+	}
+	for _, p := range nimbus.Pressures() {
+		out = append(out, prometheus.MustNewConstMetric(c.closed, prometheus.GaugeValue, float64(closed[p]), string(p)))
 	}
 	for at, d := range told(depths) {
 		out = append(out,

@@ -31,6 +31,8 @@ type Metrics struct {
 	finished          *prometheus.CounterVec
 	started           *prometheus.CounterVec
 	starts            *prometheus.HistogramVec
+	phases            *prometheus.HistogramVec
+	cpuUsed, cpuHeld  *prometheus.CounterVec
 	classes           classNames
 	requeued          *prometheus.CounterVec
 	reruns            *prometheus.CounterVec
@@ -103,6 +105,10 @@ func (m *Metrics) registerJobs() {
 	m.started = m.counters("nimbus_sandbox_starts_total",
 		"Sandboxes that were ready for a job, by class and by where they came from: warm ones had waited, restored ones were made of a snapshot, cold ones from nothing.", "class", "origin")
 	m.starts = m.histograms("nimbus_sandbox_start_seconds", "Time that jobs wait on their host for their sandbox, by executor and by where it came from.", waitBuckets, "executor", "origin")
+	m.phases = m.histograms("nimbus_attempt_seconds",
+		"Time that attempts take, by executor and part: sandbox until that is ready, start until the job runs, run to its end.", waitBuckets, "executor", "phase")
+	m.cpuUsed = m.counters("nimbus_cpu_used_seconds_total", "CPU time that the sandboxes of attempts used, by class.", "class")
+	m.cpuHeld = m.counters("nimbus_cpu_held_seconds_total", "CPU time that attempts had for themselves from being accepted to their end, used or not, by class.", "class")
 	m.requeued = m.counters("nimbus_requeues_total", "Jobs that were given back to the queue, by why.", "reason")
 	m.expired = m.counter("nimbus_lease_expiries_total", "Leases that ended because their host was not heard of.")
 	m.reruns = m.counters("nimbus_github_reruns_total", "Runs in which jobs were lost and that GitHub was asked to run again, or was not.", "outcome")
@@ -151,6 +157,9 @@ func (m *Metrics) Committed(t *scheduler.Tally) {
 		m.started.WithLabelValues(m.classes.label(s.Class), string(s.Origin)).Inc()
 		m.starts.WithLabelValues(cmp.Or(s.Class.Executor, "any"), string(s.Origin)).Observe(s.Took.Seconds())
 	}
+	for _, e := range t.Ended {
+		m.ended(e)
+	}
 	for _, why := range t.Requeued {
 		m.requeued.WithLabelValues(string(why)).Inc()
 	}
@@ -162,6 +171,20 @@ func (m *Metrics) Committed(t *scheduler.Tally) {
 		if m.onEnd != nil {
 			m.onEnd(f.OrgID, f.JobID)
 		}
+	}
+}
+
+// ended counts an attempt.
+func (m *Metrics) ended(e scheduler.Ended) {
+	for _, p := range nimbus.RunPhases() {
+		if took, ok := e.Run.Took(p); ok {
+			m.phases.WithLabelValues(cmp.Or(e.Class.Executor, "any"), string(p)).Observe(took.Seconds())
+		}
+	}
+	class := m.classes.label(e.Class)
+	m.cpuUsed.WithLabelValues(class).Add(e.Run.Usage.CPUTime.Seconds())
+	if held := e.Run.FinishedAt.Sub(e.Run.AcceptedAt); !e.Run.AcceptedAt.IsZero() && held > 0 {
+		m.cpuHeld.WithLabelValues(class).Add(held.Seconds() * float64(e.Class.CPUs))
 	}
 }
 

@@ -46,6 +46,11 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 		{1, "nimbus_sandbox_starts_total", []string{"local-1cpu-1024mib", "warm"}},
 		{1, "nimbus_sandbox_starts_total", nil},
 		{1, "nimbus_sandbox_start_seconds", []string{"local", "warm"}},
+		{1, "nimbus_attempt_seconds", []string{"local", "sandbox"}},
+		{1, "nimbus_attempt_seconds", []string{"local", "start"}},
+		{1, "nimbus_attempt_seconds", []string{"local", "run"}},
+		{0, "nimbus_attempt_seconds", []string{"queue"}},
+		{3, "nimbus_cpu_used_seconds_total", []string{"local-1cpu-1024mib"}},
 		{1, "nimbus_jobs_finished_total", []string{"native", "success"}},
 		{1, "nimbus_jobs_finished_total", nil},
 		{1, "nimbus_requeues_total", []string{string(nimbus.ReasonLeaseExpired)}},
@@ -65,7 +70,7 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	if age := w.sample("nimbus_queue_oldest_seconds", "local-4cpu-1024mib"); age < nimbus.LeaseDuration.Seconds() {
 		t.Errorf("the oldest job waits %v s", age)
 	}
-	for _, busy := range []string{"nimbus_batch_operations", "nimbus_sql_transaction_seconds", "nimbus_sql_transactions_total"} {
+	for _, busy := range []string{"nimbus_cpu_held_seconds_total", "nimbus_batch_operations", "nimbus_sql_transaction_seconds", "nimbus_sql_transactions_total"} {
 		if w.sample(busy) == 0 {
 			t.Errorf("%s tells nothing", busy)
 		}
@@ -139,6 +144,17 @@ func TestMetricsAreReadable(t *testing.T) {
 	w.must(w.store.Close())
 	if got := read(); strings.Contains(got, "nimbus_hosts{") || !strings.Contains(got, "nimbus_build_info{") {
 		t.Errorf("without books the metrics are %s", got)
+	}
+}
+
+// TestClosedHostsAreTold by what they have too little of.
+func TestClosedHostsAreTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.Poll(t.Context(), w.host.ID, nimbus.Capacity{Load: nimbus.Load{Memory: 40, Closed: nimbus.PressureMemory, Why: "everything waits"}}, 0)
+	w.must(err)
+	if all, memory := w.sample("nimbus_hosts_closed"), w.sample("nimbus_hosts_closed", "memory"); all != 1 || memory != 1 {
+		t.Errorf("%v hosts are closed, %v for memory", all, memory)
 	}
 }
 

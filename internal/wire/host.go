@@ -11,7 +11,8 @@ import (
 // Inventory makes a message.
 func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	out := &nimbusv1.Inventory{Arch: i.Arch, Cpus: int32(i.CPUs), MemoryMib: int32(i.MemoryMiB), CpuModel: i.CPUModel,
-		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words(), RunnerVersion: i.RunnerVersion, Shells: i.Shells}
+		Capabilities: i.Capabilities, Sandboxes: int32(i.Sandboxes), Protocol: int32(i.Protocol), Reach: i.Reach.Words(), RunnerVersion: i.RunnerVersion,
+		GivesCpus: int32(i.GivesCPUs), GivesMemoryMib: int32(i.GivesMemoryMiB), Shells: i.Shells}
 	for _, p := range i.Network {
 		out.Network = append(out.Network, string(p))
 	}
@@ -28,7 +29,8 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	out := nimbus.Inventory{Arch: i.GetArch(), CPUs: int(i.GetCpus()), MemoryMiB: int(i.GetMemoryMib()), CPUModel: i.GetCpuModel(),
 		Capabilities: i.GetCapabilities(), Sandboxes: int(i.GetSandboxes()), Protocol: int(i.GetProtocol()),
-		Reach: nimbus.Names(strings.Join(i.GetReach(), " ")), RunnerVersion: i.GetRunnerVersion(), Shells: i.GetShells()}
+		Reach: nimbus.Names(strings.Join(i.GetReach(), " ")), RunnerVersion: i.GetRunnerVersion(),
+		GivesCPUs: int(i.GetGivesCpus()), GivesMemoryMiB: int(i.GetGivesMemoryMib()), Shells: i.GetShells()}
 	for _, p := range i.GetNetwork() {
 		out.Network = append(out.Network, nimbus.NetworkProfile(p))
 	}
@@ -75,13 +77,27 @@ func ToRunnerStanding(m *nimbusv1.RunnerStanding) nimbus.RunnerStanding {
 // Capacity makes a message.
 func Capacity(c nimbus.Capacity) *nimbusv1.Capacity {
 	return &nimbusv1.Capacity{Cpus: int32(c.CPUs), MemoryMib: int32(c.MemoryMiB), Sandboxes: int32(c.Sandboxes),
-		Gpus: counts(c.GPUs), WarmClassIds: c.Warm}
+		Gpus: counts(c.GPUs), WarmClassIds: c.Warm, Load: Load(c.Load)}
 }
 
 // ToCapacity reads one.
 func ToCapacity(c *nimbusv1.Capacity) nimbus.Capacity {
 	return nimbus.Capacity{CPUs: int(c.GetCpus()), MemoryMiB: int(c.GetMemoryMib()), Sandboxes: int(c.GetSandboxes()),
-		GPUs: toCounts(c.GetGpus()), Warm: c.GetWarmClassIds()}
+		GPUs: toCounts(c.GetGpus()), Warm: c.GetWarmClassIds(), Load: ToLoad(c.GetLoad())}
+}
+
+// Load makes a message; one that tells nothing is absent.
+func Load(l nimbus.Load) *nimbusv1.HostLoad {
+	if l == (nimbus.Load{}) {
+		return nil
+	}
+	return &nimbusv1.HostLoad{CpuPercent: l.CPU, MemoryPercent: l.Memory, IoPercent: l.IO, DiskPercent: l.Disk, Closed: string(l.Closed), Why: l.Why}
+}
+
+// ToLoad reads one.
+func ToLoad(m *nimbusv1.HostLoad) nimbus.Load {
+	return nimbus.Load{CPU: m.GetCpuPercent(), Memory: m.GetMemoryPercent(), IO: m.GetIoPercent(), Disk: m.GetDiskPercent(),
+		Closed: nimbus.Pressure(m.GetClosed()), Why: m.GetWhy()}
 }
 
 // PollRequest makes the question of a host that has this much free. What more
@@ -89,13 +105,13 @@ func ToCapacity(c *nimbusv1.Capacity) nimbus.Capacity {
 func PollRequest(free nimbus.Capacity, wait time.Duration) *nimbusv1.PollRequest {
 	c := Capacity(free)
 	return &nimbusv1.PollRequest{FreeCpus: max(0, c.Cpus), FreeMemoryMib: max(0, c.MemoryMib), FreeSandboxes: max(0, c.Sandboxes),
-		FreeGpus: c.Gpus, WarmClassIds: c.WarmClassIds, Wait: Duration(wait)}
+		FreeGpus: c.Gpus, WarmClassIds: c.WarmClassIds, Wait: Duration(wait), Load: c.Load}
 }
 
 // ToFree reads what a host that asks has free.
 func ToFree(r *nimbusv1.PollRequest) nimbus.Capacity {
 	return nimbus.Capacity{CPUs: int(r.GetFreeCpus()), MemoryMiB: int(r.GetFreeMemoryMib()), Sandboxes: int(r.GetFreeSandboxes()),
-		GPUs: toCounts(r.GetFreeGpus()), Warm: r.GetWarmClassIds()}
+		GPUs: toCounts(r.GetFreeGpus()), Warm: r.GetWarmClassIds(), Load: ToLoad(r.GetLoad())}
 }
 
 func counts(m map[string]int) map[string]int32 {

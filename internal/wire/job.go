@@ -51,7 +51,8 @@ func Job(j nimbus.Job) *nimbusv1.Job {
 		State: State(j.State), Result: Result(j.Result), Reason: Reason(j.Reason), ExitCode: int32Of(j.ExitCode),
 		AttemptId: j.AttemptID, AttemptCount: int32(j.AttemptCount), HostId: j.HostID, Timeline: timeline(j.Timeline),
 		LogLines: j.LogLines, LogComplete: j.LogComplete, Metadata: j.Metadata,
-		Priority: int32(j.Priority), RerunOf: j.RerunOf, MaxAttempts: int32(j.MaxAttempts), HeldUntil: Time(j.HeldUntil),
+		Priority: int32(j.Priority), RerunOf: j.RerunOf, MaxAttempts: int32(j.MaxAttempts),
+		HeldUntil: Time(j.HeldUntil), Usage: UsageTotals(j.Usage),
 	}
 	switch j.Source {
 	case nimbus.SourceNative:
@@ -76,7 +77,8 @@ func ToJob(j *nimbusv1.Job) nimbus.Job {
 		State: ToState(j.GetState()), Result: ToResult(j.GetResult()), Reason: toReason(j.GetReason()), ExitCode: intOf(j.ExitCode),
 		AttemptID: j.GetAttemptId(), AttemptCount: int(j.GetAttemptCount()), HostID: j.GetHostId(), Timeline: toTimeline(j.GetTimeline()),
 		LogLines: j.GetLogLines(), LogComplete: j.GetLogComplete(), Spec: ToSpec(j.GetSpec()),
-		Metadata: j.GetMetadata(), Priority: int(j.GetPriority()), RerunOf: j.GetRerunOf(), MaxAttempts: int(j.GetMaxAttempts()), HeldUntil: ToTime(j.GetHeldUntil()),
+		Metadata: j.GetMetadata(), Priority: int(j.GetPriority()), RerunOf: j.GetRerunOf(), MaxAttempts: int(j.GetMaxAttempts()),
+		HeldUntil: ToTime(j.GetHeldUntil()), Usage: ToUsageTotals(j.GetUsage()),
 	}
 	if g := j.GetGithub(); g != nil {
 		out.Repo = g.GetOwner() + "/" + g.GetRepo()

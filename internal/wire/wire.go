@@ -174,7 +174,8 @@ func Outcome(o nimbus.Outcome) *nimbusv1.Outcome {
 	return &nimbusv1.Outcome{
 		Result: Result(o.Result), ExitCode: int32Of(o.ExitCode), Signal: asText(o.Signal), Reason: Reason(o.Reason), LogLines: o.LogLines,
 		CpuTime: Duration(o.Usage.CPUTime), MaxRssBytes: o.Usage.MaxRSSBytes, DiskBytes: o.Usage.DiskBytes,
-		WallDuration: Duration(o.Usage.WallDuration), BeforeStart: o.BeforeStart,
+		WallDuration: Duration(o.Usage.WallDuration), BeforeStart: o.BeforeStart, Sandbox: UsageTotals(o.Usage.Sandbox),
+		Series: UsageSeries(o.Series),
 	}
 }
 
@@ -187,8 +188,9 @@ func ToOutcome(o *nimbusv1.Outcome) nimbus.Outcome {
 		Result: ToResult(o.GetResult()), ExitCode: intOf(o.ExitCode), Signal: o.GetSignal(), Reason: toReason(o.GetReason()), LogLines: o.GetLogLines(),
 		Usage: nimbus.Usage{
 			CPUTime: o.GetCpuTime().AsDuration(), MaxRSSBytes: o.GetMaxRssBytes(), DiskBytes: o.GetDiskBytes(), WallDuration: o.GetWallDuration().AsDuration(),
+			Sandbox: ToUsageTotals(o.GetSandbox()),
 		},
-		BeforeStart: o.GetBeforeStart(),
+		BeforeStart: o.GetBeforeStart(), Series: ToUsageSeries(o.GetSeries()),
 	}
 }
 

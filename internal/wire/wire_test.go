@@ -29,6 +29,9 @@ func (f *filler) fill(v reflect.Value) {
 	case time.Time:
 		v.Set(reflect.ValueOf(time.UnixMicro(1_700_000_000_000_000 + f.n).UTC()))
 		return
+	case time.Duration:
+		v.SetInt(f.n * int64(time.Millisecond)) // series have no finer ones
+		return
 	}
 	switch v.Kind() {
 	case reflect.String:
@@ -37,6 +40,8 @@ func (f *filler) fill(v reflect.Value) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(f.n)
+	case reflect.Float64:
+		v.SetFloat(float64(f.n) / 8)
 	case reflect.Uint8:
 		v.SetUint(uint64(f.n % 256))
 	case reflect.Array:
@@ -122,6 +127,24 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip(t, Token, ToToken, nil)
 	roundTrip(t, AuditEntry, ToAuditEntry, nil)
 	roundTrip(t, AuditCheckpoint, ToAuditCheckpoint, nil)
+	roundTrip(t, UsageTotals, ToUsageTotals, nil)
+	roundTrip(t, UsageSeries, ToUsageSeries, nil)
+	roundTrip(t, Load, ToLoad, nil)
+	roundTrip(t, Report, ToReport, nil)
+	roundTrip(t, HostJob, ToHostJob, nil)
+}
+
+// TestTimesThatAreNone: a number of milliseconds that is no time is refused, not
+// another one.
+func TestTimesThatAreNone(t *testing.T) {
+	t.Parallel()
+	for _, ms := range []int64{1 << 62, -1 << 62, 9_300_000_000_000} {
+		s := ToUsageSeries(&nimbusv1.UsageSeries{Points: []*nimbusv1.UsagePoint{{AtMs: ms}}})
+		s.Start = time.Unix(1, 0)
+		if err := s.Check(); err == nil {
+			t.Errorf("%d ms became %s", ms, s.Points[0].At)
+		}
+	}
 }
 
 // poll is a question that waits for nothing.

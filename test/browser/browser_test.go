@@ -23,11 +23,13 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-// script is the job: a first line at once, then it waits for a file that the
-// test makes once the browser has seen it, then many lines and exit code 3.
+// script is the job: a first line at once, then it waits, not quite idle, for a
+// file that the test makes once the browser has seen it, then many lines and exit
+// code 3.
 const script = `echo '::nimbus-step::Wait'
 printf 'first line \033[32mgreen\033[0m\n'
-while [ ! -e "$GO" ]; do sleep 0.1; done
+dd if=/dev/zero of=f bs=1M count=20 conv=fsync 2>/dev/null
+while [ ! -e "$GO" ]; do sleep 0.1; j=0; while [ $j -lt 40000 ]; do j=$((j+1)); done; done
 echo '::nimbus-step::Count'
 i=1; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); done
 echo 'to stderr' >&2; echo 'last line of 2000'

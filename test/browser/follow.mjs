@@ -30,6 +30,11 @@ await drive(async (page, browser) => {
   // Its first lines are there while it runs, and it waits for the test.
   await page.getByText("first line").waitFor({ timeout: 60_000 });
   await page.getByTestId("standing").getByText("Running").waitFor({ timeout: 30_000 });
+  // What it uses is seen while it runs, by who sees charts and by who reads.
+  await page.getByTestId("usage").waitFor({ timeout: 20_000 });
+  const cpu = await page.getByRole("img", { name: /^CPU over/ }).getAttribute("aria-label");
+  check(/^CPU over .+: \d+\.\d\d, at most (?!0\.00)\d+\.\d\d of 1$/.test(cpu), `the chart of CPU says ${cpu}`);
+  await page.getByRole("img", { name: /^Memory over/ }).waitFor();
   await look(page, "running");
   await say("running");
 
@@ -38,6 +43,7 @@ await drive(async (page, browser) => {
   await page.getByText("last line of 2000").waitFor();
   await page.getByTestId("standing").getByText("Failed").waitFor();
   await page.getByText("exit code 3").waitFor();
+  await page.getByTestId("usage").waitFor();
   await look(page, "finished");
 
   // Steps fold; a permalink leads to its line after a reload.

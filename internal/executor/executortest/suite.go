@@ -42,6 +42,7 @@ func Run(t *testing.T, cfg Config) {
 		{"a new agent adopts", testAdopt},
 		{"kill ends it", testKill},
 		{"the deadline ends it", testDeadline},
+		{"its use is measured", testMeasured},
 		{"an unknown image is not found", testUnknownImage},
 		{"creation is given up", testGiveUp},
 		{"sweep removes only what isn't kept", testSweep},
@@ -246,6 +247,44 @@ func testDeadline(ctx context.Context, t *testing.T, h *harness) {
 	}
 	if exit, err := s.Wait(ctx); err != nil || exit.Cause != executor.ExitDeadline {
 		t.Errorf("exit %+v, %v", exit, err)
+	}
+}
+
+// testMeasured has a job burn CPU, hold memory and write to its disk, and reads
+// that from outside, also once the sandbox has ended.
+func testMeasured(ctx context.Context, t *testing.T, h *harness) {
+	s, _ := h.create(ctx, t)
+	metered, ok := s.(executor.Metered)
+	if !ok {
+		t.Fatal("the sandbox can't be measured")
+	}
+	c := client(ctx, t, s)
+	before, err := metered.Usage(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(ctx, t, c, `dd if=/dev/zero of=f bs=1M count=48 conv=fsync 2>/dev/null
+a=x; while [ ${#a} -lt 50000000 ]; do a=$a$a; done
+i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo burnt; while :; do sleep 1; done`, nil)
+	if out, _, _ := follow(ctx, t, c, 1, "burnt"); !strings.Contains(out, "burnt") {
+		t.Fatalf("output %q", out)
+	}
+	after, err := metered.Usage(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := after.Since(before)
+	if used.CPU < 50*time.Millisecond || used.MemoryBytes < 40<<20 || used.WrittenBytes < 40<<20 {
+		t.Errorf("it used %+v", used)
+	}
+	if err := s.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := metered.Usage(ctx); err != nil || end.CPU < after.CPU {
+		t.Errorf("once it has ended: %+v, %v; before %+v", end, err, after)
 	}
 }
 

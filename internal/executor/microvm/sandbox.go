@@ -65,6 +65,17 @@ func (s *sandbox) Refused(context.Context) ([]executor.Refusal, error) {
 	return s.executor.slots.Refused(s.machine)
 }
 
+// Usage implements executor.Metered: of the machine with its monitor, and of its
+// tap. What the tap received, the guest has sent.
+func (s *sandbox) Usage(ctx context.Context) (nimbus.UsageSample, error) {
+	u, member, err := s.Measure(ctx)
+	if err != nil || member == 0 {
+		return u, err
+	}
+	u.SentBytes, u.ReceivedBytes, err = netslot.Traffic(member)
+	return u, err
+}
+
 // Dial returns the connection over which the guest first answered, then new ones.
 func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
 	s.mu.Lock()

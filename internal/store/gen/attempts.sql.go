@@ -10,7 +10,7 @@ import (
 )
 
 const attempt = `-- name: Attempt :one
-SELECT id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, token_todo, outcome, exit_code, log_total, log_stored, log_complete, token_hash, runner_org FROM attempts WHERE id = $1
+SELECT id, job_id, org_id, host_id, fence, version, state, expires_at, stop_at, offered_at, accepted_at, sandbox_ready_at, started_at, running_at, first_output_at, ended_at, destroyed_at, runner_name, runner_id, runner_todo, token_todo, outcome, exit_code, log_total, log_stored, log_complete, token_hash, runner_org, origin FROM attempts WHERE id = $1
 `
 
 func (q *Queries) Attempt(ctx context.Context, id string) (Attempt, error) {
@@ -45,6 +45,7 @@ func (q *Queries) Attempt(ctx context.Context, id string) (Attempt, error) {
 		&i.LogComplete,
 		&i.TokenHash,
 		&i.RunnerOrg,
+		&i.Origin,
 	)
 	return i, err
 }

@@ -20,6 +20,38 @@ func (q *Queries) ClassSpec(ctx context.Context, id string) (string, error) {
 	return spec, err
 }
 
+const closedHosts = `-- name: ClosedHosts :many
+SELECT closed, COUNT(*) AS hosts FROM hosts WHERE removed_at = 0 AND seen_at >= $1 AND closed <> '' GROUP BY closed
+`
+
+type ClosedHostsRow struct {
+	Closed string
+	Hosts  int64
+}
+
+func (q *Queries) ClosedHosts(ctx context.Context, seenAt int64) ([]ClosedHostsRow, error) {
+	rows, err := q.db.QueryContext(ctx, closedHosts, seenAt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ClosedHostsRow
+	for rows.Next() {
+		var i ClosedHostsRow
+		if err := rows.Scan(&i.Closed, &i.Hosts); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const countHosts = `-- name: CountHosts :one
 SELECT COUNT(*) AS hosts, CAST(COALESCE(SUM(CASE WHEN seen_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS away
 FROM hosts WHERE removed_at = 0

@@ -10,7 +10,7 @@ import (
 )
 
 const changedHosts = `-- name: ChangedHosts :many
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at FROM hosts WHERE changed_at >= $1
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at, closed FROM hosts WHERE changed_at >= $1
 `
 
 func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, error) {
@@ -35,6 +35,7 @@ func (q *Queries) ChangedHosts(ctx context.Context, changedAt int64) ([]Host, er
 			&i.Warm,
 			&i.CordonedAt,
 			&i.RemovedAt,
+			&i.Closed,
 		); err != nil {
 			return nil, err
 		}
@@ -83,7 +84,7 @@ func (q *Queries) CordonHost(ctx context.Context, arg CordonHostParams) (int64, 
 }
 
 const host = `-- name: Host :one
-SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at FROM hosts WHERE id = $1 AND removed_at = 0
+SELECT id, name, version, inventory, joined_at, seen_at, cool_until, changed_at, free, warm, cordoned_at, removed_at, closed FROM hosts WHERE id = $1 AND removed_at = 0
 `
 
 func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
@@ -102,12 +103,13 @@ func (q *Queries) Host(ctx context.Context, id string) (Host, error) {
 		&i.Warm,
 		&i.CordonedAt,
 		&i.RemovedAt,
+		&i.Closed,
 	)
 	return i, err
 }
 
 const hosts = `-- name: Hosts :many
-SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, hosts.cordoned_at, hosts.removed_at, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
+SELECT hosts.id, hosts.name, hosts.version, hosts.inventory, hosts.joined_at, hosts.seen_at, hosts.cool_until, hosts.changed_at, hosts.free, hosts.warm, hosts.cordoned_at, hosts.removed_at, hosts.closed, (SELECT COUNT(*) FROM attempts WHERE attempts.host_id = hosts.id
                  AND attempts.state IN ('offered', 'live') AND attempts.state = 'live') AS running
 FROM hosts WHERE hosts.removed_at = 0 AND hosts.id > $1 ORDER BY hosts.id LIMIT $2
 `
@@ -130,6 +132,7 @@ type HostsRow struct {
 	Warm       string
 	CordonedAt int64
 	RemovedAt  int64
+	Closed     string
 	Running    int64
 }
 
@@ -156,6 +159,7 @@ func (q *Queries) Hosts(ctx context.Context, arg HostsParams) ([]HostsRow, error
 			&i.Warm,
 			&i.CordonedAt,
 			&i.RemovedAt,
+			&i.Closed,
 			&i.Running,
 		); err != nil {
 			return nil, err

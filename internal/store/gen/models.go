@@ -37,6 +37,16 @@ type Attempt struct {
 	LogComplete    bool
 	TokenHash      string
 	RunnerOrg      string
+	Origin         string
+}
+
+type AttemptUsage struct {
+	AttemptID string
+	OrgID     string
+	ToldAt    int64
+	CpuMilli  int64
+	Memory    int64
+	Series    []byte
 }
 
 type AuditCheckpoint struct {
@@ -167,6 +177,7 @@ type Host struct {
 	Warm       string
 	CordonedAt int64
 	RemovedAt  int64
+	Closed     string
 }
 
 type HostKey struct {
@@ -287,6 +298,7 @@ type JobView struct {
 	LogStored      int64
 	LogComplete    bool
 	HeldUntil      int32
+	Outcome        string
 }
 
 type Leader struct {

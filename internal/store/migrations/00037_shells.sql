@@ -55,5 +55,6 @@ SELECT jobs.*,
        a.exit_code                     AS exit_code,
        COALESCE(a.log_stored, 0)       AS log_stored,
        COALESCE(a.log_complete, FALSE) AS log_complete,
-       CASE WHEN a.state = 'live' AND a.outcome <> '' THEN a.stop_at ELSE 0 END AS held_until
+       CASE WHEN a.state = 'live' AND a.outcome <> '' THEN a.stop_at ELSE 0 END AS held_until,
+       COALESCE(a.outcome, '')         AS outcome
 FROM jobs LEFT JOIN attempts a ON a.id = jobs.attempt_id;

@@ -18,3 +18,6 @@ SELECT warm FROM hosts WHERE removed_at = 0 AND seen_at >= $1 AND warm <> '';
 
 -- name: ClassSpec :one
 SELECT spec FROM classes WHERE id = $1;
+
+-- name: ClosedHosts :many
+SELECT closed, COUNT(*) AS hosts FROM hosts WHERE removed_at = 0 AND seen_at >= $1 AND closed <> '' GROUP BY closed;

@@ -61,4 +61,23 @@ func testHosts(t *testing.T, b *books) {
 	h.Free = nimbus.Capacity{CPUs: 3}
 	touch(&h.Free)
 	expect("has nothing warm any more")
+	closed := func(want map[nimbus.Pressure]int) {
+		t.Helper()
+		got, err := b.ClosedCounts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("closed, -want +got:\n%s", diff)
+		}
+	}
+	h.Free = nimbus.Capacity{Load: nimbus.Load{Memory: 31.5, Disk: 40, Closed: nimbus.PressureMemory, Why: "everything waits"}}
+	touch(&h.Free)
+	expect("is hard pressed")
+	touch(nil)
+	closed(map[nimbus.Pressure]int{nimbus.PressureMemory: 1})
+	h.Free = nimbus.Capacity{CPUs: 3}
+	touch(&h.Free)
+	expect("has eased")
+	closed(map[nimbus.Pressure]int{})
 }

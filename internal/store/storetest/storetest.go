@@ -22,6 +22,7 @@ type Store interface {
 	OffsetClock(ctx context.Context, by time.Duration) error
 	Depths(ctx context.Context) ([]scheduler.Depth, error)
 	HostCounts(ctx context.Context) (map[nimbus.HostState]int, error)
+	ClosedCounts(ctx context.Context) (map[nimbus.Pressure]int, error)
 	WarmCounts(ctx context.Context) (map[nimbus.Class]int, error)
 	Current(ctx context.Context) error
 }
@@ -45,6 +46,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"remembers deliveries":              testLedger,
 		"has one job per key":               testUnique,
 		"counts log lines up":               testLog,
+		"keeps what attempts use":           testUsage,
+		"tells what ended in a time":        testFinishedRuns,
+		"tells what hosts run":              testHostJobs,
 		"tells the virtual time":            testVirtualTime,
 		"has one clock that can be offset":  testClock,
 	} {

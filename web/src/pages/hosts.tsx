@@ -68,6 +68,9 @@ function HostCard({ host }: { host: Host }) {
           {host.running === 1 ? "1 job" : `${host.running} jobs`}
         </span>
       </div>
+      {ready && host.free?.load?.closed && (
+        <p className="mt-1 text-sm break-words text-warn">Asks for no jobs for now: {host.free.load.why || host.free.load.closed}</p>
+      )}
       <ul className="mt-3 grid gap-2 text-sm">
         {has?.executors.map((executor) => (
           <li key={executor.name} className="grid grid-cols-[6rem_1fr] gap-x-3">

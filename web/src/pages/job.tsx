@@ -8,6 +8,7 @@ import { placeWords } from "../job/place";
 import { isFinished, mayRunAgain } from "../job/state";
 import { millis } from "../job/timeline";
 import { TimelineView } from "../job/timeline-view";
+import { UsageView } from "../job/usage-view";
 import { jobKey, useJob } from "../live";
 import { LogView } from "../log/view";
 import { Shells } from "../shell/view";
@@ -35,6 +36,7 @@ export function JobPage({ jobId }: { jobId: string }) {
     <div className="flex flex-1 flex-col gap-4">
       <Head job={job} />
       <TimelineView timeline={job.timeline} running={ongoing} />
+      <UsageView job={job} />
       <LogView key={job.id} jobId={job.id} />
       <Shells jobId={job.id} ongoing={ongoing || job.heldUntil !== undefined} />
       <Events jobId={job.id} />

@@ -262,7 +262,11 @@ type Outcome struct {
 	DiskBytes    int64                `protobuf:"varint,8,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	WallDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=wall_duration,json=wallDuration,proto3" json:"wall_duration,omitempty"`
 	// No process of the job was ever started.
-	BeforeStart   bool `protobuf:"varint,10,opt,name=before_start,json=beforeStart,proto3" json:"before_start,omitempty"`
+	BeforeStart bool `protobuf:"varint,10,opt,name=before_start,json=beforeStart,proto3" json:"before_start,omitempty"`
+	// What the sandbox used, as its host saw it. The figures above are the guest's.
+	Sandbox *UsageTotals `protobuf:"bytes,11,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
+	// The same over its time; absent where that was not measured.
+	Series        *UsageSeries `protobuf:"bytes,12,opt,name=series,proto3" json:"series,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +371,73 @@ func (x *Outcome) GetBeforeStart() bool {
 	return false
 }
 
+func (x *Outcome) GetSandbox() *UsageTotals {
+	if x != nil {
+		return x.Sandbox
+	}
+	return nil
+}
+
+func (x *Outcome) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+// AttemptUsage is what an attempt has used so far.
+type AttemptUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Series        *UsageSeries           `protobuf:"bytes,2,opt,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttemptUsage) Reset() {
+	*x = AttemptUsage{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttemptUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttemptUsage) ProtoMessage() {}
+
+func (x *AttemptUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttemptUsage.ProtoReflect.Descriptor instead.
+func (*AttemptUsage) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttemptUsage) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AttemptUsage) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
 // Line is one line of a job's log.
 type Line struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +454,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +466,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[4]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +479,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Line) GetSeq() int64 {
@@ -461,7 +532,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +544,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[5]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +557,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinRequest) GetJoinToken() string {
@@ -535,7 +606,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +618,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[6]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +631,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinResponse) GetHostId() string {
@@ -588,7 +659,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +671,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[7]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +684,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HelloRequest) GetVersion() string {
@@ -646,7 +717,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +729,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[8]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +742,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HelloResponse) GetLeases() []*LeaseStatus {
@@ -691,14 +762,15 @@ type PollRequest struct {
 	// By profile.
 	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	WarmClassIds  []string  `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PollRequest) Reset() {
 	*x = PollRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +782,7 @@ func (x *PollRequest) String() string {
 func (*PollRequest) ProtoMessage() {}
 
 func (x *PollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[9]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +795,7 @@ func (x *PollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
 func (*PollRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PollRequest) GetFreeCpus() int32 {
@@ -768,6 +840,13 @@ func (x *PollRequest) GetWarmClassIds() []string {
 	return nil
 }
 
+func (x *PollRequest) GetLoad() *HostLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
 type PollResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Offers []*Offer               `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
@@ -781,7 +860,7 @@ type PollResponse struct {
 
 func (x *PollResponse) Reset() {
 	*x = PollResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +872,7 @@ func (x *PollResponse) String() string {
 func (*PollResponse) ProtoMessage() {}
 
 func (x *PollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[10]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +885,7 @@ func (x *PollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollResponse.ProtoReflect.Descriptor instead.
 func (*PollResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PollResponse) GetOffers() []*Offer {
@@ -841,7 +920,7 @@ type ShellCall struct {
 
 func (x *ShellCall) Reset() {
 	*x = ShellCall{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +932,7 @@ func (x *ShellCall) String() string {
 func (*ShellCall) ProtoMessage() {}
 
 func (x *ShellCall) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[11]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +945,7 @@ func (x *ShellCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShellCall.ProtoReflect.Descriptor instead.
 func (*ShellCall) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ShellCall) GetShellId() string {
@@ -893,7 +972,7 @@ type AttachShellRequest struct {
 
 func (x *AttachShellRequest) Reset() {
 	*x = AttachShellRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +984,7 @@ func (x *AttachShellRequest) String() string {
 func (*AttachShellRequest) ProtoMessage() {}
 
 func (x *AttachShellRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[12]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +997,7 @@ func (x *AttachShellRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachShellRequest.ProtoReflect.Descriptor instead.
 func (*AttachShellRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AttachShellRequest) GetLease() *Lease {
@@ -944,7 +1023,7 @@ type AttachShellResponse struct {
 
 func (x *AttachShellResponse) Reset() {
 	*x = AttachShellResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1035,7 @@ func (x *AttachShellResponse) String() string {
 func (*AttachShellResponse) ProtoMessage() {}
 
 func (x *AttachShellResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[13]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1048,7 @@ func (x *AttachShellResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachShellResponse.ProtoReflect.Descriptor instead.
 func (*AttachShellResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttachShellResponse) GetSpec() *ShellSpec {
@@ -996,7 +1075,7 @@ type SendShellOutputRequest struct {
 
 func (x *SendShellOutputRequest) Reset() {
 	*x = SendShellOutputRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1087,7 @@ func (x *SendShellOutputRequest) String() string {
 func (*SendShellOutputRequest) ProtoMessage() {}
 
 func (x *SendShellOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[14]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1100,7 @@ func (x *SendShellOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendShellOutputRequest.ProtoReflect.Descriptor instead.
 func (*SendShellOutputRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SendShellOutputRequest) GetLease() *Lease {
@@ -1074,7 +1153,7 @@ type SendShellOutputResponse struct {
 
 func (x *SendShellOutputResponse) Reset() {
 	*x = SendShellOutputResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1165,7 @@ func (x *SendShellOutputResponse) String() string {
 func (*SendShellOutputResponse) ProtoMessage() {}
 
 func (x *SendShellOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[15]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1178,7 @@ func (x *SendShellOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendShellOutputResponse.ProtoReflect.Descriptor instead.
 func (*SendShellOutputResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 type ReceiveShellInputRequest struct {
@@ -1115,7 +1194,7 @@ type ReceiveShellInputRequest struct {
 
 func (x *ReceiveShellInputRequest) Reset() {
 	*x = ReceiveShellInputRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1206,7 @@ func (x *ReceiveShellInputRequest) String() string {
 func (*ReceiveShellInputRequest) ProtoMessage() {}
 
 func (x *ReceiveShellInputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[16]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1219,7 @@ func (x *ReceiveShellInputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveShellInputRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveShellInputRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReceiveShellInputRequest) GetLease() *Lease {
@@ -1182,7 +1261,7 @@ type ReceiveShellInputResponse struct {
 
 func (x *ReceiveShellInputResponse) Reset() {
 	*x = ReceiveShellInputResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1273,7 @@ func (x *ReceiveShellInputResponse) String() string {
 func (*ReceiveShellInputResponse) ProtoMessage() {}
 
 func (x *ReceiveShellInputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[17]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1286,7 @@ func (x *ReceiveShellInputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveShellInputResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveShellInputResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReceiveShellInputResponse) GetFrames() []*ShellFrame {
@@ -1240,7 +1319,7 @@ type AcceptRequest struct {
 
 func (x *AcceptRequest) Reset() {
 	*x = AcceptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1331,7 @@ func (x *AcceptRequest) String() string {
 func (*AcceptRequest) ProtoMessage() {}
 
 func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[18]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1344,7 @@ func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRequest.ProtoReflect.Descriptor instead.
 func (*AcceptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AcceptRequest) GetLease() *Lease {
@@ -1284,7 +1363,7 @@ type AcceptResponse struct {
 
 func (x *AcceptResponse) Reset() {
 	*x = AcceptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1375,7 @@ func (x *AcceptResponse) String() string {
 func (*AcceptResponse) ProtoMessage() {}
 
 func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[19]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1388,7 @@ func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResponse.ProtoReflect.Descriptor instead.
 func (*AcceptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AcceptResponse) GetAssignment() *Assignment {
@@ -1328,7 +1407,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1419,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[20]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1432,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HeartbeatRequest) GetLeases() []*Lease {
@@ -1372,7 +1451,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1463,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[21]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1476,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HeartbeatResponse) GetLeases() []*LeaseStatus {
@@ -1420,7 +1499,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1511,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[22]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1524,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LeaseStatus) GetAttemptId() string {
@@ -1485,7 +1564,7 @@ type ReportPhaseRequest struct {
 
 func (x *ReportPhaseRequest) Reset() {
 	*x = ReportPhaseRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1576,7 @@ func (x *ReportPhaseRequest) String() string {
 func (*ReportPhaseRequest) ProtoMessage() {}
 
 func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1589,7 @@ func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseRequest.ProtoReflect.Descriptor instead.
 func (*ReportPhaseRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReportPhaseRequest) GetLease() *Lease {
@@ -1549,7 +1628,7 @@ type ReportPhaseResponse struct {
 
 func (x *ReportPhaseResponse) Reset() {
 	*x = ReportPhaseResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1640,7 @@ func (x *ReportPhaseResponse) String() string {
 func (*ReportPhaseResponse) ProtoMessage() {}
 
 func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1653,7 @@ func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseResponse.ProtoReflect.Descriptor instead.
 func (*ReportPhaseResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type CreateRunnerRequest struct {
@@ -1586,7 +1665,7 @@ type CreateRunnerRequest struct {
 
 func (x *CreateRunnerRequest) Reset() {
 	*x = CreateRunnerRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1677,7 @@ func (x *CreateRunnerRequest) String() string {
 func (*CreateRunnerRequest) ProtoMessage() {}
 
 func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1690,7 @@ func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunnerRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateRunnerRequest) GetLease() *Lease {
@@ -1632,7 +1711,7 @@ type CreateRunnerResponse struct {
 
 func (x *CreateRunnerResponse) Reset() {
 	*x = CreateRunnerResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1723,7 @@ func (x *CreateRunnerResponse) String() string {
 func (*CreateRunnerResponse) ProtoMessage() {}
 
 func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1736,7 @@ func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunnerResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateRunnerResponse) GetRunnerName() string {
@@ -1685,7 +1764,7 @@ type AppendLogRequest struct {
 
 func (x *AppendLogRequest) Reset() {
 	*x = AppendLogRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1776,7 @@ func (x *AppendLogRequest) String() string {
 func (*AppendLogRequest) ProtoMessage() {}
 
 func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1789,7 @@ func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogRequest.ProtoReflect.Descriptor instead.
 func (*AppendLogRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AppendLogRequest) GetLease() *Lease {
@@ -1736,7 +1815,7 @@ type AppendLogResponse struct {
 
 func (x *AppendLogResponse) Reset() {
 	*x = AppendLogResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1827,7 @@ func (x *AppendLogResponse) String() string {
 func (*AppendLogResponse) ProtoMessage() {}
 
 func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1840,7 @@ func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogResponse.ProtoReflect.Descriptor instead.
 func (*AppendLogResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
@@ -1769,6 +1848,87 @@ func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
 		return x.AcknowledgedSeq
 	}
 	return 0
+}
+
+type ReportUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 64.
+	Usages        []*AttemptUsage `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageRequest) Reset() {
+	*x = ReportUsageRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageRequest) ProtoMessage() {}
+
+func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
+func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
+	if x != nil {
+		return x.Usages
+	}
+	return nil
+}
+
+type ReportUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageResponse) Reset() {
+	*x = ReportUsageResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageResponse) ProtoMessage() {}
+
+func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
+func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type FinishAttemptRequest struct {
@@ -1784,7 +1944,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1956,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1969,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -1843,7 +2003,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2015,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2028,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FinishAttemptResponse) GetHeld() bool {
@@ -1901,7 +2061,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05class\x18\x06 \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12#\n" +
 	"\x04spec\x18\a \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
-	"\tjob_token\x18\t \x01(\tR\bjobToken\"\xa3\x03\n" +
+	"\tjob_token\x18\t \x01(\tR\bjobToken\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
@@ -1914,9 +2074,14 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"disk_bytes\x18\b \x01(\x03R\tdiskBytes\x12>\n" +
 	"\rwall_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\fwallDuration\x12!\n" +
 	"\fbefore_start\x18\n" +
-	" \x01(\bR\vbeforeStartB\f\n" +
+	" \x01(\bR\vbeforeStart\x120\n" +
+	"\asandbox\x18\v \x01(\v2\x16.nimbus.v1.UsageTotalsR\asandbox\x12.\n" +
+	"\x06series\x18\f \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06seriesB\f\n" +
 	"\n" +
-	"_exit_code\"\x84\x01\n" +
+	"_exit_code\"f\n" +
+	"\fAttemptUsage\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12.\n" +
+	"\x06series\x18\x02 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\"\x84\x01\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
@@ -1940,14 +2105,15 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tinventory\x18\x02 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12(\n" +
 	"\x06leases\x18\x03 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"?\n" +
 	"\rHelloResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xce\x02\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xf7\x02\n" +
 	"\vPollRequest\x12\x1b\n" +
 	"\tfree_cpus\x18\x01 \x01(\x05R\bfreeCpus\x12&\n" +
 	"\x0ffree_memory_mib\x18\x02 \x01(\x05R\rfreeMemoryMib\x12%\n" +
 	"\x0efree_sandboxes\x18\x03 \x01(\x05R\rfreeSandboxes\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12A\n" +
 	"\tfree_gpus\x18\x05 \x03(\v2$.nimbus.v1.PollRequest.FreeGpusEntryR\bfreeGpus\x12$\n" +
-	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x1a;\n" +
+	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x12'\n" +
+	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a;\n" +
 	"\rFreeGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x94\x01\n" +
@@ -2012,13 +2178,16 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
-	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"\x80\x01\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"E\n" +
+	"\x12ReportUsageRequest\x12/\n" +
+	"\x06usages\x18\x01 \x03(\v2\x17.nimbus.v1.AttemptUsageR\x06usages\"\x15\n" +
+	"\x13ReportUsageResponse\"\x80\x01\n" +
 	"\x14FinishAttemptRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12,\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04hold\x18\x03 \x01(\bR\x04hold\"+\n" +
 	"\x15FinishAttemptResponse\x12\x12\n" +
-	"\x04held\x18\x01 \x01(\bR\x04held2\x86\a\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held2\xd4\a\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -2027,7 +2196,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tHeartbeat\x12\x1b.nimbus.v1.HeartbeatRequest\x1a\x1c.nimbus.v1.HeartbeatResponse\x12L\n" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
 	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12F\n" +
-	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12R\n" +
+	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12L\n" +
+	"\vReportUsage\x12\x1d.nimbus.v1.ReportUsageRequest\x1a\x1e.nimbus.v1.ReportUsageResponse\x12R\n" +
 	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponse\x12L\n" +
 	"\vAttachShell\x12\x1d.nimbus.v1.AttachShellRequest\x1a\x1e.nimbus.v1.AttachShellResponse\x12X\n" +
 	"\x0fSendShellOutput\x12!.nimbus.v1.SendShellOutputRequest\x1a\".nimbus.v1.SendShellOutputResponse\x12^\n" +
@@ -2045,121 +2215,135 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                     // 0: nimbus.v1.Lease
 	(*Offer)(nil),                     // 1: nimbus.v1.Offer
 	(*Assignment)(nil),                // 2: nimbus.v1.Assignment
 	(*Outcome)(nil),                   // 3: nimbus.v1.Outcome
-	(*Line)(nil),                      // 4: nimbus.v1.Line
-	(*JoinRequest)(nil),               // 5: nimbus.v1.JoinRequest
-	(*JoinResponse)(nil),              // 6: nimbus.v1.JoinResponse
-	(*HelloRequest)(nil),              // 7: nimbus.v1.HelloRequest
-	(*HelloResponse)(nil),             // 8: nimbus.v1.HelloResponse
-	(*PollRequest)(nil),               // 9: nimbus.v1.PollRequest
-	(*PollResponse)(nil),              // 10: nimbus.v1.PollResponse
-	(*ShellCall)(nil),                 // 11: nimbus.v1.ShellCall
-	(*AttachShellRequest)(nil),        // 12: nimbus.v1.AttachShellRequest
-	(*AttachShellResponse)(nil),       // 13: nimbus.v1.AttachShellResponse
-	(*SendShellOutputRequest)(nil),    // 14: nimbus.v1.SendShellOutputRequest
-	(*SendShellOutputResponse)(nil),   // 15: nimbus.v1.SendShellOutputResponse
-	(*ReceiveShellInputRequest)(nil),  // 16: nimbus.v1.ReceiveShellInputRequest
-	(*ReceiveShellInputResponse)(nil), // 17: nimbus.v1.ReceiveShellInputResponse
-	(*AcceptRequest)(nil),             // 18: nimbus.v1.AcceptRequest
-	(*AcceptResponse)(nil),            // 19: nimbus.v1.AcceptResponse
-	(*HeartbeatRequest)(nil),          // 20: nimbus.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),         // 21: nimbus.v1.HeartbeatResponse
-	(*LeaseStatus)(nil),               // 22: nimbus.v1.LeaseStatus
-	(*ReportPhaseRequest)(nil),        // 23: nimbus.v1.ReportPhaseRequest
-	(*ReportPhaseResponse)(nil),       // 24: nimbus.v1.ReportPhaseResponse
-	(*CreateRunnerRequest)(nil),       // 25: nimbus.v1.CreateRunnerRequest
-	(*CreateRunnerResponse)(nil),      // 26: nimbus.v1.CreateRunnerResponse
-	(*AppendLogRequest)(nil),          // 27: nimbus.v1.AppendLogRequest
-	(*AppendLogResponse)(nil),         // 28: nimbus.v1.AppendLogResponse
-	(*FinishAttemptRequest)(nil),      // 29: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil),     // 30: nimbus.v1.FinishAttemptResponse
-	nil,                               // 31: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                     // 32: nimbus.v1.Class
-	(*Spec)(nil),                      // 33: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
-	(JobResult)(0),                    // 35: nimbus.v1.JobResult
-	(*Reason)(nil),                    // 36: nimbus.v1.Reason
-	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
-	(*Inventory)(nil),                 // 38: nimbus.v1.Inventory
-	(*ShellSpec)(nil),                 // 39: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 40: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 41: nimbus.v1.ShellEnd
+	(*AttemptUsage)(nil),              // 4: nimbus.v1.AttemptUsage
+	(*Line)(nil),                      // 5: nimbus.v1.Line
+	(*JoinRequest)(nil),               // 6: nimbus.v1.JoinRequest
+	(*JoinResponse)(nil),              // 7: nimbus.v1.JoinResponse
+	(*HelloRequest)(nil),              // 8: nimbus.v1.HelloRequest
+	(*HelloResponse)(nil),             // 9: nimbus.v1.HelloResponse
+	(*PollRequest)(nil),               // 10: nimbus.v1.PollRequest
+	(*PollResponse)(nil),              // 11: nimbus.v1.PollResponse
+	(*ShellCall)(nil),                 // 12: nimbus.v1.ShellCall
+	(*AttachShellRequest)(nil),        // 13: nimbus.v1.AttachShellRequest
+	(*AttachShellResponse)(nil),       // 14: nimbus.v1.AttachShellResponse
+	(*SendShellOutputRequest)(nil),    // 15: nimbus.v1.SendShellOutputRequest
+	(*SendShellOutputResponse)(nil),   // 16: nimbus.v1.SendShellOutputResponse
+	(*ReceiveShellInputRequest)(nil),  // 17: nimbus.v1.ReceiveShellInputRequest
+	(*ReceiveShellInputResponse)(nil), // 18: nimbus.v1.ReceiveShellInputResponse
+	(*AcceptRequest)(nil),             // 19: nimbus.v1.AcceptRequest
+	(*AcceptResponse)(nil),            // 20: nimbus.v1.AcceptResponse
+	(*HeartbeatRequest)(nil),          // 21: nimbus.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),         // 22: nimbus.v1.HeartbeatResponse
+	(*LeaseStatus)(nil),               // 23: nimbus.v1.LeaseStatus
+	(*ReportPhaseRequest)(nil),        // 24: nimbus.v1.ReportPhaseRequest
+	(*ReportPhaseResponse)(nil),       // 25: nimbus.v1.ReportPhaseResponse
+	(*CreateRunnerRequest)(nil),       // 26: nimbus.v1.CreateRunnerRequest
+	(*CreateRunnerResponse)(nil),      // 27: nimbus.v1.CreateRunnerResponse
+	(*AppendLogRequest)(nil),          // 28: nimbus.v1.AppendLogRequest
+	(*AppendLogResponse)(nil),         // 29: nimbus.v1.AppendLogResponse
+	(*ReportUsageRequest)(nil),        // 30: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),       // 31: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),      // 32: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 33: nimbus.v1.FinishAttemptResponse
+	nil,                               // 34: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 35: nimbus.v1.Class
+	(*Spec)(nil),                      // 36: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 37: google.protobuf.Duration
+	(JobResult)(0),                    // 38: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 39: nimbus.v1.Reason
+	(*UsageTotals)(nil),               // 40: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),               // 41: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 43: nimbus.v1.Inventory
+	(*HostLoad)(nil),                  // 44: nimbus.v1.HostLoad
+	(*ShellSpec)(nil),                 // 45: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 46: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 47: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	32, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	35, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	32, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	33, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	34, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	35, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	36, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	34, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	34, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	37, // 10: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	38, // 11: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	38, // 12: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
-	0,  // 13: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
-	22, // 14: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	34, // 15: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	31, // 16: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	1,  // 17: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	11, // 18: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
-	0,  // 19: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	39, // 20: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
-	0,  // 21: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	40, // 22: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
-	4,  // 23: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	41, // 24: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 25: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	34, // 26: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	40, // 27: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	41, // 28: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 29: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 30: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 31: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	22, // 32: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 33: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	34, // 34: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 35: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 36: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	4,  // 37: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	0,  // 38: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 39: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	5,  // 40: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	7,  // 41: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	9,  // 42: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	18, // 43: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	20, // 44: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	23, // 45: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	25, // 46: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	27, // 47: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	29, // 48: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	12, // 49: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	14, // 50: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	16, // 51: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	6,  // 52: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	8,  // 53: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	10, // 54: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	19, // 55: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	21, // 56: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	24, // 57: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	26, // 58: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	28, // 59: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	30, // 60: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	13, // 61: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	15, // 62: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	17, // 63: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	52, // [52:64] is the sub-list for method output_type
-	40, // [40:52] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	35, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	36, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	37, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	38, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	39, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	37, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	37, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	40, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	41, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
+	41, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	42, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	43, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	43, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
+	23, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	37, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	34, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	44, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
+	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
+	45, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
+	46, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
+	47, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
+	37, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	46, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	47, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	23, // 37: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	0,  // 38: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	37, // 39: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 40: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 41: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 42: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 43: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 44: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 45: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 46: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 47: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 48: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 49: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 50: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	24, // 51: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	26, // 52: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 53: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	30, // 54: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	32, // 55: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 56: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 57: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 58: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 59: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 60: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 61: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 62: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 63: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	25, // 64: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	27, // 65: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 66: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	31, // 67: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	33, // 68: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 69: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 70: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 71: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	59, // [59:72] is the sub-list for method output_type
+	46, // [46:59] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -2177,7 +2361,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -226,7 +226,8 @@ type Capacity struct {
 	// By profile.
 	Gpus map[string]int32 `protobuf:"bytes,4,rep,name=gpus,proto3" json:"gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	WarmClassIds  []string  `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +297,107 @@ func (x *Capacity) GetWarmClassIds() []string {
 	return nil
 }
 
+func (x *Capacity) GetLoad() *HostLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+// HostLoad is how hard pressed a host is: shares of the time in which work
+// waited, as its kernel tells it (PSI), and of its disk. What the kernel does not
+// tell is 0.
+type HostLoad struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Something waited for a CPU, of the last minute.
+	CpuPercent float64 `protobuf:"fixed64,1,opt,name=cpu_percent,json=cpuPercent,proto3" json:"cpu_percent,omitempty"`
+	// Everything waited for memory, of the last ten seconds.
+	MemoryPercent float64 `protobuf:"fixed64,2,opt,name=memory_percent,json=memoryPercent,proto3" json:"memory_percent,omitempty"`
+	// Everything waited for a disk, of the last minute.
+	IoPercent float64 `protobuf:"fixed64,3,opt,name=io_percent,json=ioPercent,proto3" json:"io_percent,omitempty"`
+	// In use, of the disk with its sandboxes.
+	DiskPercent float64 `protobuf:"fixed64,4,opt,name=disk_percent,json=diskPercent,proto3" json:"disk_percent,omitempty"`
+	// What keeps the host from asking for jobs: "cpu", "memory", "io" or "disk";
+	// empty for nothing.
+	Closed string `protobuf:"bytes,5,opt,name=closed,proto3" json:"closed,omitempty"`
+	// The same in a sentence.
+	Why           string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostLoad) Reset() {
+	*x = HostLoad{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostLoad) ProtoMessage() {}
+
+func (x *HostLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostLoad.ProtoReflect.Descriptor instead.
+func (*HostLoad) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HostLoad) GetCpuPercent() float64 {
+	if x != nil {
+		return x.CpuPercent
+	}
+	return 0
+}
+
+func (x *HostLoad) GetMemoryPercent() float64 {
+	if x != nil {
+		return x.MemoryPercent
+	}
+	return 0
+}
+
+func (x *HostLoad) GetIoPercent() float64 {
+	if x != nil {
+		return x.IoPercent
+	}
+	return 0
+}
+
+func (x *HostLoad) GetDiskPercent() float64 {
+	if x != nil {
+		return x.DiskPercent
+	}
+	return 0
+}
+
+func (x *HostLoad) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
+func (x *HostLoad) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Inventory is what a host says it has.
 type Inventory struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -321,14 +423,18 @@ type Inventory struct {
 	// where it is not inside.
 	RunnerVersion string `protobuf:"bytes,12,opt,name=runner_version,json=runnerVersion,proto3" json:"runner_version,omitempty"`
 	// Whether its agent opens shells.
-	Shells        bool `protobuf:"varint,13,opt,name=shells,proto3" json:"shells,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Shells bool `protobuf:"varint,13,opt,name=shells,proto3" json:"shells,omitempty"`
+	// What it gives out in all, where that is more than it has; 0 is as much as it
+	// has.
+	GivesCpus      int32 `protobuf:"varint,14,opt,name=gives_cpus,json=givesCpus,proto3" json:"gives_cpus,omitempty"`
+	GivesMemoryMib int32 `protobuf:"varint,15,opt,name=gives_memory_mib,json=givesMemoryMib,proto3" json:"gives_memory_mib,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +446,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +459,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Inventory) GetArch() string {
@@ -447,6 +553,20 @@ func (x *Inventory) GetShells() bool {
 	return false
 }
 
+func (x *Inventory) GetGivesCpus() int32 {
+	if x != nil {
+		return x.GivesCpus
+	}
+	return 0
+}
+
+func (x *Inventory) GetGivesMemoryMib() int32 {
+	if x != nil {
+		return x.GivesMemoryMib
+	}
+	return 0
+}
+
 // GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
 type GpuGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -462,7 +582,7 @@ type GpuGroup struct {
 
 func (x *GpuGroup) Reset() {
 	*x = GpuGroup{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +594,7 @@ func (x *GpuGroup) String() string {
 func (*GpuGroup) ProtoMessage() {}
 
 func (x *GpuGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +607,7 @@ func (x *GpuGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GpuGroup.ProtoReflect.Descriptor instead.
 func (*GpuGroup) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GpuGroup) GetProfile() string {
@@ -533,7 +653,7 @@ type ExecutorStatus struct {
 
 func (x *ExecutorStatus) Reset() {
 	*x = ExecutorStatus{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +665,7 @@ func (x *ExecutorStatus) String() string {
 func (*ExecutorStatus) ProtoMessage() {}
 
 func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +678,7 @@ func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorStatus.ProtoReflect.Descriptor instead.
 func (*ExecutorStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExecutorStatus) GetName() string {
@@ -600,7 +720,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +732,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +745,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListHostsRequest) GetPageSize() int32 {
@@ -654,7 +774,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +786,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +799,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -696,6 +816,223 @@ func (x *ListHostsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type ListHostJobsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHostJobsRequest) Reset() {
+	*x = ListHostJobsRequest{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHostJobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHostJobsRequest) ProtoMessage() {}
+
+func (x *ListHostJobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHostJobsRequest.ProtoReflect.Descriptor instead.
+func (*ListHostJobsRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+}
+
+type ListHostJobsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By host, at most 1000.
+	Jobs []*HostJob `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	// There are more.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHostJobsResponse) Reset() {
+	*x = ListHostJobsResponse{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHostJobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHostJobsResponse) ProtoMessage() {}
+
+func (x *ListHostJobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHostJobsResponse.ProtoReflect.Descriptor instead.
+func (*ListHostJobsResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListHostJobsResponse) GetJobs() []*HostJob {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+func (x *ListHostJobsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// HostJob is a job that a host runs.
+type HostJob struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	HostId    string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	JobId     string                 `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	OrgId     string                 `protobuf:"bytes,3,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
+	AttemptId string                 `protobuf:"bytes,4,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	Name      string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// "owner/name" of a GitHub job.
+	Repo       string                 `protobuf:"bytes,6,opt,name=repo,proto3" json:"repo,omitempty"`
+	Class      *Class                 `protobuf:"bytes,7,opt,name=class,proto3" json:"class,omitempty"`
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// When its host last told what it uses; absent before it did.
+	ToldAt        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=told_at,json=toldAt,proto3" json:"told_at,omitempty"`
+	Cpus          float64                `protobuf:"fixed64,10,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	MemoryBytes   int64                  `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostJob) Reset() {
+	*x = HostJob{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostJob) ProtoMessage() {}
+
+func (x *HostJob) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostJob.ProtoReflect.Descriptor instead.
+func (*HostJob) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HostJob) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *HostJob) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *HostJob) GetOrgId() string {
+	if x != nil {
+		return x.OrgId
+	}
+	return ""
+}
+
+func (x *HostJob) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+func (x *HostJob) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostJob) GetRepo() string {
+	if x != nil {
+		return x.Repo
+	}
+	return ""
+}
+
+func (x *HostJob) GetClass() *Class {
+	if x != nil {
+		return x.Class
+	}
+	return nil
+}
+
+func (x *HostJob) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
+func (x *HostJob) GetToldAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ToldAt
+	}
+	return nil
+}
+
+func (x *HostJob) GetCpus() float64 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *HostJob) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 24 h; 0 means 1 h.
@@ -706,7 +1043,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +1055,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +1068,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateJoinTokenRequest) GetValidFor() *durationpb.Duration {
@@ -752,7 +1089,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +1101,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +1114,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -804,7 +1141,7 @@ type CordonHostRequest struct {
 
 func (x *CordonHostRequest) Reset() {
 	*x = CordonHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1153,7 @@ func (x *CordonHostRequest) String() string {
 func (*CordonHostRequest) ProtoMessage() {}
 
 func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1166,7 @@ func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
 func (*CordonHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CordonHostRequest) GetHostId() string {
@@ -854,7 +1191,7 @@ type CordonHostResponse struct {
 
 func (x *CordonHostResponse) Reset() {
 	*x = CordonHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1203,7 @@ func (x *CordonHostResponse) String() string {
 func (*CordonHostResponse) ProtoMessage() {}
 
 func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1216,7 @@ func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
 func (*CordonHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 type RemoveHostRequest struct {
@@ -892,7 +1229,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1241,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1254,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveHostRequest) GetHostId() string {
@@ -942,7 +1279,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1291,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,14 +1304,14 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 var File_nimbus_v1_host_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n" +
+	"\x14nimbus/v1/host.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13nimbus/v1/job.proto\"\x8e\x03\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -993,17 +1330,27 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\vnewer_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"newerSince\x129\n" +
 	"\n" +
-	"refused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\"\xed\x01\n" +
+	"refused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\"\x96\x02\n" +
 	"\bCapacity\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\x05R\tmemoryMib\x12\x1c\n" +
 	"\tsandboxes\x18\x03 \x01(\x05R\tsandboxes\x121\n" +
 	"\x04gpus\x18\x04 \x03(\v2\x1d.nimbus.v1.Capacity.GpusEntryR\x04gpus\x12$\n" +
-	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x1a7\n" +
+	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x12'\n" +
+	"\x04load\x18\x06 \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x9e\x03\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xbe\x01\n" +
+	"\bHostLoad\x12\x1f\n" +
+	"\vcpu_percent\x18\x01 \x01(\x01R\n" +
+	"cpuPercent\x12%\n" +
+	"\x0ememory_percent\x18\x02 \x01(\x01R\rmemoryPercent\x12\x1d\n" +
+	"\n" +
+	"io_percent\x18\x03 \x01(\x01R\tioPercent\x12!\n" +
+	"\fdisk_percent\x18\x04 \x01(\x01R\vdiskPercent\x12\x16\n" +
+	"\x06closed\x18\x05 \x01(\tR\x06closed\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\xe7\x03\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -1019,7 +1366,10 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	" \x03(\tR\anetwork\x12\x14\n" +
 	"\x05reach\x18\v \x03(\tR\x05reach\x12%\n" +
 	"\x0erunner_version\x18\f \x01(\tR\rrunnerVersion\x12\x16\n" +
-	"\x06shells\x18\r \x01(\bR\x06shells\"o\n" +
+	"\x06shells\x18\r \x01(\bR\x06shells\x12\x1d\n" +
+	"\n" +
+	"gives_cpus\x18\x0e \x01(\x05R\tgivesCpus\x12(\n" +
+	"\x10gives_memory_mib\x18\x0f \x01(\x05R\x0egivesMemoryMib\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
@@ -1037,7 +1387,26 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"b\n" +
 	"\x11ListHostsResponse\x12%\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x0f.nimbus.v1.HostR\x05hosts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x15\n" +
+	"\x13ListHostJobsRequest\"R\n" +
+	"\x14ListHostJobsResponse\x12&\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x12.nimbus.v1.HostJobR\x04jobs\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xe8\x02\n" +
+	"\aHostJob\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x15\n" +
+	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12\x15\n" +
+	"\x06org_id\x18\x03 \x01(\tR\x05orgId\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x04 \x01(\tR\tattemptId\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x12\n" +
+	"\x04repo\x18\x06 \x01(\tR\x04repo\x12&\n" +
+	"\x05class\x18\a \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12;\n" +
+	"\vaccepted_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\x123\n" +
+	"\atold_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06toldAt\x12\x12\n" +
+	"\x04cpus\x18\n" +
+	" \x01(\x01R\x04cpus\x12!\n" +
+	"\fmemory_bytes\x18\v \x01(\x03R\vmemoryBytes\"P\n" +
 	"\x16CreateJoinTokenRequest\x126\n" +
 	"\tvalid_for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\"j\n" +
 	"\x17CreateJoinTokenResponse\x12\x14\n" +
@@ -1051,9 +1420,10 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x11RemoveHostRequest\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
-	"\x12RemoveHostResponse2\xca\x02\n" +
+	"\x12RemoveHostResponse2\xa0\x03\n" +
 	"\vHostService\x12K\n" +
-	"\tListHosts\x12\x1b.nimbus.v1.ListHostsRequest\x1a\x1c.nimbus.v1.ListHostsResponse\"\x03\x90\x02\x01\x12X\n" +
+	"\tListHosts\x12\x1b.nimbus.v1.ListHostsRequest\x1a\x1c.nimbus.v1.ListHostsResponse\"\x03\x90\x02\x01\x12T\n" +
+	"\fListHostJobs\x12\x1e.nimbus.v1.ListHostJobsRequest\x1a\x1f.nimbus.v1.ListHostJobsResponse\"\x03\x90\x02\x01\x12X\n" +
 	"\x0fCreateJoinToken\x12!.nimbus.v1.CreateJoinTokenRequest\x1a\".nimbus.v1.CreateJoinTokenResponse\x12I\n" +
 	"\n" +
 	"CordonHost\x12\x1c.nimbus.v1.CordonHostRequest\x1a\x1d.nimbus.v1.CordonHostResponse\x12I\n" +
@@ -1072,53 +1442,65 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
 	(*RunnerStanding)(nil),          // 1: nimbus.v1.RunnerStanding
 	(*Capacity)(nil),                // 2: nimbus.v1.Capacity
-	(*Inventory)(nil),               // 3: nimbus.v1.Inventory
-	(*GpuGroup)(nil),                // 4: nimbus.v1.GpuGroup
-	(*ExecutorStatus)(nil),          // 5: nimbus.v1.ExecutorStatus
-	(*ListHostsRequest)(nil),        // 6: nimbus.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),       // 7: nimbus.v1.ListHostsResponse
-	(*CreateJoinTokenRequest)(nil),  // 8: nimbus.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 9: nimbus.v1.CreateJoinTokenResponse
-	(*CordonHostRequest)(nil),       // 10: nimbus.v1.CordonHostRequest
-	(*CordonHostResponse)(nil),      // 11: nimbus.v1.CordonHostResponse
-	(*RemoveHostRequest)(nil),       // 12: nimbus.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),      // 13: nimbus.v1.RemoveHostResponse
-	nil,                             // 14: nimbus.v1.Capacity.GpusEntry
-	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
+	(*HostLoad)(nil),                // 3: nimbus.v1.HostLoad
+	(*Inventory)(nil),               // 4: nimbus.v1.Inventory
+	(*GpuGroup)(nil),                // 5: nimbus.v1.GpuGroup
+	(*ExecutorStatus)(nil),          // 6: nimbus.v1.ExecutorStatus
+	(*ListHostsRequest)(nil),        // 7: nimbus.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 8: nimbus.v1.ListHostsResponse
+	(*ListHostJobsRequest)(nil),     // 9: nimbus.v1.ListHostJobsRequest
+	(*ListHostJobsResponse)(nil),    // 10: nimbus.v1.ListHostJobsResponse
+	(*HostJob)(nil),                 // 11: nimbus.v1.HostJob
+	(*CreateJoinTokenRequest)(nil),  // 12: nimbus.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 13: nimbus.v1.CreateJoinTokenResponse
+	(*CordonHostRequest)(nil),       // 14: nimbus.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),      // 15: nimbus.v1.CordonHostResponse
+	(*RemoveHostRequest)(nil),       // 16: nimbus.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),      // 17: nimbus.v1.RemoveHostResponse
+	nil,                             // 18: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*Class)(nil),                   // 20: nimbus.v1.Class
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	15, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	15, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
-	3,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
+	19, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	19, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	4,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
 	2,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
 	1,  // 4: nimbus.v1.Host.runner:type_name -> nimbus.v1.RunnerStanding
-	15, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
-	15, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
-	14, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
-	5,  // 8: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
-	4,  // 9: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
-	0,  // 10: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	16, // 11: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	15, // 12: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	6,  // 13: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
-	8,  // 14: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	10, // 15: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
-	12, // 16: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
-	7,  // 17: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	9,  // 18: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	11, // 19: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
-	13, // 20: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	19, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
+	19, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
+	18, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	3,  // 8: nimbus.v1.Capacity.load:type_name -> nimbus.v1.HostLoad
+	6,  // 9: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
+	5,  // 10: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
+	0,  // 11: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
+	11, // 12: nimbus.v1.ListHostJobsResponse.jobs:type_name -> nimbus.v1.HostJob
+	20, // 13: nimbus.v1.HostJob.class:type_name -> nimbus.v1.Class
+	19, // 14: nimbus.v1.HostJob.accepted_at:type_name -> google.protobuf.Timestamp
+	19, // 15: nimbus.v1.HostJob.told_at:type_name -> google.protobuf.Timestamp
+	21, // 16: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	19, // 17: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	7,  // 18: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
+	9,  // 19: nimbus.v1.HostService.ListHostJobs:input_type -> nimbus.v1.ListHostJobsRequest
+	12, // 20: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
+	14, // 21: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
+	16, // 22: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
+	8,  // 23: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	10, // 24: nimbus.v1.HostService.ListHostJobs:output_type -> nimbus.v1.ListHostJobsResponse
+	13, // 25: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	15, // 26: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
+	17, // 27: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_host_proto_init() }
@@ -1126,13 +1508,14 @@ func file_nimbus_v1_host_proto_init() {
 	if File_nimbus_v1_host_proto != nil {
 		return
 	}
+	file_nimbus_v1_job_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

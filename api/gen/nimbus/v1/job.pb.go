@@ -688,7 +688,9 @@ type Job struct {
 	MaxAttempts int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Until when its sandbox stays, of a job that has failed; absent where it
 	// does not.
-	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	HeldUntil *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	// What its last attempt used of its host in all; absent until that has ended.
+	Usage         *UsageTotals `protobuf:"bytes,24,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -884,6 +886,269 @@ func (x *Job) GetHeldUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Job) GetUsage() *UsageTotals {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// UsageTotals is what a sandbox used of its host in all, its monitor included.
+type UsageTotals struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	CpuTime *durationpb.Duration   `protobuf:"bytes,1,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// The most that was seen at once, without what is only cached.
+	PeakMemoryBytes int64 `protobuf:"varint,2,opt,name=peak_memory_bytes,json=peakMemoryBytes,proto3" json:"peak_memory_bytes,omitempty"`
+	// From disks and to them.
+	ReadBytes    int64 `protobuf:"varint,3,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenBytes int64 `protobuf:"varint,4,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	// By its own network; 0 for a sandbox that has the host's.
+	SentBytes     int64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	ReceivedBytes int64 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	// The most CPUs that were in use in the mean of about ten seconds.
+	PeakCpus      float64 `protobuf:"fixed64,7,opt,name=peak_cpus,json=peakCpus,proto3" json:"peak_cpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageTotals) Reset() {
+	*x = UsageTotals{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageTotals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageTotals) ProtoMessage() {}
+
+func (x *UsageTotals) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageTotals.ProtoReflect.Descriptor instead.
+func (*UsageTotals) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UsageTotals) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *UsageTotals) GetPeakMemoryBytes() int64 {
+	if x != nil {
+		return x.PeakMemoryBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetReadBytes() int64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetWrittenBytes() int64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetPeakCpus() float64 {
+	if x != nil {
+		return x.PeakCpus
+	}
+	return 0
+}
+
+// UsagePoint is what a sandbox had used by a moment. All but memory only grows.
+type UsagePoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since the series began.
+	AtMs  int64 `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	CpuMs int64 `protobuf:"varint,2,opt,name=cpu_ms,json=cpuMs,proto3" json:"cpu_ms,omitempty"`
+	// The most since the point before.
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	ReadBytes     int64 `protobuf:"varint,4,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenBytes  int64 `protobuf:"varint,5,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	SentBytes     int64 `protobuf:"varint,6,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	ReceivedBytes int64 `protobuf:"varint,7,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsagePoint) Reset() {
+	*x = UsagePoint{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsagePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsagePoint) ProtoMessage() {}
+
+func (x *UsagePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsagePoint.ProtoReflect.Descriptor instead.
+func (*UsagePoint) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UsagePoint) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetCpuMs() int64 {
+	if x != nil {
+		return x.CpuMs
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetReadBytes() int64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetWrittenBytes() int64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+// UsageSeries is what a sandbox used over its time.
+type UsageSeries struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// How far points are apart, but where nobody measured: it doubles as the
+	// series grows.
+	Step *durationpb.Duration `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// At most 600.
+	Points        []*UsagePoint `protobuf:"bytes,3,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageSeries) Reset() {
+	*x = UsageSeries{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageSeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageSeries) ProtoMessage() {}
+
+func (x *UsageSeries) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageSeries.ProtoReflect.Descriptor instead.
+func (*UsageSeries) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UsageSeries) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *UsageSeries) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *UsageSeries) GetPoints() []*UsagePoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
 // QueuePlace is where a waiting job stands among those that want the same.
 type QueuePlace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -901,7 +1166,7 @@ type QueuePlace struct {
 
 func (x *QueuePlace) Reset() {
 	*x = QueuePlace{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1178,7 @@ func (x *QueuePlace) String() string {
 func (*QueuePlace) ProtoMessage() {}
 
 func (x *QueuePlace) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[6]
+	mi := &file_nimbus_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1191,7 @@ func (x *QueuePlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueuePlace.ProtoReflect.Descriptor instead.
 func (*QueuePlace) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueuePlace) GetAhead() int32 {
@@ -972,7 +1237,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1249,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[7]
+	mi := &file_nimbus_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1262,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobEvent) GetSeq() int64 {
@@ -1063,7 +1328,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1340,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[8]
+	mi := &file_nimbus_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1353,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubmitJobRequest) GetName() string {
@@ -1149,7 +1414,7 @@ type SubmitJobResponse struct {
 
 func (x *SubmitJobResponse) Reset() {
 	*x = SubmitJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1426,7 @@ func (x *SubmitJobResponse) String() string {
 func (*SubmitJobResponse) ProtoMessage() {}
 
 func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[9]
+	mi := &file_nimbus_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1439,7 @@ func (x *SubmitJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobResponse.ProtoReflect.Descriptor instead.
 func (*SubmitJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubmitJobResponse) GetJob() *Job {
@@ -1193,7 +1458,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1470,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[10]
+	mi := &file_nimbus_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1483,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1239,7 +1504,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1516,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[11]
+	mi := &file_nimbus_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1529,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -1306,7 +1571,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1583,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[12]
+	mi := &file_nimbus_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1596,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListJobsRequest) GetPageSize() int32 {
@@ -1408,7 +1673,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1685,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[13]
+	mi := &file_nimbus_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1698,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1462,7 +1727,7 @@ type ListJobEventsRequest struct {
 
 func (x *ListJobEventsRequest) Reset() {
 	*x = ListJobEventsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1739,7 @@ func (x *ListJobEventsRequest) String() string {
 func (*ListJobEventsRequest) ProtoMessage() {}
 
 func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[14]
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1752,7 @@ func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobEventsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListJobEventsRequest) GetJobId() string {
@@ -1522,7 +1787,7 @@ type ListJobEventsResponse struct {
 
 func (x *ListJobEventsResponse) Reset() {
 	*x = ListJobEventsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1799,7 @@ func (x *ListJobEventsResponse) String() string {
 func (*ListJobEventsResponse) ProtoMessage() {}
 
 func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[15]
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1812,7 @@ func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobEventsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListJobEventsResponse) GetEvents() []*JobEvent {
@@ -1564,6 +1829,119 @@ func (x *ListJobEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type GetUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Empty for the current or last one.
+	AttemptId     string `protobuf:"bytes,2,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetUsageRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+type GetUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AttemptId     string                 `protobuf:"bytes,1,opt,name=attempt_id,json=attemptId,proto3" json:"attempt_id,omitempty"`
+	Totals        *UsageTotals           `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
+	Series        *UsageSeries           `protobuf:"bytes,3,opt,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetUsageResponse) GetAttemptId() string {
+	if x != nil {
+		return x.AttemptId
+	}
+	return ""
+}
+
+func (x *GetUsageResponse) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetSeries() *UsageSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
 type CancelJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -1573,7 +1951,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1963,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[16]
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1976,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1617,7 +1995,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +2007,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +2020,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -1663,7 +2041,7 @@ type RerunJobRequest struct {
 
 func (x *RerunJobRequest) Reset() {
 	*x = RerunJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +2053,7 @@ func (x *RerunJobRequest) String() string {
 func (*RerunJobRequest) ProtoMessage() {}
 
 func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +2066,7 @@ func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobRequest.ProtoReflect.Descriptor instead.
 func (*RerunJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RerunJobRequest) GetJobId() string {
@@ -1714,7 +2092,7 @@ type RerunJobResponse struct {
 
 func (x *RerunJobResponse) Reset() {
 	*x = RerunJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +2104,7 @@ func (x *RerunJobResponse) String() string {
 func (*RerunJobResponse) ProtoMessage() {}
 
 func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +2117,7 @@ func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobResponse.ProtoReflect.Descriptor instead.
 func (*RerunJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RerunJobResponse) GetJob() *Job {
@@ -1760,7 +2138,7 @@ type SetJobPriorityRequest struct {
 
 func (x *SetJobPriorityRequest) Reset() {
 	*x = SetJobPriorityRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +2150,7 @@ func (x *SetJobPriorityRequest) String() string {
 func (*SetJobPriorityRequest) ProtoMessage() {}
 
 func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +2163,7 @@ func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityRequest.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetJobPriorityRequest) GetJobId() string {
@@ -1811,7 +2189,7 @@ type SetJobPriorityResponse struct {
 
 func (x *SetJobPriorityResponse) Reset() {
 	*x = SetJobPriorityResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2201,7 @@ func (x *SetJobPriorityResponse) String() string {
 func (*SetJobPriorityResponse) ProtoMessage() {}
 
 func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2214,7 @@ func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityResponse.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetJobPriorityResponse) GetJob() *Job {
@@ -1855,7 +2233,7 @@ type ReleaseJobRequest struct {
 
 func (x *ReleaseJobRequest) Reset() {
 	*x = ReleaseJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	mi := &file_nimbus_v1_job_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2245,7 @@ func (x *ReleaseJobRequest) String() string {
 func (*ReleaseJobRequest) ProtoMessage() {}
 
 func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	mi := &file_nimbus_v1_job_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2258,7 @@ func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJobRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReleaseJobRequest) GetJobId() string {
@@ -1899,7 +2277,7 @@ type ReleaseJobResponse struct {
 
 func (x *ReleaseJobResponse) Reset() {
 	*x = ReleaseJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	mi := &file_nimbus_v1_job_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2289,7 @@ func (x *ReleaseJobResponse) String() string {
 func (*ReleaseJobResponse) ProtoMessage() {}
 
 func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	mi := &file_nimbus_v1_job_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2302,7 @@ func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJobResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReleaseJobResponse) GetJob() *Job {
@@ -1998,7 +2376,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\vhead_branch\x18\a \x01(\tR\n" +
 	"headBranch\x12\x19\n" +
 	"\bhead_sha\x18\b \x01(\tR\aheadSha\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xf9\x06\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\"\xa7\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x16\n" +
@@ -2025,12 +2403,38 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\brerun_of\x18\x15 \x01(\tR\arerunOf\x12!\n" +
 	"\fmax_attempts\x18\x16 \x01(\x05R\vmaxAttempts\x129\n" +
 	"\n" +
-	"held_until\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x1a;\n" +
+	"held_until\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12,\n" +
+	"\x05usage\x18\x18 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x05usage\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\x8e\x01\n" +
+	"_exit_code\"\x96\x02\n" +
+	"\vUsageTotals\x124\n" +
+	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12*\n" +
+	"\x11peak_memory_bytes\x18\x02 \x01(\x03R\x0fpeakMemoryBytes\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x03 \x01(\x03R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\x04 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\x12\x1b\n" +
+	"\tpeak_cpus\x18\a \x01(\x01R\bpeakCpus\"\xe5\x01\n" +
+	"\n" +
+	"UsagePoint\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x15\n" +
+	"\x06cpu_ms\x18\x02 \x01(\x03R\x05cpuMs\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x04 \x01(\x03R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\x05 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x06 \x01(\x03R\tsentBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\a \x01(\x03R\rreceivedBytes\"\xa2\x01\n" +
+	"\vUsageSeries\x125\n" +
+	"\bstart_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12-\n" +
+	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12-\n" +
+	"\x06points\x18\x03 \x03(\v2\x15.nimbus.v1.UsagePointR\x06points\"\x8e\x01\n" +
 	"\n" +
 	"QueuePlace\x12\x14\n" +
 	"\x05ahead\x18\x01 \x01(\x05R\x05ahead\x12\x19\n" +
@@ -2087,7 +2491,16 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"l\n" +
 	"\x15ListJobEventsResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.nimbus.v1.JobEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"G\n" +
+	"\x0fGetUsageRequest\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x02 \x01(\tR\tattemptId\"\x91\x01\n" +
+	"\x10GetUsageResponse\x12\x1d\n" +
+	"\n" +
+	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12.\n" +
+	"\x06totals\x18\x02 \x01(\v2\x16.nimbus.v1.UsageTotalsR\x06totals\x12.\n" +
+	"\x06series\x18\x03 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\")\n" +
 	"\x10CancelJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"5\n" +
 	"\x11CancelJobResponse\x12 \n" +
@@ -2121,13 +2534,14 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x12JOB_RESULT_FAILURE\x10\x02\x12\x18\n" +
 	"\x14JOB_RESULT_CANCELLED\x10\x03\x12\x18\n" +
 	"\x14JOB_RESULT_TIMED_OUT\x10\x04\x12\x13\n" +
-	"\x0fJOB_RESULT_LOST\x10\x052\xea\x04\n" +
+	"\x0fJOB_RESULT_LOST\x10\x052\xb4\x05\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tSubmitJob\x12\x1b.nimbus.v1.SubmitJobRequest\x1a\x1c.nimbus.v1.SubmitJobResponse\x12B\n" +
 	"\x06GetJob\x12\x18.nimbus.v1.GetJobRequest\x1a\x19.nimbus.v1.GetJobResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\bListJobs\x12\x1a.nimbus.v1.ListJobsRequest\x1a\x1b.nimbus.v1.ListJobsResponse\"\x03\x90\x02\x01\x12W\n" +
-	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12H\n" +
+	"\bGetUsage\x12\x1a.nimbus.v1.GetUsageRequest\x1a\x1b.nimbus.v1.GetUsageResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponse\x12C\n" +
 	"\bRerunJob\x12\x1a.nimbus.v1.RerunJobRequest\x1a\x1b.nimbus.v1.RerunJobResponse\x12U\n" +
 	"\x0eSetJobPriority\x12 .nimbus.v1.SetJobPriorityRequest\x1a!.nimbus.v1.SetJobPriorityResponse\x12I\n" +
@@ -2147,7 +2561,7 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_nimbus_v1_job_proto_goTypes = []any{
 	(JobState)(0),                  // 0: nimbus.v1.JobState
 	(JobResult)(0),                 // 1: nimbus.v1.JobResult
@@ -2157,46 +2571,51 @@ var file_nimbus_v1_job_proto_goTypes = []any{
 	(*Spec)(nil),                   // 5: nimbus.v1.Spec
 	(*GitHubJob)(nil),              // 6: nimbus.v1.GitHubJob
 	(*Job)(nil),                    // 7: nimbus.v1.Job
-	(*QueuePlace)(nil),             // 8: nimbus.v1.QueuePlace
-	(*JobEvent)(nil),               // 9: nimbus.v1.JobEvent
-	(*SubmitJobRequest)(nil),       // 10: nimbus.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),      // 11: nimbus.v1.SubmitJobResponse
-	(*GetJobRequest)(nil),          // 12: nimbus.v1.GetJobRequest
-	(*GetJobResponse)(nil),         // 13: nimbus.v1.GetJobResponse
-	(*ListJobsRequest)(nil),        // 14: nimbus.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),       // 15: nimbus.v1.ListJobsResponse
-	(*ListJobEventsRequest)(nil),   // 16: nimbus.v1.ListJobEventsRequest
-	(*ListJobEventsResponse)(nil),  // 17: nimbus.v1.ListJobEventsResponse
-	(*CancelJobRequest)(nil),       // 18: nimbus.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),      // 19: nimbus.v1.CancelJobResponse
-	(*RerunJobRequest)(nil),        // 20: nimbus.v1.RerunJobRequest
-	(*RerunJobResponse)(nil),       // 21: nimbus.v1.RerunJobResponse
-	(*SetJobPriorityRequest)(nil),  // 22: nimbus.v1.SetJobPriorityRequest
-	(*SetJobPriorityResponse)(nil), // 23: nimbus.v1.SetJobPriorityResponse
-	(*ReleaseJobRequest)(nil),      // 24: nimbus.v1.ReleaseJobRequest
-	(*ReleaseJobResponse)(nil),     // 25: nimbus.v1.ReleaseJobResponse
-	nil,                            // 26: nimbus.v1.Spec.EnvEntry
-	nil,                            // 27: nimbus.v1.Job.MetadataEntry
-	nil,                            // 28: nimbus.v1.SubmitJobRequest.MetadataEntry
-	nil,                            // 29: nimbus.v1.ListJobsRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),  // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
+	(*UsageTotals)(nil),            // 8: nimbus.v1.UsageTotals
+	(*UsagePoint)(nil),             // 9: nimbus.v1.UsagePoint
+	(*UsageSeries)(nil),            // 10: nimbus.v1.UsageSeries
+	(*QueuePlace)(nil),             // 11: nimbus.v1.QueuePlace
+	(*JobEvent)(nil),               // 12: nimbus.v1.JobEvent
+	(*SubmitJobRequest)(nil),       // 13: nimbus.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),      // 14: nimbus.v1.SubmitJobResponse
+	(*GetJobRequest)(nil),          // 15: nimbus.v1.GetJobRequest
+	(*GetJobResponse)(nil),         // 16: nimbus.v1.GetJobResponse
+	(*ListJobsRequest)(nil),        // 17: nimbus.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),       // 18: nimbus.v1.ListJobsResponse
+	(*ListJobEventsRequest)(nil),   // 19: nimbus.v1.ListJobEventsRequest
+	(*ListJobEventsResponse)(nil),  // 20: nimbus.v1.ListJobEventsResponse
+	(*GetUsageRequest)(nil),        // 21: nimbus.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),       // 22: nimbus.v1.GetUsageResponse
+	(*CancelJobRequest)(nil),       // 23: nimbus.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),      // 24: nimbus.v1.CancelJobResponse
+	(*RerunJobRequest)(nil),        // 25: nimbus.v1.RerunJobRequest
+	(*RerunJobResponse)(nil),       // 26: nimbus.v1.RerunJobResponse
+	(*SetJobPriorityRequest)(nil),  // 27: nimbus.v1.SetJobPriorityRequest
+	(*SetJobPriorityResponse)(nil), // 28: nimbus.v1.SetJobPriorityResponse
+	(*ReleaseJobRequest)(nil),      // 29: nimbus.v1.ReleaseJobRequest
+	(*ReleaseJobResponse)(nil),     // 30: nimbus.v1.ReleaseJobResponse
+	nil,                            // 31: nimbus.v1.Spec.EnvEntry
+	nil,                            // 32: nimbus.v1.Job.MetadataEntry
+	nil,                            // 33: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                            // 34: nimbus.v1.ListJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 36: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	30, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	30, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	30, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	30, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	30, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	30, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	30, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	30, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	30, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	30, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
-	26, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	31, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	31, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
-	31, // 13: nimbus.v1.Spec.hold:type_name -> google.protobuf.Duration
+	35, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	35, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	35, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	35, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	35, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	35, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	35, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	35, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	35, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	35, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	31, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
+	36, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	36, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
+	36, // 13: nimbus.v1.Spec.hold:type_name -> google.protobuf.Duration
 	3,  // 14: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
 	0,  // 15: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
 	1,  // 16: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
@@ -2204,48 +2623,57 @@ var file_nimbus_v1_job_proto_depIdxs = []int32{
 	4,  // 18: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
 	5,  // 19: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
 	6,  // 20: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	27, // 21: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
-	30, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
-	30, // 23: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
-	30, // 24: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 25: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 26: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	28, // 27: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 28: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 29: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	8,  // 30: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
-	0,  // 31: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	29, // 32: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	30, // 33: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 34: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 35: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 36: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	9,  // 37: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	7,  // 38: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 39: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 40: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
-	7,  // 41: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
-	10, // 42: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	12, // 43: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	14, // 44: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	16, // 45: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	18, // 46: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	20, // 47: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
-	22, // 48: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
-	24, // 49: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
-	11, // 50: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	13, // 51: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	15, // 52: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	17, // 53: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	19, // 54: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	21, // 55: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
-	23, // 56: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
-	25, // 57: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
-	50, // [50:58] is the sub-list for method output_type
-	42, // [42:50] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	32, // 21: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	35, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
+	8,  // 23: nimbus.v1.Job.usage:type_name -> nimbus.v1.UsageTotals
+	36, // 24: nimbus.v1.UsageTotals.cpu_time:type_name -> google.protobuf.Duration
+	35, // 25: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
+	36, // 26: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
+	9,  // 27: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
+	35, // 28: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	35, // 29: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 30: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 31: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	33, // 32: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 33: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 34: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	11, // 35: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	0,  // 36: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	34, // 37: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	35, // 38: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	35, // 39: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 40: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 41: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	12, // 42: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	8,  // 43: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
+	10, // 44: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
+	7,  // 45: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 46: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 47: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	7,  // 48: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
+	13, // 49: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	15, // 50: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	17, // 51: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	19, // 52: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	21, // 53: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
+	23, // 54: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	25, // 55: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	27, // 56: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	29, // 57: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
+	14, // 58: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	16, // 59: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	18, // 60: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	20, // 61: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	22, // 62: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
+	24, // 63: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	26, // 64: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	28, // 65: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	30, // 66: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
+	58, // [58:67] is the sub-list for method output_type
+	49, // [49:58] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -2260,7 +2688,7 @@ func file_nimbus_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,6 +51,9 @@ const (
 	AgentServiceCreateRunnerProcedure = "/nimbus.v1.AgentService/CreateRunner"
 	// AgentServiceAppendLogProcedure is the fully-qualified name of the AgentService's AppendLog RPC.
 	AgentServiceAppendLogProcedure = "/nimbus.v1.AgentService/AppendLog"
+	// AgentServiceReportUsageProcedure is the fully-qualified name of the AgentService's ReportUsage
+	// RPC.
+	AgentServiceReportUsageProcedure = "/nimbus.v1.AgentService/ReportUsage"
 	// AgentServiceFinishAttemptProcedure is the fully-qualified name of the AgentService's
 	// FinishAttempt RPC.
 	AgentServiceFinishAttemptProcedure = "/nimbus.v1.AgentService/FinishAttempt"
@@ -87,6 +90,9 @@ type AgentServiceClient interface {
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
+	// ReportUsage tells what attempts have used of the host so far. What is said of
+	// one whose lease is over is passed over: the heartbeat tells the host of it.
+	ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error)
 	// FinishAttempt tells how the process ended. Repeating it is safe.
 	FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error)
 	// AttachShell takes a shell that a poll told of. Repeating it is safe. Codes:
@@ -158,6 +164,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("AppendLog")),
 			connect.WithClientOptions(opts...),
 		),
+		reportUsage: connect.NewClient[v1.ReportUsageRequest, v1.ReportUsageResponse](
+			httpClient,
+			baseURL+AgentServiceReportUsageProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("ReportUsage")),
+			connect.WithClientOptions(opts...),
+		),
 		finishAttempt: connect.NewClient[v1.FinishAttemptRequest, v1.FinishAttemptResponse](
 			httpClient,
 			baseURL+AgentServiceFinishAttemptProcedure,
@@ -195,6 +207,7 @@ type agentServiceClient struct {
 	reportPhase       *connect.Client[v1.ReportPhaseRequest, v1.ReportPhaseResponse]
 	createRunner      *connect.Client[v1.CreateRunnerRequest, v1.CreateRunnerResponse]
 	appendLog         *connect.Client[v1.AppendLogRequest, v1.AppendLogResponse]
+	reportUsage       *connect.Client[v1.ReportUsageRequest, v1.ReportUsageResponse]
 	finishAttempt     *connect.Client[v1.FinishAttemptRequest, v1.FinishAttemptResponse]
 	attachShell       *connect.Client[v1.AttachShellRequest, v1.AttachShellResponse]
 	sendShellOutput   *connect.Client[v1.SendShellOutputRequest, v1.SendShellOutputResponse]
@@ -241,6 +254,11 @@ func (c *agentServiceClient) AppendLog(ctx context.Context, req *connect.Request
 	return c.appendLog.CallUnary(ctx, req)
 }
 
+// ReportUsage calls nimbus.v1.AgentService.ReportUsage.
+func (c *agentServiceClient) ReportUsage(ctx context.Context, req *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error) {
+	return c.reportUsage.CallUnary(ctx, req)
+}
+
 // FinishAttempt calls nimbus.v1.AgentService.FinishAttempt.
 func (c *agentServiceClient) FinishAttempt(ctx context.Context, req *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error) {
 	return c.finishAttempt.CallUnary(ctx, req)
@@ -283,6 +301,9 @@ type AgentServiceHandler interface {
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
+	// ReportUsage tells what attempts have used of the host so far. What is said of
+	// one whose lease is over is passed over: the heartbeat tells the host of it.
+	ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error)
 	// FinishAttempt tells how the process ended. Repeating it is safe.
 	FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error)
 	// AttachShell takes a shell that a poll told of. Repeating it is safe. Codes:
@@ -350,6 +371,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("AppendLog")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceReportUsageHandler := connect.NewUnaryHandler(
+		AgentServiceReportUsageProcedure,
+		svc.ReportUsage,
+		connect.WithSchema(agentServiceMethods.ByName("ReportUsage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceFinishAttemptHandler := connect.NewUnaryHandler(
 		AgentServiceFinishAttemptProcedure,
 		svc.FinishAttempt,
@@ -392,6 +419,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceCreateRunnerHandler.ServeHTTP(w, r)
 		case AgentServiceAppendLogProcedure:
 			agentServiceAppendLogHandler.ServeHTTP(w, r)
+		case AgentServiceReportUsageProcedure:
+			agentServiceReportUsageHandler.ServeHTTP(w, r)
 		case AgentServiceFinishAttemptProcedure:
 			agentServiceFinishAttemptHandler.ServeHTTP(w, r)
 		case AgentServiceAttachShellProcedure:
@@ -439,6 +468,10 @@ func (UnimplementedAgentServiceHandler) CreateRunner(context.Context, *connect.R
 
 func (UnimplementedAgentServiceHandler) AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.AppendLog is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.ReportUsage is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) FinishAttempt(context.Context, *connect.Request[v1.FinishAttemptRequest]) (*connect.Response[v1.FinishAttemptResponse], error) {

@@ -35,6 +35,9 @@ const (
 const (
 	// HostServiceListHostsProcedure is the fully-qualified name of the HostService's ListHosts RPC.
 	HostServiceListHostsProcedure = "/nimbus.v1.HostService/ListHosts"
+	// HostServiceListHostJobsProcedure is the fully-qualified name of the HostService's ListHostJobs
+	// RPC.
+	HostServiceListHostJobsProcedure = "/nimbus.v1.HostService/ListHostJobs"
 	// HostServiceCreateJoinTokenProcedure is the fully-qualified name of the HostService's
 	// CreateJoinToken RPC.
 	HostServiceCreateJoinTokenProcedure = "/nimbus.v1.HostService/CreateJoinToken"
@@ -47,6 +50,8 @@ const (
 // HostServiceClient is a client for the nimbus.v1.HostService service.
 type HostServiceClient interface {
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
+	// ListHostJobs returns what runs on all hosts, with what each job uses now.
+	ListHostJobs(context.Context, *connect.Request[v1.ListHostJobsRequest]) (*connect.Response[v1.ListHostJobsResponse], error)
 	// CreateJoinToken makes a token that joins one host, once.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// CordonHost keeps a host from new jobs, or no longer. What runs goes on.
@@ -74,6 +79,13 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listHostJobs: connect.NewClient[v1.ListHostJobsRequest, v1.ListHostJobsResponse](
+			httpClient,
+			baseURL+HostServiceListHostJobsProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("ListHostJobs")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		createJoinToken: connect.NewClient[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse](
 			httpClient,
 			baseURL+HostServiceCreateJoinTokenProcedure,
@@ -98,6 +110,7 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
 	listHosts       *connect.Client[v1.ListHostsRequest, v1.ListHostsResponse]
+	listHostJobs    *connect.Client[v1.ListHostJobsRequest, v1.ListHostJobsResponse]
 	createJoinToken *connect.Client[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse]
 	cordonHost      *connect.Client[v1.CordonHostRequest, v1.CordonHostResponse]
 	removeHost      *connect.Client[v1.RemoveHostRequest, v1.RemoveHostResponse]
@@ -106,6 +119,11 @@ type hostServiceClient struct {
 // ListHosts calls nimbus.v1.HostService.ListHosts.
 func (c *hostServiceClient) ListHosts(ctx context.Context, req *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error) {
 	return c.listHosts.CallUnary(ctx, req)
+}
+
+// ListHostJobs calls nimbus.v1.HostService.ListHostJobs.
+func (c *hostServiceClient) ListHostJobs(ctx context.Context, req *connect.Request[v1.ListHostJobsRequest]) (*connect.Response[v1.ListHostJobsResponse], error) {
+	return c.listHostJobs.CallUnary(ctx, req)
 }
 
 // CreateJoinToken calls nimbus.v1.HostService.CreateJoinToken.
@@ -126,6 +144,8 @@ func (c *hostServiceClient) RemoveHost(ctx context.Context, req *connect.Request
 // HostServiceHandler is an implementation of the nimbus.v1.HostService service.
 type HostServiceHandler interface {
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
+	// ListHostJobs returns what runs on all hosts, with what each job uses now.
+	ListHostJobs(context.Context, *connect.Request[v1.ListHostJobsRequest]) (*connect.Response[v1.ListHostJobsResponse], error)
 	// CreateJoinToken makes a token that joins one host, once.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// CordonHost keeps a host from new jobs, or no longer. What runs goes on.
@@ -146,6 +166,13 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		HostServiceListHostsProcedure,
 		svc.ListHosts,
 		connect.WithSchema(hostServiceMethods.ByName("ListHosts")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceListHostJobsHandler := connect.NewUnaryHandler(
+		HostServiceListHostJobsProcedure,
+		svc.ListHostJobs,
+		connect.WithSchema(hostServiceMethods.ByName("ListHostJobs")),
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -171,6 +198,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case HostServiceListHostsProcedure:
 			hostServiceListHostsHandler.ServeHTTP(w, r)
+		case HostServiceListHostJobsProcedure:
+			hostServiceListHostJobsHandler.ServeHTTP(w, r)
 		case HostServiceCreateJoinTokenProcedure:
 			hostServiceCreateJoinTokenHandler.ServeHTTP(w, r)
 		case HostServiceCordonHostProcedure:
@@ -188,6 +217,10 @@ type UnimplementedHostServiceHandler struct{}
 
 func (UnimplementedHostServiceHandler) ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.HostService.ListHosts is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) ListHostJobs(context.Context, *connect.Request[v1.ListHostJobsRequest]) (*connect.Response[v1.ListHostJobsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.HostService.ListHostJobs is not implemented"))
 }
 
 func (UnimplementedHostServiceHandler) CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {

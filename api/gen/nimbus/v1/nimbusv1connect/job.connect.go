@@ -42,6 +42,8 @@ const (
 	// JobServiceListJobEventsProcedure is the fully-qualified name of the JobService's ListJobEvents
 	// RPC.
 	JobServiceListJobEventsProcedure = "/nimbus.v1.JobService/ListJobEvents"
+	// JobServiceGetUsageProcedure is the fully-qualified name of the JobService's GetUsage RPC.
+	JobServiceGetUsageProcedure = "/nimbus.v1.JobService/GetUsage"
 	// JobServiceCancelJobProcedure is the fully-qualified name of the JobService's CancelJob RPC.
 	JobServiceCancelJobProcedure = "/nimbus.v1.JobService/CancelJob"
 	// JobServiceRerunJobProcedure is the fully-qualified name of the JobService's RerunJob RPC.
@@ -64,6 +66,9 @@ type JobServiceClient interface {
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)
+	// GetUsage returns what an attempt of a job used of its host over its time, as
+	// far as that was told: of one that runs, some seconds ago. Codes: not_found.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CancelJob stops a job wherever it is. Cancelling a finished job has no
 	// effect and is no error.
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
@@ -121,6 +126,13 @@ func NewJobServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getUsage: connect.NewClient[v1.GetUsageRequest, v1.GetUsageResponse](
+			httpClient,
+			baseURL+JobServiceGetUsageProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("GetUsage")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		cancelJob: connect.NewClient[v1.CancelJobRequest, v1.CancelJobResponse](
 			httpClient,
 			baseURL+JobServiceCancelJobProcedure,
@@ -154,6 +166,7 @@ type jobServiceClient struct {
 	getJob         *connect.Client[v1.GetJobRequest, v1.GetJobResponse]
 	listJobs       *connect.Client[v1.ListJobsRequest, v1.ListJobsResponse]
 	listJobEvents  *connect.Client[v1.ListJobEventsRequest, v1.ListJobEventsResponse]
+	getUsage       *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
 	cancelJob      *connect.Client[v1.CancelJobRequest, v1.CancelJobResponse]
 	rerunJob       *connect.Client[v1.RerunJobRequest, v1.RerunJobResponse]
 	setJobPriority *connect.Client[v1.SetJobPriorityRequest, v1.SetJobPriorityResponse]
@@ -178,6 +191,11 @@ func (c *jobServiceClient) ListJobs(ctx context.Context, req *connect.Request[v1
 // ListJobEvents calls nimbus.v1.JobService.ListJobEvents.
 func (c *jobServiceClient) ListJobEvents(ctx context.Context, req *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error) {
 	return c.listJobEvents.CallUnary(ctx, req)
+}
+
+// GetUsage calls nimbus.v1.JobService.GetUsage.
+func (c *jobServiceClient) GetUsage(ctx context.Context, req *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return c.getUsage.CallUnary(ctx, req)
 }
 
 // CancelJob calls nimbus.v1.JobService.CancelJob.
@@ -211,6 +229,9 @@ type JobServiceHandler interface {
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)
+	// GetUsage returns what an attempt of a job used of its host over its time, as
+	// far as that was told: of one that runs, some seconds ago. Codes: not_found.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CancelJob stops a job wherever it is. Cancelling a finished job has no
 	// effect and is no error.
 	CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error)
@@ -264,6 +285,13 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	jobServiceGetUsageHandler := connect.NewUnaryHandler(
+		JobServiceGetUsageProcedure,
+		svc.GetUsage,
+		connect.WithSchema(jobServiceMethods.ByName("GetUsage")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	jobServiceCancelJobHandler := connect.NewUnaryHandler(
 		JobServiceCancelJobProcedure,
 		svc.CancelJob,
@@ -298,6 +326,8 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 			jobServiceListJobsHandler.ServeHTTP(w, r)
 		case JobServiceListJobEventsProcedure:
 			jobServiceListJobEventsHandler.ServeHTTP(w, r)
+		case JobServiceGetUsageProcedure:
+			jobServiceGetUsageHandler.ServeHTTP(w, r)
 		case JobServiceCancelJobProcedure:
 			jobServiceCancelJobHandler.ServeHTTP(w, r)
 		case JobServiceRerunJobProcedure:
@@ -329,6 +359,10 @@ func (UnimplementedJobServiceHandler) ListJobs(context.Context, *connect.Request
 
 func (UnimplementedJobServiceHandler) ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.ListJobEvents is not implemented"))
+}
+
+func (UnimplementedJobServiceHandler) GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.GetUsage is not implemented"))
 }
 
 func (UnimplementedJobServiceHandler) CancelJob(context.Context, *connect.Request[v1.CancelJobRequest]) (*connect.Response[v1.CancelJobResponse], error) {

@@ -6,9 +6,9 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Inventory } from "./host_pb";
+import type { HostLoad, Inventory } from "./host_pb";
 import { file_nimbus_v1_host } from "./host_pb";
-import type { Class, JobResult, Reason, Spec } from "./job_pb";
+import type { Class, JobResult, Reason, Spec, UsageSeries, UsageTotals } from "./job_pb";
 import { file_nimbus_v1_job } from "./job_pb";
 import type { ShellEnd, ShellFrame, ShellSpec } from "./shell_pb";
 import { file_nimbus_v1_shell } from "./shell_pb";
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/agent.proto.
  */
 export const file_nimbus_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSK7AgoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAhCDAoKX2V4aXRfY29kZSJnCgRMaW5lEgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RyZWFtGAMgASgJEgwKBHN0ZXAYBCABKAUSDAoEdGV4dBgFIAEoDCJ9CgtKb2luUmVxdWVzdBISCgpqb2luX3Rva2VuGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRInCglpbnZlbnRvcnkYBCABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EhIKCnB1YmxpY19rZXkYBSABKAwiMwoMSm9pblJlc3BvbnNlEg8KB2hvc3RfaWQYASABKAkSEgoKaG9zdF90b2tlbhgCIAEoCSJqCgxIZWxsb1JlcXVlc3QSDwoHdmVyc2lvbhgBIAEoCRInCglpbnZlbnRvcnkYAiABKAsyFC5uaW1idXMudjEuSW52ZW50b3J5EiAKBmxlYXNlcxgDIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI3Cg1IZWxsb1Jlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyL8AQoLUG9sbFJlcXVlc3QSEQoJZnJlZV9jcHVzGAEgASgFEhcKD2ZyZWVfbWVtb3J5X21pYhgCIAEoBRIWCg5mcmVlX3NhbmRib3hlcxgDIAEoBRInCgR3YWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjcKCWZyZWVfZ3B1cxgFIAMoCzIkLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdC5GcmVlR3B1c0VudHJ5EhYKDndhcm1fY2xhc3NfaWRzGAYgAygJGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJyCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCRIkCgZzaGVsbHMYAyADKAsyFC5uaW1idXMudjEuU2hlbGxDYWxsIjEKCVNoZWxsQ2FsbBIQCghzaGVsbF9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJIkcKEkF0dGFjaFNoZWxsUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCSI5ChNBdHRhY2hTaGVsbFJlc3BvbnNlEiIKBHNwZWMYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjIsQBChZTZW5kU2hlbGxPdXRwdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEgsKA3NlcRgDIAEoAxIlCgZmcmFtZXMYBCADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRIhCghyZWNvcmRlZBgFIAMoCzIPLm5pbWJ1cy52MS5MaW5lEiAKA2VuZBgGIAEoCzITLm5pbWJ1cy52MS5TaGVsbEVuZCIZChdTZW5kU2hlbGxPdXRwdXRSZXNwb25zZSKFAQoYUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEg0KBWFmdGVyGAMgASgDEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icQoZUmVjZWl2ZVNoZWxsSW5wdXRSZXNwb25zZRIlCgZmcmFtZXMYASADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRILCgNzZXEYAiABKAMSIAoDZW5kGAMgASgLMhMubmltYnVzLnYxLlNoZWxsRW5kIjAKDUFjY2VwdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOwoOQWNjZXB0UmVzcG9uc2USKQoKYXNzaWdubWVudBgBIAEoCzIVLm5pbWJ1cy52MS5Bc3NpZ25tZW50IjQKEEhlYXJ0YmVhdFJlcXVlc3QSIAoGbGVhc2VzGAEgAygLMhAubmltYnVzLnYxLkxlYXNlIjsKEUhlYXJ0YmVhdFJlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyJCCgtMZWFzZVN0YXR1cxISCgphdHRlbXB0X2lkGAEgASgJEg8KB3ZlcmRpY3QYAiABKAkSDgoGcmVhc29uGAMgASgJIn0KElJlcG9ydFBoYXNlUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRINCgVwaGFzZRgCIAEoCRIOCgZvcmlnaW4YAyABKAkSJwoEdG9vaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIVChNSZXBvcnRQaGFzZVJlc3BvbnNlIjYKE0NyZWF0ZVJ1bm5lclJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiRwoUQ3JlYXRlUnVubmVyUmVzcG9uc2USEwoLcnVubmVyX25hbWUYASABKAkSGgoSZW5jb2RlZF9qaXRfY29uZmlnGAIgASgJIlMKEEFwcGVuZExvZ1JlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USHgoFbGluZXMYAiADKAsyDy5uaW1idXMudjEuTGluZSItChFBcHBlbmRMb2dSZXNwb25zZRIYChBhY2tub3dsZWRnZWRfc2VxGAEgASgDImoKFEZpbmlzaEF0dGVtcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEiMKB291dGNvbWUYAiABKAsyEi5uaW1idXMudjEuT3V0Y29tZRIMCgRob2xkGAMgASgIIiUKFUZpbmlzaEF0dGVtcHRSZXNwb25zZRIMCgRoZWxkGAEgASgIMoYHCgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2USTAoLQXR0YWNoU2hlbGwSHS5uaW1idXMudjEuQXR0YWNoU2hlbGxSZXF1ZXN0Gh4ubmltYnVzLnYxLkF0dGFjaFNoZWxsUmVzcG9uc2USWAoPU2VuZFNoZWxsT3V0cHV0EiEubmltYnVzLnYxLlNlbmRTaGVsbE91dHB1dFJlcXVlc3QaIi5uaW1idXMudjEuU2VuZFNoZWxsT3V0cHV0UmVzcG9uc2USXgoRUmVjZWl2ZVNoZWxsSW5wdXQSIy5uaW1idXMudjEuUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0GiQubmltYnVzLnYxLlJlY2VpdmVTaGVsbElucHV0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job, file_nimbus_v1_shell]);
+  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyLqAQoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCSKMAwoHT3V0Y29tZRIkCgZyZXN1bHQYASABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0EhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCRIhCgZyZWFzb24YBCABKAsyES5uaW1idXMudjEuUmVhc29uEhEKCWxvZ19saW5lcxgFIAEoAxIrCghjcHVfdGltZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfcnNzX2J5dGVzGAcgASgDEhIKCmRpc2tfYnl0ZXMYCCABKAMSMAoNd2FsbF9kdXJhdGlvbhgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxiZWZvcmVfc3RhcnQYCiABKAgSJwoHc2FuZGJveBgLIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVRvdGFscxImCgZzZXJpZXMYDCABKAsyFi5uaW1idXMudjEuVXNhZ2VTZXJpZXNCDAoKX2V4aXRfY29kZSJXCgxBdHRlbXB0VXNhZ2USHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USJgoGc2VyaWVzGAIgASgLMhYubmltYnVzLnYxLlVzYWdlU2VyaWVzImcKBExpbmUSCwoDc2VxGAEgASgDEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZzdHJlYW0YAyABKAkSDAoEc3RlcBgEIAEoBRIMCgR0ZXh0GAUgASgMIn0KC0pvaW5SZXF1ZXN0EhIKCmpvaW5fdG9rZW4YASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEicKCWludmVudG9yeRgEIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSEgoKcHVibGljX2tleRgFIAEoDCIzCgxKb2luUmVzcG9uc2USDwoHaG9zdF9pZBgBIAEoCRISCgpob3N0X3Rva2VuGAIgASgJImoKDEhlbGxvUmVxdWVzdBIPCgd2ZXJzaW9uGAEgASgJEicKCWludmVudG9yeRgCIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSIAoGbGVhc2VzGAMgAygLMhAubmltYnVzLnYxLkxlYXNlIjcKDUhlbGxvUmVzcG9uc2USJgoGbGVhc2VzGAEgAygLMhYubmltYnVzLnYxLkxlYXNlU3RhdHVzIp8CCgtQb2xsUmVxdWVzdBIRCglmcmVlX2NwdXMYASABKAUSFwoPZnJlZV9tZW1vcnlfbWliGAIgASgFEhYKDmZyZWVfc2FuZGJveGVzGAMgASgFEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNwoJZnJlZV9ncHVzGAUgAygLMiQubmltYnVzLnYxLlBvbGxSZXF1ZXN0LkZyZWVHcHVzRW50cnkSFgoOd2FybV9jbGFzc19pZHMYBiADKAkSIQoEbG9hZBgHIAEoCzITLm5pbWJ1cy52MS5Ib3N0TG9hZBovCg1GcmVlR3B1c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBToCOAEicgoMUG9sbFJlc3BvbnNlEiAKBm9mZmVycxgBIAMoCzIQLm5pbWJ1cy52MS5PZmZlchIaChJjYW5jZWxfYXR0ZW1wdF9pZHMYAiADKAkSJAoGc2hlbGxzGAMgAygLMhQubmltYnVzLnYxLlNoZWxsQ2FsbCIxCglTaGVsbENhbGwSEAoIc2hlbGxfaWQYASABKAkSEgoKYXR0ZW1wdF9pZBgCIAEoCSJHChJBdHRhY2hTaGVsbFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USEAoIc2hlbGxfaWQYAiABKAkiOQoTQXR0YWNoU2hlbGxSZXNwb25zZRIiCgRzcGVjGAEgASgLMhQubmltYnVzLnYxLlNoZWxsU3BlYyLEAQoWU2VuZFNoZWxsT3V0cHV0UmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCRILCgNzZXEYAyABKAMSJQoGZnJhbWVzGAQgAygLMhUubmltYnVzLnYxLlNoZWxsRnJhbWUSIQoIcmVjb3JkZWQYBSADKAsyDy5uaW1idXMudjEuTGluZRIgCgNlbmQYBiABKAsyEy5uaW1idXMudjEuU2hlbGxFbmQiGQoXU2VuZFNoZWxsT3V0cHV0UmVzcG9uc2UihQEKGFJlY2VpdmVTaGVsbElucHV0UmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCRINCgVhZnRlchgDIAEoAxInCgR3YWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uInEKGVJlY2VpdmVTaGVsbElucHV0UmVzcG9uc2USJQoGZnJhbWVzGAEgAygLMhUubmltYnVzLnYxLlNoZWxsRnJhbWUSCwoDc2VxGAIgASgDEiAKA2VuZBgDIAEoCzITLm5pbWJ1cy52MS5TaGVsbEVuZCIwCg1BY2NlcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIjsKDkFjY2VwdFJlc3BvbnNlEikKCmFzc2lnbm1lbnQYASABKAsyFS5uaW1idXMudjEuQXNzaWdubWVudCI0ChBIZWFydGJlYXRSZXF1ZXN0EiAKBmxlYXNlcxgBIAMoCzIQLm5pbWJ1cy52MS5MZWFzZSI7ChFIZWFydGJlYXRSZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMiQgoLTGVhc2VTdGF0dXMSEgoKYXR0ZW1wdF9pZBgBIAEoCRIPCgd2ZXJkaWN0GAIgASgJEg4KBnJlYXNvbhgDIAEoCSJ9ChJSZXBvcnRQaGFzZVJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2USDQoFcGhhc2UYAiABKAkSDgoGb3JpZ2luGAMgASgJEicKBHRvb2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iFQoTUmVwb3J0UGhhc2VSZXNwb25zZSI2ChNDcmVhdGVSdW5uZXJSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIkcKFENyZWF0ZVJ1bm5lclJlc3BvbnNlEhMKC3J1bm5lcl9uYW1lGAEgASgJEhoKEmVuY29kZWRfaml0X2NvbmZpZxgCIAEoCSJTChBBcHBlbmRMb2dSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEh4KBWxpbmVzGAIgAygLMg8ubmltYnVzLnYxLkxpbmUiLQoRQXBwZW5kTG9nUmVzcG9uc2USGAoQYWNrbm93bGVkZ2VkX3NlcRgBIAEoAyI9ChJSZXBvcnRVc2FnZVJlcXVlc3QSJwoGdXNhZ2VzGAEgAygLMhcubmltYnVzLnYxLkF0dGVtcHRVc2FnZSIVChNSZXBvcnRVc2FnZVJlc3BvbnNlImoKFEZpbmlzaEF0dGVtcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEiMKB291dGNvbWUYAiABKAsyEi5uaW1idXMudjEuT3V0Y29tZRIMCgRob2xkGAMgASgIIiUKFUZpbmlzaEF0dGVtcHRSZXNwb25zZRIMCgRoZWxkGAEgASgIMtQHCgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USTAoLUmVwb3J0VXNhZ2USHS5uaW1idXMudjEuUmVwb3J0VXNhZ2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFVzYWdlUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2USTAoLQXR0YWNoU2hlbGwSHS5uaW1idXMudjEuQXR0YWNoU2hlbGxSZXF1ZXN0Gh4ubmltYnVzLnYxLkF0dGFjaFNoZWxsUmVzcG9uc2USWAoPU2VuZFNoZWxsT3V0cHV0EiEubmltYnVzLnYxLlNlbmRTaGVsbE91dHB1dFJlcXVlc3QaIi5uaW1idXMudjEuU2VuZFNoZWxsT3V0cHV0UmVzcG9uc2USXgoRUmVjZWl2ZVNoZWxsSW5wdXQSIy5uaW1idXMudjEuUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0GiQubmltYnVzLnYxLlJlY2VpdmVTaGVsbElucHV0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job, file_nimbus_v1_shell]);
 
 /**
  * Lease names one execution of a job.
@@ -194,6 +194,20 @@ export type Outcome = Message<"nimbus.v1.Outcome"> & {
    * @generated from field: bool before_start = 10;
    */
   beforeStart: boolean;
+
+  /**
+   * What the sandbox used, as its host saw it. The figures above are the guest's.
+   *
+   * @generated from field: nimbus.v1.UsageTotals sandbox = 11;
+   */
+  sandbox?: UsageTotals | undefined;
+
+  /**
+   * The same over its time; absent where that was not measured.
+   *
+   * @generated from field: nimbus.v1.UsageSeries series = 12;
+   */
+  series?: UsageSeries | undefined;
 };
 
 /**
@@ -202,6 +216,30 @@ export type Outcome = Message<"nimbus.v1.Outcome"> & {
  */
 export const OutcomeSchema: GenMessage<Outcome> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_agent, 3);
+
+/**
+ * AttemptUsage is what an attempt has used so far.
+ *
+ * @generated from message nimbus.v1.AttemptUsage
+ */
+export type AttemptUsage = Message<"nimbus.v1.AttemptUsage"> & {
+  /**
+   * @generated from field: nimbus.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.UsageSeries series = 2;
+   */
+  series?: UsageSeries | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.AttemptUsage.
+ * Use `create(AttemptUsageSchema)` to create a new message.
+ */
+export const AttemptUsageSchema: GenMessage<AttemptUsage> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 4);
 
 /**
  * Line is one line of a job's log.
@@ -244,7 +282,7 @@ export type Line = Message<"nimbus.v1.Line"> & {
  * Use `create(LineSchema)` to create a new message.
  */
 export const LineSchema: GenMessage<Line> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 4);
+  messageDesc(file_nimbus_v1_agent, 5);
 
 /**
  * @generated from message nimbus.v1.JoinRequest
@@ -285,7 +323,7 @@ export type JoinRequest = Message<"nimbus.v1.JoinRequest"> & {
  * Use `create(JoinRequestSchema)` to create a new message.
  */
 export const JoinRequestSchema: GenMessage<JoinRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 5);
+  messageDesc(file_nimbus_v1_agent, 6);
 
 /**
  * @generated from message nimbus.v1.JoinResponse
@@ -309,7 +347,7 @@ export type JoinResponse = Message<"nimbus.v1.JoinResponse"> & {
  * Use `create(JoinResponseSchema)` to create a new message.
  */
 export const JoinResponseSchema: GenMessage<JoinResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 6);
+  messageDesc(file_nimbus_v1_agent, 7);
 
 /**
  * @generated from message nimbus.v1.HelloRequest
@@ -336,7 +374,7 @@ export type HelloRequest = Message<"nimbus.v1.HelloRequest"> & {
  * Use `create(HelloRequestSchema)` to create a new message.
  */
 export const HelloRequestSchema: GenMessage<HelloRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 7);
+  messageDesc(file_nimbus_v1_agent, 8);
 
 /**
  * @generated from message nimbus.v1.HelloResponse
@@ -353,7 +391,7 @@ export type HelloResponse = Message<"nimbus.v1.HelloResponse"> & {
  * Use `create(HelloResponseSchema)` to create a new message.
  */
 export const HelloResponseSchema: GenMessage<HelloResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 8);
+  messageDesc(file_nimbus_v1_agent, 9);
 
 /**
  * @generated from message nimbus.v1.PollRequest
@@ -394,6 +432,11 @@ export type PollRequest = Message<"nimbus.v1.PollRequest"> & {
    * @generated from field: repeated string warm_class_ids = 6;
    */
   warmClassIds: string[];
+
+  /**
+   * @generated from field: nimbus.v1.HostLoad load = 7;
+   */
+  load?: HostLoad | undefined;
 };
 
 /**
@@ -401,7 +444,7 @@ export type PollRequest = Message<"nimbus.v1.PollRequest"> & {
  * Use `create(PollRequestSchema)` to create a new message.
  */
 export const PollRequestSchema: GenMessage<PollRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 9);
+  messageDesc(file_nimbus_v1_agent, 10);
 
 /**
  * @generated from message nimbus.v1.PollResponse
@@ -432,7 +475,7 @@ export type PollResponse = Message<"nimbus.v1.PollResponse"> & {
  * Use `create(PollResponseSchema)` to create a new message.
  */
 export const PollResponseSchema: GenMessage<PollResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 10);
+  messageDesc(file_nimbus_v1_agent, 11);
 
 /**
  * ShellCall asks a host for a shell in one of its sandboxes.
@@ -456,7 +499,7 @@ export type ShellCall = Message<"nimbus.v1.ShellCall"> & {
  * Use `create(ShellCallSchema)` to create a new message.
  */
 export const ShellCallSchema: GenMessage<ShellCall> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 11);
+  messageDesc(file_nimbus_v1_agent, 12);
 
 /**
  * @generated from message nimbus.v1.AttachShellRequest
@@ -478,7 +521,7 @@ export type AttachShellRequest = Message<"nimbus.v1.AttachShellRequest"> & {
  * Use `create(AttachShellRequestSchema)` to create a new message.
  */
 export const AttachShellRequestSchema: GenMessage<AttachShellRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 12);
+  messageDesc(file_nimbus_v1_agent, 13);
 
 /**
  * @generated from message nimbus.v1.AttachShellResponse
@@ -495,7 +538,7 @@ export type AttachShellResponse = Message<"nimbus.v1.AttachShellResponse"> & {
  * Use `create(AttachShellResponseSchema)` to create a new message.
  */
 export const AttachShellResponseSchema: GenMessage<AttachShellResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 13);
+  messageDesc(file_nimbus_v1_agent, 14);
 
 /**
  * @generated from message nimbus.v1.SendShellOutputRequest
@@ -543,7 +586,7 @@ export type SendShellOutputRequest = Message<"nimbus.v1.SendShellOutputRequest">
  * Use `create(SendShellOutputRequestSchema)` to create a new message.
  */
 export const SendShellOutputRequestSchema: GenMessage<SendShellOutputRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 14);
+  messageDesc(file_nimbus_v1_agent, 15);
 
 /**
  * @generated from message nimbus.v1.SendShellOutputResponse
@@ -556,7 +599,7 @@ export type SendShellOutputResponse = Message<"nimbus.v1.SendShellOutputResponse
  * Use `create(SendShellOutputResponseSchema)` to create a new message.
  */
 export const SendShellOutputResponseSchema: GenMessage<SendShellOutputResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 15);
+  messageDesc(file_nimbus_v1_agent, 16);
 
 /**
  * @generated from message nimbus.v1.ReceiveShellInputRequest
@@ -590,7 +633,7 @@ export type ReceiveShellInputRequest = Message<"nimbus.v1.ReceiveShellInputReque
  * Use `create(ReceiveShellInputRequestSchema)` to create a new message.
  */
 export const ReceiveShellInputRequestSchema: GenMessage<ReceiveShellInputRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 16);
+  messageDesc(file_nimbus_v1_agent, 17);
 
 /**
  * @generated from message nimbus.v1.ReceiveShellInputResponse
@@ -617,7 +660,7 @@ export type ReceiveShellInputResponse = Message<"nimbus.v1.ReceiveShellInputResp
  * Use `create(ReceiveShellInputResponseSchema)` to create a new message.
  */
 export const ReceiveShellInputResponseSchema: GenMessage<ReceiveShellInputResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 17);
+  messageDesc(file_nimbus_v1_agent, 18);
 
 /**
  * @generated from message nimbus.v1.AcceptRequest
@@ -634,7 +677,7 @@ export type AcceptRequest = Message<"nimbus.v1.AcceptRequest"> & {
  * Use `create(AcceptRequestSchema)` to create a new message.
  */
 export const AcceptRequestSchema: GenMessage<AcceptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 18);
+  messageDesc(file_nimbus_v1_agent, 19);
 
 /**
  * @generated from message nimbus.v1.AcceptResponse
@@ -651,7 +694,7 @@ export type AcceptResponse = Message<"nimbus.v1.AcceptResponse"> & {
  * Use `create(AcceptResponseSchema)` to create a new message.
  */
 export const AcceptResponseSchema: GenMessage<AcceptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 19);
+  messageDesc(file_nimbus_v1_agent, 20);
 
 /**
  * @generated from message nimbus.v1.HeartbeatRequest
@@ -668,7 +711,7 @@ export type HeartbeatRequest = Message<"nimbus.v1.HeartbeatRequest"> & {
  * Use `create(HeartbeatRequestSchema)` to create a new message.
  */
 export const HeartbeatRequestSchema: GenMessage<HeartbeatRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 20);
+  messageDesc(file_nimbus_v1_agent, 21);
 
 /**
  * @generated from message nimbus.v1.HeartbeatResponse
@@ -685,7 +728,7 @@ export type HeartbeatResponse = Message<"nimbus.v1.HeartbeatResponse"> & {
  * Use `create(HeartbeatResponseSchema)` to create a new message.
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 21);
+  messageDesc(file_nimbus_v1_agent, 22);
 
 /**
  * LeaseStatus is the answer to one renewed lease.
@@ -716,7 +759,7 @@ export type LeaseStatus = Message<"nimbus.v1.LeaseStatus"> & {
  * Use `create(LeaseStatusSchema)` to create a new message.
  */
 export const LeaseStatusSchema: GenMessage<LeaseStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 22);
+  messageDesc(file_nimbus_v1_agent, 23);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseRequest
@@ -754,7 +797,7 @@ export type ReportPhaseRequest = Message<"nimbus.v1.ReportPhaseRequest"> & {
  * Use `create(ReportPhaseRequestSchema)` to create a new message.
  */
 export const ReportPhaseRequestSchema: GenMessage<ReportPhaseRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 23);
+  messageDesc(file_nimbus_v1_agent, 24);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseResponse
@@ -767,7 +810,7 @@ export type ReportPhaseResponse = Message<"nimbus.v1.ReportPhaseResponse"> & {
  * Use `create(ReportPhaseResponseSchema)` to create a new message.
  */
 export const ReportPhaseResponseSchema: GenMessage<ReportPhaseResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 24);
+  messageDesc(file_nimbus_v1_agent, 25);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerRequest
@@ -784,7 +827,7 @@ export type CreateRunnerRequest = Message<"nimbus.v1.CreateRunnerRequest"> & {
  * Use `create(CreateRunnerRequestSchema)` to create a new message.
  */
 export const CreateRunnerRequestSchema: GenMessage<CreateRunnerRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 25);
+  messageDesc(file_nimbus_v1_agent, 26);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerResponse
@@ -808,7 +851,7 @@ export type CreateRunnerResponse = Message<"nimbus.v1.CreateRunnerResponse"> & {
  * Use `create(CreateRunnerResponseSchema)` to create a new message.
  */
 export const CreateRunnerResponseSchema: GenMessage<CreateRunnerResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 26);
+  messageDesc(file_nimbus_v1_agent, 27);
 
 /**
  * @generated from message nimbus.v1.AppendLogRequest
@@ -832,7 +875,7 @@ export type AppendLogRequest = Message<"nimbus.v1.AppendLogRequest"> & {
  * Use `create(AppendLogRequestSchema)` to create a new message.
  */
 export const AppendLogRequestSchema: GenMessage<AppendLogRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 27);
+  messageDesc(file_nimbus_v1_agent, 28);
 
 /**
  * @generated from message nimbus.v1.AppendLogResponse
@@ -849,7 +892,39 @@ export type AppendLogResponse = Message<"nimbus.v1.AppendLogResponse"> & {
  * Use `create(AppendLogResponseSchema)` to create a new message.
  */
 export const AppendLogResponseSchema: GenMessage<AppendLogResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 28);
+  messageDesc(file_nimbus_v1_agent, 29);
+
+/**
+ * @generated from message nimbus.v1.ReportUsageRequest
+ */
+export type ReportUsageRequest = Message<"nimbus.v1.ReportUsageRequest"> & {
+  /**
+   * At most 64.
+   *
+   * @generated from field: repeated nimbus.v1.AttemptUsage usages = 1;
+   */
+  usages: AttemptUsage[];
+};
+
+/**
+ * Describes the message nimbus.v1.ReportUsageRequest.
+ * Use `create(ReportUsageRequestSchema)` to create a new message.
+ */
+export const ReportUsageRequestSchema: GenMessage<ReportUsageRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 30);
+
+/**
+ * @generated from message nimbus.v1.ReportUsageResponse
+ */
+export type ReportUsageResponse = Message<"nimbus.v1.ReportUsageResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.ReportUsageResponse.
+ * Use `create(ReportUsageResponseSchema)` to create a new message.
+ */
+export const ReportUsageResponseSchema: GenMessage<ReportUsageResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 31);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptRequest
@@ -879,7 +954,7 @@ export type FinishAttemptRequest = Message<"nimbus.v1.FinishAttemptRequest"> & {
  * Use `create(FinishAttemptRequestSchema)` to create a new message.
  */
 export const FinishAttemptRequestSchema: GenMessage<FinishAttemptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 29);
+  messageDesc(file_nimbus_v1_agent, 32);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptResponse
@@ -898,7 +973,7 @@ export type FinishAttemptResponse = Message<"nimbus.v1.FinishAttemptResponse"> &
  * Use `create(FinishAttemptResponseSchema)` to create a new message.
  */
 export const FinishAttemptResponseSchema: GenMessage<FinishAttemptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 30);
+  messageDesc(file_nimbus_v1_agent, 33);
 
 /**
  * AgentService is what a host agent calls. All calls but Join need the host's
@@ -991,6 +1066,17 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof AppendLogRequestSchema;
     output: typeof AppendLogResponseSchema;
+  },
+  /**
+   * ReportUsage tells what attempts have used of the host so far. What is said of
+   * one whose lease is over is passed over: the heartbeat tells the host of it.
+   *
+   * @generated from rpc nimbus.v1.AgentService.ReportUsage
+   */
+  reportUsage: {
+    methodKind: "unary";
+    input: typeof ReportUsageRequestSchema;
+    output: typeof ReportUsageResponseSchema;
   },
   /**
    * FinishAttempt tells how the process ended. Repeating it is safe.

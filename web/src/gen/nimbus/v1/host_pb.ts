@@ -6,13 +6,15 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Class } from "./job_pb";
+import { file_nimbus_v1_job } from "./job_pb";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKxAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRorCglHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASKiAgoJSW52ZW50b3J5EgwKBGFyY2gYASABKAkSDAoEY3B1cxgCIAEoBRISCgptZW1vcnlfbWliGAMgASgFEiwKCWV4ZWN1dG9ycxgEIAMoCzIZLm5pbWJ1cy52MS5FeGVjdXRvclN0YXR1cxIRCgljcHVfbW9kZWwYBSABKAkSIQoEZ3B1cxgGIAMoCzITLm5pbWJ1cy52MS5HcHVHcm91cBIUCgxjYXBhYmlsaXRpZXMYByADKAkSEQoJc2FuZGJveGVzGAggASgFEhAKCHByb3RvY29sGAkgASgFEg8KB25ldHdvcmsYCiADKAkSDQoFcmVhY2gYCyADKAkSFgoOcnVubmVyX3ZlcnNpb24YDCABKAkSDgoGc2hlbGxzGA0gASgIIk0KCEdwdUdyb3VwEg8KB3Byb2ZpbGUYASABKAkSDQoFbW9kZWwYAiABKAkSEgoKbWVtb3J5X21pYhgDIAEoBRINCgVjb3VudBgEIAEoBSJPCg5FeGVjdXRvclN0YXR1cxIMCgRuYW1lGAEgASgJEhEKCWF2YWlsYWJsZRgCIAEoCBIOCgZkZXRhaWwYAyABKAkSDAoEaGludBgEIAEoCSI5ChBMaXN0SG9zdHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIkwKEUxpc3RIb3N0c1Jlc3BvbnNlEh4KBWhvc3RzGAEgAygLMg8ubmltYnVzLnYxLkhvc3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkYKFkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QSLAoJdmFsaWRfZm9yGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlgKF0NyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjYKEUNvcmRvbkhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSEAoIY29yZG9uZWQYAiABKAgiFAoSQ29yZG9uSG9zdFJlc3BvbnNlIjMKEVJlbW92ZUhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiFAoSUmVtb3ZlSG9zdFJlc3BvbnNlMsoCCgtIb3N0U2VydmljZRJLCglMaXN0SG9zdHMSGy5uaW1idXMudjEuTGlzdEhvc3RzUmVxdWVzdBocLm5pbWJ1cy52MS5MaXN0SG9zdHNSZXNwb25zZSIDkAIBElgKD0NyZWF0ZUpvaW5Ub2tlbhIhLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiIubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEkkKCkNvcmRvbkhvc3QSHC5uaW1idXMudjEuQ29yZG9uSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuQ29yZG9uSG9zdFJlc3BvbnNlEkkKClJlbW92ZUhvc3QSHC5uaW1idXMudjEuUmVtb3ZlSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuUmVtb3ZlSG9zdFJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLUAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRIhCgRsb2FkGAYgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIn4KCEhvc3RMb2FkEhMKC2NwdV9wZXJjZW50GAEgASgBEhYKDm1lbW9yeV9wZXJjZW50GAIgASgBEhIKCmlvX3BlcmNlbnQYAyABKAESFAoMZGlza19wZXJjZW50GAQgASgBEg4KBmNsb3NlZBgFIAEoCRILCgN3aHkYBiABKAki0AIKCUludmVudG9yeRIMCgRhcmNoGAEgASgJEgwKBGNwdXMYAiABKAUSEgoKbWVtb3J5X21pYhgDIAEoBRIsCglleGVjdXRvcnMYBCADKAsyGS5uaW1idXMudjEuRXhlY3V0b3JTdGF0dXMSEQoJY3B1X21vZGVsGAUgASgJEiEKBGdwdXMYBiADKAsyEy5uaW1idXMudjEuR3B1R3JvdXASFAoMY2FwYWJpbGl0aWVzGAcgAygJEhEKCXNhbmRib3hlcxgIIAEoBRIQCghwcm90b2NvbBgJIAEoBRIPCgduZXR3b3JrGAogAygJEg0KBXJlYWNoGAsgAygJEhYKDnJ1bm5lcl92ZXJzaW9uGAwgASgJEg4KBnNoZWxscxgNIAEoCBISCgpnaXZlc19jcHVzGA4gASgFEhgKEGdpdmVzX21lbW9yeV9taWIYDyABKAUiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIk8KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJIjkKEExpc3RIb3N0c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTAoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFQoTTGlzdEhvc3RKb2JzUmVxdWVzdCJGChRMaXN0SG9zdEpvYnNSZXNwb25zZRIgCgRqb2JzGAEgAygLMhIubmltYnVzLnYxLkhvc3RKb2ISDAoEbW9yZRgCIAEoCCKNAgoHSG9zdEpvYhIPCgdob3N0X2lkGAEgASgJEg4KBmpvYl9pZBgCIAEoCRIOCgZvcmdfaWQYAyABKAkSEgoKYXR0ZW1wdF9pZBgEIAEoCRIMCgRuYW1lGAUgASgJEgwKBHJlcG8YBiABKAkSHwoFY2xhc3MYByABKAsyEC5uaW1idXMudjEuQ2xhc3MSLwoLYWNjZXB0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3RvbGRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCiABKAESFAoMbWVtb3J5X2J5dGVzGAsgASgDIkYKFkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QSLAoJdmFsaWRfZm9yGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlgKF0NyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjYKEUNvcmRvbkhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSEAoIY29yZG9uZWQYAiABKAgiFAoSQ29yZG9uSG9zdFJlc3BvbnNlIjMKEVJlbW92ZUhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiFAoSUmVtb3ZlSG9zdFJlc3BvbnNlMqADCgtIb3N0U2VydmljZRJLCglMaXN0SG9zdHMSGy5uaW1idXMudjEuTGlzdEhvc3RzUmVxdWVzdBocLm5pbWJ1cy52MS5MaXN0SG9zdHNSZXNwb25zZSIDkAIBElQKDExpc3RIb3N0Sm9icxIeLm5pbWJ1cy52MS5MaXN0SG9zdEpvYnNSZXF1ZXN0Gh8ubmltYnVzLnYxLkxpc3RIb3N0Sm9ic1Jlc3BvbnNlIgOQAgESWAoPQ3JlYXRlSm9pblRva2VuEiEubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QaIi5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USSQoKQ29yZG9uSG9zdBIcLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVxdWVzdBodLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVzcG9uc2USSQoKUmVtb3ZlSG9zdBIcLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVxdWVzdBodLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_job]);
 
 /**
  * Host is a machine that runs jobs.
@@ -161,6 +163,11 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
    * @generated from field: repeated string warm_class_ids = 5;
    */
   warmClassIds: string[];
+
+  /**
+   * @generated from field: nimbus.v1.HostLoad load = 6;
+   */
+  load?: HostLoad | undefined;
 };
 
 /**
@@ -169,6 +176,65 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_host, 2);
+
+/**
+ * HostLoad is how hard pressed a host is: shares of the time in which work
+ * waited, as its kernel tells it (PSI), and of its disk. What the kernel does not
+ * tell is 0.
+ *
+ * @generated from message nimbus.v1.HostLoad
+ */
+export type HostLoad = Message<"nimbus.v1.HostLoad"> & {
+  /**
+   * Something waited for a CPU, of the last minute.
+   *
+   * @generated from field: double cpu_percent = 1;
+   */
+  cpuPercent: number;
+
+  /**
+   * Everything waited for memory, of the last ten seconds.
+   *
+   * @generated from field: double memory_percent = 2;
+   */
+  memoryPercent: number;
+
+  /**
+   * Everything waited for a disk, of the last minute.
+   *
+   * @generated from field: double io_percent = 3;
+   */
+  ioPercent: number;
+
+  /**
+   * In use, of the disk with its sandboxes.
+   *
+   * @generated from field: double disk_percent = 4;
+   */
+  diskPercent: number;
+
+  /**
+   * What keeps the host from asking for jobs: "cpu", "memory", "io" or "disk";
+   * empty for nothing.
+   *
+   * @generated from field: string closed = 5;
+   */
+  closed: string;
+
+  /**
+   * The same in a sentence.
+   *
+   * @generated from field: string why = 6;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message nimbus.v1.HostLoad.
+ * Use `create(HostLoadSchema)` to create a new message.
+ */
+export const HostLoadSchema: GenMessage<HostLoad> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 3);
 
 /**
  * Inventory is what a host says it has.
@@ -257,6 +323,19 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
    * @generated from field: bool shells = 13;
    */
   shells: boolean;
+
+  /**
+   * What it gives out in all, where that is more than it has; 0 is as much as it
+   * has.
+   *
+   * @generated from field: int32 gives_cpus = 14;
+   */
+  givesCpus: number;
+
+  /**
+   * @generated from field: int32 gives_memory_mib = 15;
+   */
+  givesMemoryMib: number;
 };
 
 /**
@@ -264,7 +343,7 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 3);
+  messageDesc(file_nimbus_v1_host, 4);
 
 /**
  * GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -302,7 +381,7 @@ export type GpuGroup = Message<"nimbus.v1.GpuGroup"> & {
  * Use `create(GpuGroupSchema)` to create a new message.
  */
 export const GpuGroupSchema: GenMessage<GpuGroup> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 4);
+  messageDesc(file_nimbus_v1_host, 5);
 
 /**
  * ExecutorStatus tells whether a host can use an executor.
@@ -340,7 +419,7 @@ export type ExecutorStatus = Message<"nimbus.v1.ExecutorStatus"> & {
  * Use `create(ExecutorStatusSchema)` to create a new message.
  */
 export const ExecutorStatusSchema: GenMessage<ExecutorStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 5);
+  messageDesc(file_nimbus_v1_host, 6);
 
 /**
  * @generated from message nimbus.v1.ListHostsRequest
@@ -364,7 +443,7 @@ export type ListHostsRequest = Message<"nimbus.v1.ListHostsRequest"> & {
  * Use `create(ListHostsRequestSchema)` to create a new message.
  */
 export const ListHostsRequestSchema: GenMessage<ListHostsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 6);
+  messageDesc(file_nimbus_v1_host, 7);
 
 /**
  * @generated from message nimbus.v1.ListHostsResponse
@@ -390,7 +469,119 @@ export type ListHostsResponse = Message<"nimbus.v1.ListHostsResponse"> & {
  * Use `create(ListHostsResponseSchema)` to create a new message.
  */
 export const ListHostsResponseSchema: GenMessage<ListHostsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 7);
+  messageDesc(file_nimbus_v1_host, 8);
+
+/**
+ * @generated from message nimbus.v1.ListHostJobsRequest
+ */
+export type ListHostJobsRequest = Message<"nimbus.v1.ListHostJobsRequest"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.ListHostJobsRequest.
+ * Use `create(ListHostJobsRequestSchema)` to create a new message.
+ */
+export const ListHostJobsRequestSchema: GenMessage<ListHostJobsRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 9);
+
+/**
+ * @generated from message nimbus.v1.ListHostJobsResponse
+ */
+export type ListHostJobsResponse = Message<"nimbus.v1.ListHostJobsResponse"> & {
+  /**
+   * By host, at most 1000.
+   *
+   * @generated from field: repeated nimbus.v1.HostJob jobs = 1;
+   */
+  jobs: HostJob[];
+
+  /**
+   * There are more.
+   *
+   * @generated from field: bool more = 2;
+   */
+  more: boolean;
+};
+
+/**
+ * Describes the message nimbus.v1.ListHostJobsResponse.
+ * Use `create(ListHostJobsResponseSchema)` to create a new message.
+ */
+export const ListHostJobsResponseSchema: GenMessage<ListHostJobsResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 10);
+
+/**
+ * HostJob is a job that a host runs.
+ *
+ * @generated from message nimbus.v1.HostJob
+ */
+export type HostJob = Message<"nimbus.v1.HostJob"> & {
+  /**
+   * @generated from field: string host_id = 1;
+   */
+  hostId: string;
+
+  /**
+   * @generated from field: string job_id = 2;
+   */
+  jobId: string;
+
+  /**
+   * @generated from field: string org_id = 3;
+   */
+  orgId: string;
+
+  /**
+   * @generated from field: string attempt_id = 4;
+   */
+  attemptId: string;
+
+  /**
+   * @generated from field: string name = 5;
+   */
+  name: string;
+
+  /**
+   * "owner/name" of a GitHub job.
+   *
+   * @generated from field: string repo = 6;
+   */
+  repo: string;
+
+  /**
+   * @generated from field: nimbus.v1.Class class = 7;
+   */
+  class?: Class | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp accepted_at = 8;
+   */
+  acceptedAt?: Timestamp | undefined;
+
+  /**
+   * When its host last told what it uses; absent before it did.
+   *
+   * @generated from field: google.protobuf.Timestamp told_at = 9;
+   */
+  toldAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: double cpus = 10;
+   */
+  cpus: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 11;
+   */
+  memoryBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.HostJob.
+ * Use `create(HostJobSchema)` to create a new message.
+ */
+export const HostJobSchema: GenMessage<HostJob> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 11);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenRequest
@@ -409,7 +600,7 @@ export type CreateJoinTokenRequest = Message<"nimbus.v1.CreateJoinTokenRequest">
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 8);
+  messageDesc(file_nimbus_v1_host, 12);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenResponse
@@ -433,7 +624,7 @@ export type CreateJoinTokenResponse = Message<"nimbus.v1.CreateJoinTokenResponse
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 9);
+  messageDesc(file_nimbus_v1_host, 13);
 
 /**
  * @generated from message nimbus.v1.CordonHostRequest
@@ -455,7 +646,7 @@ export type CordonHostRequest = Message<"nimbus.v1.CordonHostRequest"> & {
  * Use `create(CordonHostRequestSchema)` to create a new message.
  */
 export const CordonHostRequestSchema: GenMessage<CordonHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 10);
+  messageDesc(file_nimbus_v1_host, 14);
 
 /**
  * @generated from message nimbus.v1.CordonHostResponse
@@ -468,7 +659,7 @@ export type CordonHostResponse = Message<"nimbus.v1.CordonHostResponse"> & {
  * Use `create(CordonHostResponseSchema)` to create a new message.
  */
 export const CordonHostResponseSchema: GenMessage<CordonHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 11);
+  messageDesc(file_nimbus_v1_host, 15);
 
 /**
  * @generated from message nimbus.v1.RemoveHostRequest
@@ -490,7 +681,7 @@ export type RemoveHostRequest = Message<"nimbus.v1.RemoveHostRequest"> & {
  * Use `create(RemoveHostRequestSchema)` to create a new message.
  */
 export const RemoveHostRequestSchema: GenMessage<RemoveHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 12);
+  messageDesc(file_nimbus_v1_host, 16);
 
 /**
  * @generated from message nimbus.v1.RemoveHostResponse
@@ -503,7 +694,7 @@ export type RemoveHostResponse = Message<"nimbus.v1.RemoveHostResponse"> & {
  * Use `create(RemoveHostResponseSchema)` to create a new message.
  */
 export const RemoveHostResponseSchema: GenMessage<RemoveHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 13);
+  messageDesc(file_nimbus_v1_host, 17);
 
 /**
  * HostService is for operators: which machines run jobs, and how one joins.
@@ -518,6 +709,16 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof ListHostsRequestSchema;
     output: typeof ListHostsResponseSchema;
+  },
+  /**
+   * ListHostJobs returns what runs on all hosts, with what each job uses now.
+   *
+   * @generated from rpc nimbus.v1.HostService.ListHostJobs
+   */
+  listHostJobs: {
+    methodKind: "unary";
+    input: typeof ListHostJobsRequestSchema;
+    output: typeof ListHostJobsResponseSchema;
   },
   /**
    * CreateJoinToken makes a token that joins one host, once.

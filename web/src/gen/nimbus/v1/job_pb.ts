@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/job.proto.
  */
 export const file_nimbus_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimwIKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEaG9sZBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIq0BCglHaXRIdWJKb2ISDQoFb3duZXIYASABKAkSDAoEcmVwbxgCIAEoCRIOCgZqb2JfaWQYAyABKAMSDgoGcnVuX2lkGAQgASgDEhMKC3J1bl9hdHRlbXB0GAUgASgDEhUKDXdvcmtmbG93X25hbWUYBiABKAkSEwoLaGVhZF9icmFuY2gYByABKAkSEAoIaGVhZF9zaGEYCCABKAkSEAoIaHRtbF91cmwYCSABKAkinwUKA0pvYhIKCgJpZBgBIAEoCRIOCgZvcmdfaWQYAiABKAkSDgoGc291cmNlGAMgASgJEgwKBG5hbWUYBCABKAkSDgoGbGFiZWxzGAUgAygJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEiIKBXN0YXRlGAcgASgOMhMubmltYnVzLnYxLkpvYlN0YXRlEiQKBnJlc3VsdBgIIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSIQoGcmVhc29uGAkgASgLMhEubmltYnVzLnYxLlJlYXNvbhIWCglleGl0X2NvZGUYCiABKAVIAIgBARISCgphdHRlbXB0X2lkGAsgASgJEhUKDWF0dGVtcHRfY291bnQYDCABKAUSDwoHaG9zdF9pZBgNIAEoCRIlCgh0aW1lbGluZRgOIAEoCzITLm5pbWJ1cy52MS5UaW1lbGluZRIdCgRzcGVjGA8gASgLMg8ubmltYnVzLnYxLlNwZWMSJAoGZ2l0aHViGBAgASgLMhQubmltYnVzLnYxLkdpdEh1YkpvYhIRCglsb2dfbGluZXMYESABKAMSFAoMbG9nX2NvbXBsZXRlGBIgASgIEi4KCG1ldGFkYXRhGBMgAygLMhwubmltYnVzLnYxLkpvYi5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GBQgASgFEhAKCHJlcnVuX29mGBUgASgJEhQKDG1heF9hdHRlbXB0cxgWIAEoBRIuCgpoZWxkX3VudGlsGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSJsCgpRdWV1ZVBsYWNlEg0KBWFoZWFkGAEgASgFEhAKCGF0X2xlYXN0GAIgASgIEiwKCHN0YXJ0X2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgd1bmtub3duGAQgASgJIoABCghKb2JFdmVudBILCgNzZXEYASABKAMSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGtpbmQYAyABKAkSEgoKYXR0ZW1wdF9pZBgEIAEoCRINCgVhY3RvchgFIAEoCRIOCgZkZXRhaWwYBiABKAkiiQIKEFN1Ym1pdEpvYlJlcXVlc3QSDAoEbmFtZRgBIAEoCRIfCgVjbGFzcxgCIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIdCgRzcGVjGAMgASgLMg8ubmltYnVzLnYxLlNwZWMSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJEg4KBmxhYmVscxgFIAMoCRI7CghtZXRhZGF0YRgGIAMoCzIpLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0Lk1ldGFkYXRhRW50cnkSEAoIcHJpb3JpdHkYByABKAUaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjAKEVN1Ym1pdEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiHwoNR2V0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiUwoOR2V0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYhIkCgVwbGFjZRgCIAEoCzIVLm5pbWJ1cy52MS5RdWV1ZVBsYWNlIuQCCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSIwoGc3RhdGVzGAMgAygOMhMubmltYnVzLnYxLkpvYlN0YXRlEg4KBmxhYmVscxgEIAMoCRI6CghtZXRhZGF0YRgFIAMoCzIoLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QuTWV0YWRhdGFFbnRyeRIMCgRyZXBvGAYgASgJEikKBXNpbmNlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoGcmVzdWx0GAkgASgOMhQubmltYnVzLnYxLkpvYlJlc3VsdBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiSQoQTGlzdEpvYnNSZXNwb25zZRIcCgRqb2JzGAEgAygLMg4ubmltYnVzLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTQoUTGlzdEpvYkV2ZW50c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlUKFUxpc3RKb2JFdmVudHNSZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5uaW1idXMudjEuSm9iRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiOgoPUmVydW5Kb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiLwoQUmVydW5Kb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjkKFVNldEpvYlByaW9yaXR5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEAoIcHJpb3JpdHkYAiABKAUiNQoWU2V0Sm9iUHJpb3JpdHlSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIiMKEVJlbGVhc2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIxChJSZWxlYXNlSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMuoECgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkYKCUNhbmNlbEpvYhIbLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXF1ZXN0GhwubmltYnVzLnYxLkNhbmNlbEpvYlJlc3BvbnNlEkMKCFJlcnVuSm9iEhoubmltYnVzLnYxLlJlcnVuSm9iUmVxdWVzdBobLm5pbWJ1cy52MS5SZXJ1bkpvYlJlc3BvbnNlElUKDlNldEpvYlByaW9yaXR5EiAubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVxdWVzdBohLm5pbWJ1cy52MS5TZXRKb2JQcmlvcml0eVJlc3BvbnNlEkkKClJlbGVhc2VKb2ISHC5uaW1idXMudjEuUmVsZWFzZUpvYlJlcXVlc3QaHS5uaW1idXMudjEuUmVsZWFzZUpvYlJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimwIKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEaG9sZBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIq0BCglHaXRIdWJKb2ISDQoFb3duZXIYASABKAkSDAoEcmVwbxgCIAEoCRIOCgZqb2JfaWQYAyABKAMSDgoGcnVuX2lkGAQgASgDEhMKC3J1bl9hdHRlbXB0GAUgASgDEhUKDXdvcmtmbG93X25hbWUYBiABKAkSEwoLaGVhZF9icmFuY2gYByABKAkSEAoIaGVhZF9zaGEYCCABKAkSEAoIaHRtbF91cmwYCSABKAkixgUKA0pvYhIKCgJpZBgBIAEoCRIOCgZvcmdfaWQYAiABKAkSDgoGc291cmNlGAMgASgJEgwKBG5hbWUYBCABKAkSDgoGbGFiZWxzGAUgAygJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEiIKBXN0YXRlGAcgASgOMhMubmltYnVzLnYxLkpvYlN0YXRlEiQKBnJlc3VsdBgIIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSIQoGcmVhc29uGAkgASgLMhEubmltYnVzLnYxLlJlYXNvbhIWCglleGl0X2NvZGUYCiABKAVIAIgBARISCgphdHRlbXB0X2lkGAsgASgJEhUKDWF0dGVtcHRfY291bnQYDCABKAUSDwoHaG9zdF9pZBgNIAEoCRIlCgh0aW1lbGluZRgOIAEoCzITLm5pbWJ1cy52MS5UaW1lbGluZRIdCgRzcGVjGA8gASgLMg8ubmltYnVzLnYxLlNwZWMSJAoGZ2l0aHViGBAgASgLMhQubmltYnVzLnYxLkdpdEh1YkpvYhIRCglsb2dfbGluZXMYESABKAMSFAoMbG9nX2NvbXBsZXRlGBIgASgIEi4KCG1ldGFkYXRhGBMgAygLMhwubmltYnVzLnYxLkpvYi5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GBQgASgFEhAKCHJlcnVuX29mGBUgASgJEhQKDG1heF9hdHRlbXB0cxgWIAEoBRIuCgpoZWxkX3VudGlsGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgV1c2FnZRgYIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVRvdGFscxovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSK/AQoLVXNhZ2VUb3RhbHMSKwoIY3B1X3RpbWUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGQoRcGVha19tZW1vcnlfYnl0ZXMYAiABKAMSEgoKcmVhZF9ieXRlcxgDIAEoAxIVCg13cml0dGVuX2J5dGVzGAQgASgDEhIKCnNlbnRfYnl0ZXMYBSABKAMSFgoOcmVjZWl2ZWRfYnl0ZXMYBiABKAMSEQoJcGVha19jcHVzGAcgASgBIpgBCgpVc2FnZVBvaW50Eg0KBWF0X21zGAEgASgDEg4KBmNwdV9tcxgCIAEoAxIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSEgoKcmVhZF9ieXRlcxgEIAEoAxIVCg13cml0dGVuX2J5dGVzGAUgASgDEhIKCnNlbnRfYnl0ZXMYBiABKAMSFgoOcmVjZWl2ZWRfYnl0ZXMYByABKAMiiwEKC1VzYWdlU2VyaWVzEiwKCHN0YXJ0X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgRzdGVwGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnBvaW50cxgDIAMoCzIVLm5pbWJ1cy52MS5Vc2FnZVBvaW50ImwKClF1ZXVlUGxhY2USDQoFYWhlYWQYASABKAUSEAoIYXRfbGVhc3QYAiABKAgSLAoIc3RhcnRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Vua25vd24YBCABKAkigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSKJAgoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgHIAEoBRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJTCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iEiQKBXBsYWNlGAIgASgLMhUubmltYnVzLnYxLlF1ZXVlUGxhY2Ui5AIKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIjCgZzdGF0ZXMYAyADKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSDgoGbGFiZWxzGAQgAygJEjoKCG1ldGFkYXRhGAUgAygLMigubmltYnVzLnYxLkxpc3RKb2JzUmVxdWVzdC5NZXRhZGF0YUVudHJ5EgwKBHJlcG8YBiABKAkSKQoFc2luY2UYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgZyZXN1bHQYCSABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChBMaXN0Sm9ic1Jlc3BvbnNlEhwKBGpvYnMYASADKAsyDi5uaW1idXMudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJNChRMaXN0Sm9iRXZlbnRzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoVTGlzdEpvYkV2ZW50c1Jlc3BvbnNlEiMKBmV2ZW50cxgBIAMoCzITLm5pbWJ1cy52MS5Kb2JFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNQoPR2V0VXNhZ2VSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJInYKEEdldFVzYWdlUmVzcG9uc2USEgoKYXR0ZW1wdF9pZBgBIAEoCRImCgZ0b3RhbHMYAiABKAsyFi5uaW1idXMudjEuVXNhZ2VUb3RhbHMSJgoGc2VyaWVzGAMgASgLMhYubmltYnVzLnYxLlVzYWdlU2VyaWVzIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiOgoPUmVydW5Kb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiLwoQUmVydW5Kb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjkKFVNldEpvYlByaW9yaXR5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEAoIcHJpb3JpdHkYAiABKAUiNQoWU2V0Sm9iUHJpb3JpdHlSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIiMKEVJlbGVhc2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIxChJSZWxlYXNlSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMrQFCgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkgKCEdldFVzYWdlEhoubmltYnVzLnYxLkdldFVzYWdlUmVxdWVzdBobLm5pbWJ1cy52MS5HZXRVc2FnZVJlc3BvbnNlIgOQAgESRgoJQ2FuY2VsSm9iEhsubmltYnVzLnYxLkNhbmNlbEpvYlJlcXVlc3QaHC5uaW1idXMudjEuQ2FuY2VsSm9iUmVzcG9uc2USQwoIUmVydW5Kb2ISGi5uaW1idXMudjEuUmVydW5Kb2JSZXF1ZXN0GhsubmltYnVzLnYxLlJlcnVuSm9iUmVzcG9uc2USVQoOU2V0Sm9iUHJpb3JpdHkSIC5uaW1idXMudjEuU2V0Sm9iUHJpb3JpdHlSZXF1ZXN0GiEubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVzcG9uc2USSQoKUmVsZWFzZUpvYhIcLm5pbWJ1cy52MS5SZWxlYXNlSm9iUmVxdWVzdBodLm5pbWJ1cy52MS5SZWxlYXNlSm9iUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Reason tells why a job is where it is.
@@ -442,6 +442,13 @@ export type Job = Message<"nimbus.v1.Job"> & {
    * @generated from field: google.protobuf.Timestamp held_until = 23;
    */
   heldUntil?: Timestamp | undefined;
+
+  /**
+   * What its last attempt used of its host in all; absent until that has ended.
+   *
+   * @generated from field: nimbus.v1.UsageTotals usage = 24;
+   */
+  usage?: UsageTotals | undefined;
 };
 
 /**
@@ -450,6 +457,150 @@ export type Job = Message<"nimbus.v1.Job"> & {
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_job, 5);
+
+/**
+ * UsageTotals is what a sandbox used of its host in all, its monitor included.
+ *
+ * @generated from message nimbus.v1.UsageTotals
+ */
+export type UsageTotals = Message<"nimbus.v1.UsageTotals"> & {
+  /**
+   * @generated from field: google.protobuf.Duration cpu_time = 1;
+   */
+  cpuTime?: Duration | undefined;
+
+  /**
+   * The most that was seen at once, without what is only cached.
+   *
+   * @generated from field: int64 peak_memory_bytes = 2;
+   */
+  peakMemoryBytes: bigint;
+
+  /**
+   * From disks and to them.
+   *
+   * @generated from field: int64 read_bytes = 3;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 written_bytes = 4;
+   */
+  writtenBytes: bigint;
+
+  /**
+   * By its own network; 0 for a sandbox that has the host's.
+   *
+   * @generated from field: int64 sent_bytes = 5;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: int64 received_bytes = 6;
+   */
+  receivedBytes: bigint;
+
+  /**
+   * The most CPUs that were in use in the mean of about ten seconds.
+   *
+   * @generated from field: double peak_cpus = 7;
+   */
+  peakCpus: number;
+};
+
+/**
+ * Describes the message nimbus.v1.UsageTotals.
+ * Use `create(UsageTotalsSchema)` to create a new message.
+ */
+export const UsageTotalsSchema: GenMessage<UsageTotals> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 6);
+
+/**
+ * UsagePoint is what a sandbox had used by a moment. All but memory only grows.
+ *
+ * @generated from message nimbus.v1.UsagePoint
+ */
+export type UsagePoint = Message<"nimbus.v1.UsagePoint"> & {
+  /**
+   * Since the series began.
+   *
+   * @generated from field: int64 at_ms = 1;
+   */
+  atMs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_ms = 2;
+   */
+  cpuMs: bigint;
+
+  /**
+   * The most since the point before.
+   *
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: int64 read_bytes = 4;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 written_bytes = 5;
+   */
+  writtenBytes: bigint;
+
+  /**
+   * @generated from field: int64 sent_bytes = 6;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: int64 received_bytes = 7;
+   */
+  receivedBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.UsagePoint.
+ * Use `create(UsagePointSchema)` to create a new message.
+ */
+export const UsagePointSchema: GenMessage<UsagePoint> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 7);
+
+/**
+ * UsageSeries is what a sandbox used over its time.
+ *
+ * @generated from message nimbus.v1.UsageSeries
+ */
+export type UsageSeries = Message<"nimbus.v1.UsageSeries"> & {
+  /**
+   * @generated from field: google.protobuf.Timestamp start_at = 1;
+   */
+  startAt?: Timestamp | undefined;
+
+  /**
+   * How far points are apart, but where nobody measured: it doubles as the
+   * series grows.
+   *
+   * @generated from field: google.protobuf.Duration step = 2;
+   */
+  step?: Duration | undefined;
+
+  /**
+   * At most 600.
+   *
+   * @generated from field: repeated nimbus.v1.UsagePoint points = 3;
+   */
+  points: UsagePoint[];
+};
+
+/**
+ * Describes the message nimbus.v1.UsageSeries.
+ * Use `create(UsageSeriesSchema)` to create a new message.
+ */
+export const UsageSeriesSchema: GenMessage<UsageSeries> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 8);
 
 /**
  * QueuePlace is where a waiting job stands among those that want the same.
@@ -491,7 +642,7 @@ export type QueuePlace = Message<"nimbus.v1.QueuePlace"> & {
  * Use `create(QueuePlaceSchema)` to create a new message.
  */
 export const QueuePlaceSchema: GenMessage<QueuePlace> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 6);
+  messageDesc(file_nimbus_v1_job, 9);
 
 /**
  * JobEvent is one entry of a job's history.
@@ -535,7 +686,7 @@ export type JobEvent = Message<"nimbus.v1.JobEvent"> & {
  * Use `create(JobEventSchema)` to create a new message.
  */
 export const JobEventSchema: GenMessage<JobEvent> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 7);
+  messageDesc(file_nimbus_v1_job, 10);
 
 /**
  * @generated from message nimbus.v1.SubmitJobRequest
@@ -592,7 +743,7 @@ export type SubmitJobRequest = Message<"nimbus.v1.SubmitJobRequest"> & {
  * Use `create(SubmitJobRequestSchema)` to create a new message.
  */
 export const SubmitJobRequestSchema: GenMessage<SubmitJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 8);
+  messageDesc(file_nimbus_v1_job, 11);
 
 /**
  * @generated from message nimbus.v1.SubmitJobResponse
@@ -609,7 +760,7 @@ export type SubmitJobResponse = Message<"nimbus.v1.SubmitJobResponse"> & {
  * Use `create(SubmitJobResponseSchema)` to create a new message.
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 9);
+  messageDesc(file_nimbus_v1_job, 12);
 
 /**
  * @generated from message nimbus.v1.GetJobRequest
@@ -626,7 +777,7 @@ export type GetJobRequest = Message<"nimbus.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 10);
+  messageDesc(file_nimbus_v1_job, 13);
 
 /**
  * @generated from message nimbus.v1.GetJobResponse
@@ -650,7 +801,7 @@ export type GetJobResponse = Message<"nimbus.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 11);
+  messageDesc(file_nimbus_v1_job, 14);
 
 /**
  * @generated from message nimbus.v1.ListJobsRequest
@@ -723,7 +874,7 @@ export type ListJobsRequest = Message<"nimbus.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 12);
+  messageDesc(file_nimbus_v1_job, 15);
 
 /**
  * @generated from message nimbus.v1.ListJobsResponse
@@ -747,7 +898,7 @@ export type ListJobsResponse = Message<"nimbus.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 13);
+  messageDesc(file_nimbus_v1_job, 16);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsRequest
@@ -776,7 +927,7 @@ export type ListJobEventsRequest = Message<"nimbus.v1.ListJobEventsRequest"> & {
  * Use `create(ListJobEventsRequestSchema)` to create a new message.
  */
 export const ListJobEventsRequestSchema: GenMessage<ListJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 14);
+  messageDesc(file_nimbus_v1_job, 17);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsResponse
@@ -800,7 +951,58 @@ export type ListJobEventsResponse = Message<"nimbus.v1.ListJobEventsResponse"> &
  * Use `create(ListJobEventsResponseSchema)` to create a new message.
  */
 export const ListJobEventsResponseSchema: GenMessage<ListJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 15);
+  messageDesc(file_nimbus_v1_job, 18);
+
+/**
+ * @generated from message nimbus.v1.GetUsageRequest
+ */
+export type GetUsageRequest = Message<"nimbus.v1.GetUsageRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * Empty for the current or last one.
+   *
+   * @generated from field: string attempt_id = 2;
+   */
+  attemptId: string;
+};
+
+/**
+ * Describes the message nimbus.v1.GetUsageRequest.
+ * Use `create(GetUsageRequestSchema)` to create a new message.
+ */
+export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 19);
+
+/**
+ * @generated from message nimbus.v1.GetUsageResponse
+ */
+export type GetUsageResponse = Message<"nimbus.v1.GetUsageResponse"> & {
+  /**
+   * @generated from field: string attempt_id = 1;
+   */
+  attemptId: string;
+
+  /**
+   * @generated from field: nimbus.v1.UsageTotals totals = 2;
+   */
+  totals?: UsageTotals | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.UsageSeries series = 3;
+   */
+  series?: UsageSeries | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.GetUsageResponse.
+ * Use `create(GetUsageResponseSchema)` to create a new message.
+ */
+export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 20);
 
 /**
  * @generated from message nimbus.v1.CancelJobRequest
@@ -817,7 +1019,7 @@ export type CancelJobRequest = Message<"nimbus.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 16);
+  messageDesc(file_nimbus_v1_job, 21);
 
 /**
  * @generated from message nimbus.v1.CancelJobResponse
@@ -834,7 +1036,7 @@ export type CancelJobResponse = Message<"nimbus.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 17);
+  messageDesc(file_nimbus_v1_job, 22);
 
 /**
  * @generated from message nimbus.v1.RerunJobRequest
@@ -858,7 +1060,7 @@ export type RerunJobRequest = Message<"nimbus.v1.RerunJobRequest"> & {
  * Use `create(RerunJobRequestSchema)` to create a new message.
  */
 export const RerunJobRequestSchema: GenMessage<RerunJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 18);
+  messageDesc(file_nimbus_v1_job, 23);
 
 /**
  * @generated from message nimbus.v1.RerunJobResponse
@@ -875,7 +1077,7 @@ export type RerunJobResponse = Message<"nimbus.v1.RerunJobResponse"> & {
  * Use `create(RerunJobResponseSchema)` to create a new message.
  */
 export const RerunJobResponseSchema: GenMessage<RerunJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 19);
+  messageDesc(file_nimbus_v1_job, 24);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityRequest
@@ -899,7 +1101,7 @@ export type SetJobPriorityRequest = Message<"nimbus.v1.SetJobPriorityRequest"> &
  * Use `create(SetJobPriorityRequestSchema)` to create a new message.
  */
 export const SetJobPriorityRequestSchema: GenMessage<SetJobPriorityRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 20);
+  messageDesc(file_nimbus_v1_job, 25);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityResponse
@@ -916,7 +1118,7 @@ export type SetJobPriorityResponse = Message<"nimbus.v1.SetJobPriorityResponse">
  * Use `create(SetJobPriorityResponseSchema)` to create a new message.
  */
 export const SetJobPriorityResponseSchema: GenMessage<SetJobPriorityResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 21);
+  messageDesc(file_nimbus_v1_job, 26);
 
 /**
  * @generated from message nimbus.v1.ReleaseJobRequest
@@ -933,7 +1135,7 @@ export type ReleaseJobRequest = Message<"nimbus.v1.ReleaseJobRequest"> & {
  * Use `create(ReleaseJobRequestSchema)` to create a new message.
  */
 export const ReleaseJobRequestSchema: GenMessage<ReleaseJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 22);
+  messageDesc(file_nimbus_v1_job, 27);
 
 /**
  * @generated from message nimbus.v1.ReleaseJobResponse
@@ -950,7 +1152,7 @@ export type ReleaseJobResponse = Message<"nimbus.v1.ReleaseJobResponse"> & {
  * Use `create(ReleaseJobResponseSchema)` to create a new message.
  */
 export const ReleaseJobResponseSchema: GenMessage<ReleaseJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 23);
+  messageDesc(file_nimbus_v1_job, 28);
 
 /**
  * JobState is where a job is in its life.
@@ -1096,6 +1298,17 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof ListJobEventsRequestSchema;
     output: typeof ListJobEventsResponseSchema;
+  },
+  /**
+   * GetUsage returns what an attempt of a job used of its host over its time, as
+   * far as that was told: of one that runs, some seconds ago. Codes: not_found.
+   *
+   * @generated from rpc nimbus.v1.JobService.GetUsage
+   */
+  getUsage: {
+    methodKind: "unary";
+    input: typeof GetUsageRequestSchema;
+    output: typeof GetUsageResponseSchema;
   },
   /**
    * CancelJob stops a job wherever it is. Cancelling a finished job has no
