@@ -95,6 +95,13 @@ func (c *Client) PID(ctx context.Context) (int, error) {
 	return answer.PID, err
 }
 
+// Come returns the process id of a first process that somebody else starts, once
+// it has come. ErrGone says that it will not.
+func (c *Client) Come(ctx context.Context) (int, error) {
+	answer, err := c.call(ctx, request{Op: opCome})
+	return answer.PID, err
+}
+
 // Wait returns how the tree ended, once it has.
 func (c *Client) Wait(ctx context.Context) (Exit, error) {
 	for {
