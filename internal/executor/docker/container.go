@@ -88,7 +88,7 @@ func (e *Executor) furnish(s *sandbox, class nimbus.Class) error {
 }
 
 // container is what the daemon is told of a sandbox.
-func (e *Executor) container(s *sandbox, class nimbus.Class, d disks) client.ContainerCreateOptions {
+func (e *Executor) container(s *sandbox, class nimbus.Class, disks []string) client.ContainerCreateOptions {
 	no := false
 	processes := int64(max(leastProcesses, class.MemoryMiB*processesPerMiB))
 	memory := int64(class.MemoryMiB+overheadMiB) << 20
@@ -97,7 +97,7 @@ func (e *Executor) container(s *sandbox, class nimbus.Class, d disks) client.Con
 		// What the image sets is the job's, not the guest's.
 		"NIMBUS_GUEST_SOCKET=", "GODEBUG=", "HOME=" + homeDir,
 	}
-	if len(d) > 0 {
+	if len(disks) > 0 {
 		env = append(env, "NIMBUS_GUEST_DISKS="+strings.Join(writable(), ":"))
 	}
 	return client.ContainerCreateOptions{
@@ -115,30 +115,30 @@ func (e *Executor) container(s *sandbox, class nimbus.Class, d disks) client.Con
 				Memory: memory, MemorySwap: memory, NanoCPUs: int64(class.CPUs) * 1e9, PidsLimit: &processes,
 				Ulimits: []*container.Ulimit{{Name: "core"}},
 			},
-			Mounts: e.mounts(s, class, d),
+			Mounts: e.mounts(s, class, disks),
 		},
 	}
 }
 
 // mounts are what a container has beside its image, whose root is read-only.
-func (e *Executor) mounts(s *sandbox, class nimbus.Class, d disks) []mount.Mount {
+func (e *Executor) mounts(s *sandbox, class nimbus.Class, disks []string) []mount.Mount {
 	var all []mount.Mount
-	bind := func(from, to string) {
+	bind := func(from, to string, readOnly bool) {
 		all = append(all, mount.Mount{
-			Type: mount.TypeBind, Source: from, Target: to, ReadOnly: true,
+			Type: mount.TypeBind, Source: from, Target: to, ReadOnly: readOnly,
 			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},
 		})
 	}
-	bind(e.cfg.Guest, guest)
-	bind(filepath.Join(s.dir, doorDir), ownDir+"/"+doorDir)
-	bind(filepath.Join(s.dir, hostsFile), "/etc/hosts")
-	bind(filepath.Join(s.dir, namesFile), "/etc/resolv.conf")
+	bind(e.cfg.Guest, guest, true)
+	bind(filepath.Join(s.dir, doorDir), ownDir+"/"+doorDir, true)
+	bind(filepath.Join(s.dir, hostsFile), "/etc/hosts", true)
+	bind(filepath.Join(s.dir, namesFile), "/etc/resolv.conf", true)
 	if e.cfg.Runner != "" {
-		bind(e.cfg.Runner, Runner)
+		bind(e.cfg.Runner, Runner, true)
 	}
 	for n, folder := range writable() {
-		if n < len(d) {
-			all = append(all, e.volume(s.machine, folder, d[n].Name()))
+		if n < len(disks) {
+			bind(disks[n], folder, false)
 		} else {
 			all = append(all, memory(folder, max(class.MemoryMiB/2, smallMiB)))
 		}
@@ -149,15 +149,6 @@ func (e *Executor) mounts(s *sandbox, class nimbus.Class, d disks) []mount.Mount
 		}
 	}
 	return all
-}
-
-// volume is a disk that the daemon mounts for as long as the container runs, and
-// forgets with it.
-func (e *Executor) volume(machine, folder, device string) mount.Mount {
-	return mount.Mount{Type: mount.TypeVolume, Target: folder, VolumeOptions: &mount.VolumeOptions{
-		NoCopy: true, Labels: e.daemon.labels(machine),
-		DriverConfig: &mount.Driver{Name: "local", Options: map[string]string{"type": "ext4", "device": device, "o": "nosuid,nodev,noatime"}},
-	}}
 }
 
 // memory is a folder in the job's memory.

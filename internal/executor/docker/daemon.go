@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
@@ -92,6 +94,33 @@ func (d *daemon) info(ctx context.Context) (system.Info, error) {
 	return r.Info, d.reason(err)
 }
 
+// pid is the process that listens at the daemon's socket: the daemon, or who
+// started it.
+func (d *daemon) pid() (int, error) {
+	conn, err := net.DialTimeout("unix", strings.TrimPrefix(d.host, "unix://"), callTimeout)
+	if err != nil {
+		return 0, fmt.Errorf("find the docker daemon: %w", err)
+	}
+	defer conn.Close()
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("find the docker daemon: it is at no unix socket")
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("find the docker daemon: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(s uintptr) { cred, credErr = unix.GetsockoptUcred(int(s), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, fmt.Errorf("find the docker daemon: %w", err)
+	}
+	if credErr != nil {
+		return 0, fmt.Errorf("find the docker daemon: %w", credErr)
+	}
+	return int(cred.Pid), nil
+}
+
 // change is for what must be seen to its end once it is begun.
 func change(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
@@ -113,7 +142,7 @@ func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCrea
 	return d.reason(err)
 }
 
-// list is the sandboxes that have anything in the daemon.
+// list is the sandboxes that have a container.
 func (d *daemon) list(ctx context.Context) (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -124,32 +153,25 @@ func (d *daemon) list(ctx context.Context) (ids []string, err error) {
 	for _, c := range containers.Items {
 		ids = append(ids, c.Labels[labelSandbox])
 	}
-	volumes, err := d.api.VolumeList(ctx, client.VolumeListOptions{Filters: d.ours()})
-	if err != nil {
-		return nil, d.reason(err)
-	}
-	for _, v := range volumes.Items {
-		ids = append(ids, v.Labels[labelSandbox])
-	}
 	return ids, nil
 }
 
-// remove kills a container and removes it with its volumes, and returns once
-// nothing of it is left.
+// remove kills a container and removes it, and returns once nothing of it is
+// left.
 func (d *daemon) remove(ctx context.Context, machine string) error {
 	ctx, cancel := change(ctx)
 	defer cancel()
 	for {
 		_, err := d.api.ContainerRemove(ctx, d.name(machine), client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if errdefs.IsNotFound(err) {
-			return d.removeVolumes(ctx, machine)
+			return nil
 		}
 		// Somebody else may be removing it.
 		if err != nil && !errdefs.IsConflict(err) {
 			return fmt.Errorf("remove container: %w", d.reason(err))
 		}
 		if _, err = d.api.ContainerInspect(ctx, d.name(machine), client.ContainerInspectOptions{}); errdefs.IsNotFound(err) {
-			return d.removeVolumes(ctx, machine)
+			return nil
 		}
 		select {
 		case <-time.After(goneInterval):
@@ -157,20 +179,6 @@ func (d *daemon) remove(ctx context.Context, machine string) error {
 			return fmt.Errorf("remove container: %w", errors.Join(d.reason(err), context.Cause(ctx)))
 		}
 	}
-}
-
-// removeVolumes removes what a daemon that was killed has left of a container.
-func (d *daemon) removeVolumes(ctx context.Context, machine string) error {
-	volumes, err := d.api.VolumeList(ctx, client.VolumeListOptions{Filters: client.Filters{}.Add("label", labelSandbox+"="+machine)})
-	if err != nil {
-		return fmt.Errorf("remove volumes: %w", d.reason(err))
-	}
-	for _, v := range volumes.Items {
-		if _, err := d.api.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("remove volumes: %w", d.reason(err))
-		}
-	}
-	return nil
 }
 
 // state is how a container is, and how it ended.

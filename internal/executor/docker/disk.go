@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,37 +28,112 @@ func writable() []string { return []string{workDir, "/tmp", homeDir} }
 // diskFile is the file of one of a sandbox' disks, in its folder.
 func diskFile(dir string, n int) string { return filepath.Join(dir, fmt.Sprintf("disk%d.ext4", n)) }
 
-// disks are the devices of a sandbox' disks, in the order of writable. They are
-// detached with the last who has them open or mounted: this process until
-// release, then the daemon for as long as the container runs.
-type disks []*os.File
+// Disks are mounted on the host for as long as it takes to start their
+// container, which then has them to itself: with its end they are unmounted, and
+// their devices detached. Volumes of the daemon's would do the same, but one that
+// was restarted beside its containers (live-restore) forgets that they are
+// mounted (20.10).
 
-func (d disks) release() {
-	for _, f := range d {
-		f.Close()
-	}
+func (e *Executor) mountsDir() string { return filepath.Join(e.cfg.Dir, "mounts") }
+
+// mountPoint is where one of a container's disks is until it has started.
+func (e *Executor) mountPoint(machine string, n int) string {
+	return filepath.Join(e.mountsDir(), machine+"."+strconv.Itoa(n))
 }
 
-// layDisks makes the disks of a sandbox; none where there are no loop devices.
-func (e *Executor) layDisks(ctx context.Context, s *sandbox) (disks, error) {
+// layDisks makes and mounts the disks of a sandbox, in the order of writable;
+// none where there are no loop devices.
+func (e *Executor) layDisks(ctx context.Context, s *sandbox) (points []string, err error) {
 	if e.checkLoops() != nil {
 		return nil, nil
 	}
-	var made disks
 	for n := range writable() {
-		path := diskFile(s.dir, n)
-		err := e.disks.Make(ctx, path)
-		var device *os.File
-		if err == nil {
-			device, err = attach(path)
-		}
-		if err != nil {
-			made.release()
+		path, point := diskFile(s.dir, n), e.mountPoint(s.machine, n)
+		if err := e.disks.Make(ctx, path); err != nil {
 			return nil, err
 		}
-		made = append(made, device)
+		if err := os.MkdirAll(point, 0o700); err != nil {
+			return nil, fmt.Errorf("make mount point: %w", err)
+		}
+		device, err := attach(path)
+		if err != nil {
+			return nil, err
+		}
+		err = e.onHost(func() error {
+			return unix.Mount(device.Name(), point, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, "")
+		})
+		device.Close() // it is detached with the last who has it mounted
+		if err != nil {
+			return nil, fmt.Errorf("mount disk: %w", err)
+		}
+		points = append(points, point)
 	}
-	return made, nil
+	return points, nil
+}
+
+// letGo unmounts a container's disks on the host. What a container has of them
+// stays.
+func (e *Executor) letGo(machine string) error {
+	var errs []error
+	for n := range writable() {
+		point := e.mountPoint(machine, n)
+		err := e.onHost(func() error { return unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // not mounted, not there
+			errs = append(errs, fmt.Errorf("unmount disk: %w", err))
+			continue
+		}
+		if err := os.Remove(point); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove mount point: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mounted lists the containers whose disks were not let go.
+func (e *Executor) mounted() (machines []string, err error) {
+	points, err := names(e.mountsDir())
+	for _, point := range points {
+		machine, _, _ := strings.Cut(point, ".")
+		machines = append(machines, machine)
+	}
+	return machines, err
+}
+
+// onHost runs f in the mount namespace of the daemon, which must see what is
+// mounted: the agent may have one of its own, as a service. Who can't tell, or
+// finds no daemon, is where it is.
+func (e *Executor) onHost(f func() error) error {
+	pid, err := e.daemon.pid()
+	if err != nil {
+		return f() //nolint:nilerr // a mount point that is removed is unmounted everywhere
+	}
+	hosts := fmt.Sprintf("/proc/%d/ns/mnt", pid)
+	var theirs, ours unix.Stat_t
+	err = errors.Join(unix.Stat(hosts, &theirs), unix.Stat("/proc/self/ns/mnt", &ours))
+	if err != nil || theirs.Ino == ours.Ino && theirs.Dev == ours.Dev {
+		return f() //nolint:nilerr // told by the container, which does not start
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		done <- enterHost(hosts, f)
+	}()
+	return <-done
+}
+
+func enterHost(namespace string, f func() error) error {
+	ns, err := os.Open(namespace)
+	if err != nil {
+		return fmt.Errorf("open the daemon's mount namespace: %w", err)
+	}
+	defer ns.Close()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its root can't go elsewhere
+		return fmt.Errorf("leave this process' root: %w", err)
+	}
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the daemon's mount namespace: %w", err)
+	}
+	return f()
 }
 
 // attach makes a block device of a file.

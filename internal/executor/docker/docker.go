@@ -27,6 +27,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/pool"
 	"github.com/nimbus-ci/nimbus/internal/executor/scratch"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
@@ -82,7 +83,7 @@ type Executor struct {
 	disks  *scratch.Maker
 	images *images
 	check  checks
-	warm   warm
+	warm   *pool.Keeper[*box]
 	owned  owned
 }
 
@@ -100,18 +101,37 @@ func New(cfg Config) (*Executor, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	for _, path := range []*string{&cfg.Guest, &cfg.Runner, &cfg.Dir} {
+		if err := absolute(path); err != nil {
+			return nil, err
+		}
+	}
 	d, err := newDaemon(cfg.Host, cfg.Owner)
 	if err != nil {
 		return nil, err
 	}
-	return &Executor{
-		cfg: cfg, daemon: d, images: newImages(d, cfg), warm: newWarm(),
+	e := &Executor{
+		cfg: cfg, daemon: d, images: newImages(d, cfg),
 		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
 		slots: netslot.New(netslot.Config{
 			// The microVMs of the same agent have slots of their own.
 			Owner: cfg.Owner + "d", Pairs: true, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log,
 		}),
-	}, nil
+	}
+	e.warm = pool.NewKeeper(maker{e}, pool.Bounds{Sandboxes: cfg.Warm.Containers, MemoryMiB: cfg.Warm.MemoryMiB, IdleMiB: idleMiB}, cfg.Log)
+	return e, nil
+}
+
+// absolute makes a path one that the daemon understands.
+func absolute(path *string) error {
+	if *path == "" {
+		return nil
+	}
+	var err error
+	if *path, err = filepath.Abs(*path); err != nil {
+		return fmt.Errorf("find the programs of sandboxes: %w", err)
+	}
+	return nil
 }
 
 // Name is "docker".
@@ -173,6 +193,9 @@ func (e *Executor) make(ctx context.Context, s *sandbox, class nimbus.Class, dea
 
 // start starts the container, and waits until its guest has come to the shim.
 func (e *Executor) start(ctx context.Context, s *sandbox, class nimbus.Class, deadline time.Duration) error {
+	if err := absolute(&s.dir); err != nil {
+		return err
+	}
 	if err := e.furnish(s, class); err != nil {
 		return err
 	}
@@ -184,11 +207,10 @@ func (e *Executor) start(ctx context.Context, s *sandbox, class nimbus.Class, de
 	}
 	s.Shimmed = executor.Shimmed{Shim: client}
 	disks, err := e.layDisks(ctx, s)
-	if err != nil {
-		return err
+	if err == nil {
+		err = e.daemon.run(ctx, s.machine, e.container(s, class, disks))
 	}
-	defer disks.release() // they are the container's from then on
-	if err := e.daemon.run(ctx, s.machine, e.container(s, class, disks)); err != nil {
+	if err := errors.Join(err, e.letGo(s.machine)); err != nil { // they are the container's from now on
 		return fmt.Errorf("start container: %w", err)
 	}
 	return e.awaitGuest(ctx, s)
@@ -271,7 +293,7 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 }
 
 // present lists the sandboxes of which there is anything on this host: a
-// container, a volume, a network, a folder, a claim. All of them have the
+// container, a network, a disk, a folder, a claim. All of them have the
 // container's name. A daemon that is away, or was never here, hides nothing but
 // its own.
 func (e *Executor) present(ctx context.Context) ([]string, error) {
@@ -279,11 +301,13 @@ func (e *Executor) present(ctx context.Context) ([]string, error) {
 	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
 		return nil, err
 	}
-	more, err := e.slots.List()
-	if err != nil {
-		return nil, err
+	for _, list := range []func() ([]string, error){e.slots.List, e.mounted} {
+		more, err := list()
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, more...)
 	}
-	ids = append(ids, more...)
 	for _, dir := range []string{e.waitingDir(), e.claimsDir()} {
 		more, err := names(dir)
 		if err != nil {
@@ -298,6 +322,9 @@ func (e *Executor) present(ctx context.Context) ([]string, error) {
 // remove removes everything of a sandbox outside of its folder, and looks that
 // it is gone.
 func (e *Executor) remove(ctx context.Context, machine string) error {
+	if err := e.letGo(machine); err != nil {
+		return err
+	}
 	if err := e.daemon.remove(ctx, machine); err != nil {
 		return err
 	}

@@ -1,13 +1,13 @@
 package docker_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
@@ -18,6 +18,17 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
+func TestMain(m *testing.M) {
+	executortest.Main(func(settings []byte) (executor.Executor, error) {
+		var cfg docker.Config
+		if err := json.Unmarshal(settings, &cfg); err != nil {
+			return nil, err
+		}
+		return docker.New(cfg)
+	})
+	os.Exit(m.Run())
+}
+
 // imageName is an image of the machine's own programs, in the daemons of tests.
 const imageName = "nimbus.test/tools:1"
 
@@ -25,8 +36,11 @@ const imageName = "nimbus.test/tools:1"
 func config(t *testing.T) (docker.Config, *testenv.DockerDaemon) {
 	t.Helper()
 	testenv.Require(t, "root", "dockerd", "nft", "mke2fs")
-	d := testenv.StartDocker(t, "--live-restore")
-	testenv.DockerImage(t, d.Socket, "nimbus.test/tools", "1", "ENV LESSON=one", "VOLUME /data")
+	d := testenv.DockerWith(t, "--live-restore", "--cgroup-parent", cgroupParent())
+	t.Cleanup(removeCgroups)
+	if err := d.Image("nimbus.test/tools", "1", "ENV LESSON=one", "VOLUME /data"); err != nil {
+		t.Fatal(err)
+	}
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/nimbus-shim", "../../../cmd/nimbus-guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -39,6 +53,29 @@ func config(t *testing.T) (docker.Config, *testenv.DockerDaemon) {
 		Built: image.Store{Dir: t.TempDir()}, Catalog: library.Catalog{Aliases: map[string]string{nimbus.DefaultImage: imageName}},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}, d
+}
+
+// cgroupParent is where the containers of this process' daemons are.
+func cgroupParent() string { return fmt.Sprintf("/nimbus-test-%d", os.Getpid()) }
+
+// cgroups are all folders of it that there are, but for itself.
+func cgroups() []string {
+	var all []string
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		found, _ := filepath.Glob(pattern + cgroupParent() + "/*/cgroup.procs")
+		all = append(all, found...)
+	}
+	return all
+}
+
+// removeCgroups removes the parent, which the daemon leaves.
+func removeCgroups() {
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		found, _ := filepath.Glob(pattern + cgroupParent())
+		for _, dir := range found {
+			os.Remove(dir)
+		}
+	}
 }
 
 func create(t *testing.T, cfg docker.Config) *docker.Executor {
@@ -57,8 +94,10 @@ func TestConformance(t *testing.T) {
 	if !status.Available {
 		t.Fatal(status)
 	}
+	settings := cfg
+	settings.Log = nil // it is this process'
 	executortest.Run(t, executortest.Config{
-		Patience: 2 * time.Minute,
-		New:      func(t *testing.T) executor.Executor { return create(t, cfg) },
+		Patience: patience, Settings: settings,
+		New: func(t *testing.T) executor.Executor { return create(t, cfg) },
 	})
 }
