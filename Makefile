@@ -85,7 +85,7 @@ conformance: ## What all executors do alike: their common suite, as a table
 	@mkdir -p test/results/conformance && rm -f test/results/conformance/*.json
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_CONFORMANCE=$(CURDIR)/test/results/conformance PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 2h -run 'TestConformance$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/microvm/ || true
-	@go run ./internal/executor/executortest/table test/results/conformance
+	@go run ./test/conformance test/results/conformance
 
 .PHONY: soak-escape
 soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 GiB; MIB=

@@ -1,4 +1,4 @@
-// Command table prints what became of the executors' common suite, from the
+// Command conformance prints what became of the executors' common suite, from the
 // results in a folder: see make conformance.
 package main
 
@@ -11,7 +11,7 @@ import (
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: table DIR")
+		fmt.Fprintln(os.Stderr, "usage: conformance DIR")
 		os.Exit(2)
 	}
 	if err := executortest.Table(os.Stdout, os.Args[1]); err != nil {
