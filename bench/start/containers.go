@@ -40,7 +40,7 @@ func measureContainers(ctx context.Context, r *report.Report, p *parts, bin, dir
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // it ends with this process
+	defer d.Close()
 	const name, tag = "nimbus.test/tools", "1"
 	if err := d.Image(name, tag); err != nil {
 		return err

@@ -147,6 +147,8 @@ const hostPrograms = `sh cat chmod chown cp cut dd df echo env false grep head h
 
 // packPrograms writes a root file system of the machine's own programs, with the
 // libraries that they need, as a tar.
+//
+//nolint:dupword // they are the shell's words
 const packPrograms = `set -e
 root=$1; shift
 mkdir -p $root/usr/bin $root/usr/sbin $root/etc $root/tmp $root/root $root/proc $root/sys $root/dev $root/run $root/var/tmp

@@ -45,7 +45,7 @@ func (e *Executor) mountPoint(machine string, n int) string {
 // none where there are no loop devices.
 func (e *Executor) layDisks(ctx context.Context, s *sandbox) (points []string, err error) {
 	if e.checkLoops() != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // Status tells; memory takes their place
 	}
 	for n := range writable() {
 		path, point := diskFile(s.dir, n), e.mountPoint(s.machine, n)
@@ -105,13 +105,13 @@ func (e *Executor) mounted() (machines []string, err error) {
 func (e *Executor) onHost(f func() error) error {
 	pid, err := e.daemon.pid()
 	if err != nil {
-		return f() //nolint:nilerr // a mount point that is removed is unmounted everywhere
+		return f() // a mount point that is removed is unmounted everywhere
 	}
 	hosts := fmt.Sprintf("/proc/%d/ns/mnt", pid)
 	var theirs, ours unix.Stat_t
 	err = errors.Join(unix.Stat(hosts, &theirs), unix.Stat("/proc/self/ns/mnt", &ours))
 	if err != nil || theirs.Ino == ours.Ino && theirs.Dev == ours.Dev {
-		return f() //nolint:nilerr // told by the container, which does not start
+		return f() // where that is wrong the container does not start
 	}
 	done := make(chan error, 1)
 	go func() {

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	executortest.Main(func(settings []byte) (executor.Executor, error) {
 		var cfg docker.Config
-		if err := json.Unmarshal(settings, &cfg); err != nil {
+		if err := json.Unmarshal(settings, &cfg); err != nil { //nolint:musttag // both ends are one program
 			return nil, err
 		}
 		return docker.New(cfg)

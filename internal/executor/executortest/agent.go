@@ -44,7 +44,7 @@ func Main(executorOf func(settings []byte) (executor.Executor, error)) {
 
 func beAgent(raw string, executorOf func([]byte) (executor.Executor, error)) error {
 	var o order
-	if err := json.Unmarshal([]byte(raw), &o); err != nil {
+	if err := json.Unmarshal([]byte(raw), &o); err != nil { //nolint:musttag // both ends are one program
 		return fmt.Errorf("read what to do: %w", err)
 	}
 	e, err := executorOf(o.Settings)
@@ -62,7 +62,7 @@ func (h *harness) agent(ctx context.Context, t *testing.T, spec executor.Spec, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(order{Settings: settings, ID: spec.ID, Dir: spec.Dir, Class: spec.Class, Deadline: spec.Deadline})
+	raw, err := json.Marshal(order{Settings: settings, ID: spec.ID, Dir: spec.Dir, Class: spec.Class, Deadline: spec.Deadline}) //nolint:musttag // both ends are one program
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func testFiles(ctx context.Context, t *testing.T, h *harness) {
 	rand.NewChaCha8([32]byte{1}).Read(data)
 	s, _ := h.create(ctx, t)
 	out, exit := Do(ctx, t, s, "./tools/build && cat out/artifact",
-		File{Name: "tools/build", Mode: 0o755, Data: []byte("#!/bin/sh\nmkdir out && cat linked linked > out/artifact\n")},
+		File{Name: "tools/build", Mode: 0o755, Data: []byte("#!/bin/sh\nmkdir out && cat linked data.bin > out/artifact\n")},
 		File{Name: "data.bin", Mode: 0o600, Data: data},
 		File{Name: "linked", Link: "data.bin"})
 	if out != string(bytes.Repeat(data, 2)) || exit.GetCode() != 0 {
