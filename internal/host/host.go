@@ -100,7 +100,9 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: machines, nimbus.ExecutorFirecracker: machines}
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
-		runners[nimbus.ExecutorDocker] = agent.Runner{Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}}
+		runners[nimbus.ExecutorDocker] = agent.Runner{
+			Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}, Env: map[string]string{runner.InContainer: "1"},
+		}
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
