@@ -36,7 +36,9 @@ type soak struct {
 	cfg    docker.Config
 	daemon *testenv.DockerDaemon
 
-	mu    sync.Mutex // held by what restarts, shared by nobody else
+	making sync.RWMutex // shared while a container is made
+
+	mu    sync.Mutex // held by what restarts
 	agent *docker.Executor
 	stop  func()
 
@@ -112,12 +114,23 @@ func (s *soak) restartAgent(ctx context.Context) {
 	s.agents.Add(1)
 }
 
-func (s *soak) restartDaemon() {
+// restartDaemon ends the daemon while jobs run and end, but not in the midst of
+// the start of a container: one that is killed there (20.10) may forget what its
+// containerd has begun. See docs/hosts.md.
+func (s *soak) restartDaemon(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stop() // it makes some, too
 	if err := s.daemon.Restart([]string{"TERM", "KILL"}[rand.IntN(2)]); err != nil {
 		s.t.Error(err)
 	}
+	time.Sleep(500 * time.Millisecond) // it dies first
+	if err := s.daemon.Await(); err != nil {
+		s.t.Error(err)
+	}
+	s.startAgent(ctx)
 	s.daemons.Add(1)
 }
 
@@ -137,7 +150,7 @@ func (s *soak) job(ctx context.Context, i int) {
 	case 5:
 		s.restartAgent(ctx)
 	case 8:
-		defer s.restartDaemon()
+		defer s.restartDaemon(ctx)
 	}
 	sp := spec(s.t)
 	defer os.RemoveAll(sp.Dir)
@@ -172,7 +185,9 @@ func (s *soak) job(ctx context.Context, i int) {
 // make tries for as long as the daemon is away.
 func (s *soak) make(ctx context.Context, sp executor.Spec) (executor.Sandbox, error) {
 	for {
+		s.making.RLock()
 		box, err := s.now().Create(ctx, sp)
+		s.making.RUnlock()
 		if err == nil || ctx.Err() != nil {
 			return box, err
 		}
@@ -210,7 +225,9 @@ func (s *soak) giveUp(ctx context.Context) {
 	defer os.RemoveAll(sp.Dir)
 	sp.Class.CPUs = 2 // none of these waits
 	making, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(800))*time.Millisecond)
+	s.making.RLock()
 	box, err := s.now().Create(making, sp)
+	s.making.RUnlock()
 	cancel()
 	s.given.Add(1)
 	if err == nil {
