@@ -73,6 +73,20 @@ soak-microvm: ## 200 jobs through the pool of microVMs, looking for leaks; JOBS=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),200) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 2h -v -run TestNothingIsLeft ./internal/executor/microvm/
 
+.PHONY: soak-docker
+soak-docker: ## 500 jobs in containers, while agent and daemon restart; JOBS=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),500) PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 3h -v -run TestNothingIsLeft ./internal/executor/docker/
+
+.PHONY: conformance
+conformance: ## What all executors do alike: their common suite, as a table
+	@scripts/deps test
+	@mkdir -p test/results/conformance && rm -f test/results/conformance/*.json
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_CONFORMANCE=$(CURDIR)/test/results/conformance PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 2h -run 'TestConformance$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/microvm/ || true
+	@go run ./test/conformance test/results/conformance
+
 .PHONY: soak-escape
 soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 GiB; MIB=
 	@scripts/deps test

@@ -1,7 +1,8 @@
 // Command start measures how long a job waits for its first byte once a host
 // has claimed it: in a machine that boots, in one that is made of a snapshot,
-// and in one that waited. The floor is the same monitor with the same files,
-// started by hand without shim, cgroup, network slot or a disk of its own.
+// and in one that waited, and in containers. The floor is the same monitor with
+// the same files, started by hand without shim, cgroup, network slot or a disk of
+// its own; of containers it is a bare exec into one that runs.
 package main
 
 import (
@@ -55,6 +56,9 @@ func run(ctx context.Context) error {
 	if err := measureLocal(ctx, r, p, bin, dir, n); err != nil {
 		return err
 	}
+	if err := measureContainers(ctx, r, p, bin, dir, n); err != nil {
+		return err
+	}
 	if err := measureMachines(ctx, r, p, bin, dir, n); err != nil {
 		return err
 	}
@@ -91,7 +95,11 @@ const startGoal = "value<=1.25*floor+20"
 // What has no goal is there to be compared with.
 func (s *samples) add(r *report.Report, name, floorWhat, goal string) {
 	floor := report.Median(s.floor)
-	r.Add(name+"_ms", "ms", s.work, s.floor, floorWhat, goal, func(value, _ float64) bool { return goal == "" || value <= 1.25*floor+20 })
+	s.addWith(r, name, floorWhat, goal, func(value, _ float64) bool { return goal == "" || value <= 1.25*floor+20 })
+}
+
+func (s *samples) addWith(r *report.Report, name, floorWhat, goal string, ok func(value, ratio float64) bool) {
+	r.Add(name+"_ms", "ms", s.work, s.floor, floorWhat, goal, ok)
 	high := []float64{percentile(s.work)}
 	r.Add(name+"_p95_ms", "ms", high, []float64{percentile(s.floor)}, floorWhat, "", func(float64, float64) bool { return true })
 }

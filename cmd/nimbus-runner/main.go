@@ -13,13 +13,19 @@ import (
 	"os/signal"
 	"syscall"
 
+	image "github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/protocol"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/runner"
 )
 
 func main() {
 	jit := runner.Getenv()
-	if _, err := protocol.Decode(jit); err != nil && officialInside() {
+	_, err := protocol.Decode(jit)
+	if err != nil && os.Getenv(image.InContainer) != "" {
+		fmt.Fprintln(os.Stderr, "nimbus-runner: GitHub's own runner is not brought into containers: take docker out of runs-on, and the job gets a microVM")
+		os.Exit(runner.ExitConfig)
+	}
+	if err != nil && officialInside() {
 		fmt.Fprintf(os.Stderr, "nimbus-runner: %v\n", becomeOfficial(jit))
 		os.Exit(runner.ExitConfig)
 	}

@@ -48,6 +48,10 @@ func TestWhoTakesTheJob(t *testing.T) {
 		t.Errorf("the double's configuration, GitHub's runner: %s", out)
 	}
 
+	if out, code := run(t, root, githubs, image.InContainer+"=1"); code != 78 || !strings.Contains(out, "the job gets a microVM") {
+		t.Errorf("GitHub's configuration, in a container: %d %s", code, out)
+	}
+
 	// A machine that is no image of ours may have anything in that place.
 	if err := os.WriteFile(inside, []byte("stand-in\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,11 +70,11 @@ func build(t *testing.T, pkg, dst string) {
 	}
 }
 
-func run(t *testing.T, root, jit string) (string, int) {
+func run(t *testing.T, root, jit string, env ...string) (string, int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), image.Program)
 	cmd.Dir = "/"
-	cmd.Env = []string{"HOME=/root", "KEPT=yes", protocol.EnvJITConfig + "=" + jit}
+	cmd.Env = append([]string{"HOME=/root", "KEPT=yes", protocol.EnvJITConfig + "=" + jit}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -20,6 +20,10 @@ func Packages() []string {
 	return names
 }
 
+// InContainer is a variable that is set where Program is given to a container,
+// into which GitHub's own runner is not brought.
+const InContainer = "NIMBUS_RUNNER_IN_CONTAINER"
+
 // Places in the image.
 const (
 	// Program is what takes a GitHub job. Its configuration comes in the

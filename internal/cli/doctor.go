@@ -18,6 +18,7 @@ type doctorCmd struct {
 
 type doctorMachineCmd struct {
 	host.MonitorFlags
+	host.DaemonFlags
 }
 
 func (*doctorMachineCmd) Help() string {
@@ -37,7 +38,7 @@ func (c *doctorMachineCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	stop := terminal.Progress(a.Err, func() string { return "looking" })
-	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, Programs: finder(data)})
+	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, DockerHost: c.DockerHost, Programs: finder(data)})
 	stop()
 	return a.report(checks)
 }

@@ -44,6 +44,8 @@ type Machine struct {
 	Server   string // address of the server
 	VMM      string // the monitor that the agent is told to use, see host.Config
 	Programs programs.Finder
+
+	DockerHost string // the daemon that the agent is told to use, see host.Config
 }
 
 // Examine makes all checks; each ends within ctx and none needs another.
@@ -190,7 +192,7 @@ func (m Machine) port(ctx context.Context) Check {
 // executors asks each whether it could make a sandbox. One that works is
 // enough.
 func (m Machine) executors(ctx context.Context) []Check {
-	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), VMM: m.VMM, Programs: m.Programs})
+	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), VMM: m.VMM, DockerHost: m.DockerHost, Executors: nimbus.Executors(), Programs: m.Programs})
 	if err != nil {
 		return []Check{{"executors", Fail, err.Error(), nimbus.ErrorHint(err)}}
 	}

@@ -3,14 +3,21 @@
 // ended.
 //
 // In a microVM it is pid 1: it mounts, loads modules, enters the image's root
-// and serves on vsock or a virtio-serial port, see channels. In a container or the local executor it
-// serves on a unix socket instead:
+// and serves on vsock or a virtio-serial port, see channels. Under the local
+// executor it serves on a unix socket instead:
 //
 //	NIMBUS_GUEST_SOCKET      path of the socket that it makes
 //	NIMBUS_GUEST_TOKEN_FILE  file with the token that calls must carry; read
 //	                         and removed at once, so that the job, which shares
 //	                         the file system, does not have it
 //	NIMBUS_GUEST_WORKDIR     the workspace
+//
+// In a container it is given what it serves on, and the token, at its shim's
+// door, so that the job has neither:
+//
+//	NIMBUS_GUEST_DOOR        path of the socket by which it comes in
+//	NIMBUS_GUEST_WORKDIR     the workspace
+//	NIMBUS_GUEST_DISKS       where fresh file systems are mounted, a:b:c
 //
 // Whatever comes out of a sandbox is the tenant's: the agent bounds and
 // distrusts it. The other way round the guest trusts the agent.
@@ -48,7 +55,7 @@ const streamBuffer = 256 << 10
 func Main(version string, stderr io.Writer) int {
 	err := run(version)
 	fmt.Fprintln(stderr, "nimbus-guest:", err)
-	if os.Getpid() == 1 && os.Getenv("NIMBUS_GUEST_SOCKET") == "" {
+	if os.Getpid() == 1 && os.Getenv("NIMBUS_GUEST_SOCKET") == "" && os.Getenv("NIMBUS_GUEST_DOOR") == "" {
 		// A machine whose first process ends would panic: say why, then stop it.
 		unix.Sync()
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // returns only on failure
@@ -61,7 +68,10 @@ func run(version string) error {
 	var agents []net.Listener
 	var token string
 	var err error
-	switch socket := os.Getenv("NIMBUS_GUEST_SOCKET"); {
+	socket, way := os.Getenv("NIMBUS_GUEST_SOCKET"), os.Getenv("NIMBUS_GUEST_DOOR")
+	switch {
+	case way != "":
+		agents, token, err = s.setUpContainer(way)
 	case socket != "":
 		agents, token, err = s.setUpLocal(socket)
 	case os.Getpid() == 1:
@@ -84,7 +94,8 @@ func (s *service) setUpMachine() ([]net.Listener, error) {
 		return nil, err
 	}
 	s.machine, s.workspace = true, workspaceDir
-	s.tree = &namespace{cgroup: jobCgroup()}
+	group := jobCgroup()
+	s.tree = &namespace{cgroup: group, limits: limitsOf(group), disk: "/"}
 	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make workspace: %w", err)
 	}
@@ -95,7 +106,7 @@ func (s *service) setUpLocal(socket string) ([]net.Listener, string, error) {
 	s.workspace = os.Getenv("NIMBUS_GUEST_WORKDIR")
 	s.tree = &session{}
 	if os.Getpid() == 1 {
-		s.tree = &namespace{}
+		s.tree = &namespace{limits: ownLimits(), expendable: true}
 		// Processes of the namespace are seen in a /proc of its own.
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return nil, "", fmt.Errorf("make mounts private: %w", err)

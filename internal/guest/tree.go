@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,9 +27,15 @@ type tree interface {
 // namespace is the tree of a guest that is pid 1: every other process is the
 // job's. It also reaps what nobody else does.
 type namespace struct {
-	cgroup string       // of the job, "" where there is none
-	mu     sync.Mutex   // held while one is started, so that none is reaped unknown
-	own    map[int]bool // processes that somebody waits for
+	cgroup string // of the job, "" where there is none
+	limits limits // of the job, or of all that is in the sandbox
+	disk   string // is the sandbox' own, "" where it has none
+	// expendable has the job's processes killed before the guest, with which it
+	// shares its memory.
+	expendable bool
+
+	mu  sync.Mutex   // held while one is started, so that none is reaped unknown
+	own map[int]bool // processes that somebody waits for
 }
 
 func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
@@ -45,6 +50,9 @@ func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) 
 	// The reaper must know the process before it can end.
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.expendable {
+		defer expend()()
+	}
 	p, err := os.StartProcess(path, argv, attr)
 	if err != nil {
 		return nil, err
@@ -68,13 +76,8 @@ func (n *namespace) kill(sig unix.Signal) {
 
 func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
 	x := exitOf(state, err)
-	if n.cgroup != "" {
-		raw, err := os.ReadFile(filepath.Join(n.cgroup, "memory.events"))
-		x.OutOfMemory = err == nil && counted(string(raw), "oom_kill") > 0
-		raw, err = os.ReadFile(filepath.Join(n.cgroup, "pids.events"))
-		x.OutOfProcesses = err == nil && counted(string(raw), "max") > 0
-		x.DiskFull = diskFull("/")
-	}
+	x.OutOfMemory, x.OutOfProcesses = n.limits.outOfMemory(), n.limits.outOfProcesses()
+	x.DiskFull = n.disk != "" && diskFull(n.disk)
 	return x
 }
 

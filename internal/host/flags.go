@@ -25,7 +25,7 @@ import (
 type Flags struct {
 	JoinTokenFile string   `help:"File with the token that lets this host join; needed once." env:"NIMBUS_JOIN_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Name          string   `help:"How the host is called. Default: the machine's name." env:"NIMBUS_HOST_NAME" placeholder:"NAME"`
-	Executors     []string `help:"Executors to use: microvm, firecracker, local. Default: all." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
+	Executors     []string `help:"Executors to use: microvm, firecracker, docker, local. Default: all but docker, whose jobs share this machine's kernel." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
 	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
@@ -67,9 +67,15 @@ type MonitorFlags struct {
 	VMM string `name:"vmm" help:"What runs microVMs: qemu, firecracker, or auto, which is Firecracker where it is installed and really runs guests, and QEMU elsewhere." enum:"auto,qemu,firecracker" default:"auto" env:"NIMBUS_VMM" placeholder:"NAME"`
 }
 
-// MicroVMFlags are about the machines that jobs get.
+// DaemonFlags say what runs containers.
+type DaemonFlags struct {
+	DockerHost string `help:"Where the docker daemon of the executor docker is; one of this machine." env:"NIMBUS_DOCKER_HOST" default:"unix:///var/run/docker.sock" placeholder:"unix:///PATH"`
+}
+
+// MicroVMFlags are about the machines and the containers that jobs get.
 type MicroVMFlags struct {
 	MonitorFlags
+	DaemonFlags
 
 	Images     string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
 	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
@@ -81,8 +87,9 @@ type MicroVMFlags struct {
 	Resolver   []string          `help:"Ask this resolver for the names that microVMs look for: HOST:PORT; may be repeated. Default: those of this machine." env:"NIMBUS_RESOLVERS" placeholder:"HOST:PORT"`
 	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
 
-	Warm       int `within:"0.." help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
-	WarmMemory int `within:"0.." help:"How much memory those that wait may take together, in MiB." default:"512" env:"NIMBUS_WARM_MEMORY" placeholder:"MIB"`
+	Warm           int `within:"0.." help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
+	WarmContainers int `within:"0.." help:"How many containers wait for jobs at most, where the executor docker is used. 0 keeps none." default:"2" env:"NIMBUS_WARM_CONTAINERS" placeholder:"N"`
+	WarmMemory     int `within:"0.." help:"How much memory microVMs that wait may take together, in MiB; and as much again containers." default:"512" env:"NIMBUS_WARM_MEMORY" placeholder:"MIB"`
 }
 
 // Apply puts them into a configuration.
@@ -93,13 +100,14 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 	cfg.Containers = library.Config{
 		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Bytes: int64(f.ImageGiB) << 30,
 	}
-	if f.Warm < 0 || f.WarmMemory < 0 {
+	if f.Warm < 0 || f.WarmMemory < 0 || f.WarmContainers < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "less than no machines can't wait").WithHint("--warm 0 keeps none ready")
 	}
 	if err := f.applyReach(cfg); err != nil {
 		return err
 	}
 	cfg.Images, cfg.Resolvers, cfg.Warm, cfg.WarmMemoryMiB, cfg.VMM = f.Images, f.Resolver, f.Warm, f.WarmMemory, f.VMM
+	cfg.DockerHost, cfg.WarmContainers = f.DockerHost, f.WarmContainers
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)

@@ -20,6 +20,7 @@ import (
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/docker"
 	"github.com/nimbus-ci/nimbus/internal/executor/local"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
@@ -48,12 +49,16 @@ type Config struct {
 	// Capabilities are words that jobs can need, which the machine does not show
 	// by itself.
 	Capabilities []string
-	// Executors to use, by name; none means all. What the machine can't use is
-	// told to the control plane with the reason.
+	// Executors to use, by name; none means all but docker, whose jobs share the
+	// machine's kernel. What the machine can't use is told to the control plane
+	// with the reason.
 	Executors []string
 	// VMM is the monitor of microVMs: choice.Auto, qemu.Name or
 	// firecracker.Name. Default: choice.Auto.
 	VMM string
+	// DockerHost is where the daemon of containers is. Default:
+	// docker.DefaultHost.
+	DockerHost string
 	// Images is the folder of images that microVMs boot. Default: "images"
 	// beside Data.
 	Images string
@@ -77,6 +82,8 @@ type Config struct {
 	// they may take together. None waits where Warm is 0.
 	Warm          int
 	WarmMemoryMiB int
+	// WarmContainers is how many containers wait for jobs at most.
+	WarmContainers int
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -97,6 +104,9 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	runners := map[string]agent.Runner{nimbus.ExecutorMicroVM: machines, nimbus.ExecutorFirecracker: machines}
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
+		runners[nimbus.ExecutorDocker] = agent.Runner{
+			Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}, Env: map[string]string{runner.InContainer: "1"},
+		}
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
@@ -116,9 +126,14 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	containers, err := cfg.containers(p)
+	if err != nil {
+		return nil, err
+	}
 	return cfg.chosen([]executor.Executor{
 		machines,
 		microvm.FirecrackerOnly{Executor: machines, Alone: !cfg.offers(nimbus.ExecutorMicroVM)},
+		containers,
 		local.New(local.Config{Shim: p.shim, Guest: p.guest, Owner: p.owner}),
 	}), nil
 }
@@ -145,6 +160,20 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 		Images: library.New(cfg.Containers), Driver: driver, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
+}
+
+// containers makes the executor of containers.
+func (c Config) containers(p parts) (*docker.Executor, error) {
+	program, err := c.Programs.Find(programs.Runner)
+	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		return nil, err
+	}
+	return docker.New(docker.Config{
+		Shim: p.shim, Guest: p.guest, Runner: program, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
+		Built: image.Store{Dir: c.images()}, Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy},
+		Relays: c.Relays, Resolvers: c.Resolvers,
+		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,
+	})
 }
 
 // images is the folder of images.
@@ -188,7 +217,10 @@ func (c Config) chosen(all []executor.Executor) []executor.Executor {
 
 // offers tells whether the configuration has an executor used.
 func (c Config) offers(name string) bool {
-	return len(c.Executors) == 0 || slices.Contains(c.Executors, name)
+	if len(c.Executors) == 0 {
+		return name != nimbus.ExecutorDocker
+	}
+	return slices.Contains(c.Executors, name)
 }
 
 // Users of jails: below 2³¹, above all that systemd gives to containers

@@ -43,8 +43,12 @@ type Client struct {
 
 // Start starts the shim program bin in dir, which exists and is the shim's
 // alone, and returns once its first process runs. The shim outlives the
-// caller: it is in a session of its own and not its child.
+// caller: it is in a session of its own and not its child. What it started
+// before an error, it has ended.
 func Start(ctx context.Context, bin, dir string, s Spec) (*Client, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("start shim: %w", context.Cause(ctx))
+	}
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode shim's spec: %w", err)
@@ -53,15 +57,31 @@ func Start(ctx context.Context, bin, dir string, s Spec) (*Client, error) {
 	if err := os.WriteFile(filepath.Join(dir, specFile), raw, 0o600); err != nil {
 		return nil, fmt.Errorf("write shim's spec: %w", err)
 	}
-	// The launcher detaches the shim and ends once that is up.
-	cmd := exec.CommandContext(ctx, bin, dir)
+	// The launcher detaches the shim and ends once that is up, which takes
+	// milliseconds: one that is broken off leaves a shim that nobody knows.
+	launching, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout+callTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(launching, bin, dir)
 	cmd.Env = []string{}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	c := &Client{dir: dir}
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("start shim: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return nil, errors.Join(fmt.Errorf("start shim: %w: %s", err, strings.TrimSpace(stderr.String())), c.end(launching))
 	}
-	return &Client{dir: dir}, nil
+	if ctx.Err() != nil {
+		return nil, errors.Join(fmt.Errorf("start shim: %w", context.Cause(ctx)), c.end(launching))
+	}
+	return c, nil
+}
+
+// end kills what there is, and waits for its end.
+func (c *Client) end(ctx context.Context) error {
+	if err := c.Kill(ctx); err != nil {
+		return err
+	}
+	_, err := c.Wait(ctx)
+	return err
 }
 
 // Open returns the client of a shim that was started in dir before, whether it
@@ -96,6 +116,13 @@ func (c *Client) PID(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := c.call(ctx, request{Op: opStatus})
+	return answer.PID, err
+}
+
+// Come returns the process id of a first process that somebody else starts, once
+// it has come. ErrGone says that it will not.
+func (c *Client) Come(ctx context.Context) (int, error) {
+	answer, err := c.call(ctx, request{Op: opCome})
 	return answer.PID, err
 }
 

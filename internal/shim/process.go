@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,40 @@ type (
 	unixWaitStatus = syscall.WaitStatus
 	unixRusage     = *syscall.Rusage
 )
+
+// process is the first process of a sandbox.
+type process interface {
+	pid() int              // 0 before it came
+	came() <-chan struct{} // closed once it has
+	kill()                 // gone already is fine
+	wait() Exit            // returns once it has ended; called once
+}
+
+// child is a first process that the shim started.
+type child struct{ cmd *exec.Cmd }
+
+func (c child) pid() int { return c.cmd.Process.Pid }
+
+func (child) came() <-chan struct{} {
+	there := make(chan struct{})
+	close(there)
+	return there
+}
+
+func (c child) kill() { _ = c.cmd.Process.Kill() }
+
+func (c child) wait() Exit {
+	_ = c.cmd.Wait() // its state says all
+	state := c.cmd.ProcessState
+	exit := Exit{Code: state.ExitCode(), CPUMillis: (state.UserTime() + state.SystemTime()).Milliseconds()}
+	if status, ok := state.Sys().(unixWaitStatus); ok && status.Signaled() {
+		exit.Signal = unix.SignalName(status.Signal())
+	}
+	if usage, ok := state.SysUsage().(unixRusage); ok {
+		exit.MaxRSSBytes = usage.Maxrss << 10
+	}
+	return exit
+}
 
 // idMap maps root of a new user namespace to id outside.
 func idMap(id int) []syscall.SysProcIDMap {

@@ -14,6 +14,7 @@ const (
 	opKill   op = "kill"
 	opStatus op = "status"
 	opWait   op = "wait"
+	opCome   op = "come" // answered once there is a first process
 )
 
 type request struct {
@@ -31,7 +32,8 @@ type response struct {
 // Exit is how the tree ended.
 type Exit struct {
 	Cause Cause `json:"cause"`
-	// Code is the first process' exit code, -1 when a signal ended it.
+	// Code is the first process' exit code, -1 when a signal ended it, or when it
+	// is not the shim's child and so can't be known.
 	Code        int    `json:"code"`
 	Signal      string `json:"signal,omitempty"`
 	CPUMillis   int64  `json:"cpu_ms"`

@@ -99,7 +99,7 @@ type server struct {
 	dir      string
 	log      *slog.Logger
 	group    group
-	cmd      *exec.Cmd
+	process  process
 	deadline *bootTimer
 	listener net.Listener
 	conns    sync.WaitGroup
@@ -126,9 +126,9 @@ func serve(dir string) error {
 
 	go s.answerAll()
 	go s.keepDeadline()
-	err = s.cmd.Wait()
-	s.log.Info("process ended", "error", err)
-	s.finish()
+	exit := s.process.wait()
+	s.log.Info("process ended", "code", exit.Code, "signal", exit.Signal)
+	s.finish(exit)
 	return nil
 }
 
@@ -144,8 +144,8 @@ func start(dir string) (*server, error) {
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return nil, fmt.Errorf("decode spec: %w", err)
 	}
-	if len(spec.Args) == 0 || spec.Deadline <= 0 {
-		return nil, errors.New("the spec needs a command line and a deadline")
+	if (len(spec.Args) == 0) == (spec.Door == nil) || spec.Deadline <= 0 {
+		return nil, errors.New("the spec needs a command line or a door, and a deadline")
 	}
 	// What escapes its parent becomes ours, and is found at the end.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -163,10 +163,15 @@ func start(dir string) (*server, error) {
 	for _, complaint := range complaints {
 		s.log.Warn("cgroup", "error", complaint)
 	}
-	if err := s.startProcess(spec); err != nil {
+	if spec.Door != nil {
+		err = s.openDoor(*spec.Door)
+	} else {
+		err = s.startProcess(spec)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.group.remove())
 	}
-	s.log.Info("started", "pid", s.cmd.Process.Pid, "deadline", spec.Deadline)
+	s.log.Info("started", "pid", s.process.pid(), "deadline", spec.Deadline)
 	return s, nil
 }
 
@@ -219,7 +224,7 @@ func (s *server) startProcess(spec Spec) error {
 			s.log.Warn("output", "error", err)
 		}
 	}()
-	s.cmd = cmd
+	s.process = child{cmd}
 	return nil
 }
 
@@ -281,12 +286,12 @@ func (s *server) kill(cause Cause) {
 	}
 	s.mu.Unlock()
 	s.group.kill()
-	_ = s.cmd.Process.Kill() // gone already is fine
+	s.process.kill()
 }
 
 // finish takes the rest of the tree down, records the exit and lets the last
 // callers have it.
-func (s *server) finish() {
+func (s *server) finish(exit Exit) {
 	usage, oomKills := s.group.final()
 	s.group.kill()
 	killDescendants()
@@ -294,21 +299,13 @@ func (s *server) finish() {
 		s.log.Warn("cgroup", "error", err)
 	}
 	s.awaitOutput()
-	state := s.cmd.ProcessState
 	s.mu.Lock()
-	s.exit = Exit{Cause: s.cause, Code: state.ExitCode()}
-	if s.exit.Cause == "" {
-		s.exit.Cause = CauseSelf
+	exit.Cause = s.cause
+	if exit.Cause == "" {
+		exit.Cause = CauseSelf
 	}
-	if status, ok := state.Sys().(unixWaitStatus); ok && status.Signaled() {
-		s.exit.Signal = unix.SignalName(status.Signal())
-	}
-	s.exit.CPUMillis = (state.UserTime() + state.SystemTime()).Milliseconds()
-	if usage, ok := state.SysUsage().(unixRusage); ok {
-		s.exit.MaxRSSBytes = usage.Maxrss << 10
-	}
-	s.exit.Usage, s.exit.OOMKills = usage, oomKills
-	exit := s.exit
+	exit.Usage, exit.OOMKills = usage, oomKills
+	s.exit = exit
 	s.mu.Unlock()
 	if err := writeExit(".", exit); err != nil {
 		s.log.Error("record exit", "error", err)
@@ -379,9 +376,9 @@ func (s *server) answer(conn net.Conn) {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return
 	}
-	if r.Op == opWait {
-		// The only call that may take long: bounded by the caller, who closes.
-		if !s.awaitEnd(conn) {
+	if r.Op == opWait || r.Op == opCome {
+		// The only calls that may take long: bounded by the caller, who closes.
+		if !s.await(conn, r.Op) {
 			return
 		}
 		if err := conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
@@ -391,8 +388,13 @@ func (s *server) answer(conn net.Conn) {
 	_ = json.NewEncoder(conn).Encode(s.do(r)) // a caller that is gone asks again
 }
 
-// awaitEnd waits for the end of the tree or of the connection.
-func (s *server) awaitEnd(conn net.Conn) bool {
+// await waits for the end of the tree or of the connection, or for the tree's
+// first process.
+func (s *server) await(conn net.Conn, what op) bool {
+	var came <-chan struct{}
+	if what == opCome {
+		came = s.process.came()
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return false
 	}
@@ -403,6 +405,8 @@ func (s *server) awaitEnd(conn net.Conn) bool {
 	})
 	select {
 	case <-s.ended:
+		return true
+	case <-came:
 		return true
 	case <-hangup:
 		return false
@@ -428,7 +432,10 @@ func (s *server) do(r request) response {
 		s.kill(CauseKilled)
 		return response{}
 	case opStatus:
-		return response{PID: s.cmd.Process.Pid}
+		return response{PID: s.process.pid()}
+	case opCome:
+		pid := s.process.pid()
+		return response{PID: pid, Gone: pid == 0}
 	case opWait:
 		s.mu.Lock()
 		defer s.mu.Unlock()

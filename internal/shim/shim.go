@@ -1,7 +1,7 @@
 // Package shim is what nimbus-shim does and how the agent talks to it.
 //
-// One shim owns the first process of one sandbox: it starts it, keeps a
-// deadline on the boot-time clock, kills the whole process tree when the
+// One shim owns the first process of one sandbox: it starts it, or lets it in
+// where a container's daemon does, keeps a deadline on the boot-time clock, kills the whole process tree when the
 // deadline passes without a renewal or when told to, and leaves the exit in
 // a file. The agent may restart, hang or be upgraded; the shim doesn't care.
 package shim
@@ -22,6 +22,9 @@ type Spec struct {
 	Namespaces bool `json:"namespaces"`
 	// Cgroup limits and kills the tree, where the machine has cgroups.
 	Cgroup Cgroup `json:"cgroup"`
+	// Door is there in place of Args, and of all that is said of a process above
+	// and below, where somebody else starts the first process.
+	Door *Door `json:"door,omitempty"`
 	// Deadline is how long the tree lives without a renewal.
 	Deadline time.Duration `json:"deadline_ns"`
 	// Output is a file that takes stdout and stderr of the first process, cut
@@ -36,4 +39,16 @@ type Cgroup struct {
 	MemoryBytes int64   `json:"memory_bytes"`
 	CPUs        float64 `json:"cpus"`
 	PIDs        int64   `json:"pids"`
+}
+
+// Door is by what a first process comes that somebody else starts: see package
+// door. All else of a sandbox has to end with this process, as all of a PID
+// namespace does with its first.
+type Door struct {
+	// Socket is where it comes in, and Serve where it serves the agent: names of
+	// sockets that the shim makes, in folders below its directory.
+	Socket string `json:"socket"`
+	Serve  string `json:"serve"`
+	// Token is what it is given.
+	Token string `json:"token"`
 }

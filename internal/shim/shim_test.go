@@ -23,6 +23,7 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	beGuest()
 	dir, err := os.MkdirTemp("", "shim-test-")
 	if err != nil {
 		panic(err)

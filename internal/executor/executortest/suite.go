@@ -25,34 +25,50 @@ type Config struct {
 	// New returns the executor as a fresh process of the agent would have it:
 	// one that it returns later must find the sandboxes of one before.
 	New func(t *testing.T) executor.Executor
+	// Settings are what Main makes the same executor of, in another process. They
+	// are encoded as JSON.
+	Settings any
 	// Patience bounds one case: an emulated machine boots slowly.
 	Patience time.Duration
 }
 
-// Run runs the suite.
+// Run runs the suite, and leaves what became of each case for Table.
 func Run(t *testing.T, cfg Config) {
+	name := cfg.New(t).Name()
+	var results []result
 	for _, c := range []struct {
 		name string
 		run  func(context.Context, *testing.T, *harness)
 	}{
 		{"a job succeeds", testSuccess},
 		{"exit codes and signals are told", testExits},
+		{"standard input is closed", testInput},
+		{"output is huge and binary", testOutput},
 		{"environment and working directory", testEnvironment},
+		{"files come in and artifacts out", testFiles},
 		{"two sandboxes at once are apart", testTwo},
-		{"a new agent adopts", testAdopt},
+		{"a job is told to end, and ended", testTimeout},
+		{"creation is given up", testGiveUp},
+		{"cancelled in each phase", testCancel},
 		{"kill ends it", testKill},
+		{"its guest is killed", testGuestKilled},
+		{"want of memory is told", testMemory},
+		{"a new agent adopts", testAdopt},
+		{"the agent is stopped, and killed", testAgentEnds},
 		{"the deadline ends it", testDeadline},
 		{"its use is measured", testMeasured},
 		{"an unknown image is not found", testUnknownImage},
-		{"creation is given up", testGiveUp},
 		{"sweep removes only what isn't kept", testSweep},
+		{"nothing is left of one that is destroyed", testDestroy},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		ok := t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), cfg.Patience)
 			defer cancel()
 			c.run(ctx, t, &harness{cfg: cfg, executor: cfg.New(t)})
 		})
+		results = append(results, result{Case: c.name, OK: ok})
 	}
+	keepResults(t, name, results)
 }
 
 // harness makes sandboxes for one case and destroys them.
@@ -90,7 +106,7 @@ func (h *harness) create(ctx context.Context, t *testing.T) (executor.Sandbox, e
 }
 
 // client dials a sandbox and prepares it.
-func client(ctx context.Context, t *testing.T, s executor.Sandbox) *guestlink.Client {
+func client(ctx context.Context, t testing.TB, s executor.Sandbox) *guestlink.Client {
 	t.Helper()
 	conn, err := s.Dial(ctx)
 	if err != nil {
@@ -107,7 +123,7 @@ func client(ctx context.Context, t *testing.T, s executor.Sandbox) *guestlink.Cl
 	return c
 }
 
-func start(ctx context.Context, t *testing.T, c *guestlink.Client, script string, env map[string]string) {
+func start(ctx context.Context, t testing.TB, c *guestlink.Client, script string, env map[string]string) {
 	t.Helper()
 	_, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"sh", "-c", script}, Env: env}))
 	if err != nil {
@@ -116,7 +132,7 @@ func start(ctx context.Context, t *testing.T, c *guestlink.Client, script string
 }
 
 // follow reads events from one on, to the exit or until the output contains until.
-func follow(ctx context.Context, t *testing.T, c *guestlink.Client, from int64, until string) (out string, exit *nimbusv1.Exited, last int64) {
+func follow(ctx context.Context, t testing.TB, c *guestlink.Client, from int64, until string) (out string, exit *nimbusv1.Exited, last int64) {
 	t.Helper()
 	stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: from}))
 	if err != nil {
@@ -141,7 +157,7 @@ func follow(ctx context.Context, t *testing.T, c *guestlink.Client, from int64, 
 func testSuccess(ctx context.Context, t *testing.T, h *harness) {
 	s, _ := h.create(ctx, t)
 	c := client(ctx, t, s)
-	start(ctx, t, c, "echo hello; cat; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done", nil)
+	start(ctx, t, c, "echo hello; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done", nil)
 	out, exit, _ := follow(ctx, t, c, 1, "")
 	if exit.GetCode() != 0 || exit.Code == nil || !strings.HasPrefix(out, "hello\n") || !strings.HasSuffix(out, "line 299\n") {
 		t.Errorf("exit %v, output of %d bytes", exit, len(out))

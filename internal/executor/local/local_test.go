@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,15 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
+func TestMain(m *testing.M) {
+	executortest.Main(func(settings []byte) (executor.Executor, error) {
+		var cfg local.Config
+		err := json.Unmarshal(settings, &cfg)
+		return local.New(cfg), err
+	})
+	os.Exit(m.Run())
+}
+
 func TestConformance(t *testing.T) {
 	testenv.Require(t, "root")
 	bin := t.TempDir()
@@ -22,13 +32,12 @@ func TestConformance(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	cfg := local.Config{
+		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
+		Owner: fmt.Sprintf("t%d", os.Getpid()),
+	}
 	executortest.Run(t, executortest.Config{
-		Patience: time.Minute,
-		New: func(*testing.T) executor.Executor {
-			return local.New(local.Config{
-				Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
-				Owner: fmt.Sprintf("t%d", os.Getpid()),
-			})
-		},
+		Patience: time.Minute, Settings: cfg,
+		New: func(*testing.T) executor.Executor { return local.New(cfg) },
 	})
 }

@@ -38,7 +38,7 @@ func BenchmarkBoot(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := e.emptyDisk(b.Context()); err != nil {
+	if _, err := e.disks.Empty(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	stages := stages{b: b, spent: map[string]time.Duration{}}
@@ -84,7 +84,7 @@ func (s stages) machine(e *Executor, r recipe) {
 	})
 	s.spent["boot-cpu"] += s.processorTime(ctx, m)
 	disk := filepath.Join(s.b.TempDir(), m.id)
-	s.stage("disk", func() error { return e.newDisk(ctx, disk) }) // a part of boot
+	s.stage("disk", func() error { return e.disks.Make(ctx, disk) }) // a part of boot
 	s.stage("destroy", func() error { return m.Destroy(ctx) })
 }
 

@@ -3,11 +3,7 @@ package microvm_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -15,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/vishvananda/netns"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nimbus-ci/nimbus"
@@ -24,6 +19,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/dnsguard/dnstest"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/netslottest"
 	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
@@ -35,14 +31,14 @@ const floodVariable = "NIMBUS_SOAK_FLOOD_MIB"
 // looks that it is contained, and told.
 func TestEscape(t *testing.T) {
 	cfg := config(t)
-	world := newWorld(t)
+	world := netslottest.New(t)
 	cfg.Relays = []netslot.Relay{{Port: 9000, Target: serve(t)}}
 	cfg.Resolvers = []string{dnstest.Serve(t, map[string][]string{
-		"ok.example.com":     {"A " + world.public},
+		"ok.example.com":     {"A " + world.Public},
 		"rebind.example.com": {"A 169.254.169.254"},
 		"cname.example.com":  {"CNAME inside.example.net"},
 		"inside.example.net": {"A 10.0.0.1"},
-		"evil.net":           {"A " + world.other},
+		"evil.net":           {"A " + world.Other},
 	}).Addr}
 	e := microvm.New(cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience+time.Duration(floodMiB())*time.Second)
@@ -76,8 +72,8 @@ func TestEscape(t *testing.T) {
 	})
 }
 
-func escapeNetwork(ctx context.Context, t *testing.T, e *microvm.Executor, cfg microvm.Config, world world, program string) {
-	neighbour := world.neighbour(ctx, t, cfg)
+func escapeNetwork(ctx context.Context, t *testing.T, e *microvm.Executor, cfg microvm.Config, world netslottest.World, program string) {
+	neighbour := world.Neighbour(ctx, t, cfg.Owner)
 	sp := spec(t)
 	sp.Class.Network, sp.Class.Reach = nimbus.NetworkNames, "*.example.com"
 	s, err := e.Create(ctx, sp)
@@ -86,26 +82,26 @@ func escapeNetwork(ctx context.Context, t *testing.T, e *microvm.Executor, cfg m
 	}
 	defer s.Destroy(context.Background())
 	tries := []string{
-		"169.254.169.254:80", "100.100.100.200:80", "168.63.129.16:80", "10.0.0.1:80", "192.168.0.1:80", "127.0.0.2:" + world.port,
-		world.host + ":" + world.port, "172.16.0.1:" + world.port, "172.16.0.1:22", neighbour + ":" + world.port,
-		world.other + ":" + world.port, world.public + ":53", world.public + ":853", "[fd00::1]:80", "[::ffff:10.0.0.1]:80",
+		"169.254.169.254:80", "100.100.100.200:80", "168.63.129.16:80", "10.0.0.1:80", "192.168.0.1:80", "127.0.0.2:" + world.Port,
+		world.Host + ":" + world.Port, "172.16.0.1:" + world.Port, "172.16.0.1:22", neighbour + ":" + world.Port,
+		world.Other + ":" + world.Port, world.Public + ":53", world.Public + ":853", "[fd00::1]:80", "[::ffff:10.0.0.1]:80",
 	}
 	out, exit := runWith(ctx, t, s, "escape", program, strings.Join([]string{
 		"chmod +x escape", "./escape clock",
 		"./escape look evil.net rebind.example.com cname.example.com ok.example.com",
-		"./escape dial gateway.nimbus.internal:9000 ok.example.com:" + world.port,
+		"./escape dial gateway.nimbus.internal:9000 ok.example.com:" + world.Port,
 		"./escape dial " + strings.Join(tries, " "),
-		"./escape forge " + world.public + ":" + world.port,
+		"./escape forge " + world.Public + ":" + world.Port,
 		"ip -6 addr 2>/dev/null | grep -q global && echo has IPv6",
 		"exit 0",
 	}, "\n"))
-	want := fmt.Sprintf("clock: <nil> 1999\nfound ok.example.com [%s]\n", world.public)
+	want := fmt.Sprintf("clock: <nil> 1999\nfound ok.example.com [%s]\n", world.Public)
 	rest, ok := strings.CutPrefix(out, want)
 	if !ok || exit.GetCode() != 0 || strings.Count(rest, "\n") != 2 || !strings.Contains(rest, "reached gateway.nimbus.internal:9000\n") ||
-		!strings.Contains(rest, "reached ok.example.com:"+world.port+"\n") {
+		!strings.Contains(rest, "reached ok.example.com:"+world.Port+"\n") {
 		t.Errorf("the job said %q, %v", out, exit)
 	}
-	if heard := world.heard(); len(heard) > 0 {
+	if heard := world.Heard(); len(heard) > 0 {
 		t.Errorf("forged datagrams came out: %q", heard)
 	}
 	refused, err := s.(executor.Fenced).Refused(ctx)
@@ -118,7 +114,7 @@ func escapeNetwork(ctx context.Context, t *testing.T, e *microvm.Executor, cfg m
 	}
 	for _, want := range []string{
 		" to 169.254.169.254:80\n", " to 100.100.100.200:80\n", " to 168.63.129.16:80\n", " to 10.0.0.1:80\n", " to 172.16.0.1:22\n",
-		" to " + neighbour + ":", " to " + world.other + ":", " to " + world.public + ":853\n",
+		" to " + neighbour + ":", " to " + world.Other + ":", " to " + world.Public + ":853\n",
 		"for the name evil.net: the job did not ask to reach this name\n",
 		"for the name rebind.example.com: it stands for addresses that are not public\n", "for the name cname.example.com: ",
 		" with an address that is not the sandbox' own\n", " of IPv6, ",
@@ -200,138 +196,4 @@ func drain(ctx context.Context, t *testing.T, s executor.Sandbox, program, scrip
 		t.Error(err)
 	}
 	return flood, string(last), exit
-}
-
-// world is what is around a machine: a stand-in for the internet, routed by the
-// host, and the host itself.
-type world struct {
-	public, other string // addresses there
-	host          string // the host's address there
-	port          string // on which all of them listen
-	socket        net.PacketConn
-}
-
-// newWorld makes a namespace with two public addresses, whose listeners say a
-// word to whoever connects.
-func newWorld(t *testing.T) world {
-	t.Helper()
-	w := world{public: "5.255.250.2", other: "5.255.250.6", host: "5.255.250.1"}
-	ns := fmt.Sprintf("nbesc%d", os.Getpid())
-	near := fmt.Sprintf("nbe%d", os.Getpid())
-	ip(t, "netns", "add", ns)
-	t.Cleanup(func() { ip(t, "netns", "del", ns) })
-	ip(t, "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", ns)
-	t.Cleanup(func() { exec.Command("ip", "link", "del", near).Run() }) // it goes with its other end
-	for _, a := range []string{w.host + "/30", "5.255.250.5/30"} {
-		ip(t, "addr", "add", a, "dev", near)
-	}
-	ip(t, "link", "set", near, "up")
-	for _, a := range []string{w.public + "/30", w.other + "/30"} {
-		ip(t, "-n", ns, "addr", "add", a, "dev", "eth0")
-	}
-	ip(t, "-n", ns, "link", "set", "eth0", "up")
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go answer(l)
-	_, w.port, _ = net.SplitHostPort(l.Addr().String())
-	inNamespace(t, filepath.Join("/run/netns", ns), func() error {
-		for _, port := range []string{w.port, "53", "853"} {
-			l, err := net.Listen("tcp4", "0.0.0.0:"+port)
-			if err != nil {
-				return err
-			}
-			t.Cleanup(func() { l.Close() })
-			go answer(l)
-		}
-		w.socket, err = net.ListenPacket("udp4", w.public+":"+w.port)
-		return err
-	})
-	t.Cleanup(func() { w.socket.Close() })
-	return w
-}
-
-func answer(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		conn.Close()
-	}
-}
-
-// heard is what datagrams came to the world, of those that were sent before.
-func (w world) heard() (all []string) {
-	buf := make([]byte, 1<<10)
-	for {
-		w.socket.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		n, from, err := w.socket.ReadFrom(buf)
-		if err != nil {
-			return all
-		}
-		all = append(all, fmt.Sprintf("%s from %v", buf[:n], from))
-	}
-}
-
-// neighbour makes the network of another guest, listening, and returns its
-// address outside.
-func (w world) neighbour(ctx context.Context, t *testing.T, cfg microvm.Config) string {
-	t.Helper()
-	m := netslot.New(netslot.Config{Owner: cfg.Owner})
-	slot, err := m.Create(ctx, "neighbour", netslot.Reach{Profile: nimbus.NetworkInternet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Remove(context.Background(), "neighbour") })
-	var address string
-	inNamespace(t, slot.Netns, func() error {
-		device, err := net.InterfaceByName("up0")
-		if err != nil {
-			return err
-		}
-		addresses, err := device.Addrs()
-		if err != nil || len(addresses) == 0 {
-			return fmt.Errorf("the neighbour has no address: %w", err)
-		}
-		address, _, _ = strings.Cut(addresses[0].String(), "/")
-		l, err := net.Listen("tcp4", "0.0.0.0:"+w.port)
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { l.Close() })
-		go answer(l)
-		return nil
-	})
-	return address
-}
-
-func ip(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %v: %v: %s", args, err, out)
-	}
-}
-
-// inNamespace runs f in a network namespace; sockets that it opens stay there.
-func inNamespace(t *testing.T, path string, f func() error) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.GetFromPath(path)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
 }

@@ -17,7 +17,10 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { firecrackertest.Main(m) }
+func TestMain(m *testing.M) {
+	beAgent()
+	firecrackertest.Main(m)
+}
 
 // TestFirecrackerMachines has the double of Firecracker run the real guest: in a
 // machine that boots, in one that is made of a snapshot, and in one that waited.

@@ -25,6 +25,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/scratch"
 	"github.com/nimbus-ci/nimbus/internal/shim"
 )
 
@@ -43,7 +44,7 @@ const bootTries = 2
 const maxThreads = 512
 
 // DefaultDiskMiB is the size of a job's own disk where Config says nothing.
-const DefaultDiskMiB = 8 << 10
+const DefaultDiskMiB = scratch.DefaultMiB
 
 // Config is what the executor needs.
 type Config struct {
@@ -96,6 +97,7 @@ const GatewayName = "gateway.nimbus.internal"
 type Executor struct {
 	cfg   Config
 	slots *netslot.Manager
+	disks *scratch.Maker
 
 	processor func() (processor, error)
 
@@ -119,6 +121,7 @@ func New(cfg Config) *Executor {
 	}
 	return &Executor{
 		cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, processor: sync.OnceValues(readProcessor),
+		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
 		slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log}),
 	}
 }
@@ -148,7 +151,7 @@ func (e *Executor) check(ctx context.Context) (vmm.Caps, error) {
 	if err != nil {
 		return vmm.Caps{}, err
 	}
-	if _, err := mke2fs(); err != nil {
+	if err := scratch.Check(); err != nil {
 		return vmm.Caps{}, err
 	}
 	if err := e.checkSlots(ctx); err != nil {
@@ -252,7 +255,7 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, m vmm.Machine, r recipe
 	if err := clearDir(s.dir); err != nil {
 		return err
 	}
-	if err := e.newDisk(ctx, filepath.Join(s.dir, diskFile)); err != nil {
+	if err := e.disks.Make(ctx, filepath.Join(s.dir, diskFile)); err != nil {
 		return err
 	}
 	s.laps.lap("disk")

@@ -1,6 +1,7 @@
 package microvm_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/executortest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm/qemu"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -47,10 +49,25 @@ func config(t *testing.T) microvm.Config {
 	}
 }
 
+// settings are what another process makes the same executor of.
+type settings struct{ Shim, Guest, Owner, Dir, Images string }
+
+// beAgent is for the process of another agent, if this is one.
+func beAgent() {
+	executortest.Main(func(raw []byte) (executor.Executor, error) {
+		var s settings
+		err := json.Unmarshal(raw, &s)
+		return microvm.New(microvm.Config{
+			Shim: s.Shim, Guest: s.Guest, Owner: s.Owner, Dir: s.Dir, Images: image.Store{Dir: s.Images}, Driver: qemu.New(), Log: slog.New(slog.DiscardHandler),
+		}), err
+	})
+}
+
 func TestConformance(t *testing.T) {
 	cfg := config(t)
 	executortest.Run(t, executortest.Config{
 		Patience: 5 * time.Minute,
+		Settings: settings{Shim: cfg.Shim, Guest: cfg.Guest, Owner: cfg.Owner, Dir: cfg.Dir, Images: imagetest.Store(t).Dir},
 		New:      func(t *testing.T) executor.Executor { return microvm.New(cfg) },
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/executor/scratch"
 )
 
 // snapshotter is the driver, where it can save machines. Codes: unsupported.
@@ -221,7 +222,7 @@ const saveTimeout = time.Minute
 
 // layDisk makes the disk of a machine that is made of a snapshot.
 func layDisk(s *sandbox, from snapshot.Snapshot) error {
-	if err := copySparse(filepath.Join(s.dir, diskFile), from.Path(snapshot.DiskFile)); err != nil {
+	if err := scratch.Copy(filepath.Join(s.dir, diskFile), from.Path(snapshot.DiskFile)); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	return nil

@@ -316,3 +316,6 @@ func (d *Draft) commit(name string, manifest []byte) error {
 
 // Discard removes the draft.
 func (d *Draft) Discard() { os.RemoveAll(d.dir) }
+
+// RootDigest is the SHA-256 of the image's own root, as its manifest has it.
+func (i Image) RootDigest() string { return i.Digests[rootFile] }

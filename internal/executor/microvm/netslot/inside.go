@@ -50,7 +50,7 @@ func onThread(f func() error) error {
 }
 
 // setUpInside sets the tap, its address and the fence. It runs within the slot.
-func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProfile) error {
+func (m *Manager) setUpInside(ctx context.Context, profile nimbus.NetworkProfile) error {
 	settings := map[string]string{
 		"net/ipv6/conf/all/disable_ipv6":     "1", // the fence speaks IPv4; there is nothing else to fence
 		"net/ipv6/conf/default/disable_ipv6": "1",
@@ -64,12 +64,12 @@ func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProf
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	tap, err := addTap(h)
+	tap, err := m.addTap(h)
 	if err != nil {
 		return err
 	}
 	// The fence names the tap, and stands before anything can come through it.
-	if err := nft(ctx, fence(ports, profile)); err != nil {
+	if err := nft(ctx, fence(m.ports(), profile)); err != nil {
 		return err
 	}
 	for name, value := range settings {
@@ -91,12 +91,15 @@ func setUpInside(ctx context.Context, ports []uint16, profile nimbus.NetworkProf
 }
 
 // addTap makes the tap, which is down.
-func addTap(h *netlink.Handle) (netlink.Link, error) {
+func (m *Manager) addTap(h *netlink.Handle) (netlink.Link, error) {
 	mac, err := net.ParseMAC(tapMAC)
 	if err != nil {
 		return nil, fmt.Errorf("parse address: %w", err)
 	}
-	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: TapName}, Mode: netlink.TUNTAP_MODE_TAP}
+	var tap netlink.Link = &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: TapName}, Mode: netlink.TUNTAP_MODE_TAP}
+	if m.cfg.Pairs {
+		tap = &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: TapName}, PeerName: pairName}
+	}
 	if err := h.LinkAdd(tap); err != nil {
 		return nil, fmt.Errorf("make tap: %w", err)
 	}

@@ -1,11 +1,14 @@
-// Package netslot gives each microVM a network of its own: a namespace with a
-// tap, a fence of nftables around it, and relays to the few ports that the
-// gateway offers.
+// Package netslot gives each sandbox a network of its own: a namespace with the
+// device at which a microVM or a container is, a fence of nftables around it,
+// and relays to the few ports that the gateway offers.
 //
 //	 guest ── tap0 ┬ relays: 172.16.0.1:PORT ─▶ agent's process ─▶ target
 //	172.16.0.2/30  ├ names: 172.16.0.1:53 ─▶ dnsguard ─▶ the host's resolvers
 //	               └ fence ─ up0 ══ nimbusN ─ host's table ─ masquerade ─▶ public addresses
 //	└──────── namespace of the slot ────────┘ └──────────── host ────────────┘
+//
+// A microVM's monitor holds the tap. For a container tap0 is one end of a pair
+// whose other end, eth0, Connect moves into the container's namespace.
 //
 // Names and addresses inside are the same in every slot. The profile "none" has
 // the relays and nothing else: no right half, no names. "internet" has every
@@ -41,6 +44,7 @@ import (
 // What every slot has inside.
 const (
 	TapName  = "tap0"
+	pairName = "eth0" // the container's end, where there is one
 	GuestMAC = "02:fc:00:00:00:02"
 	tapMAC   = "02:fc:00:00:00:01"
 	upName   = "up0"
@@ -57,6 +61,8 @@ type Config struct {
 	// Owner is in the names of namespaces, so that agents on one machine leave
 	// each other's alone: lower-case letters and digits.
 	Owner string
+	// Pairs has slots made for containers, not for microVMs.
+	Pairs bool
 	// Relays are what every guest can reach, whatever its profile.
 	Relays []Relay
 	// State is the folder of what is kept of slots for the process that adopts
@@ -124,7 +130,7 @@ func (m *Manager) Check(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return nimbus.Errorf(nimbus.CodeUnavailable, "network namespaces and taps need root").WithHint("run the agent as root")
 	}
-	if _, err := os.Stat("/dev/net/tun"); err != nil {
+	if _, err := os.Stat("/dev/net/tun"); err != nil && !m.cfg.Pairs {
 		return nimbus.Errorf(nimbus.CodeUnavailable, "there is no /dev/net/tun").WithHint("load the module: modprobe tun")
 	}
 	if _, err := nftProgram(); err != nil {
@@ -162,7 +168,7 @@ func (m *Manager) create(ctx context.Context, id string, r Reach) error {
 		return err
 	}
 	defer ns.Close()
-	if err := within(ns, func() error { return setUpInside(ctx, m.ports(), r.Profile) }); err != nil {
+	if err := within(ns, func() error { return m.setUpInside(ctx, r.Profile) }); err != nil {
 		return fmt.Errorf("set up network slot: %w", err)
 	}
 	if wayOut(r.Profile) {

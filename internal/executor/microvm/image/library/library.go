@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -186,47 +184,10 @@ func (l *Library) root(ctx context.Context, name string, tell func(string)) (roo
 
 // resolve finds what a name means in a registry, and whether it may be used.
 func (l *Library) resolve(name string) (canonical string, err error) {
-	reference := name
-	if alias, ok := l.alias(name); ok {
-		reference = alias
-	} else if !isReference(name) {
-		return "", nimbus.Errorf(nimbus.CodeNotFound, "there is no image %q on this host", name).WithHint("%s", l.hint(name))
-	}
-	if canonical, err = source.Canonical(reference); err != nil {
-		return "", err
-	}
-	return canonical, l.cfg.Policy.Check(canonical)
+	return l.catalog().Resolve(name, l.Names)
 }
 
-// isReference tells a registry's image from a name of this host's own: it has a
-// tag, a digest or a path. A short name alone is never looked for elsewhere,
-// where anybody could have taken it.
-func isReference(name string) bool { return strings.ContainsAny(name, ":/@") }
-
-func (l *Library) alias(name string) (string, bool) {
-	if reference, ok := l.cfg.Aliases[name]; ok {
-		return reference, true
-	}
-	reference, ok := DefaultAliases()[name]
-	return reference, ok
-}
-
-func (l *Library) hint(name string) string {
-	if name == nimbus.DefaultImage {
-		return "build it: nimbus images build"
-	}
-	known := l.Names()
-	for alias := range l.cfg.Aliases {
-		known = append(known, alias)
-	}
-	for alias := range DefaultAliases() {
-		known = append(known, alias)
-	}
-	slices.Sort(known)
-	const most = 30
-	known = slices.Compact(known)
-	return fmt.Sprintf("a container image is named with its tag, like %s:latest; this host knows: %s", name, strings.Join(known[:min(most, len(known))], ", "))
-}
+func (l *Library) catalog() Catalog { return Catalog{Aliases: l.cfg.Aliases, Policy: l.cfg.Policy} }
 
 // Import converts an image of any source and gives it a name; "" means the
 // source's own.

@@ -1,0 +1,62 @@
+package library
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
+)
+
+// Catalog says what the names of images mean on a host, and which of them jobs
+// may use.
+type Catalog struct {
+	Aliases map[string]string // name -> reference, over DefaultAliases
+	Policy  Policy
+}
+
+// Resolve finds what a name means in a registry, and whether it may be used.
+// here lists what the host has under names of its own, for the hint. Codes:
+// not_found, invalid, forbidden.
+func (c Catalog) Resolve(name string, here func() []string) (canonical string, err error) {
+	reference := name
+	if alias, ok := c.alias(name); ok {
+		reference = alias
+	} else if !isReference(name) {
+		return "", nimbus.Errorf(nimbus.CodeNotFound, "there is no image %q on this host", name).WithHint("%s", c.hint(name, here()))
+	}
+	if canonical, err = source.Canonical(reference); err != nil {
+		return "", err
+	}
+	return canonical, c.Policy.Check(canonical)
+}
+
+// isReference tells a registry's image from a name of this host's own: it has a
+// tag, a digest or a path. A short name alone is never looked for elsewhere,
+// where anybody could have taken it.
+func isReference(name string) bool { return strings.ContainsAny(name, ":/@") }
+
+func (c Catalog) alias(name string) (string, bool) {
+	if reference, ok := c.Aliases[name]; ok {
+		return reference, true
+	}
+	reference, ok := DefaultAliases()[name]
+	return reference, ok
+}
+
+func (c Catalog) hint(name string, known []string) string {
+	if name == nimbus.DefaultImage {
+		return "build it: nimbus images build"
+	}
+	for alias := range c.Aliases {
+		known = append(known, alias)
+	}
+	for alias := range DefaultAliases() {
+		known = append(known, alias)
+	}
+	slices.Sort(known)
+	const most = 30
+	known = slices.Compact(known)
+	return fmt.Sprintf("a container image is named with its tag, like %s:latest; this host knows: %s", name, strings.Join(known[:min(most, len(known))], ", "))
+}
