@@ -91,7 +91,7 @@ func orgNamed(t *testing.T, w *world, i int) (id string) {
 // the sessions that counted them end, or a second later.
 func deadlocks(t *testing.T, dsn string) (n int) {
 	t.Helper()
-	time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // see above
+	time.Sleep(1500 * time.Millisecond)
 	ask(t, dsn, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()", &n)
 	return n
 }

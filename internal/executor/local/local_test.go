@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	executortest.Main(func(settings []byte) (executor.Executor, error) {
 		var cfg local.Config
-		err := json.Unmarshal(settings, &cfg)
+		err := json.Unmarshal(settings, &cfg) //nolint:musttag // between two processes of this test
 		return local.New(cfg), err
 	})
 	os.Exit(m.Run())

@@ -56,7 +56,7 @@ type settings struct{ Shim, Guest, Owner, Dir, Images string }
 func beAgent() {
 	executortest.Main(func(raw []byte) (executor.Executor, error) {
 		var s settings
-		err := json.Unmarshal(raw, &s)
+		err := json.Unmarshal(raw, &s) //nolint:musttag // between two processes of this test
 		return microvm.New(microvm.Config{
 			Shim: s.Shim, Guest: s.Guest, Owner: s.Owner, Dir: s.Dir, Images: image.Store{Dir: s.Images}, Driver: qemu.New(), Log: slog.New(slog.DiscardHandler),
 		}), err
