@@ -42,12 +42,6 @@ func (s Shimmed) Wait(ctx context.Context) (Exit, error) {
 		Detail: Printable(s.Shim.Output(detailBytes))}, nil
 }
 
-// Usage implements Metered, but for the network: whose it is, the executor knows.
-func (s Shimmed) Usage(ctx context.Context) (nimbus.UsageSample, error) {
-	u, _, err := s.Measure(ctx)
-	return u, err
-}
-
 // OutOfMemory implements Limited.
 func (s Shimmed) OutOfMemory(ctx context.Context) (bool, error) {
 	if s.Shim == nil {
@@ -60,8 +54,9 @@ func (s Shimmed) OutOfMemory(ctx context.Context) (bool, error) {
 	return n > 0, nil
 }
 
-// Measure is Usage, with a process of the sandbox through which its network can
-// be read; 0 for none.
+// Measure is what Metered wants, but for the network, and a process of the sandbox
+// through which that can be read; 0 for none. It is for those whose shim has them
+// in a cgroup of its own.
 func (s Shimmed) Measure(ctx context.Context) (nimbus.UsageSample, int, error) {
 	if s.Shim == nil {
 		return nimbus.UsageSample{}, 0, errors.New("measure sandbox: it was never started")

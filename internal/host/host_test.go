@@ -29,6 +29,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/programs"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
+	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 	"github.com/nimbus-ci/nimbus/web"
@@ -75,8 +76,11 @@ func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, app, id, log)
 	p.admin, _, err = id.IssueAdmin(t.Context())
 	must(t, err)
+	keyring, err := identity.OpenKeyring(filepath.Join(dir, "master.key"))
+	must(t, err)
+	terminals := shells.New(shells.Config{Store: db, Sealer: keyring, Logs: lines, Bus: b, Log: log})
 	server := httpapi.NewServer(httpapi.New(httpapi.Config{
-		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Tally: audit.NewTally(db, log), Log: log,
+		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Shells: terminals, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Tally: audit.NewTally(db, log), Log: log,
 	}), log)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -220,6 +220,12 @@ func (s *sandbox) awaitGuest(ctx context.Context) error {
 	}
 }
 
+// Usage implements executor.Metered. The network is the machine's, and not counted.
+func (s *sandbox) Usage(ctx context.Context) (nimbus.UsageSample, error) {
+	u, _, err := s.Measure(ctx)
+	return u, err
+}
+
 // Wait returns how the guest ended, of which nothing is left then.
 func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
 	exit, err := s.Shimmed.Wait(ctx)
