@@ -35,6 +35,12 @@ func Main(args []string, stderr io.Writer) int {
 	switch {
 	case len(args) == 2 && args[0] == serveArg:
 		err = serve(args[1])
+	case len(args) > 1 && args[0] == guardArg:
+		code, err := guard(args[1:])
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+		}
+		return code
 	case len(args) == 1 && args[0] != "" && args[0][0] != '-':
 		err = launch(args[0])
 	default:
@@ -193,6 +199,16 @@ func (s *server) startProcess(spec Spec) error {
 	if spec.Namespaces {
 		ownNamespaces(cmd.SysProcAttr)
 	}
+	var ready *os.File
+	if spec.Guard && os.Geteuid() == 0 { // others can't become another user
+		guard, err := guardCommand(cmd)
+		if err != nil {
+			return err
+		}
+		ready = guard
+		defer ready.Close()
+		defer cmd.ExtraFiles[0].Close()
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make output pipe: %w", err)
@@ -225,6 +241,16 @@ func (s *server) startProcess(spec Spec) error {
 		}
 	}()
 	s.process = child{cmd}
+	if ready == nil {
+		return nil
+	}
+	cmd.ExtraFiles[0].Close() // the guard's own is the last
+	below, err := awaitGuarded(child{cmd}, ready)
+	if err != nil {
+		_ = cmd.Wait() // it has ended with that
+		return fmt.Errorf("start %s: %w", filepath.Base(spec.Args[0]), err)
+	}
+	s.process = below
 	return nil
 }
 

@@ -20,6 +20,9 @@ type Spec struct {
 	// Namespaces starts the process in new pid, mount, ipc and uts namespaces
 	// (in a new user namespace too when the shim isn't root).
 	Namespaces bool `json:"namespaces"`
+	// Guard is for a process that becomes another user: with a guard above it, it
+	// ends with its shim all the same. It is in a PID namespace then.
+	Guard bool `json:"guard"`
 	// Cgroup limits and kills the tree, where the machine has cgroups.
 	Cgroup Cgroup `json:"cgroup"`
 	// Door is there in place of Args, and of all that is said of a process above

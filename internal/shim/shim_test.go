@@ -207,6 +207,74 @@ func TestShimKilledTakesItsProcessWithIt(t *testing.T) {
 	}
 }
 
+// TestGuardTakesWhoBecameAnother: one that became another user is forgotten by
+// the kernel's promise to kill it with its parent, and not by its guard.
+func TestGuardTakesWhoBecameAnother(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	dir := t.TempDir()
+	c, own := start(t, shim.Spec{Guard: true, Env: []string{"DIR=" + dir}},
+		`exec 5> "$DIR/there"; exec setpriv --reuid 65534 --clear-groups sh -c 'sleep 1000 & echo there >&5; exec sleep 1000'`)
+	awaitFile(t, dir+"/there")
+	process, err := c.PID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", process)); err != nil || strings.HasPrefix(string(raw), program) {
+		t.Errorf("the first process is %q, %v", raw, err)
+	}
+	if err := unix.Kill(shimOf(t, own), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit := wait(t, c); exit.Cause != shim.CauseUnknown {
+		t.Errorf("got %+v", exit)
+	}
+	for deadline := time.Now().Add(5 * time.Second); alive(t, strconv.Itoa(process)); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the process outlived its shim")
+		}
+	}
+}
+
+// shimOf finds the shim that works in a folder.
+func shimOf(t *testing.T, dir string) int {
+	t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range entries {
+		if raw, err := os.ReadFile(path); err == nil && strings.Contains(string(raw), dir) && strings.HasPrefix(string(raw), program) {
+			pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+	}
+	t.Fatal("there is no shim in " + dir)
+	return 0
+}
+
+// TestGuardTellsHowItEnded passes on exit codes, signals and why nothing began.
+func TestGuardTellsHowItEnded(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	for script, want := range map[string]shim.Exit{
+		"exit 3":        {Cause: shim.CauseSelf, Code: 3},
+		"kill -SEGV $$": {Cause: shim.CauseSelf, Code: -1, Signal: "SIGSEGV"},
+	} {
+		c, _ := start(t, shim.Spec{Guard: true}, script)
+		if got := wait(t, c); got.Cause != want.Cause || got.Code != want.Code || got.Signal != want.Signal {
+			t.Errorf("%s: %+v, want %+v", script, got, want)
+		}
+	}
+	_, err := shim.Start(t.Context(), program, t.TempDir(), shim.Spec{Guard: true, Args: []string{"/no/such/program"}, Deadline: time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestInheritedFilesStayOut starts a shim by a shell that holds a lock, as an
 // agent may that was started under one.
 func TestInheritedFilesStayOut(t *testing.T) {

@@ -75,7 +75,7 @@ func (e *Executor) start(ctx context.Context, s *sandbox, m vmm.Machine, caps vm
 		return err
 	}
 	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
-		Args: args, Netns: s.slot.Netns, Namespaces: caps.Namespaces, Deadline: deadline,
+		Args: args, Netns: s.slot.Netns, Namespaces: caps.Namespaces, Guard: true, Deadline: deadline,
 		Cgroup: shim.Cgroup{
 			Name:        e.cgroup(s.machine),
 			MemoryBytes: int64(m.MemoryMiB+caps.OverheadMiB) << 20,
