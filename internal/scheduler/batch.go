@@ -285,8 +285,7 @@ func (u *unit) flowKeys(flows []Waiting) (ids, orgs []string) {
 }
 
 // turns is in which order classes get what is free of limits: another one comes
-// first each second, since the first may leave nothing. All transactions of one
-// second have the same order, so that they seldom wait for each other in a ring.
+// first each second, since the first may leave nothing.
 func turns(ids []string, now time.Time) []string {
 	if len(ids) < 2 {
 		return ids

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/claims"
 )
 
 // loopControl gives loop devices away.
@@ -91,7 +93,7 @@ func (e *Executor) letGo(machine string) error {
 
 // mounted lists the containers whose disks were not let go.
 func (e *Executor) mounted() (machines []string, err error) {
-	points, err := names(e.mountsDir())
+	points, err := claims.Names(e.mountsDir())
 	for _, point := range points {
 		machine, _, _ := strings.Cut(point, ".")
 		machines = append(machines, machine)

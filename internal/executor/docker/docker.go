@@ -24,6 +24,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/claims"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
@@ -84,7 +85,8 @@ type Executor struct {
 	images *images
 	check  checks
 	warm   *pool.Keeper[*box]
-	owned  owned
+	owned  claims.Set
+	claims claims.Book
 }
 
 // New returns the executor. Codes: invalid for a host that is none.
@@ -111,7 +113,7 @@ func New(cfg Config) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{
-		cfg: cfg, daemon: d, images: newImages(d, cfg),
+		cfg: cfg, daemon: d, images: newImages(d, cfg), claims: claims.Book{Dir: filepath.Join(cfg.Dir, "claims")},
 		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
 		slots: netslot.New(netslot.Config{
 			// The microVMs of the same agent have slots of their own.
@@ -245,7 +247,7 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
-	machine, err := e.machineOf(id)
+	machine, err := e.claims.MachineOf(id)
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
@@ -269,11 +271,11 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
 	// One that waits may be given to a job at any moment.
-	ids = slices.DeleteFunc(ids, e.owned.has)
+	ids = slices.DeleteFunc(ids, e.owned.Has)
 	kept := keep()
 	var removed []string
 	for _, id := range ids {
-		owner, ownerErr := e.owner(id)
+		owner, ownerErr := e.claims.Owner(id)
 		if ownerErr != nil || slices.Contains(kept, owner) {
 			err = errors.Join(err, ownerErr)
 			continue
@@ -308,8 +310,8 @@ func (e *Executor) present(ctx context.Context) ([]string, error) {
 		}
 		ids = append(ids, more...)
 	}
-	for _, dir := range []string{e.waitingDir(), e.claimsDir()} {
-		more, err := names(dir)
+	for _, dir := range []string{e.waitingDir(), e.claims.Dir} {
+		more, err := claims.Names(dir)
 		if err != nil {
 			return nil, err
 		}

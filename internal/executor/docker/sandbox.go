@@ -104,8 +104,12 @@ func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
 		exit.Code, exit.Signal = -1, unix.SignalName(unix.Signal(state.ExitCode-signalled))
 	}
 	exit.Detail = s.executor.daemon.lastWords(ctx, s.machine)
-	if state.OOMKilled {
-		exit.Detail = "the container was out of memory; " + exit.Detail
+	exit.OutOfMemory = state.OOMKilled
+	if exit.Cause == executor.ExitSelf {
+		exit.Why = "its guest agent, the container's first process, ended"
+		if exit.Signal != "" {
+			exit.Why = "its guest agent, the container's first process, was ended by " + exit.Signal
+		}
 	}
 	return exit, nil
 }

@@ -44,7 +44,7 @@ func (m maker) Make(ctx context.Context, class nimbus.Class) (*box, error) {
 		return nil, err
 	}
 	machine := nimbus.NewID(prefixWaiting, time.Now())
-	e.owned.add(machine)
+	e.owned.Add(machine)
 	s := &sandbox{executor: e, id: machine, machine: machine, dir: filepath.Join(e.waitingDir(), machine), picture: p, origin: nimbus.OriginWarm}
 	b := &box{s}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -69,7 +69,7 @@ func (m maker) Drop(ctx context.Context, b *box) {
 // discard removes a container that is no job's. What it can't remove, the sweep
 // will.
 func (e *Executor) discard(ctx context.Context, s *sandbox) error {
-	defer e.owned.remove(s.machine)
+	defer e.owned.Remove(s.machine)
 	if err := s.Destroy(ctx); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/claims"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
@@ -102,7 +103,8 @@ type Executor struct {
 	processor func() (processor, error)
 
 	digests digests
-	owned   owned
+	owned   claims.Set
+	claims  claims.Book
 	warm    warm
 	stock   stock
 	saving  sync.Mutex // held while a snapshot is made
@@ -120,7 +122,7 @@ func New(cfg Config) *Executor {
 		cfg.Snapshots = filepath.Join(cfg.Dir, "snapshots")
 	}
 	return &Executor{
-		cfg: cfg, warm: warm{kick: make(chan struct{}, 1)}, processor: sync.OnceValues(readProcessor),
+		cfg: cfg, claims: claims.Book{Dir: filepath.Join(cfg.Dir, "claims")}, warm: warm{kick: make(chan struct{}, 1)}, processor: sync.OnceValues(readProcessor),
 		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
 		slots: netslot.New(netslot.Config{Owner: cfg.Owner, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log}),
 	}
@@ -309,7 +311,7 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
-	machine, err := e.machineOf(id)
+	machine, err := e.claims.MachineOf(id)
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
@@ -329,11 +331,11 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 	}
 	// A machine that waits may be given to a job at any moment. One that is
 	// nobody's here was so before its job was asked for.
-	ids = slices.DeleteFunc(ids, e.owned.has)
+	ids = slices.DeleteFunc(ids, e.owned.Has)
 	kept := keep()
 	var removed []string
 	for _, id := range ids {
-		owner, ownerErr := e.owner(id)
+		owner, ownerErr := e.claims.Owner(id)
 		if ownerErr != nil || slices.Contains(kept, owner) {
 			err = errors.Join(err, ownerErr)
 			continue
@@ -365,8 +367,8 @@ func (e *Executor) present() ([]string, error) {
 	for _, name := range slices.Concat(groups, e.cfg.Images.Users(e.cgroup(""))) {
 		ids = append(ids, strings.TrimPrefix(name, e.cgroup("")))
 	}
-	for _, dir := range []string{e.machinesDir(), e.claimsDir()} {
-		more, err := names(dir)
+	for _, dir := range []string{e.machinesDir(), e.claims.Dir} {
+		more, err := claims.Names(dir)
 		if err != nil {
 			return nil, err
 		}

@@ -3,8 +3,6 @@ package microvm
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -91,9 +89,9 @@ func (e *Executor) network(ctx context.Context, r netslot.Reach) (machine string
 		return made.machine, made.slot, nil
 	}
 	machine = nimbus.NewID(prefixMachine, time.Now())
-	e.owned.add(machine)
+	e.owned.Add(machine)
 	if slot, err = e.slots.Create(ctx, machine, r); err != nil {
-		e.owned.remove(machine)
+		e.owned.Remove(machine)
 	}
 	return machine, slot, err
 }
@@ -110,21 +108,18 @@ func (e *Executor) sandboxNetwork(ctx context.Context, spec executor.Spec) (mach
 	e.warm.poke() // there is one less
 	if err := e.claimNetwork(ctx, made.machine, spec); err != nil {
 		err = errors.Join(err, e.remove(context.WithoutCancel(ctx), made.machine))
-		e.owned.remove(made.machine)
+		e.owned.Remove(made.machine)
 		return "", netslot.Slot{}, err
 	}
-	e.owned.remove(made.machine)
+	e.owned.Remove(made.machine)
 	return made.machine, made.slot, nil
 }
 
 // claimNetwork makes a network that lay ready the sandbox' own, and has its
 // image held under the machine's name. A crash leaves what the sweep finds.
 func (e *Executor) claimNetwork(ctx context.Context, machine string, spec executor.Spec) error {
-	if err := os.MkdirAll(e.claimsDir(), 0o700); err != nil {
-		return fmt.Errorf("make folder of claims: %w", err)
-	}
-	if err := os.WriteFile(e.claim(machine), []byte(spec.ID), 0o600); err != nil {
-		return fmt.Errorf("claim network: %w", err)
+	if err := e.claims.Note(machine, spec.ID); err != nil {
+		return err
 	}
 	if _, err := e.cfg.Images.Get(ctx, spec.Class.Image, e.cgroup(machine), func(string) {}); err != nil {
 		return err
@@ -139,10 +134,10 @@ func (e *Executor) fillStock(ctx context.Context) bool {
 		return false
 	}
 	machine := nimbus.NewID(prefixMachine, time.Now())
-	e.owned.add(machine)
+	e.owned.Add(machine)
 	slot, err := e.slots.Create(ctx, machine, netslot.Reach{Profile: p})
 	if err != nil {
-		e.owned.remove(machine)
+		e.owned.Remove(machine)
 		if ctx.Err() == nil {
 			e.cfg.Log.WarnContext(ctx, "make a network ready", "profile", p, "error", err)
 		}
@@ -158,6 +153,6 @@ func (e *Executor) dropStock(ctx context.Context) {
 		if err := e.remove(ctx, made.machine); err != nil {
 			e.cfg.Log.WarnContext(ctx, "remove a network", "error", err)
 		}
-		e.owned.remove(made.machine)
+		e.owned.Remove(made.machine)
 	}
 }

@@ -61,33 +61,6 @@ type demand struct {
 // tenants' choice.
 const maxClasses = 256
 
-// owned are the machines that are no sandbox' yet, but this process'.
-type owned struct {
-	mu  sync.Mutex
-	ids map[string]bool
-}
-
-func (o *owned) add(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ids == nil {
-		o.ids = map[string]bool{}
-	}
-	o.ids[id] = true
-}
-
-func (o *owned) remove(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.ids, id)
-}
-
-func (o *owned) has(id string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.ids[id]
-}
-
 // Warm implements executor.Warmer.
 func (e *Executor) Warm() []nimbus.Class { return e.warmFor(e.Name()) }
 
