@@ -16,6 +16,9 @@ const (
 	pagesDir       = "pages"
 	maxPage        = 8 << 20
 	removeEvery    = time.Second // pages are "uploaded" and removed
+	// uploadTakes is what the last pages stay for: the official runner makes four
+	// calls to a remote service for each before it removes it.
+	uploadTakes = 250 * time.Millisecond
 )
 
 // diagnostics are the files that the official runner leaves while it has a job:
@@ -33,6 +36,7 @@ type diagnostics struct {
 	done []string // pages that nothing is written to any more
 
 	stop, stopped chan struct{}
+	closing       sync.Once
 }
 
 // record is what has pages of its own.
@@ -155,6 +159,7 @@ func (d *diagnostics) removeLoop() {
 		case <-ticker.C:
 			d.remove()
 		case <-d.stop:
+			time.Sleep(uploadTakes)
 			d.remove()
 			return
 		}
@@ -172,11 +177,13 @@ func (d *diagnostics) remove() {
 
 // close ends all pages and removes them. Nothing is written after it.
 func (d *diagnostics) close() {
-	d.mu.Lock()
-	d.end(d.step)
-	d.end(d.job)
-	d.mu.Unlock()
-	close(d.stop)
-	<-d.stopped
-	d.worker.Close()
+	d.closing.Do(func() {
+		d.mu.Lock()
+		d.end(d.step)
+		d.end(d.job)
+		d.mu.Unlock()
+		close(d.stop)
+		<-d.stopped
+		d.worker.Close()
+	})
 }

@@ -149,6 +149,7 @@ func run(ctx context.Context, cfg Config, jit protocol.Config) (int, error) {
 	}
 	conclusion := x.run(ctx)
 	log.close()
+	pages.close() // the official runner has uploaded everything before it says that the job is over
 	say(cfg.Stdout, "Job %s completed with result: %s", job.Name, result(conclusion))
 	if err := c.finish(conclusion); err != nil && !errors.Is(err, errOver) {
 		return ExitUnavailable, err
