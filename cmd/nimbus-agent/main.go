@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/flagrange"
 	"github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/programs"
+	"github.com/nimbus-ci/nimbus/internal/systemd"
 	"github.com/nimbus-ci/nimbus/internal/tlsfile"
 )
 
@@ -69,5 +70,13 @@ func run(f flags) error {
 	if err != nil {
 		return err
 	}
-	return a.Run(ctx, func() { log.Info("ready") })
+	if err := systemd.Joining(f.Server); err != nil {
+		return err
+	}
+	return a.Run(ctx, func() {
+		log.Info("ready")
+		if err := systemd.Ready(f.Server); err != nil {
+			log.Error("ready", "error", err)
+		}
+	})
 }

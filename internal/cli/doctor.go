@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -31,16 +32,21 @@ func (*doctorMachineCmd) Help() string {
 const doctorTimeout = time.Minute
 
 func (c *doctorMachineCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
-	defer cancel()
 	data, err := a.root.dataDir()
 	if err != nil {
 		return err
 	}
 	stop := terminal.Progress(a.Err, func() string { return "looking" })
-	checks := doctor.Examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, DockerHost: c.DockerHost, Programs: finder(data)})
+	checks := examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, DockerHost: c.DockerHost, Programs: finder(data)})
 	stop()
 	return a.report(checks)
+}
+
+// examine makes all checks of a machine.
+func examine(ctx context.Context, m doctor.Machine) []doctor.Check {
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	defer cancel()
+	return doctor.Examine(ctx, m)
 }
 
 // report shows checks; one that failed is the command's failure.
@@ -50,7 +56,7 @@ func (a *app) report(checks []doctor.Check) (err error) {
 			Checks []doctor.Check `json:"checks"`
 		}{checks})
 	} else {
-		a.printChecks(checks)
+		a.printChecks(a.Out, a.style, checks)
 	}
 	failed := slices.ContainsFunc(checks, func(c doctor.Check) bool { return c.Status == doctor.Fail })
 	if err == nil && failed {
@@ -59,12 +65,12 @@ func (a *app) report(checks []doctor.Check) (err error) {
 	return err
 }
 
-func (a *app) printChecks(checks []doctor.Check) {
+func (a *app) printChecks(to io.Writer, style terminal.Style, checks []doctor.Check) {
 	for _, c := range checks {
-		mark := map[doctor.Status]string{doctor.OK: a.style.Good("ok  "), doctor.Warn: a.style.Warn("warn"), doctor.Fail: a.style.Bad("fail")}[c.Status]
-		fmt.Fprintf(a.Out, "%s  %-12s %s\n", mark, c.Name, terminal.OneLine(c.Detail))
+		mark := map[doctor.Status]string{doctor.OK: style.Good("ok  "), doctor.Warn: style.Warn("warn"), doctor.Fail: style.Bad("fail")}[c.Status]
+		fmt.Fprintf(to, "%s  %-12s %s\n", mark, c.Name, terminal.OneLine(c.Detail))
 		if c.Hint != "" && c.Status != doctor.OK {
-			fmt.Fprintf(a.Out, "      %s\n", a.style.Quiet(terminal.OneLine(c.Hint)))
+			fmt.Fprintf(to, "      %s\n", style.Quiet(terminal.OneLine(c.Hint)))
 		}
 	}
 }

@@ -42,8 +42,11 @@ type Check struct {
 type Machine struct {
 	Data     string // the data directory
 	Server   string // address of the server
+	Images   string // folder of images, see host.Config
 	VMM      string // the monitor that the agent is told to use, see host.Config
 	Programs programs.Finder
+
+	Executors []string // that the agent is told to use; all when none is named
 
 	DockerHost string // the daemon that the agent is told to use, see host.Config
 }
@@ -51,6 +54,7 @@ type Machine struct {
 // Examine makes all checks; each ends within ctx and none needs another.
 func Examine(ctx context.Context, m Machine) []Check {
 	checks := []Check{m.kernel(), m.user(), m.device(), m.cgroups(), m.disk(), m.data(), m.clock(), m.port(ctx)}
+	checks = append(checks, kernelTree{"/"}.advice()...)
 	return append(checks, m.executors(ctx)...)
 }
 
@@ -192,7 +196,11 @@ func (m Machine) port(ctx context.Context) Check {
 // executors asks each whether it could make a sandbox. One that works is
 // enough.
 func (m Machine) executors(ctx context.Context) []Check {
-	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), VMM: m.VMM, DockerHost: m.DockerHost, Executors: nimbus.Executors(), Programs: m.Programs})
+	wanted := m.Executors
+	if len(wanted) == 0 {
+		wanted = nimbus.Executors()
+	}
+	all, err := host.Executors(host.Config{Data: filepath.Join(m.Data, "agent"), Images: m.Images, VMM: m.VMM, DockerHost: m.DockerHost, Executors: wanted, Programs: m.Programs})
 	if err != nil {
 		return []Check{{"executors", Fail, err.Error(), nimbus.ErrorHint(err)}}
 	}
@@ -202,7 +210,7 @@ func (m Machine) executors(ctx context.Context) []Check {
 		c := Check{Name: s.Name, Status: OK, Detail: s.Detail, Hint: s.Hint}
 		if !s.Available {
 			c.Status = Fail
-			if s.Name != nimbus.ExecutorMicroVM { // what most jobs ask for
+			if len(m.Executors) == 0 && s.Name != nimbus.ExecutorMicroVM { // what most jobs ask for
 				c.Status = Warn
 			}
 		}

@@ -138,6 +138,11 @@ func (p *program) wait(timeout time.Duration) int {
 	case <-p.ended:
 		return exitCode(p.t, p.err)
 	case <-time.After(timeout):
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // to have it say what it waits for
+		select {
+		case <-p.ended:
+		case <-time.After(5 * time.Second):
+		}
 		p.t.Fatalf("%v does not end", p.cmd.Args)
 		return -1
 	}
