@@ -25,6 +25,10 @@ build: web programs ## Build bin/, the web app inside
 	@echo "build: bin/nimbus bin/nimbus-agent" >&2
 	@$(GOBUILD) -o bin/ ./cmd/nimbus ./cmd/nimbus-agent
 
+.PHONY: build-arm64
+build-arm64: web ## Build for arm64 into .cache/arm64
+	@LDFLAGS='$(LDFLAGS)' scripts/arm64 build
+
 # The small static programs of a sandbox. They are embedded in bin/nimbus, so
 # that one file carries everything.
 .PHONY: programs
@@ -165,4 +169,4 @@ clean: ## Remove what was built; images and tools stay in .cache
 
 .PHONY: help
 help:
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
