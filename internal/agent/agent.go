@@ -67,6 +67,10 @@ type Config struct {
 	OvercommitMemory float64
 	// Pressure is from where on the host asks for no more jobs. Default: never.
 	Pressure Thresholds
+
+	// ReclaimDisk is from how many percent of a disk in use on images that can be
+	// had again are removed from it. Default: never.
+	ReclaimDisk int
 	// Capabilities are words that jobs can need, besides those that the machine
 	// itself shows.
 	Capabilities []string
@@ -124,6 +128,9 @@ func (c Config) withDefaults() (Config, error) {
 			return c, nimbus.Errorf(nimbus.CodeInvalid, "what there is can't be given out %v times", *factor).
 				WithHint("an over-commit factor is 1 to %d", maxOvercommit)
 		}
+	}
+	if c.ReclaimDisk < 0 || c.ReclaimDisk > 100 {
+		return c, nimbus.Errorf(nimbus.CodeInvalid, "room is made on a disk of which %d percent are in use", c.ReclaimDisk).WithHint("it is 1 to 100, or 0 for never")
 	}
 	if err := c.Pressure.check(); err != nil {
 		return c, err

@@ -10,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor"
 )
 
 // Thresholds are from where on a host asks for no more jobs, in percent; 0 for
@@ -129,11 +128,8 @@ func loadOf(fsys fs.FS, dir string) nimbus.Load {
 		Memory: stalled(fact(fsys, "proc/pressure/memory"), "full", "avg10"),
 		IO:     stalled(fact(fsys, "proc/pressure/io"), "full", "avg60"),
 	}
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err == nil && s.Blocks > 0 {
-		// As df has it: what is kept for root alone is not there for anybody.
-		used := s.Blocks - s.Bfree
-		l.Disk = 100 * float64(used) / float64(used+s.Bavail)
+	if disk, err := executor.DiskOf(dir); err == nil {
+		l.Disk = disk.Percent()
 	}
 	return l
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -27,6 +28,7 @@ func (a *Agent) runSweepLoop(ctx context.Context) error {
 	for {
 		a.sweep(ctx)
 		orphans = a.sweepFolders(ctx, orphans)
+		a.reclaim(ctx)
 		if now := a.inventory(ctx); !equal(known, now) {
 			a.tell(ctx, now)
 			known = now
@@ -50,6 +52,27 @@ func (a *Agent) sweep(ctx context.Context) {
 		}
 		if len(removed) > 0 {
 			a.log.WarnContext(ctx, "removed what belonged to nobody", "executor", e.Name(), "attempts", removed)
+		}
+	}
+}
+
+// reclaim makes room on a disk that fills, before the host has to ask for no
+// more jobs.
+func (a *Agent) reclaim(ctx context.Context) {
+	if a.cfg.ReclaimDisk == 0 {
+		return
+	}
+	for _, e := range a.cfg.Executors {
+		r, ok := e.(executor.Reclaimer)
+		if !ok {
+			continue
+		}
+		freed, err := r.Reclaim(ctx, a.cfg.ReclaimDisk)
+		if err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "make room on the disk", "executor", e.Name(), "error", err)
+		}
+		if freed > 0 {
+			a.log.InfoContext(ctx, "made room on the disk", "executor", e.Name(), "mib", freed>>20)
 		}
 	}
 }

@@ -36,6 +36,14 @@ type Executor interface {
 	Sweep(ctx context.Context, keep func() []string) ([]string, error)
 }
 
+// Reclaimer is an Executor that keeps what can be had again, like images.
+type Reclaimer interface {
+	// Reclaim removes what no sandbox uses, the longest unused first, until so
+	// many percent of the disk it lies on are in use, and returns how many bytes
+	// that gave. What can't be had again stays.
+	Reclaim(ctx context.Context, percent int) (freed int64, err error)
+}
+
 // Warmer is an Executor that keeps sandboxes ready before a job asks for one.
 type Warmer interface {
 	// Warm is the class of each sandbox that is ready. It is asked at each poll,

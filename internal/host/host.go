@@ -46,6 +46,7 @@ type Config struct {
 	// out; 0 means once. Pressure is from where on the host asks for no more jobs.
 	OvercommitCPU, OvercommitMemory float64
 	Pressure                        agent.Thresholds
+	ReclaimDisk                     int // see agent.Config
 	// Capabilities are words that jobs can need, which the machine does not show
 	// by itself.
 	Capabilities []string
@@ -111,7 +112,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
-		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure,
+		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
 	})
 }

@@ -91,6 +91,19 @@ type Images interface {
 	Names() []string
 }
 
+// reclaimer are Images that can be made again.
+type reclaimer interface {
+	Reclaim(ctx context.Context, percent int) (freed int64, err error)
+}
+
+// Reclaim implements executor.Reclaimer.
+func (e *Executor) Reclaim(ctx context.Context, percent int) (freed int64, err error) {
+	if r, ok := e.cfg.Images.(reclaimer); ok {
+		return r.Reclaim(ctx, percent)
+	}
+	return 0, nil
+}
+
 // GatewayName is how guests call the gateway.
 const GatewayName = "gateway.nimbus.internal"
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/flatten"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
@@ -212,13 +214,36 @@ func (l *Library) Import(ctx context.Context, reference, name string, tell func(
 
 // collect removes converted images over the host's bound.
 func (l *Library) collect(ctx context.Context) {
-	removed, err := l.roots.Collect(ctx, rootfs.Bounds{Bytes: l.cfg.Bytes, Now: time.Now()}, false)
-	if err != nil {
+	if _, err := l.remove(ctx, rootfs.Bounds{Bytes: l.cfg.Bytes, Now: time.Now()}); err != nil {
 		l.cfg.Log.WarnContext(ctx, "remove old images", "error", err)
 	}
+}
+
+// Reclaim removes converted images that no sandbox uses, the longest unused
+// first, until so many percent of their disk are in use. It returns how many
+// bytes that gave.
+func (l *Library) Reclaim(ctx context.Context, percent int) (freed int64, err error) {
+	disk, err := executor.DiskOf(filepath.Join(l.cfg.Images.Dir, RootsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // nothing was converted yet
+	}
+	if err != nil {
+		return 0, err
+	}
+	over := disk.Over(percent)
+	if over == 0 {
+		return 0, nil
+	}
+	return l.remove(ctx, rootfs.Bounds{Free: over, Now: time.Now()})
+}
+
+func (l *Library) remove(ctx context.Context, b rootfs.Bounds) (freed int64, err error) {
+	removed, err := l.roots.Collect(ctx, b, false)
 	for _, r := range removed {
+		freed += r.Size
 		l.cfg.Log.InfoContext(ctx, "removed an image that was not used for the longest time", "image", r.Source, "digest", r.Digest)
 	}
+	return freed, err
 }
 
 // make converts an image of a registry and notes what its name means now.

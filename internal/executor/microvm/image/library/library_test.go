@@ -313,6 +313,37 @@ func TestChangedRootIsMadeAgain(t *testing.T) {
 	must(t, fresh.Verify(roots[0]))
 }
 
+// TestRoomIsMade of images that no sandbox uses, where a disk is fuller than it
+// should be.
+func TestRoomIsMade(t *testing.T) {
+	t.Parallel()
+	images := store(t)
+	l := library.New(library.Config{Images: images})
+	if freed, err := l.Reclaim(t.Context(), 1); freed != 0 || err != nil {
+		t.Errorf("before there is anything: %d, %v", freed, err)
+	}
+	used, _, _ := serve(t, tiny(t))
+	_, err := l.Get(t.Context(), used, "a", silent)
+	must(t, err)
+	unused, blobs, _ := serve(t, container(t, "amd64", layer(t, "else", "where")))
+	_, err = l.Get(t.Context(), unused, "b", silent)
+	must(t, err)
+	must(t, l.Release("b"))
+	if freed, err := l.Reclaim(t.Context(), 100); freed != 0 || err != nil {
+		t.Errorf("though the disk isn't full: %d, %v", freed, err)
+	}
+	freed, err := l.Reclaim(t.Context(), 0) // any disk has something on it
+	must(t, err)
+	roots, broken := rootfs.Open(filepath.Join(images.Dir, library.RootsDir)).List()
+	if freed <= 0 || len(roots) != 1 || len(broken) > 0 || roots[0].Source != used {
+		t.Errorf("freed %d, left %+v, %v", freed, roots, broken)
+	}
+	before := blobs.Load()
+	if _, err := l.Get(t.Context(), unused, "c", silent); err != nil || blobs.Load() == before {
+		t.Errorf("it is not had again: %v", err)
+	}
+}
+
 // TestLastWaiterEndsTheConversion, and leaves nothing.
 func TestLastWaiterEndsTheConversion(t *testing.T) {
 	t.Parallel()

@@ -75,6 +75,7 @@ func (s *Store) used() (map[string]bool, error) {
 type Bounds struct {
 	Bytes  int64         // of all roots together
 	Unused time.Duration // how long one may lie unused
+	Free   int64         // bytes to be had at least, as far as there are roots that may go
 	Broken bool          // whether to remove those that can't be read or trusted
 	Now    time.Time
 }
@@ -112,7 +113,7 @@ func (s *Store) Collect(ctx context.Context, b Bounds, dry bool) ([]Root, error)
 
 // choose is the decision.
 func choose(roots []Root, used map[string]bool, b Bounds) (doomed []Root) {
-	var total int64
+	var total, freed int64
 	for _, r := range roots {
 		total += r.Size
 	}
@@ -120,8 +121,8 @@ func choose(roots []Root, used map[string]bool, b Bounds) (doomed []Root) {
 	for _, r := range oldest {
 		tooMuch := b.Bytes > 0 && total > b.Bytes
 		tooOld := b.Unused > 0 && b.Now.Sub(r.UsedAt) > b.Unused
-		if !used[r.Digest] && (tooMuch || tooOld) {
-			doomed, total = append(doomed, r), total-r.Size
+		if !used[r.Digest] && (tooMuch || tooOld || freed < b.Free) {
+			doomed, total, freed = append(doomed, r), total-r.Size, freed+r.Size
 		}
 	}
 	return doomed

@@ -239,6 +239,8 @@ func TestChoose(t *testing.T) {
 		"enough room":           {Bounds{Bytes: 30, Now: now}, nil, nil},
 		"the oldest first":      {Bounds{Bytes: 20, Now: now}, nil, []string{"old"}},
 		"never one in use":      {Bounds{Bytes: 5, Now: now}, map[string]bool{"old": true}, []string{"mid", "new"}},
+		"so much room":          {Bounds{Free: 11, Now: now}, nil, []string{"old", "mid"}},
+		"room, but not of used": {Bounds{Free: 100, Now: now}, map[string]bool{"mid": true}, []string{"old", "new"}},
 		"unused for long":       {Bounds{Unused: 90 * time.Minute, Now: now}, nil, []string{"old", "mid"}},
 		"unused, but it is now": {Bounds{Unused: 90 * time.Minute, Now: now}, map[string]bool{"mid": true, "old": true}, nil},
 	} {
