@@ -141,7 +141,7 @@ type hostsTokenCmd struct {
 
 func (*hostsTokenCmd) Help() string {
 	return "The token is shown this once.\n\n" +
-		usage("nimbus hosts token > join.token", "nimbus-agent --server https://nimbus.example.com --join-token-file join.token")
+		usage("nimbus hosts token > join.token", "sudo nimbus agent install --server https://nimbus.example.com --join-token-file join.token")
 }
 
 func (c *hostsTokenCmd) Run(ctx context.Context, a *app) error {
