@@ -152,9 +152,19 @@ func (e *Executor) Status(ctx context.Context) nimbus.ExecutorStatus {
 		s.Detail, s.Hint = err.Error(), nimbus.ErrorHint(err)
 		return s
 	}
-	s.Available = true
+	s.Available, s.Lacks = true, lacks(caps)
 	s.Detail = fmt.Sprintf("%s; images: %s", caps.Version, strings.Join(e.cfg.Images.Names(), ", "))
 	return s
+}
+
+// lacks are the words for hardware that a guest never has, whatever the machine
+// has: there is no device of it inside but disk, network and port, no module for
+// KVM, and the processor is the monitor's.
+func lacks(caps vmm.Caps) nimbus.Capabilities {
+	words := slices.DeleteFunc([]string{"amx", "avx2", "avx512", "cuda", "kvm"}, func(word string) bool {
+		return slices.Contains(caps.Processor.Words(), word)
+	})
+	return nimbus.Capabilities(strings.Join(words, " "))
 }
 
 func (e *Executor) check(ctx context.Context) (vmm.Caps, error) {
