@@ -329,14 +329,14 @@ func TestChangedRootIsMadeAgain(t *testing.T) {
 func TestRoomIsMade(t *testing.T) {
 	t.Parallel()
 	images := store(t)
-	l := library.New(library.Config{Images: images})
+	used, _, _ := serve(t, tiny(t))
+	unused, blobs, _ := serve(t, container(t, "amd64", layer(t, "else", "where")))
+	l := library.New(library.Config{Images: images, Policy: naming(used, unused)})
 	if freed, err := l.Reclaim(t.Context(), 1); freed != 0 || err != nil {
 		t.Errorf("before there is anything: %d, %v", freed, err)
 	}
-	used, _, _ := serve(t, tiny(t))
 	_, err := l.Get(t.Context(), used, "a", silent)
 	must(t, err)
-	unused, blobs, _ := serve(t, container(t, "amd64", layer(t, "else", "where")))
 	_, err = l.Get(t.Context(), unused, "b", silent)
 	must(t, err)
 	must(t, l.Release("b"))
