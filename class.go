@@ -34,6 +34,8 @@ const (
 	DefaultMemoryMiB = 1024
 	MaxCPUs          = 512
 	MaxMemoryMiB     = 4 << 20
+	MinMachineMiB    = 128 // of memory for a microVM: with 80 its kernel doesn't boot, with 96 a job has 12 left, with 128 it has 40
+	MinProcessMiB    = 8   // of memory for what shares its host's kernel
 	MaxGPUs          = 64
 	MaxCapabilities  = 16 // that a job may need
 	MaxWordBytes     = 64 // of the name of a capability, GPU profile or piece of metadata
@@ -191,8 +193,9 @@ func (c Class) check() error {
 		return Errorf(CodeInvalid, "there is no architecture %q", clip(c.Arch)).WithHint("use amd64 or arm64")
 	case c.CPUs < 1 || c.CPUs > MaxCPUs:
 		return Errorf(CodeInvalid, "a job can have 1 to %d CPUs, not %d", MaxCPUs, c.CPUs)
-	case c.MemoryMiB < 1 || c.MemoryMiB > MaxMemoryMiB:
-		return Errorf(CodeInvalid, "a job can have 1 to %d MiB of memory, not %d", MaxMemoryMiB, c.MemoryMiB)
+	case c.MemoryMiB < c.minMemoryMiB() || c.MemoryMiB > MaxMemoryMiB:
+		return Errorf(CodeInvalid, "a job of the executor %s can have %d to %d MiB of memory, not %d", cmp.Or(c.Executor, ExecutorMicroVM), c.minMemoryMiB(), MaxMemoryMiB, c.MemoryMiB).
+			WithHint("%d is the default; in labels memory is in GiB, memory:2, and to nimbus run in MiB, --memory 2048", DefaultMemoryMiB)
 	case c.GPUs < 0 || c.GPUs > MaxGPUs:
 		return Errorf(CodeInvalid, "a job can have up to %d GPUs, not %d", MaxGPUs, c.GPUs)
 	case c.GPUProfile != "" && !validWord(c.GPUProfile):
@@ -201,6 +204,16 @@ func (c Class) check() error {
 		return Errorf(CodeInvalid, "the executor %s gives no GPUs", c.Executor).WithHint("use the executor %s", ExecutorGPU)
 	}
 	return c.checkNetwork()
+}
+
+// minMemoryMiB is what a sandbox takes to start at all. A job that leaves its
+// executor open may get a microVM.
+func (c Class) minMemoryMiB() int {
+	switch c.Executor {
+	case "", ExecutorMicroVM, ExecutorFirecracker:
+		return MinMachineMiB
+	}
+	return MinProcessMiB
 }
 
 func (c Class) checkNetwork() error {

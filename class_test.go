@@ -70,3 +70,23 @@ func TestReachIsSaidOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestLeastMemory: what is too little to start with is refused before it waits
+// for a host.
+func TestLeastMemory(t *testing.T) {
+	t.Parallel()
+	for _, try := range []struct {
+		executor string
+		mib      int
+		ok       bool
+	}{
+		{"", 127, false}, {"", 128, true}, {ExecutorMicroVM, 16, false}, {ExecutorMicroVM, 128, true}, {ExecutorFirecracker, 127, false},
+		{ExecutorDocker, 7, false}, {ExecutorDocker, 8, true}, {ExecutorLocal, 1, false}, {ExecutorLocal, 8, true}, {ExecutorDocker, MaxMemoryMiB + 1, false},
+		{ExecutorMicroVM, -1, false},
+	} {
+		_, err := Class{Executor: try.executor, MemoryMiB: try.mib}.Complete()
+		if (err == nil) != try.ok || err != nil && (ErrorCode(err) != CodeInvalid || ErrorHint(err) == "") {
+			t.Errorf("%q with %d MiB: %v; %s", try.executor, try.mib, err, ErrorHint(err))
+		}
+	}
+}

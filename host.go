@@ -79,6 +79,9 @@ type ExecutorStatus struct {
 	Available bool
 	Detail    string // "QEMU 7.2.22, TCG" or why it can't
 	Hint      string
+	// Lacks are words of the host's capabilities that jobs of this executor don't
+	// have: what the machine has is not always in its sandboxes.
+	Lacks Capabilities `json:",omitempty"`
 }
 
 // Capacity is what a host has free at the time of a poll.
@@ -189,12 +192,24 @@ func (i Inventory) WhyNot(c Class) string {
 	if why := i.WhyNotReach(c); why != "" {
 		return why
 	}
+	if why := i.whyNotNeeds(c); why != "" {
+		return why
+	}
+	return i.whyNotGPUs(c)
+}
+
+func (i Inventory) whyNotNeeds(c Class) string {
 	for _, need := range c.Needs.Words() {
 		if !slices.Contains(i.Capabilities, need) {
 			return "has no " + need
 		}
+		for _, e := range i.Executors {
+			if e.Name == c.Executor && slices.Contains(e.Lacks.Words(), need) {
+				return fmt.Sprintf("has %s, but not for jobs of the executor %s", need, e.Name)
+			}
+		}
 	}
-	return i.whyNotGPUs(c)
+	return ""
 }
 
 func (i Inventory) whyNotExecutor(name string) string {
@@ -280,6 +295,11 @@ func (i Inventory) Check() error {
 	for _, word := range i.Capabilities {
 		if !validWord(word) {
 			return Errorf(CodeInvalid, "%q is not the name of a capability", clip(word))
+		}
+	}
+	for _, e := range i.Executors {
+		if words, err := CapabilitiesOf(e.Lacks.Words()...); err != nil || words != e.Lacks {
+			return errors.Join(Errorf(CodeInvalid, "what jobs of the executor %q lack is no set of words", clip(e.Name)), err)
 		}
 	}
 	for _, g := range i.GPUs {

@@ -148,9 +148,10 @@ func TestWhyNotReach(t *testing.T) {
 
 func TestWhyNot(t *testing.T) {
 	t.Parallel()
-	inv := Inventory{Arch: "amd64", CPUs: 4, MemoryMiB: 4096, Capabilities: []string{"cuda"},
+	inv := Inventory{Arch: "amd64", CPUs: 4, MemoryMiB: 4096, Capabilities: []string{"cuda", "kvm"},
 		GPUs: []GPUGroup{{Profile: "a100", Count: 1}},
 		Executors: []ExecutorStatus{{Name: ExecutorGPU, Available: true},
+			{Name: ExecutorMicroVM, Available: true, Lacks: "avx512 kvm"}, {Name: ExecutorFirecracker, Available: true},
 			{Name: ExecutorDocker, Detail: "no daemon", Hint: "start it"}}}
 	for _, try := range []struct {
 		class Class
@@ -163,12 +164,22 @@ func TestWhyNot(t *testing.T) {
 		{Class{Executor: ExecutorLocal}, "has no executor local"},
 		{Class{Executor: ExecutorDocker}, "can't use docker: no daemon (start it)"},
 		{Class{Executor: ExecutorGPU, Needs: "cuda pytorch"}, "has no pytorch"},
+		{Class{Executor: ExecutorMicroVM, Needs: "kvm"}, "has kvm, but not for jobs of the executor microvm"},
+		{Class{Executor: ExecutorMicroVM, Needs: "avx512"}, "has no avx512"},
+		{Class{Executor: ExecutorMicroVM, Needs: "cuda"}, ""},
+		{Class{Executor: ExecutorFirecracker, Needs: "kvm"}, ""},
 		{Class{Executor: ExecutorGPU, GPUs: 2}, "has 1 GPUs alike"},
 		{Class{Executor: ExecutorGPU, GPUs: 2, GPUProfile: "a100"}, "has 1 GPUs a100"},
 		{Class{Executor: ExecutorGPU, GPUs: 1, GPUProfile: "h100"}, "has no GPU h100"},
 	} {
 		if got := inv.WhyNot(try.class); got != try.want {
 			t.Errorf("%v: %q, want %q", try.class, got, try.want)
+		}
+	}
+	for _, lacks := range []Capabilities{"kvm avx512", "KVM", "kvm  avx512"} {
+		inv.Executors[1].Lacks = lacks
+		if err := inv.Check(); ErrorCode(err) != CodeInvalid {
+			t.Errorf("%q: %v", lacks, err)
 		}
 	}
 }

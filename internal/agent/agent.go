@@ -32,6 +32,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -269,12 +270,23 @@ func (a *Agent) attemptsDir() string { return filepath.Join(a.cfg.Data, "attempt
 func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
 	inv := a.has
 	for _, e := range a.cfg.Executors {
-		inv.Executors = append(inv.Executors, e.Status(ctx))
+		inv.Executors = append(inv.Executors, a.status(ctx, e))
 		if version := a.cfg.Runners[e.Name()].Version; version != nil {
 			inv.RunnerVersion = version()
 		}
 	}
 	return inv
+}
+
+// status is what an executor says of itself. Of what its jobs lack it matters
+// what the machine has; the operator's own words are true of all.
+func (a *Agent) status(ctx context.Context, e executor.Executor) nimbus.ExecutorStatus {
+	s := e.Status(ctx)
+	words := slices.DeleteFunc(s.Lacks.Words(), func(word string) bool {
+		return !slices.Contains(a.has.Capabilities, word) || slices.Contains(a.cfg.Capabilities, word)
+	})
+	s.Lacks = nimbus.Capabilities(strings.Join(words, " "))
+	return s
 }
 
 // free is what the host has free now, and what its executors have ready: nothing

@@ -78,6 +78,29 @@ func (warmExecutor) KeepWarm(context.Context, func() nimbus.Capacity, func()) er
 	return nil
 }
 
+// lackingExecutor says of its jobs that they have nothing of what it names.
+type lackingExecutor struct{ executor.Executor }
+
+func (lackingExecutor) Name() string { return nimbus.ExecutorMicroVM }
+func (e lackingExecutor) Status(context.Context) nimbus.ExecutorStatus {
+	return nimbus.ExecutorStatus{Name: e.Name(), Available: true, Lacks: "amx kvm pytorch"}
+}
+
+// TestLacks: of what an executor's jobs lack, the host tells what it has itself
+// and its operator has not promised.
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	host, err := New(Config{Server: "http://127.0.0.1:1", Data: t.TempDir(), Capabilities: []string{"pytorch"}, Executors: []executor.Executor{lackingExecutor{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.has.Capabilities = []string{"avx2", "kvm", "pytorch"}
+	got := host.inventory(t.Context())
+	if len(got.Executors) != 1 || got.Executors[0].Lacks != "kvm" {
+		t.Errorf("the host says %+v", got.Executors)
+	}
+}
+
 func TestFreeTellsWhatIsWarm(t *testing.T) {
 	t.Parallel()
 	a := nimbus.Class{Executor: nimbus.ExecutorDocker, Image: "a"}

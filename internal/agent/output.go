@@ -271,6 +271,12 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		ended := endedBy(why)
 		o.Result, o.Reason = ended.Result, ended.Reason
 		f.t.say(ctx, why.Error())
+		if f.exited.GetOutOfProcesses() { // what a bomb says of itself is that it never ends
+			f.t.say(ctx, outOfProcesses)
+			if o.Reason.Message != "" {
+				o.Reason.Message += "; " + outOfProcesses
+			}
+		}
 		return o
 	case f.exited == nil:
 		o.Reason = f.sandboxReason(err)

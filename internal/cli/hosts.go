@@ -64,6 +64,9 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		for _, e := range h.Executors {
 			if e.Available {
 				names = append(names, e.Name)
+				if len(e.Lacks) > 0 {
+					notes = append(notes, fmt.Sprintf("%s has no %s for jobs of the executor %s", terminal.OneLine(h.Name), strings.Join(e.Lacks, ", "), e.Name))
+				}
 			} else {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}

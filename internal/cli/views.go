@@ -181,6 +181,8 @@ type executorView struct {
 	Available bool   `json:"available"`
 	Detail    string `json:"detail,omitempty"`
 	Hint      string `json:"hint,omitempty"`
+	// Lacks are capabilities of the host that jobs of this executor don't have.
+	Lacks []string `json:"lacks,omitempty"`
 }
 
 func viewHost(h nimbus.Host) hostView {
@@ -196,7 +198,7 @@ func viewHost(h nimbus.Host) hostView {
 		v.GPUs = append(v.GPUs, gpuView(g))
 	}
 	for _, e := range h.Inventory.Executors {
-		v.Executors = append(v.Executors, executorView(e))
+		v.Executors = append(v.Executors, executorView{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint, Lacks: e.Lacks.Words()})
 	}
 	return v
 }

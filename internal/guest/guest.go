@@ -97,7 +97,7 @@ func (s *service) setUpMachine() ([]net.Listener, error) {
 	group := jobCgroup()
 	s.tree = &namespace{cgroup: group, limits: limitsOf(group), disk: "/"}
 	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make workspace: %w", err)
+		return nil, ofImage(fmt.Errorf("make workspace: %w", err))
 	}
 	return channels(p)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
 // deviceTimeout bounds the wait for a device that the kernel will show: an
@@ -56,7 +58,7 @@ func bootMachine() (p kernelParameters, err error) {
 	}
 	if p.root != "" {
 		if err := enterRoot(p); err != nil {
-			return p, err
+			return p, ofImage(err)
 		}
 	}
 	if p.settle {
@@ -206,7 +208,7 @@ func enterRoot(p kernelParameters) error {
 			return fmt.Errorf("prepare writable layer: %w", err)
 		}
 	}
-	overlay := mount{"overlay", "/root.new", "overlay", 0, "lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/work"}
+	overlay := mount{"overlay", newRoot, "overlay", 0, "lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/work"}
 	if err := overlay.do(); err != nil {
 		return err
 	}
@@ -217,8 +219,8 @@ func enterRoot(p kernelParameters) error {
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		target := overlay.target + dir
-		if err := os.MkdirAll(target, 0o755); err != nil {
-			return fmt.Errorf("make mount point %s: %w", dir, err)
+		if err := mountPoint(target); err != nil {
+			return err
 		}
 		if err := unix.Mount(dir, target, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("move %s: %w", dir, err)
@@ -240,6 +242,45 @@ func enterRoot(p kernelParameters) error {
 		return fmt.Errorf("enter root: %w", err)
 	}
 	return furnish()
+}
+
+// newRoot is where the image's root is until it is the machine's.
+const newRoot = "/root.new"
+
+// mountPoint makes a folder of the image's root, unless there is one. A link
+// would lead out of it: it is not this machine's root yet.
+func mountPoint(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = os.Mkdir(path, 0o755)
+	case err == nil && !info.IsDir():
+		err = &fs.PathError{Op: "mount on", Path: path, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return fmt.Errorf("make mount point: %w", err)
+	}
+	return nil
+}
+
+// imageError is a machine that can't start for what its image is: the executor
+// knows it by its words, see guestlink.ImageFault.
+type imageError struct{ err error }
+
+func (e *imageError) Error() string {
+	return strings.TrimPrefix(guestlink.ImageFault, "nimbus-guest: ") + strings.ReplaceAll(e.err.Error(), newRoot, "")
+}
+func (e *imageError) Unwrap() error { return e.err }
+
+// ofImage tells an error apart that is the image's: something is in the way
+// where the machine needs a folder.
+func ofImage(err error) error {
+	for _, errno := range []unix.Errno{unix.ENOTDIR, unix.EEXIST, unix.ELOOP, unix.EISDIR} {
+		if errors.Is(err, errno) {
+			return &imageError{err}
+		}
+	}
+	return err
 }
 
 // furnish mounts what programs expect of a running system.

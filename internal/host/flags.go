@@ -81,7 +81,7 @@ type MicroVMFlags struct {
 
 	Images     string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
 	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
-	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. Default: all." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
+	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. A registry that is not at a public address must be named here, like registry.corp:5000/*. Default: all of public ones." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
 	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
 	ImageGiB   int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
 	Network    []string          `help:"What jobs may reach here: internet, names, none; may be repeated. None is always allowed. Default: all, or names where --reach is given." env:"NIMBUS_NETWORK" enum:"internet,names,none" placeholder:"PROFILE"`

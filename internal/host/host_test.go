@@ -334,6 +334,25 @@ func TestTimeout(t *testing.T) {
 	empty(t, dir)
 }
 
+// TestTimeoutOfBomb: a job that forks without end until its time is over is told
+// what it met.
+func TestTimeoutOfBomb(t *testing.T) {
+	testenv.Require(t, "root")
+	p, dir := startPlane(t), t.TempDir()
+	startHost(t, p, dir)
+	const bomb = "(while :; do read x < fifo & done) & exec sleep 1000"
+	j := p.submit(t, "mkfifo fifo; "+bomb, func(s *scheduler.Submission) { s.Spec.Timeout = 10 * time.Second })
+	j = p.await(t, j.ID, "finished, with its log", func(j nimbus.Job) bool { return over(j) && j.LogComplete })
+	const words = "it started more processes than its sandbox can have at once"
+	if j.Result != nimbus.ResultTimedOut || j.Reason.Code != nimbus.ReasonTimeout || j.Reason.Message != "ran longer than it may; "+words {
+		t.Errorf("ended with %s: %+v", j.Result, j.Reason)
+	}
+	if got := p.log(t, j); !strings.HasSuffix(got, "nimbus: ran longer than it may\nnimbus: "+words+"\n") {
+		t.Errorf("its log is %q", got)
+	}
+	empty(t, dir)
+}
+
 func TestUnknownImage(t *testing.T) {
 	testenv.Require(t, "root")
 	p, dir := startPlane(t), t.TempDir()

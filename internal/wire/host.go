@@ -17,7 +17,7 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 		out.Network = append(out.Network, string(p))
 	}
 	for _, e := range i.Executors {
-		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint})
+		out.Executors = append(out.Executors, &nimbusv1.ExecutorStatus{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint, Lacks: e.Lacks.Words()})
 	}
 	for _, g := range i.GPUs {
 		out.Gpus = append(out.Gpus, &nimbusv1.GpuGroup{Profile: g.Profile, Model: g.Model, MemoryMib: int32(g.MemoryMiB), Count: int32(g.Count)})
@@ -35,7 +35,8 @@ func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 		out.Network = append(out.Network, nimbus.NetworkProfile(p))
 	}
 	for _, e := range i.GetExecutors() {
-		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint()})
+		out.Executors = append(out.Executors, nimbus.ExecutorStatus{Name: e.GetName(), Available: e.GetAvailable(), Detail: e.GetDetail(), Hint: e.GetHint(),
+			Lacks: nimbus.Capabilities(strings.Join(e.GetLacks(), " "))})
 	}
 	for _, g := range i.GetGpus() {
 		out.GPUs = append(out.GPUs, nimbus.GPUGroup{Profile: g.GetProfile(), Model: g.GetModel(), MemoryMiB: int(g.GetMemoryMib()), Count: int(g.GetCount())})

@@ -85,6 +85,7 @@ type Executor struct {
 	images *images
 	check  checks
 	warm   *pool.Keeper[*box]
+	unfit  unfit
 	owned  claims.Set
 	claims claims.Book
 }
@@ -158,7 +159,7 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 	}
 	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, origin: nimbus.OriginCold}
 	if err := e.make(ctx, s, spec.Class, spec.Deadline); err != nil {
-		return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
+		return nil, errors.Join(e.unfit.note(p.id, err), s.Destroy(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
@@ -185,7 +186,7 @@ func (e *Executor) make(ctx context.Context, s *sandbox, class nimbus.Class, dea
 		})
 	}
 	if err := both.Wait(); err != nil {
-		return err
+		return ofImage(err, class.Image)
 	}
 	if !networked {
 		return nil

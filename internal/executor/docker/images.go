@@ -77,10 +77,20 @@ func (i *images) get(ctx context.Context, what string, tell func(string)) (pictu
 	case have && (len(digests) == 0 || source.IsDigest(canonical) || i.fresh(reference)):
 		return p, nil // without digests it never was in a registry
 	}
-	fetched, err := i.fetch(ctx, reference, tell)
-	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
+	stale := func(err error) (picture, error) {
 		tell(fmt.Sprintf("image %s could not be looked up again, the one that is here is used: %v", reference, err))
 		return p, nil
+	}
+	// The daemon asks whoever it is told to, from the host's own network.
+	if err := source.CheckRegistry(ctx, canonical, i.cfg.Catalog.Named(canonical)); err != nil {
+		if have && ctx.Err() == nil {
+			return stale(err)
+		}
+		return picture{}, err
+	}
+	fetched, err := i.fetch(ctx, reference, tell)
+	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
+		return stale(err)
 	}
 	return fetched, err
 }
@@ -249,26 +259,29 @@ func progress(reference string, layers map[string][2]int64) string {
 }
 
 // refusal says why an image can't be had. The daemon passes on what a registry
-// said, as text where it had begun to answer.
+// said, as text where it had begun to answer: that may be anybody's to whom the
+// registry has sent it, and is for the operator.
 func (i *images) refusal(ctx context.Context, reference string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if client.IsErrConnectionFailed(err) {
+		return i.daemon.reason(err)
+	}
+	i.cfg.Log.WarnContext(ctx, "an image was not fetched", "image", reference, "error", err)
 	said := err.Error()
 	says := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(said, w) })
 	}
 	switch {
-	case client.IsErrConnectionFailed(err):
-		return i.daemon.reason(err)
 	case errdefs.IsNotFound(err), says("manifest unknown", "not found", "does not exist"):
-		return nimbus.Errorf(nimbus.CodeNotFound, "there is no image %s: %w", reference, err).WithHint("look at its name and tag; a private one needs a login in docker's configuration of the agent's user")
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no image %s", reference).WithHint("look at its name and tag; a private one needs a login in docker's configuration of the agent's user")
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err), says("unauthorized", "denied"):
-		return nimbus.Errorf(nimbus.CodeForbidden, "the registry does not give image %s to this host: %w", reference, err).WithHint("log in: docker login, as the agent's user")
+		return nimbus.Errorf(nimbus.CodeForbidden, "the registry does not give image %s to this host", reference).WithHint("log in: docker login, as the agent's user")
 	case says("no matching manifest", "no match for platform"):
-		return nimbus.Errorf(nimbus.CodeInvalid, "image %s is not for linux/%s: %w", reference, runtime.GOARCH, err)
+		return nimbus.Errorf(nimbus.CodeInvalid, "image %s is not for linux/%s", reference, runtime.GOARCH)
 	}
-	return nimbus.Errorf(nimbus.CodeUnavailable, "image %s can't be fetched: %w", reference, err)
+	return nimbus.Errorf(nimbus.CodeUnavailable, "image %s can't be fetched", reference).WithHint("the host's agent has logged what its daemon said")
 }
 
 // repository is a reference without tag and digest.

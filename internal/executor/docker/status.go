@@ -36,7 +36,7 @@ func (e *Executor) Status(ctx context.Context) nimbus.ExecutorStatus {
 		s.Detail, s.Hint = err.Error(), nimbus.ErrorHint(err)
 		return s
 	}
-	s.Available = true
+	s.Available, s.Lacks = true, "cuda kvm" // a container has no devices
 	s.Detail = fmt.Sprintf("docker %s, cgroups v%s by %s, %s", info.ServerVersion, info.CgroupVersion, info.CgroupDriver, info.Driver)
 	for _, word := range e.limits(info) {
 		s.Detail += "; " + word

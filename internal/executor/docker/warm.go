@@ -43,6 +43,9 @@ func (m maker) Make(ctx context.Context, class nimbus.Class) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.unfit.known(p.id); err != nil {
+		return nil, err
+	}
 	machine := nimbus.NewID(prefixWaiting, time.Now())
 	e.owned.Add(machine)
 	s := &sandbox{executor: e, id: machine, machine: machine, dir: filepath.Join(e.waitingDir(), machine), picture: p, origin: nimbus.OriginWarm}
@@ -51,7 +54,7 @@ func (m maker) Make(ctx context.Context, class nimbus.Class) (*box, error) {
 		return nil, errors.Join(fmt.Errorf("make folder of a container: %w", err), e.discard(context.WithoutCancel(ctx), s))
 	}
 	if err := e.make(ctx, s, class, warmDeadline); err != nil {
-		return nil, errors.Join(err, e.discard(context.WithoutCancel(ctx), s))
+		return nil, errors.Join(e.unfit.note(p.id, err), e.discard(context.WithoutCancel(ctx), s))
 	}
 	return b, nil
 }

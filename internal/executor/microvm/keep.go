@@ -2,8 +2,10 @@ package microvm
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -47,6 +49,7 @@ func (e *Executor) KeepWarm(ctx context.Context, free func() nimbus.Capacity, ch
 	told := time.Now()
 	for {
 		e.renewWarm(ctx)
+		e.lookAgain(ctx)
 		for ctx.Err() == nil && (e.step(ctx, free()) || e.fillStock(ctx)) {
 		}
 		if time.Since(told) > tellInterval {
@@ -73,10 +76,11 @@ func (e *Executor) step(ctx context.Context, free nimbus.Capacity) bool {
 	now := time.Now()
 	w := &e.warm
 	w.mu.Lock()
-	classes, have := w.known(now), map[string]int{}
+	have := map[string]int{}
 	for _, l := range w.ready {
 		have[l.class.ID()]++
 	}
+	classes := w.known(now, have)
 	limits := pool.Limits{Machines: e.cfg.Warm.Machines, MemoryMiB: e.cfg.Warm.MemoryMiB, Free: free}
 	wanted := pool.Targets(classes, limits)
 	// One that is ready is kept while the host is full: jobs end.
@@ -113,12 +117,15 @@ func sum(counts map[string]int) (n int) {
 }
 
 // known are the classes of which jobs are expected and that may be tried now,
-// the busiest first. w.mu is held.
-func (w *warm) known(now time.Time) []pool.Class {
+// the busiest first: one that can't be made takes no other's place. w.mu is held.
+func (w *warm) known(now time.Time, have map[string]int) []pool.Class {
 	var classes []pool.Class
 	for id, d := range w.demand {
 		if d.Forgotten(now) {
 			delete(w.demand, id)
+			continue
+		}
+		if have[id] == 0 && (d.unfit != "" || d.again.After(now)) {
 			continue
 		}
 		lead := d.lead
@@ -135,17 +142,27 @@ func (w *warm) known(now time.Time) []pool.Class {
 func (e *Executor) makeWarm(ctx context.Context, class nimbus.Class) bool {
 	w := &e.warm
 	w.mu.Lock()
-	wait := time.Until(w.demand[class.ID()].again) > 0
+	d := w.demand[class.ID()]
 	w.mu.Unlock()
-	if wait {
+	if d.unfit != "" || time.Until(d.again) > 0 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	l, lead, err := e.load(ctx, class)
+	unfit := ""
+	if isImageFault(err) {
+		unfit = e.ingredients(ctx, class)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	d := w.demand[class.ID()]
+	d = w.demand[class.ID()]
+	d.unfit = unfit
+	if unfit != "" {
+		w.demand[class.ID()] = d
+		e.cfg.Log.WarnContext(ctx, "no machine is made ready until its image changes", "class", class.String(), "error", err)
+		return false
+	}
 	if err != nil {
 		d.failures++
 		pause := min(time.Minute<<min(d.failures-1, 4), 10*time.Minute)
@@ -161,6 +178,37 @@ func (e *Executor) makeWarm(ctx context.Context, class nimbus.Class) bool {
 	w.ready = append(w.ready, l)
 	w.changed()
 	return true
+}
+
+// lookAgain finds the classes whose image has changed since no machine could be
+// made of it.
+func (e *Executor) lookAgain(ctx context.Context) {
+	w := &e.warm
+	w.mu.Lock()
+	unfit := maps.Clone(w.demand)
+	w.mu.Unlock()
+	maps.DeleteFunc(unfit, func(_ string, d demand) bool { return d.unfit == "" })
+	for id, was := range unfit {
+		if e.ingredients(ctx, was.class) == was.unfit {
+			continue
+		}
+		w.mu.Lock()
+		if d, ok := w.demand[id]; ok {
+			d.unfit = ""
+			w.demand[id] = d
+		}
+		w.mu.Unlock()
+	}
+}
+
+// ingredients are the image and the guest that a class' machines are made of, ""
+// where that can't be told.
+func (e *Executor) ingredients(ctx context.Context, class nimbus.Class) string {
+	in, err := e.Inputs(ctx, class)
+	if err != nil {
+		return ""
+	}
+	return strings.Join([]string{in.Kernel, in.Root, in.Initrd}, " ")
 }
 
 // load makes a machine of the class' snapshot, which it makes first if need be.

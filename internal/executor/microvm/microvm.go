@@ -152,9 +152,19 @@ func (e *Executor) Status(ctx context.Context) nimbus.ExecutorStatus {
 		s.Detail, s.Hint = err.Error(), nimbus.ErrorHint(err)
 		return s
 	}
-	s.Available = true
+	s.Available, s.Lacks = true, lacks(caps)
 	s.Detail = fmt.Sprintf("%s; images: %s", caps.Version, strings.Join(e.cfg.Images.Names(), ", "))
 	return s
+}
+
+// lacks are the words for hardware that a guest never has, whatever the machine
+// has: there is no device of it inside but disk, network and port, no module for
+// KVM, and the processor is the monitor's.
+func lacks(caps vmm.Caps) nimbus.Capabilities {
+	words := slices.DeleteFunc([]string{"amx", "avx2", "avx512", "cuda", "kvm"}, func(word string) bool {
+		return slices.Contains(caps.Processor.Words(), word)
+	})
+	return nimbus.Capabilities(strings.Join(words, " "))
 }
 
 func (e *Executor) check(ctx context.Context) (vmm.Caps, error) {
@@ -225,7 +235,7 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 		if err := e.boot(ctx, s, r.machine(s), r, spec.Deadline); err == nil {
 			laps.log(ctx, e.cfg.Log, s)
 			return s, nil
-		} else if ctx.Err() != nil || try == bootTries {
+		} else if ctx.Err() != nil || try == bootTries || isImageFault(err) {
 			return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
 		} else {
 			e.cfg.Log.WarnContext(ctx, "boot once more", "sandbox", spec.ID, "error", err)
@@ -286,6 +296,10 @@ func (e *Executor) boot(ctx context.Context, s *sandbox, m vmm.Machine, r recipe
 	}
 	s.laps.lap("guest")
 	if err != nil {
+		if fault := imageFault(s.Shim.Output(panicBytes)); fault != "" {
+			err = &executor.ImageError{Err: nimbus.Errorf(nimbus.CodeInvalid, "no machine starts from image %s: %s", r.class.Image, fault).
+				WithHint("a machine needs folders at /dev, /proc, /sys, /etc, /run, /tmp and /workspace, or nothing there")}
+		}
 		return errors.Join(err, s.End(context.WithoutCancel(ctx)))
 	}
 	return nil

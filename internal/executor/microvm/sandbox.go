@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
+	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
 // guestDevice is what the guest's kernel calls its only network device.
@@ -162,6 +164,25 @@ func whyEnded(exit executor.Exit, console []byte) string {
 		}
 	}
 	return "its machine was switched off from within"
+}
+
+// imageFault is what the guest says on the console of a machine that could not
+// start for what its image is, "" where it says no such thing. It said that
+// before anything of the tenant's ran: nobody else could have.
+func imageFault(console []byte) string {
+	_, said, ok := bytes.Cut(console, []byte(guestlink.ImageFault))
+	if !ok {
+		return ""
+	}
+	const enough = 200
+	said, _, _ = bytes.Cut(said, []byte("\n"))
+	return strings.TrimSpace(executor.Printable(said[:min(len(said), enough)]))
+}
+
+// isImageFault tells whether the same would happen again.
+func isImageFault(err error) bool {
+	var fault *executor.ImageError
+	return errors.As(err, &fault)
 }
 
 // hangUp closes the connection that nobody has taken.

@@ -55,6 +55,9 @@ type demand struct {
 	// failures in a row, and when to try again after them.
 	failures int
 	again    time.Time
+	// unfit is what the class' machine was made of when that could not start for
+	// what its image is: until that changes, none is tried.
+	unfit string
 }
 
 // maxClasses bounds the classes that are watched: what they are called is the

@@ -646,7 +646,9 @@ type ExecutorStatus struct {
 	// What it is, or why it can't be used.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// What would mend it.
-	Hint          string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Hint string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	// Words of the host's capabilities that jobs of this executor don't have.
+	Lacks         []string `protobuf:"bytes,5,rep,name=lacks,proto3" json:"lacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -707,6 +709,13 @@ func (x *ExecutorStatus) GetHint() string {
 		return x.Hint
 	}
 	return ""
+}
+
+func (x *ExecutorStatus) GetLacks() []string {
+	if x != nil {
+		return x.Lacks
+	}
+	return nil
 }
 
 type ListHostsRequest struct {
@@ -1375,12 +1384,13 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\x05R\x05count\"n\n" +
+	"\x05count\x18\x04 \x01(\x05R\x05count\"\x84\x01\n" +
 	"\x0eExecutorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint\"N\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
+	"\x05lacks\x18\x05 \x03(\tR\x05lacks\"N\n" +
 	"\x10ListHostsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/inside"
 )
 
 // nftTimeout bounds the loading of rules: the kernel takes milliseconds.
@@ -20,40 +21,17 @@ const nftTimeout = 20 * time.Second
 // dnsPort is where a slot with a way out has its resolver.
 const dnsPort = 53
 
-// inside are all IPv4 addresses that are not public, by the registry of special
-// purposes (RFC 6890 and its updates). Among them are every private network,
-// link-local addresses with the metadata services of clouds, and shared space.
-var inside = []string{
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
-	"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
-}
-
-// cloudInside are public addresses that clouds have given services of the host:
-// the metadata of one, the platform agent of another.
-var cloudInside = []string{"168.63.129.16/32", "100.100.100.200/32"}
-
 // insideSet is the elements of the set of all that is not for guests.
 func insideSet() string {
-	set := slices.Clone(inside)
-	for _, prefix := range cloudInside {
-		if !covered(netip.MustParsePrefix(prefix)) {
-			set = append(set, prefix)
-		}
+	var set []string
+	for _, prefix := range inside.IPv4() {
+		set = append(set, prefix.String())
 	}
 	return strings.Join(set, ", ")
 }
 
-func covered(p netip.Prefix) bool {
-	return slices.ContainsFunc(inside, func(wide string) bool { return netip.MustParsePrefix(wide).Overlaps(p) })
-}
-
-// public tells whether guests may reach an address.
-func public(a netip.Addr) bool {
-	return a.Is4() && !slices.ContainsFunc(slices.Concat(inside, cloudInside), func(prefix string) bool {
-		return netip.MustParsePrefix(prefix).Contains(a)
-	})
-}
+// public tells whether guests may reach an address. They have no IPv6.
+func public(a netip.Addr) bool { return a.Is4() && !inside.Has(a) }
 
 // Names of what the agent reads and writes in a slot's rules.
 const (

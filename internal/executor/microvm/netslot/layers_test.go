@@ -1,6 +1,7 @@
 package netslot
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,5 +259,49 @@ func TestFloods(t *testing.T) {
 		if got := count(t, m, chain, executor.RefusedFlood) - first; got <= 500 {
 			t.Errorf("%s: however many there are in all, %d were too many", chain, got)
 		}
+	}
+}
+
+// TestTapFlood has the guest send more packets than its tap may: what is beyond
+// the bound is dropped before anything looks at it.
+func TestTapFlood(t *testing.T) {
+	m := manager(t)
+	if _, err := m.Create(t.Context(), "flood", none); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Remove(context.Background(), "flood"); err != nil {
+			t.Error(err)
+		}
+	})
+	tap := plug(t, inSlot(t, m, "flood"), TapName)
+	t.Cleanup(func() { tap.Close() })
+	// The rule after the bound counts each that gets there: they are in nobody's name.
+	frame := append([]byte{0x02, 0, 0, 0, 0, 1, 0x02, 0xbb, 0, 0, 0, 2, 0x08, 0x00}, make([]byte, 46)...)
+	const rate, burst = 100_000, 20_000
+	const senders, each = 4, 100_000
+	began := time.Now()
+	var sent atomic.Uint64
+	var all sync.WaitGroup
+	for range senders {
+		all.Go(func() {
+			for range each {
+				if _, err := tap.Write(frame); err == nil {
+					sent.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(began)
+	passed, dropped := count(t, m, "flood", executor.RefusedForged), count(t, m, "flood", executor.RefusedFlood)
+	t.Logf("%d packets in %s: %d passed the bound, %d were dropped", sent.Load(), took, passed, dropped)
+	const slack = rate / 20
+	most := uint64(burst + rate*took.Seconds() + slack)
+	switch {
+	case sent.Load() <= most:
+		t.Errorf("%d packets in %s are no flood", sent.Load(), took)
+	case passed > most || dropped == 0:
+		t.Errorf("of %d packets in %s %d passed, %d may", sent.Load(), took, passed, most)
 	}
 }

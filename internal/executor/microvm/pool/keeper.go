@@ -169,10 +169,11 @@ func (k *Keeper[T]) step(ctx context.Context, free nimbus.Capacity) bool {
 	now := time.Now()
 	limits := Limits{Machines: k.bounds.Sandboxes, MemoryMiB: k.bounds.MemoryMiB, Free: free}
 	k.mu.Lock()
-	classes, have := k.expected(now), map[string]int{}
+	have := map[string]int{}
 	for _, w := range k.waiting {
 		have[w.class.ID()]++
 	}
+	classes := k.expected(now, have)
 	wanted := Targets(classes, limits)
 	// One that is ready is kept while the host is full: jobs end.
 	limits.Free = nimbus.Capacity{CPUs: math.MaxInt32, MemoryMiB: math.MaxInt32, Sandboxes: math.MaxInt32}
@@ -198,13 +199,16 @@ func (k *Keeper[T]) step(ctx context.Context, free nimbus.Capacity) bool {
 	return false
 }
 
-// expected are the classes of which jobs are expected, the busiest first. k.mu is
-// held.
-func (k *Keeper[T]) expected(now time.Time) []Class {
+// expected are the classes of which jobs are expected, the busiest first. One that
+// is left alone for now takes no other's place. k.mu is held.
+func (k *Keeper[T]) expected(now time.Time, have map[string]int) []Class {
 	var classes []Class
 	for id, d := range k.known {
 		if d.Forgotten(now) {
 			delete(k.known, id)
+			continue
+		}
+		if have[id] == 0 && d.again.After(now) {
 			continue
 		}
 		lead := d.lead

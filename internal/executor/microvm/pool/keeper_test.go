@@ -18,11 +18,12 @@ type shelf struct {
 	dropped []int
 	dead    map[int]bool
 	fails   bool
+	never   nimbus.Class // of which none can be made
 }
 
-func (s *shelf) Make(context.Context, nimbus.Class) (int, error) {
+func (s *shelf) Make(_ context.Context, c nimbus.Class) (int, error) {
 	time.Sleep(time.Second)
-	if s.fails {
+	if s.fails || c == s.never {
 		return 0, errors.New("it can't be made")
 	}
 	s.made++
@@ -121,6 +122,29 @@ func TestKeeperOfWhatCantBeMade(t *testing.T) {
 		synctest.Wait()
 		if len(k.Warm()) == 0 {
 			t.Error("it is not tried again")
+		}
+	})
+}
+
+// TestKeeperGivesPlacesAway: a class of which none can be made keeps none of
+// another waiting for the only place.
+func TestKeeperGivesPlacesAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		busy, other := class("busy", 0).Class, class("other", 0).Class
+		s := &shelf{never: busy}
+		k := NewKeeper(s, Bounds{Sandboxes: 1, MemoryMiB: 128, IdleMiB: 64}, slog.New(slog.DiscardHandler))
+		free := plenty.Free
+		stop := keep(t, k, &free)
+		defer stop()
+		for range 5 {
+			k.Take(busy)
+		}
+		k.Take(other)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := k.Warm(); len(got) != 1 || got[0] != other {
+			t.Errorf("%v wait", got)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"net"
+
+	"github.com/nimbus-ci/nimbus"
 )
 
 // Driver knows one monitor. It starts nothing itself: the process belongs to
@@ -77,6 +79,8 @@ type Caps struct {
 	// Accelerated tells that guests run on the processor itself; false means
 	// that every instruction is emulated, tens of times slower.
 	Accelerated bool
+	// Processor is what a guest's processor has of the words avx2, avx512 and amx.
+	Processor nimbus.Capabilities
 	// Overhead is the memory that a machine needs beside the guest's own.
 	OverheadMiB int
 	// Namespaces tells that the monitor is to be started in process and mount

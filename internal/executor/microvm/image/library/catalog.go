@@ -32,6 +32,19 @@ func (c Catalog) Resolve(name string, here func() []string) (canonical string, e
 	return canonical, c.Policy.Check(canonical)
 }
 
+// Named tells which registries may be at addresses of the host's own network
+// while an image is fetched that Resolve has found: those that a rule of what is
+// allowed names, and where the image is an alias' of the operator's, its own.
+func (c Catalog) Named(canonical string) source.Named {
+	own := ""
+	for _, reference := range c.Aliases {
+		if aliased, err := source.Canonical(reference); err == nil && aliased == canonical {
+			own, _, _ = strings.Cut(canonical, "/")
+		}
+	}
+	return func(registry string) bool { return registry == own || c.Policy.names(registry) }
+}
+
 // isReference tells a registry's image from a name of this host's own: it has a
 // tag, a digest or a path. A short name alone is never looked for elsewhere,
 // where anybody could have taken it.

@@ -19,7 +19,7 @@ import (
 
 // convert makes a root file system of a container image, unless there is one
 // of the same image already.
-func (l *Library) convert(ctx context.Context, reference string, tell func(string)) (rootfs.Root, error) {
+func (l *Library) convert(ctx context.Context, reference string, named source.Named, tell func(string)) (rootfs.Root, error) {
 	began := time.Now()
 	version, err := tool(ctx)
 	if err != nil {
@@ -31,7 +31,7 @@ func (l *Library) convert(ctx context.Context, reference string, tell func(strin
 	}
 	defer draft.Discard()
 	tell("looking up image " + plain(reference))
-	opener := source.Opener{Arch: arch, Scratch: draft.ScratchDir, MaxBytes: l.cfg.Limits.Bytes}
+	opener := source.Opener{Arch: arch, Scratch: draft.ScratchDir, MaxBytes: l.cfg.Limits.Bytes, Named: named}
 	img, err := opener.Open(ctx, reference)
 	if err != nil {
 		return rootfs.Root{}, err

@@ -177,11 +177,18 @@ func (l *Library) root(ctx context.Context, name string, tell func(string)) (roo
 		return root, nil
 	}
 	made, err := l.shared(ctx, canonical, tell)
-	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
+	if err != nil && have && !lookedUp(err) && ctx.Err() == nil {
 		tell(fmt.Sprintf("image %s could not be looked up again, the one of %s is used: %v", name, ref.At.Format(time.DateTime), err))
 		return root, nil
 	}
 	return made, err
+}
+
+// lookedUp tells whether it was found out what a name means now: the registry
+// was there, and jobs may have it asked.
+func lookedUp(err error) bool {
+	code := nimbus.ErrorCode(err)
+	return code != nimbus.CodeUnavailable && code != nimbus.CodeForbidden
 }
 
 // resolve finds what a name means in a registry, and whether it may be used.
@@ -191,8 +198,8 @@ func (l *Library) resolve(name string) (canonical string, err error) {
 
 func (l *Library) catalog() Catalog { return Catalog{Aliases: l.cfg.Aliases, Policy: l.cfg.Policy} }
 
-// Import converts an image of any source and gives it a name; "" means the
-// source's own.
+// Import converts an image of any source, of any registry, and gives it a name;
+// "" means the source's own.
 func (l *Library) Import(ctx context.Context, reference, name string, tell func(string)) (rootfs.Ref, rootfs.Root, error) {
 	if name == "" {
 		canonical, err := source.Canonical(reference)
@@ -204,7 +211,7 @@ func (l *Library) Import(ctx context.Context, reference, name string, tell func(
 		return rootfs.Ref{}, rootfs.Root{}, nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an import", name).
 			WithHint("use a word without : / and @, and not %s", nimbus.DefaultImage)
 	}
-	root, err := l.convert(ctx, reference, tell)
+	root, err := l.convert(ctx, reference, nil, tell)
 	if err != nil {
 		return rootfs.Ref{}, rootfs.Root{}, err
 	}
@@ -266,7 +273,7 @@ func (l *Library) make(ctx context.Context, canonical string, tell func(string))
 		return rootfs.Root{}, err
 	}
 	defer unlock()
-	root, err := l.convert(ctx, "docker://"+canonical, tell)
+	root, err := l.convert(ctx, "docker://"+canonical, l.catalog().Named(canonical), tell)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errTooLong) {
 			err = nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not converted within %s: %w", canonical, convertTimeout, err)

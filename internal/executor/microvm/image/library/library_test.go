@@ -126,6 +126,15 @@ func push(t *testing.T, reference string, img v1.Image) {
 
 func silent(string) {}
 
+// naming allows the registries of references, which are on this machine.
+func naming(references ...string) (p library.Policy) {
+	for _, reference := range references {
+		registry, _, _ := strings.Cut(reference, "/")
+		p.Allow = append(p.Allow, registry+"/*")
+	}
+	return p
+}
+
 // TestEverySourceGivesTheSameBytes, in any folder and at any time.
 func TestEverySourceGivesTheSameBytes(t *testing.T) {
 	t.Parallel()
@@ -172,7 +181,7 @@ func TestEverySourceGivesTheSameBytes(t *testing.T) {
 func TestOneConversionForAll(t *testing.T) {
 	t.Parallel()
 	reference, blobs, answer := serve(t, tiny(t))
-	l := library.New(library.Config{Images: store(t)})
+	l := library.New(library.Config{Images: store(t), Policy: naming(reference)})
 	var jobs sync.WaitGroup
 	var told atomic.Int32
 	for i := range 8 {
@@ -209,7 +218,7 @@ func TestOneConversionForAll(t *testing.T) {
 func TestTagMoves(t *testing.T) {
 	t.Parallel()
 	reference, _, answer := serve(t, tiny(t))
-	l := library.New(library.Config{Images: store(t), Refresh: time.Nanosecond})
+	l := library.New(library.Config{Images: store(t), Policy: naming(reference), Refresh: time.Nanosecond})
 	first, err := l.Get(t.Context(), reference, "a", silent)
 	must(t, err)
 	push(t, reference, container(t, "amd64", layer(t, "etc/release", "two\n")))
@@ -235,7 +244,9 @@ func TestRefusals(t *testing.T) {
 	answer.Store(http.StatusUnauthorized)
 	hostile, _, _ := serve(t, container(t, "amd64", layer(t, "../../evil", "x")))
 	images := store(t)
-	l := library.New(library.Config{Images: images, Aliases: map[string]string{"ours": good}, Policy: library.Policy{Allow: []string{"127.0.0.1:*"}, Deny: []string{"*/secret/*"}}})
+	policy := naming(good, arm, private, hostile, "127.0.0.1:1/acme/a:1")
+	policy.Deny = []string{"*/secret/*"}
+	l := library.New(library.Config{Images: images, Aliases: map[string]string{"ours": good}, Policy: policy})
 	registry, _, _ := strings.Cut(good, "/")
 	for name, want := range map[string]nimbus.Code{
 		"no-such-image":          nimbus.CodeNotFound, // never looked for elsewhere
@@ -291,7 +302,7 @@ func TestChangedRootIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	reference, blobs, _ := serve(t, tiny(t))
 	images := store(t)
-	l := library.New(library.Config{Images: images})
+	l := library.New(library.Config{Images: images, Policy: naming(reference)})
 	img, err := l.Get(t.Context(), reference, "a", silent)
 	must(t, err)
 	before := blobs.Load()
@@ -318,14 +329,14 @@ func TestChangedRootIsMadeAgain(t *testing.T) {
 func TestRoomIsMade(t *testing.T) {
 	t.Parallel()
 	images := store(t)
-	l := library.New(library.Config{Images: images})
+	used, _, _ := serve(t, tiny(t))
+	unused, blobs, _ := serve(t, container(t, "amd64", layer(t, "else", "where")))
+	l := library.New(library.Config{Images: images, Policy: naming(used, unused)})
 	if freed, err := l.Reclaim(t.Context(), 1); freed != 0 || err != nil {
 		t.Errorf("before there is anything: %d, %v", freed, err)
 	}
-	used, _, _ := serve(t, tiny(t))
 	_, err := l.Get(t.Context(), used, "a", silent)
 	must(t, err)
-	unused, blobs, _ := serve(t, container(t, "amd64", layer(t, "else", "where")))
 	_, err = l.Get(t.Context(), unused, "b", silent)
 	must(t, err)
 	must(t, l.Release("b"))
@@ -357,10 +368,11 @@ func TestLastWaiterEndsTheConversion(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	images := store(t)
-	l := library.New(library.Config{Images: images})
+	reference := strings.TrimPrefix(s.URL, "http://") + "/a/b:1"
+	l := library.New(library.Config{Images: images, Policy: naming(reference)})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-hangs; cancel() }()
-	if _, err := l.Get(ctx, strings.TrimPrefix(s.URL, "http://")+"/a/b:1", "job", silent); !errors.Is(err, context.Canceled) {
+	if _, err := l.Get(ctx, reference, "job", silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	tick := time.NewTicker(5 * time.Millisecond)

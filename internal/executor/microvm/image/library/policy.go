@@ -1,6 +1,7 @@
 package library
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
@@ -52,6 +53,15 @@ func (p Policy) Check(canonical string) error {
 	}
 	return nimbus.Errorf(nimbus.CodeForbidden, "image %s is not allowed on this host", name).
 		WithHint("its operator allows %s", strings.Join(p.Allow, ", "))
+}
+
+// names tells whether a rule of what is allowed has a registry's whole name:
+// "registry.corp:5000/*" has, and a star before the slash names nobody.
+func (p Policy) names(registry string) bool {
+	return slices.ContainsFunc(p.Allow, func(pattern string) bool {
+		named, _, isPath := strings.Cut(pattern, "/")
+		return isPath && familiar(named+"/") == familiar(registry+"/")
+	})
 }
 
 // familiar calls Docker's registry by the name that people know.

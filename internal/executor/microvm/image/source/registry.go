@@ -61,14 +61,9 @@ func (o Opener) registry(ctx context.Context, reference string) (*Image, error) 
 }
 
 func (o Opener) options(ctx context.Context) []remote.Option {
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: headerTimeout, ForceAttemptHTTP2: true,
-	}
 	return []remote.Option{
 		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("nimbus"),
-		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: o.Arch}), remote.WithTransport(shortManifests{t}),
+		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: o.Arch}), remote.WithTransport(shortManifests{newGuarded(o.Named)}),
 	}
 }
 
@@ -88,9 +83,16 @@ func (s shortManifests) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // reason gives a registry's refusal a code and a hint.
 func reason(err error) error {
+	if err == nil {
+		return nil
+	}
 	var ours *nimbus.Error
 	if errors.As(err, &ours) {
 		return err
+	}
+	var private *insideError
+	if errors.As(err, &private) {
+		return private.refusal()
 	}
 	var refused *transport.Error
 	if !errors.As(err, &refused) {

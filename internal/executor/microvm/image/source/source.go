@@ -53,6 +53,8 @@ type Opener struct {
 	Scratch func() (string, error)
 	// MaxBytes bounds what is unpacked there.
 	MaxBytes int64
+	// Named are the registries that may be at addresses that are not public.
+	Named Named
 }
 
 // Kinds of references. One without a kind is a registry's.
@@ -65,7 +67,7 @@ const (
 
 // Open opens the image that a reference names: NAME:TAG or NAME@DIGEST in a
 // registry, oci:FOLDER[:TAG], archive:FILE, daemon:NAME. Codes: invalid,
-// not_found, unavailable.
+// not_found, forbidden, unavailable.
 func (o Opener) Open(ctx context.Context, reference string) (*Image, error) {
 	var img *Image
 	var err error
@@ -110,7 +112,7 @@ func (i *Image) describe(arch string) error {
 	}
 	raw, err := i.image.RawConfigFile()
 	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
+		return fmt.Errorf("read configuration: %w", reason(err))
 	}
 	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != manifest.Config.Digest.Hex {
 		return broken("its configuration has digest sha256:%x, not %s", sum, manifest.Config.Digest)

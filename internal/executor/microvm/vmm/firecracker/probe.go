@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,28 @@ func (d *Driver) probe(ctx context.Context) (found, vmm.Caps, error) {
 		return found{}, vmm.Caps{}, nimbus.Errorf(nimbus.CodeUnavailable, "Firecracker can't run guests here: %v", err).
 			WithHint("Firecracker has no emulation: use QEMU on this machine, or a machine with KVM")
 	}
-	return f, vmm.Caps{Monitor: Name, Version: version, Accelerated: true, OverheadMiB: overheadMiB, Namespaces: true}, nil
+	return f, vmm.Caps{
+		Monitor: Name, Version: version, Accelerated: true, Processor: processor(), OverheadMiB: overheadMiB, Namespaces: true,
+	}, nil
+}
+
+// processor is what guests have of the machine's own: its vector instructions.
+// Whether they get its tiles depends on Firecracker and the kernel, and no job
+// is promised what isn't known.
+func processor() nimbus.Capabilities {
+	raw, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(string(raw), "\n\n")
+	var has []string
+	for flag, word := range map[string]string{"avx2": "avx2", "avx512f": "avx512"} {
+		if slices.Contains(strings.Fields(first), flag) {
+			has = append(has, word)
+		}
+	}
+	words, _ := nimbus.CapabilitiesOf(has...) // they are words
+	return words
 }
 
 // find finds the programs, which must be of one version.

@@ -76,13 +76,17 @@ func (d *Driver) probe(ctx context.Context) (vmm.Caps, error) {
 		return vmm.Caps{}, err
 	}
 	caps := vmm.Caps{Monitor: Name, Version: version, OverheadMiB: overheadMiB}
+	accelerator, model := "tcg", "max"
 	if kvmErr := tryKVM(ctx); kvmErr == nil {
+		accelerator, model = "kvm", "host"
 		caps.Accelerated = true
 		caps.Version += ", KVM"
 	} else {
 		caps.OverheadMiB += codeMiB
 		caps.Version += ", emulated (" + kvmErr.Error() + ")"
 	}
+	// What isn't known, no job is promised.
+	caps.Processor, _ = processorOf(ctx, accelerator, model)
 	return caps, nil
 }
 
