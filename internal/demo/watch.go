@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 	pollInterval   = 100 * time.Millisecond
 	// patience is how long jobs may be unschedulable until that is their end.
 	patience = 5 * time.Second
+	// tellEvery is after how long without a change it is told what is waited for.
+	tellEvery = 20 * time.Second
 )
 
 // watch shows the logs of all jobs of the runs, until every job has ended and
@@ -32,6 +35,7 @@ func (d *demo) watch(ctx context.Context) ([]nimbus.Job, error) {
 	seen := map[string]bool{}
 	var jobs []nimbus.Job
 	var stuckSince time.Time
+	waits := waiting{screen: d.screen}
 	for {
 		page, err := d.client.Jobs(ctx, client.JobFilter{PageSize: 200})
 		if err != nil {
@@ -46,11 +50,12 @@ func (d *demo) watch(ctx context.Context) ([]nimbus.Job, error) {
 			}
 		}
 		open, stuck := d.open(jobs)
-		if open == 0 {
+		if len(open) == 0 {
 			return jobs, nil
 		}
+		waits.tell(strings.Join(open, "; "), time.Now())
 		switch {
-		case stuck < open:
+		case stuck < len(open):
 			stuckSince = time.Time{}
 		case stuckSince.IsZero():
 			stuckSince = time.Now()
@@ -73,19 +78,41 @@ func oldestFirst(jobs []nimbus.Job) []nimbus.Job {
 	return out
 }
 
-// open counts what has not ended yet: jobs of the double's runs that Nimbus
-// has not heard of, jobs that run, sandboxes that are there. Of these, stuck
-// are those that nothing can run.
-func (d *demo) open(jobs []nimbus.Job) (open, stuck int) {
+// waiting tells what is waited for where that takes long.
+type waiting struct {
+	screen *screen
+	what   string
+	told   time.Time
+}
+
+func (w *waiting) tell(what string, now time.Time) {
+	if what != w.what {
+		w.what, w.told = what, now
+	}
+	if now.Sub(w.told) >= tellEvery {
+		w.told = now
+		w.screen.say("%s", w.screen.style.Quiet("waiting: "+terminal.OneLine(what)))
+	}
+}
+
+// open tells what has not ended yet: jobs of the double's runs that Nimbus has
+// not heard of, jobs that run, sandboxes that are there. Of these, stuck are
+// those that nothing can run.
+func (d *demo) open(jobs []nimbus.Job) (open []string, stuck int) {
 	heard := map[int64]bool{}
 	for _, j := range jobs {
 		heard[j.GitHub.JobID] = true
+		accepted := !j.Timeline.AcceptedAt.IsZero()
 		switch {
 		case j.State == nimbus.StateUnschedulable:
 			stuck++
-			open++
-		case j.State != nimbus.StateFinished, !j.Timeline.AcceptedAt.IsZero() && j.Timeline.DestroyedAt.IsZero(), !j.LogComplete && !j.Timeline.AcceptedAt.IsZero():
-			open++
+			open = append(open, j.Name+" can't start")
+		case j.State != nimbus.StateFinished:
+			open = append(open, fmt.Sprintf("%s is %s", j.Name, j.State))
+		case accepted && j.Timeline.DestroyedAt.IsZero():
+			open = append(open, j.Name+" has ended, its sandbox is there")
+		case accepted && !j.LogComplete:
+			open = append(open, fmt.Sprintf("%s has ended, of its log there are %d lines", j.Name, j.LogLines))
 		}
 	}
 	for _, id := range d.runIDs {
@@ -95,7 +122,7 @@ func (d *demo) open(jobs []nimbus.Job) (open, stuck int) {
 			if heard[j.ID] || j.Status == "completed" {
 				continue
 			}
-			open++
+			open = append(open, fmt.Sprintf("%s is %s at GitHub", j.Name, j.Status))
 			if j.Status == "blocked" {
 				stuck++
 			}
