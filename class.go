@@ -187,7 +187,7 @@ func (c Class) check() error {
 	case c.Executor != "" && !slices.Contains(Executors(), c.Executor):
 		return Errorf(CodeInvalid, "there is no executor %q", clip(c.Executor)).
 			WithHint("the executors are %s", strings.Join(Executors(), ", "))
-	case !validImage(c.Image):
+	case !IsImageName(c.Image):
 		return Errorf(CodeInvalid, "%q is not an image name", clip(c.Image))
 	case c.Arch != "" && c.Arch != "amd64" && c.Arch != "arm64":
 		return Errorf(CodeInvalid, "there is no architecture %q", clip(c.Arch)).WithHint("use amd64 or arm64")
@@ -233,10 +233,14 @@ func (c Class) checkNetwork() error {
 	return nil
 }
 
-// validImage keeps image names to what an OCI reference may hold, without the
-// path tricks: they become file names on hosts.
-func validImage(name string) bool {
-	if name == "" || len(name) > 200 || strings.Contains(name, "..") {
+// MaxImageNameBytes bounds the name of an image in a label.
+const MaxImageNameBytes = 200
+
+// IsImageName tells whether a label can name an image so: what an OCI reference
+// may hold, in lower case as labels are compared, without the path tricks. They
+// become file names on hosts.
+func IsImageName(name string) bool {
+	if name == "" || len(name) > MaxImageNameBytes || strings.Contains(name, "..") {
 		return false
 	}
 	for i, r := range name {

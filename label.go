@@ -138,7 +138,7 @@ func (p *labelParser) add(label string) error {
 func (p *labelParser) addValue(label, word, value string) error {
 	switch word {
 	case "image":
-		return p.name(aspectImage, label, value, validImage(value))
+		return p.name(aspectImage, label, value, IsImageName(value))
 	case "cpu":
 		return p.number(aspectCPUs, label, value, 1, MaxCPUs)
 	case "memory":
@@ -148,7 +148,7 @@ func (p *labelParser) addValue(label, word, value string) error {
 	case "gpu-profile":
 		return p.gpu(label, p.name(aspectGPUProfile, label, value, validWord(value)))
 	case "gpu-image":
-		return p.gpu(label, p.name(aspectImage, label, value, validImage(value)))
+		return p.gpu(label, p.name(aspectImage, label, value, IsImageName(value)))
 	case "network":
 		return p.name(aspectNetwork, label, value, slices.Contains(NetworkProfiles(), NetworkProfile(value)))
 	case "reach":

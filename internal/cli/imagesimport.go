@@ -10,7 +10,7 @@ type imagesImportCmd struct {
 	imagesFlags
 
 	Source string `arg:"" help:"NAME:TAG of a registry, oci:FOLDER[:TAG], archive:FILE, or daemon:NAME." placeholder:"SOURCE"`
-	As     string `help:"What jobs call it. Default, for a registry's: the name that it has there." placeholder:"NAME"`
+	As     string `help:"What jobs call it: lower case letters, digits and ._-. Default, for a registry's: the name that it has there; others need one." placeholder:"NAME"`
 }
 
 func (*imagesImportCmd) Help() string {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
 )
 
@@ -212,7 +212,7 @@ func (s Store) Names() []string {
 }
 
 // dir is the image's folder. A name may hold slashes, its folder must not.
-func (s Store) dir(name string) string { return filepath.Join(s.Dir, url.PathEscape(name)) }
+func (s Store) dir(name string) string { return filepath.Join(s.Dir, filename.Of(name)) }
 
 func read(dir string) (Image, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
 )
 
 // Files of a snapshot.
@@ -72,7 +72,7 @@ type Snapshot struct {
 func (s Snapshot) Path(file string) string { return filepath.Join(s.dir, file) }
 
 // dir is a snapshot's folder. The name of an image may hold slashes.
-func (s Store) dir(name string) string { return filepath.Join(s.Dir, url.PathEscape(name)) }
+func (s Store) dir(name string) string { return filepath.Join(s.Dir, filename.Of(name)) }
 
 // Open finds the snapshot that fits. Codes: not_found; conflict with the
 // reason why the one that there is may not be used.

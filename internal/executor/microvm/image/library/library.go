@@ -201,15 +201,9 @@ func (l *Library) catalog() Catalog { return Catalog{Aliases: l.cfg.Aliases, Pol
 // Import converts an image of any source, of any registry, and gives it a name;
 // "" means the source's own.
 func (l *Library) Import(ctx context.Context, reference, name string, tell func(string)) (rootfs.Ref, rootfs.Root, error) {
-	if name == "" {
-		canonical, err := source.Canonical(reference)
-		if err != nil {
-			return rootfs.Ref{}, rootfs.Root{}, fmt.Errorf("name the import: %w", err)
-		}
-		name = canonical
-	} else if isReference(name) || name == nimbus.DefaultImage {
-		return rootfs.Ref{}, rootfs.Root{}, nimbus.Errorf(nimbus.CodeInvalid, "%q can't be the name of an import", name).
-			WithHint("use a word without : / and @, and not %s", nimbus.DefaultImage)
+	name, err := l.importName(reference, name)
+	if err != nil {
+		return rootfs.Ref{}, rootfs.Root{}, err
 	}
 	root, err := l.convert(ctx, reference, nil, tell)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
 )
 
 // put writes a file that appears whole or not at all.
@@ -59,5 +61,5 @@ func fileName(name string) string {
 			fmt.Fprintf(&b, "%%%02x", c)
 		}
 	}
-	return b.String()
+	return filename.Shorten(b.String())
 }

@@ -65,6 +65,16 @@ const (
 	kindDaemon   = "daemon:"
 )
 
+// IsKind tells whether a prefix says where an image is.
+func IsKind(prefix string) bool {
+	return prefix == kindRegistry || prefix == kindLayout || prefix == kindArchive || prefix == kindDaemon
+}
+
+// IsRegistry tells whether a reference means an image of a registry.
+func IsRegistry(reference string) bool {
+	return !strings.HasPrefix(reference, kindLayout) && !strings.HasPrefix(reference, kindArchive) && !strings.HasPrefix(reference, kindDaemon)
+}
+
 // Open opens the image that a reference names: NAME:TAG or NAME@DIGEST in a
 // registry, oci:FOLDER[:TAG], archive:FILE, daemon:NAME. Codes: invalid,
 // not_found, forbidden, unavailable.
