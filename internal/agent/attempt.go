@@ -385,7 +385,7 @@ func (t *attempt) reportPhase(ctx context.Context, p nimbus.Phase, s nimbus.Star
 			<-before
 		}
 		_, err := call(ctx, t.agent.control.ReportPhase, request)
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(t.why(), errFenced) {
 			t.log.WarnContext(ctx, "report phase", "phase", p, "error", err)
 		}
 	}()
@@ -416,9 +416,10 @@ func (t *attempt) destroy(ctx context.Context) bool {
 			return false
 		}
 	}
-	if !errors.Is(t.why(), errFenced) {
-		<-t.reportPhase(ctx, nimbus.PhaseDestroyed, nimbus.Start{})
-	}
+	// Whatever was heard of the lease: a heartbeat that was sent before the
+	// outcome was told may hear after it that there is none, and of an attempt
+	// that is somebody else's this is not taken.
+	<-t.reportPhase(ctx, nimbus.PhaseDestroyed, nimbus.Start{})
 	return ctx.Err() == nil
 }
 
