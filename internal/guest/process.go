@@ -312,7 +312,7 @@ func executable(path, name string) error {
 func lookAccount(name string) (account, error) {
 	if name == "" {
 		home := os.Getenv("HOME")
-		if home == "" {
+		if home == "" || home == "/" { // what a kernel gives the first process
 			home = "/root"
 		}
 		return account{name: "root", uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), home: home}, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"strings"
 )
 
@@ -164,6 +165,9 @@ func (t *Tree) inode(h *tar.Header, content io.Reader) (*inode, error) {
 		cost += len(key) + len(value)
 	}
 	var size int64
+	if !isID(h.Uid) || !isID(h.Gid) {
+		return nil, refuse(h.Name, fmt.Sprintf("is of user %d and group %d, which no Linux has", h.Uid, h.Gid))
+	}
 	switch h.Typeflag {
 	case typeFile, tar.TypeCont, tar.TypeGNUSparse:
 		n.kind, size = typeFile, h.Size // of a sparse one with its holes
@@ -185,6 +189,10 @@ func (t *Tree) inode(h *tar.Header, content io.Reader) (*inode, error) {
 	}
 	return n, t.store(n, size, content)
 }
+
+// isID tells whether a number can be a user's or group's: they have 32 bits, and
+// the last number stands for none.
+func isID(n int) bool { return n >= 0 && n < math.MaxUint32 }
 
 // store keeps a file's content in the spool.
 func (t *Tree) store(n *inode, size int64, content io.Reader) error {

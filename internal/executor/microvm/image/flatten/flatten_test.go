@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,6 +196,8 @@ func TestHostileLayers(t *testing.T) {
 		"a whiteout without a name":       {file(".wh.", "")},
 		"a hard link over a link's cycle": {symlink("l", "l/l"), hard("h", "l/x")},
 		"an unknown kind":                 {{Typeflag: 'Z', Name: "z"}},
+		"a user that no Linux has":        {{Typeflag: tar.TypeReg, Name: "a", Uid: 1 << 40}},
+		"a group that is none":            {{Typeflag: tar.TypeDir, Name: "a/", Gid: math.MaxUint32}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

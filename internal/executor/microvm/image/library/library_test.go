@@ -3,6 +3,7 @@ package library_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -294,6 +295,57 @@ func TestLayerThatIsNotWhatItShouldBe(t *testing.T) {
 	l := library.New(library.Config{Images: store(t)})
 	if _, _, err := l.Import(t.Context(), "oci:"+dir, "x", silent); nimbus.ErrorCode(err) != nimbus.CodeInvalid || !strings.Contains(err.Error(), "digest") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLayerPackedAnew: a blob that holds what it should is refused all the same
+// where it is not the one that the manifest names.
+func TestLayerPackedAnew(t *testing.T) {
+	t.Parallel()
+	img := container(t, "amd64", layer(t, "a", "right"))
+	layers, err := img.Layers()
+	must(t, err)
+	digest, err := layers[0].Digest()
+	must(t, err)
+	packed, err := layers[0].Compressed()
+	must(t, err)
+	right, err := io.ReadAll(packed)
+	must(t, err)
+	plain, err := layers[0].Uncompressed()
+	must(t, err)
+	tarred, err := io.ReadAll(plain)
+	must(t, err)
+	var other bytes.Buffer
+	w, err := gzip.NewWriterLevel(&other, gzip.NoCompression)
+	must(t, err)
+	_, err = w.Write(tarred)
+	must(t, errors.Join(err, w.Close()))
+	// A header of gzip has a place for the system that packed, which unpacks to
+	// nothing: as many bytes, another digest.
+	marked := bytes.Clone(right)
+	marked[9] ^= 0x7f
+	for name, blob := range map[string][]byte{
+		"as it was": right, "otherwise": other.Bytes(), "with another mark": marked,
+		"and more": append(bytes.Clone(right), right...), "nothing of it": {}, "not at all": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path, err := layout.Write(dir, empty.Index)
+			must(t, err)
+			must(t, path.AppendImage(img))
+			lies := filepath.Join(dir, "blobs", "sha256", digest.Hex)
+			must(t, os.Remove(lies))
+			if blob != nil {
+				must(t, os.WriteFile(lies, blob, 0o600))
+			}
+			_, _, err = library.New(library.Config{Images: store(t)}).Import(t.Context(), "oci:"+dir, "x", silent)
+			if name == "as it was" {
+				must(t, err)
+			} else if nimbus.ErrorCode(err) != nimbus.CodeInvalid || !strings.Contains(err.Error(), "whole") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

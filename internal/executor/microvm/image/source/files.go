@@ -51,7 +51,7 @@ func (o Opener) layout(dir string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read layout: %w", err)
 	}
-	return &Image{image: img, Digest: found[0].Digest.String()}, nil
+	return &Image{image: img, Digest: found[0].Digest.String(), packed: true}, nil
 }
 
 // find collects the images of an index that fit.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,7 +59,7 @@ func (o Opener) registry(ctx context.Context, reference string) (*Image, error) 
 	if err != nil {
 		return nil, reason(err)
 	}
-	return &Image{image: img}, nil
+	return &Image{image: img, packed: true}, nil
 }
 
 func (o Opener) options(ctx context.Context) []remote.Option {
@@ -98,6 +100,13 @@ func reason(err error) error {
 	if !errors.As(err, &refused) {
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return err
+		}
+		var file *fs.PathError // whose cause looks like one of a network
+		if errors.As(err, &file) {
+			if errors.Is(err, fs.ErrNotExist) {
+				return broken("%s is missing", filepath.Base(file.Path))
+			}
+			return fmt.Errorf("read image: %w", err)
 		}
 		var network net.Error
 		if errors.As(err, &network) {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -35,7 +36,9 @@ type Image struct {
 
 	image  v1.Image
 	layers []v1.Layer
-	diffs  []v1.Hash // of the layers, unpacked
+	blobs  []v1.Descriptor // what the layers are, packed; none where they lie unpacked
+	diffs  []v1.Hash       // of the layers, unpacked
+	packed bool            // its layers are kept as the blobs that its manifest names
 	close  func()
 }
 
@@ -134,8 +137,13 @@ func (i *Image) describe(arch string) error {
 	if i.layers, err = i.image.Layers(); err != nil {
 		return fmt.Errorf("read layers: %w", err)
 	}
+	if i.packed {
+		i.blobs = manifest.Layers
+	}
 	i.diffs, i.Arch = config.RootFS.DiffIDs, config.Architecture
 	switch {
+	case len(manifest.Layers) != len(i.layers):
+		return broken("it has %d layers, its manifest tells of %d", len(i.layers), len(manifest.Layers))
 	case len(i.diffs) != len(i.layers):
 		return broken("it has %d layers, its configuration tells of %d", len(i.layers), len(i.diffs))
 	case config.OS != "" && config.OS != "linux", i.Arch != arch:
@@ -183,7 +191,14 @@ func (i *Image) Bytes() (total int64) {
 // Layer reads a layer unpacked. Its end is an error where it is not what the
 // image's configuration says.
 func (i *Image) Layer(n int) (io.ReadCloser, error) {
-	r, err := i.layers[n].Uncompressed()
+	layer := i.layers[n]
+	if i.packed {
+		var err error
+		if layer, err = partial.CompressedToLayer(checkedBlob{layer, i.blobs[n], n + 1}); err != nil {
+			return nil, fmt.Errorf("open layer %d: %w", n+1, reason(err))
+		}
+	}
+	r, err := layer.Uncompressed()
 	if err != nil {
 		return nil, fmt.Errorf("open layer %d: %w", n+1, reason(err))
 	}
@@ -209,6 +224,49 @@ func (l *checkedLayer) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		err = reason(err)
+	}
+	return n, err
+}
+
+// checkedBlob is a packed layer whose end is an error where it is not the blob
+// that the manifest names. What is unpacked of it is checked besides: two packed
+// forms of one layer are not one blob.
+type checkedBlob struct {
+	v1.Layer
+
+	want   v1.Descriptor
+	number int
+}
+
+// Compressed implements partial.CompressedLayer.
+func (b checkedBlob) Compressed() (io.ReadCloser, error) {
+	r, err := b.Layer.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	return &blobReader{ReadCloser: r, hash: sha256.New(), blob: b}, nil
+}
+
+type blobReader struct {
+	io.ReadCloser
+
+	hash hash.Hash
+	size int64
+	blob checkedBlob
+}
+
+func (r *blobReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.hash.Write(p[:n])
+	r.size += int64(n)
+	want := r.blob.want
+	switch {
+	case r.size > want.Size || errors.Is(err, io.EOF) && r.size != want.Size:
+		return n, broken("layer %d has not the %d bytes of its digest", r.blob.number, want.Size)
+	case errors.Is(err, io.EOF):
+		if got := hex.EncodeToString(r.hash.Sum(nil)); want.Digest.Algorithm != "sha256" || got != want.Digest.Hex {
+			return n, broken("layer %d is packed with digest sha256:%s, not %s", r.blob.number, got, want.Digest)
+		}
 	}
 	return n, err
 }
