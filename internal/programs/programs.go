@@ -78,7 +78,9 @@ func (f Finder) unpack(name string) (string, error) {
 	if same(path, sum) {
 		return path, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// What it lies in may be a data directory that is not there yet, which is for
+	// its owner alone.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.MkdirAll(dir, 0o755)); err != nil {
 		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	if err := replace(path, content); err != nil {

@@ -65,3 +65,18 @@ func TestFindPrefersPathToNothing(t *testing.T) {
 		t.Errorf("got %s, %v", got, err)
 	}
 }
+
+// TestDataStaysClosed: a program that is unpacked before anything else is there
+// makes no data directory that others may look into.
+func TestDataStaysClosed(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	f := Finder{Embedded: fstest.MapFS{"tool": {Data: []byte("#!/bin/sh\n")}}, Dir: filepath.Join(data, "programs")}
+	if _, err := f.Find("tool"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(data)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

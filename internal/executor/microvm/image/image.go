@@ -256,7 +256,9 @@ func (s Store) removeDrafts() {
 // Draft begins a new image. The caller fills the files at its paths, then
 // publishes or discards it.
 func (s Store) Draft() (*Draft, error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+	// What it lies in may be a data directory that is not there yet, which is for
+	// its owner alone.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(s.Dir), 0o700), os.MkdirAll(s.Dir, 0o755)); err != nil {
 		return nil, fmt.Errorf("make folder of images: %w", err)
 	}
 	s.removeDrafts()
