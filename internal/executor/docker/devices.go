@@ -49,9 +49,8 @@ func (d *Devices) give(c *container.Config, h *container.HostConfig, memoryMiB i
 	h.GroupAdd = append(h.GroupAdd, d.Groups...)
 	c.Env = slices.Concat(c.Env, d.Env)
 	// Programs for such hardware hand each other large arrays by shared memory,
-	// which counts as the job's, and pin memory that it reads and writes by itself.
+	// which counts as the job's.
 	h.ShmSize = int64(max(memoryMiB/2, smallMiB)) << 20
-	h.Ulimits = append(h.Ulimits, &container.Ulimit{Name: "memlock", Soft: -1, Hard: -1})
 }
 
 // env is what they set for every process.

@@ -57,6 +57,7 @@ type Executor struct {
 	mu      sync.Mutex        // held while units are taken, and for what follows
 	lacking map[string]string // why units can't be put into containers, as Status saw it
 	known   executor.Equipment
+	changed func() // who watches, nil for nobody
 }
 
 // New returns the executor. Codes: invalid for a framework or a daemon that is
@@ -201,17 +202,26 @@ func (e *Executor) fit() ([]inventory.Unit, state, error) {
 
 // Watch implements executor.Equipped.
 func (e *Executor) Watch(ctx context.Context, changed func()) error {
-	e.monitor.watch(ctx, func() {
-		now := e.Equipment()
-		e.mu.Lock()
-		same := reflect.DeepEqual(now, e.known)
-		e.known = now
-		e.mu.Unlock()
-		if !same {
-			changed()
-		}
-	})
+	e.mu.Lock()
+	e.changed = changed
+	e.mu.Unlock()
+	e.monitor.watch(ctx, e.compare)
 	return nil
+}
+
+// compare tells who watches when Equipment answers something else.
+func (e *Executor) compare() {
+	now := e.Equipment()
+	e.mu.Lock()
+	changed := e.changed
+	if reflect.DeepEqual(now, e.known) {
+		changed = nil
+	}
+	e.known = now
+	e.mu.Unlock()
+	if changed != nil {
+		changed()
+	}
 }
 
 // taken tells whose units are.
@@ -297,13 +307,17 @@ func (e *Executor) drop(units []inventory.Unit) (err error) {
 	return err
 }
 
-// release gives all units of a sandbox back.
+// release gives all units of a sandbox back. What is left on them counts from now
+// on.
 func (e *Executor) release(sandbox string) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	ids, err := e.unitsOf(sandbox)
 	for _, id := range ids {
 		err = errors.Join(err, e.claims.Drop(id))
+	}
+	e.mu.Unlock()
+	if len(ids) > 0 {
+		e.compare()
 	}
 	return err
 }

@@ -142,19 +142,23 @@ func (m *monitor) session(ctx context.Context, args []string, changed func()) er
 	m.mu.Lock()
 	m.running = false
 	m.mu.Unlock()
-	end()
 	in.Close()
+	if !errors.Is(err, io.EOF) {
+		end() // it is of no use any more
+		_ = cmd.Wait()
+		return err
+	}
 	waitErr := cmd.Wait()
-	switch {
-	case err == nil && once:
+	if once && waitErr == nil {
 		return nil
-	case err == nil:
-		err = errors.New("nimbus-nvml has ended")
 	}
 	if said := executor.Printable(words.bytes()); said != "" {
-		err = fmt.Errorf("%w: %s", err, said)
+		return fmt.Errorf("nimbus-nvml has ended: %s", said)
 	}
-	return errors.Join(err, waitErr)
+	if waitErr != nil {
+		return fmt.Errorf("nimbus-nvml has ended: %w", waitErr)
+	}
+	return errors.New("nimbus-nvml has ended")
 }
 
 // environment is what the helper gets of ours: the rest may hold secrets.
@@ -167,17 +171,15 @@ func environment() (env []string) {
 	return env
 }
 
-// listen takes in documents up to their end, or for too long a silence.
+// listen takes in documents up to their end, which is io.EOF, or for too long a
+// silence.
 func (m *monitor) listen(out io.Reader, once bool, changed, end func()) error {
 	silence := time.AfterFunc(stall, end)
 	defer silence.Stop()
 	seen := false
 	for r := inventory.NewReader(out); ; {
 		d, err := r.Next()
-		if errors.Is(err, io.EOF) && seen {
-			return nil
-		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && !seen {
 			return errors.New("nimbus-nvml said nothing of any GPU")
 		}
 		if err != nil {

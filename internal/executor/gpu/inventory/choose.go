@@ -73,6 +73,9 @@ func newChoice(units []Unit, i Inventory) *choice {
 			if ua.GPU == ub.GPU {
 				l.Level = LevelBoard
 			}
+			if ua.Slice >= 0 {
+				l.NVLinks = 0 // slices don't use them
+			}
 			c.near[a][b] = nearness(l, numa[ua.GPU] >= 0 && numa[ua.GPU] == numa[ub.GPU])
 			c.sum[a] += c.near[a][b]
 		}

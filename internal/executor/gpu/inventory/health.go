@@ -27,7 +27,8 @@ type Condition struct {
 const coolBy = 10
 
 // Fault is why a GPU is not fit for a job, in words that follow its name, "" for
-// one that is. XIDs are the driver's errors that it has had, wasHot says that it
+// one that is. They are the same from one moment to the next: each change of them
+// is told. XIDs are the driver's errors that it has had, wasHot says that it
 // was too hot when it was looked at last.
 func (c Condition) Fault(xids []uint64, wasHot bool) string {
 	for _, xid := range xids {
@@ -45,7 +46,7 @@ func (c Condition) Fault(xids []uint64, wasHot bool) string {
 	case c.UncorrectedECC > 0:
 		return fmt.Sprintf("has had %d uncorrectable memory errors (ECC) since the driver was loaded", c.UncorrectedECC)
 	case c.TooHot(wasHot):
-		return fmt.Sprintf("is too hot: %d °C; it slows down at %d °C", c.Celsius, c.SlowdownCelsius)
+		return fmt.Sprintf("is too hot: it slows down at %d °C, and comes back at %d °C", c.SlowdownCelsius, c.SlowdownCelsius-coolBy)
 	}
 	return ""
 }
@@ -114,7 +115,7 @@ func (s Sample) Busy() string {
 		}
 		return "is in use by processes that are no job's: " + words
 	case s.MemoryBytes > idleBytes:
-		return fmt.Sprintf("has %d MiB in use, and no job", s.MemoryBytes>>20)
+		return fmt.Sprintf("has more than %d MiB of memory in use, and no job", idleBytes>>20)
 	}
 	return ""
 }

@@ -71,7 +71,7 @@ func TestFaults(t *testing.T) {
 		"a row to be replaced":     {inventory.Condition{RemapPending: true}, nil, false, "next reset"},
 		"no row left":              {inventory.Condition{RemapPending: true, RemapFailed: true}, nil, false, "replace it"},
 		"lost":                     {inventory.Condition{Lost: "Unknown Error"}, nil, false, "can't be read: Unknown Error"},
-		"hot":                      {inventory.Condition{Celsius: 90, SlowdownCelsius: 90}, nil, false, "too hot: 90 °C"},
+		"hot":                      {inventory.Condition{Celsius: 90, SlowdownCelsius: 90}, nil, false, "too hot: it slows down at 90 °C, and comes back at 80 °C"},
 		"not cool enough":          {inventory.Condition{Celsius: 81, SlowdownCelsius: 90}, nil, true, "too hot"},
 		"cool again":               {inventory.Condition{Celsius: 79, SlowdownCelsius: 90}, nil, true, ""},
 		"nobody knows what is hot": {inventory.Condition{Celsius: 300}, nil, true, ""},
@@ -90,7 +90,7 @@ func TestBusy(t *testing.T) {
 	}{
 		"idle":           {inventory.Sample{MemoryBytes: 4 << 20, BusyPercent: 3}, ""},
 		"processes":      {inventory.Sample{PIDs: []int{1, 2, 3, 4, 5}}, "no job's: 1 2 3 4 and others"},
-		"memory is left": {inventory.Sample{MemoryBytes: 5 << 30}, "5120 MiB in use"},
+		"memory is left": {inventory.Sample{MemoryBytes: 5 << 30}, "512 MiB of memory in use"},
 		"lost":           {inventory.Sample{Lost: "gone"}, "can't be read: gone"},
 	} {
 		if got := c.sample.Busy(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
