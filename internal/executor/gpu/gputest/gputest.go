@@ -41,15 +41,15 @@ func New(t testing.TB) *Machine {
 	t.Helper()
 	testenv.Require(t, "gcc")
 	dir := t.TempDir()
-	real := filepath.Join(dir, "real", "nimbus-nvml")
-	build := exec.Command("go", "build", "-o", real, "github.com/nimbus-ci/nimbus/cmd/nimbus-nvml")
+	helper := filepath.Join(dir, "helper", "nimbus-nvml")
+	build := exec.Command("go", "build", "-o", helper, "github.com/nimbus-ci/nimbus/cmd/nimbus-nvml")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS=-O2 -Wno-deprecated-declarations")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	m := &Machine{Dir: dir, Program: filepath.Join(dir, "nimbus-nvml"), CDI: filepath.Join(dir, "cdi"), state: filepath.Join(dir, "state.json")}
 	m.Set(t, driver.MockState{})
-	script := fmt.Sprintf("#!/bin/sh\nexec %s -mock %s \"$@\"\n", real, m.state)
+	script := fmt.Sprintf("#!/bin/sh\nexec %s -mock %s \"$@\"\n", helper, m.state)
 	if err := os.WriteFile(m.Program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
