@@ -309,8 +309,10 @@ func (i Inventory) Check() error {
 		}
 	}
 	for _, e := range i.Executors {
-		if words, err := CapabilitiesOf(e.Lacks.Words()...); err != nil || words != e.Lacks {
-			return errors.Join(Errorf(CodeInvalid, "what jobs of the executor %q lack is no set of words", clip(e.Name)), err)
+		words := e.Lacks.Words() // as many as the host has, and not as few as a job may need
+		if len(words) > maxHostCapabilities || !slices.IsSorted(words) || len(slices.Compact(words)) != len(e.Lacks.Words()) ||
+			slices.ContainsFunc(words, func(word string) bool { return !validWord(word) }) {
+			return Errorf(CodeInvalid, "what jobs of the executor %q lack is no set of words", clip(e.Name))
 		}
 	}
 	for _, g := range i.GPUs {

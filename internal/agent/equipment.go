@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
@@ -18,6 +19,7 @@ func (a *Agent) equip(inv *nimbus.Inventory) {
 		if eq, ok := e.(executor.Equipped); ok {
 			equipped = true
 			has := eq.Equipment()
+			a.lack(inv, e.Name(), has.Capabilities)
 			all.GPUs, all.Faults = append(all.GPUs, has.GPUs...), append(all.Faults, has.Faults...)
 			all.Capabilities = append(all.Capabilities, has.Capabilities...)
 		}
@@ -30,6 +32,19 @@ func (a *Agent) equip(inv *nimbus.Inventory) {
 	slices.Sort(inv.Capabilities)
 	inv.Capabilities = slices.Compact(inv.Capabilities)
 	a.capacity.setGPUs(nimbus.Inventory{GPUs: all.GPUs}.Total().GPUs)
+}
+
+// lack notes that jobs of all other executors don't have what one of them gives to
+// its own, but for what the operator says that they have.
+func (a *Agent) lack(inv *nimbus.Inventory, but string, words []string) {
+	words = slices.DeleteFunc(slices.Clone(words), func(word string) bool { return slices.Contains(a.cfg.Capabilities, word) })
+	for i := range inv.Executors {
+		if e := &inv.Executors[i]; e.Name != but && e.Available {
+			all := append(e.Lacks.Words(), words...)
+			slices.Sort(all)
+			e.Lacks = nimbus.Capabilities(strings.Join(slices.Compact(all), " "))
+		}
+	}
 }
 
 // watch has an executor keep an eye on its hardware for as long as ctx lasts. What

@@ -27,7 +27,7 @@ func TestGPUsThatGoAndComeBack(t *testing.T) {
 	t.Parallel()
 	e := &equipped{named: named{name: nimbus.ExecutorGPU}}
 	a := &Agent{
-		cfg: Config{Executors: []executor.Executor{e}}, capacity: newCapacity(nimbus.Capacity{CPUs: 8, MemoryMiB: 8, Sandboxes: 8, GPUs: map[string]int{"a100": 9}}),
+		cfg: Config{Executors: []executor.Executor{e, named{name: nimbus.ExecutorDocker}}}, capacity: newCapacity(nimbus.Capacity{CPUs: 8, MemoryMiB: 8, Sandboxes: 8, GPUs: map[string]int{"a100": 9}}),
 		has: nimbus.Inventory{GPUs: []nimbus.GPUGroup{{Profile: "a100", Count: 9}}, Capabilities: []string{"avx2", "cuda"}},
 	}
 	if inv := a.inventory(t.Context()); len(inv.GPUs) > 0 {
@@ -37,6 +37,11 @@ func TestGPUsThatGoAndComeBack(t *testing.T) {
 	before := a.inventory(t.Context())
 	if diff := cmp.Diff([]string{"avx2", "cuda", "sm_80"}, before.Capabilities); diff != "" {
 		t.Error(diff)
+	}
+	for _, s := range before.Executors {
+		if want := map[string]nimbus.Capabilities{nimbus.ExecutorDocker: "cuda sm_80"}[s.Name]; s.Lacks != want {
+			t.Errorf("jobs of %s lack %q, want %q", s.Name, s.Lacks, want)
+		}
 	}
 	of := func() int { c, _ := a.capacity.now(); return c.GPUs["a100"] }
 	r, ok := a.capacity.reserve(nimbus.Class{GPUs: 2})

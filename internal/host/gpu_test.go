@@ -23,7 +23,7 @@ func TestGPUsThroughAllRooms(t *testing.T) {
 	testenv.Require(t, "root", "dockerd", "nft", "mke2fs")
 	machine := gputest.New(t)
 	t.Setenv("PATH", machine.Dir+":"+os.Getenv("PATH"))
-	d := testenv.DockerWith(t, "--live-restore")
+	d := testenv.DockerWith(t, append(machine.Flags(t), "--live-restore")...)
 	must(t, d.Image("nimbus.test/torch", "1"))
 	p, dir := startPlane(t), t.TempDir()
 	cfg := host.Config{

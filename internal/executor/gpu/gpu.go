@@ -100,6 +100,7 @@ func (e *Executor) Status(ctx context.Context) nimbus.ExecutorStatus {
 		s.Detail, s.Hint = containers.Detail, containers.Hint
 		return s
 	}
+	s.Lacks = nimbus.Capabilities(strings.Join(slices.DeleteFunc(containers.Lacks.Words(), func(word string) bool { return word == "cuda" }), " "))
 	var words []string
 	for _, g := range inventory.Groups(inv.Units()) {
 		words = append(words, fmt.Sprintf("%d × %s", g.Count, g.Profile))

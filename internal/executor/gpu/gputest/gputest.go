@@ -4,6 +4,7 @@
 package gputest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -53,8 +54,22 @@ func New(t testing.TB) *Machine {
 	if err := os.WriteFile(m.Program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.describe(t)
+	m.Restore(t)
 	return m
+}
+
+// Flags are what a docker daemon is started with to find the descriptions, if it is
+// one that looks for any.
+func (m *Machine) Flags(t testing.TB) []string {
+	t.Helper()
+	help, err := exec.Command("dockerd", "--help").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, help)
+	}
+	if !bytes.Contains(help, []byte("--cdi-spec-dir")) {
+		return nil
+	}
+	return []string{"--cdi-spec-dir", m.CDI}
 }
 
 // Set has the GPUs be in a state from now on.
@@ -72,10 +87,10 @@ func (m *Machine) Set(t testing.TB, s driver.MockState) {
 	}
 }
 
-// describe writes a description as NVIDIA's toolkit does, with harmless devices of
+// Restore writes the description as NVIDIA's toolkit does, with harmless devices of
 // the machine's for what isn't there. Half of the GPUs have their UUID for a name,
 // the others their number.
-func (m *Machine) describe(t testing.TB) {
+func (m *Machine) Restore(t testing.TB) {
 	t.Helper()
 	type edits map[string]any
 	node := func(path string) edits { return edits{"path": path, "hostPath": "/dev/null", "permissions": "rw"} }
