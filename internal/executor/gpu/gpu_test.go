@@ -407,7 +407,9 @@ func TestWhyNot(t *testing.T) {
 		"no helper":      {func(s *settings) { s.Program = "/nonexistent" }, "nimbus-nvml"},
 		"another helper": {func(s *settings) { s.Program = "/bin/echo" }, "nimbus-nvml"},
 		"no daemon":      {func(s *settings) { s.Containers.Host = "unix:///nonexistent" }, "docker daemon can't be reached"},
-		"no description": {func(*settings) { machine.Describe(t, described("nimbus.test/gpu", map[string]any{"env": []string{"A=b"}})) }, "no description of GPU"},
+		"no description": {func(*settings) {
+			machine.Describe(t, described("nimbus.test/gpu", map[string]any{"env": []string{"A=b"}}))
+		}, "no description of GPU"},
 		"programs are run": {func(*settings) {
 			machine.Describe(t, described("nvidia.com/gpu", map[string]any{"hooks": []any{map[string]any{"hookName": "createContainer", "path": "/usr/bin/nvidia-ctk"}}}))
 		}, hooks},

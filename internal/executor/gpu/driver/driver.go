@@ -236,7 +236,7 @@ func (d device) sample() inventory.Sample {
 // apart.
 func memoryInUse(d nvml.Device) (int64, nvml.Return) {
 	if v2, ret := d.GetMemoryInfo_v2(); ret == nvml.SUCCESS {
-		return int64(v2.Used), ret
+		return int64(v2.Used), nvml.SUCCESS
 	}
 	v1, ret := d.GetMemoryInfo()
 	return int64(v1.Used), ret

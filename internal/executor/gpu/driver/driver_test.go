@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
-	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
+	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/server"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus/internal/executor/gpu/inventory"
@@ -81,7 +81,7 @@ func TestNVLinksWithoutASwitch(t *testing.T) {
 	lib := source.Library
 	for k := range 8 {
 		handle, _ := lib.DeviceGetHandleByIndex(k)
-		d, ok := handle.(*dgxa100.Device)
+		d, ok := handle.(*server.Device)
 		if !ok {
 			t.Fatal("the mock is another")
 		}

@@ -12,13 +12,14 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
+	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/server"
 
 	"github.com/nimbus-ci/nimbus/internal/executor/gpu/inventory"
 )
 
 // mockMachine is go-nvml's mock of a DGX A100, and what that leaves open.
 type mockMachine struct {
-	*dgxa100.Server
+	*server.Server
 
 	path  string
 	began time.Time
@@ -37,7 +38,7 @@ func Mock(path string) Source {
 	}
 	m.EventSetCreateFunc = func() (nvml.EventSet, nvml.Return) { return m.events(), nvml.SUCCESS }
 	for k, d := range m.Devices {
-		if d, ok := d.(*dgxa100.Device); ok {
+		if d, ok := d.(*server.Device); ok {
 			m.furnish(d, k)
 		}
 	}
@@ -62,7 +63,7 @@ func pciOf(k int) nvml.PciInfo {
 }
 
 // furnish has a device answer what is asked of it.
-func (m *mockMachine) furnish(d *dgxa100.Device, k int) {
+func (m *mockMachine) furnish(d *server.Device, k int) {
 	d.UUID = fmt.Sprintf("GPU-00000000-0000-4000-8000-%012d", k)
 	found := func() nvml.Return {
 		if m.gpu(k).Lost {
@@ -103,7 +104,7 @@ func processes(g MockGPU) (all []nvml.ProcessInfo) {
 }
 
 // connect joins a device with the others.
-func (*mockMachine) connect(d *dgxa100.Device, k int) {
+func (*mockMachine) connect(d *server.Device, k int) {
 	const linksToSwitches = 12
 	d.GetNvLinkStateFunc = func(link int) (nvml.EnableState, nvml.Return) {
 		if link < linksToSwitches {
@@ -127,7 +128,7 @@ func (*mockMachine) connect(d *dgxa100.Device, k int) {
 }
 
 // cut has a device tell of slices.
-func (m *mockMachine) cut(d *dgxa100.Device, k int) {
+func (m *mockMachine) cut(d *server.Device, k int) {
 	d.GetMigModeFunc = func() (int, int, nvml.Return) {
 		if m.state().MIG[k] > 0 {
 			return nvml.DEVICE_MIG_ENABLE, nvml.DEVICE_MIG_ENABLE, nvml.SUCCESS

@@ -29,8 +29,8 @@ func Serve(ctx context.Context, source Source, w io.Writer, once bool) error {
 	if ret := source.Library.Init(); ret != nvml.SUCCESS {
 		return inventory.Document{Failure: failure(ret)}.Write(w)
 	}
-	defer source.Library.Shutdown()
-	s := &server{reader: reader{source: source}, w: w, began: time.Now()}
+	defer func() { _ = source.Library.Shutdown() }() // the process ends
+	s := &teller{reader: reader{source: source}, w: w, began: time.Now()}
 	if err := s.tellInventory(); err != nil || s.failed {
 		return err
 	}
@@ -46,7 +46,7 @@ func Serve(ctx context.Context, source Source, w io.Writer, once bool) error {
 	return s.run(ctx)
 }
 
-type server struct {
+type teller struct {
 	reader reader
 	began  time.Time
 	failed bool
@@ -55,7 +55,7 @@ type server struct {
 	w  io.Writer
 }
 
-func (s *server) run(ctx context.Context) error {
+func (s *teller) run(ctx context.Context) error {
 	usages, inventories := time.NewTicker(usageInterval), time.NewTicker(inventoryInterval)
 	defer usages.Stop()
 	defer inventories.Stop()
@@ -76,13 +76,13 @@ func (s *server) run(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) tell(d inventory.Document) error {
+func (s *teller) tell(d inventory.Document) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return d.Write(s.w)
 }
 
-func (s *server) tellInventory() error {
+func (s *teller) tellInventory() error {
 	inv, ret := s.reader.inventory()
 	if ret != nvml.SUCCESS {
 		s.failed = true
@@ -91,19 +91,19 @@ func (s *server) tellInventory() error {
 	return s.tell(inventory.Document{Inventory: &inv})
 }
 
-func (s *server) tellUsage() error {
+func (s *teller) tellUsage() error {
 	return s.tell(inventory.Document{Usage: s.reader.usage(time.Since(s.began).Milliseconds())})
 }
 
 // tellEvents tells of the driver's errors as they come. Where the driver has no
 // such events, the conditions have to do.
-func (s *server) tellEvents(ctx context.Context) {
+func (s *teller) tellEvents(ctx context.Context) {
 	lib := s.reader.source.Library
 	set, ret := lib.EventSetCreate()
 	if ret != nvml.SUCCESS {
 		return
 	}
-	defer set.Free()
+	defer func() { _ = set.Free() }() // as above
 	n, _ := lib.DeviceGetCount()
 	for index := range min(n, inventory.MaxGPUs) {
 		if d, ret := lib.DeviceGetHandleByIndex(index); ret == nvml.SUCCESS {
