@@ -279,6 +279,21 @@ func TestGPUsGoOutOfService(t *testing.T) {
 	await("one is not idle", func(eq executor.Equipment) bool { return len(eq.Faults) == 2 && eq.GPUs[0].Count == 6 })
 	machine.Set(t, driver.MockState{})
 	await("it is idle", func(eq executor.Equipment) bool { return len(eq.Faults) == 1 && eq.GPUs[0].Count == 7 })
+
+	// One whose processes take a while to be gone: its end is waited for.
+	if box, err = e.Create(ctx, spec(t, 7, gputest.Profile)); err != nil {
+		t.Fatal(err)
+	}
+	machine.Set(t, driver.MockState{GPUs: map[int]driver.MockGPU{7: {PIDs: []int{1}}}})
+	time.Sleep(2 * time.Second) // it has been seen
+	gone := time.AfterFunc(2*time.Second, func() { machine.Set(t, driver.MockState{}) })
+	defer gone.Stop()
+	if err := box.Destroy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if eq := e.Equipment(); len(eq.Faults) != 1 || eq.GPUs[0].Count != 7 {
+		t.Errorf("given back too soon: %+v", eq)
+	}
 }
 
 // TestUseIsCounted: how long GPUs worked, what they drew and held is the job's.

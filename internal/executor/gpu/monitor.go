@@ -42,6 +42,7 @@ const (
 type monitor struct {
 	program func() (string, error)
 	log     *slog.Logger
+	stall   time.Duration
 
 	looking sync.Mutex // held by who looks once
 
@@ -60,7 +61,7 @@ type monitor struct {
 
 func newMonitor(program func() (string, error), log *slog.Logger) *monitor {
 	return &monitor{
-		program: program, log: log, why: errors.New("nobody has looked yet"), samples: map[string]inventory.Sample{}, last: map[string]int64{},
+		program: program, log: log, stall: stall, why: errors.New("nobody has looked yet"), samples: map[string]inventory.Sample{}, last: map[string]int64{},
 		used: map[string]nimbus.GPUSample{}, xids: map[string][]uint64{}, hot: map[string]bool{}, news: make(chan struct{}),
 	}
 }
@@ -94,7 +95,7 @@ func (m *monitor) look(ctx context.Context) error {
 	m.looking.Lock()
 	defer m.looking.Unlock()
 	m.mu.Lock()
-	fresh, why := m.running && time.Since(m.heard) < stall, m.why
+	fresh, why := m.running && time.Since(m.heard) < m.stall, m.why
 	m.mu.Unlock()
 	if fresh {
 		return why
@@ -174,7 +175,7 @@ func environment() (env []string) {
 // listen takes in documents up to their end, which is io.EOF, or for too long a
 // silence.
 func (m *monitor) listen(out io.Reader, once bool, changed, end func()) error {
-	silence := time.AfterFunc(stall, end)
+	silence := time.AfterFunc(m.stall, end)
 	defer silence.Stop()
 	seen := false
 	for r := inventory.NewReader(out); ; {
@@ -185,7 +186,7 @@ func (m *monitor) listen(out io.Reader, once bool, changed, end func()) error {
 		if err != nil {
 			return err
 		}
-		silence.Reset(stall)
+		silence.Reset(m.stall)
 		if f := d.Failure; f != nil {
 			return nimbus.Errorf(nimbus.CodeUnavailable, "%s", f.What).WithHint("%s", f.Hint)
 		}
@@ -278,7 +279,7 @@ func (m *monitor) now(taken map[string]string) state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := state{inv: m.inv, faults: map[string]string{}, err: m.why}
-	if s.err == nil && time.Since(m.heard) > stall {
+	if s.err == nil && time.Since(m.heard) > m.stall {
 		s.err = errors.New("nimbus-nvml has not said anything for a while")
 	}
 	for _, u := range s.inv.Units() {
