@@ -21,7 +21,7 @@ demo: ## Run three jobs of a real workflow, each in its own microVM
 	@bin/nimbus up --demo --data .cache/demo --images .cache/images
 
 .PHONY: build
-build: web programs ## Build bin/, the web app inside
+build: web programs nvml ## Build bin/, the web app inside
 	@echo "build: bin/nimbus bin/nimbus-agent" >&2
 	@$(GOBUILD) -o bin/ ./cmd/nimbus ./cmd/nimbus-agent
 
@@ -36,6 +36,18 @@ programs:
 	@echo "build: programs" >&2
 	@$(GOBUILD) -o bin/ ./cmd/nimbus-shim ./cmd/nimbus-guest ./cmd/nimbus-runner
 	@cp bin/nimbus-shim bin/nimbus-guest bin/nimbus-runner internal/programs/embedded/dist/
+
+# What reads GPUs is C inside, NVIDIA's library: it is built where there is a
+# compiler, and everything else works without it. The library's header marks
+# what its bindings have to name all the same.
+.PHONY: nvml
+nvml:
+	@if command -v "$$(go env CC)" >/dev/null; then \
+		echo "build: bin/nimbus-nvml" >&2; \
+		CGO_ENABLED=1 CGO_CFLAGS="-O2 -Wno-deprecated-declarations" $(GOBUILD) -o bin/ ./cmd/nimbus-nvml; \
+	else \
+		echo "build: no C compiler: bin/nimbus-nvml is left out, and with it the executor gpu" >&2; \
+	fi
 
 WEB_SOURCES := $(shell git ls-files web 2>/dev/null | grep -v "^web/dist/")
 
@@ -88,7 +100,7 @@ conformance: ## What all executors do alike: their common suite, as a table
 	@scripts/deps test
 	@mkdir -p test/results/conformance && rm -f test/results/conformance/*.json
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_CONFORMANCE=$(CURDIR)/test/results/conformance PATH=$$PATH:/usr/sbin:/sbin \
-		go test -count=1 -timeout 2h -run 'TestConformance$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/microvm/ || true
+		go test -count=1 -timeout 2h -run 'TestConformance$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/gpu/ ./internal/executor/microvm/ || true
 	@go run ./test/conformance test/results/conformance
 
 .PHONY: soak-escape

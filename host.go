@@ -45,7 +45,8 @@ type Inventory struct {
 	Executors []ExecutorStatus
 
 	CPUModel     string     `json:",omitempty"`
-	GPUs         []GPUGroup `json:",omitempty"`
+	GPUs         []GPUGroup `json:",omitempty"` // those that jobs can have
+	GPUFaults    []GPUFault `json:",omitempty"` // those that they can't
 	Capabilities []string   `json:",omitempty"` // words that a job can need
 	Sandboxes    int        `json:",omitempty"` // how many it holds at most; 0: an agent that doesn't tell
 	Protocol     int        `json:",omitempty"` // that its agent speaks, see CheckProtocol
@@ -70,6 +71,12 @@ type GPUGroup struct {
 	Model     string // as its maker calls it
 	MemoryMiB int    // of each; 0 where it isn't known
 	Count     int
+}
+
+// GPUFault is a GPU that no job gets.
+type GPUFault struct {
+	GPU string // its name: "GPU 3 of 0000:81:00.0"
+	Why string // in words that follow it
 }
 
 // ExecutorStatus tells whether a host can use an executor, and if not why and
@@ -271,7 +278,11 @@ func (i Inventory) whyNotGPUs(c Class) string {
 		}
 	}
 	if most == 0 {
-		return strings.TrimSpace("has no GPU " + c.GPUProfile)
+		why := strings.TrimSpace("has no GPU " + c.GPUProfile)
+		if n := len(i.GPUFaults); n > 0 {
+			why += fmt.Sprintf(" in service, and %d out of service", n)
+		}
+		return why
 	}
 	if c.GPUProfile == "" {
 		return fmt.Sprintf("has %d GPUs alike", most)
@@ -285,7 +296,7 @@ func (i Inventory) Check() error {
 	switch {
 	case i.CPUs < 1 || i.MemoryMiB < 1:
 		return Errorf(CodeInvalid, "a host without CPUs or memory can't run jobs")
-	case len(i.Executors) > maxExecutors || len(i.GPUs) > maxGPUGroups || len(i.Capabilities) > maxHostCapabilities:
+	case len(i.Executors) > maxExecutors || len(i.GPUs) > maxGPUGroups || len(i.GPUFaults) > maxGPUFaults || len(i.Capabilities) > maxHostCapabilities:
 		return Errorf(CodeTooLarge, "a host has at most %d executors, %d kinds of GPUs and %d capabilities",
 			maxExecutors, maxGPUGroups, maxHostCapabilities)
 	}
@@ -298,13 +309,20 @@ func (i Inventory) Check() error {
 		}
 	}
 	for _, e := range i.Executors {
-		if words, err := CapabilitiesOf(e.Lacks.Words()...); err != nil || words != e.Lacks {
-			return errors.Join(Errorf(CodeInvalid, "what jobs of the executor %q lack is no set of words", clip(e.Name)), err)
+		words := e.Lacks.Words() // as many as the host has, and not as few as a job may need
+		if len(words) > maxHostCapabilities || !slices.IsSorted(words) || len(slices.Compact(words)) != len(e.Lacks.Words()) ||
+			slices.ContainsFunc(words, func(word string) bool { return !validWord(word) }) {
+			return Errorf(CodeInvalid, "what jobs of the executor %q lack is no set of words", clip(e.Name))
 		}
 	}
 	for _, g := range i.GPUs {
 		if !validWord(g.Profile) || g.Count < 0 || g.Count > MaxGPUs || len(g.Model) > MaxLabelBytes {
 			return Errorf(CodeInvalid, "%d GPUs %q (%q) can't be", g.Count, clip(g.Profile), clip(g.Model))
+		}
+	}
+	for _, f := range i.GPUFaults {
+		if f.GPU == "" || len(f.GPU) > MaxLabelBytes || len(f.Why) > maxFault {
+			return Errorf(CodeInvalid, "%q is no GPU that is out of service", clip(f.GPU))
 		}
 	}
 	return i.checkReach()
@@ -330,10 +348,12 @@ func (i Inventory) checkReach() error {
 const (
 	maxExecutors        = 32
 	maxGPUGroups        = 64
+	maxGPUFaults        = MaxGPUs * 8 // as many as there are slices
 	maxHostCapabilities = 256
 	maxWarm             = 256
 	maxProfiles         = 16
 	maxDetail           = 200 // of what an executor tells, where it is repeated
+	maxFault            = 512 // of why a GPU is out of service
 )
 
 // Check tells whether what a host says to have free can be believed at all.

@@ -42,7 +42,7 @@ var capabilityFamilies = []string{"cuda-", "rocm-", "sm_"}
 // labelForms is what unknown labels are compared with, and what is told of.
 var labelForms = slices.Concat(plainLabels, []string{"x64", "amd64", "arm64"}, Executors(),
 	[]string{"cpu-medium", "cpu-high", "memory-high"}, capabilityWords,
-	[]string{"image:NAME", "cpu:N", "memory:GIB", "gpu-count:N", "gpu-profile:NAME", "gpu-image:NAME", "network:internet", "network:none", "reach:NAME",
+	[]string{"image:NAME", "cpu:N", "memory:GIB", "gpu-count:N", "gpu-profile:NAME", "mig:NAME", "gpu-image:NAME", "network:internet", "network:none", "reach:NAME",
 		"cap:WORD", "param:KEY=VALUE", "meta:KEY"})
 
 // Requirements are what the labels of a job ask for.
@@ -145,7 +145,7 @@ func (p *labelParser) addValue(label, word, value string) error {
 		return p.number(aspectMemory, label, value, 1024, MaxMemoryMiB/1024)
 	case "gpu-count":
 		return p.gpu(label, p.number(aspectGPUs, label, value, 1, MaxGPUs))
-	case "gpu-profile":
+	case "gpu-profile", "mig": // a slice is a GPU of that profile
 		return p.gpu(label, p.name(aspectGPUProfile, label, value, validWord(value)))
 	case "gpu-image":
 		return p.gpu(label, p.name(aspectImage, label, value, IsImageName(value)))

@@ -62,6 +62,10 @@ func TestParseLabels(t *testing.T) {
 				c.Executor, c.Image, c.GPUs, c.GPUProfile, c.Needs = ExecutorGPU, "vllm:latest", 2, "1g.10gb", "cuda-12.4 pytorch"
 			}),
 		},
+		"a slice": {
+			labels: []string{"nimbus", "mig:1g.10gb"},
+			want:   class(func(c *Class) { c.Executor, c.GPUs, c.GPUProfile = ExecutorGPU, 1, "1g.10gb" }),
+		},
 		"a GPU word alone asks for the executor": {
 			labels: []string{"nimbus", "gpu-profile:h100"},
 			want:   class(func(c *Class) { c.Executor, c.GPUs, c.GPUProfile = ExecutorGPU, 1, "h100" }),

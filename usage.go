@@ -3,6 +3,7 @@ package nimbus
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,25 @@ type UsageSample struct {
 	MemoryBytes              int64 // of the moment, and of a point the most since the one before; without what is only cached
 	ReadBytes, WrittenBytes  int64 // from disks and to them
 	SentBytes, ReceivedBytes int64 // by a network of its own
+
+	GPU GPUSample `json:",omitzero"`
+}
+
+// GPUSample is what a sandbox used of its GPUs, of all together. All but memory
+// only grows.
+type GPUSample struct {
+	Busy        time.Duration // that they worked: two that do for a second have for two
+	MemoryBytes int64         // of the moment, and of a point the most since the one before
+	Millijoules int64         // of energy that they drew
+}
+
+func (g GPUSample) since(base GPUSample) GPUSample {
+	return GPUSample{Busy: max(g.Busy-base.Busy, 0), MemoryBytes: g.MemoryBytes, Millijoules: max(g.Millijoules-base.Millijoules, 0)}
+}
+
+func (g GPUSample) after(before GPUSample) GPUSample {
+	g.Busy, g.Millijoules = max(g.Busy, before.Busy), max(g.Millijoules, before.Millijoules)
+	return g
 }
 
 // Since is what was used since base, which the same sandbox had used before.
@@ -28,6 +48,7 @@ func (s UsageSample) Since(base UsageSample) UsageSample {
 		At: s.At - base.At, CPU: max(s.CPU-base.CPU, 0), MemoryBytes: s.MemoryBytes,
 		ReadBytes: max(s.ReadBytes-base.ReadBytes, 0), WrittenBytes: max(s.WrittenBytes-base.WrittenBytes, 0),
 		SentBytes: max(s.SentBytes-base.SentBytes, 0), ReceivedBytes: max(s.ReceivedBytes-base.ReceivedBytes, 0),
+		GPU: s.GPU.since(base.GPU),
 	}
 }
 
@@ -37,6 +58,7 @@ func (s UsageSample) after(before UsageSample) UsageSample {
 	s.CPU = max(s.CPU, before.CPU)
 	s.ReadBytes, s.WrittenBytes = max(s.ReadBytes, before.ReadBytes), max(s.WrittenBytes, before.WrittenBytes)
 	s.SentBytes, s.ReceivedBytes = max(s.SentBytes, before.SentBytes), max(s.ReceivedBytes, before.ReceivedBytes)
+	s.GPU = s.GPU.after(before.GPU)
 	return s
 }
 
@@ -47,6 +69,15 @@ type UsageTotals struct {
 	ReadBytes, WrittenBytes  int64
 	SentBytes, ReceivedBytes int64
 	PeakCPUs                 float64 // the most that were in use in the mean of about peakSpan
+
+	GPU GPUTotals `json:",omitzero"`
+}
+
+// GPUTotals is what a sandbox used of its GPUs in all, of all together.
+type GPUTotals struct {
+	Busy            time.Duration
+	PeakMemoryBytes int64
+	Millijoules     int64
 }
 
 // peakSpan is how long a sandbox has to use CPUs for them to count as needed: what
@@ -89,6 +120,7 @@ func (s *UsageSeries) Add(p UsageSample) {
 func (s *UsageSeries) put(p UsageSample) {
 	if n := len(s.Points); n > 0 && s.place(s.Points[n-1]) == s.place(p) {
 		p.MemoryBytes = max(p.MemoryBytes, s.Points[n-1].MemoryBytes)
+		p.GPU.MemoryBytes = max(p.GPU.MemoryBytes, s.Points[n-1].GPU.MemoryBytes)
 		s.Points[n-1] = p
 		return
 	}
@@ -105,9 +137,11 @@ func (s UsageSeries) Totals() UsageTotals {
 	}
 	last := s.Points[len(s.Points)-1]
 	t := UsageTotals{CPUTime: last.CPU, ReadBytes: last.ReadBytes, WrittenBytes: last.WrittenBytes,
-		SentBytes: last.SentBytes, ReceivedBytes: last.ReceivedBytes}
+		SentBytes: last.SentBytes, ReceivedBytes: last.ReceivedBytes,
+		GPU: GPUTotals{Busy: last.GPU.Busy, Millijoules: last.GPU.Millijoules}}
 	for _, p := range s.Points {
 		t.PeakMemoryBytes = max(t.PeakMemoryBytes, p.MemoryBytes)
+		t.GPU.PeakMemoryBytes = max(t.GPU.PeakMemoryBytes, p.GPU.MemoryBytes)
 	}
 	t.PeakCPUs = s.peakCPUs()
 	return t
@@ -165,7 +199,7 @@ func (s UsageSeries) Check() error {
 		switch {
 		case p.At < 0 || p.At > maxUsageTime || i > 0 && p.At <= before.At:
 			return Errorf(CodeInvalid, "point %d of a series is not after the one before", i)
-		case p.MemoryBytes < 0 || p != p.after(before):
+		case p.MemoryBytes < 0 || p.GPU.MemoryBytes < 0 || p != p.after(before):
 			return Errorf(CodeInvalid, "point %d of a series counts down", i)
 		}
 		before = p
@@ -178,26 +212,32 @@ func (t UsageTotals) Check() error {
 	if t.PeakCPUs < 0 || math.IsNaN(t.PeakCPUs) || math.IsInf(t.PeakCPUs, 0) {
 		return Errorf(CodeInvalid, "%v CPUs can't be in use", t.PeakCPUs)
 	}
-	if t.CPUTime < 0 || t.PeakMemoryBytes < 0 || t.ReadBytes < 0 || t.WrittenBytes < 0 || t.SentBytes < 0 || t.ReceivedBytes < 0 {
+	if t.CPUTime < 0 || t.PeakMemoryBytes < 0 || t.ReadBytes < 0 || t.WrittenBytes < 0 || t.SentBytes < 0 || t.ReceivedBytes < 0 ||
+		t.GPU.Busy < 0 || t.GPU.PeakMemoryBytes < 0 || t.GPU.Millijoules < 0 {
 		return Errorf(CodeInvalid, "nothing can be used less than not at all")
 	}
 	return nil
 }
 
-// usageFormat is how a series is written: a byte that only grows.
-const usageFormat = 1
+// How a series is written: a byte that only grows. What has used no GPU is
+// written as before there were any.
+const (
+	usageFormat    = 1
+	usageFormatGPU = 2
+)
 
 // MarshalBinary writes a series in few bytes: milliseconds, KiB of memory, and of
 // each point what is new since the one before.
 func (s UsageSeries) MarshalBinary() ([]byte, error) {
-	b := []byte{usageFormat}
+	format, n := s.format()
+	b := []byte{format}
 	b = binary.AppendVarint(b, s.Start.UnixMicro())
 	b = binary.AppendUvarint(b, uint64(s.Step.Milliseconds()))
 	b = binary.AppendUvarint(b, uint64(len(s.Points)))
 	var before [usageFields]int64
 	for _, p := range s.Points {
 		now := p.fields()
-		for i, v := range now {
+		for i, v := range now[:n] {
 			b = binary.AppendVarint(b, v-before[i])
 		}
 		before = now
@@ -205,23 +245,40 @@ func (s UsageSeries) MarshalBinary() ([]byte, error) {
 	return b, nil
 }
 
-// usageFields is how many numbers a point has.
-const usageFields = 7
+// usageFields is how many numbers a point has at most, usageFieldsCPU how many
+// where there were no GPUs.
+const (
+	usageFieldsCPU = 7
+	usageFields    = 10
+)
+
+// format is how a series is written, and with how many numbers of each point.
+func (s UsageSeries) format() (format byte, fields int) {
+	if slices.ContainsFunc(s.Points, func(p UsageSample) bool { return p.GPU != GPUSample{} }) {
+		return usageFormatGPU, usageFields
+	}
+	return usageFormat, usageFieldsCPU
+}
 
 func (s UsageSample) fields() [usageFields]int64 {
 	return [usageFields]int64{s.At.Milliseconds(), s.CPU.Milliseconds(), s.MemoryBytes >> 10,
-		s.ReadBytes, s.WrittenBytes, s.SentBytes, s.ReceivedBytes}
+		s.ReadBytes, s.WrittenBytes, s.SentBytes, s.ReceivedBytes, s.GPU.Busy.Milliseconds(), s.GPU.MemoryBytes >> 10, s.GPU.Millijoules}
 }
 
 func sampleOf(v [usageFields]int64) UsageSample {
 	return UsageSample{At: time.Duration(v[0]) * time.Millisecond, CPU: time.Duration(v[1]) * time.Millisecond, MemoryBytes: v[2] << 10,
-		ReadBytes: v[3], WrittenBytes: v[4], SentBytes: v[5], ReceivedBytes: v[6]}
+		ReadBytes: v[3], WrittenBytes: v[4], SentBytes: v[5], ReceivedBytes: v[6],
+		GPU: GPUSample{Busy: time.Duration(v[7]) * time.Millisecond, MemoryBytes: v[8] << 10, Millijoules: v[9]}}
 }
 
 // UnmarshalBinary reads what MarshalBinary wrote.
 func (s *UsageSeries) UnmarshalBinary(b []byte) error {
 	r := varints{rest: b}
-	if len(b) == 0 || b[0] != usageFormat {
+	fields := usageFieldsCPU
+	switch {
+	case len(b) > 0 && b[0] == usageFormatGPU:
+		fields = usageFields
+	case len(b) == 0 || b[0] != usageFormat:
 		return Errorf(CodeInternal, "what an attempt used is written in another way")
 	}
 	r.rest = b[1:]
@@ -232,7 +289,7 @@ func (s *UsageSeries) UnmarshalBinary(b []byte) error {
 	*s = UsageSeries{Start: time.UnixMicro(start).UTC(), Step: time.Duration(step) * time.Millisecond}
 	var v [usageFields]int64
 	for range n {
-		for i := range v {
+		for i := range fields {
 			v[i] += r.signed()
 		}
 		s.Points = append(s.Points, sampleOf(v))

@@ -140,6 +140,8 @@ func TestSeriesIsChecked(t *testing.T) {
 		"counts down":      {Points: []UsageSample{{At: 1, CPU: 2}, {At: 2, CPU: 1}}},
 		"negative":         {Points: []UsageSample{{At: 1, ReadBytes: -1}}},
 		"negative memory":  {Points: []UsageSample{{At: 1, MemoryBytes: -1}}},
+		"GPUs count down":  {Points: []UsageSample{{At: 1, GPU: GPUSample{Millijoules: 2}}, {At: 2, GPU: GPUSample{Millijoules: 1}}}},
+		"GPU memory":       {Points: []UsageSample{{At: 1, GPU: GPUSample{MemoryBytes: -1}}}},
 		"a step backwards": {Step: -1},
 		"before the epoch": {Start: time.Unix(-1, 0)},
 	} {
@@ -171,6 +173,40 @@ func TestSeriesIsWrittenInFewBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(s, back); diff != "" {
+		t.Error(diff)
+	}
+	for n := range b {
+		if err := new(UsageSeries).UnmarshalBinary(b[:n]); err == nil {
+			t.Fatalf("the first %d of %d bytes are taken for all", n, len(b))
+		}
+	}
+}
+
+// TestSeriesOfGPUs: what GPUs did is kept, and what had none is written as before
+// there were any.
+func TestSeriesOfGPUs(t *testing.T) {
+	t.Parallel()
+	s := UsageSeries{Start: time.UnixMicro(1_790_000_000_000_000).UTC()}
+	s.Add(UsageSample{At: time.Second, CPU: time.Second})
+	plain, err := s.MarshalBinary()
+	if err != nil || plain[0] != usageFormat {
+		t.Errorf("without GPUs: %v, %v", plain, err)
+	}
+	s.Add(UsageSample{At: 2 * time.Second, CPU: time.Second, GPU: GPUSample{Busy: 1500 * time.Millisecond, MemoryBytes: 8 << 30, Millijoules: 600_000}})
+	s.Add(UsageSample{At: 3 * time.Second, CPU: time.Second, GPU: GPUSample{Busy: time.Second, MemoryBytes: 4 << 30, Millijoules: 900_000}}) // its counters began anew
+	b, err := s.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back UsageSeries
+	if err := back.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, back); diff != "" {
+		t.Error(diff)
+	}
+	want := UsageTotals{CPUTime: time.Second, PeakCPUs: s.Totals().PeakCPUs, GPU: GPUTotals{Busy: 1500 * time.Millisecond, PeakMemoryBytes: 8 << 30, Millijoules: 900_000}}
+	if diff := cmp.Diff(want, s.Totals()); diff != "" {
 		t.Error(diff)
 	}
 	for n := range b {

@@ -10,6 +10,7 @@
 //	ship.go       lines to the server until it has them all
 //	adopt.go      takes running attempts over from an earlier process
 //	agent.go      lets executors keep sandboxes ready
+//	equipment.go  hardware that jobs get for themselves
 //	shell.go      shells in a sandbox, by calls that the agent makes
 //	keep.go       a sandbox that stays after its job has failed
 //	sweep.go      removes what belongs to nobody
@@ -185,6 +186,7 @@ type Agent struct {
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
 	pressure  pressure
+	equipped  chan struct{} // holds one where hardware that jobs get has changed
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -215,7 +217,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, executors: map[string]executor.Executor{}, attempts: map[string]*attempt{},
-		has: has, capacity: newCapacity(has.Total()),
+		has: has, capacity: newCapacity(has.Total()), equipped: make(chan struct{}, 1),
 	}
 	for _, e := range cfg.Executors {
 		a.executors[e.Name()] = e
@@ -258,6 +260,9 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		if w, ok := e.(executor.Warmer); ok {
 			loops.Go(func() { a.keepWarm(ctx, e.Name(), w) })
 		}
+		if eq, ok := e.(executor.Equipped); ok {
+			loops.Go(func() { a.watch(ctx, e.Name(), eq) })
+		}
 	}
 	loops.Wait()
 	a.running.Wait()
@@ -275,6 +280,7 @@ func (a *Agent) inventory(ctx context.Context) nimbus.Inventory {
 			inv.RunnerVersion = version()
 		}
 	}
+	a.equip(&inv)
 	return inv
 }
 

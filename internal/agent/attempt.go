@@ -265,7 +265,7 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	defer giveUp()
 	began := time.Now()
 	s, err := e.Create(making, executor.Spec{
-		ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Deadline: createTimeout,
+		ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Reserved: t.state.Reserved, Deadline: createTimeout,
 		Tell: func(what string) { t.say(making, what) },
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -18,11 +19,36 @@ import (
 type capacity struct {
 	mu      sync.Mutex
 	free    nimbus.Capacity
+	gpus    map[string]int // in all
 	changed chan struct{}
 }
 
 func newCapacity(total nimbus.Capacity) *capacity {
-	return &capacity{free: total, changed: make(chan struct{})}
+	return &capacity{free: total, gpus: maps.Clone(total.GPUs), changed: make(chan struct{})}
+}
+
+// setGPUs says how many GPUs there are in all: they go out of service and come
+// back. What jobs have of them they keep.
+func (c *capacity) setGPUs(total map[string]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if maps.Equal(c.gpus, total) {
+		return
+	}
+	free := maps.Clone(c.free.GPUs) // who asked before has the one before
+	if free == nil {
+		free = map[string]int{}
+	}
+	for profile, n := range c.gpus {
+		free[profile] -= n
+	}
+	for profile, n := range total {
+		free[profile] += n
+	}
+	maps.DeleteFunc(free, func(profile string, n int) bool { return n == 0 && total[profile] == 0 })
+	c.free.GPUs, c.gpus = free, maps.Clone(total)
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // now returns what is free, and a channel that is closed when more becomes so.

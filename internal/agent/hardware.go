@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/gpu/inventory"
 )
 
 // maxFactBytes bounds what is read of a file that describes the machine.
@@ -53,7 +54,8 @@ func processor(fsys fs.FS) (model string, flags []string) {
 	return fields["model name"], strings.Fields(fields["flags"])
 }
 
-// nvidiaGPUs are the GPUs that NVIDIA's driver lists, by model.
+// nvidiaGPUs are the GPUs that NVIDIA's driver lists, by model. An executor that
+// gives them to jobs knows more of them, see equip.
 func nvidiaGPUs(fsys fs.FS) (groups []nimbus.GPUGroup) {
 	paths, err := fs.Glob(fsys, "proc/driver/nvidia/gpus/*/information")
 	if err != nil {
@@ -61,7 +63,7 @@ func nvidiaGPUs(fsys fs.FS) (groups []nimbus.GPUGroup) {
 	}
 	for _, p := range paths {
 		model := fieldsOf(fact(fsys, p))["Model"]
-		profile := gpuProfile(model)
+		profile := inventory.Profile(model)
 		if profile == "" {
 			continue
 		}
@@ -73,17 +75,6 @@ func nvidiaGPUs(fsys fs.FS) (groups []nimbus.GPUGroup) {
 	}
 	slices.SortFunc(groups, func(a, b nimbus.GPUGroup) int { return cmp.Compare(a.Profile, b.Profile) })
 	return groups
-}
-
-// gpuProfile makes a word of a model: "NVIDIA H100 80GB HBM3" is
-// "h100-80gb-hbm3".
-func gpuProfile(model string) string {
-	words := strings.FieldsFunc(strings.ToLower(model), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
-	if len(words) > 0 && words[0] == "nvidia" {
-		words = words[1:]
-	}
-	word := strings.Join(words, "-")
-	return word[:min(len(word), nimbus.MaxWordBytes)]
 }
 
 // deviceOf is the block device that a folder, or the one that it will be made

@@ -17,27 +17,44 @@ import (
 // whether what it can do has changed.
 const sweepInterval = time.Minute
 
+// equippedPause is how long is waited for more of what has changed: a GPU may come
+// and go.
+const equippedPause = 2 * time.Second
+
 // runSweepLoop removes orphans at start and each minute, and tells the control
-// plane when an executor has become usable or has ceased to be, or when the
-// image has another runner.
+// plane when an executor has become usable or has ceased to be, when the image
+// has another runner, or when other hardware is there for jobs.
 func (a *Agent) runSweepLoop(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	known := a.inventory(ctx)
 	var orphans []string
-	for {
-		a.sweep(ctx)
-		orphans = a.sweepFolders(ctx, orphans)
-		a.reclaim(ctx)
+	for due := true; ; {
+		if due {
+			a.sweep(ctx)
+			orphans = a.sweepFolders(ctx, orphans)
+			a.reclaim(ctx)
+		}
 		if now := a.inventory(ctx); !equal(known, now) {
 			a.tell(ctx, now)
 			known = now
 		}
 		select {
 		case <-ticker.C:
+			due = true
+		case <-a.equipped:
+			due = false
+			a.pause(ctx, equippedPause)
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+func (*Agent) pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
@@ -136,5 +153,6 @@ func equal(a, b nimbus.Inventory) bool {
 			return false
 		}
 	}
-	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && a.RunnerVersion == b.RunnerVersion
+	return slices.Equal(a.GPUs, b.GPUs) && slices.Equal(a.GPUFaults, b.GPUFaults) && slices.Equal(a.Capabilities, b.Capabilities) &&
+		a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && a.RunnerVersion == b.RunnerVersion
 }

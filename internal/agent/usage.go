@@ -114,16 +114,22 @@ func (t *attempt) measure(ctx context.Context) {
 	t.mu.Lock()
 	sandbox := t.sandbox
 	t.mu.Unlock()
+	var s nimbus.UsageSample
+	var err error
 	metered, ok := sandbox.(executor.Metered)
-	if !ok {
-		return
+	if ok {
+		s, err = metered.Usage(ctx)
 	}
-	s, err := metered.Usage(ctx)
-	if err != nil {
+	if accelerated, has := sandbox.(executor.Accelerated); has && err == nil {
+		s.GPU, err = accelerated.GPUUsage(ctx)
+		ok = true
+	}
+	switch {
+	case err != nil:
 		t.log.DebugContext(ctx, "measure sandbox", "error", err) // it may be ending
-		return
+	case ok:
+		t.usage.add(time.Now(), s)
 	}
-	t.usage.add(time.Now(), s)
 }
 
 // runTellUsageLoop tells the control plane what attempts used. A call of its own:

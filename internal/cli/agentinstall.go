@@ -17,6 +17,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/doctor"
 	"github.com/nimbus-ci/nimbus/internal/host"
+	"github.com/nimbus-ci/nimbus/internal/programs"
 	"github.com/nimbus-ci/nimbus/internal/systemd"
 )
 
@@ -84,6 +85,9 @@ func (c *agentInstallCmd) agent(line *kong.Context) (systemd.Agent, error) {
 	agent := systemd.Agent{Root: c.Root, Variables: variables}
 	if agent.Program, err = os.Executable(); err != nil {
 		return agent, fmt.Errorf("find this program: %w", err)
+	}
+	if agent.NVML, err = finder(systemd.Data).Find(programs.NVML); err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		return agent, err
 	}
 	if c.JoinTokenFile != "" {
 		if agent.JoinToken, err = readToken(c.JoinTokenFile); err != nil {

@@ -25,7 +25,7 @@ type hostsCmd struct {
 type hostsListCmd struct{}
 
 func (*hostsListCmd) Help() string {
-	return "CPUs, memory and GPUs are what is free, as the host said last, of what it gives out. A host that is hard pressed is closed: it asks for no jobs until that has eased, and below it says why. WARM is how many machines wait there for jobs. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
+	return "CPUs, memory and GPUs are what is free, as the host said last, of what it gives out. A host that is hard pressed is closed: it asks for no jobs until that has eased, and below it says why. A GPU that is out of service is in no figure, and below it says why. WARM is how many machines wait there for jobs. VERSION is of the host's agent; an older or newer one works as long as it is one version of the protocol away. RUNNER is GitHub's own runner in the host's image; below it says where a newer one is out, and from when on GitHub gives no jobs to that one.\n\n" +
 		usage("nimbus hosts", "nimbus hosts --json | jq .hosts")
 }
 
@@ -59,6 +59,9 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		}
 		if says := hosts[i].Runner.Says(time.Now()); says != "" {
 			notes = append(notes, fmt.Sprintf("%s has GitHub's runner %s: %s", terminal.OneLine(h.Name), terminal.OneLine(h.Runner.Version), says))
+		}
+		for _, f := range h.GPUFaults {
+			notes = append(notes, fmt.Sprintf("%s: %s is out of service: it %s", terminal.OneLine(h.Name), terminal.OneLine(f.GPU), terminal.OneLine(f.Why)))
 		}
 		var names []string
 		for _, e := range h.Executors {

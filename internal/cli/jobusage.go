@@ -42,12 +42,20 @@ func (c *jobUsageCmd) Run(ctx context.Context, a *app) error {
 		return nil
 	}
 	fmt.Fprintf(a.Out, "%s\n%s\n\n", a.style.Bold(u.AttemptID), totalsWords(u.Totals))
+	head, accelerated := "UNTIL\tCPUS\tMEMORY\tREAD\tWRITTEN\tSENT\tRECEIVED", u.Totals.GPU != nimbus.GPUTotals{}
+	if accelerated {
+		head += "\tGPUS\tGPU MEMORY\tGPU POWER"
+	}
 	var rows []string
 	for _, r := range ratesOf(u.Series, usageRows) {
-		rows = append(rows, fmt.Sprintf("%s\t%.2f\t%s\t%s/s\t%s/s\t%s/s\t%s/s", r.at.Round(time.Second), r.cpus, size(r.memory),
-			size(r.read), size(r.written), size(r.sent), size(r.received)))
+		row := fmt.Sprintf("%s\t%.2f\t%s\t%s/s\t%s/s\t%s/s\t%s/s", r.at.Round(time.Second), r.cpus, size(r.memory),
+			size(r.read), size(r.written), size(r.sent), size(r.received))
+		if accelerated {
+			row += fmt.Sprintf("\t%.2f\t%s\t%.0f W", r.gpus, size(r.gpuMemory), r.gpuWatts)
+		}
+		rows = append(rows, row)
 	}
-	return a.table("UNTIL\tCPUS\tMEMORY\tREAD\tWRITTEN\tSENT\tRECEIVED", rows)
+	return a.table(head, rows)
 }
 
 // usageRows is how many rows a series is summed up to.
@@ -59,14 +67,16 @@ type rates struct {
 	at                                    time.Duration
 	cpus                                  float64
 	memory, read, written, sent, received int64
+	gpus, gpuWatts                        float64
+	gpuMemory                             int64
 }
 
 // ratesOf sums a series up to at most so many rows of about the same length.
 func ratesOf(s nimbus.UsageSeries, most int) (rows []rates) {
 	var from nimbus.UsageSample
-	var memory int64
+	var memory, gpuMemory int64
 	for i, p := range s.Points {
-		memory = max(memory, p.MemoryBytes)
+		memory, gpuMemory = max(memory, p.MemoryBytes), max(gpuMemory, p.GPU.MemoryBytes)
 		if (i+1)*most/len(s.Points) == i*most/len(s.Points) {
 			continue
 		}
@@ -74,8 +84,9 @@ func ratesOf(s nimbus.UsageSeries, most int) (rows []rates) {
 		seconds := max(d.At.Seconds(), 0.001)
 		rate := func(n int64) int64 { return int64(float64(n) / seconds) }
 		rows = append(rows, rates{at: p.At, cpus: d.CPU.Seconds() / seconds, memory: memory,
-			read: rate(d.ReadBytes), written: rate(d.WrittenBytes), sent: rate(d.SentBytes), received: rate(d.ReceivedBytes)})
-		from, memory = p, 0
+			read: rate(d.ReadBytes), written: rate(d.WrittenBytes), sent: rate(d.SentBytes), received: rate(d.ReceivedBytes),
+			gpus: d.GPU.Busy.Seconds() / seconds, gpuWatts: float64(d.GPU.Millijoules) / 1000 / seconds, gpuMemory: gpuMemory})
+		from, memory, gpuMemory = p, 0, 0
 	}
 	return rows
 }
@@ -87,8 +98,13 @@ func totalsWords(t nimbus.UsageTotals) string {
 	if t.SentBytes+t.ReceivedBytes > 0 {
 		words = append(words, "network "+size(t.SentBytes)+" sent, "+size(t.ReceivedBytes)+" received")
 	}
+	if g := t.GPU; g != (nimbus.GPUTotals{}) {
+		words = append(words, fmt.Sprintf("GPUs worked for %.1f s, at most %s of their memory, %.1f Wh", g.Busy.Seconds(), size(g.PeakMemoryBytes), wattHours(g.Millijoules)))
+	}
 	return strings.Join(words, "; ")
 }
+
+func wattHours(millijoules int64) float64 { return float64(millijoules) / 3.6e6 }
 
 // size is a number of bytes as people say it.
 func size(n int64) string {
@@ -112,11 +128,24 @@ type usageTotalsView struct {
 	WrittenBytes    int64   `json:"written_bytes"`
 	SentBytes       int64   `json:"sent_bytes"`
 	ReceivedBytes   int64   `json:"received_bytes"`
+
+	GPU *gpuTotalsView `json:"gpu,omitempty"`
+}
+
+// gpuTotalsView is of all GPUs of a job together.
+type gpuTotalsView struct {
+	BusySeconds     float64 `json:"busy_seconds"`
+	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
+	Joules          float64 `json:"joules"`
 }
 
 func viewTotals(t nimbus.UsageTotals) usageTotalsView {
-	return usageTotalsView{CPUSeconds: t.CPUTime.Seconds(), PeakCPUs: t.PeakCPUs, PeakMemoryBytes: t.PeakMemoryBytes, ReadBytes: t.ReadBytes,
+	v := usageTotalsView{CPUSeconds: t.CPUTime.Seconds(), PeakCPUs: t.PeakCPUs, PeakMemoryBytes: t.PeakMemoryBytes, ReadBytes: t.ReadBytes,
 		WrittenBytes: t.WrittenBytes, SentBytes: t.SentBytes, ReceivedBytes: t.ReceivedBytes}
+	if g := t.GPU; g != (nimbus.GPUTotals{}) {
+		v.GPU = &gpuTotalsView{BusySeconds: g.Busy.Seconds(), PeakMemoryBytes: g.PeakMemoryBytes, Joules: float64(g.Millijoules) / 1000}
+	}
+	return v
 }
 
 type usagePointView struct {
@@ -127,6 +156,10 @@ type usagePointView struct {
 	WrittenBytes  int64   `json:"written_bytes"`
 	SentBytes     int64   `json:"sent_bytes"`
 	ReceivedBytes int64   `json:"received_bytes"`
+
+	GPUSeconds     float64 `json:"gpu_seconds,omitempty"`
+	GPUMemoryBytes int64   `json:"gpu_memory_bytes,omitempty"`
+	GPUJoules      float64 `json:"gpu_joules,omitempty"`
 }
 
 type usageView struct {
@@ -144,7 +177,8 @@ func viewUsage(u client.Usage) usageView {
 	}
 	for _, p := range u.Series.Points {
 		v.Points = append(v.Points, usagePointView{AtSeconds: p.At.Seconds(), CPUSeconds: p.CPU.Seconds(), MemoryBytes: p.MemoryBytes,
-			ReadBytes: p.ReadBytes, WrittenBytes: p.WrittenBytes, SentBytes: p.SentBytes, ReceivedBytes: p.ReceivedBytes})
+			ReadBytes: p.ReadBytes, WrittenBytes: p.WrittenBytes, SentBytes: p.SentBytes, ReceivedBytes: p.ReceivedBytes,
+			GPUSeconds: p.GPU.Busy.Seconds(), GPUMemoryBytes: p.GPU.MemoryBytes, GPUJoules: float64(p.GPU.Millijoules) / 1000})
 	}
 	return v
 }

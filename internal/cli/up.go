@@ -20,7 +20,7 @@ type upCmd struct {
 	Operations operationsFlags `embed:""`
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
-	Executors         []string `help:"Executors that this machine uses: microvm, firecracker, docker, local. Default: all but docker, whose jobs share this machine's kernel." placeholder:"NAME"`
+	Executors         []string `help:"Executors that this machine uses: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." placeholder:"NAME"`
 	Capability        []string `help:"A word that jobs can need of this machine, like pytorch, besides what it shows by itself; may be repeated." placeholder:"WORD"`
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub, and of orgs other than default, run on the local executor, which is no fence: for trusted code only."`
 
@@ -42,6 +42,7 @@ SIGTERM or Ctrl-C stops it; jobs that run go on, and the next start takes them o
 		"nimbus up --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem",
 		"nimbus up --github-app-id 12345 --github-key-file app.pem --github-webhook-secret-file secret",
 		"nimbus up --executors microvm,docker",
+		"nimbus up --executors gpu --gpu-image pytorch=docker.io/pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime",
 		"nimbus up --no-agent",
 		"nimbus up --demo",
 	)

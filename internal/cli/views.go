@@ -119,6 +119,7 @@ type hostView struct {
 	CPUModel     string                  `json:"cpu_model,omitempty"`
 	Free         freeView                `json:"free"`
 	GPUs         []gpuView               `json:"gpus,omitempty"`
+	GPUFaults    []gpuFaultView          `json:"gpu_faults,omitempty"` // GPUs that no job gets
 	Capabilities []string                `json:"capabilities,omitempty"`
 	Network      []nimbus.NetworkProfile `json:"network,omitempty"`
 	Reach        []string                `json:"reach,omitempty"`
@@ -176,6 +177,11 @@ type gpuView struct {
 	Count     int    `json:"count"`
 }
 
+type gpuFaultView struct {
+	GPU string `json:"gpu"`
+	Why string `json:"why"`
+}
+
 type executorView struct {
 	Name      string `json:"name"`
 	Available bool   `json:"available"`
@@ -196,6 +202,9 @@ func viewHost(h nimbus.Host) hostView {
 	}
 	for _, g := range h.Inventory.GPUs {
 		v.GPUs = append(v.GPUs, gpuView(g))
+	}
+	for _, f := range h.Inventory.GPUFaults {
+		v.GPUFaults = append(v.GPUFaults, gpuFaultView(f))
 	}
 	for _, e := range h.Inventory.Executors {
 		v.Executors = append(v.Executors, executorView{Name: e.Name, Available: e.Available, Detail: e.Detail, Hint: e.Hint, Lacks: e.Lacks.Words()})

@@ -56,6 +56,23 @@ type Warmer interface {
 	KeepWarm(ctx context.Context, free func() nimbus.Capacity, changed func()) error
 }
 
+// Equipped is an Executor that gives jobs hardware of their own.
+type Equipped interface {
+	// Equipment is what there is of it now, fit for work. It is asked at each
+	// poll, so it answers from memory; before Status was asked it is empty.
+	Equipment() Equipment
+	// Watch keeps an eye on it until ctx ends. changed is called, and does not
+	// wait, when Equipment answers something else.
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Equipment is hardware that jobs get for themselves.
+type Equipment struct {
+	GPUs         []nimbus.GPUGroup
+	Faults       []nimbus.GPUFault // those that are there, and no job gets
+	Capabilities []string          // words that a job can need, as it is there
+}
+
 // Spec is a sandbox to be made.
 type Spec struct {
 	// ID is the attempt's id: a checked nimbus id, so it may be a file name.
@@ -66,6 +83,9 @@ type Spec struct {
 	// unix socket's path holds 107 bytes.
 	Dir   string
 	Class nimbus.Class
+	// Reserved is what the host has set aside for it: of which kind its GPUs are
+	// is in there alone.
+	Reserved nimbus.Reservation
 	// Deadline is how long the sandbox lives without a Renew, counted on the
 	// host's boot-time clock: the shim kills it then, agent or not.
 	Deadline time.Duration
@@ -104,6 +124,12 @@ type Metered interface {
 	// ended; At is not set. It is asked each second, so it is cheap. An error
 	// means that this is not known now.
 	Usage(ctx context.Context) (nimbus.UsageSample, error)
+}
+
+// Accelerated is a Sandbox that has GPUs whose use can be read.
+type Accelerated interface {
+	// GPUUsage is as Metered's Usage, of GPUs alone.
+	GPUUsage(ctx context.Context) (nimbus.GPUSample, error)
 }
 
 // Limited is a Sandbox that tells whether the kernel has killed anything in it

@@ -25,7 +25,7 @@ import (
 type Flags struct {
 	JoinTokenFile string   `help:"File with the token that lets this host join; needed once." env:"NIMBUS_JOIN_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Name          string   `help:"How the host is called. Default: the machine's name." env:"NIMBUS_HOST_NAME" placeholder:"NAME"`
-	Executors     []string `help:"Executors to use: microvm, firecracker, docker, local. Default: all but docker, whose jobs share this machine's kernel." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
+	Executors     []string `help:"Executors to use: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
 	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
@@ -71,7 +71,7 @@ type MonitorFlags struct {
 
 // DaemonFlags say what runs containers.
 type DaemonFlags struct {
-	DockerHost string `help:"Where the docker daemon of the executor docker is; one of this machine." env:"NIMBUS_DOCKER_HOST" default:"unix:///var/run/docker.sock" placeholder:"unix:///PATH"`
+	DockerHost string `help:"Where the docker daemon of the executors docker and gpu is; one of this machine." env:"NIMBUS_DOCKER_HOST" default:"unix:///var/run/docker.sock" placeholder:"unix:///PATH"`
 }
 
 // MicroVMFlags are about the machines and the containers that jobs get.
@@ -83,6 +83,7 @@ type MicroVMFlags struct {
 	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
 	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. A registry that is not at a public address must be named here, like registry.corp:5000/*. Default: all of public ones." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
 	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
+	GPUImage   map[string]string `name:"gpu-image" help:"The container image of jobs with GPUs that name none, by the framework that they ask for: pytorch, tensorflow, jax, onnx, vllm, triton, or gpu for those that ask for none; may be repeated." env:"NIMBUS_GPU_IMAGES" mapsep:"," placeholder:"FRAMEWORK=REFERENCE"`
 	ImageGiB   int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
 	Network    []string          `help:"What jobs may reach here: internet, names, none; may be repeated. None is always allowed. Default: all, or names where --reach is given." env:"NIMBUS_NETWORK" enum:"internet,names,none" placeholder:"PROFILE"`
 	Reach      []string          `help:"A name that jobs may ask to reach here, and no others: example.com, or *.example.com for all below it; may be repeated. Default: any." env:"NIMBUS_REACH" placeholder:"NAME"`
@@ -109,7 +110,7 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 		return err
 	}
 	cfg.Images, cfg.Resolvers, cfg.Warm, cfg.WarmMemoryMiB, cfg.VMM = f.Images, f.Resolver, f.Warm, f.WarmMemory, f.VMM
-	cfg.DockerHost, cfg.WarmContainers = f.DockerHost, f.WarmContainers
+	cfg.DockerHost, cfg.WarmContainers, cfg.GPUImages = f.DockerHost, f.WarmContainers, f.GPUImage
 	for _, target := range f.Relay {
 		_, digits, err := net.SplitHostPort(target)
 		port, numberErr := strconv.ParseUint(digits, 10, 16)

@@ -21,6 +21,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/docker"
+	"github.com/nimbus-ci/nimbus/internal/executor/gpu"
 	"github.com/nimbus-ci/nimbus/internal/executor/local"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
@@ -50,8 +51,8 @@ type Config struct {
 	// Capabilities are words that jobs can need, which the machine does not show
 	// by itself.
 	Capabilities []string
-	// Executors to use, by name; none means all but docker, whose jobs share the
-	// machine's kernel. What the machine can't use is told to the control plane
+	// Executors to use, by name; none means all but docker and gpu, whose jobs share
+	// the machine's kernel. What the machine can't use is told to the control plane
 	// with the reason.
 	Executors []string
 	// VMM is the monitor of microVMs: choice.Auto, qemu.Name or
@@ -85,6 +86,12 @@ type Config struct {
 	WarmMemoryMiB int
 	// WarmContainers is how many containers wait for jobs at most.
 	WarmContainers int
+	// GPUImages are the container images of jobs with GPUs that name none, by the
+	// framework that they need; see gpu.Frameworks.
+	GPUImages map[string]string
+	// CDIDirs is where devices are described, for daemons that don't read that
+	// themselves. Default: /etc/cdi and /var/run/cdi.
+	CDIDirs []string
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -108,6 +115,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		runners[nimbus.ExecutorDocker] = agent.Runner{
 			Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}, Env: map[string]string{runner.InContainer: "1"},
 		}
+		runners[nimbus.ExecutorGPU] = runners[nimbus.ExecutorDocker]
 	}
 	return agent.New(agent.Config{
 		Server: cfg.Server, TLS: cfg.TLS, Data: cfg.Data, Name: cfg.Name, Version: cfg.Version, JoinToken: cfg.JoinToken,
@@ -127,7 +135,15 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	containers, err := cfg.containers(p)
+	ofContainers, err := cfg.containers(p)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := docker.New(ofContainers)
+	if err != nil {
+		return nil, err
+	}
+	accelerated, err := cfg.gpus(ofContainers)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +151,7 @@ func Executors(cfg Config) ([]executor.Executor, error) {
 		machines,
 		microvm.FirecrackerOnly{Executor: machines, Alone: !cfg.offers(nimbus.ExecutorMicroVM)},
 		containers,
+		accelerated,
 		local.New(local.Config{Shim: p.shim, Guest: p.guest, Owner: p.owner}),
 	}), nil
 }
@@ -163,17 +180,28 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	}), nil
 }
 
-// containers makes the executor of containers.
-func (c Config) containers(p parts) (*docker.Executor, error) {
+// containers is how containers are made.
+func (c Config) containers(p parts) (docker.Config, error) {
 	program, err := c.Programs.Find(programs.Runner)
 	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
-		return nil, err
+		return docker.Config{}, err
 	}
-	return docker.New(docker.Config{
+	return docker.Config{
 		Shim: p.shim, Guest: p.guest, Runner: program, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
 		Built: image.Store{Dir: c.images()}, Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy},
 		Relays: c.Relays, Resolvers: c.Resolvers,
 		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,
+	}, nil
+}
+
+// gpus makes the executor of containers with GPUs. What is its own has another
+// owner than that of other containers, which would sweep it.
+func (c Config) gpus(containers docker.Config) (*gpu.Executor, error) {
+	containers.Owner += "g"
+	containers.Dir = filepath.Join(c.Data, "gpu")
+	return gpu.New(gpu.Config{
+		Containers: containers, NVML: func() (string, error) { return c.Programs.Find(programs.NVML) },
+		Images: c.GPUImages, CDIDirs: c.CDIDirs,
 	})
 }
 
@@ -219,7 +247,7 @@ func (c Config) chosen(all []executor.Executor) []executor.Executor {
 // offers tells whether the configuration has an executor used.
 func (c Config) offers(name string) bool {
 	if len(c.Executors) == 0 {
-		return name != nimbus.ExecutorDocker
+		return name != nimbus.ExecutorDocker && name != nimbus.ExecutorGPU
 	}
 	return slices.Contains(c.Executors, name)
 }

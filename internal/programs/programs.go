@@ -1,4 +1,4 @@
-// Package programs finds the small static programs that nimbus starts: beside
+// Package programs finds the small programs that nimbus starts: beside
 // itself, where it embeds them, or in PATH.
 //
 // It knows only folders. What is embedded is in package embedded, so that the
@@ -23,6 +23,7 @@ const (
 	Shim   = "nimbus-shim"   // owns a sandbox' first process on the host
 	Guest  = "nimbus-guest"  // runs inside a sandbox
 	Runner = "nimbus-runner" // the stand-in for GitHub's runner, in the demo's image
+	NVML   = "nimbus-nvml"   // reads NVIDIA's GPUs; it needs C, and nobody carries it
 )
 
 // Finder finds programs. The zero value looks beside the executable and in PATH.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type Agent struct {
 	Root      string    // of the machine; another than / is an image of one, in which nothing is started
 	Program   string    // to be the service's, copied
+	NVML      string    // what reads GPUs, copied where they are used; none where it isn't to be had
 	JoinToken []byte    // none for a host that has joined
 	Variables Variables // settings that were given; those that are there stay
 }
@@ -63,6 +65,9 @@ func (a Agent) Files() ([]File, error) {
 		{Path: sysctlPath, Mode: 0o644, content: sysctls, Text: string(sysctls)},
 		{Path: modulesPath, Mode: 0o644, content: modules, Text: string(modules)},
 		{Path: unitPath, Mode: 0o644, content: service, Text: string(service)},
+	}
+	if a.NVML != "" && slices.Contains(strings.Split(settings["NIMBUS_EXECUTORS"], ","), nimbus.ExecutorGPU) {
+		files = append(files, File{Path: NVML, Mode: 0o755, source: a.NVML})
 	}
 	if len(a.JoinToken) > 0 {
 		files = append(files, File{Path: JoinToken, Mode: 0o600, content: a.JoinToken})
@@ -311,7 +316,7 @@ func Remove(ctx context.Context, root string, purge bool) (gone []string, err er
 	}
 	paths := []string{wantedPath, unitPath, sysctlPath, modulesPath, JoinToken}
 	if purge {
-		paths = append(paths, Settings, Program, Data)
+		paths = append(paths, Settings, Program, NVML, Data)
 	}
 	for _, p := range paths {
 		if _, err := os.Lstat(a.path(p)); errors.Is(err, fs.ErrNotExist) {

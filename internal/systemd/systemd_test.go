@@ -142,6 +142,13 @@ func TestUpgradeKeeps(t *testing.T) {
 		t.Errorf("drafts are left: %v", drafts)
 	}
 
+	if _, ok := install(Agent{NVML: program})[NVML]; ok {
+		t.Error("what reads GPUs is installed where nobody asks for them")
+	}
+	if changes := install(Agent{NVML: program, Variables: Variables{"NIMBUS_EXECUTORS": "microvm,gpu"}}); changes[NVML] != Made {
+		t.Errorf("what reads GPUs is not installed: %v", changes)
+	}
+
 	gone, err := Remove(t.Context(), root, false)
 	if err != nil || !slices.Contains(gone, unitPath) || slices.Contains(gone, Settings) {
 		t.Errorf("removed %v, %v", gone, err)

@@ -22,6 +22,7 @@ const (
 // Places of what is installed, below the machine's root.
 const (
 	Program     = "/usr/local/bin/nimbus"
+	NVML        = "/usr/local/bin/nimbus-nvml" // what reads GPUs
 	Data        = "/var/lib/nimbus"
 	Settings    = "/etc/nimbus/agent.env"
 	JoinToken   = "/etc/nimbus/join.token"

@@ -22,6 +22,9 @@ func Inventory(i nimbus.Inventory) *nimbusv1.Inventory {
 	for _, g := range i.GPUs {
 		out.Gpus = append(out.Gpus, &nimbusv1.GpuGroup{Profile: g.Profile, Model: g.Model, MemoryMib: int32(g.MemoryMiB), Count: int32(g.Count)})
 	}
+	for _, f := range i.GPUFaults {
+		out.GpuFaults = append(out.GpuFaults, &nimbusv1.GpuFault{Gpu: f.GPU, Why: f.Why})
+	}
 	return out
 }
 
@@ -40,6 +43,9 @@ func ToInventory(i *nimbusv1.Inventory) nimbus.Inventory {
 	}
 	for _, g := range i.GetGpus() {
 		out.GPUs = append(out.GPUs, nimbus.GPUGroup{Profile: g.GetProfile(), Model: g.GetModel(), MemoryMiB: int(g.GetMemoryMib()), Count: int(g.GetCount())})
+	}
+	for _, f := range i.GetGpuFaults() {
+		out.GPUFaults = append(out.GPUFaults, nimbus.GPUFault{GPU: f.GetGpu(), Why: f.GetWhy()})
 	}
 	return out
 }

@@ -108,6 +108,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus":         {"internal/cli"},
 	"cmd/nimbus-agent":   {"", "internal/flagrange", "internal/host", "internal/programs", "internal/systemd", "internal/tlsfile"},
 	"cmd/nimbus-guest":   {"internal/guest"},
+	"cmd/nimbus-nvml":    {"internal/executor/gpu/driver", "internal/executor/gpu/inventory"},
 	"cmd/nimbus-runner":  {"images", "internal/forge/githubtest"},
 	"cmd/nimbus-shim":    {"internal/executor/microvm/vmm/firecracker/pages", "internal/shim"},
 	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},

@@ -100,7 +100,7 @@ func (e *Executor) container(s *sandbox, class nimbus.Class, disks []string) cli
 	if len(disks) > 0 {
 		env = append(env, "NIMBUS_GUEST_DISKS="+strings.Join(writable(), ":"))
 	}
-	return client.ContainerCreateOptions{
+	o := client.ContainerCreateOptions{
 		Config: &container.Config{
 			Image: s.picture.id, Entrypoint: []string{guest}, User: "0:0", WorkingDir: "/", Env: env, Hostname: "nimbus",
 			// The image's own would run commands of its own beside the job.
@@ -118,6 +118,8 @@ func (e *Executor) container(s *sandbox, class nimbus.Class, disks []string) cli
 			Mounts: e.mounts(s, class, disks),
 		},
 	}
+	s.devices.give(o.Config, o.HostConfig, class.MemoryMiB)
+	return o
 }
 
 // mounts are what a container has beside its image, whose root is read-only.

@@ -41,6 +41,8 @@ const startTimeout = time.Minute
 
 // Config is what the executor needs.
 type Config struct {
+	// Name is what the executor is called. Default nimbus.ExecutorDocker.
+	Name        string
 	Shim, Guest string // paths of the programs
 	// Runner is the program that takes GitHub's jobs, "" for none.
 	Runner string
@@ -92,6 +94,9 @@ type Executor struct {
 
 // New returns the executor. Codes: invalid for a host that is none.
 func New(cfg Config) (*Executor, error) {
+	if cfg.Name == "" {
+		cfg.Name = nimbus.ExecutorDocker
+	}
 	if cfg.Host == "" {
 		cfg.Host = DefaultHost
 	}
@@ -137,11 +142,15 @@ func absolute(path *string) error {
 	return nil
 }
 
-// Name is "docker".
-func (e *Executor) Name() string { return nimbus.ExecutorDocker }
+// Name is "docker", or what it is called in its configuration.
+func (e *Executor) Name() string { return e.cfg.Name }
 
 // Create gives a container to a job: one that waits, or one that is made for it.
 func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.Sandbox, error) {
+	return e.create(ctx, spec, nil)
+}
+
+func (e *Executor) create(ctx context.Context, spec executor.Spec, devices *Devices) (executor.Sandbox, error) {
 	tell := spec.Tell
 	if tell == nil {
 		tell = func(string) {}
@@ -154,10 +163,12 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 	if err != nil {
 		return nil, err
 	}
-	if s := e.takeWarm(ctx, p, spec); s != nil {
-		return s, nil
+	if devices == nil {
+		if s := e.takeWarm(ctx, p, spec); s != nil {
+			return s, nil
+		}
 	}
-	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, origin: nimbus.OriginCold}
+	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, devices: devices, origin: nimbus.OriginCold}
 	if err := e.make(ctx, s, spec.Class, spec.Deadline); err != nil {
 		return nil, errors.Join(e.unfit.note(p.id, err), s.Destroy(context.WithoutCancel(ctx)))
 	}

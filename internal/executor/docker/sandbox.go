@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -29,13 +30,14 @@ type sandbox struct {
 	pid      int // of the guest, of one that was made here
 	slot     netslot.Slot
 	picture  picture
+	devices  *Devices // nil for none
 	origin   nimbus.Origin
 }
 
 func (s *sandbox) ID() string { return s.id }
 
-// Env is what the image sets.
-func (s *sandbox) Env() []string { return s.picture.env }
+// Env is what the image sets, and what its devices do.
+func (s *sandbox) Env() []string { return slices.Concat(s.picture.env, s.devices.env()) }
 
 // Origin is what the container was made of.
 func (s *sandbox) Origin() nimbus.Origin { return s.origin }

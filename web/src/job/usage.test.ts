@@ -30,6 +30,15 @@ describe("usage", () => {
     expect(charts(sent, 1, 64).map((c) => c.name)).toEqual(["CPU", "Memory", "Network"]);
   });
 
+  it("shows GPUs that a job has", () => {
+    const used = create(UsageSeriesSchema, {
+      points: [{ atMs: 1000n }, { atMs: 3000n, gpuMs: 3000n, gpuMemoryBytes: BigInt(5 * mib), gpuMillijoules: 800_000n }],
+    });
+    const [, , gpu, memory, power] = charts(used, 1, 64);
+    expect(gpu?.lines[0]?.values).toEqual([0, 1.5]);
+    expect([gpu, memory, power].map((c) => c && summary(c))).toEqual(["1.50, at most 1.50", "5.0 MiB, at most 5.0 MiB", "400 W, at most 400 W"]);
+  });
+
   it("has nothing to draw of a single point", () => {
     expect(charts(undefined, 1, 1)).toEqual([]);
     expect(charts(create(UsageSeriesSchema, { points: [{ atMs: 1n }] }), 1, 1)).toEqual([]);

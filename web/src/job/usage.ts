@@ -8,7 +8,7 @@ export interface Line {
 
 export interface Chart {
   name: string;
-  unit: "CPU" | "B" | "B/s";
+  unit: "CPU" | "GPU" | "B" | "B/s" | "W";
   /** Seconds since the series began, one for each value of each line. */
   at: number[];
   lines: Line[];
@@ -18,25 +18,32 @@ export interface Chart {
 
 /**
  * The charts of a series. Memory is of the moment, all else a rate since the
- * point before; a disk or a network that nothing went to or from is left out.
+ * point before; a disk or a network that nothing went to or from, and GPUs that
+ * a job has not, are left out.
  */
 export function charts(series: UsageSeries | undefined, cpus: number, memoryMib: number): Chart[] {
   const points = series?.points ?? [];
   if (points.length < 2) return [];
   const at = points.map((p) => Number(p.atMs) / 1000);
-  const rate = (key: "cpuMs" | "readBytes" | "writtenBytes" | "sentBytes" | "receivedBytes") => rates(points, key);
+  const rate = (key: Counter) => rates(points, key);
   const all: Chart[] = [
     { name: "CPU", unit: "CPU", at, lines: [line("CPU", rate("cpuMs").map((perSecond) => perSecond / 1000))], limit: cpus },
     { name: "Memory", unit: "B", at, lines: [line("memory", points.map((p) => Number(p.memoryBytes)))], limit: memoryMib * 1024 * 1024 },
     { name: "Disk", unit: "B/s", at, lines: [line("written", rate("writtenBytes")), line("read", rate("readBytes"))], limit: 0 },
     { name: "Network", unit: "B/s", at, lines: [line("received", rate("receivedBytes")), line("sent", rate("sentBytes"))], limit: 0 },
+    { name: "GPU", unit: "GPU", at, lines: [line("GPU", rate("gpuMs").map((perSecond) => perSecond / 1000))], limit: 0 },
+    { name: "GPU memory", unit: "B", at, lines: [line("GPU memory", points.map((p) => Number(p.gpuMemoryBytes)))], limit: 0 },
+    { name: "GPU power", unit: "W", at, lines: [line("GPU power", rate("gpuMillijoules").map((perSecond) => perSecond / 1000))], limit: 0 },
   ];
   return all.filter((chart) => chart.limit > 0 || chart.lines.some((l) => l.values.some((v) => v > 0)));
 }
 
 const line = (name: string, values: number[]): Line => ({ name, values });
 
-function rates(points: UsagePoint[], key: "cpuMs" | "readBytes" | "writtenBytes" | "sentBytes" | "receivedBytes"): number[] {
+/** What of a point only grows. */
+type Counter = "cpuMs" | "readBytes" | "writtenBytes" | "sentBytes" | "receivedBytes" | "gpuMs" | "gpuMillijoules";
+
+function rates(points: UsagePoint[], key: Counter): number[] {
   return points.map((p, i) => {
     const before = points[i - 1];
     const seconds = Number(p.atMs - (before?.atMs ?? 0n)) / 1000;
@@ -60,7 +67,8 @@ export function path(at: number[], values: number[], most: number, width: number
 
 /** A value as people say it: 0.42, 3.1 MiB, 12 KiB/s. */
 export function amount(value: number, unit: Chart["unit"]): string {
-  if (unit === "CPU") return value.toFixed(2);
+  if (unit === "CPU" || unit === "GPU") return value.toFixed(2);
+  if (unit === "W") return `${value.toFixed(0)} W`;
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let v = value;
   let i = 0;

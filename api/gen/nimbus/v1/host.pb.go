@@ -406,7 +406,8 @@ type Inventory struct {
 	MemoryMib int32                  `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	Executors []*ExecutorStatus      `protobuf:"bytes,4,rep,name=executors,proto3" json:"executors,omitempty"`
 	CpuModel  string                 `protobuf:"bytes,5,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
-	Gpus      []*GpuGroup            `protobuf:"bytes,6,rep,name=gpus,proto3" json:"gpus,omitempty"`
+	// Those that jobs can have.
+	Gpus []*GpuGroup `protobuf:"bytes,6,rep,name=gpus,proto3" json:"gpus,omitempty"`
 	// Words that a job can need.
 	Capabilities []string `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// How many sandboxes it holds at most; 0 is not told.
@@ -428,8 +429,10 @@ type Inventory struct {
 	// has.
 	GivesCpus      int32 `protobuf:"varint,14,opt,name=gives_cpus,json=givesCpus,proto3" json:"gives_cpus,omitempty"`
 	GivesMemoryMib int32 `protobuf:"varint,15,opt,name=gives_memory_mib,json=givesMemoryMib,proto3" json:"gives_memory_mib,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// GPUs that no job gets, and why.
+	GpuFaults     []*GpuFault `protobuf:"bytes,20,rep,name=gpu_faults,json=gpuFaults,proto3" json:"gpu_faults,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
@@ -567,6 +570,13 @@ func (x *Inventory) GetGivesMemoryMib() int32 {
 	return 0
 }
 
+func (x *Inventory) GetGpuFaults() []*GpuFault {
+	if x != nil {
+		return x.GpuFaults
+	}
+	return nil
+}
+
 // GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
 type GpuGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -638,6 +648,61 @@ func (x *GpuGroup) GetCount() int32 {
 	return 0
 }
 
+// GpuFault is a GPU that no job gets.
+type GpuFault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name: "GPU 3 at 0000:81:00.0".
+	Gpu string `protobuf:"bytes,1,opt,name=gpu,proto3" json:"gpu,omitempty"`
+	// In words that follow it.
+	Why           string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuFault) Reset() {
+	*x = GpuFault{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuFault) ProtoMessage() {}
+
+func (x *GpuFault) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuFault.ProtoReflect.Descriptor instead.
+func (*GpuFault) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GpuFault) GetGpu() string {
+	if x != nil {
+		return x.Gpu
+	}
+	return ""
+}
+
+func (x *GpuFault) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // ExecutorStatus tells whether a host can use an executor.
 type ExecutorStatus struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -655,7 +720,7 @@ type ExecutorStatus struct {
 
 func (x *ExecutorStatus) Reset() {
 	*x = ExecutorStatus{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +732,7 @@ func (x *ExecutorStatus) String() string {
 func (*ExecutorStatus) ProtoMessage() {}
 
 func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +745,7 @@ func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorStatus.ProtoReflect.Descriptor instead.
 func (*ExecutorStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExecutorStatus) GetName() string {
@@ -729,7 +794,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +806,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +819,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListHostsRequest) GetPageSize() int32 {
@@ -783,7 +848,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +860,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +873,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -833,7 +898,7 @@ type ListHostJobsRequest struct {
 
 func (x *ListHostJobsRequest) Reset() {
 	*x = ListHostJobsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +910,7 @@ func (x *ListHostJobsRequest) String() string {
 func (*ListHostJobsRequest) ProtoMessage() {}
 
 func (x *ListHostJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +923,7 @@ func (x *ListHostJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostJobsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 type ListHostJobsResponse struct {
@@ -873,7 +938,7 @@ type ListHostJobsResponse struct {
 
 func (x *ListHostJobsResponse) Reset() {
 	*x = ListHostJobsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +950,7 @@ func (x *ListHostJobsResponse) String() string {
 func (*ListHostJobsResponse) ProtoMessage() {}
 
 func (x *ListHostJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +963,7 @@ func (x *ListHostJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostJobsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListHostJobsResponse) GetJobs() []*HostJob {
@@ -937,7 +1002,7 @@ type HostJob struct {
 
 func (x *HostJob) Reset() {
 	*x = HostJob{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1014,7 @@ func (x *HostJob) String() string {
 func (*HostJob) ProtoMessage() {}
 
 func (x *HostJob) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1027,7 @@ func (x *HostJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostJob.ProtoReflect.Descriptor instead.
 func (*HostJob) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HostJob) GetHostId() string {
@@ -1052,7 +1117,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1129,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1142,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateJoinTokenRequest) GetValidFor() *durationpb.Duration {
@@ -1098,7 +1163,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1175,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1188,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1150,7 +1215,7 @@ type CordonHostRequest struct {
 
 func (x *CordonHostRequest) Reset() {
 	*x = CordonHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[14]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1227,7 @@ func (x *CordonHostRequest) String() string {
 func (*CordonHostRequest) ProtoMessage() {}
 
 func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[14]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1240,7 @@ func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
 func (*CordonHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CordonHostRequest) GetHostId() string {
@@ -1200,7 +1265,7 @@ type CordonHostResponse struct {
 
 func (x *CordonHostResponse) Reset() {
 	*x = CordonHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[15]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1277,7 @@ func (x *CordonHostResponse) String() string {
 func (*CordonHostResponse) ProtoMessage() {}
 
 func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[15]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1290,7 @@ func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
 func (*CordonHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 type RemoveHostRequest struct {
@@ -1238,7 +1303,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[16]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1315,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[16]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1328,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveHostRequest) GetHostId() string {
@@ -1288,7 +1353,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[17]
+	mi := &file_nimbus_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1365,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[17]
+	mi := &file_nimbus_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1378,7 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 var File_nimbus_v1_host_proto protoreflect.FileDescriptor
@@ -1359,7 +1424,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"io_percent\x18\x03 \x01(\x01R\tioPercent\x12!\n" +
 	"\fdisk_percent\x18\x04 \x01(\x01R\vdiskPercent\x12\x16\n" +
 	"\x06closed\x18\x05 \x01(\tR\x06closed\x12\x10\n" +
-	"\x03why\x18\x06 \x01(\tR\x03why\"\xe7\x03\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x9b\x04\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04arch\x18\x01 \x01(\tR\x04arch\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x1d\n" +
@@ -1378,13 +1443,18 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\x06shells\x18\r \x01(\bR\x06shells\x12\x1d\n" +
 	"\n" +
 	"gives_cpus\x18\x0e \x01(\x05R\tgivesCpus\x12(\n" +
-	"\x10gives_memory_mib\x18\x0f \x01(\x05R\x0egivesMemoryMib\"o\n" +
+	"\x10gives_memory_mib\x18\x0f \x01(\x05R\x0egivesMemoryMib\x122\n" +
+	"\n" +
+	"gpu_faults\x18\x14 \x03(\v2\x13.nimbus.v1.GpuFaultR\tgpuFaults\"o\n" +
 	"\bGpuGroup\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\x05R\x05count\"\x84\x01\n" +
+	"\x05count\x18\x04 \x01(\x05R\x05count\".\n" +
+	"\bGpuFault\x12\x10\n" +
+	"\x03gpu\x18\x01 \x01(\tR\x03gpu\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\x84\x01\n" +
 	"\x0eExecutorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
@@ -1452,7 +1522,7 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
 	(*RunnerStanding)(nil),          // 1: nimbus.v1.RunnerStanding
@@ -1460,57 +1530,59 @@ var file_nimbus_v1_host_proto_goTypes = []any{
 	(*HostLoad)(nil),                // 3: nimbus.v1.HostLoad
 	(*Inventory)(nil),               // 4: nimbus.v1.Inventory
 	(*GpuGroup)(nil),                // 5: nimbus.v1.GpuGroup
-	(*ExecutorStatus)(nil),          // 6: nimbus.v1.ExecutorStatus
-	(*ListHostsRequest)(nil),        // 7: nimbus.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),       // 8: nimbus.v1.ListHostsResponse
-	(*ListHostJobsRequest)(nil),     // 9: nimbus.v1.ListHostJobsRequest
-	(*ListHostJobsResponse)(nil),    // 10: nimbus.v1.ListHostJobsResponse
-	(*HostJob)(nil),                 // 11: nimbus.v1.HostJob
-	(*CreateJoinTokenRequest)(nil),  // 12: nimbus.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 13: nimbus.v1.CreateJoinTokenResponse
-	(*CordonHostRequest)(nil),       // 14: nimbus.v1.CordonHostRequest
-	(*CordonHostResponse)(nil),      // 15: nimbus.v1.CordonHostResponse
-	(*RemoveHostRequest)(nil),       // 16: nimbus.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),      // 17: nimbus.v1.RemoveHostResponse
-	nil,                             // 18: nimbus.v1.Capacity.GpusEntry
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(*Class)(nil),                   // 20: nimbus.v1.Class
-	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(*GpuFault)(nil),                // 6: nimbus.v1.GpuFault
+	(*ExecutorStatus)(nil),          // 7: nimbus.v1.ExecutorStatus
+	(*ListHostsRequest)(nil),        // 8: nimbus.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 9: nimbus.v1.ListHostsResponse
+	(*ListHostJobsRequest)(nil),     // 10: nimbus.v1.ListHostJobsRequest
+	(*ListHostJobsResponse)(nil),    // 11: nimbus.v1.ListHostJobsResponse
+	(*HostJob)(nil),                 // 12: nimbus.v1.HostJob
+	(*CreateJoinTokenRequest)(nil),  // 13: nimbus.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 14: nimbus.v1.CreateJoinTokenResponse
+	(*CordonHostRequest)(nil),       // 15: nimbus.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),      // 16: nimbus.v1.CordonHostResponse
+	(*RemoveHostRequest)(nil),       // 17: nimbus.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),      // 18: nimbus.v1.RemoveHostResponse
+	nil,                             // 19: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(*Class)(nil),                   // 21: nimbus.v1.Class
+	(*durationpb.Duration)(nil),     // 22: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	19, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	19, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	20, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	20, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
 	4,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
 	2,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
 	1,  // 4: nimbus.v1.Host.runner:type_name -> nimbus.v1.RunnerStanding
-	19, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
-	19, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
-	18, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	20, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
+	20, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
+	19, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
 	3,  // 8: nimbus.v1.Capacity.load:type_name -> nimbus.v1.HostLoad
-	6,  // 9: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
+	7,  // 9: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
 	5,  // 10: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
-	0,  // 11: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	11, // 12: nimbus.v1.ListHostJobsResponse.jobs:type_name -> nimbus.v1.HostJob
-	20, // 13: nimbus.v1.HostJob.class:type_name -> nimbus.v1.Class
-	19, // 14: nimbus.v1.HostJob.accepted_at:type_name -> google.protobuf.Timestamp
-	19, // 15: nimbus.v1.HostJob.told_at:type_name -> google.protobuf.Timestamp
-	21, // 16: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	19, // 17: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	7,  // 18: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
-	9,  // 19: nimbus.v1.HostService.ListHostJobs:input_type -> nimbus.v1.ListHostJobsRequest
-	12, // 20: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	14, // 21: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
-	16, // 22: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
-	8,  // 23: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	10, // 24: nimbus.v1.HostService.ListHostJobs:output_type -> nimbus.v1.ListHostJobsResponse
-	13, // 25: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	15, // 26: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
-	17, // 27: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	6,  // 11: nimbus.v1.Inventory.gpu_faults:type_name -> nimbus.v1.GpuFault
+	0,  // 12: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
+	12, // 13: nimbus.v1.ListHostJobsResponse.jobs:type_name -> nimbus.v1.HostJob
+	21, // 14: nimbus.v1.HostJob.class:type_name -> nimbus.v1.Class
+	20, // 15: nimbus.v1.HostJob.accepted_at:type_name -> google.protobuf.Timestamp
+	20, // 16: nimbus.v1.HostJob.told_at:type_name -> google.protobuf.Timestamp
+	22, // 17: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	20, // 18: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 19: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
+	10, // 20: nimbus.v1.HostService.ListHostJobs:input_type -> nimbus.v1.ListHostJobsRequest
+	13, // 21: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
+	15, // 22: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
+	17, // 23: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
+	9,  // 24: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	11, // 25: nimbus.v1.HostService.ListHostJobs:output_type -> nimbus.v1.ListHostJobsResponse
+	14, // 26: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	16, // 27: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
+	18, // 28: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_host_proto_init() }
@@ -1525,7 +1597,7 @@ func file_nimbus_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

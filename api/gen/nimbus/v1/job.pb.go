@@ -906,9 +906,14 @@ type UsageTotals struct {
 	SentBytes     int64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	ReceivedBytes int64 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
 	// The most CPUs that were in use in the mean of about ten seconds.
-	PeakCpus      float64 `protobuf:"fixed64,7,opt,name=peak_cpus,json=peakCpus,proto3" json:"peak_cpus,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PeakCpus float64 `protobuf:"fixed64,7,opt,name=peak_cpus,json=peakCpus,proto3" json:"peak_cpus,omitempty"`
+	// Of its GPUs, all together: how long they worked, the most memory of theirs
+	// that was seen in use at once, and the energy that they drew.
+	GpuTime            *durationpb.Duration `protobuf:"bytes,10,opt,name=gpu_time,json=gpuTime,proto3" json:"gpu_time,omitempty"`
+	PeakGpuMemoryBytes int64                `protobuf:"varint,11,opt,name=peak_gpu_memory_bytes,json=peakGpuMemoryBytes,proto3" json:"peak_gpu_memory_bytes,omitempty"`
+	GpuMillijoules     int64                `protobuf:"varint,12,opt,name=gpu_millijoules,json=gpuMillijoules,proto3" json:"gpu_millijoules,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *UsageTotals) Reset() {
@@ -990,6 +995,27 @@ func (x *UsageTotals) GetPeakCpus() float64 {
 	return 0
 }
 
+func (x *UsageTotals) GetGpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.GpuTime
+	}
+	return nil
+}
+
+func (x *UsageTotals) GetPeakGpuMemoryBytes() int64 {
+	if x != nil {
+		return x.PeakGpuMemoryBytes
+	}
+	return 0
+}
+
+func (x *UsageTotals) GetGpuMillijoules() int64 {
+	if x != nil {
+		return x.GpuMillijoules
+	}
+	return 0
+}
+
 // UsagePoint is what a sandbox had used by a moment. All but memory only grows.
 type UsagePoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1002,8 +1028,12 @@ type UsagePoint struct {
 	WrittenBytes  int64 `protobuf:"varint,5,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
 	SentBytes     int64 `protobuf:"varint,6,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	ReceivedBytes int64 `protobuf:"varint,7,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Of its GPUs, all together; memory is the most since the point before.
+	GpuMs          int64 `protobuf:"varint,10,opt,name=gpu_ms,json=gpuMs,proto3" json:"gpu_ms,omitempty"`
+	GpuMemoryBytes int64 `protobuf:"varint,11,opt,name=gpu_memory_bytes,json=gpuMemoryBytes,proto3" json:"gpu_memory_bytes,omitempty"`
+	GpuMillijoules int64 `protobuf:"varint,12,opt,name=gpu_millijoules,json=gpuMillijoules,proto3" json:"gpu_millijoules,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UsagePoint) Reset() {
@@ -1081,6 +1111,27 @@ func (x *UsagePoint) GetSentBytes() int64 {
 func (x *UsagePoint) GetReceivedBytes() int64 {
 	if x != nil {
 		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetGpuMs() int64 {
+	if x != nil {
+		return x.GpuMs
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetGpuMemoryBytes() int64 {
+	if x != nil {
+		return x.GpuMemoryBytes
+	}
+	return 0
+}
+
+func (x *UsagePoint) GetGpuMillijoules() int64 {
+	if x != nil {
+		return x.GpuMillijoules
 	}
 	return 0
 }
@@ -2409,7 +2460,7 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\x96\x02\n" +
+	"_exit_code\"\xa8\x03\n" +
 	"\vUsageTotals\x124\n" +
 	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12*\n" +
 	"\x11peak_memory_bytes\x18\x02 \x01(\x03R\x0fpeakMemoryBytes\x12\x1d\n" +
@@ -2419,7 +2470,11 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12%\n" +
 	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\x12\x1b\n" +
-	"\tpeak_cpus\x18\a \x01(\x01R\bpeakCpus\"\xe5\x01\n" +
+	"\tpeak_cpus\x18\a \x01(\x01R\bpeakCpus\x124\n" +
+	"\bgpu_time\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\agpuTime\x121\n" +
+	"\x15peak_gpu_memory_bytes\x18\v \x01(\x03R\x12peakGpuMemoryBytes\x12'\n" +
+	"\x0fgpu_millijoules\x18\f \x01(\x03R\x0egpuMillijoules\"\xcf\x02\n" +
 	"\n" +
 	"UsagePoint\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x15\n" +
@@ -2430,7 +2485,11 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\rwritten_bytes\x18\x05 \x01(\x03R\fwrittenBytes\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x06 \x01(\x03R\tsentBytes\x12%\n" +
-	"\x0ereceived_bytes\x18\a \x01(\x03R\rreceivedBytes\"\xa2\x01\n" +
+	"\x0ereceived_bytes\x18\a \x01(\x03R\rreceivedBytes\x12\x15\n" +
+	"\x06gpu_ms\x18\n" +
+	" \x01(\x03R\x05gpuMs\x12(\n" +
+	"\x10gpu_memory_bytes\x18\v \x01(\x03R\x0egpuMemoryBytes\x12'\n" +
+	"\x0fgpu_millijoules\x18\f \x01(\x03R\x0egpuMillijoules\"\xa2\x01\n" +
 	"\vUsageSeries\x125\n" +
 	"\bstart_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12-\n" +
 	"\x04step\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12-\n" +
@@ -2627,53 +2686,54 @@ var file_nimbus_v1_job_proto_depIdxs = []int32{
 	35, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
 	8,  // 23: nimbus.v1.Job.usage:type_name -> nimbus.v1.UsageTotals
 	36, // 24: nimbus.v1.UsageTotals.cpu_time:type_name -> google.protobuf.Duration
-	35, // 25: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
-	36, // 26: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
-	9,  // 27: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
-	35, // 28: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
-	35, // 29: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 30: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 31: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	33, // 32: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 33: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 34: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	11, // 35: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
-	0,  // 36: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	34, // 37: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	35, // 38: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	35, // 39: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
-	1,  // 40: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 41: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	12, // 42: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	8,  // 43: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
-	10, // 44: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
-	7,  // 45: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 46: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 47: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
-	7,  // 48: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
-	13, // 49: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	15, // 50: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	17, // 51: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	19, // 52: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	21, // 53: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
-	23, // 54: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	25, // 55: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
-	27, // 56: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
-	29, // 57: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
-	14, // 58: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	16, // 59: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	18, // 60: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	20, // 61: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	22, // 62: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
-	24, // 63: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	26, // 64: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
-	28, // 65: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
-	30, // 66: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
-	58, // [58:67] is the sub-list for method output_type
-	49, // [49:58] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	36, // 25: nimbus.v1.UsageTotals.gpu_time:type_name -> google.protobuf.Duration
+	35, // 26: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
+	36, // 27: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
+	9,  // 28: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
+	35, // 29: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	35, // 30: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 31: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	5,  // 32: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	33, // 33: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	7,  // 34: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 35: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	11, // 36: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	0,  // 37: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
+	34, // 38: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	35, // 39: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	35, // 40: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 41: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
+	7,  // 42: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	12, // 43: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	8,  // 44: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
+	10, // 45: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
+	7,  // 46: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 47: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	7,  // 48: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	7,  // 49: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
+	13, // 50: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	15, // 51: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	17, // 52: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	19, // 53: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	21, // 54: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
+	23, // 55: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	25, // 56: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	27, // 57: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	29, // 58: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
+	14, // 59: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	16, // 60: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	18, // 61: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	20, // 62: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	22, // 63: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
+	24, // 64: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	26, // 65: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	28, // 66: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	30, // 67: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
+	59, // [59:68] is the sub-list for method output_type
+	50, // [50:59] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }

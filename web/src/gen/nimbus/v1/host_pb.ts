@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLUAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRIhCgRsb2FkGAYgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIn4KCEhvc3RMb2FkEhMKC2NwdV9wZXJjZW50GAEgASgBEhYKDm1lbW9yeV9wZXJjZW50GAIgASgBEhIKCmlvX3BlcmNlbnQYAyABKAESFAoMZGlza19wZXJjZW50GAQgASgBEg4KBmNsb3NlZBgFIAEoCRILCgN3aHkYBiABKAki0AIKCUludmVudG9yeRIMCgRhcmNoGAEgASgJEgwKBGNwdXMYAiABKAUSEgoKbWVtb3J5X21pYhgDIAEoBRIsCglleGVjdXRvcnMYBCADKAsyGS5uaW1idXMudjEuRXhlY3V0b3JTdGF0dXMSEQoJY3B1X21vZGVsGAUgASgJEiEKBGdwdXMYBiADKAsyEy5uaW1idXMudjEuR3B1R3JvdXASFAoMY2FwYWJpbGl0aWVzGAcgAygJEhEKCXNhbmRib3hlcxgIIAEoBRIQCghwcm90b2NvbBgJIAEoBRIPCgduZXR3b3JrGAogAygJEg0KBXJlYWNoGAsgAygJEhYKDnJ1bm5lcl92ZXJzaW9uGAwgASgJEg4KBnNoZWxscxgNIAEoCBISCgpnaXZlc19jcHVzGA4gASgFEhgKEGdpdmVzX21lbW9yeV9taWIYDyABKAUiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIl4KDkV4ZWN1dG9yU3RhdHVzEgwKBG5hbWUYASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEg4KBmRldGFpbBgDIAEoCRIMCgRoaW50GAQgASgJEg0KBWxhY2tzGAUgAygJIjkKEExpc3RIb3N0c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTAoRTGlzdEhvc3RzUmVzcG9uc2USHgoFaG9zdHMYASADKAsyDy5uaW1idXMudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFQoTTGlzdEhvc3RKb2JzUmVxdWVzdCJGChRMaXN0SG9zdEpvYnNSZXNwb25zZRIgCgRqb2JzGAEgAygLMhIubmltYnVzLnYxLkhvc3RKb2ISDAoEbW9yZRgCIAEoCCKNAgoHSG9zdEpvYhIPCgdob3N0X2lkGAEgASgJEg4KBmpvYl9pZBgCIAEoCRIOCgZvcmdfaWQYAyABKAkSEgoKYXR0ZW1wdF9pZBgEIAEoCRIMCgRuYW1lGAUgASgJEgwKBHJlcG8YBiABKAkSHwoFY2xhc3MYByABKAsyEC5uaW1idXMudjEuQ2xhc3MSLwoLYWNjZXB0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3RvbGRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCiABKAESFAoMbWVtb3J5X2J5dGVzGAsgASgDIkYKFkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QSLAoJdmFsaWRfZm9yGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlgKF0NyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjYKEUNvcmRvbkhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSEAoIY29yZG9uZWQYAiABKAgiFAoSQ29yZG9uSG9zdFJlc3BvbnNlIjMKEVJlbW92ZUhvc3RSZXF1ZXN0Eg8KB2hvc3RfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiFAoSUmVtb3ZlSG9zdFJlc3BvbnNlMqADCgtIb3N0U2VydmljZRJLCglMaXN0SG9zdHMSGy5uaW1idXMudjEuTGlzdEhvc3RzUmVxdWVzdBocLm5pbWJ1cy52MS5MaXN0SG9zdHNSZXNwb25zZSIDkAIBElQKDExpc3RIb3N0Sm9icxIeLm5pbWJ1cy52MS5MaXN0SG9zdEpvYnNSZXF1ZXN0Gh8ubmltYnVzLnYxLkxpc3RIb3N0Sm9ic1Jlc3BvbnNlIgOQAgESWAoPQ3JlYXRlSm9pblRva2VuEiEubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QaIi5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USSQoKQ29yZG9uSG9zdBIcLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVxdWVzdBodLm5pbWJ1cy52MS5Db3Jkb25Ib3N0UmVzcG9uc2USSQoKUmVtb3ZlSG9zdBIcLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVxdWVzdBodLm5pbWJ1cy52MS5SZW1vdmVIb3N0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_job]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLUAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRIhCgRsb2FkGAYgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIn4KCEhvc3RMb2FkEhMKC2NwdV9wZXJjZW50GAEgASgBEhYKDm1lbW9yeV9wZXJjZW50GAIgASgBEhIKCmlvX3BlcmNlbnQYAyABKAESFAoMZGlza19wZXJjZW50GAQgASgBEg4KBmNsb3NlZBgFIAEoCRILCgN3aHkYBiABKAki+QIKCUludmVudG9yeRIMCgRhcmNoGAEgASgJEgwKBGNwdXMYAiABKAUSEgoKbWVtb3J5X21pYhgDIAEoBRIsCglleGVjdXRvcnMYBCADKAsyGS5uaW1idXMudjEuRXhlY3V0b3JTdGF0dXMSEQoJY3B1X21vZGVsGAUgASgJEiEKBGdwdXMYBiADKAsyEy5uaW1idXMudjEuR3B1R3JvdXASFAoMY2FwYWJpbGl0aWVzGAcgAygJEhEKCXNhbmRib3hlcxgIIAEoBRIQCghwcm90b2NvbBgJIAEoBRIPCgduZXR3b3JrGAogAygJEg0KBXJlYWNoGAsgAygJEhYKDnJ1bm5lcl92ZXJzaW9uGAwgASgJEg4KBnNoZWxscxgNIAEoCBISCgpnaXZlc19jcHVzGA4gASgFEhgKEGdpdmVzX21lbW9yeV9taWIYDyABKAUSJwoKZ3B1X2ZhdWx0cxgUIAMoCzITLm5pbWJ1cy52MS5HcHVGYXVsdCJNCghHcHVHcm91cBIPCgdwcm9maWxlGAEgASgJEg0KBW1vZGVsGAIgASgJEhIKCm1lbW9yeV9taWIYAyABKAUSDQoFY291bnQYBCABKAUiJAoIR3B1RmF1bHQSCwoDZ3B1GAEgASgJEgsKA3doeRgCIAEoCSJeCg5FeGVjdXRvclN0YXR1cxIMCgRuYW1lGAEgASgJEhEKCWF2YWlsYWJsZRgCIAEoCBIOCgZkZXRhaWwYAyABKAkSDAoEaGludBgEIAEoCRINCgVsYWNrcxgFIAMoCSI5ChBMaXN0SG9zdHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIkwKEUxpc3RIb3N0c1Jlc3BvbnNlEh4KBWhvc3RzGAEgAygLMg8ubmltYnVzLnYxLkhvc3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIhUKE0xpc3RIb3N0Sm9ic1JlcXVlc3QiRgoUTGlzdEhvc3RKb2JzUmVzcG9uc2USIAoEam9icxgBIAMoCzISLm5pbWJ1cy52MS5Ib3N0Sm9iEgwKBG1vcmUYAiABKAgijQIKB0hvc3RKb2ISDwoHaG9zdF9pZBgBIAEoCRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEhIKCmF0dGVtcHRfaWQYBCABKAkSDAoEbmFtZRgFIAEoCRIMCgRyZXBvGAYgASgJEh8KBWNsYXNzGAcgASgLMhAubmltYnVzLnYxLkNsYXNzEi8KC2FjY2VwdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgd0b2xkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRjcHVzGAogASgBEhQKDG1lbW9yeV9ieXRlcxgLIAEoAyJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI2ChFDb3Jkb25Ib3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEhAKCGNvcmRvbmVkGAIgASgIIhQKEkNvcmRvbkhvc3RSZXNwb25zZSIzChFSZW1vdmVIb3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZUhvc3RSZXNwb25zZTKgAwoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJUCgxMaXN0SG9zdEpvYnMSHi5uaW1idXMudjEuTGlzdEhvc3RKb2JzUmVxdWVzdBofLm5pbWJ1cy52MS5MaXN0SG9zdEpvYnNSZXNwb25zZSIDkAIBElgKD0NyZWF0ZUpvaW5Ub2tlbhIhLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiIubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEkkKCkNvcmRvbkhvc3QSHC5uaW1idXMudjEuQ29yZG9uSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuQ29yZG9uSG9zdFJlc3BvbnNlEkkKClJlbW92ZUhvc3QSHC5uaW1idXMudjEuUmVtb3ZlSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuUmVtb3ZlSG9zdFJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_job]);
 
 /**
  * Host is a machine that runs jobs.
@@ -268,6 +268,8 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
   cpuModel: string;
 
   /**
+   * Those that jobs can have.
+   *
    * @generated from field: repeated nimbus.v1.GpuGroup gpus = 6;
    */
   gpus: GpuGroup[];
@@ -336,6 +338,13 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
    * @generated from field: int32 gives_memory_mib = 15;
    */
   givesMemoryMib: number;
+
+  /**
+   * GPUs that no job gets, and why.
+   *
+   * @generated from field: repeated nimbus.v1.GpuFault gpu_faults = 20;
+   */
+  gpuFaults: GpuFault[];
 };
 
 /**
@@ -384,6 +393,34 @@ export const GpuGroupSchema: GenMessage<GpuGroup> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_host, 5);
 
 /**
+ * GpuFault is a GPU that no job gets.
+ *
+ * @generated from message nimbus.v1.GpuFault
+ */
+export type GpuFault = Message<"nimbus.v1.GpuFault"> & {
+  /**
+   * Its name: "GPU 3 at 0000:81:00.0".
+   *
+   * @generated from field: string gpu = 1;
+   */
+  gpu: string;
+
+  /**
+   * In words that follow it.
+   *
+   * @generated from field: string why = 2;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message nimbus.v1.GpuFault.
+ * Use `create(GpuFaultSchema)` to create a new message.
+ */
+export const GpuFaultSchema: GenMessage<GpuFault> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 6);
+
+/**
  * ExecutorStatus tells whether a host can use an executor.
  *
  * @generated from message nimbus.v1.ExecutorStatus
@@ -426,7 +463,7 @@ export type ExecutorStatus = Message<"nimbus.v1.ExecutorStatus"> & {
  * Use `create(ExecutorStatusSchema)` to create a new message.
  */
 export const ExecutorStatusSchema: GenMessage<ExecutorStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 6);
+  messageDesc(file_nimbus_v1_host, 7);
 
 /**
  * @generated from message nimbus.v1.ListHostsRequest
@@ -450,7 +487,7 @@ export type ListHostsRequest = Message<"nimbus.v1.ListHostsRequest"> & {
  * Use `create(ListHostsRequestSchema)` to create a new message.
  */
 export const ListHostsRequestSchema: GenMessage<ListHostsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 7);
+  messageDesc(file_nimbus_v1_host, 8);
 
 /**
  * @generated from message nimbus.v1.ListHostsResponse
@@ -476,7 +513,7 @@ export type ListHostsResponse = Message<"nimbus.v1.ListHostsResponse"> & {
  * Use `create(ListHostsResponseSchema)` to create a new message.
  */
 export const ListHostsResponseSchema: GenMessage<ListHostsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 8);
+  messageDesc(file_nimbus_v1_host, 9);
 
 /**
  * @generated from message nimbus.v1.ListHostJobsRequest
@@ -489,7 +526,7 @@ export type ListHostJobsRequest = Message<"nimbus.v1.ListHostJobsRequest"> & {
  * Use `create(ListHostJobsRequestSchema)` to create a new message.
  */
 export const ListHostJobsRequestSchema: GenMessage<ListHostJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 9);
+  messageDesc(file_nimbus_v1_host, 10);
 
 /**
  * @generated from message nimbus.v1.ListHostJobsResponse
@@ -515,7 +552,7 @@ export type ListHostJobsResponse = Message<"nimbus.v1.ListHostJobsResponse"> & {
  * Use `create(ListHostJobsResponseSchema)` to create a new message.
  */
 export const ListHostJobsResponseSchema: GenMessage<ListHostJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 10);
+  messageDesc(file_nimbus_v1_host, 11);
 
 /**
  * HostJob is a job that a host runs.
@@ -588,7 +625,7 @@ export type HostJob = Message<"nimbus.v1.HostJob"> & {
  * Use `create(HostJobSchema)` to create a new message.
  */
 export const HostJobSchema: GenMessage<HostJob> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 11);
+  messageDesc(file_nimbus_v1_host, 12);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenRequest
@@ -607,7 +644,7 @@ export type CreateJoinTokenRequest = Message<"nimbus.v1.CreateJoinTokenRequest">
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 12);
+  messageDesc(file_nimbus_v1_host, 13);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenResponse
@@ -631,7 +668,7 @@ export type CreateJoinTokenResponse = Message<"nimbus.v1.CreateJoinTokenResponse
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 13);
+  messageDesc(file_nimbus_v1_host, 14);
 
 /**
  * @generated from message nimbus.v1.CordonHostRequest
@@ -653,7 +690,7 @@ export type CordonHostRequest = Message<"nimbus.v1.CordonHostRequest"> & {
  * Use `create(CordonHostRequestSchema)` to create a new message.
  */
 export const CordonHostRequestSchema: GenMessage<CordonHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 14);
+  messageDesc(file_nimbus_v1_host, 15);
 
 /**
  * @generated from message nimbus.v1.CordonHostResponse
@@ -666,7 +703,7 @@ export type CordonHostResponse = Message<"nimbus.v1.CordonHostResponse"> & {
  * Use `create(CordonHostResponseSchema)` to create a new message.
  */
 export const CordonHostResponseSchema: GenMessage<CordonHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 15);
+  messageDesc(file_nimbus_v1_host, 16);
 
 /**
  * @generated from message nimbus.v1.RemoveHostRequest
@@ -688,7 +725,7 @@ export type RemoveHostRequest = Message<"nimbus.v1.RemoveHostRequest"> & {
  * Use `create(RemoveHostRequestSchema)` to create a new message.
  */
 export const RemoveHostRequestSchema: GenMessage<RemoveHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 16);
+  messageDesc(file_nimbus_v1_host, 17);
 
 /**
  * @generated from message nimbus.v1.RemoveHostResponse
@@ -701,7 +738,7 @@ export type RemoveHostResponse = Message<"nimbus.v1.RemoveHostResponse"> & {
  * Use `create(RemoveHostResponseSchema)` to create a new message.
  */
 export const RemoveHostResponseSchema: GenMessage<RemoveHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 17);
+  messageDesc(file_nimbus_v1_host, 18);
 
 /**
  * HostService is for operators: which machines run jobs, and how one joins.
