@@ -85,6 +85,9 @@ type Config struct {
 	WarmMemoryMiB int
 	// WarmContainers is how many containers wait for jobs at most.
 	WarmContainers int
+	// StandIn says that GitHub's jobs come from a double of GitHub: containers take
+	// them without GitHub's own runner.
+	StandIn bool
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -106,7 +109,8 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
 		runners[nimbus.ExecutorDocker] = agent.Runner{
-			Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}, Env: map[string]string{runner.InContainer: "1"},
+			Command: []string{docker.Runner}, Diagnostics: machines.Diagnostics, Env: map[string]string{runner.InContainer: "1"},
+			Version: machines.Version,
 		}
 	}
 	return agent.New(agent.Config{
@@ -170,7 +174,7 @@ func (c Config) containers(p parts) (*docker.Executor, error) {
 		return nil, err
 	}
 	return docker.New(docker.Config{
-		Shim: p.shim, Guest: p.guest, Runner: program, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
+		Shim: p.shim, Guest: p.guest, Runner: program, StandIn: c.StandIn, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
 		Built: image.Store{Dir: c.images()}, Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy},
 		Relays: c.Relays, Resolvers: c.Resolvers,
 		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,

@@ -25,6 +25,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/claims"
+	"github.com/nimbus-ci/nimbus/internal/executor/docker/runnerkit"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
@@ -42,8 +43,12 @@ const startTimeout = time.Minute
 // Config is what the executor needs.
 type Config struct {
 	Shim, Guest string // paths of the programs
-	// Runner is the program that takes GitHub's jobs, "" for none.
+	// Runner is the program that takes GitHub's jobs, "" for none. It starts
+	// GitHub's own runner, which comes from the image nimbus.DefaultImage of Built.
 	Runner string
+	// StandIn says that what gives GitHub's jobs is a double of GitHub, whose
+	// runner Runner is itself.
+	StandIn bool
 	// Host is where the daemon is: unix:///PATH. Default DefaultHost.
 	Host string
 	// Owner tells this agent's containers and networks from those of another one
@@ -83,6 +88,7 @@ type Executor struct {
 	slots  *netslot.Manager
 	disks  *scratch.Maker
 	images *images
+	kits   *runnerkit.Store
 	check  checks
 	warm   *pool.Keeper[*box]
 	owned  claims.Set
@@ -114,7 +120,7 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e := &Executor{
 		cfg: cfg, daemon: d, images: newImages(d, cfg), claims: claims.Book{Dir: filepath.Join(cfg.Dir, "claims")},
-		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
+		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB}, kits: &runnerkit.Store{Dir: filepath.Join(cfg.Dir, "runner")},
 		slots: netslot.New(netslot.Config{
 			// The microVMs of the same agent have slots of their own.
 			Owner: cfg.Owner + "d", Pairs: true, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log,
@@ -153,10 +159,11 @@ func (e *Executor) Create(ctx context.Context, spec executor.Spec) (executor.San
 	if err != nil {
 		return nil, err
 	}
-	if s := e.takeWarm(ctx, p, spec); s != nil {
+	c := e.carry(ctx)
+	if s := e.takeWarm(ctx, p, c, spec); s != nil {
 		return s, nil
 	}
-	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, origin: nimbus.OriginCold}
+	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, carried: c, origin: nimbus.OriginCold}
 	if err := e.make(ctx, s, spec.Class, spec.Deadline); err != nil {
 		return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
 	}
@@ -290,6 +297,9 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 		if tidyErr := e.slots.Tidy(ctx); tidyErr != nil {
 			err = errors.Join(err, fmt.Errorf("sweep: %w", tidyErr))
 		}
+	}
+	if pruneErr := e.pruneKits(ctx); pruneErr != nil {
+		err = errors.Join(err, fmt.Errorf("sweep: %w", pruneErr))
 	}
 	return removed, err
 }

@@ -29,6 +29,7 @@ type sandbox struct {
 	pid      int // of the guest, of one that was made here
 	slot     netslot.Slot
 	picture  picture
+	carried  carried
 	origin   nimbus.Origin
 }
 
@@ -128,7 +129,7 @@ func (s *sandbox) Destroy(ctx context.Context) error {
 		return fmt.Errorf("destroy sandbox: %w", err)
 	}
 	// The folder is the agent's; what the job wrote goes at once.
-	for n := range writable() {
+	for n := range maxDisks {
 		if err := os.Remove(diskFile(s.dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("destroy sandbox: %w", err)
 		}
