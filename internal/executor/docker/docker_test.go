@@ -97,7 +97,7 @@ func TestConformance(t *testing.T) {
 	settings := cfg
 	settings.Log = nil // it is this process'
 	executortest.Run(t, executortest.Config{
-		Patience: patience, Settings: settings, Unmetered: true, // the daemon has their cgroup
+		Patience: patience, Settings: settings,
 		New: func(t *testing.T) executor.Executor { return create(t, cfg) },
 	})
 }

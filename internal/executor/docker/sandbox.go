@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,9 @@ type sandbox struct {
 	picture  picture
 	carried  carried
 	origin   nimbus.Origin
+
+	mu   sync.Mutex
+	used nimbus.UsageSample // the most that was seen
 }
 
 func (s *sandbox) ID() string { return s.id }
@@ -88,6 +92,29 @@ func notOurs(inside *os.File) error {
 	return nil
 }
 
+// Usage implements executor.Metered. What a container has used in all is read by
+// its shim as it ends, and may be missed where its daemon is faster, as is I/O
+// that processes alone can tell of: then what was seen last stands.
+func (s *sandbox) Usage(ctx context.Context) (nimbus.UsageSample, error) {
+	u, member, err := s.Measure(ctx)
+	if err != nil {
+		return u, err
+	}
+	if member != 0 {
+		if u.SentBytes, u.ReceivedBytes, err = netslot.TrafficInside(member); err != nil {
+			return u, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = nimbus.UsageSample{
+		CPU: max(u.CPU, s.used.CPU), MemoryBytes: u.MemoryBytes,
+		ReadBytes: max(u.ReadBytes, s.used.ReadBytes), WrittenBytes: max(u.WrittenBytes, s.used.WrittenBytes),
+		SentBytes: max(u.SentBytes, s.used.SentBytes), ReceivedBytes: max(u.ReceivedBytes, s.used.ReceivedBytes),
+	}
+	return s.used, nil
+}
+
 // Wait returns how the container ended: its shim knows when and by whom, its
 // daemon how.
 func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
@@ -105,7 +132,7 @@ func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
 		exit.Code, exit.Signal = -1, unix.SignalName(unix.Signal(state.ExitCode-signalled))
 	}
 	exit.Detail = s.executor.daemon.lastWords(ctx, s.machine)
-	exit.OutOfMemory = state.OOMKilled
+	exit.OutOfMemory = exit.OutOfMemory || state.OOMKilled
 	if exit.Cause == executor.ExitSelf {
 		exit.Why = "its guest agent, the container's first process, ended"
 		if exit.Signal != "" {

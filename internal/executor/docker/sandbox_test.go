@@ -180,6 +180,10 @@ func TestFence(t *testing.T) {
 			if sorted(out) != sorted(want.String()) || exit.GetCode() != 0 {
 				t.Errorf("it reached:\n%s\nwant:\n%s\n%v", out, &want, exit)
 			}
+			// Each connection alone is some hundred bytes.
+			if u, err := s.(executor.Metered).Usage(ctx); err != nil || u.SentBytes < 200 || u.ReceivedBytes < 100 {
+				t.Errorf("measured: %+v, %v", u, err)
+			}
 			refused, err := s.(executor.Fenced).Refused(ctx)
 			if err != nil {
 				t.Fatal(err)
