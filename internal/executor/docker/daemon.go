@@ -128,8 +128,8 @@ func change(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 }
 
-// run makes a container and starts it.
-func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCreateOptions) error {
+// run makes a container and starts it. Before is told its id in between.
+func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCreateOptions, before func(id string) error) error {
 	o.Name = d.name(machine)
 	if o.Config.Labels == nil {
 		o.Config.Labels = map[string]string{}
@@ -143,6 +143,9 @@ func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCrea
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := before(made.ID); err != nil {
+		return err
 	}
 	_, err = d.api.ContainerStart(making, made.ID, client.ContainerStartOptions{})
 	return d.reason(err)

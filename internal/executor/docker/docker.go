@@ -217,7 +217,10 @@ func (e *Executor) start(ctx context.Context, s *sandbox, class nimbus.Class, de
 	s.Shimmed = executor.Shimmed{Shim: client}
 	disks, err := e.layDisks(ctx, s)
 	if err == nil {
-		err = e.daemon.run(ctx, s.machine, e.container(s, class, disks))
+		err = e.daemon.run(ctx, s.machine, e.container(s, class, disks), func(id string) error { return e.noteStart(s.machine, id) })
+	}
+	if err == nil {
+		err = e.started(s.machine)
 	}
 	if err := errors.Join(err, e.letGo(s.machine)); err != nil { // they are the container's from now on
 		return fmt.Errorf("start container: %w", err)
@@ -305,7 +308,7 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 }
 
 // present lists the sandboxes of which there is anything on this host: a
-// container, a network, a disk, a folder, a claim. All of them have the
+// container, a network, a disk, a folder, a claim, a start. All of them have the
 // container's name. A daemon that is away, or was never here, hides nothing but
 // its own.
 func (e *Executor) present(ctx context.Context) ([]string, error) {
@@ -320,7 +323,7 @@ func (e *Executor) present(ctx context.Context) ([]string, error) {
 		}
 		ids = append(ids, more...)
 	}
-	for _, dir := range []string{e.waitingDir(), e.claims.Dir} {
+	for _, dir := range []string{e.waitingDir(), e.claims.Dir, e.startingDir()} {
 		more, err := claims.Names(dir)
 		if err != nil {
 			return nil, err
@@ -338,6 +341,9 @@ func (e *Executor) remove(ctx context.Context, machine string) error {
 		return err
 	}
 	if err := e.daemon.remove(ctx, machine); err != nil {
+		return err
+	}
+	if err := e.clear(ctx, machine); err != nil {
 		return err
 	}
 	if err := e.slots.Remove(ctx, machine); err != nil {

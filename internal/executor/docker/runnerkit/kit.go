@@ -42,8 +42,8 @@ const (
 	// layAgain is when one that could not be laid is tried again: until then no
 	// container waits for that.
 	layAgain = time.Minute
-	maxBytes   = 4 << 30
-	maxFile    = 512 << 20
+	maxBytes = 4 << 30
+	maxFile  = 512 << 20
 	// enough of a digest to name a folder by.
 	enough      = 32
 	draftPrefix = ".draft-"
