@@ -64,7 +64,7 @@ func listen(jit string) (int, error) {
 func listenOnce(jit string, told <-chan os.Signal) (int, error) {
 	cmd := exec.Command(image.Listener, "run")
 	cmd.Env = besideEnv(os.Environ(), jit)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// It has no life of its own: what it had begun ends with the sandbox.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

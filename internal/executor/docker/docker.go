@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
@@ -208,24 +209,29 @@ func (e *Executor) start(ctx context.Context, s *sandbox, class nimbus.Class, de
 	if err := e.furnish(s, class); err != nil {
 		return err
 	}
-	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
+	started, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
 		Door: &shim.Door{Socket: doorDir + "/" + doorFile, Serve: socketFile, Token: s.token}, Deadline: deadline,
 	})
 	if err != nil {
 		return fmt.Errorf("start sandbox: %w", err)
 	}
-	s.Shimmed = executor.Shimmed{Shim: client}
+	s.Shimmed = executor.Shimmed{Shim: started}
 	disks, err := e.layDisks(ctx, s)
 	if err == nil {
-		err = e.daemon.run(ctx, s.machine, e.container(s, class, disks), func(id string) error { return e.noteStart(s.machine, id) })
-	}
-	if err == nil {
-		err = e.started(s.machine)
+		err = e.run(ctx, s, e.container(s, class, disks))
 	}
 	if err := errors.Join(err, e.letGo(s.machine)); err != nil { // they are the container's from now on
 		return fmt.Errorf("start container: %w", err)
 	}
 	return e.awaitGuest(ctx, s)
+}
+
+// run has the daemon make a container and start it.
+func (e *Executor) run(ctx context.Context, s *sandbox, o client.ContainerCreateOptions) error {
+	if err := e.daemon.run(ctx, s.machine, o, func(id string) error { return e.note(s.machine, id) }); err != nil {
+		return err
+	}
+	return e.note(s.machine, finished)
 }
 
 // awaitGuest waits until the guest has come to its shim, which does not hear of
@@ -250,7 +256,7 @@ func (e *Executor) awaitGuest(ctx context.Context, s *sandbox) (err error) {
 
 // Adopt finds the container of an earlier process of the agent.
 func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox, error) {
-	client, err := shim.Open(dir)
+	opened, err := shim.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no sandbox %s", id)
 	}
@@ -261,7 +267,7 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
-	s := &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, machine: machine, dir: dir}
+	s := &sandbox{Shimmed: executor.Shimmed{Shim: opened}, executor: e, id: id, machine: machine, dir: dir}
 	// Without its token it can't be talked to, but still be destroyed.
 	token, err := os.ReadFile(filepath.Join(dir, tokenFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -280,21 +286,18 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
+	noted, err := claims.Names(e.notesDir())
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	noted = slices.DeleteFunc(noted, func(id string) bool { return slices.Contains(ids, id) })
 	// One that waits may be given to a job at any moment.
-	ids = slices.DeleteFunc(ids, e.owned.Has)
+	ids, noted = slices.DeleteFunc(ids, e.owned.Has), slices.DeleteFunc(noted, e.owned.Has)
 	kept := keep()
-	var removed []string
-	for _, id := range ids {
-		owner, ownerErr := e.claims.Owner(id)
-		if ownerErr != nil || slices.Contains(kept, owner) {
-			err = errors.Join(err, ownerErr)
-			continue
-		}
-		if rmErr := e.remove(ctx, id); rmErr != nil {
-			err = errors.Join(err, fmt.Errorf("sweep %s: %w", id, rmErr))
-			continue
-		}
-		removed = append(removed, id)
+	removed, err := e.sweepAll(ctx, ids, kept)
+	// Of these there is nothing any more, or what nobody but their name can tell of.
+	if _, noteErr := e.sweepAll(ctx, noted, kept); noteErr != nil {
+		err = errors.Join(err, noteErr)
 	}
 	if e.networked() {
 		if tidyErr := e.slots.Tidy(ctx); tidyErr != nil {
@@ -307,8 +310,25 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 	return removed, err
 }
 
+// sweepAll removes those of which no owner is kept, and returns them.
+func (e *Executor) sweepAll(ctx context.Context, ids, kept []string) (removed []string, err error) {
+	for _, id := range ids {
+		owner, ownerErr := e.claims.Owner(id)
+		if ownerErr != nil || slices.Contains(kept, owner) {
+			err = errors.Join(err, ownerErr)
+			continue
+		}
+		if rmErr := e.remove(ctx, id); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("sweep %s: %w", id, rmErr))
+			continue
+		}
+		removed = append(removed, id)
+	}
+	return removed, err
+}
+
 // present lists the sandboxes of which there is anything on this host: a
-// container, a network, a disk, a folder, a claim, a start. All of them have the
+// container, a network, a disk, a folder, a claim. All of them have the
 // container's name. A daemon that is away, or was never here, hides nothing but
 // its own.
 func (e *Executor) present(ctx context.Context) ([]string, error) {
@@ -323,7 +343,7 @@ func (e *Executor) present(ctx context.Context) ([]string, error) {
 		}
 		ids = append(ids, more...)
 	}
-	for _, dir := range []string{e.waitingDir(), e.claims.Dir, e.startingDir()} {
+	for _, dir := range []string{e.waitingDir(), e.claims.Dir} {
 		more, err := claims.Names(dir)
 		if err != nil {
 			return nil, err

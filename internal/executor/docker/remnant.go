@@ -15,78 +15,100 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A daemon that dies as it starts a container forgets what its containerd has
-// begun: the container's first process, which waits to be let go, its cgroup and
-// its mounts, held by a process of containerd's that is called by the container's
-// id. So that id is noted before a start, and no more once that is done. Where a
-// note is left and the daemon has no such container, what is called by its id is
-// ended: it is 256 random bits that the daemon gave to ours, and is nobody else's.
+// A daemon that dies as it starts a container, or ends one, forgets what its
+// containerd has of it: a first process that waits to be let go, its cgroup and its
+// mounts, held by a process of containerd's that is called by the container's id.
+// So that id is noted from before the start on. Once the daemon has no such
+// container any more, what is called by its id is ended: it is 256 random bits that
+// the daemon gave to ours, and is nobody else's.
 
 const (
+	// remnantGrace is for containerd's process to end by itself, as it does after
+	// most removals.
+	remnantGrace = 2 * time.Second
 	// remnantTimeout bounds the wait until a remnant is gone: its containerd has to
 	// hear of the end, and removes cgroup and mounts.
 	remnantTimeout  = 15 * time.Second
-	remnantInterval = 50 * time.Millisecond
+	remnantInterval = 20 * time.Millisecond
+	// unfinishedAge is for how long containerd may go on with a start whose daemon
+	// is dead, and have something that it had not before.
+	unfinishedAge   = 20 * time.Second
 	containerDigits = 64 // of an id, hexadecimal
+	finished        = " started"
 )
 
-func (e *Executor) startingDir() string { return filepath.Join(e.cfg.Dir, "starting") }
+func (e *Executor) notesDir() string { return filepath.Join(e.cfg.Dir, "containers") }
 
-// noteStart notes which container is about to be started for a machine.
-func (e *Executor) noteStart(machine, container string) error {
-	if err := os.MkdirAll(e.startingDir(), 0o700); err != nil {
-		return fmt.Errorf("note the start of a container: %w", err)
+// note adds to what is known of a machine's container: its id before it is
+// started, and then that it is.
+func (e *Executor) note(machine, words string) error {
+	if err := os.MkdirAll(e.notesDir(), 0o700); err != nil {
+		return fmt.Errorf("note a container: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(e.startingDir(), machine), []byte(container), 0o600); err != nil {
-		return fmt.Errorf("note the start of a container: %w", err)
+	f, err := os.OpenFile(filepath.Join(e.notesDir(), machine), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("note a container: %w", err)
 	}
-	return nil
-}
-
-// started drops the note.
-func (e *Executor) started(machine string) error {
-	if err := os.Remove(filepath.Join(e.startingDir(), machine)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("note that a container has started: %w", err)
+	_, err = f.WriteString(words)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("note a container: %w", err)
 	}
 	return nil
 }
 
 // clear ends what a daemon has forgotten of a container, which it has not any
-// more.
+// more. The note of a start that was not finished stays for a while: the sweep
+// looks again.
 func (e *Executor) clear(ctx context.Context, machine string) error {
-	raw, err := os.ReadFile(filepath.Join(e.startingDir(), machine))
+	path := filepath.Join(e.notesDir(), machine)
+	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("look for what is left of a start: %w", err)
+	info, statErr := os.Stat(path)
+	if err = errors.Join(err, statErr); err != nil {
+		return fmt.Errorf("look for what is left of a container: %w", err)
 	}
-	id := string(raw)
-	if len(id) != containerDigits || strings.Trim(id, "0123456789abcdef") != "" {
-		return e.started(machine) // cut off: nothing was started by then
-	}
-	ctx, cancel := context.WithTimeout(ctx, remnantTimeout)
-	defer cancel()
-	for told := false; ; told = true {
-		left, busy, err := remnants(id)
-		if err != nil {
+	id, done := strings.CutSuffix(string(raw), finished)
+	if len(id) == containerDigits && strings.Trim(id, "0123456789abcdef") == "" { // else it was cut off: nothing was started by then
+		if err := e.endRemnants(ctx, machine, id); err != nil {
 			return err
 		}
-		if len(left) == 0 && !busy {
-			return e.started(machine)
+		if !done && time.Since(info.ModTime()) < unfinishedAge {
+			return nil
 		}
-		if !told {
-			e.cfg.Log.WarnContext(ctx, "the docker daemon has forgotten a container that it began", "sandbox", machine, "container", id)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget a container: %w", err)
+	}
+	return nil
+}
+
+// endRemnants returns once nothing is called by a container's id any more.
+func (e *Executor) endRemnants(ctx context.Context, machine, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, remnantTimeout)
+	defer cancel()
+	began, told := time.Now(), false
+	for {
+		left, busy, err := remnants(id)
+		if err != nil || len(left) == 0 && !busy {
+			return err
 		}
-		for _, pid := range left {
-			if err := end(pid, id); err != nil {
-				return err
+		if time.Since(began) > remnantGrace {
+			if !told {
+				told = true
+				e.cfg.Log.WarnContext(ctx, "the docker daemon has forgotten a container that it had", "sandbox", machine, "container", id)
+			}
+			for _, pid := range left {
+				if err := end(pid, id); err != nil {
+					return err
+				}
 			}
 		}
 		select {
 		case <-time.After(remnantInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("end what is left of a start: container %s: %w", id, ctx.Err())
+			return fmt.Errorf("end what is left of container %s: %w", id, ctx.Err())
 		}
 	}
 }
@@ -96,7 +118,7 @@ func (e *Executor) clear(ctx context.Context, machine string) error {
 func remnants(id string) (pids []int, busy bool, err error) {
 	all, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, false, fmt.Errorf("look for what is left of a start: %w", err)
+		return nil, false, fmt.Errorf("look for what is left of a container: %w", err)
 	}
 	for _, e := range all {
 		pid, err := strconv.Atoi(e.Name())
@@ -162,14 +184,14 @@ func end(pid int, id string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("hold on to what is left of a start: %w", err)
+		return fmt.Errorf("hold on to what is left of a container: %w", err)
 	}
 	defer unix.Close(fd)
 	if p := partOf(pid, id); p != inside && p != holder {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("end what is left of a start: %w", err)
+		return fmt.Errorf("end what is left of a container: %w", err)
 	}
 	return nil
 }

@@ -38,6 +38,10 @@ type soak struct {
 	cfg    docker.Config
 	daemon *testenv.DockerDaemon
 
+	// making is shared while a container is made: this process is all agents that
+	// there ever are, but no agent begins before the last one has ended.
+	making sync.RWMutex
+
 	mu    sync.Mutex // held by what restarts
 	agent *docker.Executor
 	stop  func()
@@ -94,7 +98,7 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 	}
 	s.stop()
-	s.sweep(ctx)
+	s.settle(ctx)
 	after := now(t)
 	for _, n := range []*atomic.Int64{&s.ran, &s.warm, &s.given, &s.adopted, &s.agents, &s.killed, &s.daemons} {
 		if n.Load() == 0 {
@@ -105,6 +109,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if after.Files > before.Files+slack || after.Goroutines > before.Goroutines+slack || after.ResidentKiB > before.ResidentKiB+slackKiB {
 		t.Errorf("this process grows: from %+v to %+v", before, after)
 	}
+	if raw, err := os.ReadFile(filepath.Dir(d.Socket) + "/log"); err == nil { os.WriteFile("/tmp/daemon.log", raw, 0o644) }
 	left := leftovers(ctx, t, cfg, d)
 	for _, what := range left {
 		t.Error(what)
@@ -117,6 +122,18 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Println(string(line))
+}
+
+// settle sweeps until no start is waited for that its daemon did not live to see.
+func (s *soak) settle(ctx context.Context) {
+	for {
+		s.sweep(ctx)
+		notes, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "containers"))
+		if len(notes) == 0 || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // sweep removes what belongs to nobody, as an agent does at its start and each
@@ -152,6 +169,8 @@ func (s *soak) startAgent(ctx context.Context) {
 
 // restartAgent ends one process of the agent and begins the next.
 func (s *soak) restartAgent(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop()
@@ -259,10 +278,20 @@ func (s *soak) job(ctx context.Context, i int) {
 
 // run has a sandbox do its job.
 func (s *soak) run(ctx context.Context, box executor.Sandbox, i int) {
-	word := fmt.Sprintf("job %d", i)
+	word, done := fmt.Sprintf("job %d", i), false
+	defer func() {
+		if done {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		exit, err := box.Wait(ctx)
+		s.t.Errorf("job %d in %s, %s: the sandbox' end: %+v, %v", i, box.ID(), box.(executor.Dated).Origin(), exit, err)
+	}()
 	if out, exit := executortest.Do(ctx, s.t, box, "echo "+word+" > file && cat file"); out != word+"\n" || exit.GetCode() != 0 {
 		s.t.Errorf("%q, %v", out, exit)
 	}
+	done = true
 	s.ran.Add(1)
 }
 
@@ -281,7 +310,9 @@ func (s *soak) forget(sp executor.Spec) {
 // make tries for as long as the daemon is away.
 func (s *soak) make(ctx context.Context, sp executor.Spec) (executor.Sandbox, error) {
 	for {
+		s.making.RLock()
 		box, err := s.now().Create(ctx, sp)
+		s.making.RUnlock()
 		if err == nil || ctx.Err() != nil {
 			return box, err
 		}
@@ -319,7 +350,9 @@ func (s *soak) giveUp(ctx context.Context) {
 	defer s.forget(sp)
 	sp.Class.CPUs = 2 // none of these waits
 	making, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(800))*time.Millisecond)
+	s.making.RLock()
 	box, err := s.now().Create(making, sp)
+	s.making.RUnlock()
 	cancel()
 	s.given.Add(1)
 	if err == nil {
@@ -419,7 +452,7 @@ func leftovers(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.
 			}
 		}
 	}
-	for _, dir := range []string{"waiting", "claims", "mounts", "starting"} {
+	for _, dir := range []string{"waiting", "claims", "mounts", "containers"} {
 		if entries, err := os.ReadDir(filepath.Join(cfg.Dir, dir)); err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
 			found("%s: %v, %v", dir, entries, err)
 		}
