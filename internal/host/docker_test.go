@@ -51,6 +51,9 @@ func TestDocker(t *testing.T) {
 	if j.Reason.Code != nimbus.ReasonLimit {
 		t.Errorf("want of memory: %s, %+v, log %q", j.Result, j.Reason, p.log(t, j))
 	}
+	if j.Usage.CPUTime == 0 || j.Usage.PeakMemoryBytes < 100<<20 {
+		t.Errorf("it used %+v", j.Usage)
+	}
 	j = p.awaitFor(t, time.Minute, job("image:nimbus.test/secret:1", "true").ID, "finished", over)
 	if j.Reason.Code != nimbus.ReasonImageNotFound || !strings.Contains(j.Reason.Message, "denied") {
 		t.Errorf("an image that is denied: %s, %+v", j.Result, j.Reason)
