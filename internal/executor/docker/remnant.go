@@ -34,13 +34,14 @@ const (
 	// is dead, and have something that it had not before.
 	unfinishedAge   = 20 * time.Second
 	containerDigits = 64 // of an id, hexadecimal
-	finished        = " started"
+	finished        = "started"
 )
 
 func (e *Executor) notesDir() string { return filepath.Join(e.cfg.Dir, "containers") }
 
-// note adds to what is known of a machine's container: its id before it is
-// started, and then that it is.
+// note adds a line to what is known of a machine's container: its id before it is
+// started, and then that it is. A machine may have had others of which nobody
+// knows the end.
 func (e *Executor) note(machine, words string) error {
 	if err := os.MkdirAll(e.notesDir(), 0o700); err != nil {
 		return fmt.Errorf("note a container: %w", err)
@@ -49,7 +50,7 @@ func (e *Executor) note(machine, words string) error {
 	if err != nil {
 		return fmt.Errorf("note a container: %w", err)
 	}
-	_, err = f.WriteString(words)
+	_, err = f.WriteString(words + "\n")
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("note a container: %w", err)
 	}
@@ -69,19 +70,37 @@ func (e *Executor) clear(ctx context.Context, machine string) error {
 	if err = errors.Join(err, statErr); err != nil {
 		return fmt.Errorf("look for what is left of a container: %w", err)
 	}
-	id, done := strings.CutSuffix(string(raw), finished)
-	if len(id) == containerDigits && strings.Trim(id, "0123456789abcdef") == "" { // else it was cut off: nothing was started by then
+	ids, unfinished := noted(string(raw))
+	for _, id := range ids {
 		if err := e.endRemnants(ctx, machine, id); err != nil {
 			return err
 		}
-		if !done && time.Since(info.ModTime()) < unfinishedAge {
-			return nil
-		}
+	}
+	if unfinished && time.Since(info.ModTime()) < unfinishedAge {
+		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget a container: %w", err)
 	}
 	return nil
+}
+
+// noted are the containers of a note, and whether the start of one was not
+// finished. Before a line was whole nothing was started.
+func noted(note string) (ids []string, unfinished bool) {
+	open := 0
+	for line := range strings.Lines(note) {
+		line, whole := strings.CutSuffix(line, "\n")
+		switch {
+		case !whole:
+		case line == finished:
+			open--
+		case len(line) == containerDigits && strings.Trim(line, "0123456789abcdef") == "":
+			ids = append(ids, line)
+			open++
+		}
+	}
+	return ids, open > 0
 }
 
 // endRemnants returns once nothing is called by a container's id any more.

@@ -63,6 +63,16 @@ func TestDaemonDiesAsItStarts(t *testing.T) {
 	if err := d.Await(); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever tries again with the same name does not forget it either.
+	note := filepath.Join(cfg.Dir, "containers", sp.ID)
+	f, err := os.OpenFile(note, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(strings.Repeat("0", 64) + "\nstarted\n"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 	if _, err := create(t, cfg).Sweep(ctx, func() []string { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +92,16 @@ func TestDaemonDiesAsItStarts(t *testing.T) {
 	}
 	if removed, err := create(t, cfg).Sweep(ctx, func() []string { return nil }); err != nil || len(removed) != 0 {
 		t.Errorf("the next sweep removed %v, %v", removed, err)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(note, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create(t, cfg).Sweep(ctx, func() []string { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(note)); err != nil || len(left) > 0 {
+		t.Errorf("notes: %v, %v", left, err)
 	}
 	if out, exit := executortest.Do(ctx, t, neighbour, "echo alive"); out != "alive\n" {
 		t.Errorf("the neighbour: %q, %v", out, exit)
