@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -32,7 +33,7 @@ const listenAgain = 5 * time.Second
 // listen does what GitHub's run.sh does, for an image that may have no bash: it
 // starts the listener, again where that asks for it, and says in the same words
 // how it ended. Like run.sh it ends with 0 where the words say all.
-func listen(jit string) (int, error) {
+func listen(jit string, out io.Writer) (int, error) {
 	if err := os.Chdir(image.OfficialDir); err != nil {
 		return 0, fmt.Errorf("start the official runner: %w", err)
 	}
@@ -45,7 +46,7 @@ func listen(jit string) (int, error) {
 			return 0, err
 		}
 		words, again := listenerWords(code)
-		fmt.Println(words)
+		fmt.Fprintln(out, words)
 		switch {
 		case !again && strings.HasPrefix(words, unknownCode):
 			return code, nil

@@ -22,9 +22,9 @@ func main() {
 	jit := runner.Getenv()
 	_, err := protocol.Decode(jit)
 	beside := os.Getenv(image.InContainer) != ""
-	os.Unsetenv(image.InContainer)
+	_ = os.Unsetenv(image.InContainer) // a name like any other
 	if err != nil && beside && officialInside() {
-		code, err := listen(jit)
+		code, err := listen(jit, os.Stdout)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "nimbus-runner: %v\n", err)
 			code = runner.ExitConfig

@@ -1,8 +1,9 @@
 package host_test
 
 import (
-	"fmt"
+	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,7 +97,7 @@ func TestGitHubsJobsInContainers(t *testing.T) {
 	const port = 9100
 	var registered atomic.Int64
 	run := func(t *testing.T, image string, images string) (nimbus.Job, *plane) {
-		p := startPlane(t, githubtest.Config{RunnerURL: fmt.Sprintf("http://%s:%d", docker.GatewayName, port)})
+		p := startPlane(t, githubtest.Config{RunnerURL: "http://" + net.JoinHostPort(docker.GatewayName, strconv.Itoa(port))})
 		p.github.PlanCalls(func(operation string) *githubtest.Refusal {
 			if strings.Contains(operation, "jitconfig") {
 				registered.Add(1)

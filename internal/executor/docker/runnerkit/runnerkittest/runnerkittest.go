@@ -15,6 +15,8 @@ import (
 )
 
 // packRunner lays an image's root. The libraries are the machine's own.
+//
+//nolint:dupword // they are the shell's words
 const packRunner = `set -e
 root=$1 listener=$2
 lib=$root/usr/lib/$(gcc -print-multiarch)
