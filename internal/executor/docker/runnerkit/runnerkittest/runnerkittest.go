@@ -85,10 +85,11 @@ func Musl(t testing.TB, d *testenv.DockerDaemon, name, tag string, changes ...st
 	importRoot(t, d, packMusl, name, tag, changes...)
 }
 
-// Bare gives a daemon an image without a shell.
+// Bare gives a daemon an image without a shell. Where its link to one leads, the
+// machine has a program.
 func Bare(t testing.TB, d *testenv.DockerDaemon, name, tag string) {
 	t.Helper()
-	importRoot(t, d, `mkdir -p $1/etc && echo root:x:0:0:root:/root:/app > $1/etc/passwd && tar -C $1 -c .`, name, tag)
+	importRoot(t, d, `mkdir -p $1/etc $1/bin && ln -s /usr/bin/env $1/bin/sh && echo root:x:0:0:root:/root:/app > $1/etc/passwd && tar -C $1 -c .`, name, tag)
 }
 
 func importRoot(t testing.TB, d *testenv.DockerDaemon, script, name, tag string, changes ...string) {
