@@ -3,7 +3,7 @@
 // GitHub it is the stand-in for GitHub's runner, in tests and the demo: it runs
 // the job in ./_work and ends with the job's exit code; see
 // internal/forge/githubtest/runner. With any other it becomes GitHub's own
-// runner, where the image has it.
+// runner, where the image has it, or starts that where it is beside one.
 package main
 
 import (
@@ -21,9 +21,15 @@ import (
 func main() {
 	jit := runner.Getenv()
 	_, err := protocol.Decode(jit)
-	if err != nil && os.Getenv(image.InContainer) != "" {
-		fmt.Fprintln(os.Stderr, "nimbus-runner: GitHub's own runner is not brought into containers: take docker out of runs-on, and the job gets a microVM")
-		os.Exit(runner.ExitConfig)
+	beside := os.Getenv(image.InContainer) != ""
+	_ = os.Unsetenv(image.InContainer) // a name like any other
+	if err != nil && beside && officialInside() {
+		code, err := listen(jit, os.Stdout)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "nimbus-runner: %v\n", err)
+			code = runner.ExitConfig
+		}
+		os.Exit(code)
 	}
 	if err != nil && officialInside() {
 		fmt.Fprintf(os.Stderr, "nimbus-runner: %v\n", becomeOfficial(jit))

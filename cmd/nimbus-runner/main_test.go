@@ -48,8 +48,18 @@ func TestWhoTakesTheJob(t *testing.T) {
 		t.Errorf("the double's configuration, GitHub's runner: %s", out)
 	}
 
-	if out, code := run(t, root, githubs, image.InContainer+"=1"); code != 78 || !strings.Contains(out, "the job gets a microVM") {
+	// Beside somebody else's image there is no run.sh, and no user but root. The
+	// listener's 7 is told in words.
+	if err := os.Remove(filepath.Join(root, image.Official)); err != nil {
+		t.Fatal(err)
+	}
+	build(t, "./testdata/official", filepath.Join(root, image.Listener))
+	out, code := run(t, root, githubs, image.InContainer+"=1")
+	if code != 0 || !strings.HasPrefix(out, "0 0 ") || !strings.HasSuffix(out, " /opt/runner /root yes 1 "+githubs+" [run]\nRunner listener exit with deprecated version exit code: 7.\n") {
 		t.Errorf("GitHub's configuration, in a container: %d %s", code, out)
+	}
+	if out, code := run(t, root, doubles, image.InContainer+"=1"); code != 69 {
+		t.Errorf("the double's configuration, in a container: %s", out)
 	}
 
 	// A machine that is no image of ours may have anything in that place.
@@ -58,6 +68,21 @@ func TestWhoTakesTheJob(t *testing.T) {
 	}
 	if out, code := run(t, root, githubs); code != 78 {
 		t.Errorf("another's program in that place: %d %s", code, out)
+	}
+}
+
+// TestListenerWords: they are what the guest listens for, and one code alone has
+// the listener start again.
+func TestListenerWords(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[int]string{
+		0: "Runner listener exit with 0 return code", 1: "Runner listener exit with terminated error", 2: "Runner listener exit with retryable error",
+		3: "Runner listener exit because of updating", 4: "Runner listener exit because of updating", 5: "Runner listener exit with Session Conflict error",
+		6: "Exiting with unknown error code: 6", 7: "Runner listener exit with deprecated version exit code: 7.",
+	} {
+		if words, again := listenerWords(code); !strings.HasPrefix(words, want) || again != (code == 2) {
+			t.Errorf("%d: %q, again %v", code, words, again)
+		}
 	}
 }
 

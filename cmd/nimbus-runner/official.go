@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 
 	image "github.com/nimbus-ci/nimbus/images/runner"
@@ -54,9 +52,5 @@ func officialEnv(env []string, jit string) []string {
 		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1", // so that it tells one that is too old from another end
 		protocol.EnvJITConfig + "=" + jit,
 	}
-	env = slices.DeleteFunc(slices.Clone(env), func(kept string) bool {
-		name, _, _ := strings.Cut(kept, "=")
-		return slices.ContainsFunc(own, func(v string) bool { return strings.HasPrefix(v, name+"=") })
-	})
-	return append(env, own...)
+	return append(without(env, own), own...)
 }

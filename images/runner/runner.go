@@ -20,8 +20,8 @@ func Packages() []string {
 	return names
 }
 
-// InContainer is a variable that is set where Program is given to a container,
-// into which GitHub's own runner is not brought.
+// InContainer is a variable that is set where Program and GitHub's own runner are
+// beside an image of somebody else's: there may be neither bash nor User in it.
 const InContainer = "NIMBUS_RUNNER_IN_CONTAINER"
 
 // Places in the image.
@@ -35,6 +35,8 @@ const (
 	OfficialDir = "/opt/runner"
 	// Official is what starts it.
 	Official = OfficialDir + "/run.sh"
+	// Listener is what that starts, again and again.
+	Listener = OfficialDir + "/bin/Runner.Listener"
 	// Diagnostics is the folder, below the one that a runner is started in, where
 	// it leaves the pages of its job's log.
 	Diagnostics = "_diag"

@@ -237,6 +237,11 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	if !ok {
 		return nil, &startError{nimbus.ReasonSandboxFailed, fmt.Errorf("this host has no GitHub runner for the executor %q", t.assign.Class.Executor)}
 	}
+	if c, ok := g.sandbox.(executor.Carrier); ok {
+		if err := c.CarryRunner(ctx); err != nil {
+			return nil, fmt.Errorf("GitHub's runner in this sandbox: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, runnerTimeout)
 	defer cancel()
 	answer, err := call(ctx, t.agent.control.CreateRunner, &nimbusv1.CreateRunnerRequest{Lease: wire.Lease(t.lease())})

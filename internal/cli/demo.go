@@ -30,7 +30,7 @@ func (c *demoFlags) run(ctx context.Context, a *app, up *upCmd, data string) err
 	}
 	cfg := demo.Config{
 		Data: filepath.Join(data, "demo"), Project: project, Keep: c.Keep, AllowTrustedLocal: up.AllowTrustedLocal,
-		Host: host.Config{Version: a.version, Executors: up.Executors, Programs: finder(data)},
+		Host: host.Config{Version: a.version, Executors: up.Executors, Programs: finder(data), StandIn: true},
 		Out:  a.Out, Style: a.style, Log: a.demoLog(),
 	}
 	if err := up.Apply(&cfg.Host); err != nil {

@@ -118,6 +118,14 @@ type Dated interface {
 	Origin() nimbus.Origin
 }
 
+// Carrier is a Sandbox whose image GitHub's runner was not made for.
+type Carrier interface {
+	// CarryRunner tells why it can't take a job of GitHub's, nil if it can. It is
+	// asked of one that was just created, before a runner is registered. An
+	// ImageError means that it would be the same anew.
+	CarryRunner(ctx context.Context) error
+}
+
 // Metered is a Sandbox whose use of the host can be read.
 type Metered interface {
 	// Usage is what the sandbox has used since it was made, or in all once it has

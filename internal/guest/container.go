@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,11 @@ func (s *service) setUpContainer(path string) ([]net.Listener, string, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, "", fmt.Errorf("hide from the job: %w", err)
 	}
+	// Its shim ends it, and nobody else: not its job, and not a daemon that is told
+	// to end as it starts a container, and then ends that in spite of live-restore.
+	// What it says goes to the daemon, which may be away. Ignored signals would be
+	// the job's, too.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	agents, token, shim, err := door.Enter(path)
 	if err != nil {
 		return nil, "", err

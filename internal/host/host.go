@@ -92,6 +92,9 @@ type Config struct {
 	// CDIDirs is where devices are described, for daemons that don't read that
 	// themselves. Default: /etc/cdi and /var/run/cdi.
 	CDIDirs []string
+	// StandIn says that GitHub's jobs come from a double of GitHub: containers take
+	// them without GitHub's own runner.
+	StandIn bool
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
@@ -113,7 +116,8 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if path, err := cfg.Programs.Find(programs.Runner); err == nil {
 		runners[nimbus.ExecutorLocal] = agent.Runner{Command: []string{path}, Diagnostics: []string{runner.Diagnostics}}
 		runners[nimbus.ExecutorDocker] = agent.Runner{
-			Command: []string{docker.Runner}, Diagnostics: []string{runner.Diagnostics}, Env: map[string]string{runner.InContainer: "1"},
+			Command: []string{docker.Runner}, Diagnostics: machines.Diagnostics, Env: map[string]string{runner.InContainer: "1"},
+			Version: machines.Version,
 		}
 		runners[nimbus.ExecutorGPU] = runners[nimbus.ExecutorDocker]
 	}
@@ -187,7 +191,7 @@ func (c Config) containers(p parts) (docker.Config, error) {
 		return docker.Config{}, err
 	}
 	return docker.Config{
-		Shim: p.shim, Guest: p.guest, Runner: program, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
+		Shim: p.shim, Guest: p.guest, Runner: program, StandIn: c.StandIn, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
 		Built: image.Store{Dir: c.images()}, Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy},
 		Relays: c.Relays, Resolvers: c.Resolvers,
 		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,

@@ -35,6 +35,43 @@ type hierarchy struct {
 type group struct {
 	name  string
 	trees []hierarchy
+	// places are the folders of a group that somebody else made, by the path of
+	// its hierarchy; nil for ours.
+	places map[string]string
+}
+
+// groupOf finds the group that a process is in, which somebody else made and
+// will remove. Root's own is none.
+func groupOf(pid int) (group, error) {
+	trees, err := hierarchies()
+	if err != nil {
+		return group{}, err
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return group{}, fmt.Errorf("find cgroup of a process: %w", err)
+	}
+	g := group{places: map[string]string{}}
+	for line := range strings.Lines(string(raw)) { // NUMBER:CONTROLLERS:PATH
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, place, ok := strings.Cut(rest, ":")
+		if !ok || place == "/" || strings.Contains(place, "..") { // of another namespace
+			continue
+		}
+		for _, h := range trees {
+			same := h.v2 == (controllers == "")
+			if same && !h.v2 {
+				same = slices.ContainsFunc(strings.Split(controllers, ","), func(c string) bool { return slices.Contains(h.controllers, c) })
+			}
+			if same && g.places[h.path] == "" {
+				g.trees, g.places[h.path] = append(g.trees, h), filepath.Join(h.path, place)
+			}
+		}
+	}
+	if len(g.trees) == 0 {
+		return group{}, fmt.Errorf("find cgroup of a process: it has none of its own: %w", fs.ErrNotExist)
+	}
+	return g, nil
 }
 
 // makeGroup makes the group and sets its limits. What this machine can't do is
@@ -69,7 +106,12 @@ func makeGroup(c Cgroup) (g group, complaints []error) {
 	return g, append(complaints, g.limit(c)...)
 }
 
-func (g group) dir(h hierarchy) string { return filepath.Join(h.path, cgroupParent, g.name) }
+func (g group) dir(h hierarchy) string {
+	if g.places != nil {
+		return g.places[h.path]
+	}
+	return filepath.Join(h.path, cgroupParent, g.name)
+}
 
 // limit sets each limit in the first hierarchy that has its controller.
 func (g group) limit(c Cgroup) (complaints []error) {

@@ -1,10 +1,17 @@
 package shim
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // TestMeterOnEachHierarchy: v2 alone, v1 alone with its controllers apart, and
@@ -64,6 +71,60 @@ func TestMeterOnEachHierarchy(t *testing.T) {
 				t.Errorf("%d were killed, want %d", n, c.oom)
 			}
 		})
+	}
+}
+
+// TestGroupOfAnother: the group that somebody else made is found by a process in
+// it, in every hierarchy that has it, and is told from that of the whole machine.
+func TestGroupOfAnother(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, "root")
+	trees, err := hierarchies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := group{name: fmt.Sprintf("other-%d", os.Getpid()), trees: trees}
+	sleep := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		sleep.Process.Kill()
+		sleep.Wait()
+		for _, h := range trees {
+			os.Remove(ours.dir(h))
+		}
+	})
+	for _, h := range trees {
+		if err := os.MkdirAll(ours.dir(h), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(filepath.Join(ours.dir(h), "cgroup.procs"), strconv.Itoa(sleep.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := groupOf(sleep.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.trees) != len(trees) {
+		t.Errorf("found in %d hierarchies of %d: %v", len(found.trees), len(trees), found.places)
+	}
+	for _, h := range trees {
+		if found.dir(h) != ours.dir(h) {
+			t.Errorf("in %s it is %q, not %q", h.path, found.dir(h), ours.dir(h))
+		}
+	}
+	if u, err := newMeter(found).read(); err != nil || u.Member != sleep.Process.Pid {
+		t.Errorf("%+v, %v", u, err)
+	}
+	for _, h := range trees {
+		if err := write(filepath.Join(h.path, "cgroup.procs"), strconv.Itoa(sleep.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g, err := groupOf(sleep.Process.Pid); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of the whole machine: %v, %v", g.places, err)
 	}
 }
 

@@ -318,7 +318,9 @@ func (s *server) kill(cause Cause) {
 // finish takes the rest of the tree down, records the exit and lets the last
 // callers have it.
 func (s *server) finish(exit Exit) {
-	usage, oomKills := s.group.final()
+	if usage, oomKills := s.group.final(); len(s.group.trees) > 0 {
+		exit.Usage, exit.OOMKills = usage, oomKills
+	}
 	s.group.kill()
 	killDescendants()
 	if err := s.group.remove(); err != nil {
@@ -330,7 +332,6 @@ func (s *server) finish(exit Exit) {
 	if exit.Cause == "" {
 		exit.Cause = CauseSelf
 	}
-	exit.Usage, exit.OOMKills = usage, oomKills
 	s.exit = exit
 	s.mu.Unlock()
 	if err := writeExit(".", exit); err != nil {

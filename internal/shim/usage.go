@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what a tree has used since it was started, as its cgroup counts it.
@@ -31,13 +33,13 @@ const maxMembers = 512
 // Usage tells what the tree has used so far, or in all once it has ended. It
 // reads a few files: once a second costs nothing to speak of. fs.ErrNotExist
 // means that the tree has no cgroup, or its shim left no record.
-func (c *Client) Usage(_ context.Context) (Usage, error) {
-	m, err := c.measured()
-	if err != nil {
-		return Usage{}, err
+func (c *Client) Usage(ctx context.Context) (Usage, error) {
+	m, err := c.measured(ctx)
+	var u Usage
+	if err == nil {
+		u, err = m.read()
 	}
-	u, err := m.read()
-	if errors.Is(err, fs.ErrNotExist) {
+	if gone(err) {
 		exit, exitErr := c.readExit()
 		if exitErr != nil {
 			return Usage{}, errors.Join(err, exitErr)
@@ -49,20 +51,25 @@ func (c *Client) Usage(_ context.Context) (Usage, error) {
 
 // OOMKills is how many processes of the tree the kernel has killed because the
 // tree had no more memory, as far as that is counted.
-func (c *Client) OOMKills(_ context.Context) (int64, error) {
-	m, err := c.measured()
-	if err != nil {
+func (c *Client) OOMKills(ctx context.Context) (int64, error) {
+	m, err := c.measured(ctx)
+	if err != nil && !gone(err) {
 		return 0, err
 	}
-	if _, err := os.Stat(m.procs); err == nil {
-		return m.oomKills(), nil
+	if err == nil {
+		if _, err := os.Stat(m.procs); err == nil {
+			return m.oomKills(), nil
+		}
 	}
 	exit, err := c.readExit()
 	return exit.OOMKills, err
 }
 
+// gone tells whether an error is that of a cgroup that is there no more.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+
 // measured finds where the tree is counted, once.
-func (c *Client) measured() (*meter, error) {
+func (c *Client) measured(ctx context.Context) (*meter, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.meter != nil {
@@ -75,6 +82,21 @@ func (c *Client) measured() (*meter, error) {
 	var s Spec
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return nil, fmt.Errorf("decode shim's spec: %w", err)
+	}
+	if s.Door != nil {
+		pid, err := c.PID(ctx)
+		if err != nil || pid == 0 {
+			return nil, errors.Join(fmt.Errorf("measure tree: its first process is not there: %w", fs.ErrNotExist), err)
+		}
+		g, err := groupOf(pid)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.PID(ctx); err != nil { // so it was no other's
+			return nil, fmt.Errorf("measure tree: %w", errors.Join(fs.ErrNotExist, err))
+		}
+		c.meter = newMeter(g)
+		return c.meter, nil
 	}
 	if s.Cgroup.Name == "" {
 		return nil, fmt.Errorf("measure tree: it has no cgroup: %w", fs.ErrNotExist)
@@ -269,7 +291,7 @@ func (g group) final() (u Usage, oomKills int64) {
 	if err != nil {
 		return Usage{}, 0
 	}
-	if m.io == "" { // the process has told its parent: that is us
+	if m.io == "" && g.places == nil { // the process has told its parent: that is us
 		u.ReadBytes, u.WrittenBytes = processIO("self")
 	}
 	return u, m.oomKills()

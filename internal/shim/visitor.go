@@ -108,14 +108,21 @@ func (v *visitor) wait() Exit {
 	defer guest.Conn.Close()
 	v.take(guest)
 	v.log.Info("the first process came", "pid", guest.PID)
+	counted, groupErr := groupOf(guest.PID)
+	if groupErr != nil {
+		v.log.Warn("its use can't be told", "error", groupErr)
+	}
 	if err := awaitExit(guest.FD); err != nil {
 		v.log.Error("watch the first process", "error", err)
 	}
+	// Its daemon removes the group, but has to hear of the end first.
+	ended := Exit{Code: -1}
+	ended.Usage, ended.OOMKills = counted.final()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	unix.Close(v.fd)
 	v.fd = -1
-	return unknown
+	return ended
 }
 
 // take notes who came, and ends it where that was asked for meanwhile.

@@ -182,8 +182,13 @@ func (d *DockerDaemon) Image(name, tag string, changes ...string) error {
 	if err != nil {
 		return fmt.Errorf("make an image: %w: %s", err, &stderr)
 	}
+	return d.Import(bytes.NewReader(root), name, tag, changes...)
+}
+
+// Import gives the daemon an image of a root file system, a tar.
+func (d *DockerDaemon) Import(root io.Reader, name, tag string, changes ...string) error {
 	query := url.Values{"fromSrc": {"-"}, "repo": {name}, "tag": {tag}, "changes": changes}
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://docker/images/create?"+query.Encode(), bytes.NewReader(root))
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://docker/images/create?"+query.Encode(), root)
 	if err != nil {
 		return fmt.Errorf("import an image: %w", err)
 	}

@@ -36,7 +36,7 @@ const (
 	homeDir = "/root"
 	ownDir  = "/.nimbus" // of what comes from the host, read-only
 	guest   = ownDir + "/guest"
-	// Runner takes GitHub's jobs.
+	// Runner takes GitHub's jobs, by GitHub's own runner, which is beside it.
 	Runner = ownDir + "/runner"
 )
 
@@ -98,11 +98,12 @@ func (e *Executor) container(s *sandbox, class nimbus.Class, disks []string) cli
 		"NIMBUS_GUEST_SOCKET=", "GODEBUG=", "HOME=" + homeDir,
 	}
 	if len(disks) > 0 {
-		env = append(env, "NIMBUS_GUEST_DISKS="+strings.Join(writable(), ":"))
+		env = append(env, "NIMBUS_GUEST_DISKS="+strings.Join(s.folders(), ":"))
 	}
 	o := client.ContainerCreateOptions{
 		Config: &container.Config{
 			Image: s.picture.id, Entrypoint: []string{guest}, User: "0:0", WorkingDir: "/", Env: env, Hostname: "nimbus",
+			Labels: s.carried.labels(),
 			// The image's own would run commands of its own beside the job.
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		},
@@ -138,12 +139,15 @@ func (e *Executor) mounts(s *sandbox, class nimbus.Class, disks []string) []moun
 	if e.cfg.Runner != "" {
 		bind(e.cfg.Runner, Runner, true)
 	}
-	for n, folder := range writable() {
+	for n, folder := range s.folders() {
 		if n < len(disks) {
 			bind(disks[n], folder, false)
 		} else {
 			all = append(all, memory(folder, max(class.MemoryMiB/2, smallMiB)))
 		}
+	}
+	for _, part := range s.carried.kit.Binds() { // some are below a folder above
+		bind(part.From, part.To, true)
 	}
 	for _, folder := range slices.Concat([]string{"/run", "/var/tmp"}, s.picture.volumes) {
 		if !slices.ContainsFunc(all, func(m mount.Mount) bool { return m.Target == folder }) {

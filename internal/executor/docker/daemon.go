@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ const (
 const (
 	labelOwner   = "dev.nimbus.owner"
 	labelSandbox = "dev.nimbus.sandbox"
+	labelKit     = "dev.nimbus.runner" // GitHub's runner that it has
 )
 
 // lastWordsBytes is how much of what the guest wrote is told.
@@ -126,9 +128,13 @@ func change(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 }
 
-// run makes a container and starts it.
-func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCreateOptions) error {
-	o.Name, o.Config.Labels = d.name(machine), d.labels(machine)
+// run makes a container and starts it. Before is told its id in between.
+func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCreateOptions, before func(id string) error) error {
+	o.Name = d.name(machine)
+	if o.Config.Labels == nil {
+		o.Config.Labels = map[string]string{}
+	}
+	maps.Copy(o.Config.Labels, d.labels(machine))
 	making, cancel := change(ctx)
 	defer cancel()
 	made, err := d.api.ContainerCreate(making, o)
@@ -138,12 +144,21 @@ func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCrea
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if err := before(made.ID); err != nil {
+		return err
+	}
 	_, err = d.api.ContainerStart(making, made.ID, client.ContainerStartOptions{})
 	return d.reason(err)
 }
 
 // list is the sandboxes that have a container.
-func (d *daemon) list(ctx context.Context) (ids []string, err error) {
+func (d *daemon) list(ctx context.Context) ([]string, error) { return d.listed(ctx, labelSandbox) }
+
+// kits are GitHub's runners that containers have.
+func (d *daemon) kits(ctx context.Context) ([]string, error) { return d.listed(ctx, labelKit) }
+
+// listed is what our containers have as a label.
+func (d *daemon) listed(ctx context.Context, label string) (values []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	containers, err := d.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: d.ours()})
@@ -151,9 +166,11 @@ func (d *daemon) list(ctx context.Context) (ids []string, err error) {
 		return nil, d.reason(err)
 	}
 	for _, c := range containers.Items {
-		ids = append(ids, c.Labels[labelSandbox])
+		if value, ok := c.Labels[label]; ok {
+			values = append(values, value)
+		}
 	}
-	return ids, nil
+	return values, nil
 }
 
 // remove kills a container and removes it, and returns once nothing of it is

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/claims"
 )
 
@@ -26,6 +27,18 @@ const attachTries = 16
 // writable are the folders that a job can write to: each is a disk of its own,
 // or where there are none, a part of its memory.
 func writable() []string { return []string{workDir, "/tmp", homeDir} }
+
+// maxDisks is how many disks a sandbox has at most: one more is for what GitHub's
+// runner writes beside its programs.
+const maxDisks = 4
+
+// folders are what a sandbox' disks are for, in their order.
+func (s *sandbox) folders() []string {
+	if s.carried.kit.Dir == "" {
+		return writable()
+	}
+	return append(writable(), runner.OfficialDir)
+}
 
 // diskFile is the file of one of a sandbox' disks, in its folder.
 func diskFile(dir string, n int) string { return filepath.Join(dir, fmt.Sprintf("disk%d.ext4", n)) }
@@ -43,13 +56,13 @@ func (e *Executor) mountPoint(machine string, n int) string {
 	return filepath.Join(e.mountsDir(), machine+"."+strconv.Itoa(n))
 }
 
-// layDisks makes and mounts the disks of a sandbox, in the order of writable;
+// layDisks makes and mounts the disks of a sandbox, in the order of its folders;
 // none where there are no loop devices.
 func (e *Executor) layDisks(ctx context.Context, s *sandbox) (points []string, err error) {
 	if e.checkLoops() != nil {
 		return nil, nil //nolint:nilerr // Status tells; memory takes their place
 	}
-	for n := range writable() {
+	for n := range s.folders() {
 		path, point := diskFile(s.dir, n), e.mountPoint(s.machine, n)
 		if err := e.disks.Make(ctx, path); err != nil {
 			return nil, err
@@ -77,7 +90,7 @@ func (e *Executor) layDisks(ctx context.Context, s *sandbox) (points []string, e
 // stays.
 func (e *Executor) letGo(machine string) error {
 	var errs []error
-	for n := range writable() {
+	for n := range maxDisks {
 		point := e.mountPoint(machine, n)
 		err := e.onHost(func() error { return unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // not mounted, not there

@@ -20,11 +20,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/claims"
+	"github.com/nimbus-ci/nimbus/internal/executor/docker/runnerkit"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
@@ -44,8 +46,12 @@ type Config struct {
 	// Name is what the executor is called. Default nimbus.ExecutorDocker.
 	Name        string
 	Shim, Guest string // paths of the programs
-	// Runner is the program that takes GitHub's jobs, "" for none.
+	// Runner is the program that takes GitHub's jobs, "" for none. It starts
+	// GitHub's own runner, which comes from the image nimbus.DefaultImage of Built.
 	Runner string
+	// StandIn says that what gives GitHub's jobs is a double of GitHub, whose
+	// runner Runner is itself.
+	StandIn bool
 	// Host is where the daemon is: unix:///PATH. Default DefaultHost.
 	Host string
 	// Owner tells this agent's containers and networks from those of another one
@@ -85,6 +91,7 @@ type Executor struct {
 	slots  *netslot.Manager
 	disks  *scratch.Maker
 	images *images
+	kits   *runnerkit.Store
 	check  checks
 	warm   *pool.Keeper[*box]
 	unfit  unfit
@@ -120,7 +127,7 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e := &Executor{
 		cfg: cfg, daemon: d, images: newImages(d, cfg), claims: claims.Book{Dir: filepath.Join(cfg.Dir, "claims")},
-		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB},
+		disks: &scratch.Maker{Dir: cfg.Dir, MiB: cfg.DiskMiB}, kits: &runnerkit.Store{Dir: filepath.Join(cfg.Dir, "runner")},
 		slots: netslot.New(netslot.Config{
 			// The microVMs of the same agent have slots of their own.
 			Owner: cfg.Owner + "d", Pairs: true, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Log: cfg.Log,
@@ -163,12 +170,15 @@ func (e *Executor) create(ctx context.Context, spec executor.Spec, devices *Devi
 	if err != nil {
 		return nil, err
 	}
+	c := e.carry(ctx)
 	if devices == nil {
-		if s := e.takeWarm(ctx, p, spec); s != nil {
+		if s := e.takeWarm(ctx, p, c, spec); s != nil {
 			return s, nil
 		}
 	}
-	s := &sandbox{executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, devices: devices, origin: nimbus.OriginCold}
+	s := &sandbox{
+		executor: e, id: spec.ID, machine: spec.ID, dir: spec.Dir, picture: p, carried: c, devices: devices, origin: nimbus.OriginCold,
+	}
 	if err := e.make(ctx, s, spec.Class, spec.Deadline); err != nil {
 		return nil, errors.Join(e.unfit.note(p.id, err), s.Destroy(context.WithoutCancel(ctx)))
 	}
@@ -213,21 +223,29 @@ func (e *Executor) start(ctx context.Context, s *sandbox, class nimbus.Class, de
 	if err := e.furnish(s, class); err != nil {
 		return err
 	}
-	client, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
+	started, err := shim.Start(ctx, e.cfg.Shim, s.dir, shim.Spec{
 		Door: &shim.Door{Socket: doorDir + "/" + doorFile, Serve: socketFile, Token: s.token}, Deadline: deadline,
 	})
 	if err != nil {
 		return fmt.Errorf("start sandbox: %w", err)
 	}
-	s.Shimmed = executor.Shimmed{Shim: client}
+	s.Shimmed = executor.Shimmed{Shim: started}
 	disks, err := e.layDisks(ctx, s)
 	if err == nil {
-		err = e.daemon.run(ctx, s.machine, e.container(s, class, disks))
+		err = e.run(ctx, s, e.container(s, class, disks))
 	}
 	if err := errors.Join(err, e.letGo(s.machine)); err != nil { // they are the container's from now on
 		return fmt.Errorf("start container: %w", err)
 	}
 	return e.awaitGuest(ctx, s)
+}
+
+// run has the daemon make a container and start it.
+func (e *Executor) run(ctx context.Context, s *sandbox, o client.ContainerCreateOptions) error {
+	if err := e.daemon.run(ctx, s.machine, o, func(id string) error { return e.note(s.machine, id) }); err != nil {
+		return err
+	}
+	return e.note(s.machine, finished)
 }
 
 // awaitGuest waits until the guest has come to its shim, which does not hear of
@@ -252,7 +270,7 @@ func (e *Executor) awaitGuest(ctx context.Context, s *sandbox) (err error) {
 
 // Adopt finds the container of an earlier process of the agent.
 func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox, error) {
-	client, err := shim.Open(dir)
+	opened, err := shim.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no sandbox %s", id)
 	}
@@ -263,7 +281,7 @@ func (e *Executor) Adopt(ctx context.Context, id, dir string) (executor.Sandbox,
 	if err != nil {
 		return nil, fmt.Errorf("adopt sandbox: %w", err)
 	}
-	s := &sandbox{Shimmed: executor.Shimmed{Shim: client}, executor: e, id: id, machine: machine, dir: dir}
+	s := &sandbox{Shimmed: executor.Shimmed{Shim: opened}, executor: e, id: id, machine: machine, dir: dir}
 	// Without its token it can't be talked to, but still be destroyed.
 	token, err := os.ReadFile(filepath.Join(dir, tokenFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -282,10 +300,32 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
+	noted, err := claims.Names(e.notesDir())
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	noted = slices.DeleteFunc(noted, func(id string) bool { return slices.Contains(ids, id) })
 	// One that waits may be given to a job at any moment.
-	ids = slices.DeleteFunc(ids, e.owned.Has)
+	ids, noted = slices.DeleteFunc(ids, e.owned.Has), slices.DeleteFunc(noted, e.owned.Has)
 	kept := keep()
-	var removed []string
+	removed, err := e.sweepAll(ctx, ids, kept)
+	// Of these there is nothing any more, or what nobody but their name can tell of.
+	if _, noteErr := e.sweepAll(ctx, noted, kept); noteErr != nil {
+		err = errors.Join(err, noteErr)
+	}
+	if e.networked() {
+		if tidyErr := e.slots.Tidy(ctx); tidyErr != nil {
+			err = errors.Join(err, fmt.Errorf("sweep: %w", tidyErr))
+		}
+	}
+	if pruneErr := e.pruneKits(ctx); pruneErr != nil {
+		err = errors.Join(err, fmt.Errorf("sweep: %w", pruneErr))
+	}
+	return removed, err
+}
+
+// sweepAll removes those of which no owner is kept, and returns them.
+func (e *Executor) sweepAll(ctx context.Context, ids, kept []string) (removed []string, err error) {
 	for _, id := range ids {
 		owner, ownerErr := e.claims.Owner(id)
 		if ownerErr != nil || slices.Contains(kept, owner) {
@@ -297,11 +337,6 @@ func (e *Executor) Sweep(ctx context.Context, keep func() []string) ([]string, e
 			continue
 		}
 		removed = append(removed, id)
-	}
-	if e.networked() {
-		if tidyErr := e.slots.Tidy(ctx); tidyErr != nil {
-			err = errors.Join(err, fmt.Errorf("sweep: %w", tidyErr))
-		}
 	}
 	return removed, err
 }
@@ -340,6 +375,9 @@ func (e *Executor) remove(ctx context.Context, machine string) error {
 		return err
 	}
 	if err := e.daemon.remove(ctx, machine); err != nil {
+		return err
+	}
+	if err := e.clear(ctx, machine); err != nil {
 		return err
 	}
 	if err := e.slots.Remove(ctx, machine); err != nil {

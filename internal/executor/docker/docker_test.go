@@ -32,11 +32,11 @@ func TestMain(m *testing.M) {
 // imageName is an image of the machine's own programs, in the daemons of tests.
 const imageName = "nimbus.test/tools:1"
 
-// config builds the programs, and starts a daemon that has an image.
-func config(t *testing.T) (docker.Config, *testenv.DockerDaemon) {
+// config builds the programs, and starts a daemon, with flags, that has an image.
+func config(t *testing.T, flags ...string) (docker.Config, *testenv.DockerDaemon) {
 	t.Helper()
 	testenv.Require(t, "root", "dockerd", "nft", "mke2fs")
-	d := testenv.DockerWith(t, "--live-restore", "--cgroup-parent", cgroupParent())
+	d := testenv.DockerWith(t, append(flags, "--live-restore", "--cgroup-parent", cgroupParent())...)
 	t.Cleanup(removeCgroups)
 	if err := d.Image("nimbus.test/tools", "1", "ENV LESSON=one", "VOLUME /data"); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestConformance(t *testing.T) {
 	settings := cfg
 	settings.Log = nil // it is this process'
 	executortest.Run(t, executortest.Config{
-		Patience: patience, Settings: settings, Unmetered: true, // the daemon has their cgroup
+		Patience: patience, Settings: settings,
 		New: func(t *testing.T) executor.Executor { return create(t, cfg) },
 	})
 }

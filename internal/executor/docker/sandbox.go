@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +32,11 @@ type sandbox struct {
 	slot     netslot.Slot
 	picture  picture
 	devices  *Devices // nil for none
+	carried  carried
 	origin   nimbus.Origin
+
+	mu   sync.Mutex
+	used nimbus.UsageSample // the most that was seen
 }
 
 func (s *sandbox) ID() string { return s.id }
@@ -89,6 +94,29 @@ func notOurs(inside *os.File) error {
 	return nil
 }
 
+// Usage implements executor.Metered. What a container has used in all is read by
+// its shim as it ends, and may be missed where its daemon is faster, as is I/O
+// that processes alone can tell of: then what was seen last stands.
+func (s *sandbox) Usage(ctx context.Context) (nimbus.UsageSample, error) {
+	u, member, err := s.Measure(ctx)
+	if err != nil {
+		return u, err
+	}
+	if member != 0 {
+		if u.SentBytes, u.ReceivedBytes, err = netslot.TrafficInside(member); err != nil {
+			return u, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = nimbus.UsageSample{
+		CPU: max(u.CPU, s.used.CPU), MemoryBytes: u.MemoryBytes,
+		ReadBytes: max(u.ReadBytes, s.used.ReadBytes), WrittenBytes: max(u.WrittenBytes, s.used.WrittenBytes),
+		SentBytes: max(u.SentBytes, s.used.SentBytes), ReceivedBytes: max(u.ReceivedBytes, s.used.ReceivedBytes),
+	}
+	return s.used, nil
+}
+
 // Wait returns how the container ended: its shim knows when and by whom, its
 // daemon how.
 func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
@@ -106,7 +134,7 @@ func (s *sandbox) Wait(ctx context.Context) (executor.Exit, error) {
 		exit.Code, exit.Signal = -1, unix.SignalName(unix.Signal(state.ExitCode-signalled))
 	}
 	exit.Detail = s.executor.daemon.lastWords(ctx, s.machine)
-	exit.OutOfMemory = state.OOMKilled
+	exit.OutOfMemory = exit.OutOfMemory || state.OOMKilled
 	if exit.Cause == executor.ExitSelf {
 		exit.Why = "its guest agent, the container's first process, ended"
 		if exit.Signal != "" {
@@ -130,7 +158,7 @@ func (s *sandbox) Destroy(ctx context.Context) error {
 		return fmt.Errorf("destroy sandbox: %w", err)
 	}
 	// The folder is the agent's; what the job wrote goes at once.
-	for n := range writable() {
+	for n := range maxDisks {
 		if err := os.Remove(diskFile(s.dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("destroy sandbox: %w", err)
 		}

@@ -80,7 +80,7 @@ func TestContained(t *testing.T) {
 			ls -A /workspace /tmp /.nimbus/door; stat -c %a /tmp
 			[ -e /var/run/docker.sock ] && echo a daemon
 			cat /proc/1/environ /proc/1/maps 2>/dev/null | head -c 4; stat -L /proc/1/fd/* 2>/dev/null; cat /proc/1/root/etc/passwd 2>/dev/null
-			kill -KILL 1; kill -STOP 1; chown 1234 /tmp && chown 0 /tmp && echo owner
+			for signal in KILL STOP TERM INT HUP QUIT PIPE; do kill -$signal 1; done; sleep 0.1; chown 1234 /tmp && chown 0 /tmp && echo owner
 			chmod +x escape; ./escape clock; ./escape forge 5.5.5.5:1 | sort -u
 			hostname other 2>/dev/null && echo renamed
 			exit 0`, program)
@@ -179,6 +179,10 @@ func TestFence(t *testing.T) {
 			}
 			if sorted(out) != sorted(want.String()) || exit.GetCode() != 0 {
 				t.Errorf("it reached:\n%s\nwant:\n%s\n%v", out, &want, exit)
+			}
+			// Each connection alone is some hundred bytes.
+			if u, err := s.(executor.Metered).Usage(ctx); err != nil || u.SentBytes < 200 || u.ReceivedBytes < 100 {
+				t.Errorf("measured: %+v, %v", u, err)
 			}
 			refused, err := s.(executor.Fenced).Refused(ctx)
 			if err != nil {

@@ -3,6 +3,7 @@ package docker_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,13 +38,33 @@ type soak struct {
 	cfg    docker.Config
 	daemon *testenv.DockerDaemon
 
-	making sync.RWMutex // shared while a container is made
+	// making is shared while a container is made: this process is all agents that
+	// there ever are, but no agent begins before the last one has ended.
+	making sync.RWMutex
 
 	mu    sync.Mutex // held by what restarts
 	agent *docker.Executor
 	stop  func()
+	live  sync.Map // ids of the jobs that there are
 
-	ran, warm, given, adopted, agents, daemons atomic.Int64
+	ran, warm, given, adopted, agents, killed, daemons, swept atomic.Int64
+}
+
+// soakResult is what a soak prints, in one line.
+type soakResult struct {
+	Jobs      int   `json:"jobs"`
+	Ran       int64 `json:"ran"`
+	Warm      int64 `json:"warm"`
+	GivenUp   int64 `json:"given_up"`
+	Adopted   int64 `json:"adopted"`
+	Restarts  int64 `json:"agent_restarts"`
+	Killed    int64 `json:"agents_killed"`
+	Daemons   int64 `json:"daemon_restarts"`
+	Swept     int64 `json:"swept"` // what hygiene had to remove, of agents that were killed
+	Leaked    int   `json:"leaked"`
+	Before    usage `json:"before"`
+	After     usage `json:"after"`
+	TookMilli int64 `json:"took_ms"`
 }
 
 // TestNothingIsLeft runs jobs, several at a time, while some are given up, the
@@ -57,7 +79,7 @@ func TestNothingIsLeft(t *testing.T) {
 	cfg.Warm = docker.WarmConfig{Containers: 2, MemoryMiB: 512}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(jobs)*10*time.Second+5*patience)
 	defer cancel()
-	s := &soak{t: t, cfg: cfg, daemon: d}
+	s, began := &soak{t: t, cfg: cfg, daemon: d}, time.Now()
 	s.startAgent(ctx)
 	var before usage
 	const together = 3
@@ -76,21 +98,60 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 	}
 	s.stop()
+	s.settle(ctx)
 	after := now(t)
-	t.Logf("%d jobs ran, %d of them in a container that waited; %d were given up, %d adopted; %d restarts of the agent, %d of the daemon; before %v, after %v",
-		s.ran.Load(), s.warm.Load(), s.given.Load(), s.adopted.Load(), s.agents.Load(), s.daemons.Load(), before, after)
-	if s.ran.Load() == 0 || s.warm.Load() == 0 || s.given.Load() == 0 || s.adopted.Load() == 0 || s.agents.Load() == 0 || s.daemons.Load() == 0 {
-		t.Error("not everything was tried")
+	for _, n := range []*atomic.Int64{&s.ran, &s.warm, &s.given, &s.adopted, &s.agents, &s.killed, &s.daemons} {
+		if n.Load() == 0 {
+			t.Error("not everything was tried")
+		}
 	}
 	const slack, slackKiB = 8, 24 << 10
-	if after.files > before.files+slack || after.goroutines > before.goroutines+slack || after.residentKiB > before.residentKiB+slackKiB {
-		t.Errorf("this process grows: from %v to %v", before, after)
+	if after.Files > before.Files+slack || after.Goroutines > before.Goroutines+slack || after.ResidentKiB > before.ResidentKiB+slackKiB {
+		t.Errorf("this process grows: from %+v to %+v", before, after)
 	}
-	checkNothingIsLeft(ctx, t, cfg, d)
+	left := leftovers(ctx, t, cfg, d)
+	for _, what := range left {
+		t.Error(what)
+	}
+	line, err := json.Marshal(soakResult{
+		jobs, s.ran.Load(), s.warm.Load(), s.given.Load(), s.adopted.Load(), s.agents.Load(), s.killed.Load(), s.daemons.Load(), s.swept.Load(),
+		len(left), before, after, time.Since(began).Milliseconds(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(string(line))
 }
 
-// startAgent begins what a process of the agent does beside its jobs. One that
-// begins anew sweeps, as it would.
+// settle sweeps until no start is waited for that its daemon did not live to see.
+func (s *soak) settle(ctx context.Context) {
+	for {
+		s.sweep(ctx)
+		notes, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "containers"))
+		if len(notes) == 0 || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// sweep removes what belongs to nobody, as an agent does at its start and each
+// minute. It tries for as long as the daemon is away.
+func (s *soak) sweep(ctx context.Context) {
+	for {
+		removed, err := s.now().Sweep(ctx, func() (ids []string) {
+			s.live.Range(func(id, _ any) bool { ids = append(ids, id.(string)); return true })
+			return ids
+		})
+		s.swept.Add(int64(len(removed)))
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// startAgent begins what a process of the agent does beside its jobs.
 func (s *soak) startAgent(ctx context.Context) {
 	e := create(s.t, s.cfg)
 	ctx, cancel := context.WithCancel(ctx)
@@ -107,6 +168,8 @@ func (s *soak) startAgent(ctx context.Context) {
 
 // restartAgent ends one process of the agent and begins the next.
 func (s *soak) restartAgent(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop()
@@ -114,24 +177,59 @@ func (s *soak) restartAgent(ctx context.Context) {
 	s.agents.Add(1)
 }
 
-// restartDaemon ends the daemon while jobs run and end, but not in the midst of
-// the start of a container: one that is killed there (20.10) may forget what its
-// containerd has begun. See docs/hosts.md.
+// restartDaemon ends the daemon while containers run and are removed; by SIGKILL in
+// the midst of starts, too. One that is told to end there (20.10) ends by itself
+// what it starts, in spite of live-restore: see docs/hosts.md.
 func (s *soak) restartDaemon(ctx context.Context) {
-	s.making.Lock()
-	defer s.making.Unlock()
+	sig := []string{"TERM", "KILL"}[rand.IntN(2)]
+	if sig == "TERM" {
+		s.making.Lock()
+		defer s.making.Unlock()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stop() // it makes some, too
-	if err := s.daemon.Restart([]string{"TERM", "KILL"}[rand.IntN(2)]); err != nil {
+	if sig == "TERM" { // some are made beside the jobs
+		s.stop()
+		defer s.startAgent(ctx)
+	}
+	if err := s.daemon.Restart(sig); err != nil {
 		s.t.Error(err)
 	}
 	time.Sleep(500 * time.Millisecond) // it dies first
 	if err := s.daemon.Await(); err != nil {
 		s.t.Error(err)
 	}
-	s.startAgent(ctx)
 	s.daemons.Add(1)
+}
+
+// otherAgent has another process of the agent make a sandbox, and ends that
+// process: as soon as it is done, when ours takes the sandbox over, or at any
+// moment before.
+func (s *soak) otherAgent(ctx context.Context, sp executor.Spec, i int) (box executor.Sandbox, ok bool) {
+	settings := s.cfg
+	settings.Log = nil
+	s.making.RLock()
+	defer s.making.RUnlock()
+	other := executortest.StartAgent(ctx, s.t, settings, sp)
+	sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[rand.IntN(2)]
+	s.killed.Add(1)
+	if rand.IntN(2) == 0 {
+		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+		other.End(sig)
+		s.sweepUp(ctx, sp)
+		return nil, false
+	}
+	why := other.Made()
+	other.End(sig)
+	if why == "" {
+		box, err := s.now().Adopt(ctx, sp.ID, sp.Dir)
+		if err == nil {
+			return box, true
+		}
+		s.t.Errorf("job %d: %v", i, err)
+	}
+	s.sweepUp(ctx, sp) // the daemon was away
+	return nil, false
 }
 
 func (s *soak) now() *docker.Executor {
@@ -149,11 +247,22 @@ func (s *soak) job(ctx context.Context, i int) {
 		return
 	case 5:
 		s.restartAgent(ctx)
+		s.sweep(ctx)
 	case 8:
 		defer s.restartDaemon(ctx)
 	}
-	sp := spec(s.t)
-	defer os.RemoveAll(sp.Dir)
+	sp := s.spec()
+	defer s.forget(sp)
+	if i%troubles == 7 {
+		if box, ok := s.otherAgent(ctx, sp, i); ok {
+			s.run(ctx, box, i)
+			s.destroy(ctx, box)
+			s.adopted.Add(1)
+		}
+		s.forget(sp)
+		s.sweep(ctx)
+		return
+	}
 	box, err := s.make(ctx, sp)
 	if err != nil {
 		s.t.Errorf("job %d: %v", i, err)
@@ -173,13 +282,38 @@ func (s *soak) job(ctx context.Context, i int) {
 		s.adopted.Add(1)
 		fallthrough
 	default:
-		word := fmt.Sprintf("job %d", i)
-		if out, exit := executortest.Do(ctx, s.t, box, "echo "+word+" > file && cat file"); out != word+"\n" || exit.GetCode() != 0 {
-			s.t.Errorf("%q, %v", out, exit)
-		}
-		s.ran.Add(1)
+		s.run(ctx, box, i)
 	}
 	s.destroy(ctx, box)
+}
+
+// run has a sandbox do its job: a test of its own, which keeps nothing.
+func (s *soak) run(ctx context.Context, box executor.Sandbox, i int) {
+	word := fmt.Sprintf("job %d", i)
+	ok := s.t.Run(word, func(t *testing.T) {
+		if out, exit := executortest.Do(ctx, t, box, "echo "+word+" > file && cat file"); out != word+"\n" || exit.GetCode() != 0 {
+			t.Errorf("%q, %v", out, exit)
+		}
+	})
+	if !ok {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		exit, err := box.Wait(ctx)
+		s.t.Errorf("job %d in %s, %s: its sandbox' end: %+v, %v", i, box.ID(), box.(executor.Dated).Origin(), exit, err)
+	}
+	s.ran.Add(1)
+}
+
+// spec is a job that there is from now on, until it is forgotten.
+func (s *soak) spec() executor.Spec {
+	sp := spec(s.t)
+	s.live.Store(sp.ID, true)
+	return sp
+}
+
+func (s *soak) forget(sp executor.Spec) {
+	s.live.Delete(sp.ID)
+	os.RemoveAll(sp.Dir)
 }
 
 // make tries for as long as the daemon is away.
@@ -221,8 +355,8 @@ func (s *soak) sweepUp(ctx context.Context, sp executor.Spec) {
 
 // giveUp cancels a creation at any moment of it.
 func (s *soak) giveUp(ctx context.Context) {
-	sp := spec(s.t)
-	defer os.RemoveAll(sp.Dir)
+	sp := s.spec()
+	defer s.forget(sp)
 	sp.Class.CPUs = 2 // none of these waits
 	making, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(800))*time.Millisecond)
 	s.making.RLock()
@@ -253,10 +387,10 @@ func (s *soak) destroy(ctx context.Context, box executor.Sandbox) {
 }
 
 // usage is what this process takes.
-type usage struct{ files, goroutines, residentKiB int }
-
-func (u usage) String() string {
-	return fmt.Sprintf("%d files, %d goroutines, %d KiB", u.files, u.goroutines, u.residentKiB)
+type usage struct {
+	Files       int `json:"files"`
+	Goroutines  int `json:"goroutines"`
+	ResidentKiB int `json:"resident_kib"`
 }
 
 func now(t *testing.T) usage {
@@ -275,18 +409,18 @@ func now(t *testing.T) usage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return usage{len(files), runtime.NumGoroutine(), kib}
+	return usage{Files: len(files), Goroutines: runtime.NumGoroutine(), ResidentKiB: kib}
 }
 
-// checkNothingIsLeft looks for all that a container has: in its daemon, and on
-// the host.
-func checkNothingIsLeft(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.DockerDaemon) {
+// leftovers looks for all that a container has: in its daemon, and on the host.
+func leftovers(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.DockerDaemon) (left []string) {
 	t.Helper()
+	found := func(format string, args ...any) { left = append(left, fmt.Sprintf(format, args...)) }
 	if err := d.Await(); err != nil {
 		t.Fatal(err)
 	}
 	if removed, err := create(t, cfg).Sweep(ctx, func() []string { return nil }); err != nil || len(removed) > 0 {
-		t.Errorf("the sweep found %v, %v", removed, err)
+		found("the sweep found %v, %v", removed, err)
 	}
 	for _, path := range []string{"/containers/json?all=1", "/volumes"} {
 		answer, err := testenv.DockerClient(d.Socket).Get("http://docker" + path)
@@ -297,16 +431,16 @@ func checkNothingIsLeft(ctx context.Context, t *testing.T, cfg docker.Config, d 
 		said.ReadFrom(answer.Body)
 		answer.Body.Close()
 		if strings.Contains(said.String(), "nimbus") {
-			t.Errorf("left in the daemon: %s", &said)
+			found("left in the daemon: %s", &said)
 		}
 	}
 	slots, err := netslot.New(netslot.Config{Owner: cfg.Owner + "d"}).List()
 	if err != nil || len(slots) > 0 {
-		t.Errorf("network slots: %v, %v", slots, err)
+		found("network slots: %v, %v", slots, err)
 	}
 	folder := filepath.Dir(d.Socket)
-	if left := cgroups(); len(left) > 0 {
-		t.Errorf("cgroups: %v", left)
+	if groups := cgroups(); len(groups) > 0 {
+		found("cgroups: %v", groups)
 	}
 	sandboxes := fmt.Sprintf("nimbus-sandbox-%d-", os.Getpid())
 	for pattern, ours := range map[string][]string{
@@ -322,14 +456,22 @@ func checkNothingIsLeft(ctx context.Context, t *testing.T, cfg docker.Config, d 
 			raw, err := os.ReadFile(path)
 			for _, mark := range ours {
 				if err == nil && bytes.Contains(raw, []byte(mark)) {
-					t.Errorf("left behind: %s: %q", path, raw)
+					found("left behind: %s: %q", path, raw)
 				}
 			}
 		}
 	}
-	for _, dir := range []string{"waiting", "claims", "mounts"} {
-		if left, err := os.ReadDir(filepath.Join(cfg.Dir, dir)); err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
-			t.Errorf("%s: %v, %v", dir, left, err)
+	for _, dir := range []string{"waiting", "claims", "mounts", "containers"} {
+		if entries, err := os.ReadDir(filepath.Join(cfg.Dir, dir)); err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
+			found("%s: %v, %v", dir, entries, err)
 		}
+	}
+	return left
+}
+
+func checkNothingIsLeft(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.DockerDaemon) {
+	t.Helper()
+	for _, what := range leftovers(ctx, t, cfg, d) {
+		t.Error(what)
 	}
 }

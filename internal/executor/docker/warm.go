@@ -48,7 +48,7 @@ func (m maker) Make(ctx context.Context, class nimbus.Class) (*box, error) {
 	}
 	machine := nimbus.NewID(prefixWaiting, time.Now())
 	e.owned.Add(machine)
-	s := &sandbox{executor: e, id: machine, machine: machine, dir: filepath.Join(e.waitingDir(), machine), picture: p, origin: nimbus.OriginWarm}
+	s := &sandbox{executor: e, id: machine, machine: machine, dir: filepath.Join(e.waitingDir(), machine), picture: p, carried: e.carry(ctx), origin: nimbus.OriginWarm}
 	b := &box{s}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make folder of a container: %w", err), e.discard(context.WithoutCancel(ctx), s))
@@ -93,13 +93,13 @@ func (e *Executor) KeepWarm(ctx context.Context, free func() nimbus.Capacity, ch
 
 // takeWarm gives a container that waits to a sandbox, nil when none of them
 // serves.
-func (e *Executor) takeWarm(ctx context.Context, p picture, spec executor.Spec) *sandbox {
+func (e *Executor) takeWarm(ctx context.Context, p picture, c carried, spec executor.Spec) *sandbox {
 	b, ok := e.warm.Take(spec.Class)
 	if !ok {
 		return nil
 	}
-	err := errors.New("its image has changed since")
-	if b.picture.id == p.id && slices.Equal(b.picture.env, p.env) {
+	err := errors.New("its image, or GitHub's runner, has changed since")
+	if b.picture.id == p.id && slices.Equal(b.picture.env, p.env) && b.carried.kit == c.kit {
 		if err = b.Renew(ctx, spec.Deadline); err == nil {
 			err = e.hand(b.sandbox, spec.ID, spec.Dir)
 		}

@@ -55,14 +55,21 @@ func beAgent(raw string, executorOf func([]byte) (executor.Executor, error)) err
 	return err
 }
 
-// agent has another process make a sandbox, and ends that process by a signal.
-func (h *harness) agent(ctx context.Context, t *testing.T, spec executor.Spec, sig syscall.Signal) {
+// Agent is another process that makes a sandbox.
+type Agent struct {
+	cmd  *exec.Cmd
+	said chan string
+}
+
+// StartAgent has another process make a sandbox, with the executor that Main makes
+// of settings.
+func StartAgent(ctx context.Context, t testing.TB, settings any, spec executor.Spec) *Agent {
 	t.Helper()
-	settings, err := json.Marshal(h.cfg.Settings)
+	encoded, err := json.Marshal(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(order{Settings: settings, ID: spec.ID, Dir: spec.Dir, Class: spec.Class, Deadline: spec.Deadline}) //nolint:musttag // both ends are one program
+	raw, err := json.Marshal(order{Settings: encoded, ID: spec.ID, Dir: spec.Dir, Class: spec.Class, Deadline: spec.Deadline}) //nolint:musttag // both ends are one program
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,20 +77,44 @@ func (h *harness) agent(ctx context.Context, t *testing.T, spec executor.Spec, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), agentVariable+"="+string(raw))
-	cmd.Stderr = t.Output()
-	out, err := cmd.StdoutPipe()
+	a := &Agent{cmd: exec.CommandContext(ctx, self), said: make(chan string, 1)}
+	a.cmd.Env = append(os.Environ(), agentVariable+"="+string(raw))
+	a.cmd.Stderr = t.Output()
+	out, err := a.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said, _ := bufio.NewReader(out).ReadString('\n')
-	_ = cmd.Process.Signal(sig)
-	_ = cmd.Wait() // it was killed
-	if said != "ready\n" {
-		t.Fatalf("the agent's sandbox: %s", said)
+	go func() { // ends with the process
+		said, _ := bufio.NewReader(out).ReadString('\n')
+		a.said <- said
+	}()
+	return a
+}
+
+// Made waits until it has made the sandbox, and tells why it has not, or "".
+func (a *Agent) Made() string {
+	if said := <-a.said; said != "ready\n" {
+		return "it says " + said
+	}
+	return ""
+}
+
+// End ends it by a signal, whatever it is at.
+func (a *Agent) End(sig syscall.Signal) {
+	_ = a.cmd.Process.Signal(sig) // ended already is fine
+	_ = a.cmd.Wait()              // it was killed
+}
+
+// agent has another process make a sandbox, and ends that process by a signal.
+func (h *harness) agent(ctx context.Context, t *testing.T, spec executor.Spec, sig syscall.Signal) {
+	t.Helper()
+	a := StartAgent(ctx, t, h.cfg.Settings, spec)
+	why := a.Made()
+	a.End(sig)
+	if why != "" {
+		t.Fatalf("the agent's sandbox: %s", why)
 	}
 }

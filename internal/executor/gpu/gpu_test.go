@@ -152,7 +152,7 @@ func TestConformance(t *testing.T) {
 	other := s
 	other.Containers.Log = nil // it is this process'
 	executortest.Run(t, executortest.Config{
-		Patience: patience, Settings: other, Unmetered: true, // as containers are
+		Patience: patience, Settings: other,
 		New: func(t *testing.T) executor.Executor { return create(t, s) },
 	})
 }

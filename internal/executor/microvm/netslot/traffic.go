@@ -11,6 +11,16 @@ import (
 // through a process that is in the slot's namespace: a file is cheaper than to
 // go there.
 func Traffic(pid int) (sent, received int64, err error) {
+	received, sent, err = passed(pid, TapName) // what the guest sends, the tap receives
+	return sent, received, err
+}
+
+// TrafficInside is Traffic through a process of a container that was connected
+// to a slot: there it is the other end.
+func TrafficInside(pid int) (sent, received int64, err error) { return passed(pid, pairName) }
+
+// passed is what went through a device of a process' network.
+func passed(pid int, device string) (sent, received int64, err error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
 	if err != nil {
 		return 0, 0, fmt.Errorf("measure network slot: %w", err)
@@ -19,16 +29,16 @@ func Traffic(pid int) (sent, received int64, err error) {
 	for line := range strings.Lines(string(raw)) {
 		name, rest, _ := strings.Cut(line, ":")
 		numbers := strings.Fields(rest)
-		if strings.TrimSpace(name) != TapName || len(numbers) <= txBytes {
+		if strings.TrimSpace(name) != device || len(numbers) <= txBytes {
 			continue
 		}
-		if sent, err = strconv.ParseInt(numbers[rxBytes], 10, 64); err == nil {
-			received, err = strconv.ParseInt(numbers[txBytes], 10, 64)
+		if sent, err = strconv.ParseInt(numbers[txBytes], 10, 64); err == nil {
+			received, err = strconv.ParseInt(numbers[rxBytes], 10, 64)
 		}
 		if err != nil {
 			return 0, 0, fmt.Errorf("measure network slot: %w", err)
 		}
 		return sent, received, nil
 	}
-	return 0, 0, nil // the process is of no slot
+	return 0, 0, nil // the process has no such network
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -174,15 +175,18 @@ func (x *execution) uses(ctx context.Context, action string) (int, error) {
 	return 0, nil
 }
 
-// script runs a step's script as GitHub does: bash -e by default, with
-// pipefail too where the workflow says shell: bash.
+// script runs a step's script as GitHub does: bash -e by default, or sh -e where
+// there is no bash, with pipefail too where the workflow says shell: bash.
 func (x *execution) script(ctx context.Context, s protocol.Step) (int, error) {
 	file := filepath.Join(x.layout.temp, fmt.Sprintf("step-%d.sh", x.number))
 	if err := os.WriteFile(file, []byte(s.Run+"\n"), 0o600); err != nil {
 		return 1, fmt.Errorf("write the script: %w", err)
 	}
 	defer os.Remove(file)
-	args := []string{"-e", file}
+	shell, args := "bash", []string{"-e", file}
+	if _, err := exec.LookPath(shell); err != nil && s.Shell == "" {
+		shell = "sh"
+	}
 	if s.Shell == "bash" {
 		args = []string{"--noprofile", "--norc", "-eo", "pipefail", file}
 	}
@@ -200,7 +204,7 @@ func (x *execution) script(ctx context.Context, s protocol.Step) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	code, group, err := runBash(ctx, args, dir, x.env.forStep(commands.variables(), s.Env), x.log)
+	code, group, err := runShell(ctx, shell, args, dir, x.env.forStep(commands.variables(), s.Env), x.log)
 	if group > 0 {
 		x.groups = append(x.groups, group)
 	}

@@ -20,10 +20,10 @@ const (
 	drainOutput = time.Second
 )
 
-// runBash runs bash and returns its exit code and process group. A signal that
+// runShell runs a shell and returns its exit code and process group. A signal that
 // ended it gives 128 + its number, as in a shell.
-func runBash(ctx context.Context, args []string, dir string, env []string, out io.Writer) (code, group int, err error) {
-	cmd := exec.Command("bash", args...) // cancelled below, with the whole group
+func runShell(ctx context.Context, shell string, args []string, dir string, env []string, out io.Writer) (code, group int, err error) {
+	cmd := exec.Command(shell, args...) // cancelled below, with the whole group
 	cmd.Dir, cmd.Env = dir, env
 	cmd.Stdout, cmd.Stderr = out, out // one pipe: the order is kept
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -32,7 +32,7 @@ func runBash(ctx context.Context, args []string, dir string, env []string, out i
 		return 1, 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		return 1, 0, fmt.Errorf("start bash: %w", err)
+		return 1, 0, fmt.Errorf("start %s: %w", shell, err)
 	}
 	group = cmd.Process.Pid
 	done := make(chan error, 1)
@@ -52,7 +52,7 @@ func runBash(ctx context.Context, args []string, dir string, env []string, out i
 		}
 		return exit.ExitCode(), group, nil
 	}
-	return 1, group, fmt.Errorf("run bash: %w", err)
+	return 1, group, fmt.Errorf("run %s: %w", shell, err)
 }
 
 // endGroup ends a process group and returns what Wait said.
