@@ -26,7 +26,9 @@ func TestPull(t *testing.T) {
 	cfg.Refresh = time.Nanosecond
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
-	name := strings.TrimPrefix(server.URL, "http://") + "/acme/tools"
+	host := strings.TrimPrefix(server.URL, "http://")
+	name := host + "/acme/tools"
+	cfg.Catalog.Policy.Allow = []string{host + "/acme/*"} // no address that all may use
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	api, err := client.New(client.WithHost("unix://" + d.Socket))

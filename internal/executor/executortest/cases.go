@@ -129,7 +129,7 @@ func testCancel(ctx context.Context, t *testing.T, h *harness) {
 func testGuestKilled(ctx context.Context, t *testing.T, h *harness) {
 	s, _ := h.create(ctx, t)
 	c := client(ctx, t, s)
-	start(ctx, t, c, "sleep 0.3; kill -QUIT 1; sleep 1000", nil)
+	start(ctx, t, c, "sleep 0.3; kill -ABRT 1; sleep 1000", nil)
 	if stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: 1})); err == nil { // else it has ended already
 		defer stream.Close()
 		for stream.Receive() {
