@@ -99,7 +99,8 @@ func (c *imagesListCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	for _, ref := range roots.Refs() {
+	refs, _ := roots.Refs() // nimbus images verify tells of those that can't be read
+	for _, ref := range refs {
 		if _, root, err := roots.Ref(ref.Name); err == nil {
 			v.Images = append(v.Images, viewRoot(ref.Name, root))
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
 
 type imagesGCCmd struct {
@@ -13,6 +14,7 @@ type imagesGCCmd struct {
 
 	MaxGiB int           `within:"0.." name:"max" help:"How many GiB container images may take together; those go first that were not used for the longest time. 0: any." default:"50" placeholder:"GIB"`
 	Unused time.Duration `within:"0s.." help:"Also remove those that were not used for that long. 0: keep them." placeholder:"DURATION"`
+	Local  bool          `name:"imports" help:"Also remove what was imported from a folder, an archive or a daemon: no registry has it."`
 	Broken bool          `help:"Also remove those that are not what was signed."`
 	DryRun bool          `help:"Only tell what would be removed."`
 }
@@ -28,17 +30,30 @@ func (c *imagesGCCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	removed, err := roots.Collect(ctx, rootfs.Bounds{
-		Bytes: int64(c.MaxGiB) << 30, Unused: c.Unused, Broken: c.Broken, Now: time.Now(),
-	}, c.DryRun)
+	bounds := rootfs.Bounds{Bytes: int64(c.MaxGiB) << 30, Unused: c.Unused, Broken: c.Broken, Local: c.Local, Now: time.Now()}
+	removed, err := roots.Collect(ctx, bounds, c.DryRun)
 	if err != nil {
 		return err
+	}
+	kept := 0
+	if !c.Local {
+		bounds.Local, bounds.Broken = true, false
+		more, err := roots.Collect(ctx, bounds, true)
+		if err != nil {
+			return err
+		}
+		for _, r := range more {
+			if !source.IsRegistry(r.Source) {
+				kept++
+			}
+		}
 	}
 	v := struct {
 		Removed []imageView `json:"removed"`
 		Bytes   int64       `json:"bytes"`
+		Kept    int         `json:"imports_kept"` // that would go, if a registry had them
 		DryRun  bool        `json:"dry_run"`
-	}{Removed: []imageView{}, DryRun: c.DryRun}
+	}{Removed: []imageView{}, Kept: kept, DryRun: c.DryRun}
 	var rows []string
 	for _, r := range removed {
 		v.Removed = append(v.Removed, viewRoot("", r))
@@ -47,6 +62,9 @@ func (c *imagesGCCmd) Run(ctx context.Context, a *app) error {
 	}
 	if a.root.JSON {
 		return a.printJSON(v)
+	}
+	if kept > 0 {
+		a.info("%d imported from a folder, an archive or a daemon stay, since no registry has them: --imports removes them too", kept)
 	}
 	if len(rows) == 0 {
 		a.info("nothing to remove")

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -18,22 +20,35 @@ func (*imagesVerifyCmd) Help() string {
 ` + usage("nimbus images verify", "nimbus images verify runner --json")
 }
 
+// brokenView is an image, or what was one, that is not what it should be.
+type brokenView struct {
+	Name   string `json:"name,omitempty"` // none of what can't be read as an image
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+}
+
 func (c *imagesVerifyCmd) Run(a *app) error {
 	verify, err := c.all(a)
 	if err != nil {
 		return err
 	}
 	v := struct {
-		Verified []string `json:"verified"`
-	}{Verified: []string{}}
+		Verified []string     `json:"verified"`
+		Broken   []brokenView `json:"broken"`
+	}{Verified: []string{}, Broken: []brokenView{}}
 	var bad error
 	for _, one := range verify {
-		if err := one.check(); err != nil {
-			bad = errors.Join(bad, err)
+		err := one.check()
+		if err == nil {
+			v.Verified = append(v.Verified, one.name)
+			a.info("%s is what was built", one.name)
 			continue
 		}
-		v.Verified = append(v.Verified, one.name)
-		a.info("%s is what was built", one.name)
+		v.Broken = append(v.Broken, brokenView{one.name, err.Error(), nimbus.ErrorHint(err)})
+		if one.name != "" {
+			err = fmt.Errorf("image %s: %w", one.name, err)
+		}
+		bad = errors.Join(bad, err)
 	}
 	if a.root.JSON {
 		if err := a.printJSON(v); err != nil {
@@ -62,11 +77,12 @@ func (c *imagesVerifyCmd) all(a *app) (found []verifiable, err error) {
 	names := c.Names
 	if len(names) == 0 {
 		names = store.Names()
-		for _, ref := range roots.Refs() {
+		refs, brokenRefs := roots.Refs()
+		for _, ref := range refs {
 			names = append(names, ref.Name)
 		}
 		_, broken := roots.List()
-		for _, err := range broken {
+		for _, err := range slices.Concat(store.Broken(), broken, brokenRefs) {
 			found = append(found, verifiable{"", func() error { return err }})
 		}
 	}
@@ -80,10 +96,12 @@ func (c *imagesVerifyCmd) all(a *app) (found []verifiable, err error) {
 		switch {
 		case rootErr == nil:
 			found = append(found, verifiable{name, func() error { return roots.Verify(root) }})
-		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound:
+		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound && len(c.Names) > 0 && nimbus.ErrorCode(err) == nimbus.CodeNotFound:
 			return nil, err // with the hint
+		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound:
+			found = append(found, verifiable{name, func() error { return err }})
 		default:
-			return nil, rootErr
+			found = append(found, verifiable{name, func() error { return rootErr }})
 		}
 	}
 	return found, nil

@@ -89,6 +89,8 @@ type snapshotView struct {
 	Bytes     int64     `json:"bytes"` // that it takes on the disk
 	// Refused is why it may not be used, "" for no reason that was looked for.
 	Refused string `json:"refused,omitempty"`
+
+	broken bool // it can't be read as one: nothing else is known of it
 }
 
 func viewSnapshot(s snapshot.Snapshot) snapshotView {
@@ -112,7 +114,7 @@ func (c *snapshotsListCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	found, err := store.List()
+	found, broken, err := store.List()
 	if err != nil {
 		return err
 	}
@@ -122,15 +124,22 @@ func (c *snapshotsListCmd) Run(a *app) error {
 	for _, s := range found {
 		v.Snapshots = append(v.Snapshots, viewSnapshot(s))
 	}
+	for _, b := range broken {
+		v.Snapshots = append(v.Snapshots, snapshotView{Name: b.Folder, Refused: b.Why.Error(), broken: true})
+	}
 	if a.root.JSON {
 		return a.printJSON(v)
 	}
-	if len(found) == 0 {
+	if len(v.Snapshots) == 0 {
 		a.info("no snapshots in %s: nimbus snapshots create", store.Dir)
 		return nil
 	}
 	var rows []string
 	for _, s := range v.Snapshots {
+		if s.broken {
+			rows = append(rows, s.Name+"\t\t\t\t\tbroken\t")
+			continue
+		}
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%d MiB\t%d MiB\t%s\t%s\t%s", s.Image, s.CPUs, s.MemoryMiB, s.Bytes>>20, since(s.CreatedAt), usable(s), s.Monitor))
 	}
 	return a.table("IMAGE\tCPUS\tMEMORY\tON DISK\tMADE\tSTATE\tMONITOR", rows)

@@ -29,12 +29,13 @@ func (c *snapshotsVerifyCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer unlock()
-	found, err := e.Snapshots().List()
+	found, broken, err := e.Snapshots().List()
 	if err != nil {
 		return err
 	}
 	for _, name := range c.Names {
-		if !slices.ContainsFunc(found, func(s snapshot.Snapshot) bool { return s.Name() == name }) {
+		if !slices.ContainsFunc(found, func(s snapshot.Snapshot) bool { return s.Name() == name }) &&
+			!slices.ContainsFunc(broken, func(b snapshot.Broken) bool { return b.Folder == name }) {
 			return nimbus.Errorf(nimbus.CodeNotFound, "there is no snapshot %q", name).WithHint("nimbus snapshots lists them")
 		}
 	}
@@ -42,6 +43,12 @@ func (c *snapshotsVerifyCmd) Run(ctx context.Context, a *app) error {
 		Snapshots []snapshotView `json:"snapshots"`
 	}{Snapshots: []snapshotView{}}
 	var refused error
+	for _, b := range broken {
+		if len(c.Names) == 0 || slices.Contains(c.Names, b.Folder) {
+			v.Snapshots = append(v.Snapshots, snapshotView{Name: b.Folder, Refused: b.Why.Error()})
+			refused = errors.Join(refused, b.Why)
+		}
+	}
 	for _, s := range found {
 		if len(c.Names) > 0 && !slices.Contains(c.Names, s.Name()) {
 			continue
@@ -49,7 +56,10 @@ func (c *snapshotsVerifyCmd) Run(ctx context.Context, a *app) error {
 		view := viewSnapshot(s)
 		now, err := e.Inputs(ctx, nimbus.Class{Image: s.Image, CPUs: s.CPUs, MemoryMiB: s.MemoryMiB})
 		if err == nil {
-			err = errors.Join(s.Check(now), s.Untouched(), s.Verify())
+			err = errors.Join(s.Check(now), s.Untouched(), s.Verify(ctx))
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err != nil {
 			view.Refused = err.Error()

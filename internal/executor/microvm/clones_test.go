@@ -109,7 +109,7 @@ func TestClonesDiffer(t *testing.T) {
 	if err := before.Untouched(); err != nil {
 		t.Error(err)
 	}
-	if err := before.Verify(); err != nil {
+	if err := before.Verify(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

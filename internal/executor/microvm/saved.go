@@ -128,7 +128,11 @@ func (d *digests) of(path string) (string, error) {
 	if digest, ok := d.known[id]; ok {
 		return digest, nil
 	}
-	digest, err := snapshot.Digest(path)
+	place, err := filepath.EvalSymlinks(path) // programs may be links
+	if err != nil {
+		return "", fmt.Errorf("digest %s: %w", filepath.Base(path), err)
+	}
+	digest, err := snapshot.Digest(context.Background(), place) // others wait for it, too
 	if err != nil {
 		return "", err
 	}
@@ -213,7 +217,7 @@ func (e *Executor) save(ctx context.Context, driver vmm.Snapshotter, r recipe, i
 	if err := os.Chown(filepath.Join(draft, snapshot.DiskFile), os.Geteuid(), os.Getegid()); err != nil {
 		return snapshot.Snapshot{}, fmt.Errorf("make snapshot: %w", err)
 	}
-	return e.Snapshots().Publish(draft, in, time.Now())
+	return e.Snapshots().Publish(ctx, draft, in, time.Now())
 }
 
 // saveTimeout is for how long a machine lives that is to be saved, once it has

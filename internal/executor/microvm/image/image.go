@@ -22,6 +22,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
 // Files of an image.
@@ -35,6 +36,9 @@ const (
 // OfficialPrefix begins what an image says of GitHub's own runner in it; its
 // version follows.
 const OfficialPrefix = "official "
+
+// maxManifest bounds what is read as a manifest, in bytes.
+const maxManifest = 8 << 20
 
 // RootType is the file system of every image's root.
 const RootType = "squashfs"
@@ -120,7 +124,7 @@ func (i Image) Verify() error {
 func (i Image) digests() (map[string]string, error) {
 	digests := map[string]string{}
 	for _, name := range []string{kernelFile, modulesFile, rootFile} {
-		f, err := os.Open(filepath.Join(i.dir, name))
+		f, _, err := plainfile.Open(filepath.Join(i.dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("read image: %w", err)
 		}
@@ -211,11 +215,29 @@ func (s Store) Names() []string {
 	return names
 }
 
+// Broken tells of each folder that should hold an image and doesn't.
+func (s Store) Broken() (broken []error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return nil // there is no store yet
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() {
+			continue
+		}
+		if _, err := read(filepath.Join(s.Dir, e.Name())); err != nil {
+			broken = append(broken, nimbus.Errorf(nimbus.CodeInternal, "%s holds no image that can be read: %w", e.Name(), err).
+				WithHint("remove %s, and build or import the image again", filepath.Join(s.Dir, e.Name())))
+		}
+	}
+	return broken
+}
+
 // dir is the image's folder. A name may hold slashes, its folder must not.
 func (s Store) dir(name string) string { return filepath.Join(s.Dir, filename.Of(name)) }
 
 func read(dir string) (Image, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	raw, err := plainfile.Read(filepath.Join(dir, manifestFile), maxManifest)
 	if err != nil {
 		return Image{}, fmt.Errorf("read manifest: %w", err)
 	}

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,10 +13,12 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
 // seal brings a file to the disk, forbids writing, and says what it is.
-func seal(d disk, path string) (File, error) {
+func seal(ctx context.Context, d disk, path string) (File, error) {
 	if err := os.Chmod(path, 0o444); err != nil { //nolint:gosec // its folder is the agent's alone
 		return File{}, fmt.Errorf("seal snapshot: %w", err)
 	}
@@ -26,7 +29,7 @@ func seal(d disk, path string) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	f.Digest, err = Digest(path)
+	f.Digest, err = Digest(ctx, path)
 	return f, err
 }
 
@@ -44,20 +47,19 @@ const blockSize = 64 << 10
 // Digest tells the content of a file: the SHA-256 of its length and of all
 // blocks that aren't zeros, with their places. Memory and disks are mostly
 // holes, which cost nothing this way.
-func Digest(path string) (string, error) {
-	f, err := os.Open(path)
+func Digest(ctx context.Context, path string) (string, error) {
+	f, info, err := plainfile.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("digest: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("digest: %w", err)
-	}
 	h := sha256.New()
 	_ = binary.Write(h, binary.LittleEndian, info.Size()) // a hash takes everything
 	block, zeros := make([]byte, blockSize), make([]byte, blockSize)
 	for at := int64(0); ; at += blockSize {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("digest: %w", context.Cause(ctx))
+		}
 		data, err := f.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return hex.EncodeToString(h.Sum(nil)), nil // holes alone from here on

@@ -111,7 +111,7 @@ func fragilePublish(t *testing.T, dir string, steps int) (*fragile, error) {
 		path := filepath.Join(draft, name)
 		f.dirty[path], f.unnamed[path] = true, true
 	}
-	_, err := s.Publish(draft, inputs(), time.Now())
+	_, err := s.Publish(t.Context(), draft, inputs(), time.Now())
 	return f, err
 }
 
@@ -155,24 +155,24 @@ func cutAt(t *testing.T, before bool, step int, contents, names string) {
 	found, err := s.Open(inputs()) // the machine is back
 	switch {
 	case err == nil:
-		if err := found.Verify(); err != nil {
+		if err := found.Verify(t.Context()); err != nil {
 			t.Errorf("one that would be used: %v", err)
 		}
 	case before || nimbus.ErrorCode(err) != nimbus.CodeNotFound:
 		t.Errorf("the one from before: %v", err)
 	}
-	listed, err := s.List()
-	if err != nil {
-		t.Fatal(err)
+	listed, broken, err := s.List()
+	if err != nil || len(broken) > 0 {
+		t.Fatal(err, broken)
 	}
 	for _, l := range listed {
-		if err := errors.Join(l.Untouched(), l.Verify()); err != nil {
+		if err := errors.Join(l.Untouched(), l.Verify(t.Context())); err != nil {
 			t.Errorf("one that is listed: %v", err)
 		}
 	}
 	publish(t, s, "next")
 	found, err = s.Open(inputs())
-	if err != nil || found.Verify() != nil {
+	if err != nil || found.Verify(t.Context()) != nil {
 		t.Fatalf("the next one: %v", err)
 	}
 	if raw, err := os.ReadFile(found.Path(StateFile)); err != nil || !strings.HasPrefix(string(raw), "next") {

@@ -2,6 +2,8 @@ package snapshot
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
+	"golang.org/x/sys/unix"
 )
 
 func inputs() Inputs {
@@ -38,7 +42,7 @@ func fill(t testing.TB, s Store, word string) string {
 
 func publish(t testing.TB, s Store, word string) Snapshot {
 	t.Helper()
-	made, err := s.Publish(fill(t, s, word), inputs(), time.Now())
+	made, err := s.Publish(t.Context(), fill(t, s, word), inputs(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +58,8 @@ func TestOneThatFitsIsFound(t *testing.T) {
 	publish(t, s, "first")
 	made := publish(t, s, "second")
 	found, err := s.Open(inputs())
-	if err != nil || found.Verify() != nil {
-		t.Fatalf("%v, %v", err, found.Verify())
+	if err != nil || found.Verify(t.Context()) != nil {
+		t.Fatalf("%v, %v", err, found.Verify(t.Context()))
 	}
 	if diff := cmp.Diff(made.Manifest, found.Manifest); diff != "" {
 		t.Error(diff)
@@ -70,8 +74,8 @@ func TestOneThatFitsIsFound(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("beside it: %v, %v", entries, err)
 	}
-	list, err := s.List()
-	if err != nil || len(list) != 1 || list[0].Name() != "ghcr.io/a/b:1,1cpu,512MiB" {
+	list, broken, err := s.List()
+	if err != nil || len(broken) > 0 || len(list) != 1 || list[0].Name() != "ghcr.io/a/b:1,1cpu,512MiB" {
 		t.Errorf("%v, %v", list, err)
 	}
 }
@@ -169,8 +173,63 @@ func TestVerifyReadsTheFiles(t *testing.T) {
 	if err := os.WriteFile(made.Path(StateFile), []byte("y"+StateFile), 0o600); err != nil { // of the same length
 		t.Fatal(err)
 	}
-	if err := made.Verify(); err == nil || !strings.Contains(err.Error(), StateFile+" is not what was saved") {
+	if err := made.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), StateFile+" is not what was saved") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestNothingIsWaitedFor: a pipe that nobody writes to, or a device without an
+// end, in a snapshot's place is told, and not read; and reading ends with who
+// asked for it.
+func TestNothingIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := Store{Dir: t.TempDir()}
+	made := publish(t, s, "x")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := made.Verify(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	replace := func(file string, with func(path string) error) {
+		t.Helper()
+		if err := errors.Join(os.Remove(made.Path(file)), with(made.Path(file))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(MemoryFile, func(path string) error { return unix.Mkfifo(path, 0o600) })
+	if err := made.Verify(t.Context()); nimbus.ErrorCode(err) != nimbus.CodeConflict {
+		t.Errorf("a pipe for memory: %v", err)
+	}
+	replace(MemoryFile, func(path string) error { return os.Symlink("/dev/zero", path) })
+	if err := made.Verify(t.Context()); nimbus.ErrorCode(err) != nimbus.CodeConflict {
+		t.Errorf("a device for memory: %v", err)
+	}
+	if _, err := Digest(t.Context(), made.Path(MemoryFile)); !errors.Is(err, plainfile.ErrKind) {
+		t.Errorf("digest of a device: %v", err)
+	}
+}
+
+// TestBrokenOnesAreListed, whatever lies in the place of a manifest.
+func TestBrokenOnesAreListed(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(manifest string) error{
+		"garbage": func(m string) error { return os.WriteFile(m, []byte("{"), 0o600) },
+		"none":    os.Remove,
+		"a pipe":  func(m string) error { return errors.Join(os.Remove(m), unix.Mkfifo(m, 0o600)) },
+		"endless": func(m string) error { return os.Truncate(m, 1<<40) },
+	} {
+		s := Store{Dir: t.TempDir()}
+		made := publish(t, s, "x")
+		if err := os.Chmod(made.Path(manifestFile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(made.Path(manifestFile)); err != nil {
+			t.Fatal(err)
+		}
+		found, broken, err := s.List()
+		if err != nil || len(found) != 0 || len(broken) != 1 || nimbus.ErrorCode(broken[0].Why) != nimbus.CodeConflict {
+			t.Errorf("%s: %v, %v, %v", name, found, broken, err)
+		}
 	}
 }
 
@@ -188,7 +247,7 @@ func TestDigestKnowsHolesAndPlaces(t *testing.T) {
 		if _, err := f.WriteAt([]byte(what), at); err != nil {
 			t.Fatal(err)
 		}
-		digest, err := Digest(f.Name())
+		digest, err := Digest(t.Context(), f.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +306,7 @@ func TestKilledWhileItIsMade(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		if err := found.Verify(); err != nil {
+		if err := found.Verify(t.Context()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}

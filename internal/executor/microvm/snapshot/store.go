@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
 // Files of a snapshot.
@@ -106,10 +108,18 @@ func (s Snapshot) Untouched() error {
 	return nil
 }
 
-// Verify reads all files, which takes a second or so. Codes: conflict.
-func (s Snapshot) Verify() error {
+// Verify reads all files, which takes a second or so: those whose sizes are what
+// they should be. Codes: conflict.
+func (s Snapshot) Verify(ctx context.Context) error {
 	for _, name := range files() {
-		digest, err := Digest(s.Path(name))
+		now, err := stat(s.Path(name))
+		if err == nil && now.Bytes != s.Files[name].Bytes {
+			return refuse(s.Name(), name+" is not what was saved: it has another size")
+		}
+		digest, err := Digest(ctx, s.Path(name))
+		if ctx.Err() != nil {
+			return err // nothing is wrong with it
+		}
 		if err != nil {
 			return refuse(s.Name(), err.Error())
 		}
@@ -120,28 +130,43 @@ func (s Snapshot) Verify() error {
 	return nil
 }
 
-// List returns what is there, by name. What can't be read is left out: it is
-// made again when it is needed.
-func (s Store) List() ([]Snapshot, error) {
+// Broken is what can't be read as a snapshot. It is made again when it is needed.
+type Broken struct {
+	Folder string // its name in the store
+	Why    error
+}
+
+// List returns what is there, by name, and what is broken.
+func (s Store) List() (found []Snapshot, broken []Broken, err error) {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list snapshots: %w", err)
+		return nil, nil, fmt.Errorf("list snapshots: %w", err)
 	}
-	var found []Snapshot
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), draftPrefix) {
 			continue
 		}
-		if snapshot, err := s.read(filepath.Join(s.Dir, e.Name())); err == nil {
+		snapshot, err := s.read(filepath.Join(s.Dir, e.Name()))
+		if err == nil {
 			found = append(found, snapshot)
+		} else if !errors.Is(err, fs.ErrNotExist) || exists(filepath.Join(s.Dir, e.Name())) { // not removed meanwhile
+			broken = append(broken, Broken{e.Name(), refuse(e.Name(), err.Error())})
 		}
 	}
 	slices.SortFunc(found, func(a, b Snapshot) int { return strings.Compare(a.Name(), b.Name()) })
-	return found, nil
+	return found, broken, nil
 }
 
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// maxManifest bounds what is read as a manifest, in bytes.
+const maxManifest = 1 << 20
+
 func (Store) read(dir string) (Snapshot, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	raw, err := plainfile.Read(filepath.Join(dir, manifestFile), maxManifest)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("read manifest: %w", err)
 	}
@@ -189,11 +214,11 @@ func (s Store) Tidy() error {
 
 // Publish makes a filled draft the snapshot of its name, in one step. Machines
 // that were made of one that it replaces keep the files that they have open.
-func (s Store) Publish(draft string, in Inputs, now time.Time) (Snapshot, error) {
+func (s Store) Publish(ctx context.Context, draft string, in Inputs, now time.Time) (Snapshot, error) {
 	d := s.onDisk()
 	m := Manifest{Inputs: in, CreatedAt: now.UTC().Truncate(time.Second), Files: map[string]File{}}
 	for _, name := range files() {
-		f, err := seal(d, filepath.Join(draft, name))
+		f, err := seal(ctx, d, filepath.Join(draft, name))
 		if err != nil {
 			return Snapshot{}, err
 		}

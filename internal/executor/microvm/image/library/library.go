@@ -125,7 +125,8 @@ func (l *Library) furnished(name string, root rootfs.Root) (image.Image, error) 
 // Names lists what is here.
 func (l *Library) Names() []string {
 	names := l.cfg.Images.Names()
-	for _, ref := range l.roots.Refs() {
+	refs, _ := l.roots.Refs()
+	for _, ref := range refs {
 		names = append(names, ref.Name)
 	}
 	return names

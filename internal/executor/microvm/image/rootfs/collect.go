@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
 
 // Use says that a sandbox uses a root, until Release. It is a file: who uses
@@ -76,6 +78,7 @@ type Bounds struct {
 	Bytes  int64         // of all roots together
 	Unused time.Duration // how long one may lie unused
 	Free   int64         // bytes to be had at least, as far as there are roots that may go
+	Local  bool          // whether those may go, too, that no registry has
 	Broken bool          // whether to remove those that can't be read or trusted
 	Now    time.Time
 }
@@ -121,7 +124,7 @@ func choose(roots []Root, used map[string]bool, b Bounds) (doomed []Root) {
 	for _, r := range oldest {
 		tooMuch := b.Bytes > 0 && total > b.Bytes
 		tooOld := b.Unused > 0 && b.Now.Sub(r.UsedAt) > b.Unused
-		if !used[r.Digest] && (tooMuch || tooOld || freed < b.Free) {
+		if !used[r.Digest] && (b.Local || source.IsRegistry(r.Source)) && (tooMuch || tooOld || freed < b.Free) {
 			doomed, total, freed = append(doomed, r), total-r.Size, freed+r.Size
 		}
 	}
@@ -160,17 +163,18 @@ func (s *Store) toTrash(dir string) error {
 	return nil
 }
 
-// forgetRefs removes the names whose roots are gone.
+// forgetRefs removes the names whose roots are gone. One that can't be read is
+// left for people to see.
 func (s *Store) forgetRefs() {
 	files, _ := filepath.Glob(filepath.Join(s.dir, refsDir, "*.json")) // the pattern is right
 	for _, path := range files {
 		var r Ref
-		if err := readJSON(path, &r); err == nil {
-			if _, err := os.Stat(s.rootDir(r.Digest)); !errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
+		if err := readJSON(path, &r); err != nil {
+			continue
 		}
-		os.Remove(path)
+		if _, err := os.Stat(s.rootDir(r.Digest)); errors.Is(err, fs.ErrNotExist) {
+			os.Remove(path)
+		}
 	}
 }
 

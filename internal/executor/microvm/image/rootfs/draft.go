@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
 // Draft is a root in the making, in a folder beside the others.
@@ -152,7 +154,7 @@ func (d *Draft) Discard() {
 
 // measure reads a whole file.
 func measure(path string) (digest string, size int64, err error) {
-	f, err := os.Open(path)
+	f, _, err := plainfile.Open(path)
 	if err != nil {
 		return "", 0, fmt.Errorf("read image: %w", err)
 	}

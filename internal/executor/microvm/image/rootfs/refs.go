@@ -49,16 +49,25 @@ func (s *Store) Ref(name string) (Ref, Root, error) {
 	return r, root, err
 }
 
-// Refs lists the names whose roots are there, sorted.
-func (s *Store) Refs() []Ref {
+// Refs lists the names whose roots are there, sorted, and for each that can't be
+// read an error.
+func (s *Store) Refs() (refs []Ref, broken []error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, refsDir))
 	if err != nil {
-		return nil // there is no store yet
+		return nil, nil // there is no store yet
 	}
-	var refs []Ref
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
 		var r Ref
-		if strings.HasPrefix(e.Name(), ".") || readJSON(filepath.Join(s.dir, refsDir, e.Name()), &r) != nil {
+		err := readJSON(filepath.Join(s.dir, refsDir, e.Name()), &r)
+		if err == nil && s.refPath(r.Name) != filepath.Join(s.dir, refsDir, e.Name()) {
+			err = fmt.Errorf("it holds what %q means", r.Name)
+		}
+		if err != nil {
+			broken = append(broken, nimbus.Errorf(nimbus.CodeInternal, "what the name of %s means can't be read: %w", e.Name(), err).
+				WithHint("remove %s, and import the image again", filepath.Join(s.dir, refsDir, e.Name())))
 			continue
 		}
 		if _, err := s.Find(r.Digest); err == nil {
@@ -66,7 +75,7 @@ func (s *Store) Refs() []Ref {
 		}
 	}
 	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.Name, b.Name) })
-	return refs
+	return refs, broken
 }
 
 // FromSource finds a root that was converted from the image of that digest for

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"golang.org/x/sys/unix"
 )
 
 // childVariable makes this test's program a converter that goes on until it is
@@ -251,5 +253,39 @@ func TestChoose(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+	// What no registry has can't be had again.
+	roots[1].Source, roots[2].Source = "oci:/srv/layout", "archive:/srv/saved.tar"
+	for local, want := range map[bool][]string{false: {"new"}, true: {"old", "mid", "new"}} {
+		var got []string
+		for _, r := range choose(roots, nil, Bounds{Bytes: 1, Local: local, Now: now}) {
+			got = append(got, r.Digest)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("imports, local %v: %q, want %q", local, got, want)
+		}
+	}
+}
+
+// TestNamesThatCantBeRead are told, and kept for people to see.
+func TestNamesThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	s := Open(t.TempDir())
+	if err := s.SetRef(t.Context(), Ref{Name: "gone", Digest: "sha256:" + strings.Repeat("0", 64)}); err != nil {
+		t.Fatal(err)
+	}
+	garbage, pipe := s.refPath("garbage"), s.refPath("pipe")
+	if err := errors.Join(os.WriteFile(garbage, []byte("{"), 0o600), unix.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Collect(t.Context(), Bounds{Bytes: 1, Now: time.Now()}, false); err != nil {
+		t.Fatal(err)
+	}
+	refs, broken := s.Refs()
+	if len(refs) != 0 || len(broken) != 2 || nimbus.ErrorHint(broken[0]) == "" {
+		t.Errorf("%v, %v", refs, broken)
+	}
+	if _, err := os.Lstat(s.refPath("gone")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a name whose root is gone is there: %v", err)
 	}
 }

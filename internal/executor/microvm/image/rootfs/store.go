@@ -31,6 +31,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
 // Files of a root, and folders of a store.
@@ -191,14 +192,7 @@ func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error
 }
 
 func readJSON(path string, v any) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxJSON {
-		return fmt.Errorf("%s has %d bytes", filepath.Base(path), info.Size())
-	}
-	raw, err := os.ReadFile(path)
+	raw, err := plainfile.Read(path, maxJSON)
 	if err != nil {
 		return err
 	}
