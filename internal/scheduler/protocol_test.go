@@ -536,6 +536,7 @@ func (p *play) drain() {
 					deadline: p.now().Add(nimbus.ShimDeadline), started: a.Source == nimbus.SourceNative, renewed: p.now()}
 			}
 		}
+		p.giveUp()
 		p.check(nil)
 		p.jump(time.Duration(1+round)*time.Second, true)
 	}
@@ -556,6 +557,20 @@ func (p *play) runnerDone(s *sandbox) {
 	if g := p.ghJobs[s.ghJob]; g != nil && g.status == nimbus.ForgeInProgress {
 		g.status, g.conclusion = nimbus.ForgeCompleted, "success"
 		p.tell(s.ghJob)
+	}
+}
+
+// giveUp is GitHub cancelling the jobs that are held since their attempts are used
+// up: until then, or until somebody has one run again, GitHub waits for them.
+func (p *play) giveUp() {
+	page, err := p.Jobs(p.t.Context(), nimbus.DefaultOrgID, scheduler.JobFilter{PageSize: scheduler.MaxPageSize, States: []nimbus.State{nimbus.StateUnschedulable}})
+	p.must(err)
+	for _, j := range page.Jobs {
+		g := p.ghJobs[j.GitHub.JobID]
+		if j.Source == nimbus.SourceGitHub && j.Reason.Code == nimbus.ReasonAttemptsUsed && g != nil && g.status == nimbus.ForgeQueued {
+			g.status, g.conclusion = nimbus.ForgeCompleted, "cancelled"
+			p.tell(j.GitHub.JobID)
+		}
 	}
 }
 
