@@ -110,8 +110,11 @@ func (e *Executor) endRemnants(ctx context.Context, machine, id string) error {
 	began, told := time.Now(), false
 	for {
 		left, busy, err := remnants(id)
-		if err != nil || len(left) == 0 && !busy {
+		if err != nil {
 			return err
+		}
+		if len(left) == 0 && !busy {
+			return removeGroups(id)
 		}
 		if time.Since(began) > remnantGrace {
 			if !told {
@@ -130,6 +133,25 @@ func (e *Executor) endRemnants(ctx context.Context, machine, id string) error {
 			return fmt.Errorf("end what is left of container %s: %w", id, ctx.Err())
 		}
 	}
+}
+
+// removeGroups removes the control groups of a container without processes: a
+// containerd that heard of no end leaves them.
+func removeGroups(id string) error {
+	for _, hierarchy := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} { // the unified one, and each of v1
+		for _, name := range []string{"docker/" + id, "system.slice/docker-" + id + ".scope"} {
+			found, err := filepath.Glob(filepath.Join(hierarchy, name))
+			if err != nil {
+				return fmt.Errorf("look for control groups of a container: %w", err)
+			}
+			for _, dir := range found {
+				if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+					return fmt.Errorf("remove a control group of container %s: %w", id, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // remnants are the processes of a container and who holds it for containerd, and
