@@ -161,14 +161,14 @@ func TestContainerImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkLesson(ctx, t, s)
-	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1}, false)
+	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1, Local: true}, false)
 	if err != nil || len(removed) > 0 {
 		t.Errorf("removed what is in use: %v, %v", removed, err)
 	}
 	if err := s.Destroy(ctx); err != nil {
 		t.Fatal(err)
 	}
-	removed, err = l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1}, false)
+	removed, err = l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1, Local: true}, false)
 	if err != nil || len(removed) != 1 || removed[0].Digest != root.Digest {
 		t.Errorf("after its end: %v, %v", removed, err)
 	}
@@ -210,7 +210,7 @@ func TestSnapshotOfAContainerImage(t *testing.T) {
 		awaitWarm(ctx, t, e, class, 1)
 	}
 	stop()
-	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1}, false)
+	removed, err := l.Roots().Collect(ctx, rootfs.Bounds{Bytes: 1, Local: true}, false)
 	if err != nil || len(removed) != 1 {
 		t.Errorf("somebody still uses the image: %v, %v", removed, err)
 	}
