@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -213,10 +214,7 @@ func (t *attempt) keepUsage() error {
 		return fmt.Errorf("encode what the attempt used: %w", err)
 	}
 	path := filepath.Join(t.dir, usageFile)
-	if err := os.WriteFile(path+".tmp", text, 0o600); err != nil {
-		return fmt.Errorf("keep what the attempt used: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := wholefile.Write(path, text, 0o600); err != nil {
 		return fmt.Errorf("keep what the attempt used: %w", err)
 	}
 	return nil

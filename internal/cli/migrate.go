@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
 	"github.com/nimbus-ci/nimbus/internal/migrate"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 type migrateCmd struct {
@@ -165,19 +166,7 @@ func replaceFile(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".nimbus-*")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(text)
-	err = errors.Join(err, temp.Chmod(info.Mode().Perm()), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	return nil
+	return wholefile.Write(path, text, info.Mode().Perm())
 }
 
 func (c *migrateWorkflowsCmd) show(a *app, m migration) error {

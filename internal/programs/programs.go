@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 // Names of the programs.
@@ -84,7 +85,7 @@ func (f Finder) unpack(name string) (string, error) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.MkdirAll(dir, 0o755)); err != nil {
 		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
-	if err := replace(path, content); err != nil {
+	if err := wholefile.Write(path, content, 0o755); err != nil {
 		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	return path, nil
@@ -98,19 +99,4 @@ func same(path string, sum [sha256.Size]byte) bool {
 	}
 	content, err := os.ReadFile(path)
 	return err == nil && sha256.Sum256(content) == sum
-}
-
-// replace writes a program beside path and renames it, so that one that is
-// running stays what it is.
-func replace(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".unpack-")
-	if err != nil {
-		return fmt.Errorf("make file: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, writeErr := f.Write(content)
-	if err := errors.Join(writeErr, f.Chmod(0o755), f.Close()); err != nil {
-		return fmt.Errorf("write file: %w", err)
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 // serveArg makes the program be the shim itself; without it, it launches one.
@@ -362,17 +364,8 @@ func writeExit(dir string, e Exit) error {
 		return fmt.Errorf("encode exit: %w", err)
 	}
 	path := filepath.Join(dir, exitFile)
-	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("create exit file: %w", err)
-	}
-	_, err = f.Write(raw)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write exit file: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return fmt.Errorf("publish exit file: %w", err)
+	if err := wholefile.WriteDurable(path, raw, 0o600); err != nil {
+		return fmt.Errorf("leave the exit: %w", err)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 // Agent is what is installed.
@@ -188,7 +189,7 @@ func (a Agent) Write(files []File) error {
 	return nil
 }
 
-func (a Agent) write(f File) (err error) {
+func (a Agent) write(f File) error {
 	path := a.path(f.Path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -198,21 +199,7 @@ func (a Agent) write(f File) (err error) {
 		return err
 	}
 	defer from.Close()
-	draft, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(draft.Name()))
-		}
-	}()
-	_, err = io.Copy(draft, from)
-	// A program that runs can't be written to, but replaced.
-	if err := errors.Join(err, draft.Chmod(f.Mode), draft.Sync(), draft.Close()); err != nil {
-		return err
-	}
-	return os.Rename(draft.Name(), path)
+	return wholefile.Copy(path, from, f.Mode)
 }
 
 // Bounds of what systemd is asked to do.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 const (
@@ -125,11 +126,7 @@ func (s *sandbox) save(used nimbus.GPUSample) error {
 	if err != nil {
 		return fmt.Errorf("keep what GPUs did: %w", err)
 	}
-	path := filepath.Join(s.dir, usageFile)
-	if err := os.WriteFile(path+".tmp", raw, 0o600); err != nil {
-		return fmt.Errorf("keep what GPUs did: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := wholefile.Write(filepath.Join(s.dir, usageFile), raw, 0o600); err != nil {
 		return fmt.Errorf("keep what GPUs did: %w", err)
 	}
 	return nil

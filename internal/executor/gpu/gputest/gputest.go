@@ -14,6 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus/internal/executor/gpu/driver"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 // Machine is one.
@@ -79,10 +80,7 @@ func (m *Machine) Set(t testing.TB, s driver.MockState) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.state+".tmp", raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(m.state+".tmp", m.state); err != nil {
+	if err := wholefile.Write(m.state, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
