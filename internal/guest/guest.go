@@ -82,6 +82,9 @@ func run(version string) error {
 	if err != nil {
 		return err
 	}
+	if !s.machine { // whose job has a bound of its own
+		keepThreads()
+	}
 	if n, ok := s.tree.(*namespace); ok {
 		go n.reap() // for as long as the guest lives
 	}
