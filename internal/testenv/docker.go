@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ start "$@"
 while read -r signal; do
 	kill "-$signal" $server
 	wait $server
+	printf . >>"$dir/ends"
 	start "$@"
 done
 kill -TERM $server
@@ -84,6 +86,7 @@ type DockerDaemon struct {
 	dir     string
 	control *os.File
 	cmd     *exec.Cmd
+	ends    atomic.Int64 // that were asked for
 }
 
 // StartDocker starts a daemon for a program that is no test. It ends with the
@@ -125,20 +128,42 @@ func (d *DockerDaemon) Close() error {
 // Restart ends the daemon by a signal, "TERM" or "KILL", and starts it anew. It
 // does not wait for that: Await does.
 func (d *DockerDaemon) Restart(signal string) error {
+	d.ends.Add(1)
 	if _, err := fmt.Fprintln(d.control, signal); err != nil {
 		return fmt.Errorf("restart the docker daemon: %w", err)
 	}
 	return nil
 }
 
-// Await returns once the daemon answers.
+// Await returns once the daemon answers: the one that was started last, not one
+// that is about to end.
 func (d *DockerDaemon) Await() error {
-	err := pingDocker(context.Background(), d.Socket)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	err := d.awaitEnds(ctx)
+	if err == nil {
+		err = pingDocker(ctx, d.Socket)
+	}
 	if err != nil {
 		log, _ := os.ReadFile(filepath.Join(d.dir, "log"))
 		return fmt.Errorf("the docker daemon does not answer: %w\n%s", err, log[max(0, len(log)-4<<10):])
 	}
 	return nil
+}
+
+// awaitEnds waits until as many daemons have ended as were told to.
+func (d *DockerDaemon) awaitEnds(ctx context.Context) error {
+	for {
+		info, err := os.Stat(filepath.Join(d.dir, "ends"))
+		if d.ends.Load() == 0 || err == nil && info.Size() >= d.ends.Load() {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.New("the one before does not end")
+		}
+	}
 }
 
 // hostPrograms are those of the machine that DockerImage has.
@@ -209,8 +234,6 @@ func (d *DockerDaemon) Import(root io.Reader, name, tag string, changes ...strin
 
 // pingDocker waits until the daemon serves.
 func pingDocker(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	client := DockerClient(socket)
 	for {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)

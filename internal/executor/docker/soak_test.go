@@ -195,7 +195,6 @@ func (s *soak) restartDaemon(ctx context.Context) {
 	if err := s.daemon.Restart(sig); err != nil {
 		s.t.Error(err)
 	}
-	time.Sleep(500 * time.Millisecond) // it dies first
 	if err := s.daemon.Await(); err != nil {
 		s.t.Error(err)
 	}

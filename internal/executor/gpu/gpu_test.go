@@ -284,8 +284,18 @@ func TestGPUsGoOutOfService(t *testing.T) {
 	if box, err = e.Create(ctx, spec(t, 7, gputest.Profile)); err != nil {
 		t.Fatal(err)
 	}
-	machine.Set(t, driver.MockState{GPUs: map[int]driver.MockGPU{7: {PIDs: []int{1}}}})
-	time.Sleep(2 * time.Second) // it has been seen
+	machine.Set(t, driver.MockState{GPUs: map[int]driver.MockGPU{7: {PIDs: []int{1}, MemoryMiB: 3000}}})
+	for { // until it has been seen
+		used, err := box.(executor.Accelerated).GPUUsage(ctx)
+		if err == nil && used.MemoryBytes >= 3000<<20 {
+			break
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("what runs on a GPU is not seen: %+v, %v", used, err)
+		}
+	}
 	gone := time.AfterFunc(2*time.Second, func() { machine.Set(t, driver.MockState{}) })
 	defer gone.Stop()
 	if err := box.Destroy(ctx); err != nil {
