@@ -70,7 +70,7 @@ func TestFirecracker(t *testing.T) {
 	job := func(class nimbus.Class, labels []string, word string) nimbus.Job {
 		return p.submit(t, "", func(s *scheduler.Submission) {
 			s.Class, s.Labels = class, labels
-			s.Class.CPUs, s.Class.MemoryMiB = 1, 128
+			s.Class.CPUs, s.Class.MemoryMiB = 1, 256
 			s.Spec.Command, s.Spec.WorkspaceID, s.Spec.Env = []string{"./job", word}, workspace, map[string]string{"NAME": "nimbus"}
 		})
 	}

@@ -40,12 +40,14 @@ func TestFirecrackerMachines(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
+	// The guest, its job and what both have read count as its monitor's memory here.
+	const memoryMiB = 256
 	var said []string
 	hinted := 0 // machines whose page server knows where the working set is
 	job := func(wait func()) {
 		t.Helper()
 		sp := spec(t)
-		sp.Class.Executor, sp.Class.MemoryMiB = nimbus.ExecutorFirecracker, 64
+		sp.Class.Executor, sp.Class.MemoryMiB = nimbus.ExecutorFirecracker, memoryMiB
 		if wait != nil {
 			wait()
 		}
@@ -78,7 +80,7 @@ func TestFirecrackerMachines(t *testing.T) {
 	}
 	job(nil) // boots, and makes its class known
 	class := spec(t).Class
-	class.Executor, class.MemoryMiB = nimbus.ExecutorFirecracker, 64
+	class.Executor, class.MemoryMiB = nimbus.ExecutorFirecracker, memoryMiB
 	saved, err := all.EnsureSnapshot(ctx, class)
 	if err != nil {
 		t.Fatal(err)
