@@ -123,6 +123,9 @@ func Main(ctx context.Context, version string, args []string, s Streams) (code i
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	if args[0] == "help" { // as people ask it: nimbus help hosts drain
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	if args[0] == completeWord {
 		return a.complete(ctx, p, args[1:])
 	}

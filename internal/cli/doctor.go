@@ -18,6 +18,7 @@ type doctorCmd struct {
 }
 
 type doctorMachineCmd struct {
+	imagesFlags
 	host.MonitorFlags
 	host.DaemonFlags
 }
@@ -37,7 +38,7 @@ func (c *doctorMachineCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	stop := terminal.Progress(a.Err, func() string { return "looking" })
-	checks := examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, VMM: c.VMM, DockerHost: c.DockerHost, Programs: finder(data)})
+	checks := examine(ctx, doctor.Machine{Data: data, Server: a.root.Server, Images: c.Images, VMM: c.VMM, DockerHost: c.DockerHost, Programs: finder(data)})
 	stop()
 	return a.report(checks)
 }

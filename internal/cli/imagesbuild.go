@@ -90,7 +90,7 @@ func (c *imagesBuildCmd) Run(ctx context.Context, a *app) error {
 	cfg.Progress = func(what string) { a.info("%s: %s", c.Name, what) }
 	img, err := debian.Build(ctx, cfg)
 	if err != nil {
-		return err
+		return store.OrFull(err)
 	}
 	if a.root.JSON {
 		return a.printJSON(viewImage(img))

@@ -197,7 +197,7 @@ func (s Store) hint(name string) string {
 	if len(names) == 0 {
 		return "this host has no image at all: nimbus images build"
 	}
-	return "this host has: " + strings.Join(names, ", ")
+	return "this host has " + Nearest(name, names) + " (nimbus images list)"
 }
 
 // Names lists the images, sorted. What can't be read is left out.

@@ -2,10 +2,10 @@ package library
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
 
@@ -68,8 +68,5 @@ func (c Catalog) hint(name string, known []string) string {
 	for alias := range DefaultAliases() {
 		known = append(known, alias)
 	}
-	slices.Sort(known)
-	const most = 30
-	known = slices.Compact(known)
-	return fmt.Sprintf("a container image is named with its tag, like %s:latest; this host knows: %s", name, strings.Join(known[:min(most, len(known))], ", "))
+	return fmt.Sprintf("a container image is named with its tag, like %s:latest; this host knows %s (nimbus images list; aliases: docs/images.md)", name, image.Nearest(name, known))
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/flatten"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
@@ -18,8 +20,13 @@ import (
 )
 
 // convert makes a root file system of a container image, unless there is one
-// of the same image already.
+// of the same image already. Codes: unavailable when the disk is full.
 func (l *Library) convert(ctx context.Context, reference string, named source.Named, tell func(string)) (rootfs.Root, error) {
+	root, err := l.converted(ctx, reference, named, tell)
+	return root, l.cfg.Images.OrFull(err)
+}
+
+func (l *Library) converted(ctx context.Context, reference string, named source.Named, tell func(string)) (rootfs.Root, error) {
 	began := time.Now()
 	version, err := tool(ctx)
 	if err != nil {
@@ -105,6 +112,9 @@ func squash(ctx context.Context, tree *flatten.Tree, dst string) error {
 	if waitErr := cmd.Wait(); waitErr != nil {
 		const enough = 1 << 10
 		words := stderr.String()
+		if strings.Contains(strings.ToLower(words), unix.ENOSPC.Error()) {
+			waitErr = errors.Join(waitErr, unix.ENOSPC)
+		}
 		return fmt.Errorf("%s: %w: %s", program, waitErr, strings.TrimSpace(words[max(0, len(words)-enough):]))
 	}
 	return err
