@@ -174,6 +174,7 @@ func (in *intake) claim() error {
 	}
 	in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
 	if evicted > 0 {
+		in.service.removed()
 		in.service.log.InfoContext(in.ctx, "entries made room in the cache", "org", p.OrgID, "repo", p.Repo, "entries", evicted)
 	}
 	return nil

@@ -63,14 +63,9 @@ func (s *Store) PinCache(ctx context.Context, id int64, keep time.Duration) (ok 
 }
 
 // KeepCache implements cache.Entries.
-func (s *Store) KeepCache(ctx context.Context, ids []int64, keep time.Duration) error {
+func (s *Store) KeepCache(ctx context.Context, id int64, keep time.Duration) error {
 	return s.write(ctx, func(t *tx) error {
-		for _, id := range ids {
-			if err := t.KeepCacheEntry(ctx, gen.KeepCacheEntryParams{Until: micros(t.now.Add(keep)), ID: id}); err != nil {
-				return fmt.Errorf("keep an entry: %w", err)
-			}
-		}
-		return nil
+		return t.KeepCacheEntry(ctx, gen.KeepCacheEntryParams{Until: micros(t.now.Add(keep)), ID: id})
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 
 const (
 	// allCaches names the rows of cache_usage that are of more than a repository.
-	allCaches = "*"
+	allCaches = cache.AllRepos
 	// evictPage is how many entries are looked at that may make room, and
 	// mostEvicted how many do so in one transaction; roomTries is in how many of
 	// them a claim may be for which many small ones have to go.
