@@ -42,6 +42,9 @@ type Assignment struct {
 	// job is bound to what really runs. A repeated accept gets a fresh one,
 	// and an empty one once the job runs.
 	JobToken string
+	// CacheToken lets the job's clients save to the cache and restore from it; ""
+	// where there is none, or none for this job yet. It ends with the job.
+	CacheToken string
 }
 
 // Phase is what a host reports of an attempt on its way.

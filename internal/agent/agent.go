@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -83,6 +84,12 @@ type Config struct {
 	Reach nimbus.Names
 	// MaxLogBytes bounds one job's log. Default 1 GiB.
 	MaxLogBytes int64
+
+	// CacheURL is where jobs of an executor reach the cache, with a "/" at its end;
+	// "" where they can't. nil: nowhere.
+	CacheURL func(executor string) string
+	// Beside runs as long as the agent does, by name.
+	Beside map[string]func(context.Context) error
 
 	TLS  *tls.Config  // whom to trust, and how to be known; nil: the system's trust
 	HTTP *http.Client // default: one with HTTP/2 and no timeout of its own
@@ -246,10 +253,12 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	var loops sync.WaitGroup
-	for name, loop := range map[string]func(context.Context) error{
+	all := map[string]func(context.Context) error{
 		"poll": a.runPollLoop, "heartbeat": a.runHeartbeatLoop, "sweep": a.runSweepLoop, "session": a.session.run,
 		"pressure": a.runPressureLoop, "usage": a.runUsageLoop, "tell usage": a.runTellUsageLoop,
-	} {
+	}
+	maps.Copy(all, a.cfg.Beside)
+	for name, loop := range all {
 		loops.Go(func() {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {
 				a.log.ErrorContext(ctx, "loop ended", "loop", name, "error", err)

@@ -230,6 +230,7 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	env := imageEnv(g.sandbox)
 	env["NIMBUS_JOB_ID"], env["NIMBUS_ATTEMPT_ID"] = t.assign.JobID, t.assign.AttemptID
 	if t.assign.Source != nimbus.SourceGitHub {
+		maps.Copy(env, g.cacheEnv())
 		maps.Copy(env, t.assign.Spec.Env)
 		return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: t.assign.Spec.Command, Env: env}, nil
 	}
@@ -258,6 +259,23 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	return &nimbusv1.StartRequest{
 		AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User, RunnerDiagnostics: runner.Diagnostics,
 	}, nil
+}
+
+// cacheEnv has the cache clients of a job find the cache, as GitHub's runner does;
+// see docs/cache.md. Actions alone would have it there.
+func (g *guest) cacheEnv() map[string]string {
+	t := g.t
+	if t.assign.CacheToken == "" || t.agent.cfg.CacheURL == nil {
+		return nil
+	}
+	url := t.agent.cfg.CacheURL(t.assign.Class.Executor)
+	if url == "" {
+		return nil
+	}
+	t.state.Secrets = append(slices.Clone(t.state.Secrets), t.assign.CacheToken)
+	return map[string]string{
+		"ACTIONS_RESULTS_URL": url, "ACTIONS_CACHE_URL": url, "ACTIONS_CACHE_SERVICE_V2": "true", "ACTIONS_RUNTIME_TOKEN": t.assign.CacheToken,
+	}
 }
 
 // imageEnv is what the image sets for every process in it.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/cache/near"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/programs"
@@ -116,6 +117,9 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 		port, numberErr := strconv.ParseUint(digits, 10, 16)
 		if err := errors.Join(err, numberErr); err != nil || port == 0 {
 			return nimbus.Errorf(nimbus.CodeInvalid, "%q is nothing to relay to", target).WithHint("--relay takes HOST:PORT, like 127.0.0.1:5000")
+		}
+		if port == near.Port {
+			return nimbus.Errorf(nimbus.CodeInvalid, "port %d of the gateway is where jobs find the cache", port).WithHint("have what --relay %s leads to listen at another port", target)
 		}
 		cfg.Relays = append(cfg.Relays, netslot.Relay{Port: uint16(port), Target: target})
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/cache/near"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/docker"
 	"github.com/nimbus-ci/nimbus/internal/executor/gpu"
@@ -103,9 +105,14 @@ type Config struct {
 // New makes the agent of this machine. Codes: not_found for a program that is
 // missing.
 func New(_ context.Context, cfg Config) (*agent.Agent, error) {
-	executors, err := Executors(cfg)
+	door, err := near.Open(near.Config{Server: cfg.Server, TLS: cfg.TLS, Log: cfg.Log})
 	if err != nil {
 		return nil, err
+	}
+	cfg.Relays = append(slices.Clone(cfg.Relays), netslot.Relay{Port: near.Port, Target: door.Addr()})
+	executors, err := Executors(cfg)
+	if err != nil {
+		return nil, errors.Join(err, door.Close())
 	}
 	images := image.Store{Dir: cfg.images()}
 	machines := agent.Runner{
@@ -126,7 +133,18 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
+		CacheURL: cacheURL(door), Beside: map[string]func(context.Context) error{"cache": door.Run},
 	})
+}
+
+// cacheURL is where the jobs of an executor find the host's door to the cache.
+func cacheURL(door *near.Door) func(executor string) string {
+	return func(executor string) string {
+		if executor == nimbus.ExecutorLocal {
+			return "http://" + door.Addr() + "/"
+		}
+		return fmt.Sprintf("http://%s:%d/", docker.GatewayName, near.Port)
+	}
 }
 
 // Executors makes the executors of this machine that the configuration names.

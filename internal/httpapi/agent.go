@@ -46,6 +46,11 @@ func (s agentService) Accept(ctx context.Context, r *connect.Request[nimbusv1.Ac
 	if err != nil {
 		return nil, err
 	}
+	if s.api.Cache != nil {
+		if a.CacheToken, err = s.api.Cache.Token(a); err != nil {
+			return nil, err
+		}
+	}
 	return connect.NewResponse(&nimbusv1.AcceptResponse{Assignment: wire.Assignment(a)}), nil
 }
 

@@ -126,6 +126,14 @@ func (w *answerWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// ReadFrom has files go to the connection without coming through here.
+func (w *answerWriter) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return io.Copy(w.ResponseWriter, r) //nolint:wrapcheck // a writer's error is its caller's to wrap
+}
+
 // Unwrap lets http.ResponseController reach the connection.
 func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -156,6 +164,10 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
+}
+
+func noCache(w http.ResponseWriter, _ *http.Request) {
+	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no cache here").WithHint("see docs/cache.md"))
 }
 
 func noWebhook(w http.ResponseWriter, _ *http.Request) {

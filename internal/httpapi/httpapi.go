@@ -104,6 +104,15 @@ type Blobs interface {
 	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 }
 
+// Cache speaks with the cache clients of jobs, whose tokens and signed URLs it
+// checks by itself.
+type Cache interface {
+	http.Handler
+	// Token is for a job that was just assigned to a host; "" for one that has no
+	// cache.
+	Token(a nimbus.Assignment) (string, error)
+}
+
 // Config is what the door leads to. All fields down to Pages, and Log, are
 // needed.
 type Config struct {
@@ -121,6 +130,8 @@ type Config struct {
 	Rates    Rates
 	Shells   Shells
 	Pages    fs.FS
+	// Cache is what jobs save for later ones; nil where there is none.
+	Cache Cache
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -238,7 +249,15 @@ func (a *api) handlers() map[string]http.Handler {
 	if webhook == nil {
 		webhook = http.HandlerFunc(noWebhook)
 	}
+	var cache http.Handler = http.HandlerFunc(noCache)
+	if a.Cache != nil {
+		cache = a.Cache
+	}
 	return map[string]http.Handler{
+		"/twirp/github.actions.results.api.v1.CacheService/": cache,
+		"/_apis/artifactcache/":                              cache,
+		"/_cache/":                                           cache,
+
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),

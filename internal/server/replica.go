@@ -86,6 +86,7 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	s.lead = s.leading("scheduler", leader.Elector{Store: s.store, Name: "scheduler", Log: cfg.Log}.Run)
 	sweep := s.leading("blobs", leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}.Run)
 	s.leadShell = s.leading("shells", leader.Elector{Store: s.store, Name: "shells", Log: cfg.Log}.Run)
+	s.leadCache = s.leading("cache", leader.Elector{Store: s.store, Name: "cache", Log: cfg.Log}.Run)
 	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
 		ready()

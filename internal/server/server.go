@@ -26,6 +26,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/backup"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
@@ -84,15 +85,18 @@ type Server struct {
 	store     *store.Store
 	logs      logs.Store
 	blobs     httpapi.Blobs
+	saved     cache.Blobs // what jobs save for later ones; nil for no cache
 	bus       bus.Bus
 	lead      func(context.Context, func(context.Context)) // nil: alone
 	leadAudit func(context.Context, func(context.Context)) // the same of the audit ledger
 	leadShell func(context.Context, func(context.Context)) // and of shells
+	leadCache func(context.Context, func(context.Context)) // and of the cache
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
 	ledger    *audit.Ledger
 	tally     *audit.Tally
+	cache     *jobCache // nil where there is no place for what it keeps
 	shells    *shells.Service
 	handler   http.Handler
 
@@ -171,7 +175,7 @@ func (s *Server) issueAdmin(ctx context.Context) (err error) {
 // the images.
 func (s *Server) clear() error {
 	for _, name := range []string{
-		AdminTokenFile, "nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", filepath.Join("agent", "credential.json"),
+		AdminTokenFile, "nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", "cache", filepath.Join("agent", "credential.json"),
 	} {
 		if err := os.RemoveAll(filepath.Join(s.cfg.Data, name)); err != nil {
 			return fmt.Errorf("clear data directory: %w", err)
@@ -202,6 +206,12 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("open blobs: %w", err)
 	}
 	s.closers = append(s.closers, workspaces.Close)
+	saved, err := fs.Open(filepath.Join(s.cfg.Data, "cache"))
+	if err != nil {
+		return fmt.Errorf("open the cache: %w", err)
+	}
+	s.closers = append(s.closers, saved.Close)
+	s.saved = saved
 	s.logs, s.blobs = lines, workspaces
 	return nil
 }
@@ -241,11 +251,15 @@ func (s *Server) compose(ctx context.Context) error {
 	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
+	if err := s.openCache(ctx, secrets); err != nil {
+		return err
+	}
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
 		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, Shells: s.shells, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
+		Cache: s.cacheHandler(),
 	})
 	return s.issueAdmin(ctx)
 }

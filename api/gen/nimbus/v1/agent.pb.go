@@ -150,7 +150,10 @@ type Assignment struct {
 	Timeout *durationpb.Duration   `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Inert until the job is bound to what really runs. Fresh when repeated,
 	// empty once the job runs.
-	JobToken      string `protobuf:"bytes,9,opt,name=job_token,json=jobToken,proto3" json:"job_token,omitempty"`
+	JobToken string `protobuf:"bytes,9,opt,name=job_token,json=jobToken,proto3" json:"job_token,omitempty"`
+	// For the job's cache clients. Fresh when repeated; empty where there is no
+	// cache for the job. It ends with the job.
+	CacheToken    string `protobuf:"bytes,10,opt,name=cache_token,json=cacheToken,proto3" json:"cache_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +247,13 @@ func (x *Assignment) GetTimeout() *durationpb.Duration {
 func (x *Assignment) GetJobToken() string {
 	if x != nil {
 		return x.JobToken
+	}
+	return ""
+}
+
+func (x *Assignment) GetCacheToken() string {
+	if x != nil {
+		return x.CacheToken
 	}
 	return ""
 }
@@ -2050,7 +2060,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05Offer\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
 	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12&\n" +
-	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xad\x02\n" +
+	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xce\x02\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
@@ -2061,7 +2071,10 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05class\x18\x06 \x01(\v2\x10.nimbus.v1.ClassR\x05class\x12#\n" +
 	"\x04spec\x18\a \x01(\v2\x0f.nimbus.v1.SpecR\x04spec\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
-	"\tjob_token\x18\t \x01(\tR\bjobToken\"\x85\x04\n" +
+	"\tjob_token\x18\t \x01(\tR\bjobToken\x12\x1f\n" +
+	"\vcache_token\x18\n" +
+	" \x01(\tR\n" +
+	"cacheToken\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +

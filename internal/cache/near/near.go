@@ -1,0 +1,148 @@
+// Package near is the host's side of the cache. Jobs reach it at a port of their
+// gateway, and it passes on to the control plane what is the cache's and nothing
+// else: a sandbox never sees the control plane itself, nor needs its certificate.
+package near
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Port is where jobs find the cache, at their gateway.
+const Port = 9180
+
+// Bounds of what jobs may make a host do, and of how long anything may take.
+const (
+	maxRequests   = 256 // at once, of all jobs of the host
+	maxHeader     = 64 << 10
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	dialTimeout   = 10 * time.Second
+	stopTimeout   = 2 * time.Second
+)
+
+// Config is what a door needs.
+type Config struct {
+	Server string      // the control plane, as "https://nimbus.example"
+	TLS    *tls.Config // whom to trust, and how to be known; nil: the system's trust
+	Log    *slog.Logger
+}
+
+// Door takes jobs' requests on the host's loopback interface.
+type Door struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// Open begins to listen; Run answers. Codes: invalid.
+func Open(cfg Config) (*Door, error) {
+	target, err := url.Parse(cfg.Server)
+	if err != nil || target.Host == "" {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a server", cfg.Server)
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
+			r.Out.Host = r.In.Host // URLs that the server makes lead back here
+		},
+		Transport: &http.Transport{
+			TLSClientConfig: cfg.TLS, DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
+			MaxIdleConnsPerHost: maxRequests, MaxConnsPerHost: maxRequests, IdleConnTimeout: idleTimeout, DisableCompression: true,
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
+			away(w, r)
+		},
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}
+	return &Door{listener: l, server: &http.Server{
+		Handler: only(proxy), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Addr is where the door is, host:port.
+func (d *Door) Addr() string { return d.listener.Addr().String() }
+
+// Close stops listening, of a door that was not run.
+func (d *Door) Close() error {
+	if err := d.listener.Close(); err != nil {
+		return fmt.Errorf("close the door to the cache: %w", err)
+	}
+	return nil
+}
+
+// Run answers until ctx ends.
+func (d *Door) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- d.server.Serve(d.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve the cache's clients: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	err := d.server.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = d.server.Close()
+	}
+	<-served
+	if err != nil {
+		return fmt.Errorf("stop serving the cache's clients: %w", err)
+	}
+	return nil
+}
+
+// prefixes are the paths of the cache's protocols.
+var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/"}
+
+// only lets through what is the cache's. Paths that could mean another one to who
+// cleans them first are not.
+func only(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := r.URL.EscapedPath()
+		plain := !strings.Contains(path, "//") && !strings.Contains(path, "/.") && !strings.ContainsAny(path, "%\\")
+		if !plain || !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) }) {
+			refuse(w, http.StatusNotFound, "not_found", "only the cache is here")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// away tells that there is no cache now. Clients go on without it at once where
+// that is told by 404; any 5xx has them try for half a minute, which is for blobs
+// alone, of which a part is through already.
+func away(w http.ResponseWriter, r *http.Request) {
+	status, code := http.StatusNotFound, "not_found"
+	if strings.HasPrefix(r.URL.Path, "/_cache/") {
+		status, code = http.StatusServiceUnavailable, "unavailable"
+	}
+	refuse(w, status, code, "the cache can't be reached from this host now")
+}
+
+// refuse answers in Twirp's form of an error, which holds what those of protocol
+// version 1 look for.
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"code": code, "msg": message, "message": message}) // to who may be gone
+}

@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/actions"
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/identity"
+)
+
+const (
+	// cacheSecret is what the keys of tokens and URLs are derived from.
+	cacheSecret      = "cache"
+	cacheSecretBytes = 32
+	// ownScope is the scope of an org's own jobs, which have no branches.
+	ownScope = "jobs"
+	// clocks is how far clocks may be apart, and lateEnd how long after its time a
+	// job may be until it has ended.
+	clocks  = time.Minute
+	lateEnd = 10 * time.Minute
+)
+
+// jobCache is what jobs save for later ones, and how they reach it.
+type jobCache struct {
+	http.Handler
+
+	service *cache.Service
+	keys    *actions.Keys
+}
+
+// openCache opens the cache where there is a place for what it keeps.
+func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error {
+	if s.saved == nil {
+		return nil
+	}
+	secret, err := cacheSecretOf(ctx, secrets)
+	if err != nil {
+		return fmt.Errorf("open the cache: %w", err)
+	}
+	keys, err := actions.NewKeys(secret)
+	if err != nil {
+		return err
+	}
+	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Lead: s.leadCache, Log: s.cfg.Log})
+	// Jobs reach it through their host, each by another name of its gateway.
+	handler, err := actions.New(actions.Config{Cache: service, Keys: keys, TrustHost: true, Admit: s.admitToCache, Log: s.cfg.Log})
+	if err != nil {
+		return err
+	}
+	s.cache = &jobCache{Handler: handler, service: service, keys: keys}
+	s.services = append(s.services, service)
+	return nil
+}
+
+// cacheSecretOf is the secret that all replicas share, made by the first.
+func cacheSecretOf(ctx context.Context, secrets identity.Secrets) ([]byte, error) {
+	secret, err := secrets.Get(ctx, "", cacheSecret)
+	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		return secret, err
+	}
+	made := make([]byte, cacheSecretBytes)
+	rand.Read(made)
+	if err := secrets.Create(ctx, "", cacheSecret, made); err != nil && nimbus.ErrorCode(err) != nimbus.CodeConflict {
+		return nil, err
+	}
+	return secrets.Get(ctx, "", cacheSecret) // another replica's, if that was first
+}
+
+// admitToCache lets the token of a job in for as long as the job runs.
+func (s *Server) admitToCache(ctx context.Context, c cache.Caller) error {
+	job, err := s.scheduler.Job(ctx, c.OrgID, c.JobID)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound || err == nil && job.State == nimbus.StateFinished {
+		return nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended, and with it its way to the cache")
+	}
+	return err
+}
+
+// Token implements httpapi.Cache. GitHub's jobs get none here: which one a runner
+// has is proved later.
+func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
+	if a.Source == nimbus.SourceGitHub {
+		return "", nil
+	}
+	now := time.Now()
+	token, err := c.keys.Mint(actions.Grant{
+		Caller:    cache.Caller{OrgID: a.OrgID, JobID: a.JobID, Write: ownScope, Read: []string{ownScope}},
+		NotBefore: now.Add(-clocks), ExpiresAt: now.Add(a.Timeout + lateEnd),
+	})
+	if err != nil {
+		return "", fmt.Errorf("make a token for the cache: %w", err)
+	}
+	return token, nil
+}
+
+// cacheHandler is the cache as the door takes it: a nil pointer would be one.
+func (s *Server) cacheHandler() httpapi.Cache {
+	if s.cache == nil {
+		return nil
+	}
+	return s.cache
+}
