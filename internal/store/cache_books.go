@@ -18,7 +18,7 @@ func (s *Store) CountCacheFinds(ctx context.Context, orgID, repo string, hits, m
 			return err
 		}
 		for _, of := range []string{allCaches, repo} {
-			if err := t.Queries.CountCacheFinds(ctx, gen.CountCacheFindsParams{Hits: hits, Misses: misses, OrgID: orgID, Repo: of}); err != nil {
+			if err := t.CountCacheFinds(ctx, gen.CountCacheFindsParams{Hits: hits, Misses: misses, OrgID: orgID, Repo: of}); err != nil {
 				return fmt.Errorf("count finds: %w", err)
 			}
 		}
@@ -61,7 +61,7 @@ func (s *Store) CacheUsage(ctx context.Context, orgID string, most int) (all cac
 // CacheUsageOfOrgs implements cache.Books.
 func (s *Store) CacheUsageOfOrgs(ctx context.Context, after string, most int) (orgs []cache.Usage, err error) {
 	err = s.read(ctx, func(t *tx) error {
-		rows, err := t.Queries.CacheUsageOfOrgs(ctx, gen.CacheUsageOfOrgsParams{OrgID: max(after, allCaches), Limit: int32(most)})
+		rows, err := t.CacheUsageOfOrgs(ctx, gen.CacheUsageOfOrgsParams{OrgID: max(after, allCaches), Limit: int32(most)})
 		orgs = make([]cache.Usage, len(rows))
 		for i := range rows {
 			orgs[i] = cacheUsage(&rows[i])
@@ -104,7 +104,7 @@ func (s *Store) SetCacheQuota(ctx context.Context, orgID, repo string, bytes int
 		if err := t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo}); err != nil {
 			return err
 		}
-		if err := t.Queries.SetCacheQuota(ctx, gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}); err != nil {
+		if err := t.SetCacheQuota(ctx, gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}); err != nil {
 			return fmt.Errorf("write a quota: %w", err)
 		}
 		return t.audit(ctx, e)

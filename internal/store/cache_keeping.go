@@ -119,7 +119,7 @@ func (s *Store) RemovedCache(ctx context.Context, after int64, most int) (gone [
 // CacheBlobNames implements cache.Keeping.
 func (s *Store) CacheBlobNames(ctx context.Context, id int64, most int) (names []string, err error) {
 	err = s.read(ctx, func(t *tx) (err error) {
-		names, err = t.Queries.CacheBlobNames(ctx, gen.CacheBlobNamesParams{EntryID: id, Limit: int32(most)})
+		names, err = t.CacheBlobNames(ctx, gen.CacheBlobNamesParams{EntryID: id, Limit: int32(most)})
 		return err
 	})
 	return names, err
@@ -145,7 +145,7 @@ func (s *Store) ForgetCache(ctx context.Context, id int64) error {
 // NamedCacheBlobs implements cache.Keeping.
 func (s *Store) NamedCacheBlobs(ctx context.Context, orgID string, id int64, first, last string) (names []string, err error) {
 	err = s.read(ctx, func(t *tx) (err error) {
-		names, err = t.Queries.NamedCacheBlobs(ctx, gen.NamedCacheBlobsParams{OrgID: orgID, EntryID: id, FirstName: first, LastName: last})
+		names, err = t.NamedCacheBlobs(ctx, gen.NamedCacheBlobsParams{OrgID: orgID, EntryID: id, FirstName: first, LastName: last})
 		return err
 	})
 	return names, err
