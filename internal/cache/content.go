@@ -39,6 +39,7 @@ func (s *Service) Open(ctx context.Context, entryID, offset, n int64) (Content, 
 		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry in the cache")
 	}
 	c := &content{ctx: ctx, service: s, entry: e, offset: offset, left: n}
+	s.pins.enter(c, s.clock.Now())
 	// What can't be opened is found out before a status is sent.
 	if n > 0 {
 		if err := c.next(); err != nil {
@@ -167,4 +168,7 @@ func (c *content) WriteTo(w io.Writer) (written int64, err error) {
 }
 
 // Close implements io.Closer.
-func (c *content) Close() error { return c.shut() }
+func (c *content) Close() error {
+	c.service.pins.leave(c)
+	return c.shut()
+}

@@ -22,13 +22,19 @@ func (s *Service) Find(ctx context.Context, c Caller, key string, restore []stri
 			return Entry{}, false, fmt.Errorf("look for an entry: %w", err)
 		}
 		if !ok {
+			s.found(c, false)
 			return Entry{}, false, nil
 		}
 		// It may have made room meanwhile; then there may be another.
-		if ok, err = s.pin(ctx, e.ID); err != nil || ok {
-			return e, ok, err
+		if ok, err = s.pin(ctx, e.ID); err != nil {
+			return Entry{}, false, err
+		}
+		if ok {
+			s.found(c, true)
+			return e, true, nil
 		}
 	}
+	s.found(c, false)
 	return Entry{}, false, nil
 }
 
@@ -53,27 +59,22 @@ func ranges(c Caller, key string, restore []string, version string) ([]Range, er
 	in := make([]Range, 0, 2*len(keys)*len(c.Read))
 	for _, scope := range c.Read {
 		for _, k := range keys {
-			// No key has a NUL, which is the least that could follow; nor a byte
-			// 0xff, so that raising the last one gives the end of what begins so.
-			in = append(in, Range{scope, k, k + "\x00"}, Range{scope, k, k[:len(k)-1] + string([]byte{k[len(k)-1] + 1})})
+			prefix := Beginning(k)
+			prefix.Scope = scope
+			in = append(in, Range{scope, k, k + "\x00"}, prefix) // no key has a NUL, which is the least that could follow
 		}
 	}
 	return in, nil
 }
 
-// pin keeps an entry from making room. ok is false when it has done so.
-func (s *Service) pin(ctx context.Context, id int64) (ok bool, err error) {
-	now := s.clock.Now()
-	if s.pins.fresh(id, now) {
-		return true, nil
+// Beginning is the range of keys that begin with a text. No UTF-8 has a byte 0xff,
+// so that raising the last one gives its end.
+func Beginning(prefix string) Range {
+	if prefix == "" {
+		return Range{To: "\xff"}
 	}
-	if ok, err = s.store.PinCache(ctx, id, pinFor); err != nil {
-		return false, fmt.Errorf("keep an entry: %w", err)
-	}
-	if ok {
-		s.pins.note(id, now)
-	}
-	return ok, nil
+	last := len(prefix) - 1
+	return Range{From: prefix, To: prefix[:last] + string([]byte{prefix[last] + 1})}
 }
 
 // Entry is one that can be found. Codes: not_found.

@@ -2,8 +2,8 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -19,6 +19,13 @@ type Limits struct {
 	Uploads int64 // uploads of an org at once; 1,000
 	// Idle is how long an upload may be without getting a byte; 5 minutes.
 	Idle time.Duration
+	// Unused is after how long an entry goes that nobody finds; 7 days.
+	Unused time.Duration
+	// Orphan is how old a content is at least that goes because nothing names it;
+	// 24 hours. It is longer than any call takes that stores one.
+	Orphan time.Duration
+	// Read is how long who reads an entry keeps it from going; an hour.
+	Read time.Duration
 }
 
 // WithDefaults is a copy whose zero fields are set.
@@ -30,6 +37,9 @@ func (l Limits) WithDefaults() Limits {
 	l.Entries = cmp.Or(l.Entries, 100_000)
 	l.Uploads = cmp.Or(l.Uploads, 1000)
 	l.Idle = cmp.Or(l.Idle, 5*time.Minute)
+	l.Unused = cmp.Or(l.Unused, 7*24*time.Hour)
+	l.Orphan = cmp.Or(l.Orphan, 24*time.Hour)
+	l.Read = cmp.Or(l.Read, time.Hour)
 	return l
 }
 
@@ -39,18 +49,26 @@ type Config struct {
 	Blobs  Blobs
 	Limits Limits
 	Clock  nimbus.Clock // of this replica, for pauses; the machine's if nil
-	Log    *slog.Logger
+	// Lead has one replica of many sweep; nil: this one.
+	Lead func(context.Context, func(context.Context))
+	Log  *slog.Logger
 }
 
 // Service is the cache of all orgs. Safe for concurrent use, and many replicas
-// may serve one store.
+// may serve one store. It implements lifecycle.Service, and must run: else nobody
+// hears of hits, and what is read for long may be removed.
 type Service struct {
 	store  Store
 	blobs  Blobs
 	limits Limits
 	clock  nimbus.Clock
+	lead   func(context.Context, func(context.Context))
 	log    *slog.Logger
-	pins   pins
+
+	pins    pins
+	tally   tally
+	orphans orphans
+	wake    chan struct{} // something was removed, its content may go
 }
 
 // New returns the service.
@@ -58,43 +76,10 @@ func New(cfg Config) *Service {
 	if cfg.Clock == nil {
 		cfg.Clock = nimbus.SystemClock{}
 	}
-	return &Service{store: cfg.Store, blobs: cfg.Blobs, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, log: cfg.Log,
-		pins: pins{at: map[int64]time.Time{}}}
-}
-
-// Times of pins: they are in SQL, so that no replica removes what another one
-// reads.
-const (
-	pinFor   = 5 * time.Minute
-	pinAgain = time.Minute // not to write it with each hit
-	mostPins = 100_000     // remembered
-)
-
-// pins remembers which entries this replica has pinned, and when.
-type pins struct {
-	mu sync.Mutex
-	at map[int64]time.Time
-}
-
-// fresh tells whether an entry was pinned lately.
-func (p *pins) fresh(id int64, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.at[id]
-	return ok && now.Sub(at) < pinAgain
-}
-
-func (p *pins) note(id int64, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.at) >= mostPins {
-		clear(p.at) // they are written once more, no harm
+	if cfg.Lead == nil {
+		cfg.Lead = func(ctx context.Context, work func(context.Context)) { work(ctx) }
 	}
-	p.at[id] = now
-}
-
-func (p *pins) forget(id int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.at, id)
+	return &Service{store: cfg.Store, blobs: cfg.Blobs, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
+		pins:  pins{at: map[int64]time.Time{}, readers: map[*content]time.Time{}},
+		tally: tally{finds: map[whose]finds{}}, wake: make(chan struct{}, 1)}
 }

@@ -16,8 +16,10 @@ import (
 const (
 	// claimStep is how many bytes are counted at once, ahead of those that come.
 	claimStep = 16 << 20
-	// firstClaim is the first of them where the size is not known.
-	firstClaim = 1 << 20
+	// firstClaim is the first of them where the size is not known; each is as much
+	// as all before. leastClaim is what is tried where there is no room for more.
+	firstClaim = 64 << 10
+	leastClaim = 4 << 10
 	// afterwards bounds what is put right once a call is over, whether or not its
 	// caller still waits.
 	afterwards = 30 * time.Second
@@ -169,11 +171,16 @@ func (in *intake) claim() error {
 		step = min(step, max(in.claimed, firstClaim))
 	}
 	p, evicted, err := in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	if in.size < 0 && step > leastClaim && nimbus.ErrorCode(err) == nimbus.CodeTooLarge { // it may be over soon
+		step = leastClaim
+		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	}
 	if err != nil {
 		return fmt.Errorf("make room for a block: %w", err)
 	}
 	in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
 	if evicted > 0 {
+		in.service.removed()
 		in.service.log.InfoContext(in.ctx, "entries made room in the cache", "org", p.OrgID, "repo", p.Repo, "entries", evicted)
 	}
 	return nil

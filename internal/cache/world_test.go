@@ -2,17 +2,22 @@ package cache_test
 
 import (
 	"bytes"
-	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
@@ -26,7 +31,129 @@ type world struct {
 	db    *store.Store
 	blobs *fs.Store
 	cfg   cache.Config
+
+	mu     sync.Mutex
+	offset time.Duration
 }
+
+const idle = 5 * time.Minute
+
+// Now implements nimbus.Clock.
+func (w *world) Now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.offset)
+}
+
+// pass moves the clocks of the service and of the database.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	w.mu.Lock()
+	w.offset += d
+	offset := w.offset
+	w.mu.Unlock()
+	w.must(w.db.OffsetClock(w.t.Context(), offset))
+}
+
+func (w *world) sweep() {
+	w.t.Helper()
+	w.must(w.Sweep(w.t.Context()))
+}
+
+// org makes another org.
+func (w *world) org(name string) string {
+	w.t.Helper()
+	o, err := identity.New(w.db, nimbus.SystemClock{}).CreateOrg(w.t.Context(), identity.Root(), name, nil)
+	w.must(err)
+	return o.ID
+}
+
+// stored are the keys of all contents.
+func (w *world) stored() (keys []string) {
+	w.t.Helper()
+	for after := ""; ; {
+		page, err := w.blobs.List(w.t.Context(), "cache/", after, 0)
+		w.must(err)
+		for _, b := range page {
+			keys, after = append(keys, b.Key), b.Key
+		}
+		if len(page) == 0 {
+			return keys
+		}
+	}
+}
+
+// entries are all entries of an org.
+func (w *world) entries(orgID string) (all []cache.Entry) {
+	w.t.Helper()
+	for token := ""; ; {
+		page, next, err := w.List(w.t.Context(), orgID, cache.AllRepos, cache.Filter{}, nimbus.PageRequest{Size: 3, Token: token})
+		w.must(err)
+		if all, token = append(all, page...), next; next == "" {
+			return all
+		}
+	}
+}
+
+// balanced fails unless the books are those of entries alone: no upload is under
+// way, everything reads back with its hash, and nothing else is on the disk.
+func (w *world) balanced() {
+	w.t.Helper()
+	ctx := w.t.Context()
+	orgs, err := w.Usage(ctx, "")
+	w.must(err)
+	var named []string
+	for _, org := range orgs {
+		st, err := w.Stats(ctx, org.OrgID)
+		w.must(err)
+		bytes, count := map[string]int64{}, map[string]int64{}
+		for _, e := range w.entries(org.OrgID) {
+			for _, repo := range []string{e.Repo, cache.AllRepos} {
+				bytes[repo] += e.Size
+				count[repo]++
+			}
+			named = append(named, w.readsBack(e)...)
+		}
+		for _, u := range append(st.Repos, st.Usage) {
+			if u.Bytes != bytes[u.Repo] || u.Entries != count[u.Repo] {
+				w.t.Errorf("%s %s has %d entries of %d bytes, and the books say %d of %d", u.OrgID, u.Repo, count[u.Repo], bytes[u.Repo], u.Entries, u.Bytes)
+			}
+		}
+	}
+	slices.Sort(named)
+	if diff := cmp.Diff(named, w.stored()); diff != "" {
+		w.t.Errorf("contents (-named +stored):\n%s", diff)
+	}
+}
+
+// readsBack reads an entry, and returns the keys of its contents.
+func (w *world) readsBack(e cache.Entry) (keys []string) {
+	w.t.Helper()
+	whole, err := w.read(e.ID, 0, -1)
+	if err != nil || int64(len(whole)) != e.Size {
+		w.t.Errorf("%q reads back as %d bytes of %d, %v", e.Key, len(whole), e.Size, err)
+		return nil
+	}
+	segments, err := w.db.CacheSegments(w.t.Context(), e.ID, 0, 10_000)
+	if e.Size > 0 {
+		w.must(err)
+	}
+	for _, s := range segments {
+		if sum := fmt.Sprintf("%x", sha256.Sum256([]byte(whole[s.Offset:s.Offset+s.Size]))); sum != s.SHA256 {
+			w.t.Errorf("%q has not its hash from %d on", e.Key, s.Offset)
+		}
+	}
+	names, err := w.db.CacheBlobNames(w.t.Context(), e.ID, 10_000)
+	w.must(err)
+	for _, name := range names {
+		keys = append(keys, fmt.Sprintf("cache/%s/%d/%s", e.OrgID, e.ID, name))
+	}
+	return keys
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func onBoth(t *testing.T, test func(*world)) {
 	t.Helper()
@@ -48,26 +175,9 @@ func newWorld(t *testing.T, dsn string) *world {
 	w.blobs, err = fs.Open(t.TempDir())
 	w.must(err)
 	t.Cleanup(func() { w.blobs.Close() })
-	w.cfg = cache.Config{Store: w.db, Blobs: disk{w.blobs}, Log: slog.New(slog.DiscardHandler)}
+	w.cfg = cache.Config{Store: w.db, Blobs: w.blobs, Clock: w, Limits: cache.Limits{Idle: idle}, Log: slog.New(slog.DiscardHandler)}
 	w.Service = cache.New(w.cfg)
 	return w
-}
-
-// disk reads parts of blobs.
-type disk struct{ *fs.Store }
-
-func (d disk) OpenRange(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error) {
-	r, _, err := d.Open(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := io.CopyN(io.Discard, r, offset); err != nil {
-		return nil, err
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(r, n), r}, nil
 }
 
 func (w *world) must(err error) {

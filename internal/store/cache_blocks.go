@@ -38,7 +38,7 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 				return fmt.Errorf("count a block: %w", err)
 			}
 		}
-		err = t.Queries.PutCacheBlock(ctx, gen.PutCacheBlockParams{EntryID: id, Block: []byte(b.ID), Name: b.Name, Size: b.Size, Sha256: b.SHA256})
+		err = t.PutCacheBlock(ctx, gen.PutCacheBlockParams{EntryID: id, Block: []byte(b.ID), Name: b.Name, Size: b.Size, Sha256: b.SHA256})
 		if err != nil {
 			return fmt.Errorf("write a block: %w", err)
 		}

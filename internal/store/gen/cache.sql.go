@@ -53,6 +53,38 @@ func (q *Queries) CacheArranged(ctx context.Context, id int64) error {
 	return err
 }
 
+const cacheBlobNames = `-- name: CacheBlobNames :many
+SELECT name FROM cache_blocks WHERE entry_id = $1 ORDER BY name LIMIT $2
+`
+
+type CacheBlobNamesParams struct {
+	EntryID int64
+	Limit   int32
+}
+
+func (q *Queries) CacheBlobNames(ctx context.Context, arg CacheBlobNamesParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, cacheBlobNames, arg.EntryID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cacheBlock = `-- name: CacheBlock :one
 SELECT entry_id, block, name, size, sha256, n, start FROM cache_blocks WHERE entry_id = $1 AND block = $2
 `
@@ -96,6 +128,81 @@ func (q *Queries) CacheBlocksOf(ctx context.Context, entryID int64) ([]CacheBloc
 	for rows.Next() {
 		var i CacheBlocksOfRow
 		if err := rows.Scan(&i.Block, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const cacheEntriesPage = `-- name: CacheEntriesPage :many
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at FROM cache_entries
+WHERE org_id = $1 AND state = 'committed' AND id < $2
+  AND (CAST($3 AS BOOLEAN) OR repo = $4)
+  AND (CAST($5 AS BOOLEAN) OR scope = $6)
+  AND (CAST($7 AS BOOLEAN) OR key >= $8 AND key < $9)
+ORDER BY id DESC LIMIT $10
+`
+
+type CacheEntriesPageParams struct {
+	OrgID    string
+	Before   int64
+	AnyRepo  bool
+	Repo     string
+	AnyScope bool
+	Scope    string
+	AnyKey   bool
+	FromKey  []byte
+	ToKey    []byte
+	Most     int32
+}
+
+func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPageParams) ([]CacheEntry, error) {
+	rows, err := q.db.QueryContext(ctx, cacheEntriesPage,
+		arg.OrgID,
+		arg.Before,
+		arg.AnyRepo,
+		arg.Repo,
+		arg.AnyScope,
+		arg.Scope,
+		arg.AnyKey,
+		arg.FromKey,
+		arg.ToKey,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheEntry
+	for rows.Next() {
+		var i CacheEntry
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Scope,
+			&i.Version,
+			&i.Key,
+			&i.State,
+			&i.JobID,
+			&i.Size,
+			&i.Reserved,
+			&i.Blocks,
+			&i.Arranged,
+			&i.BegunAt,
+			&i.TouchedAt,
+			&i.CreatedAt,
+			&i.UsedAt,
+			&i.PinnedUntil,
+			&i.RemovingAt,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -260,6 +367,137 @@ func (q *Queries) CacheSize(ctx context.Context, entryID int64) (int64, error) {
 	return column_1, err
 }
 
+const cacheUsageOf = `-- name: CacheUsageOf :many
+SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2
+`
+
+type CacheUsageOfParams struct {
+	OrgID string
+	Limit int32
+}
+
+func (q *Queries) CacheUsageOf(ctx context.Context, arg CacheUsageOfParams) ([]CacheUsage, error) {
+	rows, err := q.db.QueryContext(ctx, cacheUsageOf, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheUsage
+	for rows.Next() {
+		var i CacheUsage
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.Repo,
+			&i.Bytes,
+			&i.Entries,
+			&i.Hits,
+			&i.Misses,
+			&i.Evicted,
+			&i.EvictedBytes,
+			&i.Quota,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const cacheUsageOfOrgs = `-- name: CacheUsageOfOrgs :many
+SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT $2
+`
+
+type CacheUsageOfOrgsParams struct {
+	OrgID string
+	Limit int32
+}
+
+func (q *Queries) CacheUsageOfOrgs(ctx context.Context, arg CacheUsageOfOrgsParams) ([]CacheUsage, error) {
+	rows, err := q.db.QueryContext(ctx, cacheUsageOfOrgs, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheUsage
+	for rows.Next() {
+		var i CacheUsage
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.Repo,
+			&i.Bytes,
+			&i.Entries,
+			&i.Hits,
+			&i.Misses,
+			&i.Evicted,
+			&i.EvictedBytes,
+			&i.Quota,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const cachesOverQuota = `-- name: CachesOverQuota :many
+SELECT org_id, repo FROM cache_usage
+WHERE bytes > CASE WHEN quota >= 0 THEN quota WHEN org_id = '*' THEN $1 WHEN repo = '*' THEN $2 ELSE CAST($3 AS BIGINT) END
+ORDER BY org_id, repo LIMIT $4
+`
+
+type CachesOverQuotaParams struct {
+	Total  int64
+	OfOrg  int64
+	OfRepo int64
+	Most   int32
+}
+
+type CachesOverQuotaRow struct {
+	OrgID string
+	Repo  string
+}
+
+// Where a bound was made smaller.
+func (q *Queries) CachesOverQuota(ctx context.Context, arg CachesOverQuotaParams) ([]CachesOverQuotaRow, error) {
+	rows, err := q.db.QueryContext(ctx, cachesOverQuota,
+		arg.Total,
+		arg.OfOrg,
+		arg.OfRepo,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CachesOverQuotaRow
+	for rows.Next() {
+		var i CachesOverQuotaRow
+		if err := rows.Scan(&i.OrgID, &i.Repo); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const commitCacheEntry = `-- name: CommitCacheEntry :exec
 UPDATE cache_entries SET state = 'committed', size = $1, reserved = 0, created_at = $2, used_at = $2
 WHERE id = $3
@@ -282,6 +520,27 @@ UPDATE cache_entries SET blocks = blocks + 1 WHERE id = $1
 
 func (q *Queries) CountCacheBlock(ctx context.Context, id int64) error {
 	_, err := q.db.ExecContext(ctx, countCacheBlock, id)
+	return err
+}
+
+const countCacheFinds = `-- name: CountCacheFinds :exec
+UPDATE cache_usage SET hits = hits + $1, misses = misses + $2 WHERE org_id = $3 AND repo = $4
+`
+
+type CountCacheFindsParams struct {
+	Hits   int64
+	Misses int64
+	OrgID  string
+	Repo   string
+}
+
+func (q *Queries) CountCacheFinds(ctx context.Context, arg CountCacheFindsParams) error {
+	_, err := q.db.ExecContext(ctx, countCacheFinds,
+		arg.Hits,
+		arg.Misses,
+		arg.OrgID,
+		arg.Repo,
+	)
 	return err
 }
 
@@ -356,6 +615,32 @@ func (q *Queries) EvictCacheEntry(ctx context.Context, arg EvictCacheEntryParams
 	return result.RowsAffected()
 }
 
+const forgetCacheBlocks = `-- name: ForgetCacheBlocks :exec
+DELETE FROM cache_blocks WHERE entry_id = $1 AND name <= $2
+`
+
+type ForgetCacheBlocksParams struct {
+	EntryID int64
+	Name    string
+}
+
+func (q *Queries) ForgetCacheBlocks(ctx context.Context, arg ForgetCacheBlocksParams) error {
+	_, err := q.db.ExecContext(ctx, forgetCacheBlocks, arg.EntryID, arg.Name)
+	return err
+}
+
+const forgetCacheEntry = `-- name: ForgetCacheEntry :execrows
+DELETE FROM cache_entries WHERE id = $1 AND state = 'removing'
+`
+
+func (q *Queries) ForgetCacheEntry(ctx context.Context, id int64) (int64, error) {
+	result, err := q.db.ExecContext(ctx, forgetCacheEntry, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const giveUpCacheUpload = `-- name: GiveUpCacheUpload :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1
 WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at
@@ -392,6 +677,38 @@ func (q *Queries) GiveUpCacheUpload(ctx context.Context, arg GiveUpCacheUploadPa
 		&i.RemovingAt,
 	)
 	return i, err
+}
+
+const idleCacheUploads = `-- name: IdleCacheUploads :many
+SELECT id FROM cache_entries WHERE state = 'uploading' AND touched_at < $1 ORDER BY touched_at LIMIT $2
+`
+
+type IdleCacheUploadsParams struct {
+	TouchedAt int64
+	Limit     int32
+}
+
+func (q *Queries) IdleCacheUploads(ctx context.Context, arg IdleCacheUploadsParams) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, idleCacheUploads, arg.TouchedAt, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const insertCacheUpload = `-- name: InsertCacheUpload :execrows
@@ -485,6 +802,47 @@ SELECT name FROM cache_blocks WHERE entry_id = $1 AND n < 0
 
 func (q *Queries) LooseCacheBlocks(ctx context.Context, entryID int64) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, looseCacheBlocks, entryID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const namedCacheBlobs = `-- name: NamedCacheBlobs :many
+SELECT b.name FROM cache_blocks b JOIN cache_entries e ON e.id = b.entry_id
+WHERE e.org_id = $1 AND b.entry_id = $2 AND b.name >= $3 AND b.name <= $4
+`
+
+type NamedCacheBlobsParams struct {
+	OrgID     string
+	EntryID   int64
+	FirstName string
+	LastName  string
+}
+
+// Which contents of an entry have a row.
+func (q *Queries) NamedCacheBlobs(ctx context.Context, arg NamedCacheBlobsParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, namedCacheBlobs,
+		arg.OrgID,
+		arg.EntryID,
+		arg.FirstName,
+		arg.LastName,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -662,6 +1020,82 @@ func (q *Queries) PutCacheBlock(ctx context.Context, arg PutCacheBlockParams) er
 	return err
 }
 
+const removeCacheEntry = `-- name: RemoveCacheEntry :one
+UPDATE cache_entries SET state = 'removing', removing_at = $1
+WHERE org_id = $2 AND id = $3 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at
+`
+
+type RemoveCacheEntryParams struct {
+	Now   int64
+	OrgID string
+	ID    int64
+}
+
+func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryParams) (CacheEntry, error) {
+	row := q.db.QueryRowContext(ctx, removeCacheEntry, arg.Now, arg.OrgID, arg.ID)
+	var i CacheEntry
+	err := row.Scan(
+		&i.ID,
+		&i.OrgID,
+		&i.Repo,
+		&i.Scope,
+		&i.Version,
+		&i.Key,
+		&i.State,
+		&i.JobID,
+		&i.Size,
+		&i.Reserved,
+		&i.Blocks,
+		&i.Arranged,
+		&i.BegunAt,
+		&i.TouchedAt,
+		&i.CreatedAt,
+		&i.UsedAt,
+		&i.PinnedUntil,
+		&i.RemovingAt,
+	)
+	return i, err
+}
+
+const removingCacheEntries = `-- name: RemovingCacheEntries :many
+SELECT id, org_id FROM cache_entries
+WHERE state = 'removing' AND pinned_until <= $1 AND id > $2 ORDER BY id LIMIT $3
+`
+
+type RemovingCacheEntriesParams struct {
+	Now   int64
+	After int64
+	Most  int32
+}
+
+type RemovingCacheEntriesRow struct {
+	ID    int64
+	OrgID string
+}
+
+func (q *Queries) RemovingCacheEntries(ctx context.Context, arg RemovingCacheEntriesParams) ([]RemovingCacheEntriesRow, error) {
+	rows, err := q.db.QueryContext(ctx, removingCacheEntries, arg.Now, arg.After, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RemovingCacheEntriesRow
+	for rows.Next() {
+		var i RemovingCacheEntriesRow
+		if err := rows.Scan(&i.ID, &i.OrgID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const reserveCacheBytes = `-- name: ReserveCacheBytes :exec
 UPDATE cache_entries SET reserved = reserved + $1 WHERE id = $2
 `
@@ -682,6 +1116,21 @@ UPDATE cache_blocks SET n = -1, start = 0 WHERE entry_id = $1 AND n >= 0
 
 func (q *Queries) ScatterCacheBlocks(ctx context.Context, entryID int64) error {
 	_, err := q.db.ExecContext(ctx, scatterCacheBlocks, entryID)
+	return err
+}
+
+const setCacheQuota = `-- name: SetCacheQuota :exec
+UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2
+`
+
+type SetCacheQuotaParams struct {
+	OrgID string
+	Repo  string
+	Quota int64
+}
+
+func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) error {
+	_, err := q.db.ExecContext(ctx, setCacheQuota, arg.OrgID, arg.Repo, arg.Quota)
 	return err
 }
 
@@ -719,4 +1168,50 @@ func (q *Queries) TouchCacheUpload(ctx context.Context, arg TouchCacheUploadPara
 		&i.RemovingAt,
 	)
 	return i, err
+}
+
+const unusedCacheEntries = `-- name: UnusedCacheEntries :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE state = 'committed' AND used_at < $1 AND pinned_until <= $2 ORDER BY used_at, id LIMIT $3
+`
+
+type UnusedCacheEntriesParams struct {
+	UsedBefore int64
+	Now        int64
+	Most       int32
+}
+
+type UnusedCacheEntriesRow struct {
+	ID    int64
+	OrgID string
+	Repo  string
+	Size  int64
+}
+
+func (q *Queries) UnusedCacheEntries(ctx context.Context, arg UnusedCacheEntriesParams) ([]UnusedCacheEntriesRow, error) {
+	rows, err := q.db.QueryContext(ctx, unusedCacheEntries, arg.UsedBefore, arg.Now, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnusedCacheEntriesRow
+	for rows.Next() {
+		var i UnusedCacheEntriesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Size,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -32,7 +32,7 @@ CREATE INDEX cache_oldest ON cache_entries (used_at, id) WHERE state = 'committe
 CREATE INDEX cache_list ON cache_entries (org_id, id) WHERE state = 'committed';
 CREATE INDEX cache_uploads ON cache_entries (org_id) WHERE state = 'uploading';
 CREATE INDEX cache_idle ON cache_entries (touched_at) WHERE state = 'uploading';
-CREATE INDEX cache_removing ON cache_entries (pinned_until, id) WHERE state = 'removing';
+CREATE INDEX cache_removing ON cache_entries (state, id) WHERE state = 'removing';
 
 -- The blocks of uploads, and those that an entry is made of. The content of one
 -- is the blob cache/ORG/ENTRY/NAME, which is there before its row.

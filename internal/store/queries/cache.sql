@@ -102,3 +102,58 @@ WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo);
 -- With what it had reserved.
 UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now)
 WHERE id = sqlc.arg(id) AND state = 'uploading' AND touched_at < sqlc.arg(idle_since) RETURNING *;
+
+-- name: IdleCacheUploads :many
+SELECT id FROM cache_entries WHERE state = 'uploading' AND touched_at < $1 ORDER BY touched_at LIMIT $2;
+
+-- name: UnusedCacheEntries :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <= sqlc.arg(now) ORDER BY used_at, id LIMIT sqlc.arg(most);
+
+-- name: CachesOverQuota :many
+-- Where a bound was made smaller.
+SELECT org_id, repo FROM cache_usage
+WHERE bytes > CASE WHEN quota >= 0 THEN quota WHEN org_id = '*' THEN sqlc.arg(total) WHEN repo = '*' THEN sqlc.arg(of_org) ELSE CAST(sqlc.arg(of_repo) AS BIGINT) END
+ORDER BY org_id, repo LIMIT sqlc.arg(most);
+
+-- name: RemovingCacheEntries :many
+SELECT id, org_id FROM cache_entries
+WHERE state = 'removing' AND pinned_until <= sqlc.arg(now) AND id > sqlc.arg(after) ORDER BY id LIMIT sqlc.arg(most);
+
+-- name: CacheBlobNames :many
+SELECT name FROM cache_blocks WHERE entry_id = $1 ORDER BY name LIMIT $2;
+
+-- name: ForgetCacheBlocks :exec
+DELETE FROM cache_blocks WHERE entry_id = $1 AND name <= $2;
+
+-- name: ForgetCacheEntry :execrows
+DELETE FROM cache_entries WHERE id = $1 AND state = 'removing';
+
+-- name: NamedCacheBlobs :many
+-- Which contents of an entry have a row.
+SELECT b.name FROM cache_blocks b JOIN cache_entries e ON e.id = b.entry_id
+WHERE e.org_id = sqlc.arg(org_id) AND b.entry_id = sqlc.arg(entry_id) AND b.name >= sqlc.arg(first_name) AND b.name <= sqlc.arg(last_name);
+
+-- name: CountCacheFinds :exec
+UPDATE cache_usage SET hits = hits + sqlc.arg(hits), misses = misses + sqlc.arg(misses) WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo);
+
+-- name: CacheEntriesPage :many
+SELECT * FROM cache_entries
+WHERE org_id = sqlc.arg(org_id) AND state = 'committed' AND id < sqlc.arg(before)
+  AND (CAST(sqlc.arg(any_repo) AS BOOLEAN) OR repo = sqlc.arg(repo))
+  AND (CAST(sqlc.arg(any_scope) AS BOOLEAN) OR scope = sqlc.arg(scope))
+  AND (CAST(sqlc.arg(any_key) AS BOOLEAN) OR key >= sqlc.arg(from_key) AND key < sqlc.arg(to_key))
+ORDER BY id DESC LIMIT sqlc.arg(most);
+
+-- name: CacheUsageOf :many
+SELECT * FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2;
+
+-- name: CacheUsageOfOrgs :many
+SELECT * FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT $2;
+
+-- name: RemoveCacheEntry :one
+UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now)
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state = 'committed' RETURNING *;
+
+-- name: SetCacheQuota :exec
+UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2;
