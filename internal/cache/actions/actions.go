@@ -17,11 +17,10 @@ import (
 )
 
 // Service is what is asked of the cache itself: *cache.Service, whose methods
-// say what they promise. All of it may be called concurrently.
+// say what they promise. Ids come from signed URLs, or are checked before. All of it may be called concurrently.
 type Service interface {
 	Reserve(ctx context.Context, c cache.Caller, key, version string, size int64) (cache.Upload, error)
-	// Upload is an upload of the caller's. Codes: not_found.
-	Upload(ctx context.Context, c cache.Caller, uploadID int64) (cache.Upload, error)
+	CheckUpload(ctx context.Context, c cache.Caller, uploadID int64) error
 	PutBlock(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) error
 	PutRange(ctx context.Context, uploadID, offset int64, r io.Reader, size int64) error
 	Arrange(ctx context.Context, uploadID int64, blocks []string) error
@@ -30,6 +29,7 @@ type Service interface {
 	Find(ctx context.Context, c cache.Caller, key string, restore []string, version string) (cache.Entry, bool, error)
 	Entry(ctx context.Context, entryID int64) (cache.Entry, error)
 	Open(ctx context.Context, entryID, offset, n int64) (cache.Content, error)
+	List(ctx context.Context, orgID, repo string, f cache.Filter, page nimbus.PageRequest) ([]cache.Entry, string, error)
 }
 
 // Config is what a handler needs.
@@ -110,6 +110,7 @@ func New(cfg Config) (http.Handler, error) {
 	mux.Handle("POST "+twirpPath+"GetCacheEntryDownloadURL", twirp(h, downloadURL))
 	mux.Handle(twirpPath, h.refuse(writeTwirpError))
 	mux.Handle("GET "+v1Path+"cache", h.v1(h.v1Find))
+	mux.Handle("GET "+v1Path+"caches", h.v1(h.v1List))
 	mux.Handle("POST "+v1Path+"caches", h.v1(h.v1Reserve))
 	mux.Handle("PATCH "+v1Path+"caches/{id}", h.v1(h.v1Upload))
 	mux.Handle("POST "+v1Path+"caches/{id}", h.v1(h.v1Commit))
