@@ -34,8 +34,8 @@ type fetched struct {
 
 // fetchedImage is one of them. When it was used last is the time of its file.
 type fetchedImage struct {
-	ID         string   // of its configuration
-	References []string // that it has in the daemon because of us
+	ID         string   `json:"id"`         // of its configuration
+	References []string `json:"references"` // that it has in the daemon because of us
 	usedAt     time.Time
 }
 
