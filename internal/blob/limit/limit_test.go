@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,12 +24,17 @@ func slow(t *testing.T) (_ blob.Store, most *int) {
 	if _, err := s.Put(t.Context(), "there", strings.NewReader("hello"), 5); err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
 	now, peak := 0, 0
 	return blob.Around(s, blob.Layer{Do: func(ctx context.Context, _ blob.Call, run func(context.Context) error) error {
+		mu.Lock()
 		now++
 		peak = max(peak, now)
-		defer func() { now-- }()
+		mu.Unlock()
 		time.Sleep(time.Second)
+		mu.Lock()
+		now--
+		mu.Unlock()
 		return run(ctx)
 	}}), &peak
 }
