@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,12 +24,17 @@ func slow(t *testing.T) (_ blob.Store, most *int) {
 	if _, err := s.Put(t.Context(), "there", strings.NewReader("hello"), 5); err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
 	now, peak := 0, 0
 	return blob.Around(s, blob.Layer{Do: func(ctx context.Context, _ blob.Call, run func(context.Context) error) error {
+		mu.Lock()
 		now++
 		peak = max(peak, now)
-		defer func() { now-- }()
+		mu.Unlock()
 		time.Sleep(time.Second)
+		mu.Lock()
+		now--
+		mu.Unlock()
 		return run(ctx)
 	}}), &peak
 }
@@ -107,6 +113,9 @@ func TestReadersHoldTheirPlaceUntilTheyAreClosed(t *testing.T) {
 		if _, err := s.Put(t.Context(), "a", strings.NewReader("x"), 1); err != nil {
 			t.Errorf("readers keep others from writing: %v", err)
 		}
+		if _, err := s.Stat(t.Context(), "there"); err != nil {
+			t.Errorf("readers keep others from looking: %v", err)
+		}
 		for range 3 { // more than once is once
 			first.Close()
 		}
@@ -119,6 +128,29 @@ func TestReadersHoldTheirPlaceUntilTheyAreClosed(t *testing.T) {
 		}
 		second.Close()
 		third.Close()
+	})
+}
+
+func TestWritersKeepNobodyFromLooking(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := limit.New(mem.New(1<<20), limit.Config{Calls: 1, Writers: 2, Readers: 1, Wait: time.Second})
+		source, end := io.Pipe()
+		for _, key := range []string{"a", "b"} {
+			go s.Put(t.Context(), key, source, 10)
+		}
+		synctest.Wait()
+		if _, err := s.PutAddressed(t.Context(), "c", strings.NewReader("x"), 1); nimbus.ErrorCode(err) != nimbus.CodeRateLimited {
+			t.Errorf("a third writer: %v", err)
+		}
+		if _, err := s.List(t.Context(), "", "", 0); err != nil {
+			t.Error(err)
+		}
+		end.Close()
+		synctest.Wait()
+		if _, err := s.PutAddressed(t.Context(), "c", strings.NewReader("x"), 1); err != nil {
+			t.Errorf("there is a place again: %v", err)
+		}
 	})
 }
 
