@@ -152,7 +152,11 @@ func (b faultyBlobs) List(ctx context.Context, prefix, after string, most int) (
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(w *world) {
-		for _, way := range []faults{{}, {done: true}, {dead: true}, {done: true, dead: true}} {
+		ways := []faults{{done: true}, {dead: true}, {}, {done: true, dead: true}}
+		if w.postgres { // the same calls in the same order, and much slower
+			ways = ways[:2]
+		}
+		for _, way := range ways {
 			for n := 1; ; n++ {
 				f := way
 				f.at = n
