@@ -196,8 +196,14 @@ func TestRanges(t *testing.T) {
 			w.t.Errorf("it has %q, %v", got, err)
 		}
 		for key, ranges := range map[string][]string{"a gap": {"0:abcd", "5:fgh"}, "an overlap": {"0:abcd", "3:defgh"}, "no beginning": {"1:bcdefgh"}, "one in another": {"0:abcdefgh", "2:cd"}} {
-			_, err := w.CommitUpload(ctx, job(), begin(key, ranges...), 8)
-			w.wants(key, err, nimbus.CodeInvalid)
+			id, came := begin(key, ranges...), 0
+			for _, r := range ranges {
+				came += len(r) - len("0:")
+			}
+			for _, size := range []int{8, came} { // the whole, or the sum of what came
+				_, err := w.CommitUpload(ctx, job(), id, int64(size))
+				w.wants(key, err, nimbus.CodeInvalid)
+			}
 		}
 		w.wants("before the beginning", w.PutRange(ctx, begin("minus"), -1, strings.NewReader("x"), 1), nimbus.CodeInvalid)
 		empty, err := w.CommitUpload(ctx, job(), begin("empty"), 0)
