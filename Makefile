@@ -100,7 +100,7 @@ conformance: ## What all executors do alike: their common suite, as a table
 	@scripts/deps test
 	@mkdir -p test/results/conformance && rm -f test/results/conformance/*.json
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_CONFORMANCE=$(CURDIR)/test/results/conformance PATH=$$PATH:/usr/sbin:/sbin \
-		go test -count=1 -timeout 2h -run 'TestConformance$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/gpu/ ./internal/executor/microvm/ || true
+		go test -count=1 -timeout 2h -run 'TestConformance(Firecracker)?$$' ./internal/executor/local/ ./internal/executor/docker/ ./internal/executor/gpu/ ./internal/executor/microvm/ || true
 	@go run ./test/conformance test/results/conformance
 
 .PHONY: soak-escape

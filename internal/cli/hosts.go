@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,13 +69,11 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		for _, e := range h.Executors {
 			if e.Available {
 				names = append(names, e.Name)
-				if len(e.Lacks) > 0 {
-					notes = append(notes, fmt.Sprintf("%s has no %s for jobs of the executor %s", terminal.OneLine(h.Name), strings.Join(e.Lacks, ", "), e.Name))
-				}
 			} else {
 				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
 			}
 		}
+		notes = append(notes, lacking(h)...)
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s", h.ID, terminal.OneLine(h.Name), duty(h), since(h.SeenAt), free(h, h.Free.CPUs, max(h.CPUs, h.GivesCPUs)),
 			free(h, h.Free.MemoryMiB, max(h.MemoryMiB, h.GivesMemory))+" MiB", gpus(h), h.Running, len(h.Free.Warm), version(h), runnerWord(h), strings.Join(names, ", "), strings.Join(h.Capabilities, ", ")))
 	}
@@ -84,6 +84,22 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		a.info("%s", note)
 	}
 	return nil
+}
+
+// lacking are the words of a host that some of its executors' jobs don't have,
+// in a line for all executors that lack the same.
+func lacking(h hostView) (notes []string) {
+	byWords := map[string][]string{}
+	for _, e := range h.Executors {
+		if e.Available && len(e.Lacks) > 0 {
+			words := strings.Join(e.Lacks, ", ")
+			byWords[words] = append(byWords[words], e.Name)
+		}
+	}
+	for _, words := range slices.Sorted(maps.Keys(byWords)) {
+		notes = append(notes, fmt.Sprintf("%s: jobs of %s have no %s there", terminal.OneLine(h.Name), strings.Join(byWords[words], ", "), words))
+	}
+	return notes
 }
 
 // duty is whether a host gets jobs, in a word or two.

@@ -43,7 +43,7 @@ type LoadFlags struct {
 	PressureMemory   int     `within:"0..100" name:"pressure-memory" help:"Ask for no more jobs while everything waited for memory in so many percent of the last ten seconds; 0 for never." default:"20" env:"NIMBUS_PRESSURE_MEMORY" placeholder:"PERCENT"`
 	PressureIO       int     `within:"0..100" name:"pressure-io" help:"Ask for no more jobs while everything waited for a disk in so many percent of the last minute; 0 for never." default:"80" env:"NIMBUS_PRESSURE_IO" placeholder:"PERCENT"`
 	PressureDisk     int     `within:"0..100" name:"pressure-disk" help:"Ask for no more jobs while so many percent of the disk with the data directory are in use; 0 for never." default:"95" env:"NIMBUS_PRESSURE_DISK" placeholder:"PERCENT"`
-	ReclaimDisk      int     `within:"0..100" name:"reclaim-disk" help:"Remove converted images that no job uses, the longest unused first, from so many percent of their disk in use on; 0 for never." default:"85" env:"NIMBUS_RECLAIM_DISK" placeholder:"PERCENT"`
+	ReclaimDisk      int     `within:"0..100" name:"reclaim-disk" help:"Remove images that were converted, or fetched into docker, and that no job uses, the longest unused first, from so many percent of their disk in use on; 0 for never." default:"85" env:"NIMBUS_RECLAIM_DISK" placeholder:"PERCENT"`
 }
 
 // overcommittedCPU is the threshold of CPUs that are given out more than once.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -93,15 +94,10 @@ func (f *fleet) put(h *HostRecord) {
 		h.Free.Warm = nil
 		f.setWarm(h.ID, warm)
 	}
-	if before == nil || !sameInventory(before.Inventory, h.Inventory) {
+	// Whatever of it decides which classes can run: to ask again costs little.
+	if before == nil || !reflect.DeepEqual(before.Inventory, h.Inventory) {
 		clear(f.serving)
 	}
-}
-
-// sameInventory tells whether the same classes can run.
-func sameInventory(a, b nimbus.Inventory) bool {
-	return a.Arch == b.Arch && a.CPUs == b.CPUs && a.MemoryMiB == b.MemoryMiB && slices.Equal(a.Executors, b.Executors) &&
-		slices.Equal(a.GPUs, b.GPUs) && slices.Equal(a.Capabilities, b.Capabilities)
 }
 
 // add takes one host.

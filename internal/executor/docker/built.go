@@ -25,7 +25,7 @@ const builtPrefix = "nimbus.invalid/"
 
 // builtIn is an image that Nimbus built, as microVMs boot it, in the daemon. It
 // is named by its digest: one that is built anew is imported anew.
-func (i *images) builtIn(ctx context.Context, built image.Image, tell func(string)) (picture, error) {
+func (i *images) builtIn(ctx context.Context, g *grip, built image.Image, tell func(string)) (picture, error) {
 	digest := built.RootDigest()
 	const enough = 32
 	if len(digest) < enough {
@@ -33,6 +33,9 @@ func (i *images) builtIn(ctx context.Context, built image.Image, tell func(strin
 			WithHint("build it again: nimbus images build %s", built.Name)
 	}
 	reference := builtPrefix + built.Name + ":" + digest[:enough]
+	if err := g.keep(ctx, reference); err != nil {
+		return picture{}, err
+	}
 	p, _, err := i.inspect(ctx, reference)
 	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return p, err
@@ -51,8 +54,11 @@ func (i *images) builtIn(ctx context.Context, built image.Image, tell func(strin
 	if err := i.importRoot(ctx, built.Root(), reference); err != nil {
 		return picture{}, fmt.Errorf("import image %s: %w", built.Name, err)
 	}
-	p, _, err = i.inspect(ctx, reference)
-	return p, err
+	if p, _, err = i.inspect(ctx, reference); err != nil {
+		return p, err
+	}
+	i.noteFetched(ctx, p, false, reference)
+	return p, nil
 }
 
 // importRoot hands a squashfs to the daemon as a tar.

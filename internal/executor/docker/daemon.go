@@ -198,6 +198,21 @@ func (d *daemon) remove(ctx context.Context, machine string) error {
 	}
 }
 
+// imagesInUse are those that any container is made of, ours or not, by id.
+func (d *daemon) imagesInUse(ctx context.Context) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := d.api.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", d.reason(err))
+	}
+	ids := map[string]bool{}
+	for _, c := range r.Items {
+		ids[c.ImageID] = true
+	}
+	return ids, nil
+}
+
 // state is how a container is, and how it ended.
 func (d *daemon) state(ctx context.Context, machine string) (*container.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -162,7 +162,9 @@ func (e *Executor) create(ctx context.Context, spec executor.Spec, devices *Devi
 	if tell == nil {
 		tell = func(string) {}
 	}
-	p, err := e.images.get(ctx, spec.Class.Image, tell)
+	g := e.images.fetched.grip()
+	defer g.release()
+	p, err := e.images.get(ctx, g, spec.Class.Image, tell)
 	switch nimbus.ErrorCode(err) {
 	case nimbus.CodeNotFound, nimbus.CodeForbidden, nimbus.CodeInvalid, nimbus.CodeTooLarge:
 		return nil, &executor.ImageError{Err: err}

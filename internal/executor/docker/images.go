@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -45,21 +46,32 @@ type images struct {
 	cfg    Config
 	slots  chan struct{}
 
+	fetched *fetched
+
 	mu     sync.Mutex
 	lookup map[string]time.Time // when a tag was looked up last, by its canonical name
 }
 
 func newImages(d *daemon, cfg Config) *images {
-	return &images{daemon: d, cfg: cfg, slots: make(chan struct{}, parallel), lookup: map[string]time.Time{}}
+	return &images{daemon: d, cfg: cfg, slots: make(chan struct{}, parallel), lookup: map[string]time.Time{},
+		fetched: newFetched(filepath.Join(cfg.Dir, "fetched"))}
 }
 
 // get finds the image that a job names, or fetches it, which may take minutes
-// and is told in words. Codes: not_found, forbidden, invalid, too_large,
-// unavailable.
-func (i *images) get(ctx context.Context, what string, tell func(string)) (picture, error) {
+// and is told in words. It stays while g is held. Codes: not_found, forbidden,
+// invalid, too_large, unavailable.
+func (i *images) get(ctx context.Context, g *grip, what string, tell func(string)) (picture, error) {
+	p, err := i.find(ctx, g, what, tell)
+	if err == nil {
+		i.fetched.used(p.id)
+	}
+	return p, err
+}
+
+func (i *images) find(ctx context.Context, g *grip, what string, tell func(string)) (picture, error) {
 	built, err := i.cfg.Built.Open(what)
 	if err == nil {
-		return i.builtIn(ctx, built, tell)
+		return i.builtIn(ctx, g, built, tell)
 	}
 	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return picture{}, err
@@ -69,6 +81,9 @@ func (i *images) get(ctx context.Context, what string, tell func(string)) (pictu
 		return picture{}, err
 	}
 	reference := familiar(canonical)
+	if err := g.keep(ctx, reference); err != nil {
+		return picture{}, err
+	}
 	p, digests, err := i.inspect(ctx, reference)
 	have := err == nil
 	switch {
@@ -88,7 +103,7 @@ func (i *images) get(ctx context.Context, what string, tell func(string)) (pictu
 		}
 		return picture{}, err
 	}
-	fetched, err := i.fetch(ctx, reference, tell)
+	fetched, err := i.fetch(ctx, g, reference, tell)
 	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
 		return stale(err)
 	}
@@ -158,7 +173,7 @@ func environment(list []string) (kept []string, err error) {
 
 // fetch gets what a reference means now from its registry, by digest, unless
 // that is here under another name.
-func (i *images) fetch(ctx context.Context, reference string, tell func(string)) (picture, error) {
+func (i *images) fetch(ctx context.Context, g *grip, reference string, tell func(string)) (picture, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not fetched within %s", reference, pullTimeout))
 	defer cancel()
 	leave, err := i.enter(ctx, tell)
@@ -178,9 +193,13 @@ func (i *images) fetch(ctx context.Context, reference string, tell func(string))
 			return picture{}, i.refusal(ctx, reference, err)
 		}
 		exact = repository(reference) + "@" + r.Descriptor.Digest.String()
+		if err := g.keep(ctx, exact); err != nil {
+			return picture{}, err
+		}
 	}
 	p, _, err := i.inspect(ctx, exact)
-	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+	here := nimbus.ErrorCode(err) != nimbus.CodeNotFound
+	if !here {
 		if err := i.pull(ctx, reference, exact, auth, tell); err != nil {
 			return picture{}, err
 		}
@@ -196,6 +215,7 @@ func (i *images) fetch(ctx context.Context, reference string, tell func(string))
 		}
 		i.looked(reference)
 	}
+	i.noteFetched(ctx, p, here, reference, exact)
 	return p, nil
 }
 

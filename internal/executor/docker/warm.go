@@ -39,7 +39,9 @@ type maker struct{ e *Executor }
 // Make makes a container of an image that is here.
 func (m maker) Make(ctx context.Context, class nimbus.Class) (*box, error) {
 	e := m.e
-	p, err := e.images.get(ctx, class.Image, func(string) {})
+	g := e.images.fetched.grip()
+	defer g.release()
+	p, err := e.images.get(ctx, g, class.Image, func(string) {})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,8 @@ const resultsVariable = "NIMBUS_CONFORMANCE"
 type result struct {
 	Case string `json:"case"`
 	OK   bool   `json:"ok"`
+
+	Without string `json:"without,omitempty"` // why it was not tried
 }
 
 // keepResults writes them to a file of the executor's name, where that is asked
@@ -42,7 +44,7 @@ func Table(w io.Writer, dir string) error {
 	if err != nil {
 		return fmt.Errorf("list results: %w", err)
 	}
-	var executors, cases []string
+	var executors, cases, notes []string
 	passed := map[string]map[string]string{}
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
@@ -60,6 +62,10 @@ func Table(w io.Writer, dir string) error {
 				cases = append(cases, r.Case)
 			}
 			passed[name][r.Case] = map[bool]string{true: "✓", false: "✗"}[r.OK]
+			if r.Without != "" {
+				passed[name][r.Case] = "–"
+				notes = append(notes, fmt.Sprintf("%s on %s was not tried: %s.", r.Case, name, r.Without))
+			}
 		}
 	}
 	fmt.Fprintf(w, "| case | %s |\n|---|%s\n", strings.Join(executors, " | "), strings.Repeat("---|", len(executors)))
@@ -69,6 +75,9 @@ func Table(w io.Writer, dir string) error {
 			fmt.Fprintf(w, " %s |", passed[e][c])
 		}
 		fmt.Fprintln(w)
+	}
+	for _, note := range notes {
+		fmt.Fprintf(w, "\n%s\n", note)
 	}
 	return nil
 }

@@ -135,7 +135,13 @@ func floodMiB() int {
 // escapeBounds has a job write a flood of log, and then fork without end.
 func escapeBounds(ctx context.Context, t *testing.T, e *microvm.Executor, program string) {
 	mib := floodMiB()
-	s := create(ctx, t, e)
+	sp := spec(t)
+	sp.Deadline += time.Duration(mib) * time.Second // nobody renews it here
+	s, err := e.Create(ctx, sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Destroy(context.Background())
 	before := now(t).residentKiB
 	bytes, rest, exit := drain(ctx, t, s, program, fmt.Sprintf("chmod +x escape; ./escape flood %d; ./escape bomb", mib))
 	if bytes != int64(mib)<<20 || exit.GetCode() != 9 || !exit.GetOutOfProcesses() {

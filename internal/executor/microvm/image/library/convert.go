@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/flatten"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
@@ -112,12 +114,19 @@ func squash(ctx context.Context, tree *flatten.Tree, dst string) error {
 	if waitErr := cmd.Wait(); waitErr != nil {
 		const enough = 1 << 10
 		words := stderr.String()
-		if strings.Contains(strings.ToLower(words), unix.ENOSPC.Error()) {
+		// It tells a full disk as an I/O error, and has removed what it wrote.
+		if room, err := roomFor(dst); err == nil && room < tree.Size() {
 			waitErr = errors.Join(waitErr, unix.ENOSPC)
 		}
 		return fmt.Errorf("%s: %w: %s", program, waitErr, strings.TrimSpace(words[max(0, len(words)-enough):]))
 	}
 	return err
+}
+
+// roomFor is how many bytes the disk of a file has left.
+func roomFor(path string) (int64, error) {
+	disk, err := executor.DiskOf(filepath.Dir(path))
+	return disk.Total - disk.Used, err
 }
 
 // sealBlock is the unit in which a file system's file grows.

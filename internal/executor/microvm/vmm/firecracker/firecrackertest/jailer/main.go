@@ -92,6 +92,9 @@ func run(args []string) error {
 	if err := copyProgram(filepath.Join(root, name), o); err != nil {
 		return err
 	}
+	if err := furnish(root, o); err != nil {
+		return err
+	}
 	if o.netns != "" {
 		if err := enter(o.netns); err != nil {
 			return err
@@ -120,6 +123,25 @@ func copyProgram(path string, o options) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Chown(o.uid, o.gid), out.Close())
+}
+
+// shell has the programs that a job may run, where the machine has it.
+const shell = "/bin/busybox"
+
+// furnish puts beside the monitor what a guest has in a root of its own, which
+// the double has not: a shell.
+func furnish(root string, o options) error {
+	raw, err := os.ReadFile(shell)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // guests then run what they bring along
+	}
+	bin := filepath.Join(root, "bin")
+	err = errors.Join(err, os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "busybox"), raw, 0o755)) //nolint:gosec // a program
+	for _, name := range []string{"sh", "cat", "env", "head", "mkdir", "pwd", "setsid", "sha256sum", "sleep", "tail", "wc"} {
+		err = errors.Join(err, os.Symlink("busybox", filepath.Join(bin, name)))
+	}
+	tmp := filepath.Join(root, "tmp")
+	return errors.Join(err, os.MkdirAll(tmp, 0o700), os.Chown(tmp, o.uid, o.gid))
 }
 
 func enter(netns string) error {
@@ -173,7 +195,7 @@ func lockUp(root string, o options) error {
 		})
 	}
 	for path, device := range map[string]uint64{
-		"/dev/net/tun": unix.Mkdev(10, 200), "/dev/kvm": unix.Mkdev(10, 232), "/dev/urandom": unix.Mkdev(1, 9),
+		"/dev/net/tun": unix.Mkdev(10, 200), "/dev/kvm": unix.Mkdev(10, 232), "/dev/urandom": unix.Mkdev(1, 9), "/dev/zero": unix.Mkdev(1, 5), // the last for guests alone
 		"/dev/userfaultfd": unix.Mkdev(10, minor),
 	} {
 		if minor == 0 && path == "/dev/userfaultfd" {
