@@ -12,6 +12,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/blob"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/leader"
 )
 
 // TestRetention: what nobody finds for long goes, what is found stays.
@@ -283,5 +284,68 @@ func TestOrgIsDeleted(t *testing.T) {
 		}
 		_, err = w.limited(cache.Limits{Total: 5}).Reserve(ctx, job(), "five", version, 5)
 		w.must(err)
+	})
+}
+
+// counted counts pins.
+type counted struct {
+	cache.Store
+
+	pins int
+}
+
+func (c *counted) PinCache(ctx context.Context, id int64, keep time.Duration) (bool, error) {
+	c.pins++
+	return c.Store.PinCache(ctx, id, keep)
+}
+
+// TestPinsAreWrittenOnceAMinute: a hit costs no write.
+func TestPinsAreWrittenOnceAMinute(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		e, cfg := w.saved(job(), "key", "content"), w.cfg
+		books := &counted{Store: w.db}
+		cfg.Store = books
+		s := cache.New(cfg)
+		for minute := 1; minute <= 3; minute++ {
+			for range 5 {
+				_, ok, err := s.Find(w.t.Context(), job(), "key", nil, version)
+				if err != nil || !ok {
+					w.t.Fatal(err)
+				}
+				r, err := s.Open(w.t.Context(), e.ID, 0, -1)
+				w.must(err)
+				w.must(r.Close())
+			}
+			if books.pins != minute {
+				w.t.Errorf("%d writes in %d minutes", books.pins, minute)
+			}
+			w.pass(time.Minute + time.Second)
+		}
+		if got, err := w.Entry(w.t.Context(), e.ID); err != nil || got.UsedAt.Sub(got.CreatedAt) < time.Minute {
+			w.t.Errorf("it says that it was used at %s, %v", got.UsedAt, err)
+		}
+	})
+}
+
+// TestSweepIsFenced: a replica that leads no more gives nothing up.
+func TestSweepIsFenced(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		ctx, stop := context.WithCancel(w.t.Context())
+		terms, ended := make(chan context.Context, 1), make(chan struct{})
+		go func() {
+			defer close(ended)
+			leader.Elector{Store: w.db, Name: "cache", Log: w.cfg.Log}.Run(ctx, func(ctx context.Context) { terms <- ctx; <-ctx.Done() })
+		}()
+		term := context.WithoutCancel(<-terms)
+		u, err := w.Reserve(w.t.Context(), job(), "key", version, 0)
+		w.must(err)
+		w.must(w.Sweep(term))
+		stop()
+		<-ended
+		w.pass(idle + time.Second)
+		w.wants("after its term", w.Sweep(term), nimbus.CodeFenced)
+		w.must(w.PutBlock(w.t.Context(), u.ID, "", strings.NewReader("x"), 1))
 	})
 }
