@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -79,5 +80,30 @@ func TestOrgIsDeleted(t *testing.T) {
 		}
 		_, err = w.limited(cache.Limits{Total: 5}).Reserve(ctx, job(), "five", version, 5)
 		w.must(err)
+	})
+}
+
+// overtaken has an entry removed right after it was read.
+type overtaken struct{ cache.Store }
+
+func (s overtaken) CacheEntry(ctx context.Context, id int64) (cache.Entry, error) {
+	e, err := s.Store.CacheEntry(ctx, id)
+	if err != nil {
+		return e, err
+	}
+	return e, s.Store.RemoveCache(ctx, e.OrgID, id)
+}
+
+// TestRemovedWhileItIsOpened: what nobody has pinned may lose its content at any
+// moment, and so is not opened.
+func TestRemovedWhileItIsOpened(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		e, cfg := w.saved(job(), "key", "content"), w.cfg
+		cfg.Store = overtaken{w.db}
+		_, err := cache.New(cfg).Open(w.t.Context(), e.ID, 0, -1)
+		w.wants("it is opened", err, nimbus.CodeNotFound)
+		w.sweep()
+		w.balanced()
 	})
 }
