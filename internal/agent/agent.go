@@ -41,6 +41,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
+	"github.com/nimbus-ci/nimbus/internal/datadir"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
@@ -232,9 +233,15 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Name() string { return "agent" }
 
 // Run joins if need be, adopts what an earlier process left, and works until
-// ctx ends. It calls ready once the control plane knows of this host. Running
+// ctx ends. Codes: conflict when another agent uses the directory. It calls ready once the control plane knows of this host. Running
 // jobs go on without it, for as long as their shims let them.
 func (a *Agent) Run(ctx context.Context, ready func()) error {
+	// Two agents of one directory would take each other's sandboxes for their own.
+	locked, err := datadir.Lock(a.cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer locked.Close()
 	if err := os.MkdirAll(a.attemptsDir(), 0o700); err != nil {
 		return fmt.Errorf("make the agent's folder: %w", err)
 	}

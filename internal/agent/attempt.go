@@ -264,15 +264,41 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	making, giveUp := t.untilEnded(making, 0)
 	defer giveUp()
 	began := time.Now()
-	s, err := e.Create(making, executor.Spec{
-		ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Reserved: t.state.Reserved, Deadline: createTimeout,
-		Tell: func(what string) { t.say(making, what) },
+	tell := func(what string) { t.say(making, what) }
+	s, err := untilThere(making, tell, func() (executor.Sandbox, error) {
+		return e.Create(making, executor.Spec{
+			ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Reserved: t.state.Reserved, Deadline: createTimeout, Tell: tell,
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	t.reportPhase(ctx, nimbus.PhaseSandboxReady, nimbus.Start{Origin: originOf(s), Took: time.Since(began)})
 	return s, nil
+}
+
+// awayPatience is how long what a sandbox is made with may be away: a daemon that
+// is started anew, a registry. A job has few attempts, and none of them is worth
+// less than that.
+const (
+	awayPatience = 45 * time.Second
+	awayPause    = time.Second // at first; it grows
+)
+
+// untilThere makes a sandbox, again for a while where something that it takes can't
+// be reached.
+func untilThere(ctx context.Context, tell func(string), create func() (executor.Sandbox, error)) (executor.Sandbox, error) {
+	began, pause := time.Now(), backoff{next: awayPause / 2}
+	for {
+		s, err := create()
+		if nimbus.ErrorCode(err) != nimbus.CodeUnavailable || time.Since(began) > awayPatience {
+			return s, err
+		}
+		tell(err.Error() + "; trying again")
+		if !pause.wait(ctx) {
+			return nil, err
+		}
+	}
 }
 
 // originOf is where a sandbox came from that was just created.

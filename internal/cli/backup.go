@@ -9,8 +9,8 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/backup"
+	"github.com/nimbus-ci/nimbus/internal/datadir"
 	"github.com/nimbus-ci/nimbus/internal/identity"
-	"github.com/nimbus-ci/nimbus/internal/server"
 	"github.com/nimbus-ci/nimbus/internal/store"
 )
 
@@ -89,7 +89,7 @@ func (c *restoreCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	locked, err := server.Lock(data)
+	locked, err := datadir.Lock(data)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/backup"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/datadir"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
@@ -130,10 +131,7 @@ func Open(ctx context.Context, cfg Config) (_ *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
-	}
-	locked, err := lock(cfg.Data)
+	locked, err := datadir.Lock(cfg.Data)
 	if err != nil {
 		return nil, err
 	}

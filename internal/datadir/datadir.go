@@ -1,4 +1,6 @@
-package server
+// Package datadir has one process at a time use a directory: a server its data, an
+// agent its own.
+package datadir
 
 import (
 	"errors"
@@ -22,9 +24,9 @@ type Locked struct {
 	madeDir, fresh bool // the directory, and the file in it, are there since we took it
 }
 
-// Lock takes the data directory of an embedded server, so that none runs in it,
-// and makes it where it isn't there. The caller closes what it returns. Codes:
-// conflict.
+// Lock takes a directory for this process until what it returns is closed, and
+// makes it where it isn't there. The kernel gives it back when the process ends,
+// however it ends. Codes: conflict.
 func Lock(dir string) (*Locked, error) {
 	l := &Locked{dir: dir, madeDir: missing(dir), fresh: missing(filepath.Join(dir, lockFile))}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -62,8 +64,7 @@ func (l *Locked) Undo() error {
 
 const lockFile = "lock"
 
-// lock takes the data directory for this process until the file is closed.
-// The kernel gives it back when the process ends, however it ends.
+// lock holds the directory until the file is closed.
 func lock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -73,7 +74,7 @@ func lock(dir string) (*os.File, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		defer f.Close()
 		holder, _ := io.ReadAll(io.LimitReader(f, 20)) // who it is helps, but decides nothing
-		return nil, nimbus.Errorf(nimbus.CodeConflict, "another nimbus (pid %s) uses the data directory %s", strings.TrimSpace(string(holder)), dir).
+		return nil, nimbus.Errorf(nimbus.CodeConflict, "another nimbus (pid %s) uses the directory %s", strings.TrimSpace(string(holder)), dir).
 			WithHint("stop it, or name another directory with --data")
 	}
 	if err == nil {
