@@ -91,7 +91,7 @@ func (s overtaken) CacheEntry(ctx context.Context, id int64) (cache.Entry, error
 	if err != nil {
 		return e, err
 	}
-	return e, s.Store.RemoveCache(ctx, e.OrgID, id)
+	return e, s.RemoveCache(ctx, e.OrgID, id)
 }
 
 // TestRemovedWhileItIsOpened: what nobody has pinned may lose its content at any
