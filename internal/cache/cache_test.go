@@ -2,6 +2,8 @@ package cache_test
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +133,41 @@ func TestNewestIsByTime(t *testing.T) {
 		w.must(err)
 		if e, _, err := w.Find(ctx, job(), "key-", nil, version); err != nil || e.Key != "key-early" {
 			w.t.Errorf("the newest is %q, %v", e.Key, err)
+		}
+	})
+}
+
+// socket takes what it is sent as a TCP connection does.
+type socket struct {
+	strings.Builder
+
+	files, others int
+}
+
+func (s *socket) ReadFrom(r io.Reader) (int64, error) {
+	if part, ok := r.(*io.LimitedReader); ok {
+		r = part.R
+		defer func() { part.N = 0 }()
+	}
+	if _, ok := r.(*os.File); ok {
+		s.files++
+	} else {
+		s.others++
+	}
+	return io.Copy(&s.Builder, r)
+}
+
+// TestSegmentsAreSentAsFiles: what a connection gets is what the kernel can send.
+func TestSegmentsAreSentAsFiles(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		e := w.saved(job(), "key", "hello ", "wide ", "world")
+		r, err := w.Open(w.t.Context(), e.ID, 0, -1)
+		w.must(err)
+		defer r.Close()
+		var s socket
+		if n, err := io.Copy(&s, r); err != nil || n != 16 || s.String() != "hello wide world" || s.files != 3 || s.others != 0 {
+			w.t.Errorf("%q is sent as %d files and %d others, %v", s.String(), s.files, s.others, err)
 		}
 	})
 }

@@ -88,18 +88,25 @@ func (c *content) next() error {
 	}
 	var err error
 	if c.open, err = c.service.blobs.OpenRange(c.ctx, blobKey(c.entry.OrgID, c.entry.ID, seg.Blob), skip, c.rest); err != nil {
-		// That it is missing is a fault of ours, and not that the entry is.
-		return fmt.Errorf("open byte %d of entry %d: %w", c.offset, c.entry.ID, unexpected(err))
+		if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+			return c.gone(err)
+		}
+		return fmt.Errorf("open byte %d of entry %d: %w", c.offset, c.entry.ID, err)
 	}
 	return nil
 }
 
-// unexpected is a cause without its code, which would mean something else here.
-func unexpected(err error) error {
-	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
-		return &nimbus.Error{Code: nimbus.CodeInternal, Message: "the content is gone", Err: err}
+// gone removes an entry whose content is missing, as after an older database was
+// put back: its key can be saved anew, instead of failing jobs until nobody looks
+// for it any more.
+func (c *content) gone(cause error) error {
+	s := c.service
+	s.log.ErrorContext(c.ctx, "the content of an entry of the cache is missing, the entry is removed", "org", c.entry.OrgID, "entry", c.entry.ID, "error", cause)
+	err := s.after(c.ctx, func(ctx context.Context) error { return s.store.RemoveCache(ctx, c.entry.OrgID, c.entry.ID) })
+	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		s.log.WarnContext(c.ctx, "it could not be removed, it is tried when it is opened again", "entry", c.entry.ID, "error", err)
 	}
-	return err
+	return &nimbus.Error{Code: nimbus.CodeNotFound, Message: "the content of the entry is gone", Err: cause}
 }
 
 func (c *content) broken() error {

@@ -152,7 +152,11 @@ func (b faultyBlobs) List(ctx context.Context, prefix, after string, most int) (
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(w *world) {
-		for _, way := range []faults{{}, {done: true}, {dead: true}, {done: true, dead: true}} {
+		ways := []faults{{done: true}, {dead: true}, {}, {done: true, dead: true}}
+		if w.postgres { // the same calls in the same order, and much slower
+			ways = ways[:2]
+		}
+		for _, way := range ways {
 			for n := 1; ; n++ {
 				f := way
 				f.at = n
@@ -242,4 +246,34 @@ func (w *world) savesSomehow(s *cache.Service, key string) (acknowledged bool) {
 		put("b", "not this") && put("b", "wide ") && put("a", "hello ") && put("loose", "x") && put("c", "world") &&
 		twice(func() error { return s.Arrange(ctx, u.ID, []string{"a", "b", "c"}) }) &&
 		twice(func() error { _, err := s.Commit(ctx, job(), key, version, 16); return err })
+}
+
+// deafStore writes blocks, and its answers are lost.
+type deafStore struct{ cache.Store }
+
+func (s deafStore) PutCacheBlock(ctx context.Context, id int64, b cache.Block, claimed int64) (string, error) {
+	if loose, err := s.Store.PutCacheBlock(ctx, id, b, claimed); err != nil {
+		return loose, err
+	}
+	return "", errBroken
+}
+
+// TestLostAnswer: a block of which nobody knows whether it was written is whole if
+// it was.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		ctx, cfg := w.t.Context(), w.cfg
+		cfg.Store = deafStore{w.db}
+		deaf := cache.New(cfg)
+		u, err := deaf.Reserve(ctx, job(), "key", version, 0)
+		w.must(err)
+		w.wants("the answer is lost", deaf.PutBlock(ctx, u.ID, "", strings.NewReader("content"), 7), nimbus.CodeUnavailable)
+		if st, err := w.Stats(ctx, nimbus.DefaultOrgID); err != nil || st.Bytes != 7 {
+			w.t.Errorf("%d bytes are counted, %v", st.Bytes, err)
+		}
+		_, err = w.Commit(ctx, job(), "key", version, 7)
+		w.must(err)
+		w.balanced()
+	})
 }

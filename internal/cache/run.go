@@ -37,7 +37,10 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		var err error
 		select {
 		case <-ctx.Done():
-			return s.after(ctx, s.flush)
+			if err := s.after(ctx, s.flush); err != nil {
+				s.log.WarnContext(ctx, "the last hits and misses of caches are not written", "error", err)
+			}
+			return nil
 		case <-flush.C:
 			err = s.flush(ctx)
 		case <-keep.C:

@@ -3,7 +3,6 @@ package cache_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/leader"
 )
 
 // TestRetention: what nobody finds for long goes, what is found stays.
@@ -214,34 +214,65 @@ func (d deletes) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// TestMissingContent: content that is gone is an error, never a shorter or another
-// content.
-func TestMissingContent(t *testing.T) {
+// counted counts pins.
+type counted struct {
+	cache.Store
+
+	pins int
+}
+
+func (c *counted) PinCache(ctx context.Context, id int64, keep time.Duration) (bool, error) {
+	c.pins++
+	return c.Store.PinCache(ctx, id, keep)
+}
+
+// TestPinsAreWrittenOnceAMinute: a hit costs no write.
+func TestPinsAreWrittenOnceAMinute(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(w *world) {
-		ctx := w.t.Context()
-		e := w.saved(job(), "key", "hello ", "world")
-		segments, err := w.db.CacheSegments(ctx, e.ID, 6, 1)
-		w.must(err)
-		key := fmt.Sprintf("cache/%s/%d/%s", e.OrgID, e.ID, segments[0].Blob)
-		w.must(w.blobs.Delete(ctx, key))
-		_, err = w.read(e.ID, 0, -1)
-		w.wants("a segment is gone", err, nimbus.CodeInternal)
-		_, err = w.Open(ctx, e.ID, 6, -1)
-		w.wants("the first segment is gone", err, nimbus.CodeInternal)
-		_, err = w.blobs.Put(ctx, key, strings.NewReader("wo"), 10)
-		w.must(err)
-		if got, err := w.read(e.ID, 0, -1); err == nil {
-			w.t.Errorf("a segment that is shorter reads as %q", got)
+		e, cfg := w.saved(job(), "key", "content"), w.cfg
+		books := &counted{Store: w.db}
+		cfg.Store = books
+		s := cache.New(cfg)
+		for minute := 1; minute <= 3; minute++ {
+			for range 5 {
+				_, ok, err := s.Find(w.t.Context(), job(), "key", nil, version)
+				if err != nil || !ok {
+					w.t.Fatal(err)
+				}
+				r, err := s.Open(w.t.Context(), e.ID, 0, -1)
+				w.must(err)
+				w.must(r.Close())
+			}
+			if books.pins != minute {
+				w.t.Errorf("%d writes in %d minutes", books.pins, minute)
+			}
+			w.pass(time.Minute + time.Second)
 		}
-		r, err := w.Open(ctx, e.ID, 0, -1)
+		if got, err := w.Entry(w.t.Context(), e.ID); err != nil || got.UsedAt.Sub(got.CreatedAt) < time.Minute {
+			w.t.Errorf("it says that it was used at %s, %v", got.UsedAt, err)
+		}
+	})
+}
+
+// TestSweepIsFenced: a replica that leads no more gives nothing up.
+func TestSweepIsFenced(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		ctx, stop := context.WithCancel(w.t.Context())
+		terms, ended := make(chan context.Context, 1), make(chan struct{})
+		go func() {
+			defer close(ended)
+			leader.Elector{Store: w.db, Name: "cache", Log: w.cfg.Log}.Run(ctx, func(ctx context.Context) { terms <- ctx; <-ctx.Done() })
+		}()
+		term := context.WithoutCancel(<-terms)
+		u, err := w.Reserve(w.t.Context(), job(), "key", version, 0)
 		w.must(err)
-		defer r.Close()
-		if n, err := io.Copy(io.Discard, r); err == nil {
-			w.t.Errorf("a segment that is shorter is sent as %d bytes", n)
-		}
-		if got, err := w.read(e.ID, 0, 6); err != nil || got != "hello " {
-			w.t.Errorf("the other one reads as %q, %v", got, err)
-		}
+		w.must(w.Sweep(term))
+		stop()
+		<-ended
+		w.pass(idle + time.Second)
+		w.wants("after its term", w.Sweep(term), nimbus.CodeFenced)
+		w.must(w.PutBlock(w.t.Context(), u.ID, "", strings.NewReader("x"), 1))
 	})
 }

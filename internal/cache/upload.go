@@ -191,21 +191,39 @@ func (in *intake) Read(p []byte) (int, error) {
 	if in.err != nil {
 		return 0, in.err
 	}
-	// Of a block whose size is known nothing is read past it, and so nothing
-	// claimed: who stores it finds out whether there is more.
-	if room := in.claimed - in.came; room == 0 && (in.size < 0 || in.claimed < in.size) {
+	room := in.claimed - in.came
+	if room == 0 && (in.size < 0 || in.claimed < in.size) {
+		return in.readOn(p)
+	}
+	// Past a size that is known nothing is claimed: who stores it finds out that
+	// there is more.
+	if room > 0 {
+		p = p[:min(int64(len(p)), room)]
+	}
+	return in.take(p)
+}
+
+// readOn reads past what was claimed: a byte, so that nothing is claimed where all
+// has come, which is not kept where there is no room for it.
+func (in *intake) readOn(p []byte) (int, error) {
+	n, err := in.take(p[:min(len(p), 1)])
+	if n > 0 {
 		if in.err = in.claim(); in.err != nil {
 			return 0, in.err
 		}
 	}
-	if room := in.claimed - in.came; room > 0 {
-		p = p[:min(int64(len(p)), room)]
-	}
+	return n, err
+}
+
+func (in *intake) take(p []byte) (int, error) {
 	n, err := in.from.Read(p)
 	in.came += int64(n)
 	if n > 0 && in.service.clock.Now().Sub(in.touched) > in.service.limits.Idle/touches {
 		in.touched = in.service.clock.Now()
-		if in.err = in.service.store.TouchCacheUpload(in.ctx, in.id); in.err != nil {
+		// That it is over ends it; a database that does not answer is found out by
+		// what must be written.
+		if touched := in.service.store.TouchCacheUpload(in.ctx, in.id); nimbus.ErrorCode(touched) == nimbus.CodeNotFound {
+			in.err = touched
 			return n, in.err
 		}
 	}

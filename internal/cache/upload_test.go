@@ -18,51 +18,60 @@ import (
 func TestPlacesAreTakenOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(w *world) {
-		ctx := w.t.Context()
-		const racers = 8
-		var wg sync.WaitGroup
-		won, lost := make(chan cache.Upload, racers), make(chan error, racers)
-		for range racers {
-			wg.Go(func() {
-				u, err := w.Reserve(ctx, job(), "race", version, 4)
-				if err != nil {
-					lost <- err
-					return
-				}
-				won <- u
-			})
+		w.saved(job(), "first of the repository", "x") // whose books begin with it
+		for round := range 10 {
+			w.race(fmt.Sprint("race-", round))
 		}
-		wg.Wait()
-		if len(won) != 1 {
-			w.t.Fatalf("%d have the place", len(won))
-		}
-		for range racers - 1 {
-			w.wants("who comes late", <-lost, nimbus.CodeConflict)
-		}
-		u := <-won
-		w.must(w.PutBlock(ctx, u.ID, "", strings.NewReader("once"), 4))
-		ids := make(chan int64, racers)
-		for range racers {
-			wg.Go(func() {
-				e, err := w.Commit(ctx, job(), "race", version, 4)
-				if err != nil {
-					w.t.Errorf("commit: %v", err)
-				}
-				ids <- e.ID
-			})
-		}
-		wg.Wait()
-		for range racers {
-			if id := <-ids; id != u.ID {
-				w.t.Errorf("it is committed as %d, not %d", id, u.ID)
-			}
-		}
-		_, err := w.Reserve(ctx, job(), "race", version, 4)
-		w.wants("once it is committed", err, nimbus.CodeConflict)
-		_, err = w.CommitUpload(ctx, job(), u.ID, 5)
-		w.wants("another size", err, nimbus.CodeConflict)
 		w.balanced()
 	})
+}
+
+// race has many reserve, then commit, one place.
+func (w *world) race(key string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	const racers = 8
+	var wg sync.WaitGroup
+	won, lost := make(chan cache.Upload, racers), make(chan error, racers)
+	for range racers {
+		wg.Go(func() {
+			u, err := w.Reserve(ctx, job(), key, version, 4)
+			if err != nil {
+				lost <- err
+				return
+			}
+			won <- u
+		})
+	}
+	wg.Wait()
+	if len(won) != 1 {
+		w.t.Fatalf("%d have the place", len(won))
+	}
+	for range racers - 1 {
+		w.wants("who comes late", <-lost, nimbus.CodeConflict)
+	}
+	u := <-won
+	w.must(w.PutBlock(ctx, u.ID, "", strings.NewReader("once"), 4))
+	ids := make(chan int64, racers)
+	for range racers {
+		wg.Go(func() {
+			e, err := w.Commit(ctx, job(), key, version, 4)
+			if err != nil {
+				w.t.Errorf("commit: %v", err)
+			}
+			ids <- e.ID
+		})
+	}
+	wg.Wait()
+	for range racers {
+		if id := <-ids; id != u.ID {
+			w.t.Errorf("it is committed as %d, not %d", id, u.ID)
+		}
+	}
+	_, err := w.Reserve(ctx, job(), key, version, 4)
+	w.wants("once it is committed", err, nimbus.CodeConflict)
+	_, err = w.CommitUpload(ctx, job(), u.ID, 5)
+	w.wants("another size", err, nimbus.CodeConflict)
 }
 
 func TestAbandonedUploadFreesItsPlace(t *testing.T) {
@@ -187,8 +196,14 @@ func TestRanges(t *testing.T) {
 			w.t.Errorf("it has %q, %v", got, err)
 		}
 		for key, ranges := range map[string][]string{"a gap": {"0:abcd", "5:fgh"}, "an overlap": {"0:abcd", "3:defgh"}, "no beginning": {"1:bcdefgh"}, "one in another": {"0:abcdefgh", "2:cd"}} {
-			_, err := w.CommitUpload(ctx, job(), begin(key, ranges...), 8)
-			w.wants(key, err, nimbus.CodeInvalid)
+			id, came := begin(key, ranges...), 0
+			for _, r := range ranges {
+				came += len(r) - len("0:")
+			}
+			for _, size := range []int{8, came} { // the whole, or the sum of what came
+				_, err := w.CommitUpload(ctx, job(), id, int64(size))
+				w.wants(key, err, nimbus.CodeInvalid)
+			}
 		}
 		w.wants("before the beginning", w.PutRange(ctx, begin("minus"), -1, strings.NewReader("x"), 1), nimbus.CodeInvalid)
 		empty, err := w.CommitUpload(ctx, job(), begin("empty"), 0)
@@ -231,5 +246,43 @@ func TestSizes(t *testing.T) {
 		if st, err := w.Stats(ctx, nimbus.DefaultOrgID); err != nil || st.Bytes != 4 {
 			w.t.Errorf("%d bytes are counted for four, %v", st.Bytes, err)
 		}
+	})
+}
+
+// TestBytesAreCountedAsTheyCome: nothing is read that is not counted, whatever is
+// said of its size.
+func TestBytesAreCountedAsTheyCome(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		ctx := w.t.Context()
+		for name, c := range map[string]struct{ quota, size, says int64 }{
+			"not said":       {200 << 10, 1 << 30, -1},
+			"many steps":     {20 << 20, 40 << 20, 40 << 20},
+			"it just fits":   {200 << 10, 200 << 10, -1},
+			"all but a byte": {200<<10 - 1, 200 << 10, -1},
+		} {
+			small := w.limited(cache.Limits{Repo: c.quota})
+			u, err := small.Reserve(ctx, job(), name, version, 0)
+			w.must(err)
+			left := c.size
+			body := readerFunc(func(p []byte) (int, error) {
+				if left == 0 {
+					return 0, io.EOF
+				}
+				n := min(int64(len(p)), left)
+				left -= n
+				return int(n), nil
+			})
+			err = small.PutBlock(ctx, u.ID, "", body, c.says)
+			if fits := c.size <= c.quota; fits != (err == nil) || !fits && nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
+				w.t.Errorf("%s: %v", name, err)
+			}
+			if read := c.size - left; read > c.quota+1 { // a byte tells whether there is more
+				w.t.Errorf("%s: %d bytes are read where %d may be used", name, read, c.quota)
+			}
+			w.pass(idle + time.Second)
+			w.sweep()
+		}
+		w.balanced()
 	})
 }

@@ -32,6 +32,8 @@ type world struct {
 	blobs *fs.Store
 	cfg   cache.Config
 
+	postgres bool
+
 	mu     sync.Mutex
 	offset time.Duration
 }
@@ -160,7 +162,9 @@ func onBoth(t *testing.T, test func(*world)) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(newWorld(t, dsn(t)))
+			w := newWorld(t, dsn(t))
+			w.postgres = name == "postgres"
+			test(w)
 		})
 	}
 }

@@ -110,3 +110,24 @@ func (s *Store) SetCacheQuota(ctx context.Context, orgID, repo string, bytes int
 		return t.audit(ctx, e)
 	})
 }
+
+// dropOrgCache removes all that an org has in the cache, and its books.
+func (t *tx) dropOrgCache(ctx context.Context, orgID string) error {
+	all, err := t.CacheUsageOf(ctx, gen.CacheUsageOfParams{OrgID: orgID, Limit: 1})
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	// With the row of all caches, nobody counts anything meanwhile.
+	room, err := t.countCache(ctx, cache.Place{OrgID: orgID, Repo: cache.AllRepos}, 0, 0)
+	if err != nil {
+		return err
+	}
+	_, err = t.AddCacheUsage(ctx, gen.AddCacheUsageParams{Bytes: -room.ofOrg.Bytes, Entries: -room.ofOrg.Entries, OrgID: allCaches, Repo: allCaches})
+	if err != nil {
+		return fmt.Errorf("count what a cache has: %w", err)
+	}
+	if err := t.RemoveOrgCache(ctx, gen.RemoveOrgCacheParams{OrgID: orgID, RemovingAt: micros(t.now)}); err != nil {
+		return fmt.Errorf("remove the cache of an org: %w", err)
+	}
+	return t.DropOrgCacheUsage(ctx, orgID)
+}

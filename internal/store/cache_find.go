@@ -22,7 +22,7 @@ const (
 	newestCached = `SELECT id, scope, key, size, created_at, used_at FROM cache_entries
 WHERE org_id = $1 AND repo = $2 AND version = $3 AND scope = $4 AND key >= $5 AND key < $6 AND state = 'committed'
 ORDER BY created_at DESC, id DESC LIMIT 1`
-	newestOfAll = `SELECT e.* FROM unnest($4::text[], $5::bytea[], $6::bytea[]) WITH ORDINALITY AS r (scope, low, high, n)
+	newestOfAll = `SELECT e.id, e.scope, e.key, e.size, e.created_at, e.used_at FROM unnest($4::text[], $5::bytea[], $6::bytea[]) WITH ORDINALITY AS r (scope, low, high, n)
 CROSS JOIN LATERAL (
 	SELECT id, scope, key, size, created_at, used_at FROM cache_entries
 	WHERE org_id = $1 AND repo = $2 AND version = $3 AND scope = r.scope AND key >= r.low AND key < r.high AND state = 'committed'

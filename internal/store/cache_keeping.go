@@ -68,25 +68,23 @@ func (s *Store) ForgetUnusedCache(ctx context.Context, unused time.Duration) (n 
 func (s *Store) TrimCache(ctx context.Context, l cache.Limits) (n int, err error) {
 	var rows []gen.CachesOverQuotaRow
 	err = s.read(ctx, func(t *tx) (err error) {
-		rows, err = t.CachesOverQuota(ctx, gen.CachesOverQuotaParams{Total: l.Total, OfOrg: l.Org, OfRepo: l.Repo, Most: sweptAtOnce})
+		rows, err = t.CachesOverQuota(ctx, gen.CachesOverQuotaParams{Total: l.Total, OfOrg: l.Org, OfRepo: l.Repo, Entries: l.Entries, Most: sweptAtOnce})
 		return err
 	})
 	for _, row := range rows {
-		evicted := 0
-		if err != nil {
-			break
-		}
-		err = s.write(ctx, func(t *tx) error {
-			room, err := t.countCache(ctx, cache.Place{OrgID: row.OrgID, Repo: row.Repo}, 0, 0)
-			if err != nil {
+		for evicted := mostEvicted; err == nil && evicted >= mostEvicted; { // until it did all that it can
+			err = s.write(ctx, func(t *tx) error {
+				room, err := t.countCache(ctx, cache.Place{OrgID: row.OrgID, Repo: row.Repo}, 0, 0)
+				if err != nil {
+					return err
+				}
+				err = room.trim(ctx, l)
+				evicted = room.evicted
 				return err
+			})
+			if err == nil {
+				n += evicted
 			}
-			err = room.trim(ctx, l)
-			evicted = room.evicted
-			return err
-		})
-		if err == nil {
-			n += evicted
 		}
 	}
 	return n, err
@@ -98,7 +96,7 @@ func (r *cacheRoom) trim(ctx context.Context, l cache.Limits) error {
 	case r.place.OrgID == allCaches:
 		return r.share(ctx, l)
 	case r.place.Repo == allCaches:
-		return r.evict(ctx, r.ofOrgOldest, func() bool { return r.ofOrg.Bytes > quota(&r.ofOrg, l.Org) })
+		return r.evict(ctx, r.ofOrgOldest, func() bool { return r.ofOrg.Bytes > quota(&r.ofOrg, l.Org) || r.ofOrg.Entries > l.Entries })
 	}
 	return r.evict(ctx, r.ofRepoOldest, func() bool { return r.ofRepo.Bytes > quota(&r.ofRepo, l.Repo) })
 }

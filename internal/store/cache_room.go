@@ -16,7 +16,7 @@ const (
 	// mostEvicted how many do so in one transaction; roomTries is in how many of
 	// them a claim may be for which many small ones have to go.
 	evictPage   = 100
-	mostEvicted = 250
+	mostEvicted = 200
 	roomTries   = 400
 	// largestOrgs is among how many orgs one is looked for that has more than its
 	// share.

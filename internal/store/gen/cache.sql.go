@@ -454,14 +454,16 @@ func (q *Queries) CacheUsageOfOrgs(ctx context.Context, arg CacheUsageOfOrgsPara
 const cachesOverQuota = `-- name: CachesOverQuota :many
 SELECT org_id, repo FROM cache_usage
 WHERE bytes > CASE WHEN quota >= 0 THEN quota WHEN org_id = '*' THEN $1 WHEN repo = '*' THEN $2 ELSE CAST($3 AS BIGINT) END
-ORDER BY org_id, repo LIMIT $4
+   OR repo = '*' AND org_id <> '*' AND entries > $4
+ORDER BY org_id, repo LIMIT $5
 `
 
 type CachesOverQuotaParams struct {
-	Total  int64
-	OfOrg  int64
-	OfRepo int64
-	Most   int32
+	Total   int64
+	OfOrg   int64
+	OfRepo  int64
+	Entries int64
+	Most    int32
 }
 
 type CachesOverQuotaRow struct {
@@ -475,6 +477,7 @@ func (q *Queries) CachesOverQuota(ctx context.Context, arg CachesOverQuotaParams
 		arg.Total,
 		arg.OfOrg,
 		arg.OfRepo,
+		arg.Entries,
 		arg.Most,
 	)
 	if err != nil {
@@ -594,6 +597,15 @@ DELETE FROM cache_blocks WHERE entry_id = $1 AND n < 0
 
 func (q *Queries) DropLooseCacheBlocks(ctx context.Context, entryID int64) error {
 	_, err := q.db.ExecContext(ctx, dropLooseCacheBlocks, entryID)
+	return err
+}
+
+const dropOrgCacheUsage = `-- name: DropOrgCacheUsage :exec
+DELETE FROM cache_usage WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgCacheUsage(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgCacheUsage, orgID)
 	return err
 }
 
@@ -1055,6 +1067,20 @@ func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryPara
 		&i.RemovingAt,
 	)
 	return i, err
+}
+
+const removeOrgCache = `-- name: RemoveOrgCache :exec
+UPDATE cache_entries SET state = 'removing', removing_at = $2 WHERE org_id = $1 AND state <> 'removing'
+`
+
+type RemoveOrgCacheParams struct {
+	OrgID      string
+	RemovingAt int64
+}
+
+func (q *Queries) RemoveOrgCache(ctx context.Context, arg RemoveOrgCacheParams) error {
+	_, err := q.db.ExecContext(ctx, removeOrgCache, arg.OrgID, arg.RemovingAt)
+	return err
 }
 
 const removingCacheEntries = `-- name: RemovingCacheEntries :many

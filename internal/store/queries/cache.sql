@@ -114,6 +114,7 @@ WHERE state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <
 -- Where a bound was made smaller.
 SELECT org_id, repo FROM cache_usage
 WHERE bytes > CASE WHEN quota >= 0 THEN quota WHEN org_id = '*' THEN sqlc.arg(total) WHEN repo = '*' THEN sqlc.arg(of_org) ELSE CAST(sqlc.arg(of_repo) AS BIGINT) END
+   OR repo = '*' AND org_id <> '*' AND entries > sqlc.arg(entries)
 ORDER BY org_id, repo LIMIT sqlc.arg(most);
 
 -- name: RemovingCacheEntries :many
@@ -157,3 +158,9 @@ WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state = 'committed' RE
 
 -- name: SetCacheQuota :exec
 UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2;
+
+-- name: RemoveOrgCache :exec
+UPDATE cache_entries SET state = 'removing', removing_at = $2 WHERE org_id = $1 AND state <> 'removing';
+
+-- name: DropOrgCacheUsage :exec
+DELETE FROM cache_usage WHERE org_id = $1;

@@ -194,6 +194,15 @@ func testCacheSmall(t *testing.T, b *cacheBooks) {
 	if err != nil || len(left) != 1 || left[0].Key != fmt.Sprintf("small-%d", small-1) {
 		t.Errorf("there are %+v, %v", left, err)
 	}
+
+	for i := range small {
+		b.save(cachePlace(fmt.Sprintf("again-%d", i)), 1)
+	}
+	fewer := roomy()
+	fewer.Entries = 5
+	if n, err := b.TrimCache(t.Context(), fewer); err != nil || n != small+2-5 {
+		t.Errorf("%d go where there are to be fewer, %v", n, err)
+	}
 }
 
 func testCacheIDs(t *testing.T, b *cacheBooks) {
