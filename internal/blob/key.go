@@ -75,3 +75,9 @@ func CheckRange(size, offset, n int64) (int64, error) {
 	}
 	return n, nil
 }
+
+// NotFound is the error of a blob that isn't there. It tells a key's last name
+// alone: what comes before is nobody's business but ours.
+func NotFound(key string) error {
+	return nimbus.Errorf(nimbus.CodeNotFound, "no blob %q", key[strings.LastIndexByte(key, '/')+1:])
+}

@@ -10,10 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"sync"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
@@ -26,7 +24,7 @@ const copyBytes = 128 << 10
 // Store implements blob.Store.
 type Store struct {
 	root    *os.Root
-	buffers sync.Pool
+	buffers sync.Pool // of *[copyBytes]byte
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -43,7 +41,7 @@ func Open(dir string) (*Store, error) {
 	if err := errors.Join(root.RemoveAll(incoming), root.Mkdir(incoming, 0o700)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open blob store: %w", err), root.Close())
 	}
-	return &Store{root: root, buffers: sync.Pool{New: func() any { return new([copyBytes]byte) }}}, nil
+	return &Store{root: root}, nil
 }
 
 // Close closes the store.
@@ -91,7 +89,10 @@ func (s *Store) receive(temp string, in *blob.Intake) (blob.Info, error) {
 	if err != nil {
 		return blob.Info{}, fmt.Errorf("create blob: %w", err)
 	}
-	buffer := s.buffers.Get().(*[copyBytes]byte)
+	buffer, ok := s.buffers.Get().(*[copyBytes]byte)
+	if !ok {
+		buffer = new([copyBytes]byte)
+	}
 	defer s.buffers.Put(buffer)
 	_, err = io.CopyBuffer(plainWriter{f}, in, buffer[:])
 	if err == nil {
@@ -112,19 +113,17 @@ const publishTries = 100
 
 // publish shows a received blob under its key, and returns once that is durable.
 func (s *Store) publish(temp, key string) error {
-	for try := range publishTries {
-		err := s.root.Rename(temp, key)
-		if err == nil {
-			return s.syncDir(path.Dir(key))
-		}
-		if !errors.Is(err, fs.ErrNotExist) || try == publishTries-1 {
-			return fmt.Errorf("publish blob: %w", err)
-		}
+	err := s.root.Rename(temp, key)
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < publishTries; try++ {
 		if err := s.makeFolders(path.Dir(key)); err != nil {
 			return err
 		}
+		err = s.root.Rename(temp, key)
 	}
-	return nil
+	if err != nil {
+		return fmt.Errorf("publish blob: %w", err)
+	}
+	return s.syncDir(path.Dir(key))
 }
 
 // makeFolders makes a folder and those that it is in, each durable.
@@ -167,7 +166,7 @@ func (s *Store) Stat(_ context.Context, key string) (int64, error) {
 	}
 	info, err := s.root.Stat(key)
 	if missing(err) || err == nil && info.IsDir() {
-		return 0, notFound(key)
+		return 0, blob.NotFound(key)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("stat blob: %w", err)
@@ -188,14 +187,7 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	if err := s.root.Remove(key); err != nil && !missing(err) {
 		return fmt.Errorf("delete blob: %w", err)
 	}
-	for dir := path.Dir(key); dir != "."; dir = path.Dir(dir) {
-		if s.root.Remove(dir) != nil { // not empty, as a rule
-			break
-		}
+	for dir := path.Dir(key); dir != "." && s.root.Remove(dir) == nil; dir = path.Dir(dir) {
 	}
 	return nil
-}
-
-func notFound(key string) error {
-	return nimbus.Errorf(nimbus.CodeNotFound, "no blob %q", key[strings.LastIndexByte(key, '/')+1:])
 }

@@ -61,7 +61,7 @@ func (s *Store) open(key string) (*os.File, int64, error) {
 	}
 	f, err := s.root.Open(key)
 	if missing(err) {
-		return nil, 0, notFound(key)
+		return nil, 0, blob.NotFound(key)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("open blob: %w", err)
@@ -71,10 +71,12 @@ func (s *Store) open(key string) (*os.File, int64, error) {
 		return nil, 0, errors.Join(fmt.Errorf("open blob: %w", err), f.Close())
 	}
 	if info.IsDir() {
-		return nil, 0, errors.Join(notFound(key), f.Close())
+		return nil, 0, errors.Join(blob.NotFound(key), f.Close())
 	}
 	return f, info.Size(), nil
 }
 
 // missing tells whether a file isn't there, nor a folder that it would be in.
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
