@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -19,6 +20,7 @@ type Intake struct {
 	most int64
 	sum  hash.Hash
 	n    int64
+	err  error
 }
 
 // NewIntake returns one of what r holds, up to most bytes.
@@ -27,7 +29,12 @@ func NewIntake(ctx context.Context, r io.Reader, most int64) *Intake {
 }
 
 // Read implements io.Reader. Codes: too_large, with the first byte too many.
-func (i *Intake) Read(p []byte) (int, error) {
+func (i *Intake) Read(p []byte) (n int, err error) {
+	defer func() {
+		if err != nil && !errors.Is(err, io.EOF) {
+			i.err = err
+		}
+	}()
 	if i.ctx.Err() != nil {
 		return 0, fmt.Errorf("read the content: %w", context.Cause(i.ctx))
 	}
@@ -35,7 +42,7 @@ func (i *Intake) Read(p []byte) (int, error) {
 	if room := i.most - i.n; int64(len(p))-1 > room {
 		p = p[:max(room+1, 0)]
 	}
-	n, err := i.r.Read(p)
+	n, err = i.r.Read(p)
 	i.n += int64(n)
 	i.sum.Write(p[:n])
 	if i.n > i.most {
@@ -43,6 +50,10 @@ func (i *Intake) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Err is why what comes in could not be read to its end: the fault of who sends
+// it, or its size, not of the place.
+func (i *Intake) Err() error { return i.err }
 
 // Info is what has been read.
 func (i *Intake) Info() Info { return Info{Size: i.n, SHA256: hex.EncodeToString(i.sum.Sum(nil))} }

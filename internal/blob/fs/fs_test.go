@@ -144,6 +144,17 @@ func TestFoldersGoWithTheirLastBlob(t *testing.T) {
 	}
 }
 
+// TestFoldersComeAndGo: that a folder goes with its last blob is no failure of who
+// just writes into it.
+func TestFoldersComeAndGo(t *testing.T) {
+	t.Parallel()
+	s, dir := open(t)
+	blobtest.ComesAndGoes(t, s, "f/g/a", "f/g/b", "f/h/c", "f/d")
+	if got := files(t, dir); !slices.Equal(got, []string{".incoming"}) {
+		t.Errorf("left: %v", got)
+	}
+}
+
 func TestAddressedAgainIsModifiedNow(t *testing.T) {
 	t.Parallel()
 	s, dir := open(t)
