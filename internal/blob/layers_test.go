@@ -26,8 +26,8 @@ import (
 
 type deaf struct{}
 
-func (deaf) BlobCalled(blob.Op, nimbus.Code, time.Duration) {}
-func (deaf) BlobMoved(bool, int64)                          {}
+func (deaf) BlobCalled(string, nimbus.Code, time.Duration) {}
+func (deaf) BlobMoved(bool, int64)                         {}
 
 // layered puts all that can stand in front of a store there, as the server does.
 func layered(s blob.Store) blob.Store {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
@@ -147,8 +148,16 @@ func names(found []blob.Listed) []string {
 
 func testListBounds(t *testing.T, p Place) {
 	const n = blob.MaxList + 3
+	var puts errgroup.Group
+	puts.SetLimit(8)
 	for i := range n {
-		put(t, p.Store, fmt.Sprintf("many/%06d", i), nil)
+		puts.Go(func() error {
+			_, err := p.Store.Put(t.Context(), fmt.Sprintf("many/%06d", i), bytes.NewReader(nil), 0)
+			return err
+		})
+	}
+	if err := puts.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	for _, most := range []int{0, -1, n, 1 << 30} {
 		if found := list(t, p.Store, "many/", "", most); len(found) != blob.MaxList || found[0].Key != "many/000000" {

@@ -26,6 +26,9 @@ type Config struct {
 	Failures uint32
 	// Pause is how long it stays open before one call may try. Default: 5 s.
 	Pause time.Duration
+	// Probe tells, in a short time, whether the store is there. Default: it is
+	// asked for a blob that need not be there.
+	Probe func(context.Context) error
 	Log   *slog.Logger // required
 }
 
@@ -58,6 +61,12 @@ func New(s blob.Store, cfg Config) *Store {
 	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = defaultPause
+	}
+	if cfg.Probe == nil {
+		cfg.Probe = func(ctx context.Context) error {
+			_, err := s.Stat(ctx, "probe")
+			return err
+		}
 	}
 	b := &Store{cfg: cfg}
 	b.Wrapper = blob.Around(s, blob.Layer{Do: b.do})
@@ -100,20 +109,11 @@ func (s *Store) do(ctx context.Context, c blob.Call, run func(context.Context) e
 	// One call alone may try whether the store is back. An upload would take its
 	// time for that, while all others are refused: something short tries first.
 	if c.Op.Writes() && s.state.State() == gobreaker.StateHalfOpen {
-		if err := s.guard(blob.OpStat, func() error { return s.probe(ctx) }); err != nil {
+		if err := s.Check(ctx); err != nil {
 			return err
 		}
 	}
 	return s.guard(c.Op, func() error { return run(ctx) })
-}
-
-// probe asks for a blob that need not be there.
-func (s *Store) probe(ctx context.Context) error {
-	_, err := s.Unwrap().Stat(ctx, "probe")
-	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
-		return nil
-	}
-	return err
 }
 
 // guard runs what the breaker lets pass, and tells it the outcome.
@@ -155,11 +155,14 @@ const (
 // State returns where it is now.
 func (s *Store) State() State { return State(s.state.State().String()) }
 
-// Check tells why the store is taken for away, and nil while it is not. Codes:
+// Check asks the store whether it is there, unless it is known to be away. Codes:
 // unavailable.
-func (s *Store) Check(context.Context) error {
-	if s.State() == Closed {
-		return nil
-	}
-	return s.refusal()
+func (s *Store) Check(ctx context.Context) error {
+	return s.guard(blob.OpStat, func() error {
+		err := s.cfg.Probe(ctx)
+		if nimbus.ErrorCode(err) == nimbus.CodeNotFound { // which is an answer
+			return nil
+		}
+		return err
+	})
 }

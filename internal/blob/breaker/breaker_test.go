@@ -63,9 +63,6 @@ func (w *world) is(t *testing.T, want breaker.State) {
 	if got := w.State(); got != want {
 		t.Errorf("it is %s, want %s", got, want)
 	}
-	if err := w.Check(t.Context()); (err == nil) != (want == breaker.Closed) {
-		t.Errorf("it is %s, and its check says %v", want, err)
-	}
 }
 
 var errAway error = nimbus.Errorf(nimbus.CodeUnavailable, "connection refused").WithHint("start it")
@@ -99,6 +96,7 @@ func TestOpensAndCloses(t *testing.T) {
 		w.fail(t, 1, errAway) // the one that tries
 		w.is(t, breaker.Open)
 		time.Sleep(5*time.Second + 1)
+		w.is(t, breaker.HalfOpen)
 		w.err = nil
 		if _, err := w.Stat(t.Context(), "a"); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 			t.Errorf("the store answers: %v", err)
@@ -153,6 +151,35 @@ func TestDeadlines(t *testing.T) {
 		w.is(t, breaker.Closed)
 		w.fail(t, 3, context.DeadlineExceeded)
 		w.is(t, breaker.Open)
+	})
+}
+
+// TestCheck finds out by itself that the store is away, and back: a replica that
+// has nothing to do must not tell for ever what was.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := w.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.err = errAway
+		for range 3 {
+			if err := w.Check(t.Context()); !errors.Is(err, errAway) {
+				t.Error(err)
+			}
+		}
+		w.is(t, breaker.Open)
+		asked := w.calls[blob.OpStat]
+		if err := w.Check(t.Context()); !errors.Is(err, errAway) || w.calls[blob.OpStat] != asked {
+			t.Errorf("while it is open: %v", err)
+		}
+		time.Sleep(5*time.Second + 1)
+		w.err = nil
+		if err := w.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.is(t, breaker.Closed)
 	})
 }
 

@@ -16,10 +16,12 @@ import (
 
 // Config is how much. The zero value is a good default.
 type Config struct {
-	// Calls are how many may be under way at once, Puts among them. Default: 64.
+	// Calls are how many that are short may be under way at once. Default: 64.
 	Calls int64
-	// Readers are how many may be open at once, beside the calls: those that are
-	// read slowly must not keep others from writing. Default: 256.
+	// Writers are how many may write at once, and Readers how many may be open:
+	// those last as long as their clients, and must not keep others from what is
+	// short. Default: 16, 256.
+	Writers int64
 	Readers int64
 	// PerSecond is how many calls may begin in a second; a second's worth may come
 	// at once. Default: no limit.
@@ -31,13 +33,14 @@ type Config struct {
 // Defaults of a Config.
 const (
 	defaultCalls   = 64
+	defaultWriters = 16
 	defaultReaders = 256
 	defaultWait    = 30 * time.Second
 )
 
 type limiter struct {
-	cfg            Config
-	calls, readers *semaphore.Weighted
+	cfg                     Config
+	calls, writers, readers *semaphore.Weighted
 
 	mu   sync.Mutex
 	next time.Time // when the next call may begin, were all spread evenly
@@ -50,13 +53,18 @@ func New(s blob.Store, cfg Config) blob.Wrapper {
 	if cfg.Calls <= 0 {
 		cfg.Calls = defaultCalls
 	}
+	if cfg.Writers <= 0 {
+		cfg.Writers = defaultWriters
+	}
 	if cfg.Readers <= 0 {
 		cfg.Readers = defaultReaders
 	}
 	if cfg.Wait <= 0 {
 		cfg.Wait = defaultWait
 	}
-	l := &limiter{cfg: cfg, calls: semaphore.NewWeighted(cfg.Calls), readers: semaphore.NewWeighted(cfg.Readers)}
+	l := &limiter{
+		cfg: cfg, calls: semaphore.NewWeighted(cfg.Calls), writers: semaphore.NewWeighted(cfg.Writers), readers: semaphore.NewWeighted(cfg.Readers),
+	}
 	return blob.Around(s, blob.Layer{Do: l.do, Opened: func(r io.ReadCloser) io.ReadCloser {
 		return blob.Watched(r, nil, func() { l.readers.Release(1) })
 	}})
@@ -64,8 +72,11 @@ func New(s blob.Store, cfg Config) blob.Wrapper {
 
 func (l *limiter) do(ctx context.Context, c blob.Call, run func(context.Context) error) (err error) {
 	places := l.calls
-	if c.Op.Opens() {
+	switch {
+	case c.Op.Opens():
 		places = l.readers
+	case c.Op.Writes():
+		places = l.writers
 	}
 	if err := l.turn(ctx, places); err != nil {
 		return err

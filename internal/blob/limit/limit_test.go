@@ -107,6 +107,9 @@ func TestReadersHoldTheirPlaceUntilTheyAreClosed(t *testing.T) {
 		if _, err := s.Put(t.Context(), "a", strings.NewReader("x"), 1); err != nil {
 			t.Errorf("readers keep others from writing: %v", err)
 		}
+		if _, err := s.Stat(t.Context(), "there"); err != nil {
+			t.Errorf("readers keep others from looking: %v", err)
+		}
 		for range 3 { // more than once is once
 			first.Close()
 		}
@@ -119,6 +122,29 @@ func TestReadersHoldTheirPlaceUntilTheyAreClosed(t *testing.T) {
 		}
 		second.Close()
 		third.Close()
+	})
+}
+
+func TestWritersKeepNobodyFromLooking(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := limit.New(mem.New(1<<20), limit.Config{Calls: 1, Writers: 2, Readers: 1, Wait: time.Second})
+		source, end := io.Pipe()
+		for _, key := range []string{"a", "b"} {
+			go s.Put(t.Context(), key, source, 10)
+		}
+		synctest.Wait()
+		if _, err := s.PutAddressed(t.Context(), "c", strings.NewReader("x"), 1); nimbus.ErrorCode(err) != nimbus.CodeRateLimited {
+			t.Errorf("a third writer: %v", err)
+		}
+		if _, err := s.List(t.Context(), "", "", 0); err != nil {
+			t.Error(err)
+		}
+		end.Close()
+		synctest.Wait()
+		if _, err := s.PutAddressed(t.Context(), "c", strings.NewReader("x"), 1); err != nil {
+			t.Errorf("there is a place again: %v", err)
+		}
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 type Observer interface {
 	// BlobCalled: a call took so long, of an open until its reader was there. code
 	// is "" where it did not fail.
-	BlobCalled(op blob.Op, code nimbus.Code, took time.Duration)
+	BlobCalled(op string, code nimbus.Code, took time.Duration)
 	// BlobMoved: so many bytes more were read, or written.
 	BlobMoved(written bool, bytes int64)
 }
@@ -29,7 +29,7 @@ func New(s blob.Store, o Observer) blob.Wrapper {
 		Do: func(ctx context.Context, c blob.Call, run func(context.Context) error) error {
 			began := time.Now()
 			err := run(ctx)
-			o.BlobCalled(c.Op, code(err), time.Since(began))
+			o.BlobCalled(string(c.Op), code(err), time.Since(began))
 			return err
 		},
 		Source: func(r io.Reader) io.Reader { return source{r, wrote} },

@@ -30,7 +30,7 @@ type heard struct {
 	written, read int64
 }
 
-func (h *heard) BlobCalled(op blob.Op, code nimbus.Code, took time.Duration) {
+func (h *heard) BlobCalled(op string, code nimbus.Code, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calls = append(h.calls, fmt.Sprintf("%s %s %v", op, code, took))

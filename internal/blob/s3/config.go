@@ -45,7 +45,7 @@ type Config struct {
 	// 80 GB in the 10,000 parts that S3 takes; at least 5 MiB.
 	PartBytes int
 	// Puts is how many may write at once; each may hold two parts in memory.
-	// Others wait. Default: 8.
+	// Others wait. Default: 16.
 	Puts int
 	// CallTimeout is how long S3 may take to answer what has no content.
 	// Default: 30 s.
@@ -65,7 +65,7 @@ const (
 	defaultPartBytes   = 8 << 20
 	minPartBytes       = 5 << 20
 	maxPartBytes       = 64 << 20 // of memory, not of S3
-	defaultPuts        = 8
+	defaultPuts        = 16
 	defaultCallTimeout = 30 * time.Second
 	defaultIdleTimeout = time.Minute
 	defaultAbandoned   = 24 * time.Hour
