@@ -214,7 +214,7 @@ func (c Config) client(transport http.RoundTripper, tries int) (*minio.Core, err
 		lookup = minio.BucketLookupPath
 	}
 	core, err := minio.NewCore(u.Host, &minio.Options{
-		Creds: creds, Secure: u.Scheme == "https", Transport: transport, Region: c.Region, BucketLookup: lookup, MaxRetries: tries,
+		Creds: creds, Secure: u.Scheme == "https", Transport: bodyGuard{transport}, Region: c.Region, BucketLookup: lookup, MaxRetries: tries,
 	})
 	if err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the object store can't be used: %w", err)
