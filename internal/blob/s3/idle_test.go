@@ -45,5 +45,13 @@ func TestIdle(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			t.Errorf("a slow writer: %v", err)
 		}
+		full, unread := net.Pipe()
+		defer unread.Close()
+		stuck := &idleConn{Conn: full, idle: time.Minute}
+		defer stuck.Close()
+		began = time.Now()
+		if _, err := stuck.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
+			t.Errorf("a write that nobody takes ended after %v: %v", time.Since(began), err)
+		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -155,6 +156,7 @@ func TestSweepRemovesWhatNobodyWritesAnyMore(t *testing.T) {
 	abandon("ours/blobs/org/half")
 	abandon("ours/incoming/half")
 	abandon("theirs/half")
+	abandon("ours/half") // somebody's, whose names begin as ours
 	for _, object := range []string{"ours/incoming/whole", "ours/other", "theirs/incoming/whole"} {
 		if _, err := c.PutObject(ctx, server.Bucket, object, strings.NewReader("x"), 1, "", "", minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)
@@ -163,20 +165,23 @@ func TestSweepRemovesWhatNobodyWritesAnyMore(t *testing.T) {
 	if err := s.Sweep(ctx); err != nil { // all of it is young
 		t.Fatal(err)
 	}
-	if left := residue(t, c, server.Bucket, "ours/"); len(left) != 3 {
+	if left := residue(t, c, server.Bucket, "ours/"); len(left) != 4 {
 		t.Errorf("a sweep took what is being written; left: %v", left)
 	}
 	cfg := config(t, server, "ours/")
 	cfg.Abandoned = time.Nanosecond
 	// S3 tells whole seconds: what was made in this one may be from later.
 	eager := open(t, cfg)
-	for deadline := time.Now().Add(30 * time.Second); len(residue(t, c, server.Bucket, "ours/")) > 0; {
+	for deadline := time.Now().Add(30 * time.Second); len(residue(t, c, server.Bucket, "ours/")) > 1; {
 		if err := eager.Sweep(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("left: %v", residue(t, c, server.Bucket, "ours/"))
 		}
+	}
+	if left := residue(t, c, server.Bucket, "ours/"); !slices.Equal(left, []string{"upload ours/half"}) {
+		t.Errorf("left: %v", left)
 	}
 	if left := residue(t, c, server.Bucket, "theirs/"); len(left) != 2 {
 		t.Errorf("others have left: %v", left)
