@@ -63,7 +63,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -165,6 +165,9 @@ $(TOOLS)/protoc-gen-connect-openapi: tools/connect-openapi/go.mod
 	cd tools/connect-openapi && go build -o ../../$@ github.com/sudorandom/protoc-gen-connect-openapi
 $(TOOLS)/golangci-lint: tools/golangci-lint/go.mod
 	@$(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+# The S3 that tests start.
+$(TOOLS)/versitygw: tools/versitygw/go.mod
+	@$(call tool,versitygw,github.com/versity/versitygw/cmd/versitygw)
 $(TOOLS)/protoc-gen-go: go.mod
 	@echo "build: protoc-gen-go" >&2; go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
 $(TOOLS)/protoc-gen-connect-go: go.mod

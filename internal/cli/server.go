@@ -23,6 +23,8 @@ type serverCmd struct {
 	DatabaseFile string        `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
 	RedisFile    string        `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
 
+	S3 s3Flags `embed:"" prefix:"s3-"`
+
 	masterKeyFlags `embed:""`
 
 	AllowTrustedLocal bool `help:"Let jobs from GitHub, and of orgs other than default, run on the local executor, which is no fence: for trusted code only."`
@@ -53,6 +55,9 @@ func (c *serverCmd) Run(ctx context.Context, a *app) error {
 			WithHint("set NIMBUS_DATABASE=postgres://…, or use `nimbus up`, which needs none"))
 	}
 	if cfg.Redis, err = secretURL(c.RedisFile, "NIMBUS_REDIS"); err != nil {
+		return err
+	}
+	if cfg.S3, err = c.S3.config(); err != nil {
 		return err
 	}
 	if cfg.GitHub, err = c.GitHub.app(); err != nil {

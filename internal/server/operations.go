@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
@@ -67,6 +68,9 @@ func (s *Server) watch() {
 	s.metrics.Watch("nimbus_rate_limits_shared", "1 while rate limits are held by all replicas together, 0 while Redis is gone and each holds them alone.", func() bool {
 		return s.alone == nil || !s.alone()
 	})
+	s.metrics.Watch("nimbus_blob_store_connected", "1 while the object store is not taken for away; always 1 where there is none.", func() bool {
+		return s.objects == nil || s.objects.State() == breaker.Closed
+	})
 }
 
 // leading tells the metrics while this replica leads.
@@ -98,6 +102,9 @@ func (s *Server) checks() []httpapi.Check {
 	}
 	if s.ping != nil {
 		checks = append(checks, httpapi.Check{Name: "redis", Do: s.ping})
+	}
+	if s.objects != nil { // without it GitHub's jobs go on
+		checks = append(checks, httpapi.Check{Name: "object store", Do: s.objects.Check})
 	}
 	return checks
 }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/nimbus-ci/nimbus/internal/blob"
+	"github.com/nimbus-ci/nimbus/internal/blob/s3"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/bus/redis"
 	"github.com/nimbus-ci/nimbus/internal/identity"
@@ -27,6 +29,8 @@ type ReplicaConfig struct {
 	// Redis is the redis:// URL that carries wake-ups between replicas. Without
 	// one they look into the database, which is slower and as right.
 	Redis string
+	// S3 is where uploaded files are kept. Nil: in the database.
+	S3 *s3.Config
 	// MasterKey is the key of what is sealed; it is the same for all replicas,
 	// and its file is made when it isn't there. Required.
 	MasterKey identity.KeySource
@@ -78,8 +82,10 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	if s.logs, err = s.store.Logs(maxLogBytes); err != nil {
 		return nil, fmt.Errorf("open logs: %w", err)
 	}
-	blobs := s.store.Blobs()
-	s.blobs = blobs
+	sweepers, err := s.openBlobs(ctx, cfg.S3)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.openBus(cfg); err != nil {
 		return nil, err
 	}
@@ -89,7 +95,7 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
 		ready()
-		sweep(ctx, func(ctx context.Context) { sweepBlobs(ctx, blobs, cfg.Log) })
+		sweep(ctx, func(ctx context.Context) { sweepBlobs(ctx, sweepers, cfg.Log) })
 		return nil
 	}))
 	return s, s.compose(ctx)
@@ -110,12 +116,14 @@ func (s *Server) openBus(cfg ReplicaConfig) error {
 	return s.openLimits(cfg.Redis)
 }
 
-func sweepBlobs(ctx context.Context, blobs *store.Blobs, log *slog.Logger) {
+func sweepBlobs(ctx context.Context, places []blob.Sweeper, log *slog.Logger) {
 	tick := time.NewTicker(blobSweepInterval)
 	defer tick.Stop()
 	for {
-		if err := blobs.Sweep(ctx); err != nil && ctx.Err() == nil {
-			log.WarnContext(ctx, "removing unfinished uploads failed, it is tried again", "error", err)
+		for _, place := range places {
+			if err := place.Sweep(ctx); err != nil && ctx.Err() == nil {
+				log.WarnContext(ctx, "removing unfinished uploads failed, it is tried again", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -24,6 +24,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/backup"
+	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/datadir"
@@ -102,6 +103,7 @@ type Server struct {
 	rates     *ratelimit.Overrides
 	limiter   ratelimit.Limiter // of orgs; nil: alone
 	alone     func() bool       // whether the limiter has lost the other replicas
+	objects   *breaker.Store    // nil: there is no object store
 	connected func() bool       // whether the bus reaches them
 	ping      func(context.Context) error
 	draining  atomic.Bool

@@ -48,6 +48,10 @@ type Metrics struct {
 	transacting  *prometheus.HistogramVec
 	retries      prometheus.Counter
 
+	blobCalls *prometheus.CounterVec
+	blobTimes *prometheus.HistogramVec
+	blobMoved *prometheus.CounterVec
+
 	leads *prometheus.GaugeVec
 }
 
@@ -69,6 +73,7 @@ func NewMetrics(version string) *Metrics {
 	m.registerJobs()
 	m.registerRequests()
 	m.registerStore()
+	m.registerBlobs()
 	return m
 }
 
@@ -133,6 +138,30 @@ func (m *Metrics) registerStore() {
 	m.transactions = m.counters("nimbus_sql_transactions_total", "Transactions by kind and whether they were committed.", "kind", "committed")
 	m.transacting = m.histograms("nimbus_sql_transaction_seconds", "Time that transactions take, with their retries and the wait for a connection.", callBuckets, "kind")
 	m.retries = m.counter("nimbus_sql_retries_total", "Times that a transaction was run again because another one got in its way.")
+}
+
+func (m *Metrics) registerBlobs() {
+	m.blobCalls = m.counters("nimbus_blob_calls_total", "Calls of the object store, each try one, by call and by the code of their error; ok where there was none.", "call", "code")
+	m.blobTimes = m.histograms("nimbus_blob_call_seconds", "Time that calls of the object store take: of an upload until it is there, of a download until it begins.", callBuckets, "call")
+	m.blobMoved = m.counters("nimbus_blob_bytes_total", "Bytes that were read from the object store, or written to it.", "direction")
+	for _, direction := range []string{"read", "written"} {
+		m.blobMoved.WithLabelValues(direction)
+	}
+}
+
+// BlobCalled implements meter.Observer, of blobs.
+func (m *Metrics) BlobCalled(op string, code nimbus.Code, took time.Duration) {
+	m.blobCalls.WithLabelValues(op, cmp.Or(string(code), "ok")).Inc()
+	m.blobTimes.WithLabelValues(op).Observe(took.Seconds())
+}
+
+// BlobMoved implements meter.Observer, of blobs.
+func (m *Metrics) BlobMoved(written bool, bytes int64) {
+	direction := "read"
+	if written {
+		direction = "written"
+	}
+	m.blobMoved.WithLabelValues(direction).Add(float64(bytes))
 }
 
 // OnEnd has f told of each job whose end was committed here. It is for before

@@ -1,32 +1,30 @@
-// Package fs stores blobs in a folder.
+// Package fs stores blobs in a folder, which is one process's alone.
 package fs
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
-	"strings"
+	"sync"
 
-	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
-// incoming is where blobs are written until they are whole.
+// incoming is where blobs are written until they are whole. No key begins so.
 const incoming = ".incoming"
 
-// maxKey is the longest key.
-const maxKey = 512
+// copyBytes is how much is read, hashed and written at a time.
+const copyBytes = 128 << 10
 
 // Store implements blob.Store.
 type Store struct {
-	root *os.Root
+	root    *os.Root
+	buffers sync.Pool // of *[copyBytes]byte
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -54,78 +52,103 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// checkKey refuses what would not be a plain path inside the folder.
-func checkKey(key string) error {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/", r)
-	}
-	if len(key) > maxKey || !fs.ValidPath(key) || key == "." || strings.HasPrefix(key, ".") || strings.Contains(key, "/.") ||
-		strings.ContainsFunc(key, func(r rune) bool { return !plain(r) }) {
-		return nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no blob key", key)
-	}
-	return nil
-}
-
 // Put implements blob.Store.
-func (s *Store) Put(_ context.Context, key string, r io.Reader, maxBytes int64) (blob.Info, error) {
-	if err := checkKey(key); err != nil {
+func (s *Store) Put(ctx context.Context, key string, r io.Reader, maxBytes int64) (blob.Info, error) {
+	if err := blob.CheckKey(key); err != nil {
 		return blob.Info{}, err
 	}
-	temp, info, err := s.receive(r, maxBytes)
-	if err != nil {
-		return blob.Info{}, err
-	}
-	return info, s.publish(temp, key)
+	return s.put(ctx, r, maxBytes, func(blob.Info) string { return key })
 }
 
 // PutAddressed implements blob.Store.
-func (s *Store) PutAddressed(_ context.Context, prefix string, r io.Reader, maxBytes int64) (string, error) {
-	if err := checkKey(prefix); err != nil {
+func (s *Store) PutAddressed(ctx context.Context, prefix string, r io.Reader, maxBytes int64) (string, error) {
+	if err := blob.CheckAddressed(prefix); err != nil {
 		return "", err
 	}
-	temp, info, err := s.receive(r, maxBytes)
+	info, err := s.put(ctx, r, maxBytes, func(i blob.Info) string { return prefix + "/" + i.SHA256 })
+	return info.SHA256, err
+}
+
+// put receives a blob and shows it under the key that it then has.
+func (s *Store) put(ctx context.Context, r io.Reader, maxBytes int64, key func(blob.Info) string) (_ blob.Info, err error) {
+	temp := path.Join(incoming, rand.Text())
+	info, err := s.receive(temp, blob.NewIntake(ctx, r, maxBytes))
+	if err == nil {
+		err = s.publish(temp, key(info))
+	}
 	if err != nil {
-		return "", err
+		_ = s.root.Remove(temp) // the next Open removes it too
+		return blob.Info{}, err
 	}
-	return info.SHA256, s.publish(temp, prefix+"/"+info.SHA256)
+	return info, nil
 }
 
 // receive writes a blob to where nobody looks, hashed on the way and synced.
-func (s *Store) receive(r io.Reader, maxBytes int64) (temp string, info blob.Info, err error) {
-	temp = path.Join(incoming, hex.EncodeToString(randomName()))
+func (s *Store) receive(temp string, in *blob.Intake) (blob.Info, error) {
 	f, err := s.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return "", info, fmt.Errorf("create blob: %w", err)
+		return blob.Info{}, fmt.Errorf("create blob: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = s.root.Remove(temp) // the next Open removes it too
-		}
-	}()
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, maxBytes+1))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return "", info, fmt.Errorf("write blob: %w", err)
+	buffer, ok := s.buffers.Get().(*[copyBytes]byte)
+	if !ok {
+		buffer = new([copyBytes]byte)
 	}
-	if n > maxBytes {
-		return "", info, nimbus.Errorf(nimbus.CodeTooLarge, "more than %d bytes", maxBytes)
+	defer s.buffers.Put(buffer)
+	_, err = io.CopyBuffer(plainWriter{f}, in, buffer[:])
+	if err == nil {
+		err = f.Sync()
 	}
-	return temp, blob.Info{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+	if err = errors.Join(err, f.Close()); err != nil {
+		return blob.Info{}, fmt.Errorf("write blob: %w", err)
+	}
+	return in.Info(), nil
 }
 
-// publish shows a received blob under its key.
+// plainWriter hides a file's ReadFrom, which would copy by a buffer of its own.
+type plainWriter struct{ io.Writer }
+
+// publishTries is how often a folder may be removed, by who deletes the last blob
+// of it, between its making and its use.
+const publishTries = 100
+
+// publish shows a received blob under its key, and returns once that is durable.
 func (s *Store) publish(temp, key string) error {
-	if err := s.root.MkdirAll(path.Dir(key), 0o700); err != nil {
-		return fmt.Errorf("make blob folder: %w", err)
+	err := s.root.Rename(temp, key)
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < publishTries; try++ {
+		if err := s.makeFolders(path.Dir(key)); err != nil {
+			return err
+		}
+		err = s.root.Rename(temp, key)
 	}
-	if err := s.root.Rename(temp, key); err != nil {
+	if err != nil {
 		return fmt.Errorf("publish blob: %w", err)
 	}
 	return s.syncDir(path.Dir(key))
 }
 
+// makeFolders makes a folder and those that it is in, each durable.
+func (s *Store) makeFolders(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if err := s.makeFolders(path.Dir(dir)); err != nil {
+		return err
+	}
+	switch err := s.root.Mkdir(dir, 0o700); {
+	case err == nil:
+		return s.syncDir(path.Dir(dir))
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist): // the latter: removed meanwhile, publish tries again
+		return nil
+	default:
+		return fmt.Errorf("make blob folder: %w", err)
+	}
+}
+
 func (s *Store) syncDir(dir string) error {
 	d, err := s.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) { // whoever removed it has removed the blob
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("sync blob folder: %w", err)
 	}
@@ -136,33 +159,14 @@ func (s *Store) syncDir(dir string) error {
 	return nil
 }
 
-// Open implements blob.Store.
-func (s *Store) Open(_ context.Context, key string) (io.ReadCloser, int64, error) {
-	if err := checkKey(key); err != nil {
-		return nil, 0, err
-	}
-	f, err := s.root.Open(key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, notFound(key)
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("open blob: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("open blob: %w", err), f.Close())
-	}
-	return f, info.Size(), nil
-}
-
 // Stat implements blob.Store.
 func (s *Store) Stat(_ context.Context, key string) (int64, error) {
-	if err := checkKey(key); err != nil {
+	if err := blob.CheckKey(key); err != nil {
 		return 0, err
 	}
 	info, err := s.root.Stat(key)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir() {
-		return 0, notFound(key)
+	if missing(err) || err == nil && info.IsDir() {
+		return 0, blob.NotFound(key)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("stat blob: %w", err)
@@ -170,17 +174,20 @@ func (s *Store) Stat(_ context.Context, key string) (int64, error) {
 	return info.Size(), nil
 }
 
-// Delete implements blob.Store.
+// Delete implements blob.Store. Folders that are left empty go too: a tenant's
+// that is gone would stay for ever.
 func (s *Store) Delete(_ context.Context, key string) error {
-	if err := checkKey(key); err != nil {
+	if err := blob.CheckKey(key); err != nil {
 		return err
 	}
-	if err := s.root.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	info, err := s.root.Lstat(key)
+	if missing(err) || err == nil && info.IsDir() {
+		return nil
+	}
+	if err := s.root.Remove(key); err != nil && !missing(err) {
 		return fmt.Errorf("delete blob: %w", err)
 	}
+	for dir := path.Dir(key); dir != "." && s.root.Remove(dir) == nil; dir = path.Dir(dir) {
+	}
 	return nil
-}
-
-func notFound(key string) error {
-	return nimbus.Errorf(nimbus.CodeNotFound, "no blob %q", filepath.Base(key))
 }
