@@ -52,7 +52,8 @@ type Upload struct {
 	CreatedAt time.Time
 }
 
-// Segment is a part of an entry's content: the blob at Blob is at Offset.
+// Segment is a part of an entry's content: what is stored by the name Blob in its
+// folder is at Offset.
 type Segment struct {
 	Blob   string
 	Offset int64

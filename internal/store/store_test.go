@@ -42,6 +42,18 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestCacheConformance(t *testing.T) {
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		storetest.RunCache(t, func(t *testing.T) storetest.CacheStore { return open(t, storetest.SQLite(t)) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		storetest.RunCache(t, func(t *testing.T) storetest.CacheStore { return open(t, storetest.Postgres(t)) })
+	})
+}
+
 func TestWhatIsCommittedSurvivesAReopen(t *testing.T) {
 	t.Parallel()
 	for name, dsn := range map[string]string{"sqlite": sqliteDSN(t), "postgres": testenv.Postgres(t)} {

@@ -113,6 +113,49 @@ type BlobChunk struct {
 	Body []byte
 }
 
+type CacheBlock struct {
+	EntryID int64
+	Block   []byte
+	Name    string
+	Size    int64
+	Sha256  string
+	N       int64
+	Start   int64
+}
+
+type CacheEntry struct {
+	ID          int64
+	OrgID       string
+	Repo        string
+	Scope       string
+	Version     string
+	Key         []byte
+	State       string
+	JobID       string
+	Size        int64
+	Reserved    int64
+	Blocks      int64
+	Arranged    bool
+	BegunAt     int64
+	TouchedAt   int64
+	CreatedAt   int64
+	UsedAt      int64
+	PinnedUntil int64
+	RemovingAt  int64
+}
+
+type CacheUsage struct {
+	OrgID        string
+	Repo         string
+	Bytes        int64
+	Entries      int64
+	Hits         int64
+	Misses       int64
+	Evicted      int64
+	EvictedBytes int64
+	Quota        int64
+}
+
 type Class struct {
 	ID   string
 	Spec string

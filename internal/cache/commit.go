@@ -1,0 +1,73 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Arrange says which blocks are the content, in order. Twice the same is fine.
+// Codes: invalid where one did not come, not_found for an upload that is over.
+func (s *Service) Arrange(ctx context.Context, uploadID int64, blocks []string) error {
+	if len(blocks) > MaxBlocks {
+		return nimbus.Errorf(nimbus.CodeTooLarge, "%d blocks are too many, %d is the most", len(blocks), MaxBlocks)
+	}
+	ids, seen := make([]string, len(blocks)), make(map[string]bool, len(blocks))
+	for i, b := range blocks {
+		ids[i] = named + b
+		if seen[b] {
+			return nimbus.Errorf(nimbus.CodeInvalid, "block %.80q is twice in the list", b)
+		}
+		seen[b] = true
+	}
+	if err := s.store.ArrangeCache(ctx, uploadID, ids); err != nil {
+		return fmt.Errorf("put blocks in order: %w", err)
+	}
+	return nil
+}
+
+// Commit makes the upload at a place an entry that can be found, when what came
+// has that size. Twice the same is fine. Codes: invalid, forbidden, not_found,
+// conflict for an entry of another size.
+func (s *Service) Commit(ctx context.Context, c Caller, key, version string, size int64) (Entry, error) {
+	p, err := c.place(key, version)
+	if err != nil {
+		return Entry{}, err
+	}
+	id, err := s.store.CacheAt(ctx, p)
+	if err != nil {
+		return Entry{}, fmt.Errorf("commit an entry: %w", err)
+	}
+	return s.commit(ctx, id, size)
+}
+
+// CommitUpload is Commit by the upload's id.
+func (s *Service) CommitUpload(ctx context.Context, c Caller, uploadID, size int64) (Entry, error) {
+	if _, err := c.place("any", "any"); err != nil {
+		return Entry{}, err
+	}
+	p, err := s.store.CachePlace(ctx, uploadID)
+	if err != nil {
+		return Entry{}, fmt.Errorf("commit an entry: %w", err)
+	}
+	if p.OrgID != c.OrgID || p.Repo != c.Repo || p.Scope != c.Write {
+		return Entry{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no such upload")
+	}
+	return s.commit(ctx, uploadID, size)
+}
+
+func (s *Service) commit(ctx context.Context, id, size int64) (Entry, error) {
+	if size < 0 {
+		return Entry{}, nimbus.Errorf(nimbus.CodeInvalid, "an entry can't have %d bytes", size)
+	}
+	if size > s.limits.Entry {
+		return Entry{}, s.tooLarge(size)
+	}
+	e, loose, err := s.store.CommitCache(ctx, id, size)
+	if err != nil {
+		return Entry{}, fmt.Errorf("commit an entry: %w", err)
+	}
+	s.drop(ctx, e.OrgID, e.ID, loose...)
+	return e, nil
+}

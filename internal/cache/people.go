@@ -1,0 +1,136 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// AllRepos stands for all repositories of an org, and its own jobs.
+const AllRepos = "*"
+
+// Filter says which entries to list. Empty fields mean any.
+type Filter struct {
+	Prefix string // that keys begin with
+	Scope  string
+}
+
+// Usage is what is used of a cache.
+type Usage struct {
+	OrgID        string
+	Repo         string // AllRepos: of the org
+	Entries      int64  // and uploads
+	Bytes        int64  // with those that uploads have reserved
+	Quota        int64  // bytes
+	OwnQuota     bool   // it is not the usual one
+	Hits, Misses int64
+	Evicted      int64 // entries that made room, or were not used for long
+	EvictedBytes int64
+}
+
+// Stats is what an org uses, in all and by its repositories, the largest first.
+type Stats struct {
+	Usage
+
+	Repos []Usage
+}
+
+// mostRepos is how many repositories are told of.
+const mostRepos = 1000
+
+// List is a page of an org's entries, the newest first; of a repository, or of
+// all when repo is AllRepos. next is the token of the page after, "" after the
+// last. Codes: invalid.
+func (s *Service) List(ctx context.Context, orgID, repo string, f Filter, page nimbus.PageRequest) (entries []Entry, next string, err error) {
+	page = page.Bounded()
+	before := int64(1) << 62
+	if page.Token != "" {
+		if before, err = strconv.ParseInt(page.Token, 10, 64); err != nil {
+			return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no token of a page", page.Token)
+		}
+	}
+	for what, text := range map[string]string{"prefix": f.Prefix, "scope": f.Scope} {
+		if text == "" {
+			continue
+		}
+		if err := checkText(what, text, MaxKey); err != nil {
+			return nil, "", err
+		}
+	}
+	entries, err = s.store.CacheList(ctx, orgID, repo, f, before, page.Size+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list entries: %w", err)
+	}
+	if len(entries) > page.Size {
+		entries = entries[:page.Size]
+		next = strconv.FormatInt(entries[page.Size-1].ID, 10)
+	}
+	return entries, next, nil
+}
+
+// Stats is what an org uses, all zero where it never did.
+func (s *Service) Stats(ctx context.Context, orgID string) (Stats, error) {
+	all, repos, err := s.store.CacheUsage(ctx, orgID, mostRepos)
+	if err != nil {
+		return Stats{}, fmt.Errorf("read what a cache uses: %w", err)
+	}
+	all.OrgID, all.Repo = orgID, AllRepos
+	st := Stats{Usage: s.usual(all), Repos: make([]Usage, len(repos))}
+	for i, u := range repos {
+		st.Repos[i] = s.usual(u)
+	}
+	return st, nil
+}
+
+// usual sets the quota of one that has none of its own.
+func (s *Service) usual(u Usage) Usage {
+	if !u.OwnQuota {
+		u.Quota = s.limits.Repo
+		if u.Repo == AllRepos {
+			u.Quota = s.limits.Org
+		}
+	}
+	return u
+}
+
+// Usage is what each org uses, for metrics; in pages, after an org's id.
+func (s *Service) Usage(ctx context.Context, after string) ([]Usage, error) {
+	all, err := s.store.CacheUsageOfOrgs(ctx, after, mostRepos)
+	if err != nil {
+		return nil, fmt.Errorf("read what caches use: %w", err)
+	}
+	for i, u := range all {
+		all[i] = s.usual(u)
+	}
+	return all, nil
+}
+
+// Remove removes an entry of an org: it is not found from now on. Who reads it
+// goes on. Codes: not_found.
+func (s *Service) Remove(ctx context.Context, orgID string, entryID int64) error {
+	if err := s.store.RemoveCache(ctx, orgID, entryID); err != nil {
+		return fmt.Errorf("remove an entry: %w", err)
+	}
+	s.removed()
+	return nil
+}
+
+// SetQuota sets how many bytes an org may have (repo AllRepos), or one of its
+// repositories; a negative number means the usual. The next sweep has entries go
+// that are over it. Codes: invalid.
+func (s *Service) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error {
+	if repo != AllRepos {
+		if err := (Caller{OrgID: orgID, Repo: repo}).check(); err != nil {
+			return err
+		}
+	}
+	bytes = max(bytes, -1)
+	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.set_quota", Target: repo, Outcome: nimbus.AuditAllowed,
+		Detail: map[string]string{"bytes": strconv.FormatInt(bytes, 10)}}
+	if err := s.store.SetCacheQuota(ctx, orgID, repo, bytes, e); err != nil {
+		return fmt.Errorf("set the quota of a cache: %w", err)
+	}
+	return nil
+}
