@@ -3,7 +3,10 @@ module github.com/nimbus-ci/nimbus
 go 1.26.0
 
 // Some npm packages carry Go files.
-ignore ./web/node_modules
+ignore (
+	./test/cache/clients/node_modules
+	./web/node_modules
+)
 
 require (
 	connectrpc.com/connect v1.21.1

@@ -117,6 +117,9 @@ var mayKnow = map[string][]string{
 	"internal/host":      {"", "images", "internal/agent", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
 	"bench":              {"", "api/gen", "client", "examples", "internal", "test/simhost"},
+
+	// Protocols know the room that they speak for.
+	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 }
 
 // rule finds the entry of mayKnow that governs a room.

@@ -1,0 +1,143 @@
+package actions
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// upstream is the body of an upload, whose sender has to go on: each read has
+// its own deadline, and all of it has one. It holds nothing in memory.
+type upstream struct {
+	body io.Reader
+	line *http.ResponseController
+	idle time.Duration
+	last time.Time // when all of it has to be there
+	left int64     // how many bytes are still to come; -1: unknown
+}
+
+// newUpstream takes the body of a request. size is how long it says that it is,
+// -1 when it does not. Deadlines go by the machine's clock, as the kernel's do.
+func (h *handler) newUpstream(w http.ResponseWriter, r *http.Request, size int64) *upstream {
+	return &upstream{r.Body, http.NewResponseController(w), h.Idle, time.Now().Add(h.Whole), size}
+}
+
+// Read implements io.Reader. Codes: cancelled when the sender is gone or too slow,
+// invalid when it sent more or less than it said.
+func (u *upstream) Read(p []byte) (int, error) {
+	until := time.Now().Add(u.idle)
+	if u.last.Before(until) {
+		until = u.last
+	}
+	if err := u.line.SetReadDeadline(until); err != nil {
+		return 0, fmt.Errorf("bound how long an upload may take: %w", err)
+	}
+	n, err := u.body.Read(p)
+	if u.left >= 0 {
+		if u.left -= int64(n); u.left < 0 {
+			return 0, nimbus.Errorf(nimbus.CodeInvalid, "more bytes came than the request says")
+		}
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		u.done()
+		if u.left > 0 {
+			return n, nimbus.Errorf(nimbus.CodeInvalid, "%d bytes fewer came than the request says", u.left)
+		}
+		return n, io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return n, nimbus.Errorf(nimbus.CodeCancelled, "no byte came for %s, or not all of them in time", u.idle)
+	}
+	return n, nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
+}
+
+// done takes the deadline away: it would end the request while its answer is
+// worked out.
+func (u *upstream) done() { _ = u.line.SetReadDeadline(time.Time{}) }
+
+// readSmall reads a small body whole. Codes: too_large, invalid, cancelled.
+func (h *handler) readSmall(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	u := h.newUpstream(w, r, -1)
+	u.body, u.last = http.MaxBytesReader(w, r.Body, most), time.Now().Add(h.Idle)
+	defer u.done()
+	body, err := io.ReadAll(u)
+	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
+		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the request has more than %d bytes", most)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the call: %w", err)
+	}
+	return body, nil
+}
+
+// stride is how much a reader must take within Idle.
+const stride = 1 << 20
+
+// downstream is a response whose reader has to go on. It passes files to the
+// connection such that the kernel copies them.
+type downstream struct {
+	to   http.ResponseWriter
+	line *http.ResponseController
+	idle time.Duration
+	last time.Time
+}
+
+func (h *handler) newDownstream(w http.ResponseWriter) *downstream {
+	return &downstream{w, http.NewResponseController(w), h.Idle, time.Now().Add(h.Whole)}
+}
+
+func (d *downstream) extend() error {
+	until := time.Now().Add(d.idle)
+	if d.last.Before(until) {
+		until = d.last
+	}
+	if err := d.line.SetWriteDeadline(until); err != nil {
+		return fmt.Errorf("bound how long a download may take: %w", err)
+	}
+	return nil
+}
+
+// Write implements io.Writer.
+func (d *downstream) Write(p []byte) (written int, err error) {
+	for written < len(p) && err == nil {
+		if err = d.extend(); err == nil {
+			var n int
+			n, err = d.to.Write(p[written:min(len(p), written+stride)])
+			written += n
+		}
+	}
+	return written, err
+}
+
+// ReadFrom implements io.ReaderFrom. net/http knows a file only directly in an
+// io.LimitedReader: one around another would be copied by hand.
+func (d *downstream) ReadFrom(r io.Reader) (n int64, err error) {
+	from, ok := d.to.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{d}, r)
+	}
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: r, N: 1<<63 - 1}
+	}
+	for limited.N > 0 {
+		if err := d.extend(); err != nil {
+			return n, err
+		}
+		part := min(limited.N, stride)
+		took, err := from.ReadFrom(&io.LimitedReader{R: limited.R, N: part})
+		n += took
+		limited.N -= took
+		if err != nil || took < part {
+			return n, err
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,128 @@
+package actions
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// purpose is what a signed URL is good for.
+type purpose string
+
+const (
+	toGet purpose = "get"
+	toPut purpose = "put"
+)
+
+// signed is what a URL grants to whoever has it: one thing, to one content.
+type signed struct {
+	purpose purpose
+	org     string
+	id      int64
+	expires int64 // Unix seconds
+}
+
+// message is what is signed. The fields can't hold a line break.
+func (s signed) message() []byte {
+	return fmt.Appendf(nil, "nimbus cache url v1\n%s\n%s\n%d\n%d\n", s.purpose, s.org, s.id, s.expires)
+}
+
+func (s signed) mac(key []byte) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write(s.message())
+	return m.Sum(nil)
+}
+
+// sign makes the URL of a content for the holder of a token. Its signature is in
+// `sig`, which clients don't write to their logs.
+func (h *handler) sign(r *http.Request, g Grant, what purpose, id int64) (string, error) {
+	base, err := h.base(r)
+	if err != nil {
+		return "", err
+	}
+	path, valid := entryPath, h.DownloadFor
+	if what == toPut {
+		path, valid = uploadPath, h.UploadFor
+	}
+	until := h.Clock.Now().Add(valid)
+	if g.ExpiresAt.Before(until) {
+		until = g.ExpiresAt
+	}
+	s := signed{what, g.Caller.OrgID, id, until.Unix()}
+	query := url.Values{
+		"org": {s.org}, "exp": {strconv.FormatInt(s.expires, 10)},
+		"sig": {base64.RawURLEncoding.EncodeToString(s.mac(h.Keys.urls[0]))},
+	}
+	return base + path + strconv.FormatInt(id, 10) + "?" + query.Encode(), nil
+}
+
+// verify reads the signed URL of a request. Codes: forbidden.
+func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signed, error) {
+	refused := nimbus.Errorf(nimbus.CodeForbidden, "the URL is not signed for this").WithHint("ask for a new one with the job's token")
+	for _, name := range []string{"org", "exp", "sig"} {
+		if len(query[name]) != 1 {
+			return signed{}, refused
+		}
+	}
+	id, err1 := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	expires, err2 := strconv.ParseInt(query.Get("exp"), 10, 64)
+	mac, err3 := base64.RawURLEncoding.Strict().DecodeString(query.Get("sig"))
+	if err1 != nil || err2 != nil || err3 != nil || id <= 0 {
+		return signed{}, refused
+	}
+	s := signed{what, query.Get("org"), id, expires}
+	good := false
+	for _, key := range h.Keys.urls { // each of them, always
+		good = hmac.Equal(s.mac(key), mac) || good
+	}
+	if !good {
+		return signed{}, refused
+	}
+	if !h.Clock.Now().Before(time.Unix(expires, 0)) {
+		return signed{}, nimbus.Errorf(nimbus.CodeForbidden, "the URL has expired").WithHint("ask for a new one with the job's token")
+	}
+	return s, nil
+}
+
+// base is how URLs begin.
+func (h *handler) base(r *http.Request) (string, error) {
+	if !h.TrustHost {
+		return strings.TrimSuffix(h.PublicURL, "/"), nil
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	base := scheme + "://" + r.Host
+	if err := checkBase(base); err != nil {
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "the request names the host %.100q", r.Host)
+	}
+	return base, nil
+}
+
+// checkBase refuses what is no scheme and host.
+func checkBase(base string) error {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" ||
+		u.RawQuery != "" || u.Fragment != "" || !isHost(u.Hostname()) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the Actions cache has no public URL: %.200q is none", base).
+			WithHint("give scheme and host, without a path, as https://nimbus.example")
+	}
+	return nil
+}
+
+// isHost tells whether a text is a name or an address.
+func isHost(host string) bool {
+	return net.ParseIP(host) != nil || strings.IndexFunc(host, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
+	}) < 0
+}

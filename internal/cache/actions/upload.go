@@ -1,0 +1,106 @@
+package actions
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// blob is the handler of a call as to Azure's blob storage.
+func (h *handler) blob(call func(w http.ResponseWriter, r *http.Request, query url.Values) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Without it go-actions-cache, and BuildKit with it, crashes.
+		w.Header().Set("x-ms-request-id", rand.Text())
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			err = nimbus.Errorf(nimbus.CodeInvalid, "the URL's query can't be read: %w", err)
+		} else {
+			err = call(w, r, query)
+		}
+		if err != nil {
+			h.reply(w, r, err, writeBlobError)
+		}
+	})
+}
+
+// put takes a content whole, one block of it, or the list of its blocks.
+func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) error {
+	s, err := h.verify(r, query, toPut)
+	if err != nil {
+		return err
+	}
+	switch comp := query.Get("comp"); comp {
+	case "":
+		err = h.putBlob(w, r, s)
+	case "block":
+		err = h.putBlock(w, r, s, query.Get("blockid"))
+	case "blocklist":
+		err = h.putBlockList(w, r, s)
+	default:
+		err = nimbus.Errorf(nimbus.CodeUnsupported, "comp=%.100s is not known here", comp)
+	}
+	if err != nil {
+		return err
+	}
+	// Anything but 201 is a failure to both of Azure's SDKs.
+	header := w.Header()
+	header.Set("ETag", etag(s.id))
+	header.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func (h *handler) putBlob(w http.ResponseWriter, r *http.Request, s signed) error {
+	if kind := r.Header.Get("X-Ms-Blob-Type"); !strings.EqualFold(kind, "BlockBlob") {
+		return nimbus.Errorf(nimbus.CodeUnsupported, "only block blobs are kept here, not %.100q", kind)
+	}
+	return h.take(w, r, s, "")
+}
+
+func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id string) error {
+	// A plus sign that was not escaped has become a space.
+	block, err := blockID(strings.ReplaceAll(id, " ", "+"))
+	if err != nil {
+		return err
+	}
+	return h.take(w, r, s, block)
+}
+
+func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block string) error {
+	body := h.newUpstream(w, r, r.ContentLength)
+	defer body.done()
+	if err := h.Cache.PutBlock(r.Context(), s.id, block, body, r.ContentLength); err != nil {
+		return h.linger(body, fmt.Errorf("take a block: %w", err))
+	}
+	return nil
+}
+
+func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed) error {
+	body := h.newUpstream(w, r, r.ContentLength)
+	defer body.done()
+	blocks, err := readBlockList(body)
+	if err != nil {
+		return err
+	}
+	if err := h.Cache.Arrange(r.Context(), s.id, blocks); err != nil {
+		return fmt.Errorf("arrange blocks: %w", err)
+	}
+	return nil
+}
+
+// maxLinger is how much of a body is taken and thrown away, so that its sender
+// gets to read why: who is hung up on while it sends sees no answer.
+const maxLinger = 128 << 20
+
+// linger reads on where a quota ended an upload, and returns why it did.
+func (h *handler) linger(body *upstream, refused error) error {
+	if code := nimbus.ErrorCode(refused); code == nimbus.CodeTooLarge || code == nimbus.CodeConflict {
+		_, _ = io.CopyN(io.Discard, body, maxLinger) // or as much of it as comes
+	}
+	return refused
+}
