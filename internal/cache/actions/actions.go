@@ -17,11 +17,10 @@ import (
 )
 
 // Service is what is asked of the cache itself: *cache.Service, whose methods
-// say what they promise. All of it may be called concurrently.
+// say what they promise. Ids come from signed URLs, or are checked before. All of it may be called concurrently.
 type Service interface {
 	Reserve(ctx context.Context, c cache.Caller, key, version string, size int64) (cache.Upload, error)
-	// Upload is an upload of the caller's. Codes: not_found.
-	Upload(ctx context.Context, c cache.Caller, uploadID int64) (cache.Upload, error)
+	CheckUpload(ctx context.Context, c cache.Caller, uploadID int64) error
 	PutBlock(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) error
 	PutRange(ctx context.Context, uploadID, offset int64, r io.Reader, size int64) error
 	Arrange(ctx context.Context, uploadID int64, blocks []string) error

@@ -114,7 +114,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 		return err
 	}
 	// An id is a small number, which everybody can guess.
-	if _, err := h.Cache.Upload(r.Context(), g.Caller, id); err != nil {
+	if err := h.Cache.CheckUpload(r.Context(), g.Caller, id); err != nil {
 		return fmt.Errorf("look up an upload: %w", err)
 	}
 	body := h.newUpstream(w, r, part.n)
