@@ -73,6 +73,12 @@ func digits(text string) (int64, bool) {
 	return n, err == nil
 }
 
+// plain reads a number above nothing, in the one way to write it.
+func plain(text string) (int64, bool) {
+	n, ok := digits(text)
+	return n, ok && text[0] != '0'
+}
+
 // parseContentRange reads "bytes FIRST-LAST/*", which says where a part of an
 // upload belongs. Codes: invalid.
 func parseContentRange(text string) (span, error) {

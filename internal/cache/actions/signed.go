@@ -73,10 +73,10 @@ func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signe
 			return signed{}, refused
 		}
 	}
-	id, err1 := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	expires, err2 := strconv.ParseInt(query.Get("exp"), 10, 64)
-	mac, err3 := base64.RawURLEncoding.Strict().DecodeString(query.Get("sig"))
-	if err1 != nil || err2 != nil || err3 != nil || id <= 0 {
+	id, ok1 := plain(r.PathValue("id"))
+	expires, ok2 := plain(query.Get("exp"))
+	mac, err := base64.RawURLEncoding.Strict().DecodeString(query.Get("sig"))
+	if !ok1 || !ok2 || err != nil {
 		return signed{}, refused
 	}
 	s := signed{what, query.Get("org"), id, expires}

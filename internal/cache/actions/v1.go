@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -149,8 +148,8 @@ func (h *handler) v1Commit(w http.ResponseWriter, r *http.Request, g Grant) erro
 }
 
 func (h *handler) v1ID(r *http.Request) (int64, error) {
-	id, ok := digits(r.PathValue("id"))
-	if !ok || id == 0 || strconv.FormatInt(id, 10) != r.PathValue("id") {
+	id, ok := plain(r.PathValue("id"))
+	if !ok {
 		return 0, nimbus.Errorf(nimbus.CodeNotFound, "there is no upload %.100q", r.PathValue("id"))
 	}
 	return id, nil
