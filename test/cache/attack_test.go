@@ -286,6 +286,19 @@ func TestUploadsOfVersion1AreTheirOwners(t *testing.T) {
 		t.Errorf("a part after the end: %d", a.status)
 	}
 	me.holds("k", "secret")
+	for what, c := range map[string]struct {
+		reader raw
+		count  float64
+	}{
+		"their own": {me, 1}, "a branch": {w.as(job(onTopic)), 1}, "another repository": {w.as(job(func(c *cache.Caller) { c.Repo = "acme/other" })), 0},
+		"another org":    {w.as(job(func(c *cache.Caller) { c.OrgID = other })), 0},
+		"another branch": {w.as(job(func(c *cache.Caller) { c.Write, c.Read = topicRef, []string{topicRef} })), 0},
+	} {
+		if a := v1(c.reader, "GET", "caches?key=k", ""); a.status != http.StatusOK || a.fields["totalCount"] != c.count {
+			t.Errorf("a list for %s: %d %s", what, a.status, a.body)
+		}
+	}
+	w.refused("a list for who only writes", v1(w.as(job(func(c *cache.Caller) { c.Read = nil })), "GET", "caches?key=k", ""), http.StatusForbidden)
 	huge := v1(me, "POST", "caches", `{"key":"huge","version":"v","cacheSize":9223372036854775807}`)
 	w.refused("the size of a bomb", huge, http.StatusBadRequest)
 	w.refused("a call of 70 KB", v1(me, "POST", "caches", `{"key":"`+strings.Repeat("k", 70_000)+`"}`), http.StatusRequestEntityTooLarge)

@@ -29,6 +29,7 @@ type Service interface {
 	Find(ctx context.Context, c cache.Caller, key string, restore []string, version string) (cache.Entry, bool, error)
 	Entry(ctx context.Context, entryID int64) (cache.Entry, error)
 	Open(ctx context.Context, entryID, offset, n int64) (cache.Content, error)
+	List(ctx context.Context, orgID, repo string, f cache.Filter, page nimbus.PageRequest) ([]cache.Entry, string, error)
 }
 
 // Config is what a handler needs.
@@ -109,6 +110,7 @@ func New(cfg Config) (http.Handler, error) {
 	mux.Handle("POST "+twirpPath+"GetCacheEntryDownloadURL", twirp(h, downloadURL))
 	mux.Handle(twirpPath, h.refuse(writeTwirpError))
 	mux.Handle("GET "+v1Path+"cache", h.v1(h.v1Find))
+	mux.Handle("GET "+v1Path+"caches", h.v1(h.v1List))
 	mux.Handle("POST "+v1Path+"caches", h.v1(h.v1Reserve))
 	mux.Handle("PATCH "+v1Path+"caches/{id}", h.v1(h.v1Upload))
 	mux.Handle("POST "+v1Path+"caches/{id}", h.v1(h.v1Commit))

@@ -158,8 +158,8 @@ func (g Grant) check() error {
 	if c.OrgID == "" {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the token names no org")
 	}
-	if c.Repo != strings.ToLower(c.Repo) {
-		return nimbus.Errorf(nimbus.CodeInvalid, "the token's repository %.100q is not in lower case", c.Repo)
+	if c.Repo != "" && (!nimbus.ValidRepo(c.Repo) || c.Repo != strings.ToLower(c.Repo)) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the token's repository %.100q is none, or not in lower case", c.Repo)
 	}
 	scopes := accessOf(c)
 	if len(scopes) > cache.MaxScopes {

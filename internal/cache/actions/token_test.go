@@ -153,6 +153,7 @@ func TestTokensOfOthersAreRefused(t *testing.T) {
 			c.Access = "[" + strings.Repeat(`{"Scope":"a","Permission":1},`, 8) + `{"Scope":"b","Permission":1}]`
 		}),
 		"of a repo in capitals": other(func(c *claims) { c.Repo = "Octo/App" }),
+		"of all repos":          other(func(c *claims) { c.Repo = "*" }),
 		"of an org of two rows": other(func(c *claims) { c.Org = "org_1\norg_2" }),
 	} {
 		_, err := k.Verify(bad, now)
@@ -201,6 +202,7 @@ func TestWhatNoTokenSays(t *testing.T) {
 	for name, change := range map[string]func(*Grant){
 		"no org":             func(g *Grant) { g.Caller.OrgID = "" },
 		"capitals":           func(g *Grant) { g.Caller.Repo = "Octo/app" },
+		"all repositories":   func(g *Grant) { g.Caller.Repo = "*" },
 		"a scope twice":      func(g *Grant) { g.Caller.Read = []string{"a", "a"} },
 		"a scope of nothing": func(g *Grant) { g.Caller.Read = []string{""} },
 		"too many scopes":    func(g *Grant) { g.Caller.Read = strings.Split("a,b,c,d,e,f,g,h", ",") },

@@ -68,6 +68,36 @@ func v1Of(e cache.Entry) v1Entry {
 	return v1Entry{Key: e.Key, Scope: e.Scope, Version: e.Version, Created: e.CreatedAt.UTC()}
 }
 
+// listed is how many entries of a scope a list shows: it is for people to read.
+const listed = 20
+
+// v1List lists what begins with a key, whatever its version: @actions/cache asks
+// for it after a miss where its user wants to know more.
+func (h *handler) v1List(w http.ResponseWriter, r *http.Request, g Grant) error {
+	if err := mayLookUp(g); err != nil {
+		return err
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the query can't be read: %w", err)
+	}
+	found := []v1Entry{}
+	for _, scope := range g.Caller.Read {
+		entries, _, err := h.Cache.List(r.Context(), g.Caller.OrgID, g.Caller.Repo, cache.Filter{Prefix: query.Get("key"), Scope: scope}, nimbus.PageRequest{Size: listed})
+		if err != nil {
+			return fmt.Errorf("list what begins with a key: %w", err)
+		}
+		for _, e := range entries {
+			found = append(found, v1Of(e))
+		}
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Count   int       `json:"totalCount"`
+		Entries []v1Entry `json:"artifactCaches"`
+	}{len(found), found})
+	return nil
+}
+
 // v1Reserve takes a place.
 func (h *handler) v1Reserve(w http.ResponseWriter, r *http.Request, g Grant) error {
 	var q struct {
