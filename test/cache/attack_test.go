@@ -26,7 +26,7 @@ func TestKeysAreNoPaths(t *testing.T) {
 	me, other := w.as(job()), w.as(job(func(c *cache.Caller) { c.Repo = "acme/other" }))
 	other.keep("deps", "of another repository")
 	keys := []string{
-		"../other/deps", "..%2fother%2fdeps", "..%252fother", `..\other\deps`, "/etc/passwd", "deps/../deps", "./deps", "deps/", "//deps", "deps%00", "%2e%2e/deps",
+		"../other/deps", "..%2fother%2fdeps", "..\\other\\deps", "..%252fother", "/etc/passwd", "deps/../deps", "./deps", "deps/", "//deps", "deps%00", "%2e%2e/deps",
 		"de\u200bps", "ｄｅｐｓ", "DEPS", "deps ", " deps", "' OR 1=1 --", "dep_", "dep%", "*", "deps?sig=1", "deps#1", "\U0001f4a9", strings.Repeat("k", cache.MaxKey),
 		"{{ deps }}", "$(id)", "<Latest>", "a&b=c", "..", ".", "con", "cache write denied: ",
 	}
@@ -313,7 +313,7 @@ func TestContentsAreWhatWasSent(t *testing.T) {
 	// Blocks out of order, one of them twice, one of them not in the list.
 	target := me.uploadURL("blocks")
 	for _, b := range [][2]string{{"c", "wrong"}, {"b", "lo wor"}, {"x", "not listed"}, {"c", "ld"}, {"a", "hel"}} {
-		if a := me.putBlock(target, b[0], b[1]); a.status != http.StatusCreated || a.header.Get("x-ms-request-id") == "" {
+		if a := me.putBlock(target, b[0], b[1]); a.status != http.StatusCreated || a.header.Get("X-Ms-Request-Id") == "" {
 			t.Fatalf("block %s: %d %s", b[0], a.status, a.body)
 		}
 	}

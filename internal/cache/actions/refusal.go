@@ -126,7 +126,7 @@ func writeBlobError(w http.ResponseWriter, t told) {
 		body = nil // the status says it too
 	}
 	header := w.Header()
-	header.Set("x-ms-error-code", t.blob)
+	header.Set("X-Ms-Error-Code", t.blob)
 	header.Set("Content-Type", "application/xml")
 	body = append([]byte(xml.Header), body...)
 	header.Set("Content-Length", strconv.Itoa(len(body)))

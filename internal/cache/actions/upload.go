@@ -15,7 +15,7 @@ import (
 func (h *handler) blob(call func(w http.ResponseWriter, r *http.Request, query url.Values) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Without it go-actions-cache, and BuildKit with it, crashes.
-		w.Header().Set("x-ms-request-id", rand.Text())
+		w.Header().Set("X-Ms-Request-Id", rand.Text())
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
 			err = nimbus.Errorf(nimbus.CodeInvalid, "the URL's query can't be read: %w", err)
