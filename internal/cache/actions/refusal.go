@@ -69,7 +69,12 @@ func (h *handler) tell(r *http.Request, err error) told {
 		t.text = "a fault of the server's: its log says which"
 		return t
 	}
-	t.text = err.Error()
+	// The outermost of ours alone, which a person may read: clients look for how it
+	// begins.
+	t.text = string(code)
+	if own := (*nimbus.Error)(nil); errors.As(err, &own) {
+		t.text = own.Message
+	}
 	if hint := nimbus.ErrorHint(err); hint != "" {
 		t.text += " (" + hint + ")"
 	}
