@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -475,4 +476,22 @@ func TestOddCalls(t *testing.T) {
 	w.refused("a removal", me.send("DELETE", target, nil), 404)
 	w.refused("a list of an entity", me.send("PUT", target+"&comp=blocklist", strings.NewReader(`<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><BlockList><Latest>&b;</Latest></BlockList>`)), 400)
 	w.refused("version 1 of nothing", me.send("GET", w.url+"/_apis/artifactcache/x", nil, authorized[:2]...), 404)
+}
+
+// TestWhoIsRefusedIsNotWaitedFor: net/http reads on what a refused request still
+// sends, so that its answer arrives; not for ever.
+func TestWhoIsRefusedIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cache.Limits{}, func(cfg *actions.Config) { cfg.Idle = 100 * time.Millisecond })
+	for _, target := range []string{"POST " + twirpPath + "CreateCacheEntry", "POST /_apis/artifactcache/caches", "PUT /_cache/uploads/1?sig=x", "GET /_cache/entries/1", "DELETE /_cache/uploads/1"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		w.must(err)
+		w.must(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf", target)
+		answer, err := io.ReadAll(conn)
+		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 4")) {
+			t.Errorf("%s: %v after %.100q", target, err, answer)
+		}
+		conn.Close()
+	}
 }

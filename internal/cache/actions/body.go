@@ -58,15 +58,25 @@ func (u *upstream) Read(p []byte) (int, error) {
 	return n, nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
 }
 
-// done takes the deadline away: it would end the request while its answer is
-// worked out.
+// done takes the deadline away once the body is whole: net/http goes on to read, to
+// see whether the caller is still there, and would end the request. A body that is not
+// read to its end keeps it, for net/http reads on after the handler.
 func (u *upstream) done() { _ = u.line.SetReadDeadline(time.Time{}) }
+
+// inTime has a deadline on every body, also on one that nobody looks at.
+func (h *handler) inTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.Idle)) // who reads the body finds out
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // readSmall reads a small body whole. Codes: too_large, invalid, cancelled.
 func (h *handler) readSmall(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	u := h.newUpstream(w, r, -1)
 	u.body, u.last = http.MaxBytesReader(w, r.Body, most), time.Now().Add(h.Idle)
-	defer u.done()
 	body, err := io.ReadAll(u)
 	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the request has more than %d bytes", most)
