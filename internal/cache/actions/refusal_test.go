@@ -75,7 +75,10 @@ func TestRefusals(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &v1); err != nil || w.Code != want.status || v1.TypeKey != want.v1 || v1.Message == "" {
 			t.Errorf("%s: version 1 says %d, %+v, %v", code, w.Code, v1, err)
 		}
-		var blob struct{ Code, Message string }
+		var blob struct {
+			Code    string `xml:"Code"`
+			Message string `xml:"Message"`
+		}
 		w = ask(writeBlobError)
 		if err := xml.Unmarshal(w.Body.Bytes(), &blob); err != nil || w.Code != want.blobStatus || blob.Code != want.blob || w.Header().Get("X-Ms-Error-Code") != want.blob {
 			t.Errorf("%s: the blob endpoint says %d, %+v, %v", code, w.Code, blob, err)
