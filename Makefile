@@ -63,7 +63,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -109,6 +109,12 @@ soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 Gi
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_FLOOD_MIB=$(or $(MIB),1024) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 1h -v -run TestEscape ./internal/executor/microvm/
 
+.PHONY: test-buildkit
+test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real BuildKit, which is built first
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_TEST_BUILDKIT=$(CURDIR)/$(TOOLS) PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 10m -v -run TestBuildKit ./test/cache/
+
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
 	@scripts/deps test
@@ -150,6 +156,10 @@ web/node_modules: web/package-lock.json
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
+test/cache/clients/node_modules: test/cache/clients/package-lock.json # what tests of the cache start
+	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: api-baseline
 api-baseline: $(TOOLS)/buf ## Take today's API as what must not break (at a release)
 	$(TOOLS)/buf build -o api/baseline.binpb
@@ -168,6 +178,9 @@ $(TOOLS)/golangci-lint: tools/golangci-lint/go.mod
 # The S3 that tests start.
 $(TOOLS)/versitygw: tools/versitygw/go.mod
 	@$(call tool,versitygw,github.com/versity/versitygw/cmd/versitygw)
+$(TOOLS)/buildkitd: tools/buildkit/go.mod # and buildctl
+	@echo "build: BuildKit (once, takes some minutes)" >&2; mkdir -p $(TOOLS); \
+	cd tools/buildkit && go build -o ../../$(TOOLS)/ github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd
 $(TOOLS)/protoc-gen-go: go.mod
 	@echo "build: protoc-gen-go" >&2; go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
 $(TOOLS)/protoc-gen-connect-go: go.mod

@@ -57,7 +57,9 @@ func (s script) run(ctx context.Context, w *world, c cache.Caller, folder string
 		w.t.Fatalf("@actions/cache: %v\n%s", err, out)
 	}
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-	var last struct{ Result json.RawMessage }
+	var last struct {
+		Result json.RawMessage `json:"result"`
+	}
 	w.must(json.Unmarshal(lines[len(lines)-1], &last))
 	return last.Result, string(out)
 }

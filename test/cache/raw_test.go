@@ -45,6 +45,7 @@ func (r raw) send(method, target string, body io.Reader, headers ...string) answ
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
+	request.Host = request.Header.Get("Host")
 	response, err := http.DefaultClient.Do(request)
 	r.must(err)
 	defer response.Body.Close()

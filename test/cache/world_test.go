@@ -40,11 +40,13 @@ type world struct {
 	keys  *actions.Keys
 	// before sees each request before the cache does.
 	before func(*http.Request)
+	// wrap is put around each answer.
+	wrap func(http.ResponseWriter) http.ResponseWriter
 }
 
 func newWorld(t testing.TB, limits cache.Limits, edit ...func(*actions.Config)) *world {
 	t.Helper()
-	w := &world{t: t, before: func(*http.Request) {}}
+	w := &world{t: t, before: func(*http.Request) {}, wrap: func(rw http.ResponseWriter) http.ResponseWriter { return rw }}
 	var err error
 	w.db, err = store.Open(t.Context(), store.Config{DSN: storetest.SQLite(t)})
 	w.must(err)
@@ -69,7 +71,7 @@ func newWorld(t testing.TB, limits cache.Limits, edit ...func(*actions.Config)) 
 	for _, pattern := range actions.Patterns() {
 		mux.Handle(pattern, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.before(r)
-			handler.ServeHTTP(rw, r)
+			handler.ServeHTTP(w.wrap(rw), r)
 		}))
 	}
 	server.Config.Handler = mux

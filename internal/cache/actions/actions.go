@@ -119,7 +119,7 @@ func New(cfg Config) (http.Handler, error) {
 	mux.Handle("GET "+entryPath+"{id}", h.blob(h.get)) // and HEAD
 	mux.Handle(uploadPath, h.refuse(writeBlobError))
 	mux.Handle(entryPath, h.refuse(writeBlobError))
-	return mux, nil
+	return h.inTime(mux), nil
 }
 
 type handler struct{ Config }

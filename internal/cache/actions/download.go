@@ -41,7 +41,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	header.Set("Cache-Control", "private, no-transform")
-	header.Set("x-ms-blob-type", "BlockBlob")
+	header.Set("X-Ms-Blob-Type", "BlockBlob")
 	// Clients that see no length don't notice that a content broke off.
 	header.Set("Content-Length", strconv.FormatInt(part.n, 10))
 	status := http.StatusOK

@@ -69,7 +69,12 @@ func (h *handler) tell(r *http.Request, err error) told {
 		t.text = "a fault of the server's: its log says which"
 		return t
 	}
-	t.text = err.Error()
+	// The outermost of ours alone, which a person may read: clients look for how it
+	// begins.
+	t.text = string(code)
+	if own := (*nimbus.Error)(nil); errors.As(err, &own) {
+		t.text = own.Message
+	}
 	if hint := nimbus.ErrorHint(err); hint != "" {
 		t.text += " (" + hint + ")"
 	}
@@ -126,7 +131,7 @@ func writeBlobError(w http.ResponseWriter, t told) {
 		body = nil // the status says it too
 	}
 	header := w.Header()
-	header.Set("x-ms-error-code", t.blob)
+	header.Set("X-Ms-Error-Code", t.blob)
 	header.Set("Content-Type", "application/xml")
 	body = append([]byte(xml.Header), body...)
 	header.Set("Content-Length", strconv.Itoa(len(body)))

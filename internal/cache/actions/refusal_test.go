@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func TestRefusals(t *testing.T) {
 		ask := func(write writer) *httptest.ResponseRecorder {
 			w := httptest.NewRecorder()
 			w.Header().Set("ETag", `"1"`)
-			h.reply(w, httptest.NewRequest("PUT", "/", nil), fmt.Errorf("put a block: %w", failure), write)
+			h.reply(w, httptest.NewRequest(http.MethodPut, "/", nil), fmt.Errorf("put a block: %w", failure), write)
 			if w.Header().Get("ETag") != "" || w.Header().Get("Content-Length") != fmt.Sprint(w.Body.Len()) {
 				t.Errorf("%s: headers %v", code, w.Header())
 			}
@@ -52,24 +53,34 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%s: Retry-After is %q", code, again)
 			}
 			ours := want.twirp == "internal"
-			if shown := strings.Contains(w.Body.String(), "on fire (call somebody)"); shown == ours {
+			shown := strings.Contains(w.Body.String(), "disk /dev/sdx is on fire (call somebody)")
+			if shown == ours || strings.Contains(w.Body.String(), "put a block") {
 				t.Errorf("%s: %s", code, w.Body)
 			}
 			return w
 		}
-		var twirp struct{ Code, Msg string }
+		var twirp struct {
+			Code string `json:"code"`
+			Msg  string `json:"msg"`
+		}
 		w := ask(writeTwirpError)
 		if err := json.Unmarshal(w.Body.Bytes(), &twirp); err != nil || w.Code != want.status || twirp.Code != want.twirp || twirp.Msg == "" {
 			t.Errorf("%s: Twirp says %d, %+v, %v", code, w.Code, twirp, err)
 		}
-		var v1 struct{ Message, TypeName, TypeKey string }
+		var v1 struct {
+			Message string `json:"message"`
+			TypeKey string `json:"typeKey"`
+		}
 		w = ask(writeV1Error)
 		if err := json.Unmarshal(w.Body.Bytes(), &v1); err != nil || w.Code != want.status || v1.TypeKey != want.v1 || v1.Message == "" {
 			t.Errorf("%s: version 1 says %d, %+v, %v", code, w.Code, v1, err)
 		}
-		var blob struct{ Code, Message string }
+		var blob struct {
+			Code    string `xml:"Code"`
+			Message string `xml:"Message"`
+		}
 		w = ask(writeBlobError)
-		if err := xml.Unmarshal(w.Body.Bytes(), &blob); err != nil || w.Code != want.blobStatus || blob.Code != want.blob || w.Header().Get("x-ms-error-code") != want.blob {
+		if err := xml.Unmarshal(w.Body.Bytes(), &blob); err != nil || w.Code != want.blobStatus || blob.Code != want.blob || w.Header().Get("X-Ms-Error-Code") != want.blob {
 			t.Errorf("%s: the blob endpoint says %d, %+v, %v", code, w.Code, blob, err)
 		}
 	}
@@ -81,7 +92,7 @@ func TestWhoHasGoneIsNoFault(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := httptest.NewRequest("PUT", "/", nil).WithContext(ctx)
+	r := httptest.NewRequest(http.MethodPut, "/", nil).WithContext(ctx)
 	h := newHandler(t, 0, 0)
 	if got := h.tell(r, fmt.Errorf("write to disk: %w", context.Canceled)); got.twirp != "canceled" {
 		t.Errorf("a caller that left: %+v", got)

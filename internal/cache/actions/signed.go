@@ -122,7 +122,6 @@ func checkBase(base string) error {
 
 // isHost tells whether a text is a name or an address.
 func isHost(host string) bool {
-	return net.ParseIP(host) != nil || strings.IndexFunc(host, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
-	}) < 0
+	const of = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+	return net.ParseIP(host) != nil || strings.Trim(host, of) == ""
 }

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ func TestCodecs(t *testing.T) {
 		"application/json": "application/json", "application/json; charset=utf-8": "application/json", "application/protobuf": "application/protobuf",
 		"": "", "text/plain": "", "application/json;;": "",
 	} {
-		r := httptest.NewRequest("POST", "/", nil)
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Header.Set("Content-Type", text)
 		if c, err := codecOf(r); c.contentType != want || (err != nil) != (want == "") || err != nil && nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("%q: %q, %v", text, c.contentType, err)

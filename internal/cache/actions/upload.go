@@ -15,7 +15,7 @@ import (
 func (h *handler) blob(call func(w http.ResponseWriter, r *http.Request, query url.Values) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Without it go-actions-cache, and BuildKit with it, crashes.
-		w.Header().Set("x-ms-request-id", rand.Text())
+		w.Header().Set("X-Ms-Request-Id", rand.Text())
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
 			err = nimbus.Errorf(nimbus.CodeInvalid, "the URL's query can't be read: %w", err)
@@ -73,7 +73,6 @@ func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id 
 
 func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block string) error {
 	body := h.newUpstream(w, r, r.ContentLength)
-	defer body.done()
 	if err := h.Cache.PutBlock(r.Context(), s.id, block, body, r.ContentLength); err != nil {
 		return h.linger(body, fmt.Errorf("take a block: %w", err))
 	}
@@ -82,7 +81,6 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block s
 
 func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed) error {
 	body := h.newUpstream(w, r, r.ContentLength)
-	defer body.done()
 	blocks, err := readBlockList(body)
 	if err != nil {
 		return err

@@ -147,7 +147,6 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 		return fmt.Errorf("look up an upload: %w", err)
 	}
 	body := h.newUpstream(w, r, part.n)
-	defer body.done()
 	if err := h.Cache.PutRange(r.Context(), id, part.offset, body, part.n); err != nil {
 		return h.linger(body, fmt.Errorf("take a part: %w", err))
 	}
