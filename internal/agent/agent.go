@@ -242,13 +242,13 @@ func (a *Agent) Name() string { return "agent" }
 // Run joins if need be, adopts what an earlier process left, and works until
 // ctx ends. Codes: conflict when another agent uses the directory. It calls ready once the control plane knows of this host. Running
 // jobs go on without it, for as long as their shims let them.
-func (a *Agent) Run(ctx context.Context, ready func()) error {
+func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 	// Two agents of one directory would take each other's sandboxes for their own.
 	locked, err := datadir.Lock(a.cfg.Data)
 	if err != nil {
 		return err
 	}
-	defer locked.Close()
+	defer func() { err = errors.Join(err, locked.Close()) }()
 	if err := os.MkdirAll(a.attemptsDir(), 0o700); err != nil {
 		return fmt.Errorf("make the agent's folder: %w", err)
 	}

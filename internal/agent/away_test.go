@@ -40,7 +40,7 @@ func TestUntilThere(t *testing.T) {
 				if took := time.Since(began); !errors.Is(err, c.want) || took < c.from || took > c.to {
 					t.Errorf("%v after %v, %d tries", err, took, tries)
 				}
-				if c.fails > 0 && c.err == away && said == 0 {
+				if c.fails > 0 && errors.Is(c.err, away) && said == 0 {
 					t.Error("the job's log does not tell why it waits")
 				}
 			})

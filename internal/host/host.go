@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
@@ -143,7 +145,7 @@ func cacheURL(door *near.Door) func(executor string) string {
 		if executor == nimbus.ExecutorLocal {
 			return "http://" + door.Addr() + "/"
 		}
-		return fmt.Sprintf("http://%s:%d/", docker.GatewayName, near.Port)
+		return "http://" + net.JoinHostPort(docker.GatewayName, strconv.Itoa(near.Port)) + "/"
 	}
 }
 

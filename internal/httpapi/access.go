@@ -171,5 +171,5 @@ var routes = map[string]rule{
 	"/_apis/artifactcache/":                              anybody,
 	"/_cache/":                                           anybody,
 
-	"/":                           anybody, // the pages
+	"/": anybody, // the pages
 }

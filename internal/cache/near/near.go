@@ -104,7 +104,9 @@ func (d *Door) Run(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = d.server.Close()
 	}
-	<-served
+	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
+		err = errors.Join(err, stopped)
+	}
 	if err != nil {
 		return fmt.Errorf("stop serving the cache's clients: %w", err)
 	}
