@@ -15,7 +15,7 @@ type imagesVerifyCmd struct {
 }
 
 func (*imagesVerifyCmd) Help() string {
-	return `Reads images as a whole. Built ones are compared with their manifests, converted ones with what a key of this host, or one that it trusts, has signed. Hosts check the latter before each use by themselves.
+	return `Reads images as a whole. Built ones are compared with their manifests, converted ones with what a key of this host, or one that it trusts, has signed. Hosts check both before each use by themselves, and read a file again when it has changed.
 
 ` + usage("nimbus images verify", "nimbus images verify runner --json")
 }

@@ -148,10 +148,17 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 }
 
 // made finds an image that was made by the recipe, with that runner inside or a
-// better one.
+// better one, and is still what was made.
 func (c Config) made(recipe, inside string) (image.Image, bool) {
 	img, err := c.Store.Open(c.Name)
-	return img, err == nil && img.Recipe == recipe && (img.Runner == inside || inside == standIn)
+	if err != nil || img.Recipe != recipe || img.Runner != inside && inside != standIn {
+		return image.Image{}, false
+	}
+	if err := img.Verify(); err != nil {
+		c.Progress(err.Error())
+		return image.Image{}, false
+	}
+	return img, true
 }
 
 func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, error) {
