@@ -218,7 +218,10 @@ func (s Store) Names() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if img, err := read(filepath.Join(s.Dir, e.Name())); err == nil && !strings.HasPrefix(e.Name(), ".") {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if img, err := read(filepath.Join(s.Dir, e.Name())); err == nil {
 			names = append(names, img.Name)
 		}
 	}
@@ -254,6 +257,9 @@ func read(dir string) (Image, error) {
 	img := Image{dir: dir}
 	if err := json.Unmarshal(raw, &img.Manifest); err != nil {
 		return Image{}, fmt.Errorf("decode manifest: %w", err)
+	}
+	if img.Name == "" || filename.Of(img.Name) != filepath.Base(dir) {
+		return Image{}, fmt.Errorf("its manifest is of an image %q", img.Name)
 	}
 	return img, nil
 }
@@ -291,12 +297,12 @@ func (s Store) Draft() (*Draft, error) {
 	// What it lies in may be a data directory that is not there yet, which is for
 	// its owner alone.
 	if err := errors.Join(os.MkdirAll(filepath.Dir(s.Dir), 0o700), os.MkdirAll(s.Dir, 0o755)); err != nil {
-		return nil, fmt.Errorf("make folder of images: %w", err)
+		return nil, fmt.Errorf("make folder of images: %w", durable.OrReadOnly(err))
 	}
 	s.removeDrafts()
 	dir, err := os.MkdirTemp(s.Dir, draftPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("make folder of a new image: %w", err)
+		return nil, fmt.Errorf("make folder of a new image: %w", durable.OrReadOnly(err))
 	}
 	return &Draft{Image: Image{dir: dir}, store: s}, nil
 }
