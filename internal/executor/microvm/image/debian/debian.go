@@ -25,6 +25,7 @@ import (
 	aievalrunner "github.com/nimbus-ci/nimbus/images/ai-eval-runner"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
 )
 
 // version changes whenever the same packages would give another image.
@@ -259,11 +260,11 @@ func (c Config) checkTools() error {
 // lock waits for this machine's other builders.
 func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
+		return nil, fmt.Errorf("make cache: %w", durable.OrReadOnly(err))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock cache: %w", err)
+		return nil, fmt.Errorf("lock cache: %w", durable.OrReadOnly(err))
 	}
 	const interval = 200 * time.Millisecond
 	for {

@@ -140,12 +140,12 @@ func (s *Store) List() (roots []Root, broken []error) {
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	for _, dir := range []string{s.dir, filepath.Join(s.dir, refsDir), filepath.Join(s.dir, usesDir)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make folder of images: %w", err)
+			return nil, fmt.Errorf("make folder of images: %w", durable.OrReadOnly(err))
 		}
 	}
 	unlock, err = flock(ctx, filepath.Join(s.dir, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("lock images: %w", err)
+		return nil, fmt.Errorf("lock images: %w", durable.OrReadOnly(err))
 	}
 	return unlock, nil
 }

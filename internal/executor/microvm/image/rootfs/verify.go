@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
 
 // Check tells whether a root is what was signed. The whole file is read the
@@ -66,5 +67,13 @@ func (s *Store) checkSigned(r Root) error {
 
 func changed(r Root, format string, args ...any) error {
 	return nimbus.Errorf(nimbus.CodeInternal, "the image in %s is not what was converted: "+format, append([]any{r.dir}, args...)...).
-		WithHint("nimbus images gc --broken removes it; the next job that wants it has it converted again")
+		WithHint("%s", again(r))
+}
+
+// again is how a root is made again: whoever imported it has to.
+func again(r Root) string {
+	if r.Source == "" || !source.IsRegistry(r.Source) {
+		return "import it again: nimbus images import SOURCE --as NAME"
+	}
+	return "nimbus images gc --broken removes it; the next job that wants it has it converted again; what was imported with --as has to be imported again"
 }
