@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
@@ -86,12 +88,13 @@ func (c *imagesListCmd) Run(a *app) error {
 		return err
 	}
 	v := struct {
-		Images []imageView `json:"images"`
+		Images []imageView  `json:"images"`
+		Broken []brokenView `json:"broken,omitempty"`
 	}{Images: []imageView{}}
 	for _, name := range store.Names() {
 		img, err := store.Open(name)
 		if err != nil {
-			return err
+			continue // it went just now
 		}
 		v.Images = append(v.Images, viewImage(img))
 	}
@@ -99,14 +102,22 @@ func (c *imagesListCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	refs, _ := roots.Refs() // nimbus images verify tells of those that can't be read
+	refs, brokenRefs := roots.Refs()
+	_, brokenRoots := roots.List()
+	broken := slices.Concat(store.Broken(), brokenRoots, brokenRefs)
 	for _, ref := range refs {
 		if _, root, err := roots.Ref(ref.Name); err == nil {
 			v.Images = append(v.Images, viewRoot(ref.Name, root))
 		}
 	}
+	for _, err := range broken {
+		v.Broken = append(v.Broken, brokenView{Reason: err.Error(), Hint: nimbus.ErrorHint(err)})
+	}
 	if a.root.JSON {
 		return a.printJSON(v)
+	}
+	for _, b := range v.Broken {
+		a.info("broken: %s; %s", b.Reason, b.Hint)
 	}
 	if len(v.Images) == 0 {
 		a.info("no images in %s: nimbus images build", store.Dir)

@@ -20,7 +20,7 @@ type imagesGCCmd struct {
 }
 
 func (*imagesGCCmd) Help() string {
-	return `Removes container images that hosts have converted, never one that a sandbox uses, nor one that was built. A host keeps its bound by itself after each conversion. The next job that wants one that is gone has it converted again.
+	return `Removes container images that hosts have converted, never one that a sandbox uses, nor one that was built. A host keeps its bound by itself after each conversion. The next job that wants one that is gone has it converted again; what was imported with --as, or from elsewhere than a registry, has to be imported again.
 
 ` + usage("nimbus images gc --max 20 --dry-run", "nimbus images gc --unused 720h --json", "nimbus images gc --broken")
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
 )
 
 type imagesVerifyCmd struct {
@@ -15,7 +17,7 @@ type imagesVerifyCmd struct {
 }
 
 func (*imagesVerifyCmd) Help() string {
-	return `Reads images as a whole. Built ones are compared with their manifests, converted ones with what a key of this host, or one that it trusts, has signed. Hosts check the latter before each use by themselves.
+	return `Reads images as a whole. Built ones are compared with their manifests, converted ones with what a key of this host, or one that it trusts, has signed. Hosts check both before each use by themselves, and read a file again when it has changed.
 
 ` + usage("nimbus images verify", "nimbus images verify runner --json")
 }
@@ -97,7 +99,7 @@ func (c *imagesVerifyCmd) all(a *app) (found []verifiable, err error) {
 		case rootErr == nil:
 			found = append(found, verifiable{name, func() error { return roots.Verify(root) }})
 		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound && len(c.Names) > 0 && nimbus.ErrorCode(err) == nimbus.CodeNotFound:
-			return nil, err // with the hint
+			return nil, noImage(name, store.Names(), roots, err)
 		case nimbus.ErrorCode(rootErr) == nimbus.CodeNotFound:
 			found = append(found, verifiable{name, func() error { return err }})
 		default:
@@ -105,4 +107,18 @@ func (c *imagesVerifyCmd) all(a *app) (found []verifiable, err error) {
 		}
 	}
 	return found, nil
+}
+
+// noImage is that there is no image of that name, with what there is of either
+// kind; err is what the store of the built ones says.
+func noImage(name string, built []string, roots *rootfs.Store, err error) error {
+	refs, _ := roots.Refs() // those that can't be read have no names
+	if len(refs) == 0 || name == nimbus.DefaultImage {
+		return err
+	}
+	for _, ref := range refs {
+		built = append(built, ref.Name)
+	}
+	return nimbus.Errorf(nimbus.CodeNotFound, "there is no image %q on this host", name).
+		WithHint("this host has %s (nimbus images list)", image.Nearest(name, built))
 }

@@ -50,6 +50,9 @@ func (i *images) builtIn(ctx context.Context, g *grip, built image.Image, tell f
 	if p, _, err = i.inspect(ctx, reference); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return p, err // somebody else's job had it imported meanwhile
 	}
+	if err := built.Verify(); err != nil {
+		return picture{}, err
+	}
 	tell(fmt.Sprintf("importing image %s into docker, once", built.Name))
 	if err := i.importRoot(ctx, built.Root(), reference); err != nil {
 		return picture{}, fmt.Errorf("import image %s: %w", built.Name, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/claims"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/snapshot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/vmm"
@@ -115,7 +116,8 @@ type Executor struct {
 
 	processor func() (processor, error)
 
-	digests digests
+	files   filesum.Book // of built images
+	digests digests      // of snapshots' inputs
 	owned   claims.Set
 	claims  claims.Book
 	warm    warm
@@ -182,8 +184,11 @@ func (e *Executor) check(ctx context.Context) (vmm.Caps, error) {
 	if err := e.checkSlots(ctx); err != nil {
 		return vmm.Caps{}, err
 	}
-	_, err = e.cfg.Images.Open(nimbus.DefaultImage)
-	return caps, err
+	img, err := e.cfg.Images.Open(nimbus.DefaultImage)
+	if err != nil {
+		return vmm.Caps{}, err
+	}
+	return caps, img.Check(&e.files)
 }
 
 // checkSlots tries until it has worked once.

@@ -34,7 +34,10 @@ func (e *Executor) recipe(ctx context.Context, class nimbus.Class) (recipe, erro
 
 func (e *Executor) recipeOf(ctx context.Context, class nimbus.Class, img image.Image) (recipe, error) {
 	r := recipe{class: class, img: img}
-	var err error
+	err := img.Check(&e.files)
+	if err != nil {
+		return r, err
+	}
 	if r.caps, err = e.cfg.Driver.Probe(ctx); err != nil {
 		return r, err
 	}

@@ -82,10 +82,28 @@ func (s *stock) drain() (all []stocked) {
 	return all
 }
 
+// takeStocked is a network that lies ready and is still there. What was taken
+// down meanwhile, by whoever tidied the host, is no reason to fail a job.
+func (e *Executor) takeStocked(ctx context.Context, r netslot.Reach) (stocked, bool) {
+	for {
+		made, ok := e.stock.take(r)
+		if !ok {
+			return stocked{}, false
+		}
+		err := e.slots.Standing(made.machine)
+		if err == nil {
+			return made, true
+		}
+		e.cfg.Log.WarnContext(ctx, "a network that lay ready is gone", "machine", made.machine, "error", err)
+		e.dropStocked(context.WithoutCancel(ctx), made)
+		e.warm.poke()
+	}
+}
+
 // network is a network for a machine, with the machine's name: one that lies
 // ready, or a new one. The machine is this process' own from now on.
 func (e *Executor) network(ctx context.Context, r netslot.Reach) (machine string, slot netslot.Slot, err error) {
-	if made, ok := e.stock.take(r); ok {
+	if made, ok := e.takeStocked(ctx, r); ok {
 		return made.machine, made.slot, nil
 	}
 	machine = nimbus.NewID(prefixMachine, time.Now())
@@ -100,7 +118,7 @@ func (e *Executor) network(ctx context.Context, r netslot.Reach) (machine string
 // name, and the name of its machine: another one's, where the network lay ready.
 func (e *Executor) sandboxNetwork(ctx context.Context, spec executor.Spec) (machine string, slot netslot.Slot, err error) {
 	r := netslot.ReachOf(spec.Class)
-	made, ok := e.stock.take(r)
+	made, ok := e.takeStocked(ctx, r)
 	if !ok {
 		slot, err = e.slots.Create(ctx, spec.ID, r)
 		return spec.ID, slot, err
@@ -150,9 +168,13 @@ func (e *Executor) fillStock(ctx context.Context) bool {
 // dropStock removes the networks that lie ready.
 func (e *Executor) dropStock(ctx context.Context) {
 	for _, made := range e.stock.drain() {
-		if err := e.remove(ctx, made.machine); err != nil {
-			e.cfg.Log.WarnContext(ctx, "remove a network", "error", err)
-		}
-		e.owned.Remove(made.machine)
+		e.dropStocked(ctx, made)
 	}
+}
+
+func (e *Executor) dropStocked(ctx context.Context, made stocked) {
+	if err := e.remove(ctx, made.machine); err != nil {
+		e.cfg.Log.WarnContext(ctx, "remove a network", "error", err)
+	}
+	e.owned.Remove(made.machine)
 }

@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 )
 
 // TestNetworksLieReady gives a job that finds no machine a network that lay
@@ -63,4 +66,44 @@ func TestNetworksLieReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkNothingIsLeft(t, cfg)
+}
+
+// TestNetworkThatIsGone: a network that lay ready and was taken down by somebody
+// else is dropped, and the job gets another one.
+func TestNetworkThatIsGone(t *testing.T) {
+	cfg := config(t)
+	e := microvm.New(cfg)
+	sp := spec(t)
+	reach := netslot.ReachOf(sp.Class)
+	for _, keepFile := range []bool{false, true} {
+		path, err := e.StockNetwork(t.Context(), reach)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		if !keepFile {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	machine, path, err := e.SandboxNetwork(t.Context(), sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil || s.Type != unix.NSFS_MAGIC || machine != sp.ID {
+		t.Errorf("%s got %s: %v", machine, path, err)
+	}
+	if n := e.NetworksReady(reach.Profile); n != 0 {
+		t.Errorf("%d of those that are gone lie ready", n)
+	}
+	if _, err := e.Sweep(t.Context(), keeping()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob("/run/netns/nimbus-" + cfg.Owner + "-*"); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

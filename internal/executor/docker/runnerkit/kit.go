@@ -157,6 +157,9 @@ func (s *Store) lay(ctx context.Context, img image.Image, k Kit) error {
 	if l.arch.triplet == "" {
 		return nimbus.Errorf(nimbus.CodeUnsupported, "it is not known where %s has its libraries", img.Arch)
 	}
+	if err := img.Verify(); err != nil {
+		return err
+	}
 	if err := l.unpack(ctx, img.Root()); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,8 +24,14 @@ func TestWhatIsNoImageIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := image.Store{Dir: dir}
+	publish(t, s, "whole")
+	for folder, manifest := range map[string]string{"half": "{}", "other": `{"name": "whole"}`} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, folder), 0o700), os.WriteFile(filepath.Join(dir, folder, "image.json"), []byte(manifest), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	broken := s.Broken()
-	if len(s.Names()) != 0 || len(broken) != 2 || !strings.Contains(broken[1].Error(), "pipe") {
+	if !slices.Equal(s.Names(), []string{"whole"}) || len(broken) != 4 || !strings.Contains(broken[1].Error(), "half") || !strings.Contains(broken[3].Error(), "pipe") {
 		t.Errorf("%v, %v", s.Names(), broken)
 	}
 }

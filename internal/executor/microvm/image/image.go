@@ -4,13 +4,11 @@
 package image
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,6 +20,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/filename"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
@@ -65,10 +64,10 @@ type Image struct {
 	Manifest
 
 	dir string
-	// root and env are of a converted container image; "" where the image has
-	// its own.
+	// Of a converted container image; "" where the image has its own root.
 	root string
 	env  []string
+	base string // the name of the image that it is over
 }
 
 // Kernel is the path of the uncompressed kernel.
@@ -100,40 +99,51 @@ func (i Image) Tools() string {
 // WithRoot is the kernel and the modules of this image under the root file
 // system of a container image.
 func (i Image) WithRoot(name, path string, env []string) Image {
-	i.Name, i.root, i.env = name, path, env
+	i.base, i.Name, i.root, i.env = i.Name, name, path, env
 	return i
 }
 
 // Verify reads the whole image and compares it with its manifest, which takes
 // a second or so.
 func (i Image) Verify() error {
-	digests, err := i.digests()
-	if err != nil {
-		return err
-	}
-	for name, digest := range digests {
-		if i.Digests[name] != digest {
-			return nimbus.Errorf(nimbus.CodeInternal, "%s of image %q is not what was built: SHA-256 %s", name, i.Name, digest).
-				WithHint("build it again: remove %s, then nimbus images build %s", i.dir, i.Name)
+	var b filesum.Book
+	return i.compare(b.Read)
+}
+
+// Check is Verify for who uses an image often: the files are read once for as
+// long as they are the same. Of a container image it checks what was built, not
+// its root.
+func (i Image) Check(b *filesum.Book) error { return i.compare(b.Of) }
+
+func (i Image) compare(read func(path string) (filesum.Sum, error)) error {
+	name := cmp.Or(i.base, i.Name)
+	for _, file := range files() {
+		sum, err := read(filepath.Join(i.dir, file))
+		if err == nil && sum.SHA256 == i.Digests[file] {
+			continue
 		}
+		if err == nil {
+			err = fmt.Errorf("it has %d bytes and SHA-256 %s", sum.Bytes, sum.SHA256)
+		}
+		return nimbus.Errorf(nimbus.CodeInternal, "%s of image %q is not what was built: %w", file, name, err).
+			WithHint("nimbus images build %s builds it again", name)
 	}
 	return nil
 }
 
+// files are those of an image beside its manifest.
+func files() []string { return []string{kernelFile, modulesFile, rootFile} }
+
 // digests are those of the files as they are.
 func (i Image) digests() (map[string]string, error) {
+	var b filesum.Book
 	digests := map[string]string{}
-	for _, name := range []string{kernelFile, modulesFile, rootFile} {
-		f, _, err := plainfile.Open(filepath.Join(i.dir, name))
+	for _, name := range files() {
+		sum, err := b.Read(filepath.Join(i.dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("read image: %w", err)
 		}
-		h := sha256.New()
-		_, err = io.Copy(h, f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return nil, fmt.Errorf("read image: %w", err)
-		}
-		digests[name] = hex.EncodeToString(h.Sum(nil))
+		digests[name] = sum.SHA256
 	}
 	return digests, nil
 }
@@ -208,7 +218,10 @@ func (s Store) Names() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if img, err := read(filepath.Join(s.Dir, e.Name())); err == nil && !strings.HasPrefix(e.Name(), ".") {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if img, err := read(filepath.Join(s.Dir, e.Name())); err == nil {
 			names = append(names, img.Name)
 		}
 	}
@@ -244,6 +257,9 @@ func read(dir string) (Image, error) {
 	img := Image{dir: dir}
 	if err := json.Unmarshal(raw, &img.Manifest); err != nil {
 		return Image{}, fmt.Errorf("decode manifest: %w", err)
+	}
+	if img.Name == "" || filename.Of(img.Name) != filepath.Base(dir) {
+		return Image{}, fmt.Errorf("its manifest is of an image %q", img.Name)
 	}
 	return img, nil
 }
@@ -281,12 +297,12 @@ func (s Store) Draft() (*Draft, error) {
 	// What it lies in may be a data directory that is not there yet, which is for
 	// its owner alone.
 	if err := errors.Join(os.MkdirAll(filepath.Dir(s.Dir), 0o700), os.MkdirAll(s.Dir, 0o755)); err != nil {
-		return nil, fmt.Errorf("make folder of images: %w", err)
+		return nil, fmt.Errorf("make folder of images: %w", durable.OrReadOnly(err))
 	}
 	s.removeDrafts()
 	dir, err := os.MkdirTemp(s.Dir, draftPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("make folder of a new image: %w", err)
+		return nil, fmt.Errorf("make folder of a new image: %w", durable.OrReadOnly(err))
 	}
 	return &Draft{Image: Image{dir: dir}, store: s}, nil
 }

@@ -318,6 +318,15 @@ func (m *Manager) removeNamespace(id string) error {
 	return errors.Join(err, netns.DeleteNamed(m.name(id)))
 }
 
+// Standing tells whether a slot that this process made is still there.
+func (m *Manager) Standing(id string) error {
+	made, err := isNamespace(m.path(id))
+	if err == nil && !made {
+		err = fmt.Errorf("%s is no namespace", m.path(id))
+	}
+	return err
+}
+
 func isNamespace(path string) (bool, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {

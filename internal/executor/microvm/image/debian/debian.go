@@ -25,6 +25,7 @@ import (
 	aievalrunner "github.com/nimbus-ci/nimbus/images/ai-eval-runner"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
 )
 
 // version changes whenever the same packages would give another image.
@@ -148,10 +149,17 @@ func Build(ctx context.Context, c Config) (image.Image, error) {
 }
 
 // made finds an image that was made by the recipe, with that runner inside or a
-// better one.
+// better one, and is still what was made.
 func (c Config) made(recipe, inside string) (image.Image, bool) {
 	img, err := c.Store.Open(c.Name)
-	return img, err == nil && img.Recipe == recipe && (img.Runner == inside || inside == standIn)
+	if err != nil || img.Recipe != recipe || img.Runner != inside && inside != standIn {
+		return image.Image{}, false
+	}
+	if err := img.Verify(); err != nil {
+		c.Progress(err.Error())
+		return image.Image{}, false
+	}
+	return img, true
 }
 
 func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, error) {
@@ -252,11 +260,11 @@ func (c Config) checkTools() error {
 // lock waits for this machine's other builders.
 func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
+		return nil, fmt.Errorf("make cache: %w", durable.OrReadOnly(err))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock cache: %w", err)
+		return nil, fmt.Errorf("lock cache: %w", durable.OrReadOnly(err))
 	}
 	const interval = 200 * time.Millisecond
 	for {

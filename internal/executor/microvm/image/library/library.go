@@ -97,10 +97,8 @@ func (l *Library) Open(name string) (image.Image, error) {
 
 // present finds a container image that was made or imported before.
 func (l *Library) present(name string) (rootfs.Root, error) {
-	if !isReference(name) {
-		if _, root, err := l.roots.Ref(name); err == nil {
-			return root, l.roots.Check(root)
-		}
+	if root, ok, err := l.imported(name); ok {
+		return root, err
 	}
 	canonical, err := l.resolve(name)
 	if err != nil {
@@ -111,6 +109,27 @@ func (l *Library) present(name string) (rootfs.Root, error) {
 		return rootfs.Root{}, err
 	}
 	return root, l.roots.Check(root)
+}
+
+// imported finds what was imported under a name of this host's own. Nobody but
+// who imported it can make it again, so one that is not what it was is the
+// image's fault. Codes: invalid.
+func (l *Library) imported(name string) (root rootfs.Root, ok bool, err error) {
+	if isReference(name) {
+		return rootfs.Root{}, false, nil
+	}
+	_, root, err = l.roots.Ref(name)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return rootfs.Root{}, false, nil
+	}
+	if err == nil {
+		err = l.roots.Check(root)
+	}
+	if err != nil {
+		return rootfs.Root{}, true, nimbus.Errorf(nimbus.CodeInvalid, "image %q is not what was imported: %w", name, err).
+			WithHint("import it again: nimbus images import SOURCE --as %s", name)
+	}
+	return root, true, nil
 }
 
 // furnished gives a container image what a machine needs besides.
@@ -159,8 +178,8 @@ func (l *Library) Get(ctx context.Context, name, user string, tell func(string))
 }
 
 func (l *Library) root(ctx context.Context, name string, tell func(string)) (rootfs.Root, error) {
-	if _, root, err := l.roots.Ref(name); err == nil && !isReference(name) {
-		return root, l.roots.Check(root) // imported under that name
+	if root, ok, err := l.imported(name); ok {
+		return root, err
 	}
 	canonical, err := l.resolve(name)
 	if err != nil {
@@ -209,6 +228,9 @@ func (l *Library) Import(ctx context.Context, reference, name string, tell func(
 	root, err := l.convert(ctx, reference, nil, tell)
 	if err != nil {
 		return rootfs.Ref{}, rootfs.Root{}, err
+	}
+	if alias, ok := l.catalog().alias(name); ok {
+		tell(fmt.Sprintf("%s was an alias of %s; jobs in microVMs that say it get the import from now on", name, alias))
 	}
 	ref := rootfs.Ref{Name: name, Digest: root.Digest, At: time.Now().UTC()}
 	return ref, root, l.roots.SetRef(ctx, ref)

@@ -87,11 +87,13 @@ type Bounds struct {
 // longest time, and never one that is in use. It returns what it removed; with
 // dry, what it would have.
 func (s *Store) Collect(ctx context.Context, b Bounds, dry bool) ([]Root, error) {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return nil, err
+	if !dry { // who only asks may have no right to write here
+		unlock, err := s.lock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	used, err := s.used()
 	if err != nil {
 		return nil, err

@@ -2,17 +2,14 @@ package rootfs
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
 )
 
 // Draft is a root in the making, in a folder beside the others.
@@ -154,14 +151,12 @@ func (d *Draft) Discard() {
 
 // measure reads a whole file.
 func measure(path string) (digest string, size int64, err error) {
-	f, _, err := plainfile.Open(path)
+	var b filesum.Book
+	sum, err := b.Read(path)
 	if err != nil {
 		return "", 0, fmt.Errorf("read image: %w", err)
 	}
-	defer f.Close()
-	h := sha256.New()
-	if size, err = io.Copy(h, f); err != nil {
-		return "", 0, fmt.Errorf("read image: %w", err)
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), size, nil
+	return digestOf(sum), sum.Bytes, nil
 }
+
+func digestOf(sum filesum.Sum) string { return "sha256:" + sum.SHA256 }

@@ -24,13 +24,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/plainfile"
 )
 
@@ -77,16 +77,14 @@ func (r Root) Path() string { return filepath.Join(r.dir, rootFile) }
 
 // Store is a folder of roots.
 type Store struct {
-	dir  string
-	disk durable.Disk
-
-	mu      sync.Mutex
-	checked map[string]stamp // by digest: the file that was read and found right
+	dir   string
+	disk  durable.Disk
+	files filesum.Book
 }
 
 // Open opens the store in dir, which is made when something is put there.
 func Open(dir string) *Store {
-	return &Store{dir: dir, disk: durable.Real{}, checked: map[string]stamp{}}
+	return &Store{dir: dir, disk: durable.Real{}}
 }
 
 // digestForm is what a digest looks like. It becomes a file's name.
@@ -142,12 +140,12 @@ func (s *Store) List() (roots []Root, broken []error) {
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	for _, dir := range []string{s.dir, filepath.Join(s.dir, refsDir), filepath.Join(s.dir, usesDir)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make folder of images: %w", err)
+			return nil, fmt.Errorf("make folder of images: %w", durable.OrReadOnly(err))
 		}
 	}
 	unlock, err = flock(ctx, filepath.Join(s.dir, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("lock images: %w", err)
+		return nil, fmt.Errorf("lock images: %w", durable.OrReadOnly(err))
 	}
 	return unlock, nil
 }

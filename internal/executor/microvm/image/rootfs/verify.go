@@ -2,35 +2,13 @@ package rootfs
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
-	"syscall"
-	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/filesum"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
-
-// stamp tells whether a file is still the one that was read: the kernel changes
-// the last of these times with every write, and lets nobody set it.
-type stamp struct {
-	device, inode uint64
-	size          int64
-	modified      time.Time
-	changed       syscall.Timespec
-}
-
-func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}, fmt.Errorf("look at image: %w", err)
-	}
-	sys, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return stamp{}, fmt.Errorf("look at image: no inode of %s", path)
-	}
-	return stamp{sys.Dev, sys.Ino, info.Size(), info.ModTime(), sys.Ctim}, nil
-}
 
 // Check tells whether a root is what was signed. The whole file is read the
 // first time that this process asks, and when the file is not the same any more.
@@ -39,17 +17,8 @@ func (s *Store) Check(r Root) error {
 	if err := s.checkSigned(r); err != nil {
 		return err
 	}
-	now, err := stampOf(r.Path())
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	before, known := s.checked[r.Digest]
-	s.mu.Unlock()
-	if known && before == now {
-		return nil
-	}
-	return s.Verify(r)
+	sum, err := s.files.Of(r.Path())
+	return r.fits(sum, err)
 }
 
 // Verify reads all of a root, whatever is known of it.
@@ -57,23 +26,18 @@ func (s *Store) Verify(r Root) error {
 	if err := s.checkSigned(r); err != nil {
 		return err
 	}
-	before, err := stampOf(r.Path())
+	sum, err := s.files.Read(r.Path())
+	return r.fits(sum, err)
+}
+
+// fits compares a file that was read with what was signed.
+func (r Root) fits(sum filesum.Sum, err error) error {
 	if err != nil {
-		return err
+		return fmt.Errorf("read image: %w", err)
 	}
-	digest, size, err := measure(r.Path())
-	if err != nil {
-		return err
+	if digest := digestOf(sum); digest != r.Digest || sum.Bytes != r.Size {
+		return changed(r, "the file is %s and has %d bytes", digest, sum.Bytes)
 	}
-	if digest != r.Digest || size != r.Size {
-		s.mu.Lock()
-		delete(s.checked, r.Digest)
-		s.mu.Unlock()
-		return changed(r, "the file is %s and has %d bytes", digest, size)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.checked[r.Digest] = before // one that is written to meanwhile differs from it
 	return nil
 }
 
@@ -103,5 +67,13 @@ func (s *Store) checkSigned(r Root) error {
 
 func changed(r Root, format string, args ...any) error {
 	return nimbus.Errorf(nimbus.CodeInternal, "the image in %s is not what was converted: "+format, append([]any{r.dir}, args...)...).
-		WithHint("nimbus images gc --broken removes it; the next job that wants it has it converted again")
+		WithHint("%s", again(r))
+}
+
+// again is how a root is made again: whoever imported it has to.
+func again(r Root) string {
+	if r.Source == "" || !source.IsRegistry(r.Source) {
+		return "import it again: nimbus images import SOURCE --as NAME"
+	}
+	return "nimbus images gc --broken removes it; the next job that wants it has it converted again; what was imported with --as has to be imported again"
 }

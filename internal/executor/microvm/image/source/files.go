@@ -2,6 +2,7 @@ package source
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -37,42 +40,111 @@ func (o Opener) layout(dir string) (*Image, error) {
 	}
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
-		return nil, nimbus.Errorf(nimbus.CodeNotFound, "%s is no OCI layout: %w", dir, err)
+		return nil, nimbus.Errorf(nimbus.CodeNotFound, "%s is no OCI layout: %w", dir, err).
+			WithHint("oci:FOLDER or oci:FOLDER:TAG names a folder with the files oci-layout and index.json")
 	}
-	var found []v1.Descriptor
-	if err := o.find(index, tag, maxIndexes, &found); err != nil {
+	var all []listed
+	if err := list(index, "", maxIndexes, &all); err != nil {
 		return nil, err
 	}
-	if len(found) != 1 {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%s has %d images for linux/%s", dir, len(found), o.Arch).
-			WithHint("name one by its tag: oci:FOLDER:TAG")
+	found, err := o.choose(dir, tag, all)
+	if err != nil {
+		return nil, err
 	}
-	img, err := layout.Path(dir).Image(found[0].Digest)
+	img, err := layout.Path(dir).Image(found.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("read layout: %w", err)
 	}
-	return &Image{image: img, Digest: found[0].Digest.String(), packed: true}, nil
+	return &Image{image: img, Digest: found.Digest.String(), packed: true}, nil
 }
 
-// find collects the images of an index that fit.
-func (o Opener) find(index v1.ImageIndex, tag string, depth int, found *[]v1.Descriptor) error {
-	list, err := index.IndexManifest()
+// listed is an image of a layout, with its tag there.
+type listed struct {
+	v1.Descriptor
+
+	tag string
+}
+
+// fits tells whether an image may be one for guests: its configuration tells
+// where the list doesn't.
+func (o Opener) fits(l listed) bool {
+	return l.Platform == nil || l.Platform.OS == "linux" && l.Platform.Architecture == o.Arch
+}
+
+// choose finds the one image of a layout that is meant.
+func (o Opener) choose(dir, tag string, all []listed) (listed, error) {
+	var tags, others []string
+	var tagged, fitting []listed
+	for _, l := range all {
+		if l.tag != "" && !slices.Contains(tags, l.tag) {
+			tags = append(tags, l.tag)
+		}
+		if tag == "" || l.tag == tag {
+			tagged = append(tagged, l)
+		}
+	}
+	for _, l := range tagged {
+		if o.fits(l) {
+			fitting = append(fitting, l)
+		} else {
+			others = append(others, l.Platform.String())
+		}
+	}
+	switch {
+	case len(fitting) == 1:
+		return fitting[0], nil
+	case len(fitting) > 1:
+		return listed{}, nimbus.Errorf(nimbus.CodeInvalid, "%s has %d images for linux/%s", dir, len(fitting), o.Arch).
+			WithHint("name one by its tag, oci:FOLDER:TAG: %s", some(tags))
+	case len(tagged) > 0:
+		return listed{}, nimbus.Errorf(nimbus.CodeInvalid, "%s has no image for linux/%s, but for %s", dir, o.Arch, some(others)).
+			WithHint("%s", otherArch(o.Arch))
+	case tag != "":
+		return listed{}, nimbus.Errorf(nimbus.CodeNotFound, "%s has no image with the tag %q", dir, tag).
+			WithHint("it has the tags: %s", some(tags))
+	}
+	return listed{}, nimbus.Errorf(nimbus.CodeNotFound, "%s has no image", dir).WithHint("save one there again")
+}
+
+// otherArch is what to do with an image for other machines.
+func otherArch(arch string) string {
+	return fmt.Sprintf("build or pull it for this host, docker pull --platform linux/%s NAME, and save it again", arch)
+}
+
+// some are a few of many words.
+func some(words []string) string {
+	const most = 10
+	if len(words) == 0 {
+		return "none"
+	}
+	var quoted []string // whoever wrote the layout chose them
+	for _, word := range words[:min(most, len(words))] {
+		quoted = append(quoted, strconv.Quote(word))
+	}
+	if more := len(words) - most; more > 0 {
+		quoted = append(quoted, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// list collects the images of an index, at whatever depth they lie.
+func list(index v1.ImageIndex, tag string, depth int, all *[]listed) error {
+	manifest, err := index.IndexManifest()
 	if err != nil {
 		return fmt.Errorf("read index: %w", err)
 	}
-	for _, d := range list.Manifests {
+	for _, d := range manifest.Manifests {
+		own := cmp.Or(tag, d.Annotations[refName]) // the outer list's, where it has one
 		switch {
-		case d.Size > maxDocument || tag != "" && d.Annotations[refName] != tag:
+		case d.Size > maxDocument:
 		case d.MediaType == types.OCIManifestSchema1 || d.MediaType == types.DockerManifestSchema2:
-			if d.Platform == nil || d.Platform.OS == "linux" && d.Platform.Architecture == o.Arch {
-				*found = append(*found, d)
-			}
+			*all = append(*all, listed{d, own})
 		case d.MediaType.IsIndex() && depth > 0:
 			inner, err := index.ImageIndex(d.Digest)
 			if err != nil {
 				return fmt.Errorf("read index: %w", err)
 			}
-			if err := o.find(inner, "", depth-1, found); err != nil {
+			if err := list(inner, own, depth-1, all); err != nil {
 				return err
 			}
 		}
@@ -152,7 +224,8 @@ func (o Opener) unpackLayout(ctx context.Context, file, dir string) error {
 func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
 	f, err := os.Open(file)
 	if err != nil {
-		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such archive: %w", err)
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such archive: %w", err).
+			WithHint("archive:FILE names a file that docker save has written, or an OCI layout as tar")
 	}
 	defer f.Close()
 	const most = 100_000

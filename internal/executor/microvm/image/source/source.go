@@ -147,7 +147,8 @@ func (i *Image) describe(arch string) error {
 	case len(i.diffs) != len(i.layers):
 		return broken("it has %d layers, its configuration tells of %d", len(i.layers), len(i.diffs))
 	case config.OS != "" && config.OS != "linux", i.Arch != arch:
-		return nimbus.Errorf(nimbus.CodeInvalid, "it is for %s/%s, this host is linux/%s", config.OS, i.Arch, arch)
+		return nimbus.Errorf(nimbus.CodeInvalid, "it is for %s/%s, this host is linux/%s", config.OS, i.Arch, arch).
+			WithHint("%s", otherArch(arch))
 	}
 	i.Env, err = environment(config.Config.Env)
 	return err
