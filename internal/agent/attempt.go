@@ -350,6 +350,15 @@ type startError struct {
 func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
+// timeoutError names the limit that a job ran into, and how its owner moves that;
+// of a job of GitHub's only GitHub knows.
+func timeoutError(limit time.Duration, source nimbus.Source) error {
+	if source == nimbus.SourceGitHub {
+		return fmt.Errorf("%w: its limit is %v", errTimeout, limit)
+	}
+	return fmt.Errorf("%w: its limit is %v, --timeout sets another", errTimeout, limit)
+}
+
 // endedBy is the outcome of an attempt that the agent ended.
 func endedBy(why error) nimbus.Outcome {
 	o := nimbus.Outcome{Result: nimbus.ResultCancelled, Reason: nimbus.Reason{Message: why.Error()}}

@@ -87,6 +87,19 @@ type protocolError struct{ what string }
 
 func (e *protocolError) Error() string { return "the sandbox broke the protocol: " + e.what }
 
+// hostError is an error of this host's own, which neither the job nor its sandbox
+// has a part in.
+type hostError struct{ err error }
+
+func (e *hostError) Error() string {
+	if errors.Is(e.err, unix.ENOSPC) || errors.Is(e.err, unix.EDQUOT) {
+		return "its host's disk is full: what the job wrote could not be kept"
+	}
+	return "its host could not keep what the job wrote: " + e.err.Error()
+}
+
+func (e *hostError) Unwrap() error { return e.err }
+
 // watch reads events over one connection until the exit.
 func (f *follower) watch(ctx context.Context, c *guestlink.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -201,7 +214,7 @@ func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
 	_, step := f.splitter.Last()
 	cp := wal.Checkpoint{Event: f.event, Step: step, Pending: f.splitter.Pending(), Masks: f.splitter.Masks()}
 	if err := f.t.wal.Append(batch, cp); err != nil {
-		return err
+		return &hostError{err}
 	}
 	if !f.first && f.bytes > 0 {
 		f.first = true
@@ -245,7 +258,7 @@ func (f *follower) endOnTimeout(ctx context.Context) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		f.t.end(errTimeout)
+		f.t.end(timeoutError(limit, f.t.assign.Source))
 	case <-ctx.Done():
 	}
 }
@@ -319,6 +332,11 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 	if errors.As(err, &broken) {
 		return nimbus.Reason{Code: nimbus.ReasonGuestProtocol, Message: broken.Error()}
 	}
+	var own *hostError
+	if errors.As(err, &own) {
+		f.t.log.Error("the job was given up for this host's own fault", "error", own.err)
+		return nimbus.Reason{Code: nimbus.ReasonSandboxFailed, Message: own.Error()}
+	}
 	r := nimbus.Reason{Code: nimbus.ReasonSandboxFailed, Message: "its sandbox ended under it"}
 	select {
 	case <-f.g.dead:
@@ -331,8 +349,11 @@ func (f *follower) sandboxReason(err error) nimbus.Reason {
 			r = nimbus.Reason{Code: nimbus.ReasonLeaseExpired, Message: "its host could not renew the lease in time"}
 		case f.g.exit.Why != "":
 			r.Message += ": " + f.g.exit.Why
+		case f.g.exit.Cause == executor.ExitUnknown:
+			r.Message += ": its supervisor on the host, nimbus-shim, was killed"
 		}
 	default:
+		f.t.log.Warn("sandbox can't be reached", "error", err)
 		r.Message = "its sandbox can't be reached"
 	}
 	return r

@@ -343,11 +343,11 @@ func TestTimeoutOfBomb(t *testing.T) {
 	const bomb = "(while :; do read x < fifo & done) & exec sleep 1000"
 	j := p.submit(t, "mkfifo fifo; "+bomb, func(s *scheduler.Submission) { s.Spec.Timeout = 10 * time.Second })
 	j = p.await(t, j.ID, "finished, with its log", func(j nimbus.Job) bool { return over(j) && j.LogComplete })
-	const words = "it started more processes than its sandbox can have at once"
-	if j.Result != nimbus.ResultTimedOut || j.Reason.Code != nimbus.ReasonTimeout || j.Reason.Message != "ran longer than it may; "+words {
+	const limit, words = "ran longer than it may: its limit is 10s, --timeout sets another", "it started more processes than its sandbox can have at once"
+	if j.Result != nimbus.ResultTimedOut || j.Reason.Code != nimbus.ReasonTimeout || j.Reason.Message != limit+"; "+words {
 		t.Errorf("ended with %s: %+v", j.Result, j.Reason)
 	}
-	if got := p.log(t, j); !strings.HasSuffix(got, "nimbus: ran longer than it may\nnimbus: "+words+"\n") {
+	if got := p.log(t, j); !strings.HasSuffix(got, "nimbus: "+limit+"\nnimbus: "+words+"\n") {
 		t.Errorf("its log is %q", got)
 	}
 	empty(t, dir)
