@@ -44,12 +44,14 @@ func (s *service) setUpContainer(path string) ([]net.Listener, string, error) {
 		os.Exit(1)
 	}()
 	s.workspace = os.Getenv("NIMBUS_GUEST_WORKDIR")
-	for _, disk := range filepath.SplitList(os.Getenv("NIMBUS_GUEST_DISKS")) {
+	fresh := filepath.SplitList(os.Getenv("NIMBUS_GUEST_DISKS"))
+	for _, disk := range fresh {
 		if err := tidyDisk(disk); err != nil {
 			return nil, "", err
 		}
 	}
-	s.tree = &namespace{limits: ownLimits(), expendable: true, disk: s.workspace}
+	// Where they are no file systems of files, the same folders are in memory.
+	s.tree = &namespace{limits: ownLimits(), expendable: true, disks: append(fresh, s.workspace, "/tmp", os.Getenv("HOME"))}
 	return []net.Listener{agents}, token, nil
 }
 

@@ -98,7 +98,7 @@ func (s *service) setUpMachine() ([]net.Listener, error) {
 	}
 	s.machine, s.workspace = true, workspaceDir
 	group := jobCgroup()
-	s.tree = &namespace{cgroup: group, limits: limitsOf(group), disk: "/"}
+	s.tree = &namespace{cgroup: group, limits: limitsOf(group), disks: []string{"/"}}
 	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
 		return nil, ofImage(fmt.Errorf("make workspace: %w", err))
 	}

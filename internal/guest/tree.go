@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,9 +28,9 @@ type tree interface {
 // namespace is the tree of a guest that is pid 1: every other process is the
 // job's. It also reaps what nobody else does.
 type namespace struct {
-	cgroup string // of the job, "" where there is none
-	limits limits // of the job, or of all that is in the sandbox
-	disk   string // is the sandbox' own, "" where it has none
+	cgroup string   // of the job, "" where there is none
+	limits limits   // of the job, or of all that is in the sandbox
+	disks  []string // folders of the disks that are the sandbox' own
 	// expendable has the job's processes killed before the guest, with which it
 	// shares its memory.
 	expendable bool
@@ -77,12 +78,17 @@ func (n *namespace) kill(sig unix.Signal) {
 func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
 	x := exitOf(state, err)
 	x.OutOfMemory, x.OutOfProcesses = n.limits.outOfMemory(), n.limits.outOfProcesses()
-	x.DiskFull = n.disk != "" && diskFull(n.disk)
+	x.DiskFull = slices.ContainsFunc(n.disks, diskFull)
 	return x
 }
 
-// diskRoom is less than any job that failed for want of it would have left.
-const diskRoom = 64 << 10
+// What is left of a disk that counts as full. A file system keeps some for
+// itself, and who writes by the MiB stops before the last one: of 64 MiB and more,
+// up to 450 KiB were left. Of a small disk a little is much.
+const (
+	diskRoom  = 4 << 20
+	diskShare = 64 // one part in so many, where that is less
+)
 
 // diskFull tells whether next to nothing can be written any more.
 func diskFull(path string) bool {
@@ -90,7 +96,8 @@ func diskFull(path string) bool {
 	if err := unix.Statfs(path, &s); err != nil {
 		return false
 	}
-	return s.Bavail*uint64(s.Bsize) < diskRoom || s.Files > 0 && s.Ffree == 0 //nolint:gosec // a size
+	block := uint64(s.Bsize) //nolint:gosec // a size
+	return s.Bavail*block < min(diskRoom, s.Blocks*block/diskShare) || s.Bavail == 0 || s.Files > 0 && s.Ffree == 0
 }
 
 // counted is how often a cgroup's file of events has one of them.

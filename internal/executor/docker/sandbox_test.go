@@ -108,6 +108,15 @@ func TestContained(t *testing.T) {
 			t.Errorf("%q, %v", out, exit)
 		}
 	})
+	for _, folder := range []string{"/workspace", "/tmp", "/root"} {
+		t.Run("disk of "+folder, func(t *testing.T) {
+			s := sandbox(ctx, t, e, spec(t))
+			out, exit := executortest.Do(ctx, t, s, "exec cat /dev/zero > "+folder+"/f")
+			if exit.GetCode() == 0 || !exit.GetDiskFull() {
+				t.Errorf("%q, %v", out, exit)
+			}
+		})
+	}
 	t.Run("disk", func(t *testing.T) {
 		s := sandbox(ctx, t, e, spec(t))
 		out, exit := executortest.Do(ctx, t, s, `
