@@ -167,7 +167,7 @@ func (s *Service) expect(ctx context.Context, r Reader, j *JobRecord, l line) (*
 	takes := l.tags.usual(l.waiting, Flow{j.OrgID, j.RepoID})
 	switch {
 	case room.ready == 0:
-		p.Unknown = "no host that could run it is here"
+		p.Unknown = room.whyNone()
 	case full != "":
 		p.Unknown = full
 	case budget > 0:
@@ -186,6 +186,17 @@ func (s *Service) expect(ctx context.Context, r Reader, j *JobRecord, l line) (*
 		p.StartAt = startAt(r.Now(), p.Ahead, room.free, room.ends(r.Now(), takes), takes)
 	}
 	return p, nil
+}
+
+// whyNone says why no host takes jobs of a class that some could run.
+func (r room) whyNone() string {
+	switch {
+	case r.cordoned == 0:
+		return "no host that could run it is here"
+	case r.cordoned == 1:
+		return fmt.Sprintf("the host that could run it, %s, is cordoned: `nimbus hosts uncordon %[1]s` has it take jobs again", r.oneOfThem)
+	}
+	return fmt.Sprintf("the %d hosts that could run it are cordoned: `nimbus hosts uncordon %s` has one take jobs again", r.cordoned, r.oneOfThem)
 }
 
 // usual is how long jobs of flows take, weighted by how many of each wait; 0

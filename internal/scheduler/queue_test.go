@@ -118,8 +118,12 @@ func TestPlaceInTheQueue(t *testing.T) {
 		_, err = w.Place(t.Context(), "org_00000000000000000000000001", waiting[1].ID)
 		w.want(nimbus.CodeNotFound, err)
 		w.must(w.CordonHost(t.Context(), admin, host, true))
-		if p := w.place(waiting[2].ID); !p.StartAt.IsZero() || !strings.Contains(p.Unknown, "no host") {
+		if p := w.place(waiting[2].ID); !p.StartAt.IsZero() || !strings.Contains(p.Unknown, "is cordoned: `nimbus hosts uncordon ") {
 			t.Errorf("with its host cordoned: %+v", p)
+		}
+		w.skip(2 * nimbus.LeaseDuration)
+		if p := w.place(waiting[2].ID); p.Unknown != "no host that could run it is here" {
+			t.Errorf("with its host cordoned and away: %+v", p)
 		}
 	})
 }

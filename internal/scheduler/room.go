@@ -42,6 +42,8 @@ type room struct {
 	free       int  // more jobs of it that would fit
 	more       bool // run than were read, so that less may be free
 	running    []RunningJob
+	cordoned   int    // hosts that are there, and could run it but for that
+	oneOfThem  string // its name
 }
 
 // roomFor looks at the hosts that could run a class. What is free is what the
@@ -73,7 +75,12 @@ func (s *Service) roomFor(ctx context.Context, r Reader, class nimbus.Class) (ro
 			continue
 		}
 		out.all++
-		if h.Cordoned || r.Now().Sub(h.SeenAt) > nimbus.LeaseDuration {
+		if r.Now().Sub(h.SeenAt) > nimbus.LeaseDuration {
+			continue
+		}
+		if h.Cordoned {
+			out.cordoned++
+			out.oneOfThem = h.Name
 			continue
 		}
 		out.ready++
