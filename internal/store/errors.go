@@ -27,6 +27,7 @@ const (
 	pgCrashShutdown        = "57P02"
 	pgCannotConnectNow     = "57P03"
 	pgTooManyConnections   = "53300"
+	pgDiskFull             = "53100"
 	pgConnectionClass      = "08"
 	pgNotInEncoding        = "22021"
 	pgInvalidPassword      = "28P01"
@@ -50,6 +51,9 @@ func interpret(err error) error {
 		return &nimbus.Error{Code: nimbus.CodeInvalid, Message: "a text holds a NUL character or is not valid UTF-8", Err: err}
 	case errors.Is(err, context.Canceled):
 		return &nimbus.Error{Code: nimbus.CodeCancelled, Message: "cancelled", Err: err}
+	case isFull(err):
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the disk of the server's database is full", Err: err,
+			Hint: "whoever runs the server has to make room there, then the same call works"}
 	case isUnavailable(err):
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the database does not answer", Err: err}
 	}
@@ -101,6 +105,15 @@ func isUnavailable(err error) bool {
 	return neverSent(err) || slices.ContainsFunc(
 		[]error{context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone},
 		func(lost error) bool { return errors.Is(err, lost) })
+}
+
+// isFull tells that the database has no room left.
+func isFull(err error) bool {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		return pg.Code == pgDiskFull
+	}
+	code, ok := sqliteCode(err)
+	return ok && code == sqlite3.SQLITE_FULL
 }
 
 // neverSent tells whether a statement failed before the database heard of it:

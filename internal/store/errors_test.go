@@ -8,12 +8,28 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nimbus-ci/nimbus"
 )
+
+// TestAFullDatabaseIsUnavailable: it may have room again, and says what is amiss.
+func TestAFullDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(t.Context(), "PRAGMA max_page_count = 4; CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(1 << 20))")
+	if full := interpret(err); nimbus.ErrorCode(full) != nimbus.CodeUnavailable || !strings.Contains(full.Error(), "is full") || nimbus.ErrorHint(full) == "" {
+		t.Errorf("it is %v, of %v", full, err)
+	}
+}
 
 // closedError is what pgx says of a connection that went away while it was in
 // the pool.
@@ -34,6 +50,9 @@ func TestALostDatabaseIsUnavailable(t *testing.T) {
 		if got := nimbus.ErrorCode(interpret(fmt.Errorf("begin: %w", lost))); got != nimbus.CodeUnavailable {
 			t.Errorf("%T %v is %s", lost, lost, got)
 		}
+	}
+	if full := interpret(&pgconn.PgError{Code: "53100"}); nimbus.ErrorCode(full) != nimbus.CodeUnavailable || !strings.Contains(full.Error(), "is full") {
+		t.Errorf("a full disk is %v", full)
 	}
 	if got := nimbus.ErrorCode(interpret(&pgconn.PgError{Code: "22021"})); got != nimbus.CodeInvalid {
 		t.Errorf("a NUL is %s", got)
