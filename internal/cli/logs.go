@@ -16,7 +16,7 @@ type logsCmd struct {
 }
 
 func (*logsCmd) Help() string {
-	return "What the job wrote to stdout goes to stdout, everything else to stderr.\n\n" +
+	return "What the job wrote to stdout goes to stdout, everything else to stderr. A terminal gets of its control characters colours and styles alone; a pipe or a file gets what it wrote.\n\n" +
 		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
 }
 
@@ -61,14 +61,18 @@ type logPrinter struct {
 	app     *app
 	json    *json.Encoder
 	wrap    func(lineView) any // what --json writes of a line
-	began   bool               // an attempt was seen
-	noticed bool               // that the connection broke
+	out     terminal.Screen
+	err     terminal.Screen
+	began   bool // an attempt was seen
+	noticed bool // that the connection broke
 }
 
 func newLogPrinter(a *app) *logPrinter {
 	e := json.NewEncoder(a.Out)
 	e.SetEscapeHTML(false)
-	return &logPrinter{app: a, json: e, wrap: func(l lineView) any { return l }}
+	return &logPrinter{
+		app: a, json: e, wrap: func(l lineView) any { return l }, out: terminal.ScreenOf(a.Out), err: terminal.ScreenOf(a.Err),
+	}
 }
 
 func (p *logPrinter) event(e client.LogEvent) error {
@@ -102,9 +106,9 @@ func (p *logPrinter) line(l nimbus.Line) error {
 	var err error
 	switch l.Stream {
 	case nimbus.StreamStdout:
-		_, err = fmt.Fprintln(p.app.Out, l.Text)
+		_, err = fmt.Fprintln(p.app.Out, p.out.Shown(l.Text))
 	case nimbus.StreamStderr:
-		fmt.Fprintln(p.app.Err, l.Text)
+		fmt.Fprintln(p.app.Err, p.err.Shown(l.Text))
 	case nimbus.StreamStep:
 		p.app.info("%s", p.app.errStyle.Step("▸ "+terminal.OneLine(l.Text)))
 	case nimbus.StreamSystem:
