@@ -43,8 +43,11 @@ Example, on the control plane and then here:
 
 func main() {
 	var f flags
-	parsed := kong.Parse(&f, kong.Name("nimbus-agent"), kong.Description(description), kong.Vars{"version": version})
-	parsed.FatalIfErrorf(flagrange.Check(parsed))
+	parsed := kong.Parse(&f, kong.Name("nimbus-agent"), kong.Description(description), kong.Vars{"version": version}, kong.Exit(leave))
+	if err := flagrange.Check(parsed); err != nil {
+		parsed.Errorf("%s", err)
+		leave(badUsage)
+	}
 	if err := run(f); err != nil {
 		fmt.Fprintln(os.Stderr, "nimbus-agent:", err)
 		if hint := nimbus.ErrorHint(err); hint != "" {
@@ -52,6 +55,18 @@ func main() {
 		}
 		os.Exit(host.ExitCode(err))
 	}
+}
+
+// badUsage is the exit code of nimbus for a command line that can't be understood.
+const badUsage = 2
+
+// leave ends the program once its help was shown, or with badUsage: there is
+// nothing else that ends it while the command line is read.
+func leave(code int) {
+	if code != 0 {
+		code = badUsage
+	}
+	os.Exit(code)
 }
 
 func run(f flags) error {

@@ -20,7 +20,7 @@ type upCmd struct {
 	Operations operationsFlags `embed:""`
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
-	Executors         []string `help:"Executors that this machine uses: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." placeholder:"NAME"`
+	Executors         []string `help:"Executors that this machine uses: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." enum:"microvm,firecracker,docker,gpu,local" placeholder:"NAME"`
 	Capability        []string `help:"A word that jobs can need of this machine, like pytorch, besides what it shows by itself; may be repeated." placeholder:"WORD"`
 	AllowTrustedLocal bool     `help:"Let jobs from GitHub, and of orgs other than default, run on the local executor, which is no fence: for trusted code only."`
 

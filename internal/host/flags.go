@@ -25,7 +25,7 @@ import (
 type Flags struct {
 	JoinTokenFile string   `help:"File with the token that lets this host join; needed once." env:"NIMBUS_JOIN_TOKEN_FILE" type:"path" placeholder:"FILE"`
 	Name          string   `help:"How the host is called. Default: the machine's name." env:"NIMBUS_HOST_NAME" placeholder:"NAME"`
-	Executors     []string `help:"Executors to use: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." env:"NIMBUS_EXECUTORS" placeholder:"NAME"`
+	Executors     []string `help:"Executors to use: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." env:"NIMBUS_EXECUTORS" enum:"microvm,firecracker,docker,gpu,local" placeholder:"NAME"`
 	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
