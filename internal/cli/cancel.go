@@ -1,6 +1,12 @@
 package cli
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+)
 
 type cancelCmd struct {
 	ID string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
@@ -28,6 +34,15 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 			Job jobView `json:"job"`
 		}{viewJob(j)})
 	}
-	a.info("%s is %s", j.ID, status(a.errStyle, j))
+	a.info("%s", cancelWords(a.errStyle, j))
 	return nil
+}
+
+// cancelWords say what became of a job that was to be cancelled: what is not on
+// a host has ended by then.
+func cancelWords(s terminal.Style, j nimbus.Job) string {
+	if j.State == nimbus.StateFinished {
+		return j.ID + " is " + status(s, j)
+	}
+	return fmt.Sprintf("%s is being cancelled, its command is told to end: nimbus job %[1]s tells when it has", j.ID)
 }

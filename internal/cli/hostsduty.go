@@ -112,11 +112,41 @@ func drained(ctx context.Context, cl *client.Client, id string, timeout time.Dur
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end.C:
-			return nimbus.Errorf(nimbus.CodeUnavailable, "the host still runs %s", terminal.Count(h.Running, "job")).WithHint("it stays cordoned: wait again, or cancel them")
+			return stillRuns(ctx, cl, h)
 		case <-look.C:
 		}
 	}
 }
+
+// stillRuns says what keeps a host from being drained, and what to do about it:
+// a job whose sandbox is held has ended, and can't be cancelled.
+func stillRuns(ctx context.Context, cl *client.Client, h nimbus.Host) error {
+	err := nimbus.Errorf(nimbus.CodeUnavailable, "the host still runs %s", terminal.Count(h.Running, "job")).
+		WithHint("it stays cordoned: wait again, or cancel them; one that has ended but is held needs nimbus release")
+	jobs, _, failed := cl.HostJobs(ctx)
+	if failed != nil {
+		return err
+	}
+	held, last := 0, ""
+	for _, on := range jobs {
+		if on.HostID != h.ID {
+			continue
+		}
+		if j, failed := cl.Job(ctx, on.JobID); failed == nil && j.State == nimbus.StateFinished {
+			held, last = held+1, j.ID
+		}
+	}
+	switch {
+	case held == 0:
+		return err
+	case held == h.Running:
+		err = nimbus.Errorf(nimbus.CodeUnavailable, "the host still holds the sandbox of %s", ended(held))
+		return err.WithHint("it stays cordoned: wait again, or give the sandbox up: nimbus release %s", last)
+	}
+	return err.WithHint("it stays cordoned: wait again, or cancel them; the sandbox of %s is held: nimbus release %s", ended(held), last)
+}
+
+func ended(n int) string { return terminal.Count(n, "job") + " that ended" }
 
 type hostsRemoveCmd struct {
 	hostArg
