@@ -2,7 +2,8 @@
 // logs. It is what the command line is made of.
 //
 // Errors that the server meant are *nimbus.Error with its code, message and
-// hint; a server that could not be asked gives nimbus.CodeUnavailable.
+// hint; a server that could not be asked gives nimbus.CodeUnavailable, with
+// ErrUnreachable in the error's chain.
 package client
 
 import (
@@ -30,6 +31,10 @@ const callTimeout = 30 * time.Second
 // maxAnswerBytes bounds what is read of an answer; a page of jobs with long
 // commands is the largest.
 const maxAnswerBytes = 64 << 20
+
+// ErrUnreachable is in the chain of errors that no server sent: it could not be
+// asked, or its answer broke off.
+var ErrUnreachable = wire.ErrUnreachable
 
 // Config says which server to call, and as whom.
 type Config struct {

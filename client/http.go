@@ -49,7 +49,7 @@ func unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &own) {
 		return own // from the body that was being sent, or of reaching
 	}
-	return nimbus.Errorf(nimbus.CodeUnavailable, "the request broke off: %w", err)
+	return nimbus.Errorf(nimbus.CodeUnavailable, "the request broke off: %w", wire.Unreachable(err))
 }
 
 // reaching says of which server it is that it does not answer, and what to do.
@@ -67,10 +67,10 @@ func (t reaching) RoundTrip(r *http.Request) (*http.Response, error) {
 	case err == nil || r.Context().Err() != nil || errors.As(err, &own):
 		return answer, err
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s can't be reached: %w", t.base, innermost(dial)).
+		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s can't be reached: %w", t.base, wire.Unreachable(innermost(dial))).
 			WithHint("is it running, and is this its address? --server or NIMBUS_SERVER names another; `nimbus up` starts one on this machine")
 	}
-	return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s did not answer: %w", t.base, err).
+	return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server at %s did not answer: %w", t.base, wire.Unreachable(err)).
 		WithHint("is this the address of a Nimbus server, by https where it has TLS? --server or NIMBUS_SERVER names another")
 }
 
@@ -132,7 +132,7 @@ const maxJSONBytes = 1 << 20
 
 func readJSON(r io.Reader, into any) error {
 	if err := json.NewDecoder(io.LimitReader(r, maxJSONBytes)).Decode(into); err != nil {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "the server's answer can't be read: %w", err)
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the server's answer can't be read: %w", wire.Unreachable(err))
 	}
 	return nil
 }

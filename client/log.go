@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
 // logPage is how many lines are asked for at once.
@@ -58,7 +59,7 @@ func (c *Client) logPage(ctx context.Context, jobID string, from int64) ([]nimbu
 		if err := dec.Decode(&l); errors.Is(err, io.EOF) {
 			return lines, nil
 		} else if err != nil {
-			return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the log broke off: %w", err)
+			return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the log broke off: %w", wire.Unreachable(err))
 		}
 		lines = append(lines, l.line())
 	}
@@ -194,7 +195,7 @@ func (f *follower) connect(ctx context.Context) error {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return nimbus.Errorf(nimbus.CodeUnavailable, "the log's stream broke off: %w", err)
+			return nimbus.Errorf(nimbus.CodeUnavailable, "the log's stream broke off: %w", wire.Unreachable(err))
 		}
 		if err := f.take(event); err != nil {
 			return err

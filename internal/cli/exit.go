@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
 	"github.com/nimbus-ci/nimbus/internal/host"
 )
 
@@ -46,7 +47,7 @@ var exitCodes = []struct {
 	{"74", "the server can't be reached, or went away and did not come back"},
 	{"75", "`run`: no host can run this job; it was cancelled"},
 	{"77", "`agent`: the control plane does not know this host (any more): it has to join, to start it again alone changes nothing"},
-	{"128+N", "`run`: signal N ended the job's command"},
+	{"128+N", "`run`: signal N ended the job's command, or had `run` cancel the job: SIGTERM, SIGHUP"},
 	{"130", "interrupted with Ctrl-C"},
 }
 
@@ -101,7 +102,7 @@ func exitCode(err error) int {
 		return ExitOK
 	case errors.As(err, &e):
 		return e.code
-	case nimbus.ErrorCode(err) == nimbus.CodeUnavailable:
+	case errors.Is(err, client.ErrUnreachable):
 		return ExitUnreachable
 	case errors.Is(err, context.Canceled):
 		return ExitInterrupted
@@ -126,7 +127,7 @@ func (a *app) fail(err error) int {
 		return code
 	}
 	usage := e != nil && e.usage
-	if code == ExitInterrupted {
+	if code == ExitInterrupted && e == nil {
 		err = nimbus.Errorf(nimbus.CodeCancelled, "interrupted")
 	}
 	hint := nimbus.ErrorHint(err)

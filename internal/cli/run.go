@@ -44,7 +44,7 @@ type runCmd struct {
 
 func (*runCmd) Help() string {
 	return `The job starts in a copy of this directory. Its output comes back live, and its exit code is the exit code of this command.
-Ctrl-C cancels the job and waits for its end; a second one leaves at once.
+Ctrl-C cancels the job and waits for its end; a second one leaves at once. SIGTERM and SIGHUP do the same.
 With --json, each line of output is an object {"event":"line","line":{…}}; the last one is {"event":"job","job":{…}}.
 
 ` + usage(
@@ -67,10 +67,12 @@ const patience = 10 * time.Second
 const settleTimeout = 30 * time.Second
 
 func (c *runCmd) Run(ctx context.Context, a *app) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
-	defer stop()
 	interrupts := make(chan os.Signal, 2)
-	signal.Notify(interrupts, os.Interrupt)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(s) { // as nohup has it
+			signal.Notify(interrupts, s)
+		}
+	}
 	defer signal.Stop(interrupts)
 
 	cl, err := a.connect()
@@ -112,7 +114,7 @@ type runEvent struct {
 	Job   *jobView  `json:"job,omitempty"`
 }
 
-// untilInterrupt gives f up at the first Ctrl-C.
+// untilInterrupt gives f up at the first Ctrl-C, or another signal to stop.
 func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -125,11 +127,19 @@ func untilInterrupt(ctx context.Context, interrupts <-chan os.Signal, f func(con
 	select {
 	case <-done:
 		return err
-	case <-interrupts:
+	case s := <-interrupts:
 		cancel()
 		<-done
-		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "interrupted before the job was submitted")}
+		return &exitError{code: exitOn(s), err: nimbus.Errorf(nimbus.CodeCancelled, "interrupted before the job was submitted")}
 	}
+}
+
+// exitOn is the exit code of a run that a signal stopped.
+func exitOn(s os.Signal) int {
+	if number, ok := s.(syscall.Signal); ok {
+		return ExitSignal + int(number)
+	}
+	return ExitInterrupted
 }
 
 func (c *runCmd) submit(ctx context.Context, a *app, cl *client.Client) (nimbus.Job, error) {
@@ -192,8 +202,8 @@ type following struct {
 	jobID      string
 	interrupts <-chan os.Signal
 
-	interrupted   bool // by Ctrl-C
-	unschedulable bool // given up
+	stopped       os.Signal // what had the job cancelled: Ctrl-C, SIGTERM, SIGHUP
+	unschedulable bool      // given up
 }
 
 // wait shows the log until the job has ended, and returns the job.
@@ -207,9 +217,26 @@ func (f *following) wait(ctx context.Context) (nimbus.Job, error) {
 	g.Go(func() error { return f.watchInterrupts(ended) })
 	g.Go(func() error { return f.watchState(ended) })
 	if err := g.Wait(); err != nil {
-		return nimbus.Job{}, err
+		return nimbus.Job{}, f.hungUp(ctx, err)
 	}
 	return f.settled(ctx)
+}
+
+// hangUp is how long the signal of a terminal that is gone may come after the
+// first error of writing to it.
+const hangUp = 2 * time.Second
+
+// hungUp cancels a job whose terminal went away before its signal came.
+func (f *following) hungUp(ctx context.Context, err error) error {
+	if f.stopped != nil || !errors.Is(err, unix.EIO) {
+		return err
+	}
+	select {
+	case f.stopped = <-f.interrupts:
+		return errors.Join(err, f.cancel(ctx))
+	case <-time.After(hangUp):
+		return err
+	}
 }
 
 func (f *following) showLog(ctx context.Context) error {
@@ -226,19 +253,20 @@ func (f *following) showLog(ctx context.Context) error {
 	return nil
 }
 
-// watchInterrupts cancels the job at the first Ctrl-C and leaves at the second.
+// watchInterrupts cancels the job at the first Ctrl-C, or another signal to stop,
+// and leaves at the second.
 func (f *following) watchInterrupts(ctx context.Context) error {
-	for {
+	for again := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-f.interrupts:
+		case s := <-f.interrupts:
+			again, f.stopped = f.stopped != nil, s
 		}
-		if f.interrupted {
-			return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "left; the job may go on for a moment").
+		if again {
+			return &exitError{code: exitOn(f.stopped), err: nimbus.Errorf(nimbus.CodeCancelled, "left; the job may go on for a moment").
 				WithHint("nimbus job %s", f.jobID)}
 		}
-		f.interrupted = true
 		f.app.info("%s", f.app.errStyle.Warn("cancelling the job; Ctrl-C again leaves at once"))
 		if err := f.cancel(ctx); err != nil {
 			return fmt.Errorf("cancel the job: %w", err)
@@ -315,8 +343,8 @@ func (f *following) verdict(j nimbus.Job) error {
 		return say(ExitUnschedulable, "no host can run this job, it was cancelled: %s", because)
 	case j.Result == nimbus.ResultSuccess:
 		return nil
-	case j.Result == nimbus.ResultCancelled && f.interrupted:
-		return &exitError{code: ExitInterrupted, err: nimbus.Errorf(nimbus.CodeCancelled, "the job was cancelled")}
+	case j.Result == nimbus.ResultCancelled && f.stopped != nil:
+		return &exitError{code: exitOn(f.stopped), err: nimbus.Errorf(nimbus.CodeCancelled, "the job was cancelled")}
 	case j.Result == nimbus.ResultCancelled:
 		return say(ExitCancelled, "the job was cancelled: %s", because)
 	case j.Result == nimbus.ResultTimedOut:

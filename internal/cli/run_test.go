@@ -1,10 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"testing"
 
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
 // TestVerdict pins what a job's end means for the exit code.
@@ -28,8 +35,10 @@ func TestVerdict(t *testing.T) {
 		"lost":                 {job: job(nimbus.ResultLost, nil, nimbus.ReasonLeaseExpired, "x"), want: ExitLost},
 		"timed out":            {job: job(nimbus.ResultTimedOut, nil, nimbus.ReasonTimeout, "x"), want: ExitTimedOut},
 		"cancelled by others":  {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonCancelledByUser, "x"), want: ExitCancelled},
-		"cancelled by Ctrl-C":  {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonCancelledByUser, "x"), f: following{interrupted: true}, want: ExitInterrupted},
-		"done despite Ctrl-C":  {job: job(nimbus.ResultSuccess, new(0), "", ""), f: following{interrupted: true}, want: 0},
+		"cancelled by Ctrl-C":  {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonCancelledByUser, "x"), f: following{stopped: unix.SIGINT}, want: ExitInterrupted},
+		"cancelled by SIGTERM": {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonCancelledByUser, "x"), f: following{stopped: unix.SIGTERM}, want: 143},
+		"cancelled by SIGHUP":  {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonCancelledByUser, "x"), f: following{stopped: unix.SIGHUP}, want: 129},
+		"done despite Ctrl-C":  {job: job(nimbus.ResultSuccess, new(0), "", ""), f: following{stopped: unix.SIGINT}, want: 0},
 		"nobody can run it":    {job: job(nimbus.ResultCancelled, nil, nimbus.ReasonNoHost, "x"), f: following{unschedulable: true}, want: ExitUnschedulable},
 	} {
 		if got := exitCode(tt.f.verdict(tt.job)); got != tt.want {
@@ -47,7 +56,11 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0},
 		{errors.New("x"), ExitFailure},
 		{nimbus.Errorf(nimbus.CodeNotFound, "x"), ExitFailure},
-		{nimbus.Errorf(nimbus.CodeUnavailable, "x"), ExitUnreachable},
+		{nimbus.Errorf(nimbus.CodeUnavailable, "the disk is full"), ExitFailure},
+		{fmt.Errorf("upload: %w", nimbus.Errorf(nimbus.CodeUnavailable, "x: %w", wire.Unreachable(io.EOF))), ExitUnreachable},
+		{errors.Join(wire.ToError(connect.NewError(connect.CodeUnavailable, io.EOF)), errors.New("x")), ExitUnreachable},
+		{wire.ToError(wire.Error(nimbus.Errorf(nimbus.CodeUnavailable, "the database does not answer"))), ExitFailure},
+		{context.Canceled, ExitInterrupted},
 		{&exitError{code: 9}, 9},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

@@ -107,6 +107,18 @@ func Error(err error) *connect.Error {
 	return out
 }
 
+// ErrUnreachable is in the chain of an error that no server sent: it could not be
+// asked, or its answer did not come in whole.
+var ErrUnreachable = errors.New("the server can't be reached")
+
+// Unreachable puts ErrUnreachable into the chain of an error, and leaves its words.
+func Unreachable(err error) error { return unreachable{err} }
+
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error        { return u.error }
+func (u unreachable) Is(target error) bool { return target == ErrUnreachable } //nolint:errorlint // the sentinel itself
+
 // ToError gives back the error that a server sent, and CodeUnavailable for one
 // that could not be asked. Nil stays nil.
 func ToError(err error) error {
@@ -119,7 +131,7 @@ func ToError(err error) error {
 	}
 	if stranger := (x509.UnknownAuthorityError{}); errors.As(err, &stranger) {
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the server's certificate is of a CA that is not trusted here",
-			Hint: "name a file with the CA's certificate by --ca-file", Err: err}
+			Hint: "name a file with the CA's certificate by --ca-file", Err: Unreachable(err)}
 	}
 	if own := (*nimbus.Error)(nil); errors.As(err, &own) {
 		return own // of this side: the transport says why nobody could be asked
@@ -134,6 +146,9 @@ func ToError(err error) error {
 	}
 	for code, t := range transports {
 		if t.connect == sent.Code() && code != nimbus.CodeFenced && code != nimbus.CodeTooLarge {
+			if code == nimbus.CodeUnavailable { // a server of ours says its code
+				err = Unreachable(err)
+			}
 			return &nimbus.Error{Code: code, Message: sent.Message(), Err: err}
 		}
 	}
@@ -141,7 +156,7 @@ func ToError(err error) error {
 		return &nimbus.Error{Code: nimbus.CodeUnsupported, Message: "the server does not know this call", Err: err}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || sent.Code() == connect.CodeDeadlineExceeded {
-		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "no answer in time", Err: err}
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "no answer in time", Err: Unreachable(err)}
 	}
 	return &nimbus.Error{Code: nimbus.CodeInternal, Message: sent.Message(), Err: err}
 }

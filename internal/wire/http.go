@@ -58,10 +58,13 @@ func ToHTTPError(r *http.Response) error {
 	if code := r.Header.Get(CodeHeader); code != "" {
 		body.Code = nimbus.Code(code)
 	}
+	var cause error
 	if body.Code == "" {
-		body.Code = codeOfStatus(r.StatusCode)
+		if body.Code = codeOfStatus(r.StatusCode); body.Code == nimbus.CodeUnavailable {
+			cause = ErrUnreachable // says what is before the server
+		}
 	}
-	return &nimbus.Error{Code: body.Code, Message: body.Message, Hint: body.Hint, RetryAfter: retryAfterOf(r.Header)}
+	return &nimbus.Error{Code: body.Code, Message: body.Message, Hint: body.Hint, RetryAfter: retryAfterOf(r.Header), Err: cause}
 }
 
 // codeOfStatus is for answers that are none of ours, a proxy's for example.
