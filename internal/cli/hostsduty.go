@@ -136,10 +136,10 @@ func stillRuns(ctx context.Context, cl *client.Client, h nimbus.Host) error {
 			held, last = held+1, j.ID
 		}
 	}
-	switch {
-	case held == 0:
+	switch held {
+	case 0:
 		return err
-	case held == h.Running:
+	case h.Running:
 		err = nimbus.Errorf(nimbus.CodeUnavailable, "the host still holds the sandbox of %s", ended(held))
 		return err.WithHint("it stays cordoned: wait again, or give the sandbox up: nimbus release %s", last)
 	}

@@ -256,12 +256,13 @@ func (f *following) showLog(ctx context.Context) error {
 // watchInterrupts cancels the job at the first Ctrl-C, or another signal to stop,
 // and leaves at the second.
 func (f *following) watchInterrupts(ctx context.Context) error {
-	for again := false; ; {
+	for {
+		again := f.stopped != nil
 		select {
 		case <-ctx.Done():
 			return nil
 		case s := <-f.interrupts:
-			again, f.stopped = f.stopped != nil, s
+			f.stopped = s
 		}
 		if again {
 			return &exitError{code: exitOn(f.stopped), err: nimbus.Errorf(nimbus.CodeCancelled, "left; the job may go on for a moment").

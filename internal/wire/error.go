@@ -117,7 +117,7 @@ func Unreachable(err error) error { return unreachable{err} }
 type unreachable struct{ error }
 
 func (u unreachable) Unwrap() error        { return u.error }
-func (u unreachable) Is(target error) bool { return target == ErrUnreachable } //nolint:errorlint // the sentinel itself
+func (u unreachable) Is(target error) bool { return target == ErrUnreachable }
 
 // ToError gives back the error that a server sent, and CodeUnavailable for one
 // that could not be asked. Nil stays nil.

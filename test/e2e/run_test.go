@@ -93,24 +93,28 @@ func TestCtrlC(t *testing.T) {
 		script string
 		twice  bool
 		want   string
+		signal syscall.Signal
+		code   int
 	}{
-		"once":  {script: "trap 'echo ending; exit 0' TERM; echo ready; sleep 1000 & wait", want: "ready\nending\n"},
-		"twice": {script: "trap '' TERM; echo ready; while :; do sleep 1; done", twice: true, want: "ready\n"},
+		"once":                  {script: "trap 'echo ending; exit 0' TERM; echo ready; sleep 1000 & wait", want: "ready\nending\n", signal: syscall.SIGINT, code: 130},
+		"asked by a supervisor": {script: "trap 'echo ending; exit 0' TERM; echo ready; sleep 1000 & wait", want: "ready\nending\n", signal: syscall.SIGTERM, code: 143},
+		"its terminal is gone":  {script: "trap 'echo ending; exit 0' TERM; echo ready; sleep 1000 & wait", want: "ready\nending\n", signal: syscall.SIGHUP, code: 129},
+		"twice":                 {script: "trap '' TERM; echo ready; while :; do sleep 1; done", twice: true, want: "ready\n", signal: syscall.SIGINT, code: 130},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			run := m.start(t, t.TempDir(), "run", "--no-files", "--", "sh", "-c", tt.script)
 			await(t, 20*time.Second, "the job says that it is ready", func() bool { return strings.Contains(run.stdout.String(), "ready\n") })
-			if err := run.cmd.Process.Signal(os.Interrupt); err != nil {
+			if err := run.cmd.Process.Signal(tt.signal); err != nil {
 				t.Fatal(err)
 			}
 			await(t, 20*time.Second, "it tells that it cancels", func() bool { return strings.Contains(run.stderr.String(), "cancelling") })
 			if tt.twice {
-				if err := run.cmd.Process.Signal(os.Interrupt); err != nil {
+				if err := run.cmd.Process.Signal(tt.signal); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if code := run.wait(40 * time.Second); code != 130 {
+			if code := run.wait(40 * time.Second); code != tt.code {
 				t.Errorf("exit code %d", code)
 			}
 			if got := run.stdout.String(); got != tt.want {
