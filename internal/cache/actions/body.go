@@ -19,17 +19,29 @@ type upstream struct {
 	idle time.Duration
 	last time.Time // when all of it has to be there
 	left int64     // how many bytes are still to come; -1: unknown
+	end  error     // what every read returns from now on
 }
 
 // newUpstream takes the body of a request. size is how long it says that it is,
 // -1 when it does not. Deadlines go by the machine's clock, as the kernel's do.
 func (h *handler) newUpstream(w http.ResponseWriter, r *http.Request, size int64) *upstream {
-	return &upstream{r.Body, http.NewResponseController(w), h.Idle, time.Now().Add(h.Whole), size}
+	return &upstream{body: r.Body, line: http.NewResponseController(w), idle: h.Idle, last: time.Now().Add(h.Whole), left: size}
 }
 
 // Read implements io.Reader. Codes: cancelled when the sender is gone or too slow,
 // invalid when it sent more or less than it said.
 func (u *upstream) Read(p []byte) (int, error) {
+	// From the end of a body on net/http reads itself, to see whether the caller is
+	// still there: a deadline would end the request while its answer is worked out.
+	if u.end != nil {
+		return 0, u.end
+	}
+	n, err := u.read(p)
+	u.end = err
+	return n, err
+}
+
+func (u *upstream) read(p []byte) (int, error) {
 	until := time.Now().Add(u.idle)
 	if u.last.Before(until) {
 		until = u.last
@@ -47,7 +59,6 @@ func (u *upstream) Read(p []byte) (int, error) {
 	case err == nil:
 		return n, nil
 	case errors.Is(err, io.EOF):
-		u.done()
 		if u.left > 0 {
 			return n, nimbus.Errorf(nimbus.CodeInvalid, "%d bytes fewer came than the request says", u.left)
 		}
@@ -57,11 +68,6 @@ func (u *upstream) Read(p []byte) (int, error) {
 	}
 	return n, nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
 }
-
-// done takes the deadline away once the body is whole: net/http goes on to read, to
-// see whether the caller is still there, and would end the request. A body that is not
-// read to its end keeps it, for net/http reads on after the handler.
-func (u *upstream) done() { _ = u.line.SetReadDeadline(time.Time{}) }
 
 // inTime has a deadline on every body, also on one that nobody looks at.
 func (h *handler) inTime(next http.Handler) http.Handler {

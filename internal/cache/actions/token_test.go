@@ -124,7 +124,9 @@ func TestTokensOfOthersAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	longer, err := jwt.NewWithClaims(jwt.SigningMethodHS512, claims{Org: "org_1"}).SignedString(k.tokens[0])
+	longer, err := jwt.NewWithClaims(jwt.SigningMethodHS512, claims{RegisteredClaims: jwt.RegisteredClaims{
+		Issuer: issuer, Audience: jwt.ClaimStrings{audience}, NotBefore: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(time.Hour)),
+	}, Org: "org_1", Access: `[]`}).SignedString(k.tokens[0])
 	if err != nil {
 		t.Fatal(err)
 	}
