@@ -190,10 +190,10 @@ func (s *Service) expect(ctx context.Context, r Reader, j *JobRecord, l line) (*
 
 // whyNone says why no host takes jobs of a class that some could run.
 func (r room) whyNone() string {
-	switch {
-	case r.cordoned == 0:
+	switch r.cordoned {
+	case 0:
 		return "no host that could run it is here"
-	case r.cordoned == 1:
+	case 1:
 		return fmt.Sprintf("the host that could run it, %s, is cordoned: `nimbus hosts uncordon %[1]s` has it take jobs again", r.oneOfThem)
 	}
 	return fmt.Sprintf("the %d hosts that could run it are cordoned: `nimbus hosts uncordon %s` has one take jobs again", r.cordoned, r.oneOfThem)
