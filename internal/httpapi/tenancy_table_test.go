@@ -148,4 +148,9 @@ var tenancy = map[string]expectation{
 	"GET /readyz":                 {who: "anybody"},
 	"/webhooks/github":            {who: "anybody", refuses: true},
 	"/":                           {who: "anybody"},
+
+	// What their tokens and signatures open: test/cache.
+	"/_apis/artifactcache/": {who: "anybody", refuses: true},
+	"/_cache/":              {who: "anybody", refuses: true},
+	"/twirp/github.actions.results.api.v1.CacheService/": {who: "anybody", refuses: true},
 }
