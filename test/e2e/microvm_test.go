@@ -20,10 +20,10 @@ const (
 )
 
 // microVMs starts `nimbus up` on a host whose jobs get microVMs and nothing
-// else.
+// else. None waits for a job: it would be there when all jobs have ended.
 func (m *machine) microVMs(t *testing.T, images string) *program {
 	t.Helper()
-	p := m.start(t, "", "up", "--executors", "microvm", "--images", images, "--listen", m.addr, "--log-level", "debug")
+	p := m.start(t, "", "up", "--executors", "microvm", "--warm", "0", "--images", images, "--listen", m.addr, "--log-level", "debug")
 	m.awaitReady(t, p)
 	return p
 }
