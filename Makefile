@@ -113,7 +113,7 @@ soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 Gi
 test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real BuildKit, which is built first
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_TEST_BUILDKIT=$(CURDIR)/$(TOOLS) PATH=$$PATH:/usr/sbin:/sbin \
-		go test -count=1 -timeout 10m -v -run TestBuildKit ./test/cache/
+		go test -count=1 -timeout 10m -v -tags buildkit -run TestBuildKit ./test/cache/
 
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run

@@ -240,8 +240,9 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Name() string { return "agent" }
 
 // Run joins if need be, adopts what an earlier process left, and works until
-// ctx ends. Codes: conflict when another agent uses the directory. It calls ready once the control plane knows of this host. Running
-// jobs go on without it, for as long as their shims let them.
+// ctx ends. It calls ready once the control plane knows of this host. Running
+// jobs go on without it, for as long as their shims let them. Codes: conflict
+// when another agent uses the directory.
 func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 	// Two agents of one directory would take each other's sandboxes for their own.
 	locked, err := datadir.Lock(a.cfg.Data)

@@ -101,8 +101,8 @@ func TestLayersKeepWhatIsOptional(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	w := &response{}
-	if _, err := io.Copy(w, r); err != nil || !w.file || w.String() != "hello" {
+	w := &blobtest.Response{}
+	if _, err := io.Copy(w, r); err != nil || !w.File || w.String() != "hello" {
 		t.Errorf("a file is no file any more: %q, %v", w, err)
 	}
 	if _, ok := blob.As[blob.Presigner](folder); ok {
@@ -119,19 +119,4 @@ func TestLayersKeepWhatIsOptional(t *testing.T) {
 	if sweeper, ok := blob.As[blob.Sweeper](bucket); !ok || sweeper.Sweep(t.Context()) != nil {
 		t.Error("a bucket is not swept any more")
 	}
-}
-
-// response is a writer that tells whether it got a part of a file, as that of
-// net/http needs it for sendfile.
-type response struct {
-	strings.Builder
-
-	file bool
-}
-
-func (r *response) ReadFrom(from io.Reader) (int64, error) {
-	if limited, ok := from.(*io.LimitedReader); ok {
-		_, r.file = limited.R.(*os.File)
-	}
-	return io.Copy(&r.Builder, from)
 }

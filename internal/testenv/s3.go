@@ -3,7 +3,6 @@ package testenv
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -51,7 +50,7 @@ func S3(t testing.TB) *S3Server {
 	}
 	t.Cleanup(s.Stop)
 	for try := 1; ; try++ {
-		s.address = freePort(t)
+		s.address = FreeAddress(t)
 		s.URL = "http://" + s.address
 		err := s.start()
 		if err == nil {
@@ -61,17 +60,6 @@ func S3(t testing.TB) *S3Server {
 			t.Fatal(err)
 		}
 	}
-}
-
-// freePort is a loopback address that nobody listens on now.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Start starts it, after Stop, at the same address and with what it held.

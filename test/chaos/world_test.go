@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -87,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	var backends []faultproxy.Backend
 	for i := range replicas {
 		r := &replica{t: t, data: filepath.Join(data, fmt.Sprint("replica", i)), key: filepath.Join(data, "master.key"),
-			addr: freeAddress(t), database: databaseURL, redis: "redis://" + w.toRedis.Addr(), flags: flags}
+			addr: testenv.FreeAddress(t), database: databaseURL, redis: "redis://" + w.toRedis.Addr(), flags: flags}
 		w.replicas = append(w.replicas, r)
 		backends = append(backends, faultproxy.Backend{Network: "tcp", Address: r.addr})
 		r.start()
@@ -107,16 +106,6 @@ func (w *world) proxy(backends ...faultproxy.Backend) *faultproxy.Proxy {
 	}
 	w.t.Cleanup(p.Close)
 	return p
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // connect makes the client and the machines while all is well.

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/base64"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -22,9 +24,13 @@ func TestCache(t *testing.T) {
 		}
 		return stdout
 	}
-	saved, token, _ := strings.Cut(run("save", "--network", "none"), "\n")
-	if strings.Trim(token, "*\n") != "" {
-		t.Errorf("the job's log shows its token: %q", token)
+	said := strings.Split(run("save", "--network", "none"), "\n")
+	if len(said) < 3 || strings.Trim(said[1], "*") != "" {
+		t.Fatalf("the job's log, which must not show its token: %q", said)
+	}
+	saved := said[0]
+	if status := askCache(t, m.addr, said[2]); status != http.StatusUnauthorized {
+		t.Errorf("the token of a job that has ended: %d", status)
 	}
 	for _, flags := range [][]string{{"--network", "none"}, {"--executor", "local"}} {
 		if got := run("restore", flags...); got != saved+"\n" {
@@ -35,4 +41,26 @@ func TestCache(t *testing.T) {
 	if got := run("elsewhere", "--network", "none"); got != want {
 		t.Errorf("a job reaches by the door to the cache: %s", got)
 	}
+}
+
+// askCache looks something up with a token that a job wrote down.
+func askCache(t *testing.T, addr, encoded string) (status int) {
+	t.Helper()
+	token, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/twirp/github.actions.results.api.v1.CacheService/GetCacheEntryDownloadURL",
+		strings.NewReader(`{"key":"tools-1","version":"v"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode
 }

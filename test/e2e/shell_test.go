@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -337,7 +336,7 @@ func TestShellOverTwoReplicas(t *testing.T) {
 	if err := os.WriteFile(database, []byte(testenv.Postgres(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.addr = freeAddress(t)
+	b.addr = testenv.FreeAddress(t)
 	serve := func(m *machine) *program {
 		p := m.start(t, "", "server", "--database-file", database, "--listen", m.addr, "--master-key-file", key, "--drain", "100ms", "--log-level", "debug")
 		await(t, 60*time.Second, "the replica answers", func() bool {
@@ -383,14 +382,4 @@ func TestShellOverTwoReplicas(t *testing.T) {
 	if code := p.wait(20 * time.Second); code != 6 {
 		t.Errorf("exit code %d", code)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

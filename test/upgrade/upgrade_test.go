@@ -39,7 +39,7 @@ func TestUpgrade(t *testing.T) {
 	built := time.Since(began)
 
 	database, shared := testenv.Postgres(t), t.TempDir()
-	oldAddr, newAddr := freeAddress(t), freeAddress(t)
+	oldAddr, newAddr := testenv.FreeAddress(t), testenv.FreeAddress(t)
 	front, err := faultproxy.Listen(faultproxy.Backend{Network: "tcp", Address: oldAddr}, faultproxy.Backend{Network: "tcp", Address: newAddr})
 	if err != nil {
 		t.Fatal(err)

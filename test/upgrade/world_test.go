@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -168,16 +167,6 @@ func ready(addr string) bool {
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, answer.Body) // the status is all that counts
 	return answer.StatusCode == http.StatusOK
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func connect(t *testing.T, addr, token string) *client.Client {

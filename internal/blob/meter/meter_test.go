@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
+	"github.com/nimbus-ci/nimbus/internal/blob/blobtest"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/blob/mem"
 	"github.com/nimbus-ci/nimbus/internal/blob/meter"
@@ -119,26 +119,11 @@ func TestAFileStaysAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	w := &response{}
+	w := &blobtest.Response{}
 	if n, err := io.Copy(w, r); err != nil || n != 3 || w.String() != "ell" || h.read != 3 {
 		t.Errorf("%d bytes, %q, %v; %d counted", n, w, err, h.read)
 	}
-	if !w.file {
+	if !w.File {
 		t.Error("it is no part of a file any more")
 	}
-}
-
-// response is a writer that tells whether it got a part of a file, as that of
-// net/http needs it for sendfile.
-type response struct {
-	strings.Builder
-
-	file bool
-}
-
-func (r *response) ReadFrom(from io.Reader) (int64, error) {
-	if limited, ok := from.(*io.LimitedReader); ok {
-		_, r.file = limited.R.(*os.File)
-	}
-	return io.Copy(&r.Builder, from)
 }
