@@ -44,17 +44,27 @@ func (s *Service) Commit(ctx context.Context, c Caller, key, version string, siz
 
 // CommitUpload is Commit by the upload's id.
 func (s *Service) CommitUpload(ctx context.Context, c Caller, uploadID, size int64) (Entry, error) {
-	if _, err := c.place("any", "any"); err != nil {
+	if err := s.CheckUpload(ctx, c, uploadID); err != nil {
 		return Entry{}, err
+	}
+	return s.commit(ctx, uploadID, size)
+}
+
+// CheckUpload tells whether an upload, or the entry that it became, is where the
+// caller writes. For protocols in which a client names its upload by a number.
+// Codes: forbidden, not_found.
+func (s *Service) CheckUpload(ctx context.Context, c Caller, uploadID int64) error {
+	if _, err := c.place("any", "any"); err != nil {
+		return err
 	}
 	p, err := s.store.CachePlace(ctx, uploadID)
 	if err != nil {
-		return Entry{}, fmt.Errorf("commit an entry: %w", err)
+		return fmt.Errorf("look up an upload: %w", err)
 	}
 	if p.OrgID != c.OrgID || p.Repo != c.Repo || p.Scope != c.Write {
-		return Entry{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no such upload")
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such upload")
 	}
-	return s.commit(ctx, uploadID, size)
+	return nil
 }
 
 func (s *Service) commit(ctx context.Context, id, size int64) (Entry, error) {

@@ -30,8 +30,7 @@ const (
 type jobCache struct {
 	http.Handler
 
-	service *cache.Service
-	keys    *actions.Keys
+	keys *actions.Keys
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -53,7 +52,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
-	s.cache = &jobCache{Handler: handler, service: service, keys: keys}
+	s.cache = &jobCache{Handler: handler, keys: keys}
 	s.services = append(s.services, service)
 	return nil
 }
