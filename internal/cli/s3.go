@@ -5,9 +5,9 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/blob/s3"
 )
 
-// s3Flags say where uploaded files are kept, if not in the database.
+// s3Flags say where uploaded files are kept, if not in the database, and caches.
 type s3Flags struct {
-	Endpoint        string `help:"URL of an object store that speaks S3: uploaded files are kept there. Default: in the database." env:"NIMBUS_S3_ENDPOINT" placeholder:"URL"`
+	Endpoint        string `help:"URL of an object store that speaks S3: uploaded files and caches are kept there. Default: files in the database, and no cache." env:"NIMBUS_S3_ENDPOINT" placeholder:"URL"`
 	Bucket          string `help:"Its bucket, which has to be there." env:"NIMBUS_S3_BUCKET" placeholder:"NAME"`
 	Prefix          string `help:"What the names of all objects begin with, as nimbus/. Default: nothing." env:"NIMBUS_S3_PREFIX" placeholder:"PREFIX/"`
 	Region          string `help:"The bucket's region. Default: ${default}." default:"us-east-1" env:"NIMBUS_S3_REGION" placeholder:"REGION"`

@@ -29,7 +29,8 @@ type ReplicaConfig struct {
 	// Redis is the redis:// URL that carries wake-ups between replicas. Without
 	// one they look into the database, which is slower and as right.
 	Redis string
-	// S3 is where uploaded files are kept. Nil: in the database.
+	// S3 is where uploaded files are kept, and what jobs cache. Nil: files in the
+	// database, and no cache.
 	S3 *s3.Config
 	// MasterKey is the key of what is sealed; it is the same for all replicas,
 	// and its file is made when it isn't there. Required.
