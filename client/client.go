@@ -72,6 +72,7 @@ type Client struct {
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
+	orgCache nimbusv1connect.OrgCacheServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
 	reports  nimbusv1connect.ReportServiceClient
 	audit    nimbusv1connect.AuditServiceClient
@@ -100,6 +101,7 @@ func New(cfg Config) (*Client, error) {
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
+	c.orgCache = nimbusv1connect.NewOrgCacheServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)

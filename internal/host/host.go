@@ -22,6 +22,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/cache/intercept"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/docker"
@@ -96,12 +97,17 @@ type Config struct {
 	// CDIDirs is where devices are described, for daemons that don't read that
 	// themselves. Default: /etc/cdi and /var/run/cdi.
 	CDIDirs []string
+	// GitHub is how what is GitHub's is reached, of what its jobs ask at the door to
+	// the cache. Default: by this machine's resolver, with the system's trust.
+	GitHub intercept.Forward
 	// StandIn says that GitHub's jobs come from a double of GitHub: containers take
 	// them without GitHub's own runner.
 	StandIn bool
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
 	Log      *slog.Logger
+
+	machineRelays []netslot.Relay // of microVMs, besides Relays
 }
 
 // New makes the agent of this machine. Codes: not_found for a program that is
@@ -112,6 +118,11 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		return nil, err
 	}
 	cfg.Relays = append(slices.Clone(cfg.Relays), netslot.Relay{Port: near.Port, Target: door.Addr()})
+	github, err := cfg.cacheDoor(door)
+	if err != nil {
+		return nil, errors.Join(err, door.Close())
+	}
+	cfg.machineRelays = []netslot.Relay{{Port: intercept.Port, Serve: github.Serve}}
 	executors, err := Executors(cfg)
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
@@ -135,7 +146,8 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
-		CacheURL: cacheURL(door), Beside: map[string]func(context.Context) error{"cache": door.Run},
+		CacheURL: cacheURL(door), CacheDoor: githubDoor{github},
+		Beside: map[string]func(context.Context) error{"cache": door.Run, "GitHub's cache": github.Run},
 	})
 }
 
@@ -199,7 +211,7 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	}
 	return microvm.New(microvm.Config{
 		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: dir,
-		Images: library.New(cfg.Containers), Driver: driver, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
+		Images: library.New(cfg.Containers), Driver: driver, Relays: slices.Concat(cfg.Relays, cfg.machineRelays), Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
 }

@@ -117,6 +117,9 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),
@@ -137,6 +140,8 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+
+	nimbusv1connect.AgentServiceCreateCacheTokenProcedure: aHost,
 
 	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,
 	nimbusv1connect.AgentServiceSendShellOutputProcedure:   aHost,

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
@@ -30,7 +33,12 @@ const (
 type jobCache struct {
 	http.Handler
 
-	keys *actions.Keys
+	keys    *actions.Keys
+	bound   boundJobs
+	forge   runForge
+	books   runBooks
+	log     *slog.Logger
+	flights singleflight.Group // of questions about runs
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -52,7 +60,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
-	s.cache = &jobCache{Handler: handler, keys: keys}
+	s.cache = &jobCache{Handler: handler, keys: keys, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log}
 	s.services = append(s.services, service)
 	return nil
 }
@@ -81,7 +89,7 @@ func (s *Server) admitToCache(ctx context.Context, c cache.Caller) error {
 }
 
 // Token implements httpapi.Cache. GitHub's jobs get none here: which one a runner
-// has is proved later.
+// has is proved later, and what GitHubToken is for.
 func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 	if a.Source == nimbus.SourceGitHub {
 		return "", nil
