@@ -84,7 +84,7 @@ func (s agentService) CreateRunner(ctx context.Context, r *connect.Request[nimbu
 
 func (s agentService) CreateCacheToken(ctx context.Context, r *connect.Request[nimbusv1.CreateCacheTokenRequest]) (*connect.Response[nimbusv1.CreateCacheTokenResponse], error) {
 	if s.api.Cache == nil {
-		return nil, nimbus.Errorf(nimbus.CodeUnsupported, "this server has no cache")
+		return nil, nimbus.Errorf(nimbus.CodeNotFound, "this server has no cache")
 	}
 	token, reason, err := s.api.Cache.GitHubToken(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()))
 	if err != nil {
