@@ -85,6 +85,13 @@ func (s *Server) admitToCache(ctx context.Context, c cache.Caller) error {
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound || err == nil && job.State == nimbus.StateFinished {
 		return nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended, and with it its way to the cache")
 	}
+	if err != nil || job.Source != nimbus.SourceGitHub {
+		return err
+	}
+	on, err := s.store.GitHubJobsCached(ctx, c.OrgID)
+	if err == nil && !on {
+		err = nimbus.Errorf(nimbus.CodeUnauthenticated, "the org has its jobs of GitHub's use GitHub's own cache")
+	}
 	return err
 }
 

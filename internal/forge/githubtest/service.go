@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -192,7 +193,7 @@ func (s *Server) acquire(_ *request, who *runner) (any, error) {
 		ID: j.id, Key: j.spec.Key, Name: j.spec.Name, Workflow: j.run.workflow.Name, RunID: j.run.id, RunNumber: j.run.number,
 		RunAttempt: j.attempt, Repository: j.run.repo.fullName(), SHA: j.run.sha, Ref: j.run.ref, EventName: j.run.origin.Event, Actor: "octocat",
 		Env: j.spec.Env, Steps: j.spec.Steps, TimeoutMinutes: j.spec.TimeoutMinutes,
-		RenewSeconds: max(int(s.cfg.JobLease.Seconds()/10), 1),
+		RenewSeconds: max(int(s.cfg.JobLease.Seconds()/10), 1), ResultsURL: s.cfg.ResultsURL, RuntimeToken: RuntimeToken(j.id),
 	}, nil
 }
 
@@ -258,3 +259,6 @@ func (s *Server) finish(r *request, who *runner) (any, error) {
 	s.advance()
 	return nil, nil
 }
+
+// RuntimeToken is what the actions of a job call GitHub's results service with.
+func RuntimeToken(jobID int64) string { return fmt.Sprintf("githubs-runtime-token-of-job-%d", jobID) }

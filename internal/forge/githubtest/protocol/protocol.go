@@ -156,6 +156,10 @@ type Job struct {
 	Steps          []Step            `json:"steps"`
 	TimeoutMinutes int               `json:"timeout_minutes"` // 0 for none
 	RenewSeconds   int               `json:"renew_seconds"`   // renew at least this often
+	// ResultsURL is where actions find GitHub's results service, "" for nowhere, and
+	// RuntimeToken what they call it with.
+	ResultsURL   string `json:"results_url,omitempty"`
+	RuntimeToken string `json:"runtime_token,omitempty"`
 }
 
 // Step is one step of a job: a script, or an action by its name.
