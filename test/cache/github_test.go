@@ -265,7 +265,7 @@ func (g *githubs) logOf(org *people.Client, jobID string, run githubtest.Run) st
 	var b strings.Builder
 	for line, err := range org.Log(g.t.Context(), jobID, 1) {
 		g.must(err)
-		fmt.Fprintln(&b, string(line.Text))
+		fmt.Fprintln(&b, line.Text)
 	}
 	if run.Conclusion != "success" {
 		g.t.Errorf("the run ended with %s:\n%s", run.Conclusion, b.String())

@@ -78,27 +78,34 @@ func (d *Door) cached(w http.ResponseWriter, r *http.Request, s *session) bool {
 	if err != nil {
 		return again()
 	}
-	answer, said, err := d.ask(ctx, r, token, call)
-	if err != nil || !final(answer.StatusCode) {
+	answer, err := d.ask(ctx, r, token, call)
+	if err != nil || !final(answer.status) {
 		d.cfg.Log.DebugContext(ctx, "the cache does not answer: GitHub's is used", "sandbox", s.sandbox, "path", r.URL.Path, "error", err)
 		return again()
 	}
 	for _, name := range []string{"Content-Type", "Retry-After"} {
-		if value := answer.Header.Get(name); value != "" {
+		if value := answer.header.Get(name); value != "" {
 			w.Header().Set(name, value)
 		}
 	}
-	w.WriteHeader(answer.StatusCode)
-	_, _ = w.Write(said) // to who may be gone
+	w.WriteHeader(answer.status)
+	_, _ = w.Write(answer.body) // to who may be gone
 	return true
+}
+
+// said is an answer of the cache's.
+type said struct {
+	status int
+	header http.Header
+	body   []byte
 }
 
 // ask makes a call at the cache. Of what the client sent it has the body and of
 // which form that is: its token is GitHub's.
-func (d *Door) ask(ctx context.Context, r *http.Request, token string, call []byte) (*http.Response, []byte, error) {
+func (d *Door) ask(ctx context.Context, r *http.Request, token string, call []byte) (said, error) {
 	out, err := http.NewRequestWithContext(ctx, http.MethodPost, d.cfg.Cache+r.URL.Path, bytes.NewReader(call))
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask the cache: %w", err)
+		return said{}, fmt.Errorf("ask the cache: %w", err)
 	}
 	out.Host = d.cfg.CacheHost // contents are sent and fetched there
 	for _, name := range []string{"Content-Type", "Accept"} {
@@ -109,14 +116,14 @@ func (d *Door) ask(ctx context.Context, r *http.Request, token string, call []by
 	out.Header.Set("Authorization", "Bearer "+token)
 	answer, err := d.cache.RoundTrip(out)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask the cache: %w", err)
+		return said{}, fmt.Errorf("ask the cache: %w", err)
 	}
 	defer answer.Body.Close()
-	said, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask the cache: %w", err)
+		return said{}, fmt.Errorf("ask the cache: %w", err)
 	}
-	return answer, said, nil
+	return said{answer.StatusCode, answer.Header, body}, nil
 }
 
 // final tells whether an answer of the cache's is the client's: that there is no

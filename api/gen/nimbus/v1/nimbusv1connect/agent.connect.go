@@ -92,7 +92,8 @@ type AgentServiceClient interface {
 	CreateRunner(context.Context, *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error)
 	// CreateCacheToken lets the host ask the cache for a job of GitHub's, once it
 	// is proved which one the attempt's runner has. Repeating it is safe. Codes:
-	// conflict until that is proved, forbidden where the job has no cache, fenced.
+	// conflict until that is proved, forbidden where the job has no cache, not_found
+	// where the server has none, fenced.
 	CreateCacheToken(context.Context, *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error)
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
@@ -319,7 +320,8 @@ type AgentServiceHandler interface {
 	CreateRunner(context.Context, *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error)
 	// CreateCacheToken lets the host ask the cache for a job of GitHub's, once it
 	// is proved which one the attempt's runner has. Repeating it is safe. Codes:
-	// conflict until that is proved, forbidden where the job has no cache, fenced.
+	// conflict until that is proved, forbidden where the job has no cache, not_found
+	// where the server has none, fenced.
 	CreateCacheToken(context.Context, *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error)
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.

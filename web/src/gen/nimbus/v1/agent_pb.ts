@@ -1117,7 +1117,8 @@ export const AgentService: GenService<{
   /**
    * CreateCacheToken lets the host ask the cache for a job of GitHub's, once it
    * is proved which one the attempt's runner has. Repeating it is safe. Codes:
-   * conflict until that is proved, forbidden where the job has no cache, fenced.
+   * conflict until that is proved, forbidden where the job has no cache, not_found
+   * where the server has none, fenced.
    *
    * @generated from rpc nimbus.v1.AgentService.CreateCacheToken
    */
