@@ -177,3 +177,22 @@ func (t *tx) forgetRegistryRepo(ctx context.Context, p registry.Place) error {
 	}
 	return nil
 }
+
+// dropOrgRegistry removes all images of an org. Their contents are garbage then.
+func (t *tx) dropOrgRegistry(ctx context.Context, orgID string) error {
+	if err := t.WasteOrgRegistryBlobs(ctx, gen.WasteOrgRegistryBlobsParams{Now: micros(t.now), OrgID: orgID}); err != nil {
+		return fmt.Errorf("write garbage: %w", err)
+	}
+	if err := t.WasteOrgRegistrySegments(ctx, gen.WasteOrgRegistrySegmentsParams{Now: micros(t.now), OrgID: orgID}); err != nil {
+		return fmt.Errorf("write garbage: %w", err)
+	}
+	for _, drop := range []func(context.Context, string) error{
+		t.DropOrgRegistryUploads, t.DropOrgRegistrySegments, t.DropOrgRegistryLinks, t.DropOrgRegistryBlobs, t.DropOrgRegistryRefs, t.DropOrgRegistryTags,
+		t.DropOrgRegistryManifests, t.DropOrgRegistryRepos, t.DropOrgRegistryUsage,
+	} {
+		if err := drop(ctx, orgID); err != nil {
+			return fmt.Errorf("remove images of an org: %w", err)
+		}
+	}
+	return t.GrowRegistryEpoch(ctx)
+}

@@ -53,6 +53,87 @@ func (q *Queries) CountRegistryUploads(ctx context.Context, orgID string) (int64
 	return count, err
 }
 
+const dropOrgRegistryBlobs = `-- name: DropOrgRegistryBlobs :exec
+DELETE FROM registry_blobs WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryBlobs(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryBlobs, orgID)
+	return err
+}
+
+const dropOrgRegistryLinks = `-- name: DropOrgRegistryLinks :exec
+DELETE FROM registry_links WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryLinks(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryLinks, orgID)
+	return err
+}
+
+const dropOrgRegistryManifests = `-- name: DropOrgRegistryManifests :exec
+DELETE FROM registry_manifests WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryManifests(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryManifests, orgID)
+	return err
+}
+
+const dropOrgRegistryRefs = `-- name: DropOrgRegistryRefs :exec
+DELETE FROM registry_refs WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryRefs(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryRefs, orgID)
+	return err
+}
+
+const dropOrgRegistryRepos = `-- name: DropOrgRegistryRepos :exec
+DELETE FROM registry_repos WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryRepos(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryRepos, orgID)
+	return err
+}
+
+const dropOrgRegistrySegments = `-- name: DropOrgRegistrySegments :exec
+DELETE FROM registry_segments WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistrySegments(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistrySegments, orgID)
+	return err
+}
+
+const dropOrgRegistryTags = `-- name: DropOrgRegistryTags :exec
+DELETE FROM registry_tags WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryTags(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryTags, orgID)
+	return err
+}
+
+const dropOrgRegistryUploads = `-- name: DropOrgRegistryUploads :exec
+DELETE FROM registry_uploads WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryUploads(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryUploads, orgID)
+	return err
+}
+
+const dropOrgRegistryUsage = `-- name: DropOrgRegistryUsage :exec
+DELETE FROM registry_usage WHERE org_id = $1
+`
+
+func (q *Queries) DropOrgRegistryUsage(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, dropOrgRegistryUsage, orgID)
+	return err
+}
+
 const dropRegistryBlob = `-- name: DropRegistryBlob :exec
 DELETE FROM registry_blobs WHERE org_id = $1 AND digest = $2
 `
@@ -1543,6 +1624,36 @@ func (q *Queries) UsedRegistryManifest(ctx context.Context, arg UsedRegistryMani
 		arg.Repo,
 		arg.Digest,
 	)
+	return err
+}
+
+const wasteOrgRegistryBlobs = `-- name: WasteOrgRegistryBlobs :exec
+INSERT INTO registry_garbage (org_id, path, removed_at)
+SELECT b.org_id, b.path, CAST($1 AS BIGINT) FROM registry_blobs b WHERE b.org_id = $2 AND b.path <> '' ON CONFLICT DO NOTHING
+`
+
+type WasteOrgRegistryBlobsParams struct {
+	Now   int64
+	OrgID string
+}
+
+func (q *Queries) WasteOrgRegistryBlobs(ctx context.Context, arg WasteOrgRegistryBlobsParams) error {
+	_, err := q.db.ExecContext(ctx, wasteOrgRegistryBlobs, arg.Now, arg.OrgID)
+	return err
+}
+
+const wasteOrgRegistrySegments = `-- name: WasteOrgRegistrySegments :exec
+INSERT INTO registry_garbage (org_id, path, removed_at)
+SELECT s.org_id, s.path, CAST($1 AS BIGINT) FROM registry_segments s WHERE s.org_id = $2 ON CONFLICT DO NOTHING
+`
+
+type WasteOrgRegistrySegmentsParams struct {
+	Now   int64
+	OrgID string
+}
+
+func (q *Queries) WasteOrgRegistrySegments(ctx context.Context, arg WasteOrgRegistrySegmentsParams) error {
+	_, err := q.db.ExecContext(ctx, wasteOrgRegistrySegments, arg.Now, arg.OrgID)
 	return err
 }
 

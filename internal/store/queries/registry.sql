@@ -230,3 +230,38 @@ SELECT (SELECT COUNT(*) FROM registry_tags t WHERE t.org_id = sqlc.arg(org_id) A
 
 -- name: DropRegistryLinksOf :exec
 DELETE FROM registry_links WHERE org_id = $1 AND digest = $2;
+
+-- name: WasteOrgRegistryBlobs :exec
+INSERT INTO registry_garbage (org_id, path, removed_at)
+SELECT b.org_id, b.path, CAST(sqlc.arg(now) AS BIGINT) FROM registry_blobs b WHERE b.org_id = sqlc.arg(org_id) AND b.path <> '' ON CONFLICT DO NOTHING;
+
+-- name: WasteOrgRegistrySegments :exec
+INSERT INTO registry_garbage (org_id, path, removed_at)
+SELECT s.org_id, s.path, CAST(sqlc.arg(now) AS BIGINT) FROM registry_segments s WHERE s.org_id = sqlc.arg(org_id) ON CONFLICT DO NOTHING;
+
+-- name: DropOrgRegistryRefs :exec
+DELETE FROM registry_refs WHERE org_id = $1;
+
+-- name: DropOrgRegistryTags :exec
+DELETE FROM registry_tags WHERE org_id = $1;
+
+-- name: DropOrgRegistryManifests :exec
+DELETE FROM registry_manifests WHERE org_id = $1;
+
+-- name: DropOrgRegistryLinks :exec
+DELETE FROM registry_links WHERE org_id = $1;
+
+-- name: DropOrgRegistryBlobs :exec
+DELETE FROM registry_blobs WHERE org_id = $1;
+
+-- name: DropOrgRegistrySegments :exec
+DELETE FROM registry_segments WHERE org_id = $1;
+
+-- name: DropOrgRegistryUploads :exec
+DELETE FROM registry_uploads WHERE org_id = $1;
+
+-- name: DropOrgRegistryRepos :exec
+DELETE FROM registry_repos WHERE org_id = $1;
+
+-- name: DropOrgRegistryUsage :exec
+DELETE FROM registry_usage WHERE org_id = $1;
