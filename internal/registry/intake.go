@@ -50,7 +50,7 @@ func (s *Service) claim(ctx context.Context, orgID string, n int64) error {
 
 // QuotaFull is the refusal of bytes for which there is no room.
 func QuotaFull(used, quota int64) error {
-	return &Refusal{Denied, nimbus.Errorf(nimbus.CodeTooLarge, "the quota of the org's registry is full: %d of %d bytes are used", used, quota).
+	return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeTooLarge, "the quota of the org's registry is full: %d of %d bytes are used", used, quota).
 		WithHint("`nimbus registry ls` tells what is in it, `nimbus registry rm` removes images; an administrator may raise the quota")}
 }
 

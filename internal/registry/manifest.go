@@ -129,18 +129,18 @@ func mediaTypeOf(header, inside string, index bool) (string, error) {
 	case isManifest(header), isIndex(header):
 		return header, nil
 	}
-	return "", &Refusal{ManifestInvalid, nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no manifest that is known here", header).
+	return "", &RefusalError{ManifestInvalid, nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no manifest that is known here", header).
 		WithHint("known are manifests and indexes of OCI, and Docker's of schema 2")}
 }
 
 func invalidManifest(format string, args ...any) error {
-	return &Refusal{ManifestInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest is not valid: "+format, args...)}
+	return &RefusalError{ManifestInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest is not valid: "+format, args...)}
 }
 
 // name notes what a manifest names.
 func (m *Manifest) name(all []descriptor) error {
 	if len(all) > MaxRefs {
-		return &Refusal{ManifestInvalid, nimbus.Errorf(nimbus.CodeTooLarge, "the manifest names %d blobs, %d is the most", len(all), MaxRefs)}
+		return &RefusalError{ManifestInvalid, nimbus.Errorf(nimbus.CodeTooLarge, "the manifest names %d blobs, %d is the most", len(all), MaxRefs)}
 	}
 	seen := make(map[Digest]bool, len(all))
 	m.ImageSize = m.Size
@@ -150,14 +150,14 @@ func (m *Manifest) name(all []descriptor) error {
 			return err
 		}
 		if d.Size < 0 {
-			return &Refusal{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest says that %s has %d bytes", digest, d.Size)}
+			return &RefusalError{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest says that %s has %d bytes", digest, d.Size)}
 		}
 		if seen[digest] || d.elsewhere() {
 			continue
 		}
 		seen[digest] = true
 		if m.ImageSize += d.Size; m.ImageSize < 0 {
-			return &Refusal{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest names more bytes than there can be")}
+			return &RefusalError{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest names more bytes than there can be")}
 		}
 		// BuildKit keeps caches as indexes of layers.
 		if isIndex(m.MediaType) && (d.MediaType == "" || isManifest(d.MediaType) || isIndex(d.MediaType)) {

@@ -21,7 +21,7 @@ func CheckRepo(name string) error {
 		ok = ok && isPathWord(word)
 	}
 	if !ok {
-		return &Refusal{NameInvalid, nimbus.Errorf(nimbus.CodeInvalid, "%.100q can't be the name of a repository", name).
+		return &RefusalError{NameInvalid, nimbus.Errorf(nimbus.CodeInvalid, "%.100q can't be the name of a repository", name).
 			WithHint("it is a path of words of lower-case letters and digits, with single dots, underscores or dashes between them, of up to %d bytes", maxRepo)}
 	}
 	return nil

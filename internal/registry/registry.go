@@ -92,30 +92,30 @@ const (
 	TooManyRequests     Reason = "TOOMANYREQUESTS"
 )
 
-// Refusal is an error for which the specification has a word.
-type Refusal struct {
+// RefusalError is an error for which the specification has a word.
+type RefusalError struct {
 	Reason Reason
 	Err    error
 }
 
 // Error implements error.
-func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *RefusalError) Error() string { return r.Err.Error() }
 
 // Unwrap returns the cause.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusalError) Unwrap() error { return r.Err }
 
 // Refuse makes a refusal with a code, which says what kind of failure it is.
 func Refuse(reason Reason, code nimbus.Code, format string, args ...any) error {
-	return &Refusal{Reason: reason, Err: nimbus.Errorf(code, format, args...)}
+	return &RefusalError{Reason: reason, Err: nimbus.Errorf(code, format, args...)}
 }
 
-// OutOfOrder is the refusal of bytes that do not begin where the upload ends.
-type OutOfOrder struct{ Size int64 }
+// OutOfOrderError is the refusal of bytes that do not begin where the upload ends.
+type OutOfOrderError struct{ Size int64 }
 
 // Error implements error.
-func (*OutOfOrder) Error() string { return "the bytes do not begin where the upload ends" }
+func (*OutOfOrderError) Error() string { return "the bytes do not begin where the upload ends" }
 
 // Unwrap returns it as a refusal.
-func (o *OutOfOrder) Unwrap() error {
+func (o *OutOfOrderError) Unwrap() error {
 	return Refuse(BlobUploadInvalid, nimbus.CodeInvalid, "the upload has %d bytes, and these do not begin there", o.Size)
 }

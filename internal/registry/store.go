@@ -11,7 +11,7 @@ import (
 
 // Store keeps the books of registries. Its times are the database's, and each
 // method is one transaction. Errors carry a nimbus.Code; those that clients hear
-// of are a Refusal.
+// of are a RefusalError.
 type Store interface {
 	Uploads
 	Contents

@@ -72,7 +72,7 @@ func (s *Service) Upload(ctx context.Context, p Place, id string) (Upload, error
 	return u, nil
 }
 
-// Append adds bytes to an upload. Codes: not_found, too_large; an OutOfOrder where
+// Append adds bytes to an upload. Codes: not_found, too_large; an OutOfOrderError where
 // they do not begin at its end.
 func (s *Service) Append(ctx context.Context, p Place, id string, c Chunk) (Upload, error) {
 	u, err := s.Upload(ctx, p, id)
@@ -84,7 +84,7 @@ func (s *Service) Append(ctx context.Context, p Place, id string, c Chunk) (Uplo
 
 func (s *Service) append(ctx context.Context, u Upload, c Chunk) (Upload, error) {
 	if c.At >= 0 && c.At != u.Size {
-		return u, &OutOfOrder{u.Size}
+		return u, &OutOfOrderError{u.Size}
 	}
 	if u.Segments >= MaxSegments {
 		return u, Refuse(BlobUploadInvalid, nimbus.CodeTooLarge, "the blob came in %d requests, which is the most", u.Segments)
@@ -119,7 +119,7 @@ func (s *Service) append(ctx context.Context, u Upload, c Chunk) (Upload, error)
 		if again != nil {
 			return u, again
 		}
-		return now, &OutOfOrder{now.Size}
+		return now, &OutOfOrderError{now.Size}
 	}
 	if err != nil {
 		return u, fmt.Errorf("write down what has come of a blob: %w", err)
@@ -182,7 +182,7 @@ func (s *Service) Finish(ctx context.Context, p Place, id string, c Chunk, diges
 	}
 	if u.Segments == 0 {
 		if c.At > 0 {
-			return &OutOfOrder{0}
+			return &OutOfOrderError{0}
 		}
 		return s.PutBlob(ctx, p, c, digest)
 	}
@@ -223,9 +223,9 @@ func (s *Service) sumUp(ctx context.Context, u Upload, algorithm string) (Digest
 		return "", Refuse(DigestInvalid, nimbus.CodeInvalid, "%.20q is no algorithm of digests", algorithm)
 	}
 	c := s.open(ctx, u.OrgID, Blob{Size: u.Size, Content: u.ID}, 0, u.Size)
-	defer c.Close()
-	if n, err := io.Copy(h, struct{ io.Reader }{c}); err != nil || n != u.Size {
-		return "", fmt.Errorf("read an upload once more: %w", errors.Join(err, errShort(n, u.Size)))
+	n, err := io.Copy(h, struct{ io.Reader }{c})
+	if err = errors.Join(err, errShort(n, u.Size), c.Close()); err != nil {
+		return "", fmt.Errorf("read an upload once more: %w", err)
 	}
 	return digestOf(algorithm, h), nil
 }

@@ -231,7 +231,7 @@ func TestLists(t *testing.T) {
 			about := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/x-%d","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d},"annotations":{"n":"%d"}}`,
 				ociManifest, i%2, registry.Of(registry.SHA256, []byte("{}")), ociManifest, subject, len(m), i)
 			a := c.do("PUT", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, []byte(about))), []byte(about), "Content-Type", ociManifest).want(t, 201, "")
-			if a.header.Get("OCI-Subject") != string(subject) {
+			if a.header.Get("Oci-Subject") != string(subject) {
 				t.Errorf("a referrer is answered without its subject: %v", a.header)
 			}
 		}
@@ -242,7 +242,7 @@ func TestLists(t *testing.T) {
 			path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
 		}
 		some := c.do("GET", "/v2/acme/app/referrers/"+string(subject)+"?artifactType=application/x-1", nil).want(t, 200, "")
-		if seen != 103 || strings.Count(string(some.body), `"annotations"`) != 51 || some.header.Get("OCI-Filters-Applied") != "artifactType" {
+		if seen != 103 || strings.Count(string(some.body), `"annotations"`) != 51 || some.header.Get("Oci-Filters-Applied") != "artifactType" {
 			t.Errorf("%d referrers of 103 are listed, and %d of 51 of one type", seen, strings.Count(string(some.body), `"annotations"`))
 		}
 		if got := string(c.do("GET", "/v2/_catalog", nil).want(t, 200, "").body); got != `{"repositories":["acme/app"]}` {

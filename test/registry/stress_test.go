@@ -46,7 +46,7 @@ type crowd struct {
 	mu     sync.Mutex
 	tagged map[string][]byte // REPO:TAG and its manifest
 
-	images, removed, again, unknown atomic.Int64
+	images, removed, again atomic.Int64
 }
 
 func newCrowd(org string) *crowd {
@@ -190,6 +190,10 @@ func (c *crowd) removeOne(cl *client, r *rand.Rand, repo, tag string) error {
 	return status(a, err, 202, 404, 405)
 }
 
+type layer struct {
+	Digest string `json:"digest"`
+}
+
 // pull pulls an image and compares all of it.
 func (c *crowd) pull(cl *client, repo, tag string, want []byte) error {
 	a, err := cl.try("GET", "/v2/"+repo+"/manifests/"+tag, nil)
@@ -200,8 +204,8 @@ func (c *crowd) pull(cl *client, repo, tag string, want []byte) error {
 		return fmt.Errorf("%s:%s is another manifest", repo, tag)
 	}
 	var m struct {
-		Config struct{ Digest string }
-		Layers []struct{ Digest string }
+		Config layer   `json:"config"`
+		Layers []layer `json:"layers"`
 	}
 	if err := json.Unmarshal(a.body, &m); err != nil {
 		return err

@@ -120,7 +120,9 @@ func TestWhoMayWhat(t *testing.T) {
 func (c *client) bearer(scope string) string {
 	c.t.Helper()
 	a := c.do("GET", "/v2/token?service=nimbus&scope="+url.QueryEscape(scope), nil).want(c.t, 200, "")
-	var got struct{ Token string }
+	var got struct {
+		Token string `json:"token"`
+	}
 	if err := json.Unmarshal(a.body, &got); err != nil || got.Token == "" {
 		c.t.Fatalf("%s: %v", a.body, err)
 	}

@@ -174,7 +174,9 @@ type answer struct {
 // reason is the word of the error that came back.
 func (a answer) reason() string {
 	var e struct {
-		Errors []struct{ Code string }
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
 	}
 	if json.Unmarshal(a.body, &e) != nil || len(e.Errors) != 1 {
 		return fmt.Sprintf("%.100q", a.body)

@@ -188,7 +188,7 @@ func (h *Handler) org(ctx context.Context, c *caller, name string) (string, erro
 func (h *Handler) may(ctx context.Context, c *caller, name string) (registry.Place, []right, error) {
 	org, repo, ok := strings.Cut(name, "/")
 	if !ok {
-		return registry.Place{}, nil, &registry.Refusal{Reason: registry.NameInvalid, Err: nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no repository here", name).
+		return registry.Place{}, nil, &registry.RefusalError{Reason: registry.NameInvalid, Err: nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no repository here", name).
 			WithHint("repositories are called ORG/NAME")}
 	}
 	if err := registry.CheckRepo(repo); err != nil {

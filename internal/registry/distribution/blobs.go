@@ -31,7 +31,7 @@ func (c *call) getBlob() error {
 		return nil
 	}
 	header.Set("Docker-Content-Digest", string(digest))
-	header.Set("Etag", etag(digest))
+	header.Set("ETag", etag(digest))
 	header.Set("Accept-Ranges", "bytes")
 	// Whoever pushed it chose the bytes, and the host may be that of the web app: a
 	// browser keeps them and does not show them.

@@ -27,7 +27,7 @@ func setNext(w http.ResponseWriter, path string, pairs ...string) {
 // catalog lists the repositories of the orgs that the caller administers.
 func (h *Handler) catalog(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
-		return &refusedMethod{methods: map[string]method{http.MethodGet: {}}}
+		return &methodError{methods: map[string]method{http.MethodGet: {}}}
 	}
 	const scope = "registry:catalog:*"
 	c, err := h.caller(r)

@@ -202,7 +202,7 @@ func (h *Handler) below(w http.ResponseWriter, r *http.Request, path string) err
 		if _, err := h.caller(r); err != nil {
 			return err
 		}
-		return &refusedMethod{methods: to.by}
+		return &methodError{methods: to.by}
 	}
 	who, place, err := h.permit(r, name, by.takes)
 	if err != nil {

@@ -19,7 +19,7 @@ func (c *call) getManifest() error {
 	}
 	header := c.w.Header()
 	header.Set("Docker-Content-Digest", string(m.Digest))
-	header.Set("Etag", etag(m.Digest))
+	header.Set("ETag", etag(m.Digest))
 	header.Set("Content-Type", m.MediaType)
 	if c.r.Header.Get("If-None-Match") == etag(m.Digest) {
 		c.w.WriteHeader(http.StatusNotModified)

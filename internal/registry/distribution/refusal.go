@@ -16,11 +16,11 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/registry"
 )
 
-// refusedMethod is the refusal of what can't be done with a thing.
-type refusedMethod struct{ methods map[string]method }
+// methodError is the refusal of what can't be done with a thing.
+type methodError struct{ methods map[string]method }
 
 // Error implements error.
-func (*refusedMethod) Error() string { return "this can't be done here" }
+func (*methodError) Error() string { return "this can't be done here" }
 
 // told is how a code of ours is told.
 type told struct {
@@ -49,7 +49,7 @@ func statusOf(err error) (t told) {
 	if !ok {
 		t = codes[nimbus.CodeInternal]
 	}
-	var r *registry.Refusal
+	var r *registry.RefusalError
 	if errors.As(err, &r) {
 		t.reason = r.Reason
 	}
@@ -70,7 +70,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	for _, name := range []string{"Content-Length", "Content-Range", "ETag", "Docker-Content-Digest", "Cache-Control"} {
 		header.Del(name)
 	}
-	if m := (*refusedMethod)(nil); errors.As(err, &m) {
+	if m := (*methodError)(nil); errors.As(err, &m) {
 		header.Set("Allow", strings.Join(slices.Sorted(maps.Keys(m.methods)), ", "))
 		writeErrors(w, http.StatusMethodNotAllowed, registry.Unsupported, m.Error())
 		return

@@ -108,7 +108,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 		r = r.Clone(r.Context())
 		r.SetBasicAuth(r.PostForm.Get("username"), r.PostForm.Get("password"))
 	default:
-		return &refusedMethod{methods: map[string]method{http.MethodGet: {}, http.MethodPost: {}}}
+		return &methodError{methods: map[string]method{http.MethodGet: {}, http.MethodPost: {}}}
 	}
 	c, err := h.caller(r)
 	if err != nil {

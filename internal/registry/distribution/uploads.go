@@ -60,7 +60,7 @@ func (c *call) mount(from string, digest registry.Digest) (mounted bool, err err
 			return false, err
 		}
 		if err != nil || !slices.Contains(may, pull) || place.OrgID != c.place.OrgID {
-			return false, nil
+			return false, nil //nolint:nilerr // what is no repository has nothing to mount
 		}
 		source = place
 	}
@@ -178,7 +178,7 @@ func (c *call) finishUpload() error {
 
 // outOfOrder tells where an upload goes on, where that is what went wrong.
 func (c *call) outOfOrder(err error) error {
-	var o *registry.OutOfOrder
+	var o *registry.OutOfOrderError
 	if !errors.As(err, &o) {
 		return fmt.Errorf("take in what comes of a blob: %w", err)
 	}
