@@ -82,7 +82,7 @@ func (h *handler) readCall(w http.ResponseWriter, r *http.Request, request proto
 	if err != nil {
 		return c, g, err
 	}
-	body, err := h.readSmall(w, r, maxCall)
+	body, err := h.bounds().ReadSmall(w, r, maxCall)
 	if err != nil {
 		return c, g, err
 	}
