@@ -32,6 +32,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 	if err != nil {
 		return h.unsatisfiable(w, r, entry.Size, err)
 	}
+	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	header.Set("ETag", etag(entry.ID))
 	header.Set("Last-Modified", entry.CreatedAt.UTC().Format(http.TimeFormat))
 	header.Set("Accept-Ranges", "bytes")

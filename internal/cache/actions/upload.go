@@ -50,6 +50,7 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) 
 	}
 	// Anything but 201 is a failure to both of Azure's SDKs.
 	header := w.Header()
+	transfer.TellUpload(header, s.org, s.id)
 	header.Set("ETag", etag(s.id))
 	header.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)

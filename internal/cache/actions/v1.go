@@ -151,6 +151,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if err := h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N); err != nil {
 		return h.linger(body, fmt.Errorf("take a part: %w", err))
 	}
+	transfer.TellUpload(w.Header(), g.Caller.OrgID, id)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -170,9 +171,11 @@ func (h *handler) v1Commit(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if q.Size < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "an entry of %d bytes", q.Size)
 	}
-	if _, err := h.Cache.CommitUpload(r.Context(), g.Caller, id, q.Size); err != nil {
+	entry, err := h.Cache.CommitUpload(r.Context(), g.Caller, id, q.Size)
+	if err != nil {
 		return fmt.Errorf("commit an upload: %w", err)
 	}
+	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

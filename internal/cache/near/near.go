@@ -1,6 +1,8 @@
 // Package near is the host's side of the cache. Jobs reach it at a port of their
 // gateway, and it passes on to the control plane what is the cache's and nothing
 // else: a sandbox never sees the control plane itself, nor needs its certificate.
+// Contents that pass, either way, are kept on the host's disk and served from
+// there, each time after the control plane has said that the job may have them.
 package near
 
 import (
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // Port is where jobs find the cache, at their gateway.
@@ -38,13 +41,22 @@ const (
 type Config struct {
 	Server string      // the control plane, as "https://nimbus.example"
 	TLS    *tls.Config // whom to trust, and how to be known; nil: the system's trust
-	Log    *slog.Logger
+	// Dir is where contents are kept, and Bytes how much of the disk they may take;
+	// 0 keeps none.
+	Dir   string
+	Bytes int64
+	// Over tells by how many bytes the disk of Dir is fuller than it should be: so
+	// much goes. nil: never.
+	Over func() int64
+	Log  *slog.Logger
 }
 
 // Door takes jobs' requests on the host's loopback interface.
 type Door struct {
+	cfg      Config
 	listener net.Listener
 	server   *http.Server
+	tier     *tier // nil: nothing is kept
 }
 
 // Open begins to listen; Run answers. Codes: invalid.
@@ -53,11 +65,29 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil || target.Host == "" {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a server", cfg.Server)
 	}
+	d := &Door{cfg: cfg}
+	proxy := passOn(cfg, target)
+	var handler http.Handler = proxy
+	if cfg.Bytes > 0 {
+		if d.tier, err = newTier(cfg, target, proxy); err != nil {
+			return nil, err
+		}
+		handler = d.tier
+	}
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
 	}
-	proxy := &httputil.ReverseProxy{
+	d.listener, d.server = l, &http.Server{
+		Handler: only(handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}
+	return d, nil
+}
+
+// passOn is the way to the control plane.
+func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
 			r.Out.Host = r.In.Host // URLs that the server makes lead back here
@@ -72,10 +102,39 @@ func Open(cfg Config) (*Door, error) {
 		},
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
-	return &Door{listener: l, server: &http.Server{
-		Handler: only(proxy), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-	}}, nil
+}
+
+// newTier keeps what passes.
+func newTier(cfg Config, origin *url.URL, proxy *httputil.ReverseProxy) (*tier, error) {
+	t := &tier{
+		origin: &url.URL{Scheme: origin.Scheme, Host: origin.Host}, transport: proxy.Transport, next: proxy,
+		bounds: transfer.Bounds{Idle: idle, Whole: longest}, log: cfg.Log, tally: &tally{},
+		stages: stages{of: map[name]*stage{}}, fills: map[name]*fill{},
+	}
+	var err error
+	t.shelf, err = openShelf(cfg.Dir, cfg.Bytes, t.tally, cfg.Log)
+	proxy.ModifyResponse = t.answered
+	return t, err
+}
+
+// Figures are what the copies did, and what they take; all zero where nothing is
+// kept.
+func (d *Door) Figures() Figures {
+	if d.tier == nil {
+		return Figures{}
+	}
+	f := d.tier.tally.figures()
+	holds := d.tier.shelf.holds()
+	f.Entries, f.Bytes, f.Limit = holds.entries, holds.bytes, d.cfg.Bytes
+	return f
+}
+
+// over is by how much the disk is too full.
+func (c Config) over() int64 {
+	if c.Over == nil {
+		return 0
+	}
+	return c.Over()
 }
 
 // Addr is where the door is, host:port.
@@ -91,6 +150,18 @@ func (d *Door) Close() error {
 
 // Run answers until ctx ends.
 func (d *Door) Run(ctx context.Context) error {
+	if d.tier != nil {
+		keeping, end := context.WithCancel(ctx)
+		kept := make(chan struct{})
+		go func() {
+			defer close(kept)
+			d.tier.maintain(keeping, d.cfg.over)
+		}()
+		defer func() {
+			end()
+			<-kept
+		}()
+	}
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.listener) }()
 	select {
@@ -114,7 +185,7 @@ func (d *Door) Run(ctx context.Context) error {
 }
 
 // prefixes are the paths of the cache's protocols.
-var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/"}
+var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
 
 // only lets through what is the cache's. Paths that could mean another one to who
 // cleans them first are not.

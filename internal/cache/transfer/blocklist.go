@@ -15,8 +15,8 @@ const (
 	MaxBlocks = 50_000
 	// maxBlockID is how long a block's id is at most, as with Azure, before base64.
 	maxBlockID = 64
-	// maxBlockList fits the most blocks with the longest ids.
-	maxBlockList = MaxBlocks * 128
+	// MaxBlockList fits the most blocks with the longest ids.
+	MaxBlockList = MaxBlocks * 128
 	// maxTag bounds what is no element of a list, as a comment.
 	maxTag = 1 << 10
 )
@@ -36,7 +36,7 @@ func BlockID(text string) (string, error) {
 // much of little. Codes: invalid, too_large, and r's own.
 func ReadBlockList(r io.Reader) ([]string, error) {
 	var (
-		d      = xml.NewDecoder(io.LimitReader(r, maxBlockList+1))
+		d      = xml.NewDecoder(io.LimitReader(r, MaxBlockList+1))
 		blocks []string
 		known  = map[string]bool{}
 		depth  int // 1 in the list, 2 after it
@@ -100,8 +100,8 @@ func besides(token xml.Token) error {
 }
 
 func checkLength(d *xml.Decoder) error {
-	if d.InputOffset() > maxBlockList {
-		return nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d bytes", maxBlockList)
+	if d.InputOffset() > MaxBlockList {
+		return nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d bytes", MaxBlockList)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func TestBlockListIsBounded(t *testing.T) {
 	if _, err := ReadBlockList(strings.NewReader(list(MaxBlocks + 1))); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
 		t.Errorf("a longer one: %v", err)
 	}
-	if _, err := ReadBlockList(strings.NewReader("<BlockList>" + strings.Repeat(" ", maxBlockList) + "</BlockList>")); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
+	if _, err := ReadBlockList(strings.NewReader("<BlockList>" + strings.Repeat(" ", MaxBlockList) + "</BlockList>")); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
 		t.Errorf("a list of space: %v", err)
 	}
 	gone := nimbus.Errorf(nimbus.CodeCancelled, "the sender has gone")
