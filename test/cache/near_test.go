@@ -152,9 +152,11 @@ func TestNearFetchesOnce(t *testing.T) {
 	w.as(job()).keep("k", want)
 	h := w.throughHost(100 * MiB)
 	me := h.as(job())
-	hold := make(chan struct{})
-	h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return held{rw, hold} }
 	get := me.find("k").text("signed_download_url")
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return held{rw, hold} }
 	gone, leave := context.WithCancel(t.Context())
 	first, err := http.NewRequestWithContext(gone, http.MethodGet, get, nil)
 	h.must(err)
@@ -177,7 +179,7 @@ func TestNearFetchesOnce(t *testing.T) {
 	h.wait("the others", func() bool { return h.door.Figures().Joined == 8 })
 	leave()
 	<-left
-	close(hold)
+	release()
 	all.Wait()
 	h.holds(me, "k", want)
 	h.sends(1)

@@ -41,6 +41,9 @@ func (p *part) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
+	if !p.shelf.fits(p.size + int64(len(b))) {
+		return errNoRoom
+	}
 	if need := p.size + int64(len(b)) - p.claimed; need > 0 && !p.counted {
 		step := blocks(max(need, claimStep))
 		if !p.shelf.claim(step) {

@@ -213,12 +213,13 @@ func (s *shelf) free(bytes int64) {
 	s.used -= bytes
 }
 
+// fits tells whether a content of a size is kept at all: one of more than half of
+// what there is would have everything else go.
+func (s *shelf) fits(size int64) bool { return size <= s.most/2 }
+
 // makeRoom removes what was not used for longest until so many bytes more fit.
 // The caller holds the lock.
 func (s *shelf) makeRoom(bytes int64) bool {
-	if bytes > s.most {
-		return false // not everything else for what can't fit
-	}
 	return s.evict(func() bool { return s.used+bytes > s.most })
 }
 

@@ -77,7 +77,7 @@ func (t *tier) passing(r *http.Request) (*passing, bool) {
 		p.key = blockPart
 	}
 	p.part = t.shelf.newPart()
-	return p, p.key != ""
+	return p, p.key != "" && t.shelf.fits(r.ContentLength)
 }
 
 // passing is a body on its way to the origin. It implements io.ReadCloser.
@@ -244,6 +244,7 @@ type stages struct {
 type stage struct {
 	shelf  *shelf
 	parts  map[string]piece
+	bytes  int64
 	order  []string // nil until a list came
 	broken bool     // something of it is not here, or not known for sure
 	last   time.Time
@@ -271,7 +272,8 @@ func (s *stages) add(sh *shelf, n name, key string, p piece, ok bool) {
 	g := s.at(n)
 	g.shelf = sh
 	before, twice := g.parts[key]
-	g.broken = g.broken || !ok || s.parts >= maxParts || twice && (before.SHA256 != p.SHA256 || before.Size != p.Size)
+	g.bytes += p.Size
+	g.broken = g.broken || !ok || s.parts >= maxParts || !sh.fits(g.bytes) || twice && (before.SHA256 != p.SHA256 || before.Size != p.Size)
 	if g.broken || twice {
 		sh.throw(p)
 		sh.free(blocks(p.Size))

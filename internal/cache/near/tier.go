@@ -157,7 +157,7 @@ func (t *tier) find(r *http.Request, n name, size int64, wanted transfer.Span) (
 // fetch begins to fetch a content. The caller holds the lock.
 func (t *tier) fetch(r *http.Request, n name, size int64) (source, bool) {
 	reserved := fillCost(size)
-	if t.open >= maxFills || !t.shelf.claim(reserved) {
+	if t.open >= maxFills || !t.shelf.fits(size) || !t.shelf.claim(reserved) {
 		return nil, false
 	}
 	// It goes on without the one who began it, for the others.
