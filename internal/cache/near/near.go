@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -54,9 +55,9 @@ type Config struct {
 // Door takes jobs' requests on the host's loopback interface.
 type Door struct {
 	cfg      Config
+	target   *url.URL
 	listener net.Listener
-	server   *http.Server
-	tier     *tier // nil: nothing is kept
+	tier     atomic.Pointer[tier] // nil while nothing is kept
 }
 
 // Open begins to listen; Run answers. Codes: invalid.
@@ -65,24 +66,26 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil || target.Host == "" {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a server", cfg.Server)
 	}
-	d := &Door{cfg: cfg}
-	proxy := passOn(cfg, target)
-	var handler http.Handler = proxy
-	if cfg.Bytes > 0 {
-		if d.tier, err = newTier(cfg, target, proxy); err != nil {
-			return nil, err
-		}
-		handler = d.tier
-	}
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
 	}
-	d.listener, d.server = l, &http.Server{
-		Handler: only(handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	return &Door{cfg: cfg, target: target, listener: l}, nil
+}
+
+// handler is the way to the control plane, by what is kept here.
+func (d *Door) handler() http.Handler {
+	proxy := passOn(d.cfg, d.target)
+	if d.cfg.Bytes <= 0 {
+		return proxy
 	}
-	return d, nil
+	t, err := newTier(d.cfg, d.target, proxy)
+	if err != nil {
+		d.cfg.Log.Error("this host keeps nothing of the cache, which works without it", "error", err)
+		return proxy
+	}
+	d.tier.Store(t)
+	return t
 }
 
 // passOn is the way to the control plane.
@@ -106,25 +109,29 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 
 // newTier keeps what passes.
 func newTier(cfg Config, origin *url.URL, proxy *httputil.ReverseProxy) (*tier, error) {
+	tally := &tally{}
+	shelf, err := openShelf(cfg.Dir, cfg.Bytes, tally, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	t := &tier{
-		origin: &url.URL{Scheme: origin.Scheme, Host: origin.Host}, transport: proxy.Transport, next: proxy,
-		bounds: transfer.Bounds{Idle: idle, Whole: longest}, log: cfg.Log, tally: &tally{},
+		shelf: shelf, origin: &url.URL{Scheme: origin.Scheme, Host: origin.Host}, transport: proxy.Transport, next: proxy,
+		bounds: transfer.Bounds{Idle: idle, Whole: longest}, log: cfg.Log, tally: tally,
 		stages: stages{of: map[name]*stage{}}, fills: map[name]*fill{},
 	}
-	var err error
-	t.shelf, err = openShelf(cfg.Dir, cfg.Bytes, t.tally, cfg.Log)
 	proxy.ModifyResponse = t.answered
-	return t, err
+	return t, nil
 }
 
 // Figures are what the copies did, and what they take; all zero where nothing is
 // kept.
 func (d *Door) Figures() Figures {
-	if d.tier == nil {
+	t := d.tier.Load()
+	if t == nil {
 		return Figures{}
 	}
-	f := d.tier.tally.figures()
-	holds := d.tier.shelf.holds()
+	f := t.tally.figures()
+	holds := t.shelf.holds()
 	f.Entries, f.Bytes, f.Limit = holds.entries, holds.bytes, d.cfg.Bytes
 	return f
 }
@@ -148,14 +155,18 @@ func (d *Door) Close() error {
 	return nil
 }
 
-// Run answers until ctx ends.
+// Run answers until ctx ends. The folder must be this process's alone by now.
 func (d *Door) Run(ctx context.Context) error {
-	if d.tier != nil {
+	server := &http.Server{
+		Handler: only(d.handler()), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	if t := d.tier.Load(); t != nil {
 		keeping, end := context.WithCancel(ctx)
 		kept := make(chan struct{})
 		go func() {
 			defer close(kept)
-			d.tier.maintain(keeping, d.cfg.over)
+			t.maintain(keeping, d.cfg.over)
 		}()
 		defer func() {
 			end()
@@ -163,7 +174,7 @@ func (d *Door) Run(ctx context.Context) error {
 		}()
 	}
 	served := make(chan error, 1)
-	go func() { served <- d.server.Serve(d.listener) }()
+	go func() { served <- server.Serve(d.listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve the cache's clients: %w", err)
@@ -171,9 +182,9 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	err := d.server.Shutdown(stop)
+	err := server.Shutdown(stop)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = d.server.Close()
+		err = server.Close()
 	}
 	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
 		err = errors.Join(err, stopped)
