@@ -68,6 +68,7 @@ func (h *host) start(bytes int64) {
 	})
 	h.t.Cleanup(func() { h.stop() })
 	h.door, h.url = door, "http://"+door.Addr()
+	h.wait("the door", func() bool { return door.Figures().Limit == bytes })
 }
 
 func trustHost(cfg *actions.Config) { cfg.PublicURL, cfg.TrustHost = "", true }
@@ -219,9 +220,10 @@ func TestNearAsksTheServer(t *testing.T) {
 	h.holds(me, "k", "mine")
 	get := me.find("k").text("signed_download_url")
 	other := w.otherOrg()
+	unsigned, _, _ := strings.Cut(get, "?")
 	h.refused("another org in the URL", me.send("GET", strings.Replace(get, job().OrgID, other, 1), nil), http.StatusForbidden)
 	h.refused("another signature", me.send("GET", get[:len(get)-3]+"AAA", nil), http.StatusForbidden)
-	h.refused("no signature", me.send("GET", get[:strings.Index(get, "?")], nil), http.StatusForbidden)
+	h.refused("no signature", me.send("GET", unsigned, nil), http.StatusForbidden)
 	entries, _, err := w.cache.List(t.Context(), job().OrgID, job().Repo, cache.Filter{}, nimbus.PageRequest{Size: 10})
 	w.must(err)
 	w.must(w.cache.Remove(t.Context(), job().OrgID, entries[0].ID))
@@ -321,13 +323,18 @@ func TestNearWithoutServer(t *testing.T) {
 	h.stop()
 	h.origin = "http://127.0.0.1:1"
 	h.start(100 * MiB)
-	target := h.url + get[strings.Index(get, "/_cache/"):]
-	if a := me.send("GET", target, nil); a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "content") {
+	if a := me.send("GET", at(h.url, get), nil); a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "content") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if f := h.door.Figures(); f.Entries != 1 || f.Hits != 0 {
 		t.Errorf("%+v", f)
 	}
+}
+
+// at is a signed URL as of another server.
+func at(server, signed string) string {
+	_, path, _ := strings.Cut(signed, "/_cache/")
+	return server + "/_cache/" + path
 }
 
 // TestNearDoesNotGuess: where it is not sure which bytes the server has, a host
@@ -355,7 +362,7 @@ func TestNearDoesNotGuess(t *testing.T) {
 	})
 	save("in part past the host", "12", func(target string) {
 		me.putBlock(target, "1", "1")
-		me.putBlock(h.origin+target[strings.Index(target, "/_cache/"):], "2", "2")
+		me.putBlock(at(h.origin, target), "2", "2")
 		me.putList(target, "1", "2")
 	})
 	save("two lists", "21", func(target string) {
@@ -401,4 +408,3 @@ func TestNearClients(t *testing.T) {
 		})
 	}
 }
-

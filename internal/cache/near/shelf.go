@@ -227,9 +227,9 @@ func (s *shelf) makeRoom(bytes int64) bool {
 // it is too much still, as what is read stays. The caller holds the lock.
 func (s *shelf) evict(tooMuch func() bool) bool {
 	for e := s.recent.Back(); e != nil && tooMuch(); {
-		h := e.Value.(*held) //nolint:forcetypeassert // the list has nothing else
+		h, ok := e.Value.(*held)
 		e = e.Prev()
-		if h.readers == 0 {
+		if ok && h.readers == 0 {
 			s.tally.evicted.Add(1)
 			s.tally.evictedBytes.Add(h.size)
 			s.remove(h)

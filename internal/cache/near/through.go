@@ -204,13 +204,14 @@ func (t *tier) staged(n name, p *passing) {
 
 // saved puts on the shelf what has become an entry.
 func (t *tier) saved(n name, size int64, p *passing) {
-	pieces, reserved, ok := []piece(nil), int64(0), false
-	if p != nil {
-		var made piece
-		made, ok = p.piece()
-		pieces, reserved = []piece{made}, blocks(made.Size)
-	} else {
+	var pieces []piece
+	var reserved int64
+	var ok bool
+	if p == nil {
 		pieces, reserved, ok = t.stages.take(n)
+	} else {
+		made, whole := p.piece() // it is all of it
+		pieces, reserved, ok = []piece{made}, blocks(made.Size), whole
 	}
 	came := int64(0)
 	for _, part := range pieces {

@@ -71,21 +71,21 @@ func (t *tier) get(w http.ResponseWriter, r *http.Request) {
 		away(w, r)
 		return
 	}
-	entry, known := transfer.TakeEntry(answer.Header)
+	entry, known := transfer.TakeEntry(answer.header)
 	n, ok := nameOf(entry)
 	switch {
-	case answer.StatusCode == http.StatusNotModified, answer.StatusCode == http.StatusPreconditionFailed:
-		copyHeaders(w.Header(), answer.Header)
-		w.WriteHeader(answer.StatusCode)
+	case answer.status == http.StatusNotModified, answer.status == http.StatusPreconditionFailed:
+		copyHeaders(w.Header(), answer.header)
+		w.WriteHeader(answer.status)
 		return
-	case answer.StatusCode == http.StatusNotFound && strings.HasPrefix(r.URL.Path, "/cache/"):
+	case answer.status == http.StatusNotFound && strings.HasPrefix(r.URL.Path, "/cache/"):
 		refuse(w, http.StatusNotFound, string(nimbus.CodeNotFound), "there is no such entry in the cache")
 		return
-	case answer.StatusCode != http.StatusOK || !known || !ok || entry.Size == 0 || answer.ContentLength != entry.Size:
+	case answer.status != http.StatusOK || !known || !ok || entry.Size == 0 || answer.length != entry.Size:
 		t.next.ServeHTTP(w, r) // it says why in the words of its protocol
 		return
 	}
-	wanted, partial, err := transfer.Wanted(r.Header, entry.Size, answer.Header.Get("ETag"))
+	wanted, partial, err := transfer.Wanted(r.Header, entry.Size, answer.header.Get("ETag"))
 	if err != nil {
 		t.next.ServeHTTP(w, r)
 		return
@@ -97,7 +97,7 @@ func (t *tier) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer from.leave()
-	t.send(w, r, from, answer.Header, entry.Size, wanted, partial)
+	t.send(w, r, from, answer.header, entry.Size, wanted, partial)
 }
 
 // asked are the headers by which the origin decides.
@@ -120,19 +120,26 @@ func (t *tier) request(ctx context.Context, r *http.Request, method string) (*ht
 	return q, nil
 }
 
+// told is what the origin says of a content.
+type told struct {
+	status int
+	header http.Header
+	length int64
+}
+
 // ask asks the origin about a content, and not for it.
-func (t *tier) ask(r *http.Request) (*http.Response, error) {
+func (t *tier) ask(r *http.Request) (told, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	q, err := t.request(ctx, r, http.MethodHead)
 	if err != nil {
-		return nil, err
+		return told{}, err
 	}
 	answer, err := t.transport.RoundTrip(q)
 	if err != nil {
-		return nil, fmt.Errorf("ask the origin: %w", err)
+		return told{}, fmt.Errorf("ask the origin: %w", err)
 	}
-	return answer, answer.Body.Close()
+	return told{answer.StatusCode, answer.Header, answer.ContentLength}, answer.Body.Close()
 }
 
 // find finds a content on the shelf, on its way there, or has it fetched.
