@@ -4,16 +4,23 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/nimbus-ci/nimbus/internal/cache/intercept"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 )
 
 // cacheDoor makes the door at which jobs of GitHub's find GitHub's cache service;
-// what of that is the cache's goes to the door to the cache.
+// what of that is the cache's goes to the door to the cache. It is nil where the
+// operator has the gateway's port lead elsewhere: then jobs use GitHub's own.
 func (c Config) cacheDoor(cache *near.Door) (*intercept.Door, error) {
+	if slices.ContainsFunc(c.Relays, func(r netslot.Relay) bool { return r.Port == intercept.Port }) {
+		c.Log.Warn("jobs of GitHub's use GitHub's own cache: a relay has the port that theirs would be at", "port", intercept.Port)
+		return nil, nil
+	}
 	authority, err := intercept.OpenAuthority(filepath.Join(c.Data, "cache-authority"), intercept.Names())
 	if err != nil {
 		return nil, err

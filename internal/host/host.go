@@ -105,7 +105,10 @@ type Config struct {
 	StandIn bool
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
-	Log      *slog.Logger
+	// CacheBytes is how much of the disk copies of what jobs save and restore may
+	// take. None are kept where it is 0.
+	CacheBytes int64
+	Log        *slog.Logger
 
 	machineRelays []netslot.Relay // of microVMs, besides Relays
 }
@@ -113,7 +116,7 @@ type Config struct {
 // New makes the agent of this machine. Codes: not_found for a program that is
 // missing.
 func New(_ context.Context, cfg Config) (*agent.Agent, error) {
-	door, err := near.Open(near.Config{Server: cfg.Server, TLS: cfg.TLS, Log: cfg.Log})
+	door, err := near.Open(cfg.cache())
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +125,12 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
 	}
-	cfg.machineRelays = []netslot.Relay{{Port: intercept.Port, Serve: github.Serve}}
+	beside := map[string]func(context.Context) error{"cache": door.Run}
+	var cacheDoor agent.CacheDoor
+	if github != nil {
+		cfg.machineRelays = []netslot.Relay{{Port: intercept.Port, Serve: github.Serve}}
+		beside["GitHub's cache"], cacheDoor = github.Run, githubDoor{github}
+	}
 	executors, err := Executors(cfg)
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
@@ -146,9 +154,23 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
-		CacheURL: cacheURL(door), CacheDoor: githubDoor{github},
-		Beside: map[string]func(context.Context) error{"cache": door.Run, "GitHub's cache": github.Run},
+		CacheURL: cacheURL(door), CacheDoor: cacheDoor, Beside: beside,
 	})
+}
+
+// cache is the host's door to the cache. It gives way as images do.
+func (c Config) cache() near.Config {
+	n := near.Config{Server: c.Server, TLS: c.TLS, Dir: filepath.Join(c.Data, "cache"), Bytes: c.CacheBytes, Log: c.Log}
+	if c.ReclaimDisk > 0 {
+		n.Over = func() int64 {
+			disk, err := executor.DiskOf(c.Data)
+			if err != nil {
+				return 0 // the agent tells of it where it asks for jobs
+			}
+			return disk.Over(c.ReclaimDisk)
+		}
+	}
+	return n
 }
 
 // cacheURL is where the jobs of an executor find the host's door to the cache.

@@ -33,7 +33,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
-	"github.com/nimbus-ci/nimbus/internal/host"
+	agents "github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/server"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -91,7 +91,7 @@ func startGitHubs(t *testing.T) *githubs {
 			g.admin, err = people.New(people.Config{Server: "http://" + l.Addr().String(), Token: s.AdminToken()})
 			return err
 		},
-		Agent: &host.Config{
+		Agent: &agents.Config{
 			Executors: []string{nimbus.ExecutorMicroVM}, Images: images, CPUs: 4, MemoryMiB: 8192, Name: "test",
 			Relays: []netslot.Relay{
 				{Port: githubPort, Target: strings.TrimPrefix(g.github.URL(), "http://")}, {Port: clientsPort, Target: files},
