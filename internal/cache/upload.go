@@ -110,6 +110,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 	loose, err := s.store.PutCacheBlock(ctx, uploadID, Block{ID: block, Name: name, Size: info.Size, SHA256: info.SHA256}, in.claimed)
 	if err != nil {
 		if code := nimbus.ErrorCode(err); code == nimbus.CodeNotFound || code == nimbus.CodeTooLarge {
+			s.credits.end(uploadID)
 			s.drop(ctx, in.place.OrgID, uploadID, name)
 		} else {
 			// It may be written all the same, where only the answer was lost. So its
@@ -119,6 +120,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 		return fmt.Errorf("write down a block: %w", err)
 	}
+	s.credits.came(uploadID, info.Size, in.place, s.clock.Now())
 	if loose != "" {
 		s.drop(ctx, in.place.OrgID, uploadID, loose)
 	}
@@ -170,7 +172,16 @@ func (in *intake) claim() error {
 	} else { // not much more than may come
 		step = min(step, max(in.claimed, firstClaim))
 	}
-	p, evicted, err := in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	p, ahead, drawn := in.service.credits.draw(in.id, step)
+	if drawn {
+		in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
+		return nil
+	}
+	p, evicted, err := in.service.store.ClaimCacheBytes(in.ctx, in.id, step+ahead, in.service.limits)
+	if ahead > 0 && nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+		ahead = 0
+		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	}
 	if in.size < 0 && step > leastClaim && nimbus.ErrorCode(err) == nimbus.CodeTooLarge { // it may be over soon
 		step = leastClaim
 		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
@@ -178,6 +189,7 @@ func (in *intake) claim() error {
 	if err != nil {
 		return fmt.Errorf("make room for a block: %w", err)
 	}
+	in.service.credits.add(in.id, ahead)
 	in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
 	if evicted > 0 {
 		in.service.removed()

@@ -53,7 +53,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 		w.WriteHeader(status)
 		return nil
 	}
-	content, err := h.Cache.Open(r.Context(), entry.ID, part.offset, part.n)
+	content, err := h.Cache.Open(r.Context(), entry, part.offset, part.n)
 	if err != nil {
 		return fmt.Errorf("open an entry: %w", err)
 	}
