@@ -55,6 +55,7 @@ type content struct {
 	entry   Entry
 	offset  int64 // of the next byte
 	left    int64
+	read    int64
 	ahead   []Segment
 	open    io.ReadCloser // nil between segments
 	rest    int64         // of what is open
@@ -111,7 +112,7 @@ func (c *content) broken() error {
 
 // took notes that bytes of the open segment were read.
 func (c *content) took(n int64) {
-	c.offset, c.left, c.rest = c.offset+n, c.left-n, c.rest-n
+	c.offset, c.left, c.rest, c.read = c.offset+n, c.left-n, c.rest-n, c.read+n
 }
 
 // shut closes the open segment.
@@ -173,5 +174,7 @@ func (c *content) WriteTo(w io.Writer) (written int64, err error) {
 // Close implements io.Closer.
 func (c *content) Close() error {
 	c.service.pins.leave(c)
+	c.service.uses(c.entry.OrgID, c.entry.Repo, Use{BytesOut: c.read})
+	c.read = 0
 	return c.shut()
 }

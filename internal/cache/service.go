@@ -83,5 +83,5 @@ func New(cfg Config) *Service {
 	return &Service{store: cfg.Store, blobs: cfg.Blobs, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
 		credits: credits{of: map[int64]*credit{}},
 		pins:    pins{at: map[int64]time.Time{}, readers: map[*content]time.Time{}},
-		tally:   tally{finds: map[whose]finds{}}, wake: make(chan struct{}, 1)}
+		tally:   tally{uses: map[whose]Use{}}, wake: make(chan struct{}, 1)}
 }

@@ -93,7 +93,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 	}()
 	if err := in.claim(); err != nil {
-		return err
+		return s.refused(in, err)
 	}
 	name := newName()
 	info, err := s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
@@ -105,7 +105,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 	}
 	if err != nil {
 		s.drop(ctx, in.place.OrgID, uploadID, name)
-		return fmt.Errorf("store a block: %w", err)
+		return s.refused(in, fmt.Errorf("store a block: %w", err))
 	}
 	loose, err := s.store.PutCacheBlock(ctx, uploadID, Block{ID: block, Name: name, Size: info.Size, SHA256: info.SHA256}, in.claimed)
 	if err != nil {
@@ -120,11 +120,20 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 		return fmt.Errorf("write down a block: %w", err)
 	}
+	s.uses(in.place.OrgID, in.place.Repo, Use{BytesIn: info.Size})
 	s.credits.came(uploadID, info.Size, in.place, s.clock.Now())
 	if loose != "" {
 		s.drop(ctx, in.place.OrgID, uploadID, loose)
 	}
 	return nil
+}
+
+// refused counts a block for which there is no room, and returns why it was refused.
+func (s *Service) refused(in *intake, err error) error {
+	if in.place.OrgID != "" && nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+		s.uses(in.place.OrgID, in.place.Repo, Use{Refused: 1})
+	}
+	return err
 }
 
 // drop removes contents that nobody needs. One that can't be removed now is

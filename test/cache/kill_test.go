@@ -182,9 +182,14 @@ func (k *killing) run() {
 func (k *killing) upload(n int) {
 	random := rand.New(rand.NewPCG(k.seed, uint64(n)+1))
 	key := fmt.Sprintf("upload-%d", n)
-	answer, ok := k.call(random, "CreateCacheEntry", map[string]any{"key": key})
-	if !ok {
-		return
+	var answer map[string]any
+	for ok := false; !ok; time.Sleep(time.Millisecond) { // until one answers
+		if answer, ok = k.call(random, "CreateCacheEntry", map[string]any{"key": key}); !ok && answer != nil {
+			return // it did, and the answer was lost
+		}
+		if k.t.Context().Err() != nil {
+			return
+		}
 	}
 	target, _ := answer["signed_upload_url"].(string)
 	blocks, whole := make([][]byte, random.IntN(10)), sha256.New()
