@@ -90,6 +90,19 @@ func (s *Service) List(ctx context.Context, orgID, repo string, f Filter, page n
 	if err := f.check(); err != nil {
 		return nil, "", err
 	}
+	if repo != AllRepos && repo != "" && !nimbus.ValidRepo(repo) {
+		return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no repository", repo).WithHint("write OWNER/NAME")
+	}
+	if f.ID != 0 {
+		e, err := s.Entry(ctx, f.ID)
+		switch {
+		case nimbus.ErrorCode(err) == nimbus.CodeNotFound, err == nil && e.OrgID != orgID: // told alike
+			return nil, "", nil
+		case err != nil:
+			return nil, "", err
+		}
+		return []Entry{e}, "", nil
+	}
 	entries, err = s.store.CacheList(ctx, orgID, repo, f, before, page.Size+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list entries: %w", err)
@@ -108,15 +121,16 @@ func (s *Service) Stats(ctx context.Context, orgID string) (Stats, error) {
 		return Stats{}, fmt.Errorf("read what a cache uses: %w", err)
 	}
 	all.OrgID, all.Repo = orgID, AllRepos
-	st := Stats{Usage: s.usual(all), Repos: make([]Usage, len(repos))}
+	st := Stats{Usage: s.WithUsual(all), Repos: make([]Usage, len(repos))}
 	for i, u := range repos {
-		st.Repos[i] = s.usual(u)
+		st.Repos[i] = s.WithUsual(u)
 	}
 	return st, nil
 }
 
-// usual sets the quota of one that has none of its own.
-func (s *Service) usual(u Usage) Usage {
+// WithUsual sets the quota, and how long entries stay, of one that has none of its
+// own.
+func (s *Service) WithUsual(u Usage) Usage {
 	if !u.OwnQuota {
 		u.Quota = s.limits.Repo
 		if u.Repo == AllRepos {
@@ -136,7 +150,7 @@ func (s *Service) Usage(ctx context.Context, after string) ([]Usage, error) {
 		return nil, fmt.Errorf("read what caches use: %w", err)
 	}
 	for i, u := range all {
-		all[i] = s.usual(u)
+		all[i] = s.WithUsual(u)
 	}
 	return all, nil
 }
@@ -198,7 +212,7 @@ const (
 
 // SetQuota sets how many bytes an org may have (repo AllRepos), or one of its
 // repositories; a negative number means the usual. The next sweep has entries go
-// that are over it. Codes: invalid.
+// that are over it. Codes: invalid, not_found.
 func (s *Service) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error {
 	if repo != AllRepos {
 		if err := (Caller{OrgID: orgID, Repo: repo}).check(); err != nil {

@@ -107,13 +107,15 @@ type Books interface {
 	RemoveCache(ctx context.Context, orgID string, entryID int64) error
 	// RemoveCacheOf removes the newest entries that a filter lets through, used or
 	// not, up to most, and tells how many they were. The event, where any was, is
-	// written in the same transaction, with that.
+	// written in the same transaction, with that. Codes: not_found for an id, or where
+	// others have removed them all.
 	RemoveCacheOf(ctx context.Context, orgID, repo string, f Filter, most int, e nimbus.AuditEvent) (n int, bytes int64, err error)
 	// SetCacheUnused sets after how long entries of an org go that nobody finds; a
 	// negative time is the usual. The event is written in the same transaction.
 	SetCacheUnused(ctx context.Context, orgID string, unused time.Duration, e nimbus.AuditEvent) error
 	// SetCacheQuota sets that of an org (repo AllRepos) or a repository; -1 is the
-	// usual. The event is written in the same transaction.
+	// usual. The event is written in the same transaction. Codes: not_found for a
+	// repository that is not the org's.
 	SetCacheQuota(ctx context.Context, orgID, repo string, bytes int64, e nimbus.AuditEvent) error
 }
 

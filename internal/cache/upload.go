@@ -41,6 +41,9 @@ func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, si
 	}
 	u, err := s.store.ReserveCache(ctx, p, c.JobID, size, s.limits)
 	if err != nil {
+		if nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+			s.uses(p.OrgID, p.Repo, Use{Refused: 1})
+		}
 		return Upload{}, fmt.Errorf("take a place in the cache: %w", err)
 	}
 	return u, nil
@@ -196,6 +199,9 @@ func (in *intake) claim() error {
 		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
 	}
 	if err != nil {
+		if p.OrgID != "" {
+			in.place = p // whose quota it is
+		}
 		return fmt.Errorf("make room for a block: %w", err)
 	}
 	in.service.credits.add(in.id, ahead)

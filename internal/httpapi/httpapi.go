@@ -132,6 +132,8 @@ type Config struct {
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
 	Cache Cache
+	// Caches is what people look at of it; nil where there is none.
+	Caches Caches
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -229,6 +231,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)

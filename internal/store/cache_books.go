@@ -112,9 +112,11 @@ func (t *tx) removeCache(ctx context.Context, orgID string, id int64) (size int6
 // RemoveCacheOf implements cache.Books. Entries are looked for in a transaction of
 // their own: those that are gone by the time the books are locked are passed over.
 func (s *Store) RemoveCacheOf(ctx context.Context, orgID, repo string, f cache.Filter, most int, e nimbus.AuditEvent) (n int, bytes int64, err error) {
-	found, err := s.CacheList(ctx, orgID, repo, f, 1<<62, most)
-	if err != nil || len(found) == 0 {
-		return 0, 0, err
+	found := []cache.Entry{{ID: f.ID}}
+	if f.ID == 0 {
+		if found, err = s.CacheList(ctx, orgID, repo, f, 1<<62, most); err != nil || len(found) == 0 {
+			return 0, 0, err
+		}
 	}
 	err = s.write(ctx, func(t *tx) error {
 		n, bytes = 0, 0
@@ -134,6 +136,9 @@ func (s *Store) RemoveCacheOf(ctx context.Context, orgID, repo string, f cache.F
 				return err
 			}
 			n, bytes = n+1, bytes+row.Size
+		}
+		if n == 0 {
+			return noCacheEntry()
 		}
 		e.Detail["entries"], e.Detail["bytes"] = strconv.Itoa(n), strconv.FormatInt(bytes, 10)
 		return t.audit(ctx, e)
@@ -178,14 +183,36 @@ func (s *Store) NamedCacheUsage(ctx context.Context, most int) (names []string, 
 // SetCacheQuota implements cache.Books.
 func (s *Store) SetCacheQuota(ctx context.Context, orgID, repo string, bytes int64, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo}); err != nil {
-			return err
-		}
-		if err := t.SetCacheQuota(ctx, gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}); err != nil {
+		p := gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}
+		n, err := t.SetCacheQuota(ctx, p)
+		if err != nil {
 			return fmt.Errorf("write a quota: %w", err)
+		}
+		if n == 0 {
+			if err := t.openCacheQuota(ctx, orgID, repo); err != nil {
+				return err
+			}
+			if _, err := t.SetCacheQuota(ctx, p); err != nil {
+				return fmt.Errorf("write a quota: %w", err)
+			}
 		}
 		return t.audit(ctx, e)
 	})
+}
+
+// openCacheQuota opens the books of what has saved nothing yet: of a repository, where
+// it is the org's.
+func (t *tx) openCacheQuota(ctx context.Context, orgID, repo string) error {
+	if repo != allCaches && repo != "" {
+		_, err := t.RepoOfOrg(ctx, gen.RepoOfOrgParams{Name: repo, OrgID: orgID})
+		if errors.Is(err, sql.ErrNoRows) {
+			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such repository in this org").WithHint("one is known from its first job on")
+		}
+		if err != nil {
+			return fmt.Errorf("find the repository: %w", err)
+		}
+	}
+	return t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo})
 }
 
 // dropOrgCache removes all that an org has in the cache, and its books.

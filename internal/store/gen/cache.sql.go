@@ -1261,7 +1261,7 @@ func (q *Queries) ScatterCacheBlocks(ctx context.Context, entryID int64) error {
 	return err
 }
 
-const setCacheQuota = `-- name: SetCacheQuota :exec
+const setCacheQuota = `-- name: SetCacheQuota :execrows
 UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2
 `
 
@@ -1271,9 +1271,12 @@ type SetCacheQuotaParams struct {
 	Quota int64
 }
 
-func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) error {
-	_, err := q.db.ExecContext(ctx, setCacheQuota, arg.OrgID, arg.Repo, arg.Quota)
-	return err
+func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setCacheQuota, arg.OrgID, arg.Repo, arg.Quota)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const setCacheUnused = `-- name: SetCacheUnused :exec

@@ -169,7 +169,7 @@ SELECT * FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT
 UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now)
 WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state = 'committed' RETURNING *;
 
--- name: SetCacheQuota :exec
+-- name: SetCacheQuota :execrows
 UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2;
 
 -- name: SetCacheUnused :exec
