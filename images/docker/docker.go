@@ -51,9 +51,9 @@ const SettingsFile = "/etc/docker/daemon.json"
 // started.
 func Settings() []byte { return settings }
 
-// Links are what update-alternatives would have made.
+// Links are what maintainer scripts would have made.
 func Links() map[string]string {
-	links := map[string]string{}
+	links := map[string]string{"/var/run": "/run"}
 	for _, program := range []string{"iptables", "ip6tables"} {
 		for _, of := range []string{"", "-save", "-restore"} {
 			links["/usr/sbin/"+program+of] = program + "-nft" + of

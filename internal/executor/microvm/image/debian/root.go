@@ -131,12 +131,6 @@ func (m *merger) all(ctx context.Context, c Config, p parts) error {
 	if err := m.modules(c, p.kernel); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Links)) {
-		h := &tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(name, "/"), Linkname: c.Links[name], Mode: 0o777}
-		if err := m.header(h); err != nil {
-			return err
-		}
-	}
 	for _, f := range c.Files {
 		raw, err := f.read()
 		if err != nil {
@@ -187,6 +181,12 @@ func (m *merger) skeleton(c Config) error {
 	}
 	for name, target := range links {
 		if err := m.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Links)) {
+		h := &tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(name, "/"), Linkname: c.Links[name], Mode: 0o777}
+		if err := m.header(h); err != nil {
 			return err
 		}
 	}
