@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -113,7 +114,7 @@ func (d *docker) serve() {
 			d.say(err.Error())
 			return
 		}
-		began := time.Now()
+		began, from := time.Now(), logSize()
 		state, err := d.run()
 		switch {
 		case err != nil:
@@ -121,7 +122,7 @@ func (d *docker) serve() {
 			d.say("the docker daemon can't be started: " + err.Error())
 		case state.Exited() && time.Since(began) < dockerLife: // else it was killed, as all is at the job's end
 			failed++
-			d.say(fmt.Sprintf("the docker daemon has ended with %d: %s", state.ExitCode(), lastWords(dockerLog)))
+			d.say(fmt.Sprintf("the docker daemon has ended with %d: %s", state.ExitCode(), lastWords(from)))
 		default:
 			failed = 0
 		}
@@ -196,11 +197,26 @@ func makeDaemonGroups() error {
 	return nil
 }
 
-// lastWords is the end of a log, in one line.
-func lastWords(path string) string {
-	raw, err := os.ReadFile(path)
+// logSize is what daemons have said so far.
+func logSize() int64 {
+	info, err := os.Stat(dockerLog)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// lastWords is the end of what a daemon said, in one line.
+func lastWords(from int64) string {
+	f, err := os.Open(dockerLog)
 	if err != nil {
 		return err.Error()
 	}
-	return strings.Join(strings.Fields(string(raw[max(0, len(raw)-dockerWords):])), " ")
+	defer f.Close()
+	raw := make([]byte, dockerWords)
+	n, err := f.ReadAt(raw, max(from, logSize()-dockerWords))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(raw[:n])), " ")
 }
