@@ -73,7 +73,7 @@ func layDocker(root string) error {
 // openDocker listens for clients of the daemon; nil where the image has none.
 func openDocker(tree *namespace, e *events) (*docker, error) {
 	if _, err := os.Stat(dockerModules); err != nil {
-		return nil, nil //nolint:nilerr,nilnil // there is no daemon
+		return nil, nil //nolint:nilnil // there is no daemon
 	}
 	d := &docker{tree: tree, events: e}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dockerSocket, Net: "unix"})

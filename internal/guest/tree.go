@@ -2,7 +2,6 @@ package guest
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -92,21 +91,22 @@ func (n *namespace) kill(sig unix.Signal) {
 
 // signalGroup sends a signal to all processes of a cgroup and of those below it.
 func signalGroup(dir string, sig unix.Signal) {
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // one that goes meanwhile is fine
-		if err != nil || d.Name() != "cgroup.procs" {
-			return nil
-		}
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return nil
-		}
+	if raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil {
 		for _, field := range strings.Fields(string(raw)) {
 			if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
 				_ = unix.Kill(pid, sig) // gone already is fine
 			}
 		}
-		return nil
-	})
+	}
+	below, err := os.ReadDir(dir)
+	if err != nil {
+		return // it goes just now
+	}
+	for _, e := range below {
+		if e.IsDir() {
+			signalGroup(filepath.Join(dir, e.Name()), sig)
+		}
+	}
 }
 
 func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -112,7 +113,7 @@ type pushed struct {
 // push pushes a workflow of one job.
 func push(ctx context.Context, t *testing.T, workflow string) pushed {
 	t.Helper()
-	double, err := githubtest.Start(githubtest.Config{RunnerURL: fmt.Sprintf("http://%s:%d", microvm.GatewayName, doublePort)})
+	double, err := githubtest.Start(githubtest.Config{RunnerURL: "http://" + net.JoinHostPort(microvm.GatewayName, strconv.Itoa(doublePort))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +165,7 @@ jobs:
         image: ` + toolsImage + `
         ports: ["8080:80", "81"]
         options: >-
-          --health-cmd "service get http://127.0.0.1:80/" --health-interval 1s --health-retries 100
+          --health-cmd "service get http://127.0.0.1:80/" --health-interval 8s --health-timeout 60s
     steps:
       - run: |
           echo "said $WORD in $PWD by $LESSON: $(service get http://db/)"

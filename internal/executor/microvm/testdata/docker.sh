@@ -23,9 +23,8 @@ say "of the machine's network: $(docker run --rm --privileged --network host "$I
 docker volume create kept >/dev/null
 printf 'FROM %s\nVOLUME /kept\nRUN echo built > /built && service get http://gateway.nimbus.internal:5000/v2/\nCMD ["cat", "/built", "/kept/file"]\n' "$IMAGE" >Dockerfile
 docker build --quiet --tag built . >/dev/null
-docker run --rm --volume kept:/kept built sh -c 'echo kept > /kept/file'
+docker run --rm --memory 24m --volume kept:/kept built sh -c 'echo kept > /kept/file; x=$(head -c 64m /dev/zero | tr "\0" x)' >/dev/null 2>&1 && bound=0 || bound=$?
 say "built: $(docker run --rm --volume kept:/kept built | tr '\n' ' ')"
-docker run --rm --memory 24m "$IMAGE" sh -c 'x=$(head -c 64m /dev/zero | tr "\0" x)' >/dev/null 2>&1 && bound=0 || bound=$?
 say "out of memory: $bound, of processes: $(cat /sys/fs/cgroup/docker/pids.max)"
 
 # Told to end, it has its daemon to clean up with; one that is gone comes back.
@@ -40,4 +39,4 @@ end() {
 }
 trap end TERM
 say ready
-while :; do sleep 0.2; done
+while :; do sleep 0.2; done 2>/dev/null # in which the shell tells of its child
