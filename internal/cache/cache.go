@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // Bounds of what clients may say.
@@ -15,7 +16,7 @@ const (
 	MaxKey     = 512 // bytes of a key
 	MaxVersion = 512 // bytes of a version: clients send 64 hexadecimal digits
 	MaxKeys    = 16  // keys of one look-up
-	MaxBlocks  = 50_000
+	MaxBlocks  = transfer.MaxBlocks
 	MaxBlock   = 512 << 20 // bytes of one block
 	MaxScopes  = 8
 )

@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
+	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/programs"
@@ -30,6 +31,7 @@ type Flags struct {
 	CPUs          int      `within:"1.." name:"cpus" help:"How many CPUs jobs may take together. Default: all." env:"NIMBUS_CPUS" placeholder:"N"`
 	MemoryMiB     int      `within:"1.." name:"memory" help:"How much memory jobs may take together, in MiB. Default: three quarters." env:"NIMBUS_MEMORY" placeholder:"MIB"`
 
+	CacheGiB   *int     `within:"0.." name:"cache-size" help:"How many GiB of the disk copies of what jobs save and restore may take, for the next ones here; 0 keeps none. Default: a tenth of the disk, and 100 at most." env:"NIMBUS_CACHE_SIZE" placeholder:"GIB"`
 	Capability []string `help:"A word that jobs can need of a host, like pytorch, besides what the machine shows by itself; may be repeated." env:"NIMBUS_CAPABILITIES" placeholder:"WORD"`
 
 	LoadFlags
@@ -161,8 +163,38 @@ func (f Flags) Agent(ctx context.Context, server string, encryption *tls.Config,
 		CPUs: f.CPUs, MemoryMiB: f.MemoryMiB, Executors: f.Executors, Capabilities: f.Capability, Programs: p, Log: log,
 	}
 	f.ApplyLoad(&cfg)
+	if err := f.applyCache(&cfg); err != nil {
+		return nil, err
+	}
 	if err := f.Apply(&cfg); err != nil {
 		return nil, err
 	}
 	return New(ctx, cfg)
+}
+
+const (
+	// cacheShare is the part of a disk that copies of the cache may take by default,
+	// mostCache how much that is at most.
+	cacheShare = 10
+	mostCache  = 100 << 30
+)
+
+// applyCache says how much of the cache is kept on the host.
+func (f Flags) applyCache(cfg *Config) error {
+	if f.CacheGiB != nil {
+		if *f.CacheGiB < 0 {
+			return nimbus.Errorf(nimbus.CodeInvalid, "--cache-size can't be below 0")
+		}
+		cfg.CacheBytes = int64(*f.CacheGiB) << 30
+		return nil
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	disk, err := executor.DiskOf(cfg.Data)
+	if err != nil {
+		return fmt.Errorf("find out how much of the cache to keep: %w", err)
+	}
+	cfg.CacheBytes = min(disk.Total/cacheShare, mostCache)
+	return nil
 }

@@ -101,13 +101,16 @@ type Config struct {
 	StandIn bool
 	// Programs finds nimbus-shim and nimbus-guest.
 	Programs programs.Finder
-	Log      *slog.Logger
+	// CacheBytes is how much of the disk copies of what jobs save and restore may
+	// take. None are kept where it is 0.
+	CacheBytes int64
+	Log        *slog.Logger
 }
 
 // New makes the agent of this machine. Codes: not_found for a program that is
 // missing.
 func New(_ context.Context, cfg Config) (*agent.Agent, error) {
-	door, err := near.Open(near.Config{Server: cfg.Server, TLS: cfg.TLS, Log: cfg.Log})
+	door, err := near.Open(cfg.cache())
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +140,21 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
 		CacheURL: cacheURL(door), Beside: map[string]func(context.Context) error{"cache": door.Run},
 	})
+}
+
+// cache is the host's door to the cache. It gives way as images do.
+func (c Config) cache() near.Config {
+	n := near.Config{Server: c.Server, TLS: c.TLS, Dir: filepath.Join(c.Data, "cache"), Bytes: c.CacheBytes, Log: c.Log}
+	if c.ReclaimDisk > 0 {
+		n.Over = func() int64 {
+			disk, err := executor.DiskOf(c.Data)
+			if err != nil {
+				return 0 // the agent tells of it where it asks for jobs
+			}
+			return disk.Over(c.ReclaimDisk)
+		}
+	}
+	return n
 }
 
 // cacheURL is where the jobs of an executor find the host's door to the cache.

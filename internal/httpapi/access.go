@@ -171,5 +171,7 @@ var routes = map[string]rule{
 	"/_apis/artifactcache/":                              anybody,
 	"/_cache/":                                           anybody,
 
+	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
+
 	"/": anybody, // the pages
 }

@@ -16,8 +16,9 @@ import (
 
 const (
 	// cacheSecret is what the keys of tokens and URLs are derived from.
-	cacheSecret      = "cache"
-	cacheSecretBytes = 32
+	cacheSecret = "cache"
+	// sharedSecretBytes is how long secrets are that replicas share.
+	sharedSecretBytes = 32
 	// ownScope is the scope of an org's own jobs, which have no branches.
 	ownScope = "jobs"
 	// clocks is how far clocks may be apart, and lateEnd how long after its time a
@@ -38,7 +39,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if s.saved == nil {
 		return nil
 	}
-	secret, err := cacheSecretOf(ctx, secrets)
+	secret, err := secretOf(ctx, secrets, cacheSecret)
 	if err != nil {
 		return fmt.Errorf("open the cache: %w", err)
 	}
@@ -57,18 +58,18 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	return nil
 }
 
-// cacheSecretOf is the secret that all replicas share, made by the first.
-func cacheSecretOf(ctx context.Context, secrets identity.Secrets) ([]byte, error) {
-	secret, err := secrets.Get(ctx, "", cacheSecret)
+// secretOf is a secret that all replicas share, made by the first.
+func secretOf(ctx context.Context, secrets identity.Secrets, name string) ([]byte, error) {
+	secret, err := secrets.Get(ctx, "", name)
 	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return secret, err
 	}
-	made := make([]byte, cacheSecretBytes)
+	made := make([]byte, sharedSecretBytes)
 	rand.Read(made)
-	if err := secrets.Create(ctx, "", cacheSecret, made); err != nil && nimbus.ErrorCode(err) != nimbus.CodeConflict {
+	if err := secrets.Create(ctx, "", name, made); err != nil && nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		return nil, err
 	}
-	return secrets.Get(ctx, "", cacheSecret) // another replica's, if that was first
+	return secrets.Get(ctx, "", name) // another replica's, if that was first
 }
 
 // admitToCache lets the token of a job in for as long as the job runs.

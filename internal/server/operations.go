@@ -10,6 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
 )
 
@@ -24,6 +25,8 @@ type Operations struct {
 	// Drain is how long a server that stops still answers while /readyz says
 	// that it is not ready, so that load balancers stop sending.
 	Drain time.Duration
+	// Registry bounds what is kept of images. Zero fields mean the usual.
+	Registry registry.Limits
 }
 
 // openMetrics comes before all that is counted.

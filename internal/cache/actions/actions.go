@@ -14,6 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // Service is what is asked of the cache itself: *cache.Service, whose methods
@@ -119,7 +120,9 @@ func New(cfg Config) (http.Handler, error) {
 	mux.Handle("GET "+entryPath+"{id}", h.blob(h.get)) // and HEAD
 	mux.Handle(uploadPath, h.refuse(writeBlobError))
 	mux.Handle(entryPath, h.refuse(writeBlobError))
-	return h.inTime(mux), nil
+	return h.bounds().InTime(mux), nil
 }
 
 type handler struct{ Config }
+
+func (h *handler) bounds() transfer.Bounds { return transfer.Bounds{Idle: h.Idle, Whole: h.Whole} }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // etag is an entry's: its content never changes.
@@ -27,10 +28,11 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry")
 	}
 	header := w.Header()
-	part, partial, err := wanted(r.Header, entry.Size, etag(entry.ID))
+	part, partial, err := transfer.Wanted(r.Header, entry.Size, etag(entry.ID))
 	if err != nil {
 		return h.unsatisfiable(w, r, entry.Size, err)
 	}
+	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	header.Set("ETag", etag(entry.ID))
 	header.Set("Last-Modified", entry.CreatedAt.UTC().Format(http.TimeFormat))
 	header.Set("Accept-Ranges", "bytes")
@@ -43,23 +45,23 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 	header.Set("Cache-Control", "private, no-transform")
 	header.Set("X-Ms-Blob-Type", "BlockBlob")
 	// Clients that see no length don't notice that a content broke off.
-	header.Set("Content-Length", strconv.FormatInt(part.n, 10))
+	header.Set("Content-Length", strconv.FormatInt(part.N, 10))
 	status := http.StatusOK
 	if partial {
 		status = http.StatusPartialContent
-		header.Set("Content-Range", part.contentRange(entry.Size))
+		header.Set("Content-Range", part.ContentRange(entry.Size))
 	}
 	if r.Method == http.MethodHead {
 		w.WriteHeader(status)
 		return nil
 	}
-	content, err := h.Cache.Open(r.Context(), entry.ID, part.offset, part.n)
+	content, err := h.Cache.Open(r.Context(), entry.ID, part.Offset, part.N)
 	if err != nil {
 		return fmt.Errorf("open an entry: %w", err)
 	}
 	defer content.Close()
 	w.WriteHeader(status)
-	if n, err := content.WriteTo(h.newDownstream(w)); err != nil || n != part.n {
+	if n, err := content.WriteTo(h.bounds().Downstream(w)); err != nil || n != part.N {
 		h.Log.LogAttrs(r.Context(), slog.LevelDebug, "a download broke off",
 			slog.Int64("entry", entry.ID), slog.Int64("bytes", n), slog.Any("error", err))
 		panic(http.ErrAbortHandler) // the status is out: only a connection that breaks tells it

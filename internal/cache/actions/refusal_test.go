@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +15,11 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 )
+
+func newHandler(t testing.TB) *handler {
+	t.Helper()
+	return &handler{Config{Keys: newKeys(t, secret(1)), Log: slog.New(slog.DiscardHandler)}.withDefaults()}
+}
 
 // TestRefusals: each code of nimbus has its words in each protocol, and no fault of
 // ours is shown.
@@ -41,7 +47,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		failure := nimbus.Errorf(code, "disk /dev/sdx is on fire").WithHint("call somebody")
 		failure.RetryAfter = 1500 * time.Millisecond
-		h := newHandler(t, 0, 0)
+		h := newHandler(t)
 		ask := func(write writer) *httptest.ResponseRecorder {
 			w := httptest.NewRecorder()
 			w.Header().Set("ETag", `"1"`)
@@ -93,7 +99,7 @@ func TestWhoHasGoneIsNoFault(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequest(http.MethodPut, "/", nil).WithContext(ctx)
-	h := newHandler(t, 0, 0)
+	h := newHandler(t)
 	if got := h.tell(r, fmt.Errorf("write to disk: %w", context.Canceled)); got.twirp != "canceled" {
 		t.Errorf("a caller that left: %+v", got)
 	}

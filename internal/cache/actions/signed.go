@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // purpose is what a signed URL is good for.
@@ -73,8 +74,8 @@ func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signe
 			return signed{}, refused
 		}
 	}
-	id, ok1 := plain(r.PathValue("id"))
-	expires, ok2 := plain(query.Get("exp"))
+	id, ok1 := transfer.Plain(r.PathValue("id"))
+	expires, ok2 := transfer.Plain(query.Get("exp"))
 	mac, err := base64.RawURLEncoding.Strict().DecodeString(query.Get("sig"))
 	if !ok1 || !ok2 || err != nil {
 		return signed{}, refused

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	resultsv1 "github.com/nimbus-ci/nimbus/api/gen/results/v1"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // maxCall is how long a call may be: ten keys of 512 characters, in any spelling.
@@ -51,14 +52,14 @@ type message[T any] interface {
 	proto.Message
 }
 
-// twirp is the handler of a method.
-func twirp[Q, S any, QM message[Q], SM message[S]](h *handler, call func(*handler, *http.Request, Grant, QM) (SM, error)) http.Handler {
+// twirp is the handler of a method, which may say more by headers.
+func twirp[Q, S any, QM message[Q], SM message[S]](h *handler, call func(*handler, http.Header, *http.Request, Grant, QM) (SM, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var request Q
 		c, g, err := h.readCall(w, r, QM(&request))
 		var response SM
 		if err == nil {
-			response, err = call(h, r, g, QM(&request))
+			response, err = call(h, w.Header(), r, g, QM(&request))
 		}
 		var body []byte
 		if err == nil {
@@ -82,7 +83,7 @@ func (h *handler) readCall(w http.ResponseWriter, r *http.Request, request proto
 	if err != nil {
 		return c, g, err
 	}
-	body, err := h.readSmall(w, r, maxCall)
+	body, err := h.bounds().ReadSmall(w, r, maxCall)
 	if err != nil {
 		return c, g, err
 	}
@@ -99,7 +100,7 @@ func refusedSoftly(err error) bool {
 	return code == nimbus.CodeForbidden || code == nimbus.CodeTooLarge
 }
 
-func createEntry(h *handler, r *http.Request, g Grant, q *resultsv1.CreateCacheEntryRequest) (*resultsv1.CreateCacheEntryResponse, error) {
+func createEntry(h *handler, _ http.Header, r *http.Request, g Grant, q *resultsv1.CreateCacheEntryRequest) (*resultsv1.CreateCacheEntryResponse, error) {
 	upload, err := h.Cache.Reserve(r.Context(), g.Caller, q.Key, q.Version, 0)
 	if refusedSoftly(err) {
 		return &resultsv1.CreateCacheEntryResponse{Message: h.tell(r, err).text}, nil
@@ -114,7 +115,7 @@ func createEntry(h *handler, r *http.Request, g Grant, q *resultsv1.CreateCacheE
 	return &resultsv1.CreateCacheEntryResponse{Ok: true, SignedUploadUrl: url}, nil
 }
 
-func finalizeUpload(h *handler, r *http.Request, g Grant, q *resultsv1.FinalizeCacheEntryUploadRequest) (*resultsv1.FinalizeCacheEntryUploadResponse, error) {
+func finalizeUpload(h *handler, header http.Header, r *http.Request, g Grant, q *resultsv1.FinalizeCacheEntryUploadRequest) (*resultsv1.FinalizeCacheEntryUploadResponse, error) {
 	if q.SizeBytes < 0 {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "an entry of %d bytes", q.SizeBytes)
 	}
@@ -125,10 +126,11 @@ func finalizeUpload(h *handler, r *http.Request, g Grant, q *resultsv1.FinalizeC
 	if err != nil {
 		return nil, err
 	}
+	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	return &resultsv1.FinalizeCacheEntryUploadResponse{Ok: true, EntryId: entry.ID}, nil
 }
 
-func downloadURL(h *handler, r *http.Request, g Grant, q *resultsv1.GetCacheEntryDownloadURLRequest) (*resultsv1.GetCacheEntryDownloadURLResponse, error) {
+func downloadURL(h *handler, _ http.Header, r *http.Request, g Grant, q *resultsv1.GetCacheEntryDownloadURLRequest) (*resultsv1.GetCacheEntryDownloadURLResponse, error) {
 	if err := mayLookUp(g); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // blob is the handler of a call as to Azure's blob storage.
@@ -49,6 +50,7 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) 
 	}
 	// Anything but 201 is a failure to both of Azure's SDKs.
 	header := w.Header()
+	transfer.TellUpload(header, s.org, s.id)
 	header.Set("ETag", etag(s.id))
 	header.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)
@@ -64,7 +66,7 @@ func (h *handler) putBlob(w http.ResponseWriter, r *http.Request, s signed) erro
 
 func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id string) error {
 	// A plus sign that was not escaped has become a space.
-	block, err := blockID(strings.ReplaceAll(id, " ", "+"))
+	block, err := transfer.BlockID(strings.ReplaceAll(id, " ", "+"))
 	if err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id 
 }
 
 func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block string) error {
-	body := h.newUpstream(w, r, r.ContentLength)
+	body := h.bounds().Upstream(w, r, r.ContentLength)
 	if err := h.Cache.PutBlock(r.Context(), s.id, block, body, r.ContentLength); err != nil {
 		return h.linger(body, fmt.Errorf("take a block: %w", err))
 	}
@@ -80,8 +82,8 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block s
 }
 
 func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed) error {
-	body := h.newUpstream(w, r, r.ContentLength)
-	blocks, err := readBlockList(body)
+	body := h.bounds().Upstream(w, r, r.ContentLength)
+	blocks, err := transfer.ReadBlockList(body)
 	if err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed)
 const maxLinger = 128 << 20
 
 // linger reads on where a quota ended an upload, and returns why it did.
-func (h *handler) linger(body *upstream, refused error) error {
+func (h *handler) linger(body *transfer.Upstream, refused error) error {
 	if code := nimbus.ErrorCode(refused); code == nimbus.CodeTooLarge || code == nimbus.CodeConflict {
 		_, _ = io.CopyN(io.Discard, body, maxLinger) // or as much of it as comes
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // v1 is the handler of a call of protocol version 1.
@@ -131,12 +132,12 @@ func (h *handler) v1Reserve(w http.ResponseWriter, r *http.Request, g Grant) err
 // v1Upload takes a part of a content. Its sender may not say how long the body
 // is: Content-Range does, and the body must be as long.
 func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) error {
-	part, err := parseContentRange(r.Header.Get("Content-Range"))
+	part, err := transfer.ParseContentRange(r.Header.Get("Content-Range"))
 	if err != nil {
 		return err
 	}
-	if r.ContentLength >= 0 && r.ContentLength != part.n {
-		return nimbus.Errorf(nimbus.CodeInvalid, "Content-Range is of %d bytes, the body of %d", part.n, r.ContentLength)
+	if r.ContentLength >= 0 && r.ContentLength != part.N {
+		return nimbus.Errorf(nimbus.CodeInvalid, "Content-Range is of %d bytes, the body of %d", part.N, r.ContentLength)
 	}
 	id, err := h.v1ID(r)
 	if err != nil {
@@ -146,10 +147,11 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if err := h.Cache.CheckUpload(r.Context(), g.Caller, id); err != nil {
 		return fmt.Errorf("look up an upload: %w", err)
 	}
-	body := h.newUpstream(w, r, part.n)
-	if err := h.Cache.PutRange(r.Context(), id, part.offset, body, part.n); err != nil {
+	body := h.bounds().Upstream(w, r, part.N)
+	if err := h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N); err != nil {
 		return h.linger(body, fmt.Errorf("take a part: %w", err))
 	}
+	transfer.TellUpload(w.Header(), g.Caller.OrgID, id)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -169,15 +171,17 @@ func (h *handler) v1Commit(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if q.Size < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "an entry of %d bytes", q.Size)
 	}
-	if _, err := h.Cache.CommitUpload(r.Context(), g.Caller, id, q.Size); err != nil {
+	entry, err := h.Cache.CommitUpload(r.Context(), g.Caller, id, q.Size)
+	if err != nil {
 		return fmt.Errorf("commit an upload: %w", err)
 	}
+	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
 func (h *handler) v1ID(r *http.Request) (int64, error) {
-	id, ok := plain(r.PathValue("id"))
+	id, ok := transfer.Plain(r.PathValue("id"))
 	if !ok {
 		return 0, nimbus.Errorf(nimbus.CodeNotFound, "there is no upload %.100q", r.PathValue("id"))
 	}
@@ -186,7 +190,7 @@ func (h *handler) v1ID(r *http.Request) (int64, error) {
 
 // readJSON reads a call of version 1. Codes: invalid, too_large, cancelled.
 func (h *handler) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	body, err := h.readSmall(w, r, maxCall)
+	body, err := h.bounds().ReadSmall(w, r, maxCall)
 	if err != nil {
 		return err
 	}

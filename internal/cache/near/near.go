@@ -1,6 +1,8 @@
 // Package near is the host's side of the cache. Jobs reach it at a port of their
 // gateway, and it passes on to the control plane what is the cache's and nothing
 // else: a sandbox never sees the control plane itself, nor needs its certificate.
+// Contents that pass, either way, are kept on the host's disk and served from
+// there, each time after the control plane has said that the job may have them.
 package near
 
 import (
@@ -16,9 +18,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // Port is where jobs find the cache, at their gateway.
@@ -38,13 +42,22 @@ const (
 type Config struct {
 	Server string      // the control plane, as "https://nimbus.example"
 	TLS    *tls.Config // whom to trust, and how to be known; nil: the system's trust
-	Log    *slog.Logger
+	// Dir is where contents are kept, and Bytes how much of the disk they may take;
+	// 0 keeps none.
+	Dir   string
+	Bytes int64
+	// Over tells by how many bytes the disk of Dir is fuller than it should be: so
+	// much goes. nil: never.
+	Over func() int64
+	Log  *slog.Logger
 }
 
 // Door takes jobs' requests on the host's loopback interface.
 type Door struct {
+	cfg      Config
+	target   *url.URL
 	listener net.Listener
-	server   *http.Server
+	tier     atomic.Pointer[tier] // nil while nothing is kept
 }
 
 // Open begins to listen; Run answers. Codes: invalid.
@@ -57,7 +70,27 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
 	}
-	proxy := &httputil.ReverseProxy{
+	return &Door{cfg: cfg, target: target, listener: l}, nil
+}
+
+// handler is the way to the control plane, by what is kept here.
+func (d *Door) handler() http.Handler {
+	proxy := passOn(d.cfg, d.target)
+	if d.cfg.Bytes <= 0 {
+		return proxy
+	}
+	t, err := newTier(d.cfg, d.target, proxy)
+	if err != nil {
+		d.cfg.Log.Error("this host keeps nothing of the cache, which works without it", "error", err)
+		return proxy
+	}
+	d.tier.Store(t)
+	return t
+}
+
+// passOn is the way to the control plane.
+func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
 			r.Out.Host = r.In.Host // URLs that the server makes lead back here
@@ -72,10 +105,43 @@ func Open(cfg Config) (*Door, error) {
 		},
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
-	return &Door{listener: l, server: &http.Server{
-		Handler: only(proxy), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-	}}, nil
+}
+
+// newTier keeps what passes.
+func newTier(cfg Config, origin *url.URL, proxy *httputil.ReverseProxy) (*tier, error) {
+	tally := &tally{}
+	shelf, err := openShelf(cfg.Dir, cfg.Bytes, tally, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	t := &tier{
+		shelf: shelf, origin: &url.URL{Scheme: origin.Scheme, Host: origin.Host}, transport: proxy.Transport, next: proxy,
+		bounds: transfer.Bounds{Idle: idle, Whole: longest}, log: cfg.Log, tally: tally,
+		stages: stages{of: map[name]*stage{}}, fills: map[name]*fill{},
+	}
+	proxy.ModifyResponse = t.answered
+	return t, nil
+}
+
+// Figures are what the copies did, and what they take; all zero where nothing is
+// kept.
+func (d *Door) Figures() Figures {
+	t := d.tier.Load()
+	if t == nil {
+		return Figures{}
+	}
+	f := t.tally.figures()
+	holds := t.shelf.holds()
+	f.Entries, f.Bytes, f.Limit = holds.entries, holds.bytes, d.cfg.Bytes
+	return f
+}
+
+// over is by how much the disk is too full.
+func (c Config) over() int64 {
+	if c.Over == nil {
+		return 0
+	}
+	return c.Over()
 }
 
 // Addr is where the door is, host:port.
@@ -89,10 +155,26 @@ func (d *Door) Close() error {
 	return nil
 }
 
-// Run answers until ctx ends.
+// Run answers until ctx ends. The folder must be this process's alone by now.
 func (d *Door) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: only(d.handler()), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	if t := d.tier.Load(); t != nil {
+		keeping, end := context.WithCancel(ctx)
+		kept := make(chan struct{})
+		go func() {
+			defer close(kept)
+			t.maintain(keeping, d.cfg.over)
+		}()
+		defer func() {
+			end()
+			<-kept
+		}()
+	}
 	served := make(chan error, 1)
-	go func() { served <- d.server.Serve(d.listener) }()
+	go func() { served <- server.Serve(d.listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve the cache's clients: %w", err)
@@ -100,9 +182,9 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	err := d.server.Shutdown(stop)
+	err := server.Shutdown(stop)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = d.server.Close()
+		err = server.Close()
 	}
 	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
 		err = errors.Join(err, stopped)
@@ -114,7 +196,7 @@ func (d *Door) Run(ctx context.Context) error {
 }
 
 // prefixes are the paths of the cache's protocols.
-var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/"}
+var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
 
 // only lets through what is the cache's. Paths that could mean another one to who
 // cleans them first are not.

@@ -1,4 +1,4 @@
-package actions
+package transfer
 
 import (
 	"errors"
@@ -11,9 +11,14 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// upstream is the body of an upload, whose sender has to go on: each read has
+// Bounds hold who sends or takes bytes to going on: Idle is how long a client may
+// send nothing, or take less than a MiB, before it is hung up on; Whole how long
+// one transfer may take. Deadlines go by the machine's clock, as the kernel's do.
+type Bounds struct{ Idle, Whole time.Duration }
+
+// Upstream is the body of an upload, whose sender has to go on: each read has
 // its own deadline, and all of it has one. It holds nothing in memory.
-type upstream struct {
+type Upstream struct {
 	body io.Reader
 	line *http.ResponseController
 	idle time.Duration
@@ -22,15 +27,15 @@ type upstream struct {
 	end  error     // what every read returns from now on
 }
 
-// newUpstream takes the body of a request. size is how long it says that it is,
-// -1 when it does not. Deadlines go by the machine's clock, as the kernel's do.
-func (h *handler) newUpstream(w http.ResponseWriter, r *http.Request, size int64) *upstream {
-	return &upstream{body: r.Body, line: http.NewResponseController(w), idle: h.Idle, last: time.Now().Add(h.Whole), left: size}
+// Upstream takes the body of a request. size is how long it says that it is,
+// -1 when it does not.
+func (b Bounds) Upstream(w http.ResponseWriter, r *http.Request, size int64) *Upstream {
+	return &Upstream{body: r.Body, line: http.NewResponseController(w), idle: b.Idle, last: time.Now().Add(b.Whole), left: size}
 }
 
 // Read implements io.Reader. Codes: cancelled when the sender is gone or too slow,
 // invalid when it sent more or less than it said.
-func (u *upstream) Read(p []byte) (int, error) {
+func (u *Upstream) Read(p []byte) (int, error) {
 	// From the end of a body on net/http reads itself, to see whether the caller is
 	// still there: a deadline would end the request while its answer is worked out.
 	if u.end != nil {
@@ -41,7 +46,7 @@ func (u *upstream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (u *upstream) read(p []byte) (int, error) {
+func (u *Upstream) read(p []byte) (int, error) {
 	until := time.Now().Add(u.idle)
 	if u.last.Before(until) {
 		until = u.last
@@ -69,20 +74,20 @@ func (u *upstream) read(p []byte) (int, error) {
 	return n, nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
 }
 
-// inTime has a deadline on every body, also on one that nobody looks at.
-func (h *handler) inTime(next http.Handler) http.Handler {
+// InTime has a deadline on every body, also on one that nobody looks at.
+func (b Bounds) InTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.Idle)) // who reads the body finds out
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.Idle)) // who reads the body finds out
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// readSmall reads a small body whole. Codes: too_large, invalid, cancelled.
-func (h *handler) readSmall(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	u := h.newUpstream(w, r, -1)
-	u.body, u.last = http.MaxBytesReader(w, r.Body, most), time.Now().Add(h.Idle)
+// ReadSmall reads a small body whole. Codes: too_large, invalid, cancelled.
+func (b Bounds) ReadSmall(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	u := b.Upstream(w, r, -1)
+	u.body, u.last = http.MaxBytesReader(w, r.Body, most), time.Now().Add(b.Idle)
 	body, err := io.ReadAll(u)
 	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 		return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the request has more than %d bytes", most)
@@ -96,20 +101,21 @@ func (h *handler) readSmall(w http.ResponseWriter, r *http.Request, most int64) 
 // stride is how much a reader must take within Idle.
 const stride = 1 << 20
 
-// downstream is a response whose reader has to go on. It passes files to the
+// Downstream is a response whose reader has to go on. It passes files to the
 // connection such that the kernel copies them.
-type downstream struct {
+type Downstream struct {
 	to   http.ResponseWriter
 	line *http.ResponseController
 	idle time.Duration
 	last time.Time
 }
 
-func (h *handler) newDownstream(w http.ResponseWriter) *downstream {
-	return &downstream{w, http.NewResponseController(w), h.Idle, time.Now().Add(h.Whole)}
+// Downstream takes the answer to a request.
+func (b Bounds) Downstream(w http.ResponseWriter) *Downstream {
+	return &Downstream{w, http.NewResponseController(w), b.Idle, time.Now().Add(b.Whole)}
 }
 
-func (d *downstream) extend() error {
+func (d *Downstream) extend() error {
 	until := time.Now().Add(d.idle)
 	if d.last.Before(until) {
 		until = d.last
@@ -121,7 +127,7 @@ func (d *downstream) extend() error {
 }
 
 // Write implements io.Writer.
-func (d *downstream) Write(p []byte) (written int, err error) {
+func (d *Downstream) Write(p []byte) (written int, err error) {
 	for written < len(p) && err == nil {
 		if err = d.extend(); err == nil {
 			var n int
@@ -134,7 +140,7 @@ func (d *downstream) Write(p []byte) (written int, err error) {
 
 // ReadFrom implements io.ReaderFrom. net/http knows a file only directly in an
 // io.LimitedReader: one around another would be copied by hand.
-func (d *downstream) ReadFrom(r io.Reader) (n int64, err error) {
+func (d *Downstream) ReadFrom(r io.Reader) (n int64, err error) {
 	from, ok := d.to.(io.ReaderFrom)
 	if !ok {
 		return io.Copy(struct{ io.Writer }{d}, r)

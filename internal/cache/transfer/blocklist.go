@@ -1,4 +1,4 @@
-package actions
+package transfer
 
 import (
 	"encoding/base64"
@@ -8,21 +8,22 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache"
 )
 
 const (
+	// MaxBlocks is how many blocks a content has at most.
+	MaxBlocks = 50_000
 	// maxBlockID is how long a block's id is at most, as with Azure, before base64.
 	maxBlockID = 64
-	// maxBlockList fits the most blocks with the longest ids.
-	maxBlockList = cache.MaxBlocks * 128
+	// MaxBlockList fits the most blocks with the longest ids.
+	MaxBlockList = MaxBlocks * 128
 	// maxTag bounds what is no element of a list, as a comment.
 	maxTag = 1 << 10
 )
 
-// blockID reads the id of a block, and writes it in the one way in which there is
+// BlockID reads the id of a block, and writes it in the one way in which there is
 // only one. Codes: invalid.
-func blockID(text string) (string, error) {
+func BlockID(text string) (string, error) {
 	id, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || len(id) == 0 || len(id) > maxBlockID || strings.ContainsAny(text, "\r\n") {
 		return "", nimbus.Errorf(nimbus.CodeInvalid, "the block id %.100q is not base64 of 1 to %d bytes", text, maxBlockID)
@@ -30,12 +31,12 @@ func blockID(text string) (string, error) {
 	return base64.StdEncoding.EncodeToString(id), nil
 }
 
-// readBlockList reads the ids of the blocks that make a content, in their order.
+// ReadBlockList reads the ids of the blocks that make a content, in their order.
 // A block is there once: Azure allows it twice, nobody does it, and it would make
 // much of little. Codes: invalid, too_large, and r's own.
-func readBlockList(r io.Reader) ([]string, error) {
+func ReadBlockList(r io.Reader) ([]string, error) {
 	var (
-		d      = xml.NewDecoder(io.LimitReader(r, maxBlockList+1))
+		d      = xml.NewDecoder(io.LimitReader(r, MaxBlockList+1))
 		blocks []string
 		known  = map[string]bool{}
 		depth  int // 1 in the list, 2 after it
@@ -64,15 +65,15 @@ func readBlockList(r io.Reader) ([]string, error) {
 			if err := d.DecodeElement(&text, &start); err != nil {
 				return nil, listError(d, err)
 			}
-			id, err := blockID(strings.TrimSpace(text))
+			id, err := BlockID(strings.TrimSpace(text))
 			if err != nil {
 				return nil, err
 			}
 			if known[id] {
 				return nil, nimbus.Errorf(nimbus.CodeInvalid, "the block list names the block %.100q twice", id)
 			}
-			if known[id], blocks = true, append(blocks, id); len(blocks) > cache.MaxBlocks {
-				return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d blocks", cache.MaxBlocks)
+			if known[id], blocks = true, append(blocks, id); len(blocks) > MaxBlocks {
+				return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d blocks", MaxBlocks)
 			}
 		default:
 			return nil, nimbus.Errorf(nimbus.CodeInvalid, "%.100q has no place in a block list", start.Name.Local).
@@ -99,8 +100,8 @@ func besides(token xml.Token) error {
 }
 
 func checkLength(d *xml.Decoder) error {
-	if d.InputOffset() > maxBlockList {
-		return nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d bytes", maxBlockList)
+	if d.InputOffset() > MaxBlockList {
+		return nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d bytes", MaxBlockList)
 	}
 	return nil
 }

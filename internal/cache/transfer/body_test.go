@@ -1,12 +1,12 @@
-package actions
+package transfer
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -40,9 +40,9 @@ func (k *kernel) ReadFrom(r io.Reader) (int64, error) {
 	return k.body.ReadFrom(r)
 }
 
-func newHandler(t testing.TB, idle, whole time.Duration) *handler {
-	t.Helper()
-	return &handler{Config{Keys: newKeys(t, secret(1)), Idle: idle, Whole: whole, Log: slog.New(slog.DiscardHandler)}.withDefaults()}
+// bounds are as those who serve have them, where a test doesn't say.
+func bounds(idle, whole time.Duration) Bounds {
+	return Bounds{Idle: cmp.Or(idle, time.Minute), Whole: cmp.Or(whole, time.Hour)}
 }
 
 // TestFilesReachTheKernel: what bounds a slow reader leaves a file a file.
@@ -62,7 +62,7 @@ func TestFilesReachTheKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		k := &kernel{ResponseWriter: httptest.NewRecorder()}
-		n, err := newHandler(t, 0, 0).newDownstream(k).ReadFrom(wrap(f))
+		n, err := bounds(0, 0).Downstream(k).ReadFrom(wrap(f))
 		if err != nil || n != int64(len(want)) || !bytes.Equal(k.body.Bytes(), want) {
 			t.Errorf("%s: %d bytes, %v", name, n, err)
 		}
@@ -93,14 +93,14 @@ func TestSlowSenders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHandler(t, c.idle, c.whole)
+			b := bounds(c.idle, c.whole)
 			result := make(chan error, 1)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				size := r.ContentLength
 				if size < 0 { // what Content-Range would say
 					size = 10
 				}
-				_, err := io.Copy(io.Discard, h.newUpstream(w, r, size))
+				_, err := io.Copy(io.Discard, b.Upstream(w, r, size))
 				result <- err
 			}))
 			defer server.Close()
@@ -139,9 +139,9 @@ func drip(w io.Writer) {
 func TestAnAnswerMayTakeLonger(t *testing.T) {
 	t.Parallel()
 	const idle = 50 * time.Millisecond
-	h := newHandler(t, idle, 0)
+	b := bounds(idle, 0)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := h.newUpstream(w, r, -1)
+		body := b.Upstream(w, r, -1)
 		for range 2 { // who reads on at the end has no new deadline
 			if _, err := io.ReadAll(body); err != nil {
 				t.Error(err)
@@ -164,10 +164,10 @@ func TestAnAnswerMayTakeLonger(t *testing.T) {
 // TestSlowReaders: who takes nothing is hung up on.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
-	h := newHandler(t, 50*time.Millisecond, 0)
+	b := bounds(50*time.Millisecond, 0)
 	result := make(chan error, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, err := io.Copy(h.newDownstream(w), endless{})
+		_, err := io.Copy(b.Downstream(w), endless{})
 		result <- err
 	}))
 	defer server.Close()
@@ -193,10 +193,10 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 // for ever; that is told at once and not found out one day.
 func TestNoDeadlineIsAFault(t *testing.T) {
 	t.Parallel()
-	h := newHandler(t, 0, 0)
+	b := bounds(0, 0)
 	r := httptest.NewRequest(http.MethodPut, "/", strings.NewReader("hello"))
 	w := struct{ http.ResponseWriter }{httptest.NewRecorder()}
-	if _, err := io.ReadAll(h.newUpstream(w, r, 5)); nimbus.ErrorCode(err) != nimbus.CodeInternal {
+	if _, err := io.ReadAll(b.Upstream(w, r, 5)); nimbus.ErrorCode(err) != nimbus.CodeInternal {
 		t.Errorf("a body without a deadline: %v", err)
 	}
 }

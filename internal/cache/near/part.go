@@ -1,0 +1,113 @@
+package near
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+)
+
+// claimStep is how many bytes are counted at once for a part whose size is not
+// known.
+const claimStep = 1 << 20
+
+// part is a file that is being written for the shelf. Its bytes are counted
+// before they are written. It is one goroutine's at a time.
+type part struct {
+	shelf   *shelf
+	file    *os.File // nil while it has no byte
+	path    string
+	sum     hash.Hash
+	size    int64
+	claimed int64
+	counted bool // its bytes were, by who has it made
+	over    bool // its end, one way or the other
+}
+
+func (s *shelf) newPart() *part { return &part{shelf: s, path: s.draftPath(), sum: sha256.New()} }
+
+// newReservedPart is one whose bytes were counted by the caller.
+func (s *shelf) newReservedPart() *part {
+	p := s.newPart()
+	p.counted = true
+	return p
+}
+
+// write adds bytes. Once it failed the part must be discarded.
+func (p *part) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if !p.shelf.fits(p.size + int64(len(b))) {
+		return errNoRoom
+	}
+	if need := p.size + int64(len(b)) - p.claimed; need > 0 && !p.counted {
+		step := blocks(max(need, claimStep))
+		if !p.shelf.claim(step) {
+			return errNoRoom
+		}
+		p.claimed += step
+	}
+	if p.file == nil {
+		f, err := os.OpenFile(p.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("make a piece: %w", err)
+		}
+		p.file = f
+	}
+	n, err := p.file.Write(b)
+	p.size += int64(n)
+	p.sum.Write(b[:n])
+	if err != nil {
+		return fmt.Errorf("write a piece: %w", err)
+	}
+	return nil
+}
+
+// errNoRoom is why a content is not kept here, which is no fault of anybody's.
+var errNoRoom = errors.New("there is no room for it on this host")
+
+// end is the piece that was written; what was claimed for it beyond its size is
+// given back, and the rest is the caller's to give back.
+func (p *part) end() (piece, error) {
+	if p.file == nil {
+		p.over = true
+		return piece{}, nil
+	}
+	if err := p.file.Close(); err != nil {
+		p.discard()
+		return piece{}, fmt.Errorf("write a piece: %w", err)
+	}
+	p.over = true
+	if !p.counted {
+		p.shelf.free(p.claimed - blocks(p.size))
+	}
+	return piece{Size: p.size, SHA256: hex.EncodeToString(p.sum.Sum(nil)), file: p.path}, nil
+}
+
+// discard removes a part that has not ended. It may be called at any time.
+func (p *part) discard() {
+	if p.over {
+		return
+	}
+	p.over = true
+	if p.file != nil {
+		_ = p.file.Close() // it is removed
+		p.shelf.throw(piece{file: p.path})
+	}
+	p.shelf.free(p.claimed)
+}
+
+// throw removes the file of a piece that nobody needs; its bytes are the caller's
+// to give back.
+func (s *shelf) throw(p piece) {
+	if p.file == "" {
+		return
+	}
+	if err := os.Remove(p.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("a file could not be removed from the cache of this host, its next start does it", "error", err)
+	}
+}
