@@ -220,20 +220,16 @@ as runner: API 1.41
 as others: 1
 after: 2 daemons, overlay2 2 cgroupfs
 data: /var/lib/docker
-said inside in /__w/hello/hello by one: database
-said found ok.example.com [%[1]s],found gateway.nimbus.internal [172.16.0.1],
-said %[2]s
-said kept
 the workflow: 0, left: 0 containers, 0 networks
 by port: database
-of the machine's network: %[2]s
+of the machine's network: %[1]s
 built: built kept 
-out of memory: 137, of processes: %[3]d
+out of memory: 137, of processes: %[2]d
 ready
 told to end: 1 containers
 again: 1 containers
 without settings: none
-`, world.Public, got, processes(out))
+`, got, processes(out))
 	told := ""
 	for line := range strings.Lines(out) {
 		if strings.HasPrefix(line, "nimbus: ") {

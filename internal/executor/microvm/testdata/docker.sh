@@ -13,7 +13,6 @@ say "data: $(df --output=target /var/lib/docker | tail -n 1)"
 
 # A workflow with a container and a service, by the sequence of GitHub's runner.
 nimbus-runner >/dev/null && result=0 || result=$?
-sed 's/^[^ ]* //' _diag/pages/*.log | grep -e '^said ' -e '##\[error\]' || true
 say "the workflow: $result, left: $(docker ps --all --quiet | wc -l) containers, $(docker network ls --quiet --filter name=github | wc -l) networks"
 
 # And as people do.
