@@ -137,6 +137,8 @@ type Config struct {
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
 	Cache Cache
+	// Caches is what people look at of it; nil where there is none.
+	Caches Caches
 	// Registry makes the handler of images, which knows its callers by itself, and
 	// has those counted that it doesn't know; nil where there is none.
 	Registry func(stranger func(*http.Request) error) http.Handler
@@ -240,6 +242,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)

@@ -154,6 +154,10 @@ type CacheUsage struct {
 	Evicted      int64
 	EvictedBytes int64
 	Quota        int64
+	BytesIn      int64
+	BytesOut     int64
+	Refused      int64
+	Unused       int64
 }
 
 type Class struct {
