@@ -233,7 +233,7 @@ restore() {
 // run has a workflow's job run a script in a microVM, and returns it with its log.
 func (g *githubs) run(repo, network, script string, from githubtest.Origin) (nimbus.Job, string) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 12*time.Minute)
 	defer cancel()
 	text := strings.ReplaceAll(strings.TrimSpace(prelude+script), "\n", "\n          ")
 	ids, err := g.github.PushAs(ctx, repo, fstest.MapFS{".github/workflows/ci.yml": &fstest.MapFile{Data: []byte(`
