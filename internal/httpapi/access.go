@@ -179,9 +179,9 @@ var routes = map[string]rule{
 	"/webhooks/github":            anybody, // each delivery is signed
 
 	// The cache knows its own tokens, and signs what it gives out.
-	"/twirp/github.actions.results.api.v1.CacheService/": anybody,
-	"/_apis/artifactcache/":                              anybody,
-	"/_cache/":                                           anybody,
+	cacheTwirp: anybody,
+	cacheV1:    anybody,
+	cacheBlobs: anybody,
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

@@ -259,6 +259,13 @@ func New(cfg Config) http.Handler {
 	return api.guard(api.certified(mux))
 }
 
+// Where the cache's clients knock.
+const (
+	cacheTwirp = "/twirp/github.actions.results.api.v1.CacheService/"
+	cacheV1    = "/_apis/artifactcache/"
+	cacheBlobs = "/_cache/"
+)
+
 // handlers are what is plain HTTP, by the patterns of the table of routes.
 func (a *api) handlers() map[string]http.Handler {
 	webhook := a.Webhook
@@ -276,9 +283,9 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		"/twirp/github.actions.results.api.v1.CacheService/": cache,
-		"/_apis/artifactcache/":                              cache,
-		"/_cache/":                                           cache,
+		cacheTwirp: cache,
+		cacheV1:    cache,
+		cacheBlobs: cache,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
