@@ -393,7 +393,6 @@ func TestOnlyForWhatItIsFor(t *testing.T) {
 	if status, _ := w.ask("a", w.request(http.MethodPost, "/any", nil)); status != http.StatusOK {
 		t.Errorf("itself: %d", status)
 	}
-	dialled := w.dials.Load()
 	refused := func(sandbox string) {
 		t.Helper()
 		if _, err := w.client(sandbox, w.roots).Do(w.request(http.MethodGet, "/any", nil)); err == nil {
@@ -409,7 +408,7 @@ func TestOnlyForWhatItIsFor(t *testing.T) {
 	w.must(err)
 	_, err = io.Copy(io.Discard, answer.Body)
 	w.must(err)
-	dialled = w.dials.Load()
+	dialled := w.dials.Load()
 	leave()
 	w.must(open.SetDeadline(time.Now().Add(5 * time.Second)))
 	if _, err := kept.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
