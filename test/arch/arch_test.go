@@ -123,7 +123,7 @@ var mayKnow = map[string][]string{
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 	"internal/cache/near":    {"", "internal/cache/transfer"},
 
-	"internal/registry/distribution": {"", "internal/registry"},
+	"internal/registry/distribution": {"", "internal/cache/transfer", "internal/registry"},
 }
 
 // rule finds the entry of mayKnow that governs a room.
