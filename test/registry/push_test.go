@@ -165,7 +165,7 @@ func TestImmutableTags(t *testing.T) {
 		c := w.client(w.token(o, nimbus.RoleDeveloper))
 		first := c.image("acme/app", "v1", fresh(10), fresh(20))
 		admin := nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}
-		w.must(w.replicas[0].SetRules(t.Context(), admin, registry.Place{OrgID: o.ID, Repo: "app"}, registry.Rules{Immutable: true}))
+		w.must(w.replicas[0].SetRules(t.Context(), admin, registry.Place{OrgID: o.ID, Repo: "app"}, nimbus.ImageRules{Immutable: true}))
 		config, layer := fresh(10), fresh(20)
 		c.push("acme/app", config)
 		c.push("acme/app", layer)

@@ -294,7 +294,7 @@ func fresh(n int) []byte {
 }
 
 // swept sweeps by the first replica, and returns what that removed.
-func (w *world) swept() registry.Swept {
+func (w *world) swept() nimbus.ImagesSwept {
 	w.t.Helper()
 	done, err := w.replicas[0].Collect(w.t.Context())
 	w.must(err)

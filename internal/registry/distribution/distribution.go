@@ -31,11 +31,11 @@ type Service interface {
 	RemoveBlob(ctx context.Context, p registry.Place, digest registry.Digest) error
 	PutManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string) error
 	Manifest(ctx context.Context, p registry.Place, reference string) (registry.Manifest, error)
-	RemoveManifest(ctx context.Context, p registry.Place, reference string) error
+	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
 	Pulled(p registry.Place, digest registry.Digest)
 	Tags(ctx context.Context, p registry.Place, after string, most int) (tags []string, more bool, err error)
 	Referrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest) ([]registry.Manifest, registry.Digest, error)
-	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]registry.Repo, string, error)
+	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
 }
 
 // Identity knows who calls, and which orgs there are.

@@ -93,7 +93,7 @@ func (c *call) readManifest() ([]byte, error) {
 }
 
 func (c *call) deleteManifest() error {
-	if err := c.Registry.RemoveManifest(c.r.Context(), c.place, c.what); err != nil {
+	if err := c.Registry.RemoveManifest(c.r.Context(), c.caller.Principal, c.place, c.what); err != nil {
 		return fmt.Errorf("delete a manifest: %w", err)
 	}
 	c.accepted()

@@ -180,7 +180,7 @@ func testRegistryLooseManifests(t *testing.T, b *registryBooks) {
 	}
 	b.bytes(40)
 	// An image goes with its tags, if nobody has used it since.
-	b.must(b.SetRegistryRules(ctx, p, registry.Rules{KeepDays: 1}, nimbus.AuditEvent{}))
+	b.must(b.SetRegistryRules(ctx, p, nimbus.ImageRules{KeepDays: 1}, nimbus.AuditEvent{}))
 	b.must(b.OffsetClock(ctx, 48*time.Hour))
 	unused, err := b.UnusedRegistryImages(ctx, 10)
 	b.must(err)
