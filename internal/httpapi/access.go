@@ -117,6 +117,13 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.RegistryServiceListRegistryReposProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceListImagesProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceRemoveImagesProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
+	nimbusv1connect.RegistryServiceCollectRegistryProcedure:   onPlatform(nimbus.ScopeRegistryWrite),
+
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),

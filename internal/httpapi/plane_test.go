@@ -18,12 +18,14 @@ import (
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/blob/mem"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
@@ -94,6 +96,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:  httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
 		Audit: p.ledger, Tally: p.tally, Rates: p.rates, Shells: p.shells,
+		Images:  registry.New(registry.Config{Store: db, Blobs: mem.New(1 << 20), Key: []byte("key"), Log: log}),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

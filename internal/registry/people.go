@@ -54,10 +54,11 @@ func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageReque
 	return repos, next, nil
 }
 
-// Images is a page of a repository's tags with what they stand for, and what is
+// ListImages is a page of a repository's tags with what they stand for, and what is
 // said about it. Codes: not_found, invalid.
-func (s *Service) Images(ctx context.Context, p Place, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
-	if err := CheckRepo(p.Repo); err != nil {
+func (s *Service) ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+	p := Place{orgID, repo}
+	if err := CheckRepo(repo); err != nil {
 		return nil, "", err
 	}
 	page = page.Bounded()
@@ -75,8 +76,9 @@ func (s *Service) Images(ctx context.Context, p Place, page nimbus.PageRequest) 
 	return images, next, nil
 }
 
-// SetRules sets those of a repository. Codes: not_found, invalid.
-func (s *Service) SetRules(ctx context.Context, who nimbus.Principal, p Place, r nimbus.ImageRules) error {
+// SetImageRules sets those of a repository. Codes: not_found, invalid.
+func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID, repo string, r nimbus.ImageRules) error {
+	p := Place{orgID, repo}
 	if err := CheckRepo(p.Repo); err != nil {
 		return err
 	}
@@ -93,6 +95,19 @@ func (s *Service) SetRules(ctx context.Context, who nimbus.Principal, p Place, r
 
 // maxKeepDays is ten years.
 const maxKeepDays = 3650
+
+// Remove removes a tag, an image by its digest, or, without a reference, a whole
+// repository. Codes: not_found, invalid.
+func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo, reference string) error {
+	p := Place{orgID, repo}
+	if reference == "" {
+		return s.RemoveRepo(ctx, who, p)
+	}
+	if err := CheckRepo(repo); err != nil {
+		return err
+	}
+	return s.RemoveManifest(ctx, who, p, reference)
+}
 
 // RemoveRepo removes a repository with all its images. Codes: not_found, invalid.
 func (s *Service) RemoveRepo(ctx context.Context, who nimbus.Principal, p Place) error {

@@ -120,7 +120,7 @@ func TestKilled(t *testing.T) {
 	for n := range pushers {
 		group.Go(func() {
 			for time.Now().Before(until) {
-				cl := &client{t: t, url: *p.address.Load(), token: "root"}
+				cl := &pusher{t: t, url: *p.address.Load(), token: "root"}
 				away := false
 				err := c.work(cl, n, until, func(err error) bool {
 					var op *net.OpError
@@ -143,7 +143,7 @@ func TestKilled(t *testing.T) {
 		kills++
 	}
 	group.Wait()
-	cl := &client{t: t, url: *p.address.Load(), token: "root"}
+	cl := &pusher{t: t, url: *p.address.Load(), token: "root"}
 	c.holds(t, cl)
 	t.Logf("%d kills, %d images pushed, %d tags left", kills, c.images.Load(), len(c.tagged))
 	for _, repo := range c.repos {
