@@ -72,6 +72,8 @@ type Client struct {
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
+	orgCache nimbusv1connect.OrgCacheServiceClient
+	caches   nimbusv1connect.CacheServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
 	reports  nimbusv1connect.ReportServiceClient
 	audit    nimbusv1connect.AuditServiceClient
@@ -100,8 +102,10 @@ func New(cfg Config) (*Client, error) {
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
+	c.caches = nimbusv1connect.NewCacheServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
 	c.registry = nimbusv1connect.NewRegistryServiceClient(c.http, base.String(), opts...)
+	c.orgCache = nimbusv1connect.NewOrgCacheServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)

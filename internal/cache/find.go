@@ -22,7 +22,7 @@ func (s *Service) Find(ctx context.Context, c Caller, key string, restore []stri
 			return Entry{}, false, fmt.Errorf("look for an entry: %w", err)
 		}
 		if !ok {
-			s.found(c, false)
+			s.uses(c.OrgID, c.Repo, Use{Misses: 1})
 			return Entry{}, false, nil
 		}
 		// It may have made room meanwhile; then there may be another.
@@ -30,11 +30,11 @@ func (s *Service) Find(ctx context.Context, c Caller, key string, restore []stri
 			return Entry{}, false, err
 		}
 		if ok {
-			s.found(c, true)
+			s.uses(c.OrgID, c.Repo, Use{Hits: 1})
 			return e, true, nil
 		}
 	}
-	s.found(c, false)
+	s.uses(c.OrgID, c.Repo, Use{Misses: 1})
 	return Entry{}, false, nil
 }
 
@@ -61,11 +61,17 @@ func ranges(c Caller, key string, restore []string, version string) ([]Range, er
 		for _, k := range keys {
 			prefix := Beginning(k)
 			prefix.Scope = scope
-			in = append(in, Range{scope, k, k + "\x00"}, prefix) // no key has a NUL, which is the least that could follow
+			same := exactly(k)
+			same.Scope = scope
+			in = append(in, same, prefix)
 		}
 	}
 	return in, nil
 }
+
+// exactly is the range of one key: none has a NUL, which is the least that could
+// follow.
+func exactly(key string) Range { return Range{From: key, To: key + "\x00"} }
 
 // Beginning is the range of keys that begin with a text. No UTF-8 has a byte 0xff,
 // so that raising the last one gives its end.

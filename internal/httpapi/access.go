@@ -124,6 +124,16 @@ var access = map[string]rule{
 	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 	nimbusv1connect.RegistryServiceCollectRegistryProcedure:   onPlatform(nimbus.ScopeRegistryWrite),
 
+	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
+	nimbusv1connect.CacheServiceListCacheEntriesProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.CacheServiceGetCacheStatsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.CacheServiceRemoveCacheEntriesProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetRepoCacheQuotaProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetCacheRetentionProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetOrgCacheQuotaProcedure:   onPlatform(nimbus.ScopeOrgWrite), // of the disk that all share
+
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),
@@ -144,6 +154,8 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+
+	nimbusv1connect.AgentServiceCreateCacheTokenProcedure: aHost,
 
 	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,
 	nimbusv1connect.AgentServiceSendShellOutputProcedure:   aHost,
@@ -174,9 +186,9 @@ var routes = map[string]rule{
 	"/webhooks/github":            anybody, // each delivery is signed
 
 	// The cache knows its own tokens, and signs what it gives out.
-	"/twirp/github.actions.results.api.v1.CacheService/": anybody,
-	"/_apis/artifactcache/":                              anybody,
-	"/_cache/":                                           anybody,
+	cacheTwirp: anybody,
+	cacheV1:    anybody,
+	cacheBlobs: anybody,
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

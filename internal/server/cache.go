@@ -4,14 +4,18 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/telemetry"
 )
 
 const (
@@ -31,7 +35,13 @@ const (
 type jobCache struct {
 	http.Handler
 
-	keys *actions.Keys
+	keys    *actions.Keys
+	bound   boundJobs
+	forge   runForge
+	books   runBooks
+	log     *slog.Logger
+	flights singleflight.Group // of questions about runs
+	service *cache.Service
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -47,14 +57,17 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
-	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Lead: s.leadCache, Log: s.cfg.Log})
+	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Limits: s.cfg.Cache, Lead: s.leadCache, Log: s.cfg.Log})
 	// Jobs reach it through their host, each by another name of its gateway.
 	handler, err := actions.New(actions.Config{Cache: service, Keys: keys, TrustHost: true, Admit: s.admitToCache, Log: s.cfg.Log})
 	if err != nil {
 		return err
 	}
-	s.cache = &jobCache{Handler: handler, keys: keys}
+	s.cache = &jobCache{
+		Handler: handler, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log,
+	}
 	s.services = append(s.services, service)
+	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)
 	return nil
 }
 
@@ -78,11 +91,18 @@ func (s *Server) admitToCache(ctx context.Context, c cache.Caller) error {
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound || err == nil && job.State == nimbus.StateFinished {
 		return nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended, and with it its way to the cache")
 	}
+	if err != nil || job.Source != nimbus.SourceGitHub {
+		return err
+	}
+	on, err := s.store.GitHubJobsCached(ctx, c.OrgID)
+	if err == nil && !on {
+		err = nimbus.Errorf(nimbus.CodeUnauthenticated, "the org has its jobs of GitHub's use GitHub's own cache")
+	}
 	return err
 }
 
 // Token implements httpapi.Cache. GitHub's jobs get none here: which one a runner
-// has is proved later.
+// has is proved later, and what GitHubToken is for.
 func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 	if a.Source == nimbus.SourceGitHub {
 		return "", nil
@@ -96,6 +116,31 @@ func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 		return "", fmt.Errorf("make a token for the cache: %w", err)
 	}
 	return token, nil
+}
+
+// cacheUses is what orgs use of the cache, for metrics.
+func (s *Server) cacheUses(service *cache.Service) telemetry.Caches {
+	return func(ctx context.Context, most int) ([]telemetry.CacheUse, error) {
+		names, orgs, err := s.store.NamedCacheUsage(ctx, most)
+		if err != nil {
+			return nil, fmt.Errorf("read what caches are used for: %w", err)
+		}
+		uses := make([]telemetry.CacheUse, len(orgs))
+		for i, u := range orgs {
+			u = service.WithUsual(u)
+			uses[i] = telemetry.CacheUse{Org: names[i], Bytes: u.Bytes, Entries: u.Entries, Quota: u.Quota, Hits: u.Hits, Misses: u.Misses,
+				BytesIn: u.BytesIn, BytesOut: u.BytesOut, Evicted: u.Evicted, EvictedBytes: u.EvictedBytes, Refused: u.Refused}
+		}
+		return uses, nil
+	}
+}
+
+// caches is the cache as people look at it.
+func (s *Server) caches() httpapi.Caches {
+	if s.cache == nil {
+		return nil
+	}
+	return s.cache.service.Desk()
 }
 
 // cacheHandler is the cache as the door takes it: a nil pointer would be one.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
@@ -22,6 +23,8 @@ type Operations struct {
 	Origins httpapi.Origins // from where
 	// OTLP is the base URL of where traces of jobs are sent, "" for nowhere.
 	OTLP string
+	// Cache bounds what jobs save for later ones.
+	Cache cache.Limits
 	// Drain is how long a server that stops still answers while /readyz says
 	// that it is not ready, so that load balancers stop sending.
 	Drain time.Duration

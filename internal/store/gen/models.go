@@ -154,6 +154,10 @@ type CacheUsage struct {
 	Evicted      int64
 	EvictedBytes int64
 	Quota        int64
+	BytesIn      int64
+	BytesOut     int64
+	Refused      int64
+	Unused       int64
 }
 
 type Class struct {
@@ -205,6 +209,14 @@ type ForgeJob struct {
 	Conclusion  string
 	RunnerName  string
 	UpdatedAt   int64
+}
+
+type GithubRun struct {
+	OrgID   string
+	Repo    string
+	RunID   int64
+	Origin  string
+	AskedAt int64
 }
 
 type Host struct {
@@ -393,6 +405,10 @@ type Org struct {
 	Name      string
 	CreatedAt int64
 	RemovedAt int64
+}
+
+type OrgCacheOff struct {
+	OrgID string
 }
 
 type OrgRate struct {

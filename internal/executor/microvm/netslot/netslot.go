@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -49,6 +50,9 @@ const (
 	tapMAC   = "02:fc:00:00:00:01"
 	upName   = "up0"
 )
+
+// GatewayName is how guests call the gateway.
+const GatewayName = "gateway.nimbus.internal"
 
 // Addresses inside a slot.
 var (
@@ -78,6 +82,10 @@ type Config struct {
 type Relay struct {
 	Port   uint16
 	Target string // host:port, dialled by the agent
+	// Serve takes the connections instead, and is told of which slot they are: by the
+	// listener that they came in by, which no other slot's guest can reach. It
+	// returns once a connection has ended, which is closed with the slot.
+	Serve func(id string, guest net.Conn)
 }
 
 // Manager makes and removes slots. It is safe for concurrent use.
@@ -217,7 +225,9 @@ func (m *Manager) guard(id string, r Reach, log *slog.Logger) *dnsguard.Guard {
 	if !wayOut(r.Profile) {
 		return nil
 	}
-	cfg := dnsguard.Config{Upstream: m.resolvers.list, Public: public, Log: log}
+	// A guest has it in its own file of names; what runs below it asks.
+	own := map[string]netip.Addr{GatewayName: Gateway}
+	cfg := dnsguard.Config{Own: own, Upstream: m.resolvers.list, Public: public, Log: log}
 	if len(m.cfg.Resolvers) > 0 {
 		cfg.Upstream = func() ([]string, error) { return m.cfg.Resolvers, nil }
 	}
@@ -266,7 +276,7 @@ func (m *Manager) Refused(id string) ([]executor.Refusal, error) {
 
 func (m *Manager) openDoors(ns netns.NsHandle, id string, r Reach) error {
 	log := m.cfg.Log.With("sandbox", id)
-	d, err := openDoors(ns, m.cfg.Relays, m.guard(id, r, log), log)
+	d, err := openDoors(ns, id, m.cfg.Relays, m.guard(id, r, log), log)
 	if err != nil {
 		return fmt.Errorf("open relays of network slot: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/docker"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
@@ -80,6 +81,17 @@ func TestBuildFromCache(t *testing.T) {
 	}
 }
 
+// TestEachRecipeIsKnown: who looks for an image that is not here is told how to
+// have it.
+func TestEachRecipeIsKnown(t *testing.T) {
+	for _, name := range debian.Names() {
+		_, err := image.Store{Dir: t.TempDir()}.Open(name)
+		if hint := nimbus.ErrorHint(err); !strings.HasPrefix(hint, "build it: nimbus images build") || name != nimbus.DefaultImage && !strings.HasSuffix(hint, " "+name) {
+			t.Errorf("%s: %q", name, hint)
+		}
+	}
+}
+
 func TestUnknownPackage(t *testing.T) {
 	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
 	store := image.Store{Dir: t.TempDir()}
@@ -106,4 +118,37 @@ func listTar(t *testing.T, raw []byte) map[string]bool {
 		list[strings.TrimSpace(line)] = true
 	}
 	return list
+}
+
+// TestDockerImage: what a daemon needs is inside, but in no machine's memory
+// before it is used.
+func TestDockerImage(t *testing.T) {
+	img, err := imagetest.Docker(t).Open(docker.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sqfs2tar", "--no-skip", img.Root()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := listTar(t, out)
+	dir := strings.TrimPrefix(docker.ModulesDir, "/")
+	for _, name := range []string{
+		"usr/sbin/dockerd", "usr/bin/docker", "usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/sbin/runc", "usr/sbin/iptables",
+		"usr/local/bin/nimbus-runner", "etc/docker/daemon.json", dir + "/order", dir + "/bridge.ko", dir + "/stp.ko", dir + "/nf_nat.ko",
+	} {
+		if !list[name] {
+			t.Errorf("the image lacks %s", name)
+		}
+	}
+	if list[dir+"/overlay.ko"] {
+		t.Error("a module of every machine is there twice")
+	}
+	modules, err := os.ReadFile(img.Modules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(modules), "bridge.ko") {
+		t.Error("each machine loads the modules of docker")
+	}
 }
