@@ -174,9 +174,11 @@ var routes = map[string]rule{
 	"/webhooks/github":            anybody, // each delivery is signed
 
 	// The cache knows its own tokens, and signs what it gives out.
-	"/twirp/github.actions.results.api.v1.CacheService/": anybody,
-	"/_apis/artifactcache/":                              anybody,
-	"/_cache/":                                           anybody,
+	"/twirp/github.actions.results.api.v1.CacheService/":    anybody,
+	"/twirp/github.actions.results.api.v1.ArtifactService/": anybody,
+
+	"/_apis/artifactcache/": anybody,
+	"/_cache/":              anybody,
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

@@ -268,9 +268,11 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		"/twirp/github.actions.results.api.v1.CacheService/": cache,
-		"/_apis/artifactcache/":                              cache,
-		"/_cache/":                                           cache,
+		"/twirp/github.actions.results.api.v1.CacheService/":    cache,
+		"/twirp/github.actions.results.api.v1.ArtifactService/": cache,
+
+		"/_apis/artifactcache/": cache,
+		"/_cache/":              cache,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
