@@ -24,12 +24,12 @@ type cacheCmd struct {
 type cacheFilterFlags struct {
 	Repo   string `help:"Only of this repository, OWNER/NAME, or - for the org's own jobs." placeholder:"REPO"`
 	Scope  string `help:"Only of this branch, as refs/heads/main, or pull request." placeholder:"REF"`
-	Key    string `help:"Only with exactly this key." placeholder:"KEY" xor:"key"`
+	Exact  string `help:"Only with exactly this key." placeholder:"TEXT" xor:"key"`
 	Prefix string `help:"Only with keys that begin so." placeholder:"TEXT" xor:"key"`
 }
 
 func (f cacheFilterFlags) filter() nimbus.CacheFilter {
-	return nimbus.CacheFilter{Repo: f.Repo, Scope: f.Scope, Key: f.Key, Prefix: f.Prefix}
+	return nimbus.CacheFilter{Repo: f.Repo, Scope: f.Scope, Key: f.Exact, Prefix: f.Prefix}
 }
 
 type cacheLsCmd struct {
@@ -188,7 +188,7 @@ func days(d time.Duration) string {
 type cacheRmCmd struct {
 	cacheFilterFlags
 
-	ID  int64 `arg:"" optional:"" help:"The id of one entry, as ls shows it."`
+	ID  int64 `within:"1.." arg:"" optional:"" help:"The id of one entry, as ls shows it."`
 	All bool  `help:"All entries of the org."`
 }
 
@@ -201,7 +201,7 @@ func (c *cacheRmCmd) Run(ctx context.Context, a *app) error {
 	f := c.filter()
 	f.ID = c.ID
 	if f == (nimbus.CacheFilter{}) != c.All || f.ID != 0 && f != (nimbus.CacheFilter{ID: f.ID}) {
-		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "which entries are to go?").WithHint("name an id, or else --repo, --scope, --key or --prefix, or --all"))
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "which entries are to go?").WithHint("name an id, or else --repo, --scope, --exact or --prefix, or --all"))
 	}
 	return a.asking(func(cl *client.Client) error {
 		n, bytes, err := cl.RemoveCacheEntries(ctx, f)

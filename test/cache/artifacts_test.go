@@ -40,16 +40,14 @@ func (w *world) ofRun(c cache.Caller, run string) string {
 // said is what @actions/artifact came to.
 type said struct {
 	Result struct {
-		ID, Size     int64
-		Digest       string
-		DownloadPath string `json:"downloadPath"`
-		Artifacts    []struct {
-			Name   string
-			Size   int64
-			Digest string
-		}
-	}
-	Error string
+		ID        int64 `json:"id"`
+		Size      int64 `json:"size"`
+		Artifacts []struct {
+			Name   string `json:"name"`
+			Digest string `json:"digest"`
+		} `json:"artifacts"`
+	} `json:"result"`
+	Error string `json:"error"`
 }
 
 // artifact calls @actions/artifact as a job of a run does.
