@@ -24,12 +24,12 @@ type cacheCmd struct {
 type cacheFilterFlags struct {
 	Repo   string `help:"Only of this repository, OWNER/NAME, or - for the org's own jobs." placeholder:"REPO"`
 	Scope  string `help:"Only of this branch, as refs/heads/main, or pull request." placeholder:"REF"`
-	Exact  string `help:"Only with exactly this key." placeholder:"TEXT" xor:"key"`
+	Key    string `help:"Only with exactly this key." placeholder:"KEY" public:"" xor:"key"`
 	Prefix string `help:"Only with keys that begin so." placeholder:"TEXT" xor:"key"`
 }
 
 func (f cacheFilterFlags) filter() nimbus.CacheFilter {
-	return nimbus.CacheFilter{Repo: f.Repo, Scope: f.Scope, Key: f.Exact, Prefix: f.Prefix}
+	return nimbus.CacheFilter{Repo: f.Repo, Scope: f.Scope, Key: f.Key, Prefix: f.Prefix}
 }
 
 type cacheLsCmd struct {
@@ -188,7 +188,7 @@ func days(d time.Duration) string {
 type cacheRmCmd struct {
 	cacheFilterFlags
 
-	ID  int64 `within:"1.." arg:"" optional:"" help:"The id of one entry, as ls shows it."`
+	ID  int64 `arg:"" within:"0..9007199254740991" optional:"" help:"The id of one entry, as ls shows it."`
 	All bool  `help:"All entries of the org."`
 }
 
@@ -201,7 +201,7 @@ func (c *cacheRmCmd) Run(ctx context.Context, a *app) error {
 	f := c.filter()
 	f.ID = c.ID
 	if f == (nimbus.CacheFilter{}) != c.All || f.ID != 0 && f != (nimbus.CacheFilter{ID: f.ID}) {
-		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "which entries are to go?").WithHint("name an id, or else --repo, --scope, --exact or --prefix, or --all"))
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "which entries are to go?").WithHint("name an id, or else --repo, --scope, --key or --prefix, or --all"))
 	}
 	return a.asking(func(cl *client.Client) error {
 		n, bytes, err := cl.RemoveCacheEntries(ctx, f)
@@ -236,6 +236,13 @@ func (q quotaArg) bytes() (int64, error) {
 		return 0, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no quota", q.GiB).WithHint("write how many GiB, as 20 or 0.5, or usual"))
 	}
 	return int64(gib * (1 << 30)), nil
+}
+
+func (q quotaArg) said() string {
+	if q.GiB == "usual" {
+		return "the usual quota"
+	}
+	return "a quota of " + q.GiB + " GiB"
 }
 
 type cacheQuotaRepoCmd struct {
@@ -283,7 +290,7 @@ func (c *cacheQuotaOrgCmd) Run(ctx context.Context, a *app) error {
 		return a.say("quota", struct {
 			Org string `json:"org"`
 			GiB string `json:"gib"`
-		}{c.OrgName, c.GiB}, "the org %s has the quota %s (GiB)", terminal.OneLine(c.OrgName), c.GiB)
+		}{c.OrgName, c.GiB}, "the org %s has %s", terminal.OneLine(c.OrgName), c.said())
 	})
 }
 

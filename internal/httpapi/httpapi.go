@@ -111,6 +111,10 @@ type Cache interface {
 	// Token is for a job that was just assigned to a host; "" for one that has no
 	// cache.
 	Token(a nimbus.Assignment) (string, error)
+	// GitHubToken is for the host that holds a lease on an attempt that is proved to
+	// run a job of GitHub's; reason is why that may do less than others. Codes:
+	// conflict until it is proved, forbidden for one that has no cache, fenced.
+	GitHubToken(ctx context.Context, hostID string, l nimbus.Lease) (token, reason string, err error)
 }
 
 // Config is what the door leads to. All fields down to Pages, and Log, are
@@ -128,6 +132,7 @@ type Config struct {
 	Audit    Audit
 	Tally    Tally
 	Rates    Rates
+	OrgCache OrgCache
 	Shells   Shells
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
@@ -236,6 +241,9 @@ func New(cfg Config) http.Handler {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
 		},
 		func() (string, http.Handler) {
+			return nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{api}, options)
+		},
+		func() (string, http.Handler) {
 			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
 		},
 		func() (string, http.Handler) {
@@ -250,6 +258,14 @@ func New(cfg Config) http.Handler {
 	}
 	return api.guard(api.certified(mux))
 }
+
+// Where the cache's clients knock.
+const (
+	cacheTwirp     = "/twirp/github.actions.results.api.v1.CacheService/"
+	cacheArtifacts = "/twirp/github.actions.results.api.v1.ArtifactService/"
+	cacheV1        = "/_apis/artifactcache/"
+	cacheBlobs     = "/_cache/"
+)
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.
 func (a *api) handlers() map[string]http.Handler {
@@ -268,11 +284,10 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		"/twirp/github.actions.results.api.v1.CacheService/":    cache,
-		"/twirp/github.actions.results.api.v1.ArtifactService/": cache,
-
-		"/_apis/artifactcache/": cache,
-		"/_cache/":              cache,
+		cacheTwirp:     cache,
+		cacheArtifacts: cache,
+		cacheV1:        cache,
+		cacheBlobs:     cache,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
