@@ -117,6 +117,9 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
 	nimbusv1connect.CacheServiceListCacheEntriesProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceGetCacheStatsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceRemoveCacheEntriesProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
@@ -144,6 +147,8 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+
+	nimbusv1connect.AgentServiceCreateCacheTokenProcedure: aHost,
 
 	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,
 	nimbusv1connect.AgentServiceSendShellOutputProcedure:   aHost,

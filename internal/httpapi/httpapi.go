@@ -111,6 +111,10 @@ type Cache interface {
 	// Token is for a job that was just assigned to a host; "" for one that has no
 	// cache.
 	Token(a nimbus.Assignment) (string, error)
+	// GitHubToken is for the host that holds a lease on an attempt that is proved to
+	// run a job of GitHub's; reason is why that may do less than others. Codes:
+	// conflict until it is proved, forbidden for one that has no cache, fenced.
+	GitHubToken(ctx context.Context, hostID string, l nimbus.Lease) (token, reason string, err error)
 }
 
 // Config is what the door leads to. All fields down to Pages, and Log, are
@@ -128,6 +132,7 @@ type Config struct {
 	Audit    Audit
 	Tally    Tally
 	Rates    Rates
+	OrgCache OrgCache
 	Shells   Shells
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
@@ -234,6 +239,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{api}, options)
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
