@@ -142,6 +142,9 @@ type CacheEntry struct {
 	UsedAt      int64
 	PinnedUntil int64
 	RemovingAt  int64
+	Digest      string
+	MimeType    string
+	ExpiresAt   int64
 }
 
 type CacheUsage struct {
