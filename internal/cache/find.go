@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,8 +14,28 @@ import (
 // where nothing is. Codes: invalid.
 func (s *Service) Find(ctx context.Context, c Caller, key string, restore []string, version string) (e Entry, ok bool, err error) {
 	in, err := ranges(c, key, restore, version)
-	if err != nil || len(in) == 0 {
+	if err != nil {
 		return Entry{}, false, err
+	}
+	return s.find(ctx, c, version, in)
+}
+
+// Get is Find of a key exactly.
+func (s *Service) Get(ctx context.Context, c Caller, key, version string) (e Entry, ok bool, err error) {
+	if err := errors.Join(c.check(), checkNames(key, version)); err != nil {
+		return Entry{}, false, err
+	}
+	in := make([]Range, len(c.Read))
+	for i, scope := range c.Read {
+		in[i] = exactly(scope, key)
+	}
+	return s.find(ctx, c, version, in)
+}
+
+// find looks through ranges, in order.
+func (s *Service) find(ctx context.Context, c Caller, version string, in []Range) (e Entry, ok bool, err error) {
+	if len(in) == 0 {
+		return Entry{}, false, nil
 	}
 	for range findTries {
 		e, ok, err = s.store.FindCache(ctx, c.OrgID, c.Repo, version, in)
@@ -61,11 +82,15 @@ func ranges(c Caller, key string, restore []string, version string) ([]Range, er
 		for _, k := range keys {
 			prefix := Beginning(k)
 			prefix.Scope = scope
-			in = append(in, Range{scope, k, k + "\x00"}, prefix) // no key has a NUL, which is the least that could follow
+			in = append(in, exactly(scope, k), prefix)
 		}
 	}
 	return in, nil
 }
+
+// exactly is the range of one key: none has a NUL, which is the least that could
+// follow.
+func exactly(scope, key string) Range { return Range{scope, key, key + "\x00"} }
 
 // Beginning is the range of keys that begin with a text. No UTF-8 has a byte 0xff,
 // so that raising the last one gives its end.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
 const (
@@ -64,7 +65,8 @@ func (s *Service) PutBlock(ctx context.Context, uploadID int64, block string, r 
 	if len(block) > maxBlockID {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the id of a block has %d bytes, %d is the most", len(block), maxBlockID)
 	}
-	return s.put(ctx, uploadID, named+block, r, size)
+	_, err := s.put(ctx, uploadID, named+block, r, size)
+	return err
 }
 
 // PutRange is PutBlock by position. Ranges may come in any order, and twice;
@@ -73,14 +75,15 @@ func (s *Service) PutRange(ctx context.Context, uploadID int64, offset int64, r 
 	if offset < 0 || offset > s.limits.Entry {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a range can't begin at %d", offset)
 	}
-	return s.put(ctx, uploadID, at+strconv.FormatInt(offset, 10), r, size)
+	_, err := s.put(ctx, uploadID, at+strconv.FormatInt(offset, 10), r, size)
+	return err
 }
 
-func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) (err error) {
+func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) (info blob.Info, err error) {
 	most := min(int64(MaxBlock), s.limits.Entry)
 	switch {
 	case size > most:
-		return nimbus.Errorf(nimbus.CodeTooLarge, "a block of %d bytes is too large, %d is the most", size, most)
+		return info, nimbus.Errorf(nimbus.CodeTooLarge, "a block of %d bytes is too large, %d is the most", size, most)
 	case size >= 0:
 		most = size
 	}
@@ -93,10 +96,10 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 	}()
 	if err := in.claim(); err != nil {
-		return err
+		return info, err
 	}
 	name := newName()
-	info, err := s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
+	info, err = s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
 	if in.err != nil {
 		err = in.err
 	}
@@ -105,7 +108,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 	}
 	if err != nil {
 		s.drop(ctx, in.place.OrgID, uploadID, name)
-		return fmt.Errorf("store a block: %w", err)
+		return info, fmt.Errorf("store a block: %w", err)
 	}
 	loose, err := s.store.PutCacheBlock(ctx, uploadID, Block{ID: block, Name: name, Size: info.Size, SHA256: info.SHA256}, in.claimed)
 	if err != nil {
@@ -117,12 +120,12 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 			// is put right when the upload ends.
 			in.claimed = 0
 		}
-		return fmt.Errorf("write down a block: %w", err)
+		return info, fmt.Errorf("write down a block: %w", err)
 	}
 	if loose != "" {
 		s.drop(ctx, in.place.OrgID, uploadID, loose)
 	}
-	return nil
+	return info, nil
 }
 
 // drop removes contents that nobody needs. One that can't be removed now is

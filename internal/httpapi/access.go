@@ -170,6 +170,7 @@ var routes = map[string]rule{
 	"/twirp/github.actions.results.api.v1.CacheService/": anybody,
 	"/_apis/artifactcache/":                              anybody,
 	"/_cache/":                                           anybody,
+	keyedPath:                                            anybody, // for people: keyed.go
 
 	"/": anybody, // the pages
 }

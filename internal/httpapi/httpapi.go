@@ -111,6 +111,9 @@ type Cache interface {
 	// Token is for a job that was just assigned to a host; "" for one that has no
 	// cache.
 	Token(a nimbus.Assignment) (string, error)
+	// As answers somebody, other than a job, who acts in an org and may read what
+	// its own jobs saved; and save, too.
+	As(p nimbus.Principal, saves bool) http.Handler
 }
 
 // Config is what the door leads to. All fields down to Pages, and Log, are
@@ -249,14 +252,15 @@ func (a *api) handlers() map[string]http.Handler {
 	if webhook == nil {
 		webhook = http.HandlerFunc(noWebhook)
 	}
-	var cache http.Handler = http.HandlerFunc(noCache)
+	var cache, keyed http.Handler = http.HandlerFunc(noCache), http.HandlerFunc(noCache)
 	if a.Cache != nil {
-		cache = a.Cache
+		cache, keyed = a.Cache, a.keyed(a.Cache)
 	}
 	return map[string]http.Handler{
 		"/twirp/github.actions.results.api.v1.CacheService/": cache,
 		"/_apis/artifactcache/":                              cache,
 		"/_cache/":                                           cache,
+		keyedPath:                                            keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),

@@ -10,6 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
+	"github.com/nimbus-ci/nimbus/internal/cache/keyed"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 )
@@ -30,7 +31,8 @@ const (
 type jobCache struct {
 	http.Handler
 
-	keys *actions.Keys
+	keyed *keyed.Handler
+	keys  *actions.Keys
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -52,7 +54,11 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
-	s.cache = &jobCache{Handler: handler, keys: keys}
+	byKey := keyed.New(keyed.Config{Cache: service, Caller: s.callerOf(keys), Log: s.cfg.Log})
+	mux := http.NewServeMux()
+	mux.Handle("/", handler)
+	mux.Handle(keyed.Prefix, byKey)
+	s.cache = &jobCache{Handler: mux, keyed: byKey, keys: keys}
 	s.services = append(s.services, service)
 	return nil
 }
@@ -69,6 +75,26 @@ func cacheSecretOf(ctx context.Context, secrets identity.Secrets) ([]byte, error
 		return nil, err
 	}
 	return secrets.Get(ctx, "", cacheSecret) // another replica's, if that was first
+}
+
+// callerOf says which job shows a token.
+func (s *Server) callerOf(keys *actions.Keys) func(context.Context, string) (cache.Caller, error) {
+	return func(ctx context.Context, token string) (cache.Caller, error) {
+		g, err := keys.Verify(token, time.Now())
+		if err != nil {
+			return cache.Caller{}, err
+		}
+		return g.Caller, s.admitToCache(ctx, g.Caller)
+	}
+}
+
+// As implements httpapi.Cache. Who may run jobs of an org shares what these share.
+func (c *jobCache) As(p nimbus.Principal, saves bool) http.Handler {
+	caller := cache.Caller{OrgID: p.OrgID, Read: []string{ownScope}}
+	if saves {
+		caller.Write = ownScope
+	}
+	return c.keyed.As(caller)
 }
 
 // admitToCache lets the token of a job in for as long as the job runs.

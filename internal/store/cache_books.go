@@ -86,16 +86,24 @@ func (s *Store) RemoveCache(ctx context.Context, orgID string, id int64) error {
 		if err != nil {
 			return fmt.Errorf("read an entry: %w", err)
 		}
-		// The books are locked before entries that are in them.
-		if _, err := t.countCache(ctx, cachePlace(&row), -row.Size, -1); err != nil {
-			return err
-		}
-		_, err = t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: orgID, ID: id})
-		if errors.Is(err, sql.ErrNoRows) {
-			return noCacheEntry()
-		}
-		return err
+		return t.removeCache(ctx, &row)
 	})
+}
+
+// removeCache removes an entry. Codes: not_found.
+func (t *tx) removeCache(ctx context.Context, row *gen.CacheEntry) error {
+	// The books are locked before entries that are in them.
+	if _, err := t.countCache(ctx, cachePlace(row), -row.Size, -1); err != nil {
+		return err
+	}
+	_, err := t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: row.OrgID, ID: row.ID})
+	if errors.Is(err, sql.ErrNoRows) {
+		return noCacheEntry()
+	}
+	if err != nil {
+		return fmt.Errorf("remove an entry: %w", err)
+	}
+	return nil
 }
 
 // SetCacheQuota implements cache.Books.

@@ -120,6 +120,7 @@ var mayKnow = map[string][]string{
 
 	// Protocols know the room that they speak for.
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
+	"internal/cache/keyed":   {"", "internal/cache"},
 	"internal/cache/near":    {"", "internal/cache/transfer"},
 }
 

@@ -149,7 +149,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 	}
 	body := h.bounds().Upstream(w, r, part.N)
 	if err := h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N); err != nil {
-		return h.linger(body, fmt.Errorf("take a part: %w", err))
+		return body.Linger(fmt.Errorf("take a part: %w", err))
 	}
 	transfer.TellUpload(w.Header(), g.Caller.OrgID, id)
 	w.WriteHeader(http.StatusNoContent)
