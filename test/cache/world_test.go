@@ -21,6 +21,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
+	"github.com/nimbus-ci/nimbus/internal/cache/keyed"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
@@ -68,10 +69,18 @@ func newWorld(t testing.TB, limits cache.Limits, edit ...func(*actions.Config)) 
 	handler, err := actions.New(cfg)
 	w.must(err)
 	mux := http.NewServeMux()
-	for _, pattern := range actions.Patterns() {
+	byKey := keyed.New(keyed.Config{Cache: w.cache, Log: log, Caller: func(_ context.Context, token string) (cache.Caller, error) {
+		g, err := w.keys.Verify(token, time.Now())
+		return g.Caller, err
+	}})
+	for _, pattern := range append(actions.Patterns(), keyed.Prefix) {
+		next := handler
+		if pattern == keyed.Prefix {
+			next = byKey
+		}
 		mux.Handle(pattern, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.before(r)
-			handler.ServeHTTP(w.wrap(rw), r)
+			next.ServeHTTP(w.wrap(rw), r)
 		}))
 	}
 	server.Config.Handler = mux
