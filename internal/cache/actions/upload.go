@@ -44,6 +44,10 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) 
 	default:
 		err = nimbus.Errorf(nimbus.CodeUnsupported, "comp=%.100s is not known here", comp)
 	}
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		// At a 503 go-actions-cache tries again for a quarter of an hour.
+		return h.without(w, r, blobErrorAs(http.StatusFailedDependency), err)
+	}
 	if err != nil {
 		return err
 	}
