@@ -63,7 +63,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw $(TOOLS)/conformance test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -178,6 +178,9 @@ $(TOOLS)/golangci-lint: tools/golangci-lint/go.mod
 # The S3 that tests start.
 $(TOOLS)/versitygw: tools/versitygw/go.mod
 	@$(call tool,versitygw,github.com/versity/versitygw/cmd/versitygw)
+# OCI's suite for registries.
+$(TOOLS)/conformance: tools/conformance/go.mod
+	@$(call tool,conformance,github.com/opencontainers/distribution-spec/conformance)
 $(TOOLS)/buildkitd: tools/buildkit/go.mod # and buildctl
 	@echo "build: BuildKit (once, takes some minutes)" >&2; mkdir -p $(TOOLS); \
 	cd tools/buildkit && go build -o ../../$(TOOLS)/ github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd

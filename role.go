@@ -58,12 +58,16 @@ const (
 	ScopeAuditRead   Scope = "audit:read"
 	ScopeMetricsRead Scope = "metrics:read"
 	ScopeShells      Scope = "shells" // to open terminals in the sandboxes of jobs
+
+	ScopeRegistryRead  Scope = "registry:read"  // images
+	ScopeRegistryWrite Scope = "registry:write" // and to push and remove them
 )
 
 // Scopes are all scopes.
 func Scopes() []Scope {
 	return []Scope{ScopeJobsRead, ScopeJobsWrite, ScopeHostsRead, ScopeHostsWrite, ScopeOrgRead, ScopeOrgWrite,
-		ScopeTokensRead, ScopeTokensWrite, ScopeAuditRead, ScopeMetricsRead, ScopeShells}
+		ScopeTokensRead, ScopeTokensWrite, ScopeAuditRead, ScopeMetricsRead, ScopeShells,
+		ScopeRegistryRead, ScopeRegistryWrite}
 }
 
 // JoinScopes is a list of scopes as people read it.

@@ -72,6 +72,7 @@ type Client struct {
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
+	caches   nimbusv1connect.CacheServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
 	reports  nimbusv1connect.ReportServiceClient
 	audit    nimbusv1connect.AuditServiceClient
@@ -99,6 +100,7 @@ func New(cfg Config) (*Client, error) {
 	opts := []connect.ClientOption{connect.WithInterceptors(c.caller), connect.WithReadMaxBytes(maxAnswerBytes)}
 	c.jobs = nimbusv1connect.NewJobServiceClient(c.http, base.String(), opts...)
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
+	c.caches = nimbusv1connect.NewCacheServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)

@@ -1,6 +1,7 @@
 // Command accounting measures what it costs to know what a job uses: a job that
 // only burns CPU, on an agent that measures its sandbox each second and tells the
-// server, and on one whose sandboxes can't be measured, in turns.
+// server, and on one whose sandboxes can't be measured, in turns; in sandboxes of
+// the executor local, and in containers.
 package main
 
 import (
@@ -21,7 +22,11 @@ import (
 	"github.com/nimbus-ci/nimbus/client"
 	"github.com/nimbus-ci/nimbus/internal/agent"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/docker"
 	"github.com/nimbus-ci/nimbus/internal/executor/local"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/library"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // The hosts, each with a word that its jobs need.
@@ -62,21 +67,66 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer plane.Stop()
-	stop, err := startHosts(ctx, plane, dir)
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return fmt.Errorf("find the programs: %w", err)
+	}
+	r := report.New("accounting")
+	b := &bench{plane: plane, iterations: n.iterations, executor: nimbus.ExecutorLocal, memoryMiB: 256}
+	err = b.measure(ctx, r, n.pairs, dir, func(word string) (executor.Executor, error) { return localSandboxes(bin, word), nil })
 	if err != nil {
 		return err
 	}
-	defer stop()
-	b := &bench{plane: plane, iterations: n.iterations}
-	r := report.New("accounting")
-	if err := b.pairs(ctx, r, n.pairs); err != nil {
+	if err := b.containers(ctx, r, n.pairs, bin, dir); err != nil {
 		return err
 	}
 	return r.Write(os.Stdout)
 }
 
+func localSandboxes(bin, word string) executor.Executor {
+	return local.New(local.Config{Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"), Owner: owner(word)})
+}
+
+// owner tells the sandboxes of the hosts apart.
+func owner(word string) string { return fmt.Sprintf("b%d%s", os.Getpid(), word[:1]) }
+
+// containers measures those of a daemon of its own.
+func (b *bench) containers(ctx context.Context, r *report.Report, pairs int, bin, dir string) (err error) {
+	if os.Geteuid() != 0 {
+		progress("no containers: a daemon of one's own takes root")
+		return nil
+	}
+	d, err := testenv.StartDocker()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	const name, tag = "nimbus.test/tools", "1"
+	if err := d.Image(name, tag); err != nil {
+		return err
+	}
+	c := &bench{plane: b.plane, iterations: b.iterations, executor: nimbus.ExecutorDocker, memoryMiB: b.memoryMiB, prefix: "docker."}
+	return c.measure(ctx, r, pairs, filepath.Join(dir, "containers"), func(word string) (executor.Executor, error) {
+		return docker.New(docker.Config{
+			Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"), Host: "unix://" + d.Socket,
+			Owner: owner(word), Dir: filepath.Join(dir, "docker-"+word), Built: image.Store{Dir: filepath.Join(dir, "none")},
+			Catalog: library.Catalog{Aliases: map[string]string{nimbus.DefaultImage: name + ":" + tag}}, Log: slog.New(slog.DiscardHandler),
+		})
+	})
+}
+
+// measure runs pairs of jobs on two hosts of their own.
+func (b *bench) measure(ctx context.Context, r *report.Report, pairs int, dir string, sandboxes func(word string) (executor.Executor, error)) error {
+	stop, err := startHosts(ctx, b, dir, sandboxes)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return b.pairs(ctx, r, pairs)
+}
+
 // startHosts starts both agents in this process; stop ends them.
-func startHosts(ctx context.Context, plane *replica.Plane, dir string) (stop func(), err error) {
+func startHosts(ctx context.Context, b *bench, dir string, sandboxes func(word string) (executor.Executor, error)) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	stop = func() {
@@ -84,7 +134,11 @@ func startHosts(ctx context.Context, plane *replica.Plane, dir string) (stop fun
 		running.Wait()
 	}
 	for _, word := range []string{measured, bare} {
-		a, err := newHost(ctx, plane, filepath.Join(dir, word), word)
+		e, err := sandboxes(word)
+		var a *agent.Agent
+		if err == nil {
+			a, err = newHost(ctx, b, filepath.Join(dir, word), word, e)
+		}
 		if err != nil {
 			stop()
 			return nil, err
@@ -101,23 +155,16 @@ func startHosts(ctx context.Context, plane *replica.Plane, dir string) (stop fun
 	return stop, nil
 }
 
-func newHost(ctx context.Context, plane *replica.Plane, data, word string) (*agent.Agent, error) {
-	token, _, err := plane.Client.CreateJoinToken(ctx, 0)
+func newHost(ctx context.Context, b *bench, data, word string, e executor.Executor) (*agent.Agent, error) {
+	token, _, err := b.plane.Client.CreateJoinToken(ctx, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a join token: %w", err)
 	}
-	bin, err := filepath.Abs("bin")
-	if err != nil {
-		return nil, fmt.Errorf("find the programs: %w", err)
-	}
-	var e executor.Executor = local.New(local.Config{
-		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"), Owner: fmt.Sprintf("b%d%s", os.Getpid(), word[:1]),
-	})
 	if word == bare {
 		e = unmeasured{e}
 	}
 	return agent.New(agent.Config{
-		Server: plane.URL, Data: data, Name: word, Version: "bench", JoinToken: token, Executors: []executor.Executor{e},
+		Server: b.plane.URL, Data: data, Name: b.executor + "-" + word, Version: "bench", JoinToken: token, Executors: []executor.Executor{e},
 		CPUs: 1, MemoryMiB: 512, Capabilities: []string{word}, Log: slog.New(slog.DiscardHandler),
 	})
 }
@@ -142,6 +189,9 @@ type plain struct{ executor.Sandbox }
 type bench struct {
 	plane      *replica.Plane
 	iterations int
+	executor   string
+	memoryMiB  int
+	prefix     string // of the figures' names
 }
 
 // cost is what one job cost, in seconds.
@@ -165,7 +215,7 @@ func (b *bench) pairs(ctx context.Context, r *report.Report, pairs int) error {
 		if a.points == 0 || f.points > 0 {
 			return fmt.Errorf("the measured job has %d points and the other %d", a.points, f.points)
 		}
-		progress("pair %d of %d: %.2f s of CPU and %.3f s around it, %d points; without accounting %.2f s and %.3f s", i+1, pairs,
+		progress("%s, pair %d of %d: %.2f s of CPU and %.3f s around it, %d points; without accounting %.2f s and %.3f s", b.executor, i+1, pairs,
 			a.job, a.around, a.points, f.job, f.around)
 		with, without = append(with, a), append(without, f)
 	}
@@ -179,12 +229,12 @@ func (b *bench) pairs(ctx context.Context, r *report.Report, pairs int) error {
 		return a, f
 	}
 	a, f := pick(func(c cost) float64 { return c.job + c.around })
-	r.Add("cpu_s", "s", a, f, floor, goal, below)
+	r.Add(b.prefix+"cpu_s", "s", a, f, floor, goal, below)
 	a, f = pick(func(c cost) float64 { return c.took })
-	r.Add("job_s", "s", a, f, floor, goal, below)
+	r.Add(b.prefix+"job_s", "s", a, f, floor, goal, below)
 	a, f = pick(func(c cost) float64 { return 100 * c.around / c.job })
 	extra := report.Median(a) - report.Median(f)
-	r.Add("overhead_percent", "%", []float64{extra}, nil, "", "value<5", func(value, _ float64) bool { return value < 5 })
+	r.Add(b.prefix+"overhead_percent", "%", []float64{extra}, nil, "", "value<5", func(value, _ float64) bool { return value < 5 })
 	return nil
 }
 
@@ -202,7 +252,7 @@ func (b *bench) job(ctx context.Context, word string) (c cost, err error) {
 		return c, err
 	}
 	j, err := b.plane.Client.Submit(ctx, client.Submission{
-		Class: nimbus.Class{Executor: nimbus.ExecutorLocal, CPUs: 1, MemoryMiB: 256, Needs: needs},
+		Class: nimbus.Class{Executor: b.executor, CPUs: 1, MemoryMiB: b.memoryMiB, Needs: needs},
 		Spec:  nimbus.Spec{Command: []string{"/bin/sh", "-c", script}, Env: map[string]string{"N": fmt.Sprint(b.iterations)}},
 	})
 	if err != nil {

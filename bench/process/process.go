@@ -3,7 +3,6 @@ package process
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,13 +89,18 @@ func TreeCPU(root int) (time.Duration, error) {
 }
 
 // RSS is the resident set of a process, in bytes.
-func RSS(pid int) (int64, error) {
+func RSS(pid int) (int64, error) { return memory(pid, "VmRSS:") }
+
+// PeakRSS is the largest that its resident set ever was, in bytes.
+func PeakRSS(pid int) (int64, error) { return memory(pid, "VmHWM:") }
+
+func memory(pid int, what string) (int64, error) {
 	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, what); ok {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("parse memory: %w", err)
@@ -104,5 +108,5 @@ func RSS(pid int) (int64, error) {
 			return kib << 10, nil
 		}
 	}
-	return 0, errors.New("no VmRSS in /proc status")
+	return 0, fmt.Errorf("no %s in /proc status", what)
 }

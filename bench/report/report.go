@@ -67,6 +67,23 @@ func (r *Report) Add(name, unit string, samples, floor []float64, floorWhat, goa
 	return f
 }
 
+// AddPaired is Add of samples of which each was taken beside one of the floor: the
+// ratio is the median of theirs, from which a load that comes and goes is gone.
+func (r *Report) AddPaired(name, unit string, samples, floor []float64, floorWhat, goal string, ok func(value, ratio float64) bool) *Figure {
+	ratios := make([]float64, 0, len(samples))
+	for i, s := range samples {
+		if floor[i] != 0 {
+			ratios = append(ratios, s/floor[i])
+		}
+	}
+	f := r.Add(name, unit, samples, floor, floorWhat, goal, ok)
+	if len(ratios) > 0 {
+		f.Ratio = round(Median(ratios))
+		f.OK = ok(f.Value, f.Ratio)
+	}
+	return f
+}
+
 // Median returns the middle of the samples; it panics when there are none.
 func Median(samples []float64) float64 {
 	sorted := slices.Sorted(slices.Values(samples))

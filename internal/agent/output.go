@@ -35,6 +35,7 @@ type follower struct {
 	event    int64 // last event that is in
 	bytes    int64 // of output so far
 	exited   *nimbusv1.Exited
+	docker   bool   // it wanted docker, which there is not
 	first    bool   // the first output was seen
 	begun    func() // hears of that
 	work     sync.WaitGroup
@@ -211,6 +212,7 @@ func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
 			return ctx.Err()
 		}
 	}
+	f.notice(batch)
 	_, step := f.splitter.Last()
 	cp := wal.Checkpoint{Event: f.event, Step: step, Pending: f.splitter.Pending(), Masks: f.splitter.Masks()}
 	if err := f.t.wal.Append(batch, cp); err != nil {
@@ -310,6 +312,7 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 	case f.exited.GetOutOfProcesses():
 		f.t.say(ctx, outOfProcesses) // a shell that lost some may end well all the same
 	}
+	f.sayDocker(ctx)
 	return o
 }
 

@@ -12,7 +12,7 @@ import (
 // Info is what is known of a blob that was put.
 type Info struct {
 	Size   int64
-	SHA256 string // of the content, lower-case hex
+	SHA256 string // of the content, lower-case hex; "" of a source that is Unhashed
 }
 
 // Listed is what List tells of a blob.

@@ -18,14 +18,33 @@ type Intake struct {
 	ctx  context.Context
 	r    io.Reader
 	most int64
-	sum  hash.Hash
+	sum  hash.Hash // nil: whoever sends it knows it
 	n    int64
 	err  error
 }
 
+// Unhashed is a source of a Put whose reader knows its hash by itself, so that it
+// isn't hashed a second time: Put returns none of it.
+type Unhashed interface {
+	io.Reader
+	Unhashed()
+}
+
 // NewIntake returns one of what r holds, up to most bytes.
 func NewIntake(ctx context.Context, r io.Reader, most int64) *Intake {
-	return &Intake{ctx: ctx, r: r, most: most, sum: sha256.New()}
+	in := &Intake{ctx: ctx, r: r, most: most}
+	if _, ok := r.(Unhashed); !ok {
+		in.sum = sha256.New()
+	}
+	return in
+}
+
+// Hashed is a source that is hashed in any case.
+func Hashed(r io.Reader) io.Reader {
+	if _, ok := r.(Unhashed); ok {
+		return struct{ io.Reader }{r}
+	}
+	return r
 }
 
 // Read implements io.Reader. Codes: too_large, with the first byte too many.
@@ -44,7 +63,9 @@ func (i *Intake) Read(p []byte) (n int, err error) {
 	}
 	n, err = i.r.Read(p)
 	i.n += int64(n)
-	i.sum.Write(p[:n])
+	if i.sum != nil {
+		i.sum.Write(p[:n])
+	}
 	if i.n > i.most {
 		return 0, nimbus.Errorf(nimbus.CodeTooLarge, "more than %d bytes", i.most)
 	}
@@ -56,4 +77,9 @@ func (i *Intake) Read(p []byte) (n int, err error) {
 func (i *Intake) Err() error { return i.err }
 
 // Info is what has been read.
-func (i *Intake) Info() Info { return Info{Size: i.n, SHA256: hex.EncodeToString(i.sum.Sum(nil))} }
+func (i *Intake) Info() Info {
+	if i.sum == nil {
+		return Info{Size: i.n}
+	}
+	return Info{Size: i.n, SHA256: hex.EncodeToString(i.sum.Sum(nil))}
+}

@@ -28,7 +28,7 @@ func TestSaveAndFind(t *testing.T) {
 			}
 		}
 		var sent strings.Builder
-		r, err := w.Open(w.t.Context(), e.ID, 3, -1)
+		r, err := w.Open(w.t.Context(), e, 3, -1)
 		w.must(err)
 		defer r.Close()
 		if n, err := r.WriteTo(&sent); err != nil || n != 13 || sent.String() != "lo wide world" {
@@ -162,7 +162,7 @@ func TestSegmentsAreSentAsFiles(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(w *world) {
 		e := w.saved(job(), "key", "hello ", "wide ", "world")
-		r, err := w.Open(w.t.Context(), e.ID, 0, -1)
+		r, err := w.Open(w.t.Context(), e, 0, -1)
 		w.must(err)
 		defer r.Close()
 		var s socket

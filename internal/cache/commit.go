@@ -78,6 +78,7 @@ func (s *Service) commit(ctx context.Context, id, size int64) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("commit an entry: %w", err)
 	}
+	s.credits.end(id)
 	s.drop(ctx, e.OrgID, e.ID, loose...)
 	return e, nil
 }

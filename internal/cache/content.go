@@ -16,22 +16,18 @@ type Content interface {
 	io.WriterTo
 }
 
-// Open opens an entry's content from offset on, n bytes of it, all the rest when
-// n is negative. It can be read to its end even if the entry is removed
-// meanwhile. ctx must live as long as the content is read. Codes: not_found,
-// invalid for what is not in it.
-func (s *Service) Open(ctx context.Context, entryID, offset, n int64) (Content, error) {
-	e, err := s.Entry(ctx, entryID)
-	if err != nil {
-		return nil, err
-	}
+// Open opens the content of an entry, which was found or read before, from offset
+// on, n bytes of it, all the rest when n is negative. It can be read to its end
+// even if the entry is removed meanwhile. ctx must live as long as the content is
+// read. Codes: not_found, invalid for what is not in it.
+func (s *Service) Open(ctx context.Context, e Entry, offset, n int64) (Content, error) {
 	if n < 0 {
 		n = e.Size - offset
 	}
 	if offset < 0 || offset > e.Size || n < 0 || n > e.Size-offset {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "there are no %d bytes from %d on: the entry has %d", n, offset, e.Size)
 	}
-	ok, err := s.pin(ctx, entryID)
+	ok, err := s.pin(ctx, e.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +55,7 @@ type content struct {
 	entry   Entry
 	offset  int64 // of the next byte
 	left    int64
+	read    int64
 	ahead   []Segment
 	open    io.ReadCloser // nil between segments
 	rest    int64         // of what is open
@@ -115,7 +112,7 @@ func (c *content) broken() error {
 
 // took notes that bytes of the open segment were read.
 func (c *content) took(n int64) {
-	c.offset, c.left, c.rest = c.offset+n, c.left-n, c.rest-n
+	c.offset, c.left, c.rest, c.read = c.offset+n, c.left-n, c.rest-n, c.read+n
 }
 
 // shut closes the open segment.
@@ -177,5 +174,7 @@ func (c *content) WriteTo(w io.Writer) (written int64, err error) {
 // Close implements io.Closer.
 func (c *content) Close() error {
 	c.service.pins.leave(c)
+	c.service.uses(c.entry.OrgID, c.entry.Repo, Use{BytesOut: c.read})
+	c.read = 0
 	return c.shut()
 }

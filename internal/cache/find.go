@@ -27,7 +27,8 @@ func (s *Service) Get(ctx context.Context, c Caller, key, version string) (e Ent
 	}
 	in := make([]Range, len(c.Read))
 	for i, scope := range c.Read {
-		in[i] = exactly(scope, key)
+		in[i] = exactly(key)
+		in[i].Scope = scope
 	}
 	return s.find(ctx, c, version, in)
 }
@@ -43,7 +44,7 @@ func (s *Service) find(ctx context.Context, c Caller, version string, in []Range
 			return Entry{}, false, fmt.Errorf("look for an entry: %w", err)
 		}
 		if !ok {
-			s.found(c, false)
+			s.uses(c.OrgID, c.Repo, Use{Misses: 1})
 			return Entry{}, false, nil
 		}
 		// It may have made room meanwhile; then there may be another.
@@ -51,11 +52,11 @@ func (s *Service) find(ctx context.Context, c Caller, version string, in []Range
 			return Entry{}, false, err
 		}
 		if ok {
-			s.found(c, true)
+			s.uses(c.OrgID, c.Repo, Use{Hits: 1})
 			return e, true, nil
 		}
 	}
-	s.found(c, false)
+	s.uses(c.OrgID, c.Repo, Use{Misses: 1})
 	return Entry{}, false, nil
 }
 
@@ -82,7 +83,9 @@ func ranges(c Caller, key string, restore []string, version string) ([]Range, er
 		for _, k := range keys {
 			prefix := Beginning(k)
 			prefix.Scope = scope
-			in = append(in, exactly(scope, k), prefix)
+			same := exactly(k)
+			same.Scope = scope
+			in = append(in, same, prefix)
 		}
 	}
 	return in, nil
@@ -90,7 +93,7 @@ func ranges(c Caller, key string, restore []string, version string) ([]Range, er
 
 // exactly is the range of one key: none has a NUL, which is the least that could
 // follow.
-func exactly(scope, key string) Range { return Range{scope, key, key + "\x00"} }
+func exactly(key string) Range { return Range{From: key, To: key + "\x00"} }
 
 // Beginning is the range of keys that begin with a text. No UTF-8 has a byte 0xff,
 // so that raising the last one gives its end.

@@ -31,7 +31,7 @@ func TestMissingContent(t *testing.T) {
 		if got, err := w.read(short.ID, 0, -1); err == nil {
 			w.t.Errorf("a segment that is shorter reads as %q", got)
 		}
-		r, err := w.Open(ctx, short.ID, 0, -1)
+		r, err := w.Open(ctx, short, 0, -1)
 		w.must(err)
 		defer r.Close()
 		if n, err := io.Copy(io.Discard, r); err == nil {
@@ -47,7 +47,7 @@ func TestMissingContent(t *testing.T) {
 			w.t.Errorf("without its second segment it reads as %q", got)
 		}
 		lose(first, 0)
-		_, err = w.Open(ctx, first.ID, 0, -1)
+		_, err = w.Open(ctx, first, 0, -1)
 		w.wants("the first segment is gone", err, nimbus.CodeNotFound)
 		for _, key := range []string{"later", "first"} {
 			if e, ok, err := w.Find(ctx, job(), key, nil, version); ok || err != nil {
@@ -101,7 +101,10 @@ func TestRemovedWhileItIsOpened(t *testing.T) {
 	onBoth(t, func(w *world) {
 		e, cfg := w.saved(job(), "key", "content"), w.cfg
 		cfg.Store = overtaken{w.db}
-		_, err := cache.New(cfg).Open(w.t.Context(), e.ID, 0, -1)
+		s := cache.New(cfg)
+		e, err := s.Entry(w.t.Context(), e.ID)
+		w.must(err)
+		_, err = s.Open(w.t.Context(), e, 0, -1)
 		w.wants("it is opened", err, nimbus.CodeNotFound)
 		w.sweep()
 		w.balanced()

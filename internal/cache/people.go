@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -13,21 +14,56 @@ const AllRepos = "*"
 
 // Filter says which entries to list. Empty fields mean any.
 type Filter struct {
-	Prefix string // that keys begin with
+	ID     int64  // of one
+	Key    string // exactly
+	Prefix string // that keys begin with; without Key
 	Scope  string
+}
+
+// Keys is the range of keys that a filter lets through.
+func (f Filter) Keys() Range {
+	if f.Key != "" {
+		return exactly(f.Key)
+	}
+	return Beginning(f.Prefix)
+}
+
+func (f Filter) check() error {
+	for what, text := range map[string]string{"key": f.Key, "prefix": f.Prefix, "scope": f.Scope} {
+		if text == "" {
+			continue
+		}
+		if err := checkText(what, text, MaxKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Use is what a cache was used for.
+type Use struct {
+	Hits, Misses      int64
+	BytesIn, BytesOut int64 // of blocks that came, and of contents that were read
+	Refused           int64 // blocks for which there was no room
+}
+
+func (u Use) plus(v Use) Use {
+	return Use{u.Hits + v.Hits, u.Misses + v.Misses, u.BytesIn + v.BytesIn, u.BytesOut + v.BytesOut, u.Refused + v.Refused}
 }
 
 // Usage is what is used of a cache.
 type Usage struct {
-	OrgID        string
-	Repo         string // AllRepos: of the org
-	Entries      int64  // and uploads
-	Bytes        int64  // with those that uploads have reserved
-	Quota        int64  // bytes
-	OwnQuota     bool   // it is not the usual one
-	Hits, Misses int64
+	OrgID    string
+	Repo     string // AllRepos: of the org
+	Entries  int64  // and uploads
+	Bytes    int64  // with those that uploads have reserved
+	Quota    int64  // bytes
+	OwnQuota bool   // it is not the usual one
+	Use
 	Evicted      int64 // entries that made room, or were not used for long
 	EvictedBytes int64
+	Unused       time.Duration // after how long entries go that nobody finds; of an org
+	OwnUnused    bool          // it is not the usual one
 }
 
 // Stats is what an org uses, in all and by its repositories, the largest first.
@@ -51,13 +87,21 @@ func (s *Service) List(ctx context.Context, orgID, repo string, f Filter, page n
 			return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no token of a page", page.Token)
 		}
 	}
-	for what, text := range map[string]string{"prefix": f.Prefix, "scope": f.Scope} {
-		if text == "" {
-			continue
-		}
-		if err := checkText(what, text, MaxKey); err != nil {
+	if err := f.check(); err != nil {
+		return nil, "", err
+	}
+	if repo != AllRepos && repo != "" && !nimbus.ValidRepo(repo) {
+		return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no repository", repo).WithHint("write OWNER/NAME")
+	}
+	if f.ID != 0 {
+		e, err := s.Entry(ctx, f.ID)
+		switch {
+		case nimbus.ErrorCode(err) == nimbus.CodeNotFound, err == nil && e.OrgID != orgID: // told alike
+			return nil, "", nil
+		case err != nil:
 			return nil, "", err
 		}
+		return []Entry{e}, "", nil
 	}
 	entries, err = s.store.CacheList(ctx, orgID, repo, f, before, page.Size+1)
 	if err != nil {
@@ -77,20 +121,24 @@ func (s *Service) Stats(ctx context.Context, orgID string) (Stats, error) {
 		return Stats{}, fmt.Errorf("read what a cache uses: %w", err)
 	}
 	all.OrgID, all.Repo = orgID, AllRepos
-	st := Stats{Usage: s.usual(all), Repos: make([]Usage, len(repos))}
+	st := Stats{Usage: s.WithUsual(all), Repos: make([]Usage, len(repos))}
 	for i, u := range repos {
-		st.Repos[i] = s.usual(u)
+		st.Repos[i] = s.WithUsual(u)
 	}
 	return st, nil
 }
 
-// usual sets the quota of one that has none of its own.
-func (s *Service) usual(u Usage) Usage {
+// WithUsual sets the quota, and how long entries stay, of one that has none of its
+// own.
+func (s *Service) WithUsual(u Usage) Usage {
 	if !u.OwnQuota {
 		u.Quota = s.limits.Repo
 		if u.Repo == AllRepos {
 			u.Quota = s.limits.Org
 		}
+	}
+	if !u.OwnUnused {
+		u.Unused = s.limits.Unused
 	}
 	return u
 }
@@ -102,7 +150,7 @@ func (s *Service) Usage(ctx context.Context, after string) ([]Usage, error) {
 		return nil, fmt.Errorf("read what caches use: %w", err)
 	}
 	for i, u := range all {
-		all[i] = s.usual(u)
+		all[i] = s.WithUsual(u)
 	}
 	return all, nil
 }
@@ -117,9 +165,54 @@ func (s *Service) Remove(ctx context.Context, orgID string, entryID int64) error
 	return nil
 }
 
+// removedAtATime is how many entries RemoveOf removes at most.
+const removedAtATime = 500
+
+// RemoveOf removes the newest entries of an org that a filter lets through, of a
+// repository or of all, and tells of what; more is set where there are others. Who
+// reads one of them goes on. Codes: invalid.
+func (s *Service) RemoveOf(ctx context.Context, p nimbus.Principal, orgID, repo string, f Filter) (n int, bytes int64, more bool, err error) {
+	if err := f.check(); err != nil {
+		return 0, 0, false, err
+	}
+	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.remove", Target: repo, Outcome: nimbus.AuditAllowed,
+		Detail: map[string]string{"key": f.Key, "prefix": f.Prefix, "scope": f.Scope}}
+	if f.ID != 0 {
+		e.Target = strconv.FormatInt(f.ID, 10)
+	}
+	n, bytes, err = s.store.RemoveCacheOf(ctx, orgID, repo, f, removedAtATime, e)
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("remove entries: %w", err)
+	}
+	s.removed()
+	return n, bytes, n == removedAtATime, nil
+}
+
+// SetUnused sets after how long entries of an org go that nobody finds; a negative
+// time means the usual. Codes: invalid.
+func (s *Service) SetUnused(ctx context.Context, p nimbus.Principal, orgID string, unused time.Duration) error {
+	switch {
+	case unused < 0:
+		unused = -1
+	case unused < leastUnused || unused > mostUnused:
+		return nimbus.Errorf(nimbus.CodeInvalid, "entries can stay unused for an hour to a year, not for %s", unused)
+	}
+	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.set_retention", Target: orgID, Outcome: nimbus.AuditAllowed,
+		Detail: map[string]string{"unused": unused.String()}}
+	if err := s.store.SetCacheUnused(ctx, orgID, unused, e); err != nil {
+		return fmt.Errorf("set how long entries stay: %w", err)
+	}
+	return nil
+}
+
+const (
+	leastUnused = time.Hour
+	mostUnused  = 366 * 24 * time.Hour
+)
+
 // SetQuota sets how many bytes an org may have (repo AllRepos), or one of its
 // repositories; a negative number means the usual. The next sweep has entries go
-// that are over it. Codes: invalid.
+// that are over it. Codes: invalid, not_found.
 func (s *Service) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error {
 	if repo != AllRepos {
 		if err := (Caller{OrgID: orgID, Repo: repo}).check(); err != nil {

@@ -99,6 +99,7 @@ func (s *Service) pin(ctx context.Context, id int64) (ok bool, err error) {
 func (s *Service) keep(ctx context.Context) error {
 	now := s.clock.Now()
 	s.pins.forget(now)
+	s.credits.forget(now.Add(-s.limits.Idle))
 	var errs []error
 	for _, id := range s.pins.read(now.Add(-s.limits.Read)) {
 		if err := s.store.KeepCache(ctx, id, pinFor); err != nil {

@@ -101,7 +101,7 @@ func TestReadersKeep(t *testing.T) {
 		ctx, small := w.t.Context(), w.limited(cache.Limits{Org: 100})
 		e := small.saved(job(), "read", sized(30), sized(30))
 		w.pass(10 * time.Minute)
-		r, err := small.Open(ctx, e.ID, 0, -1)
+		r, err := small.Open(ctx, e, 0, -1)
 		w.must(err)
 		defer r.Close()
 		far := w.limited(cache.Limits{Org: 100}) // another replica
@@ -118,9 +118,9 @@ func TestReadersKeep(t *testing.T) {
 		if _, ok, err := far.Find(ctx, job(), "read", nil, version); ok || err != nil {
 			w.t.Errorf("what was removed is found: %v", err)
 		}
-		_, err = far.Open(ctx, e.ID, 0, -1)
+		_, err = far.Open(ctx, e, 0, -1)
 		w.wants("what was removed is opened", err, nimbus.CodeNotFound)
-		_, err = small.Open(ctx, e.ID, 0, -1)
+		_, err = small.Open(ctx, e, 0, -1)
 		w.wants("what was removed is opened where it was read", err, nimbus.CodeNotFound)
 		w.must(far.Sweep(ctx))
 		if got, err := io.ReadAll(r); err != nil || len(got) != 60 {

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// flushEvery is how often hits and misses are written.
+	// flushEvery is how often is written what caches were used for.
 	flushEvery = 10 * time.Second
 	sweepEvery = time.Minute
-	// mostFinds is of how many repositories hits are counted until they are
+	// mostFinds is of how many repositories uses are counted until they are
 	// written; more are not counted.
 	mostFinds = 10_000
 )
@@ -20,7 +20,7 @@ const (
 // Name implements lifecycle.Service.
 func (*Service) Name() string { return "cache" }
 
-// Run writes hits and misses down, keeps what is read, has the content go of what
+// Run writes down what caches are used for, keeps what is read, has the content go of what
 // was removed, and sweeps where this replica leads, until ctx ends.
 func (s *Service) Run(ctx context.Context, ready func()) error {
 	ready()
@@ -38,7 +38,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		select {
 		case <-ctx.Done():
 			if err := s.after(ctx, s.flush); err != nil {
-				s.log.WarnContext(ctx, "the last hits and misses of caches are not written", "error", err)
+				s.log.WarnContext(ctx, "what caches were last used for is not written", "error", err)
 			}
 			return nil
 		case <-flush.C:
@@ -77,51 +77,43 @@ func (s *Service) removed() {
 	}
 }
 
-// whose and finds are what was looked for since the last flush.
-type (
-	whose struct{ org, repo string }
-	finds struct{ hits, misses int64 }
-)
+// whose is of which repository's cache something is.
+type whose struct{ org, repo string }
 
-// tally counts in memory: a look-up only reads.
+// tally counts in memory what caches are used for since the last flush: neither a
+// look-up nor a byte that is read costs a write.
 type tally struct {
-	mu    sync.Mutex
-	finds map[whose]finds
+	mu   sync.Mutex
+	uses map[whose]Use
 }
 
-func (t *tally) add(w whose, f finds) {
+func (t *tally) add(w whose, u Use) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now, known := t.finds[w]
-	if !known && len(t.finds) >= mostFinds {
+	now, known := t.uses[w]
+	if !known && len(t.uses) >= mostFinds {
 		return
 	}
-	t.finds[w] = finds{now.hits + f.hits, now.misses + f.misses}
+	t.uses[w] = now.plus(u)
 }
 
 // take empties the tally.
-func (t *tally) take() map[whose]finds {
+func (t *tally) take() map[whose]Use {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := t.finds
-	t.finds = map[whose]finds{}
+	all := t.uses
+	t.uses = map[whose]Use{}
 	return all
 }
 
-func (s *Service) found(c Caller, ok bool) {
-	f := finds{misses: 1}
-	if ok {
-		f = finds{hits: 1}
-	}
-	s.tally.add(whose{c.OrgID, c.Repo}, f)
-}
+func (s *Service) uses(orgID, repo string, u Use) { s.tally.add(whose{orgID, repo}, u) }
 
 func (s *Service) flush(ctx context.Context) error {
 	var errs []error
-	for w, f := range s.tally.take() {
-		if err := s.store.CountCacheFinds(ctx, w.org, w.repo, f.hits, f.misses); err != nil {
-			s.tally.add(w, f)
-			errs = append(errs, fmt.Errorf("count hits and misses: %w", err))
+	for w, u := range s.tally.take() {
+		if err := s.store.CountCacheUse(ctx, w.org, w.repo, u); err != nil {
+			s.tally.add(w, u)
+			errs = append(errs, fmt.Errorf("count what caches are used for: %w", err))
 		}
 	}
 	return errors.Join(errs...)

@@ -240,7 +240,7 @@ func TestPinsAreWrittenOnceAMinute(t *testing.T) {
 				if err != nil || !ok {
 					w.t.Fatal(err)
 				}
-				r, err := s.Open(w.t.Context(), e.ID, 0, -1)
+				r, err := s.Open(w.t.Context(), e, 0, -1)
 				w.must(err)
 				w.must(r.Close())
 			}

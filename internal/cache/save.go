@@ -56,6 +56,7 @@ func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) 
 	if err != nil {
 		return Entry{}, false, err
 	}
+	defer s.credits.end(u.ID)
 	size, err := s.takeIn(ctx, u.ID, what, r)
 	if err == nil {
 		var loose []string

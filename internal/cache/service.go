@@ -65,6 +65,7 @@ type Service struct {
 	lead   func(context.Context, func(context.Context))
 	log    *slog.Logger
 
+	credits credits
 	pins    pins
 	tally   tally
 	orphans orphans
@@ -80,6 +81,7 @@ func New(cfg Config) *Service {
 		cfg.Lead = func(ctx context.Context, work func(context.Context)) { work(ctx) }
 	}
 	return &Service{store: cfg.Store, blobs: cfg.Blobs, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
-		pins:  pins{at: map[int64]time.Time{}, readers: map[*content]time.Time{}},
-		tally: tally{finds: map[whose]finds{}}, wake: make(chan struct{}, 1)}
+		credits: credits{of: map[int64]*credit{}},
+		pins:    pins{at: map[int64]time.Time{}, readers: map[*content]time.Time{}},
+		tally:   tally{uses: map[whose]Use{}}, wake: make(chan struct{}, 1)}
 }

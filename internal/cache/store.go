@@ -77,7 +77,8 @@ type Entries interface {
 type Keeping interface {
 	// GiveUpCache gives uploads up that are idle.
 	GiveUpCache(ctx context.Context, idle time.Duration) (n int, err error)
-	// ForgetUnusedCache has entries go that were not used for long.
+	// ForgetUnusedCache has entries go that were not used for long: for unused, or
+	// for the time of their org.
 	ForgetUnusedCache(ctx context.Context, unused time.Duration) (n int, err error)
 	// TrimCache has entries go where more is used than a bound allows, as after
 	// the bound was made smaller.
@@ -98,8 +99,8 @@ type Keeping interface {
 
 // Books is what a store tells of caches, and people may change.
 type Books interface {
-	// CountCacheFinds adds to what was found, and what was not.
-	CountCacheFinds(ctx context.Context, orgID, repo string, hits, misses int64) error
+	// CountCacheUse adds to what a cache was used for.
+	CountCacheUse(ctx context.Context, orgID, repo string, u Use) error
 	// CacheList are entries of an org that a filter lets through, the newest
 	// first, with ids before one.
 	CacheList(ctx context.Context, orgID, repo string, f Filter, before int64, most int) ([]Entry, error)
@@ -110,8 +111,17 @@ type Books interface {
 	CacheUsageOfOrgs(ctx context.Context, after string, most int) ([]Usage, error)
 	// RemoveCache removes an entry, used or not. Codes: not_found.
 	RemoveCache(ctx context.Context, orgID string, entryID int64) error
+	// RemoveCacheOf removes the newest entries that a filter lets through, used or
+	// not, up to most, and tells how many they were. The event, where any was, is
+	// written in the same transaction, with that. Codes: not_found for an id, or where
+	// others have removed them all.
+	RemoveCacheOf(ctx context.Context, orgID, repo string, f Filter, most int, e nimbus.AuditEvent) (n int, bytes int64, err error)
+	// SetCacheUnused sets after how long entries of an org go that nobody finds; a
+	// negative time is the usual. The event is written in the same transaction.
+	SetCacheUnused(ctx context.Context, orgID string, unused time.Duration, e nimbus.AuditEvent) error
 	// SetCacheQuota sets that of an org (repo AllRepos) or a repository; -1 is the
-	// usual. The event is written in the same transaction.
+	// usual. The event is written in the same transaction. Codes: not_found for a
+	// repository that is not the org's.
 	SetCacheQuota(ctx context.Context, orgID, repo string, bytes int64, e nimbus.AuditEvent) error
 }
 

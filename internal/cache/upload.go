@@ -42,6 +42,9 @@ func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, si
 	}
 	u, err := s.store.ReserveCache(ctx, p, c.JobID, size, s.limits)
 	if err != nil {
+		if nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+			s.uses(p.OrgID, p.Repo, Use{Refused: 1})
+		}
 		return Upload{}, fmt.Errorf("take a place in the cache: %w", err)
 	}
 	return u, nil
@@ -96,7 +99,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 	}()
 	if err := in.claim(); err != nil {
-		return info, err
+		return info, s.refused(in, err)
 	}
 	name := newName()
 	info, err = s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
@@ -108,11 +111,12 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 	}
 	if err != nil {
 		s.drop(ctx, in.place.OrgID, uploadID, name)
-		return info, fmt.Errorf("store a block: %w", err)
+		return info, s.refused(in, fmt.Errorf("store a block: %w", err))
 	}
 	loose, err := s.store.PutCacheBlock(ctx, uploadID, Block{ID: block, Name: name, Size: info.Size, SHA256: info.SHA256}, in.claimed)
 	if err != nil {
 		if code := nimbus.ErrorCode(err); code == nimbus.CodeNotFound || code == nimbus.CodeTooLarge {
+			s.credits.end(uploadID)
 			s.drop(ctx, in.place.OrgID, uploadID, name)
 		} else {
 			// It may be written all the same, where only the answer was lost. So its
@@ -122,10 +126,20 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 		return info, fmt.Errorf("write down a block: %w", err)
 	}
+	s.uses(in.place.OrgID, in.place.Repo, Use{BytesIn: info.Size})
+	s.credits.came(uploadID, info.Size, in.place, s.clock.Now())
 	if loose != "" {
 		s.drop(ctx, in.place.OrgID, uploadID, loose)
 	}
 	return info, nil
+}
+
+// refused counts a block for which there is no room, and returns why it was refused.
+func (s *Service) refused(in *intake, err error) error {
+	if in.place.OrgID != "" && nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+		s.uses(in.place.OrgID, in.place.Repo, Use{Refused: 1})
+	}
+	return err
 }
 
 // drop removes contents that nobody needs. One that can't be removed now is
@@ -173,14 +187,27 @@ func (in *intake) claim() error {
 	} else { // not much more than may come
 		step = min(step, max(in.claimed, firstClaim))
 	}
-	p, evicted, err := in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	p, ahead, drawn := in.service.credits.draw(in.id, step)
+	if drawn {
+		in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
+		return nil
+	}
+	p, evicted, err := in.service.store.ClaimCacheBytes(in.ctx, in.id, step+ahead, in.service.limits)
+	if ahead > 0 && nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
+		ahead = 0
+		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
+	}
 	if in.size < 0 && step > leastClaim && nimbus.ErrorCode(err) == nimbus.CodeTooLarge { // it may be over soon
 		step = leastClaim
 		p, evicted, err = in.service.store.ClaimCacheBytes(in.ctx, in.id, step, in.service.limits)
 	}
 	if err != nil {
+		if p.OrgID != "" {
+			in.place = p // whose quota it is
+		}
 		return fmt.Errorf("make room for a block: %w", err)
 	}
+	in.service.credits.add(in.id, ahead)
 	in.place, in.claimed, in.touched = p, in.claimed+step, in.service.clock.Now()
 	if evicted > 0 {
 		in.service.removed()

@@ -237,7 +237,11 @@ func (w *world) saved(c cache.Caller, key string, blocks ...string) cache.Entry 
 // read is n bytes of an entry from offset on.
 func (w *world) read(id, offset, n int64) (string, error) {
 	w.t.Helper()
-	r, err := w.Open(w.t.Context(), id, offset, n)
+	e, err := w.Entry(w.t.Context(), id)
+	if err != nil {
+		return "", err
+	}
+	r, err := w.Open(w.t.Context(), e, offset, n)
 	if err != nil {
 		return "", err
 	}

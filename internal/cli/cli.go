@@ -60,6 +60,7 @@ type root struct {
 	Queue   queueCmd   `cmd:"" help:"Show what waits and runs." group:"service"`
 	Limits  limitsCmd  `cmd:"" help:"Show or bound how many jobs may be on hosts at once." group:"service"`
 	Report  reportCmd  `cmd:"" help:"Show how the org's jobs go, what takes longer than it did, and what could do with less." group:"service"`
+	Cache   cacheCmd   `cmd:"" help:"Show what jobs saved for later ones, remove it, or say how much is kept." group:"service"`
 	Reruns  rerunsCmd  `cmd:"" help:"Show or set whether lost jobs of GitHub's are run again by themselves." group:"service"`
 	Weights weightsCmd `cmd:"" help:"Show or set who gets how much when there is more to do than hosts can." group:"service"`
 	Hosts   hostsCmd   `cmd:"" help:"Show the machines that run jobs, or let one join." group:"service"`

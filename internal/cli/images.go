@@ -15,7 +15,7 @@ import (
 
 type imagesCmd struct {
 	List   imagesListCmd   `cmd:"" default:"withargs" help:"List the images on this machine."`
-	Build  imagesBuildCmd  `cmd:"" help:"Build an image of a recipe: runner, which jobs get that name none, or ai-eval-runner."`
+	Build  imagesBuildCmd  `cmd:"" help:"Build an image of a recipe: runner, which jobs get that name none, ai-eval-runner, or docker."`
 	Import imagesImportCmd `cmd:"" help:"Make a container image ready for jobs."`
 	Verify imagesVerifyCmd `cmd:"" help:"Tell whether images are still what was built."`
 	GC     imagesGCCmd     `cmd:"" name:"gc" help:"Remove container images that were not used for long."`

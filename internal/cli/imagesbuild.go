@@ -15,7 +15,7 @@ import (
 type imagesBuildCmd struct {
 	imagesFlags
 
-	Name     string `arg:"" optional:"" default:"runner" help:"Which: runner, or ai-eval-runner."`
+	Name     string `arg:"" optional:"" default:"runner" help:"Which: runner, ai-eval-runner, or docker."`
 	Official string `help:"Whether to put GitHub's own runner in: auto (where it can be fetched), always, or never (unless it was fetched before)." enum:"auto,always,never" default:"auto" env:"NIMBUS_OFFICIAL_RUNNER"`
 
 	RunnerVersion string `help:"Another version of GitHub's own runner than the recipe's, which may have become too old for GitHub." and:"runner" placeholder:"VERSION" env:"NIMBUS_RUNNER_VERSION"`
@@ -57,9 +57,9 @@ func (*imagesBuildCmd) Help() string {
 	return `Builds the image from Debian packages, which apt fetches and checks as this machine is set up for. It needs no root. GitHub's own runner is fetched from github.com, at the version and digest of the recipe; without it the image takes jobs of the double of GitHub alone, which is what the demo needs. An image that is there already and was made by the same recipe is left as it is.
 GitHub gives no jobs to a runner that is a month behind its latest release: nimbus doctor github tells in time. Then build anew with a release of Nimbus that has a newer one, or with --runner-version.
 
-ai-eval-runner has Node, Python, promptfoo, a client of Ollama and nimbus-eval-report besides; npm fetches its part, at the versions and digests of the recipe's lock, and runs none of the packages' scripts.
+ai-eval-runner has Node, Python, promptfoo, a client of Ollama and nimbus-eval-report besides; npm fetches its part, at the versions and digests of the recipe's lock, and runs none of the packages' scripts. docker has a docker daemon, which each job that uses it gets for itself.
 
-` + usage("nimbus images build", "nimbus images build ai-eval-runner", "nimbus images build --official always --images /srv/nimbus/images",
+` + usage("nimbus images build", "nimbus images build ai-eval-runner", "nimbus images build docker", "nimbus images build --official always --images /srv/nimbus/images",
 		"nimbus images build --official always --runner-version 2.338.0 --runner-sha256 DIGEST")
 }
 

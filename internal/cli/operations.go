@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/alecthomas/kong"
 
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/server"
@@ -16,6 +19,11 @@ type operationsFlags struct {
 	LimitWebhook  ratelimit.Rate `help:"How many webhooks an installation of a GitHub App may send. Default: ${default}." default:"${limit_webhook}" env:"NIMBUS_LIMIT_WEBHOOK" placeholder:"RATE/BURST"`
 	LimitStranger ratelimit.Rate `help:"How many calls without a valid token an address may make. Default: ${default}." default:"${limit_stranger}" env:"NIMBUS_LIMIT_STRANGER" placeholder:"RATE/BURST"`
 	LimitHost     ratelimit.Rate `help:"How many calls a host may make. Default: ${default}." default:"${limit_host}" env:"NIMBUS_LIMIT_HOST" placeholder:"RATE/BURST"`
+
+	CacheStorage   int           `within:"1.." help:"How many GiB of what jobs cache are kept, of all orgs together." default:"200" env:"NIMBUS_CACHE_STORAGE" placeholder:"GIB"`
+	CacheOrgQuota  int           `within:"1.." help:"How many of them an org may have that has no quota of its own (nimbus cache quota)." default:"50" env:"NIMBUS_CACHE_ORG_QUOTA" placeholder:"GIB"`
+	CacheRepoQuota int           `within:"1.." help:"The same of a repository; it is also how large an entry may be." default:"10" env:"NIMBUS_CACHE_REPO_QUOTA" placeholder:"GIB"`
+	CacheRetention time.Duration `within:"1h..8784h" help:"After how long an entry of the cache goes that no job finds, in orgs that have no time of their own (nimbus cache retention)." default:"168h" env:"NIMBUS_CACHE_RETENTION" placeholder:"TIME"`
 
 	AdminFrom    []string `help:"Addresses from which the platform may be administered, and metrics and profiles read; may be repeated. Default: any." env:"NIMBUS_ADMIN_FROM" placeholder:"CIDR"`
 	TrustedProxy []string `help:"Addresses of proxies that are believed about whom they forward (X-Forwarded-For); may be repeated. Default: none." env:"NIMBUS_TRUSTED_PROXY" placeholder:"CIDR"`
@@ -47,6 +55,8 @@ func (f operationsFlags) read(version string) (server.Operations, error) {
 		Limits: httpapi.Limits{
 			Submit: f.LimitSubmit, API: f.LimitAPI, Webhook: f.LimitWebhook, Stranger: f.LimitStranger, Host: f.LimitHost,
 		},
+		Cache: cache.Limits{Total: int64(f.CacheStorage) << 30, Org: int64(f.CacheOrgQuota) << 30, Repo: int64(f.CacheRepoQuota) << 30,
+			Entry: int64(f.CacheRepoQuota) << 30, Unused: f.CacheRetention},
 		Origins: httpapi.Origins{Admin: admin, TrustedProxies: proxies},
 	}, nil
 }

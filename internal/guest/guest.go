@@ -98,7 +98,15 @@ func (s *service) setUpMachine() ([]net.Listener, error) {
 	}
 	s.machine, s.workspace = true, workspaceDir
 	group := jobCgroup()
-	s.tree = &namespace{cgroup: group, limits: limitsOf(group), disks: []string{"/"}}
+	tree := &namespace{cgroup: group, limits: limitsOf(group), disks: []string{"/"}}
+	s.tree = tree
+	daemon, err := openDocker(tree, s.events)
+	if err != nil {
+		return nil, ofImage(err)
+	}
+	if daemon != nil {
+		go daemon.serve()
+	}
 	if err := os.MkdirAll(workspaceDir, 0o755); err != nil {
 		return nil, ofImage(fmt.Errorf("make workspace: %w", err))
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	dockerimage "github.com/nimbus-ci/nimbus/images/docker"
 	"github.com/nimbus-ci/nimbus/internal/guestlink"
 )
 
@@ -426,5 +427,13 @@ func TestParameters(t *testing.T) {
 	}
 	if _, err := parseParameters("nimbus.vsock=many"); err == nil {
 		t.Error("a port that is no number was taken")
+	}
+}
+
+// TestPlacesOfDocker: the image and the guest mean the same.
+func TestPlacesOfDocker(t *testing.T) {
+	t.Parallel()
+	if name, _, _ := strings.Cut(dockerimage.Group, ":"); dockerModules != dockerimage.ModulesDir || dockerGroup != name {
+		t.Errorf("the image has %s and %s", dockerimage.ModulesDir, dockerimage.Group)
 	}
 }

@@ -46,8 +46,11 @@ func bootMachine() (p kernelParameters, err error) {
 			return p, err
 		}
 	}
-	if err := loadModules("/modules"); err != nil {
+	if err := loadModules(bootModules); err != nil {
 		return p, err
+	}
+	if err := os.RemoveAll(bootModules); err != nil { // their memory is needed
+		return p, fmt.Errorf("free the initrd: %w", err)
 	}
 	raw, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -142,8 +145,11 @@ func parseParameters(cmdline string) (p kernelParameters, err error) {
 	return p, nil
 }
 
-// loadModules loads the modules of the initrd in the order of dir/order and
-// frees their memory.
+// bootModules are those that the machine's devices need, in the initrd.
+const bootModules = "/modules"
+
+// loadModules loads modules in the order of dir/order. Those that are loaded
+// already stay.
 func loadModules(dir string) error {
 	order, err := os.Open(filepath.Join(dir, "order"))
 	if err != nil {
@@ -165,7 +171,7 @@ func loadModules(dir string) error {
 			return fmt.Errorf("load module %s: %w", name, err)
 		}
 	}
-	return os.RemoveAll(dir)
+	return nil
 }
 
 type mount struct {
@@ -216,6 +222,9 @@ func enterRoot(p kernelParameters) error {
 		if err := layTools(p, overlay.target); err != nil {
 			return err
 		}
+	}
+	if err := layDocker(overlay.target); err != nil {
+		return err
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		target := overlay.target + dir

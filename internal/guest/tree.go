@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,16 +36,24 @@ type namespace struct {
 	// expendable has the job's processes killed before the guest, with which it
 	// shares its memory.
 	expendable bool
+	// beside is whether other processes than the job's may run, in groups of their
+	// own: they end with the job, but hear nothing of what the job is told.
+	beside atomic.Bool
 
 	mu  sync.Mutex   // held while one is started, so that none is reaped unknown
 	own map[int]bool // processes that somebody waits for
 }
 
 func (n *namespace) startProcess(path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
-	if n.cgroup != "" {
-		dir, err := os.Open(n.cgroup)
+	return n.startIn(n.cgroup, path, argv, attr)
+}
+
+// startIn is startProcess in a cgroup; "" is the guest's own.
+func (n *namespace) startIn(cgroup, path string, argv []string, attr *os.ProcAttr) (*os.Process, error) {
+	if cgroup != "" {
+		dir, err := os.Open(cgroup)
 		if err != nil {
-			return nil, fmt.Errorf("open the job's cgroup: %w", err)
+			return nil, fmt.Errorf("open cgroup: %w", err)
 		}
 		defer dir.Close()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
@@ -72,7 +82,31 @@ func (n *namespace) forget(pid int) {
 }
 
 func (n *namespace) kill(sig unix.Signal) {
+	if sig != unix.SIGKILL && n.cgroup != "" && n.beside.Load() {
+		signalGroup(n.cgroup, sig)
+		return
+	}
 	_ = unix.Kill(-1, sig) // from pid 1: everything but itself; nothing there is fine
+}
+
+// signalGroup sends a signal to all processes of a cgroup and of those below it.
+func signalGroup(dir string, sig unix.Signal) {
+	if raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil {
+		for _, field := range strings.Fields(string(raw)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
+				_ = unix.Kill(pid, sig) // gone already is fine
+			}
+		}
+	}
+	below, err := os.ReadDir(dir)
+	if err != nil {
+		return // it goes just now
+	}
+	for _, e := range below {
+		if e.IsDir() {
+			signalGroup(filepath.Join(dir, e.Name()), sig)
+		}
+	}
 }
 
 func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {

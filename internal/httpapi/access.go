@@ -117,6 +117,13 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.CacheServiceListCacheEntriesProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.CacheServiceGetCacheStatsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.CacheServiceRemoveCacheEntriesProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetRepoCacheQuotaProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetCacheRetentionProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetOrgCacheQuotaProcedure:   onPlatform(nimbus.ScopeOrgWrite), // of the disk that all share
+
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),
 	nimbusv1connect.TokenServiceListTokensProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeTokensRead),
@@ -171,6 +178,8 @@ var routes = map[string]rule{
 	"/_apis/artifactcache/":                              anybody,
 	"/_cache/":                                           anybody,
 	keyedPath:                                            anybody, // for people: keyed.go
+
+	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 
 	"/": anybody, // the pages
 }

@@ -170,6 +170,10 @@ func noCache(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no cache here").WithHint("see docs/cache.md"))
 }
 
+func noRegistry(w http.ResponseWriter, _ *http.Request) {
+	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no registry here").WithHint("see docs/registry.md"))
+}
+
 func noWebhook(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "no GitHub App is connected").WithHint("see docs/github.md"))
 }

@@ -135,6 +135,11 @@ type Config struct {
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
 	Cache Cache
+	// Caches is what people look at of it; nil where there is none.
+	Caches Caches
+	// Registry makes the handler of images, which knows its callers by itself, and
+	// has those counted that it doesn't know; nil where there is none.
+	Registry func(stranger func(*http.Request) error) http.Handler
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -234,6 +239,9 @@ func New(cfg Config) http.Handler {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
 		},
 		func() (string, http.Handler) {
+			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
+		},
+		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
 		},
 	} {
@@ -256,7 +264,13 @@ func (a *api) handlers() map[string]http.Handler {
 	if a.Cache != nil {
 		cache, keyed = a.Cache, a.keyed(a.Cache)
 	}
+	var images http.Handler = http.HandlerFunc(noRegistry)
+	if a.Registry != nil {
+		images = a.Registry(a.stranger)
+	}
 	return map[string]http.Handler{
+		"/v2/": images,
+
 		"/twirp/github.actions.results.api.v1.CacheService/": cache,
 		"/_apis/artifactcache/":                              cache,
 		"/_cache/":                                           cache,

@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
@@ -63,6 +64,11 @@ var mutations = map[string]mutation{
 	"QueueService/SetOrgWeight":  {action: "weight.set", body: `{"org":"$org","percent":50}`},
 
 	"RerunService/SetRerunPolicy": {action: "rerun_policy.set", body: `{"policy":{"perRun":1,"perHour":5}}`},
+
+	"CacheService/RemoveCacheEntries": {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
+	"CacheService/SetRepoCacheQuota":  {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
+	"CacheService/SetOrgCacheQuota":   {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
+	"CacheService/SetCacheRetention":  {action: "cache.set_retention", body: `{"retention":"86400s"}`},
 
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 
@@ -219,8 +225,20 @@ func (p *plane) addSpent(t *testing.T, tn tenant) {
 	must(t, err)
 	maps.Copy(tn.things, map[string]string{
 		"ended_job": ended.ID, "waiting_job": tn.submit(t, p, "waiting job", "").ID, "spare_job": p.waiting(t, tn).ID,
-		"held_job": held, "empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
+		"cache_entry": p.savedInCache(t, tn), "held_job": held, "empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
 	})
+}
+
+// savedInCache is an entry of the cache.
+func (p *plane) savedInCache(t *testing.T, tn tenant) string {
+	t.Helper()
+	c := cache.Caller{OrgID: tn.org.ID, Repo: tn.things["repo_name"], Write: "refs/heads/main"}
+	u, err := p.cache.Reserve(t.Context(), c, "tools", "v", 0)
+	must(t, err)
+	must(t, p.cache.PutBlock(t.Context(), u.ID, "", strings.NewReader("saved"), 5))
+	e, err := p.cache.Commit(t.Context(), c, "tools", "v", 5)
+	must(t, err)
+	return fmt.Sprint(e.ID)
 }
 
 // held is a job that has failed, whose sandbox stays.
@@ -287,7 +305,7 @@ func (b books) read(t *testing.T) (rows []string) {
 	for _, query := range []string{
 		"SELECT * FROM orgs", "SELECT * FROM owners", "SELECT * FROM repos", "SELECT * FROM limits", "SELECT * FROM org_rates", "SELECT * FROM users", "SELECT * FROM memberships",
 		"SELECT * FROM service_accounts", "SELECT * FROM host_keys", "SELECT id, state FROM tokens", "SELECT id, cordoned_at, removed_at FROM hosts",
-		"SELECT id, priority, rerun_of FROM jobs", "SELECT id, state FROM shells", "SELECT id, stop_at FROM attempts", "SELECT job_id, kind, actor FROM job_events WHERE actor LIKE 'admin:%'",
+		"SELECT id, priority, rerun_of FROM jobs", "SELECT id, state FROM shells", "SELECT id, stop_at FROM attempts", "SELECT id, state FROM cache_entries", "SELECT org_id, repo, bytes, quota, unused FROM cache_usage", "SELECT job_id, kind, actor FROM job_events WHERE actor LIKE 'admin:%'",
 	} {
 		rows = append(rows, b.rows(t, query)...)
 	}

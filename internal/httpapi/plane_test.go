@@ -18,7 +18,9 @@ import (
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/audit"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/blob/mem"
 	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/logs"
@@ -42,6 +44,7 @@ type plane struct {
 	shells       *shells.Service
 	rates        *ratelimit.Overrides
 	blobs        httpapi.Blobs
+	cache        *cache.Service
 	admin        string
 }
 
@@ -85,6 +88,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	must(t, err)
 	p.shells = shells.New(shells.Config{Store: db, Sealer: keyring, Logs: lines, Bus: b, Look: 50 * time.Millisecond, Log: log})
 	p.rates = ratelimit.NewOverrides(db, log)
+	p.cache = cache.New(cache.Config{Store: db, Blobs: mem.New(1 << 20), Log: log})
 	p.tally = audit.NewTally(db, log)
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
@@ -93,7 +97,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	cfg := httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:  httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
-		Audit: p.ledger, Tally: p.tally, Rates: p.rates, Shells: p.shells,
+		Audit: p.ledger, Tally: p.tally, Rates: p.rates, Shells: p.shells, Caches: p.cache.Desk(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

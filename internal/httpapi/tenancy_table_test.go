@@ -48,6 +48,13 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.QueueService/SetRepoWeight": {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","percent":100}`},
 	"/nimbus.v1.QueueService/SetOrgWeight":  {who: "platform", scope: "org:write", body: `{"org":"$org","percent":100}`},
 
+	"/nimbus.v1.CacheService/ListCacheEntries":   {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.CacheService/GetCacheStats":      {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.CacheService/RemoveCacheEntries": {who: "operator", scope: "org:write", body: `{"filter":{"id":"1"}}`, refuses: true},
+	"/nimbus.v1.CacheService/SetRepoCacheQuota":  {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","bytes":"1000000"}`},
+	"/nimbus.v1.CacheService/SetCacheRetention":  {who: "operator", scope: "org:write", body: `{"retention":"86400s"}`},
+	"/nimbus.v1.CacheService/SetOrgCacheQuota":   {who: "platform", scope: "org:write", body: `{"org":"$org","bytes":"1000000"}`},
+
 	"/nimbus.v1.RateService/ListRates":       {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.RateService/SetRate":         {who: "platform", scope: "org:write", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"off"}`},
 	"/nimbus.v1.RerunService/GetRerunPolicy": {who: "viewer", scope: "org:read", body: `{}`},
@@ -153,5 +160,6 @@ var tenancy = map[string]expectation{
 	"/_apis/artifactcache/": {who: "anybody", refuses: true},
 	"/_cache/":              {who: "anybody", refuses: true},
 	"/cache/":               {who: "anybody", refuses: true},
+	"/v2/":                  {who: "anybody", refuses: true},
 	"/twirp/github.actions.results.api.v1.CacheService/": {who: "anybody", refuses: true},
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// blockers are what a job needs and Nimbus doesn't have.
+// blockers are what a job needs and the image runner doesn't have.
 func (m *mover) blockers(job tree) []Note {
-	const noDocker = "sandboxes have no Docker yet"
+	const noDocker = "the image runner has no Docker: move it by hand to [nimbus, image:docker], where it has a daemon of its own"
 	var out []Note
 	if _, line := job.get("services"); line > 0 {
 		out = append(out, Note{line, "it has services, which are containers", noDocker})

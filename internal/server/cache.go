@@ -13,12 +13,14 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/cache/keyed"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/telemetry"
 )
 
 const (
 	// cacheSecret is what the keys of tokens and URLs are derived from.
-	cacheSecret      = "cache"
-	cacheSecretBytes = 32
+	cacheSecret = "cache"
+	// sharedSecretBytes is how long secrets are that replicas share.
+	sharedSecretBytes = 32
 	// ownScope is the scope of an org's own jobs, which have no branches.
 	ownScope = "jobs"
 	// clocks is how far clocks may be apart, and lateEnd how long after its time a
@@ -31,8 +33,9 @@ const (
 type jobCache struct {
 	http.Handler
 
-	keyed *keyed.Handler
-	keys  *actions.Keys
+	keyed   *keyed.Handler
+	keys    *actions.Keys
+	service *cache.Service
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -40,7 +43,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if s.saved == nil {
 		return nil
 	}
-	secret, err := cacheSecretOf(ctx, secrets)
+	secret, err := secretOf(ctx, secrets, cacheSecret)
 	if err != nil {
 		return fmt.Errorf("open the cache: %w", err)
 	}
@@ -48,7 +51,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
-	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Lead: s.leadCache, Log: s.cfg.Log})
+	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Limits: s.cfg.Cache, Lead: s.leadCache, Log: s.cfg.Log})
 	// Jobs reach it through their host, each by another name of its gateway.
 	handler, err := actions.New(actions.Config{Cache: service, Keys: keys, TrustHost: true, Admit: s.admitToCache, Log: s.cfg.Log})
 	if err != nil {
@@ -58,23 +61,24 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
 	mux.Handle(keyed.Prefix, byKey)
-	s.cache = &jobCache{Handler: mux, keyed: byKey, keys: keys}
+	s.cache = &jobCache{Handler: mux, keyed: byKey, keys: keys, service: service}
 	s.services = append(s.services, service)
+	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)
 	return nil
 }
 
-// cacheSecretOf is the secret that all replicas share, made by the first.
-func cacheSecretOf(ctx context.Context, secrets identity.Secrets) ([]byte, error) {
-	secret, err := secrets.Get(ctx, "", cacheSecret)
+// secretOf is a secret that all replicas share, made by the first.
+func secretOf(ctx context.Context, secrets identity.Secrets, name string) ([]byte, error) {
+	secret, err := secrets.Get(ctx, "", name)
 	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		return secret, err
 	}
-	made := make([]byte, cacheSecretBytes)
+	made := make([]byte, sharedSecretBytes)
 	rand.Read(made)
-	if err := secrets.Create(ctx, "", cacheSecret, made); err != nil && nimbus.ErrorCode(err) != nimbus.CodeConflict {
+	if err := secrets.Create(ctx, "", name, made); err != nil && nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		return nil, err
 	}
-	return secrets.Get(ctx, "", cacheSecret) // another replica's, if that was first
+	return secrets.Get(ctx, "", name) // another replica's, if that was first
 }
 
 // callerOf says which job shows a token.
@@ -121,6 +125,31 @@ func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 		return "", fmt.Errorf("make a token for the cache: %w", err)
 	}
 	return token, nil
+}
+
+// cacheUses is what orgs use of the cache, for metrics.
+func (s *Server) cacheUses(service *cache.Service) telemetry.Caches {
+	return func(ctx context.Context, most int) ([]telemetry.CacheUse, error) {
+		names, orgs, err := s.store.NamedCacheUsage(ctx, most)
+		if err != nil {
+			return nil, fmt.Errorf("read what caches are used for: %w", err)
+		}
+		uses := make([]telemetry.CacheUse, len(orgs))
+		for i, u := range orgs {
+			u = service.WithUsual(u)
+			uses[i] = telemetry.CacheUse{Org: names[i], Bytes: u.Bytes, Entries: u.Entries, Quota: u.Quota, Hits: u.Hits, Misses: u.Misses,
+				BytesIn: u.BytesIn, BytesOut: u.BytesOut, Evicted: u.Evicted, EvictedBytes: u.EvictedBytes, Refused: u.Refused}
+		}
+		return uses, nil
+	}
+}
+
+// caches is the cache as people look at it.
+func (s *Server) caches() httpapi.Caches {
+	if s.cache == nil {
+		return nil
+	}
+	return s.cache.service.Desk()
 }
 
 // cacheHandler is the cache as the door takes it: a nil pointer would be one.

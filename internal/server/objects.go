@@ -35,7 +35,7 @@ func (s *Server) openBlobs(ctx context.Context, bucket *s3.Config) ([]blob.Sweep
 	}
 	s.closers = append(s.closers, place.Close)
 	s.objects = guarded(place, s.metrics, s.cfg.Log)
-	s.blobs, s.saved = moved{Blobs: s.objects, before: database}, s.objects
+	s.blobs, s.saved, s.images = moved{Blobs: s.objects, before: database}, s.objects, s.objects
 	// It may be away like any other time, and is told as that. But settings that
 	// can't be right show here.
 	look, cancel := context.WithTimeout(ctx, firstLook)

@@ -7,9 +7,11 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
 )
 
@@ -21,9 +23,13 @@ type Operations struct {
 	Origins httpapi.Origins // from where
 	// OTLP is the base URL of where traces of jobs are sent, "" for nowhere.
 	OTLP string
+	// Cache bounds what jobs save for later ones.
+	Cache cache.Limits
 	// Drain is how long a server that stops still answers while /readyz says
 	// that it is not ready, so that load balancers stop sending.
 	Drain time.Duration
+	// Registry bounds what is kept of images. Zero fields mean the usual.
+	Registry registry.Limits
 }
 
 // openMetrics comes before all that is counted.

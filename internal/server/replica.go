@@ -29,8 +29,8 @@ type ReplicaConfig struct {
 	// Redis is the redis:// URL that carries wake-ups between replicas. Without
 	// one they look into the database, which is slower and as right.
 	Redis string
-	// S3 is where uploaded files are kept, and what jobs cache. Nil: files in the
-	// database, and no cache.
+	// S3 is where uploaded files are kept, what jobs cache, and images. Nil: files in
+	// the database, no cache and no registry.
 	S3 *s3.Config
 	// MasterKey is the key of what is sealed; it is the same for all replicas,
 	// and its file is made when it isn't there. Required.
@@ -94,6 +94,7 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	sweep := s.leading("blobs", leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}.Run)
 	s.leadShell = s.leading("shells", leader.Elector{Store: s.store, Name: "shells", Log: cfg.Log}.Run)
 	s.leadCache = s.leading("cache", leader.Elector{Store: s.store, Name: "cache", Log: cfg.Log}.Run)
+	s.leadImage = s.leading("registry", leader.Elector{Store: s.store, Name: "registry", Log: cfg.Log}.Run)
 	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {
 		ready()

@@ -35,6 +35,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
@@ -87,18 +88,21 @@ type Server struct {
 	store     *store.Store
 	logs      logs.Store
 	blobs     httpapi.Blobs
-	saved     cache.Blobs // what jobs save for later ones; nil for no cache
+	saved     cache.Blobs    // what jobs save for later ones; nil for no cache
+	images    registry.Blobs // and images; nil for no registry
 	bus       bus.Bus
 	lead      func(context.Context, func(context.Context)) // nil: alone
 	leadAudit func(context.Context, func(context.Context)) // the same of the audit ledger
 	leadShell func(context.Context, func(context.Context)) // and of shells
 	leadCache func(context.Context, func(context.Context)) // and of the cache
+	leadImage func(context.Context, func(context.Context)) // and of the registry
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
 	ledger    *audit.Ledger
 	tally     *audit.Tally
-	cache     *jobCache // nil where there is no place for what it keeps
+	registry  *registry.Service // nil where there is no place for images
+	cache     *jobCache         // nil where there is no place for what it keeps
 	shells    *shells.Service
 	handler   http.Handler
 
@@ -175,7 +179,7 @@ func (s *Server) issueAdmin(ctx context.Context) (err error) {
 // the images.
 func (s *Server) clear() error {
 	for _, name := range []string{
-		AdminTokenFile, "nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", "cache", filepath.Join("agent", "credential.json"),
+		AdminTokenFile, "nimbus.db", "nimbus.db-wal", "nimbus.db-shm", "logs", "blobs", "cache", "registry", filepath.Join("agent", "credential.json"),
 	} {
 		if err := os.RemoveAll(filepath.Join(s.cfg.Data, name)); err != nil {
 			return fmt.Errorf("clear data directory: %w", err)
@@ -212,6 +216,12 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, saved.Close)
 	s.saved = saved
+	images, err := fs.Open(filepath.Join(s.cfg.Data, "registry"))
+	if err != nil {
+		return fmt.Errorf("open the registry: %w", err)
+	}
+	s.closers = append(s.closers, images.Close)
+	s.images = images
 	s.logs, s.blobs = lines, workspaces
 	return nil
 }
@@ -254,12 +264,16 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.openCache(ctx, secrets); err != nil {
 		return err
 	}
+	images, err := s.openRegistry(ctx, secrets)
+	if err != nil {
+		return err
+	}
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
 		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, Shells: s.shells, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
-		Cache: s.cacheHandler(),
+		Cache: s.cacheHandler(), Caches: s.caches(), Registry: images,
 	})
 	return s.issueAdmin(ctx)
 }

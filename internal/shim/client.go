@@ -26,6 +26,8 @@ const (
 	exitFile   = "exit.json"
 	logFile    = "shim.log"
 	outputFile = "output"
+	// refusedFile says that no shim is to start here any more.
+	refusedFile = "refused"
 )
 
 // callTimeout bounds every call to a shim but Wait: it answers from memory.
@@ -52,6 +54,9 @@ func Start(ctx context.Context, bin, dir string, s Spec) (*Client, error) {
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode shim's spec: %w", err)
+	}
+	if err := os.Remove(filepath.Join(dir, refusedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("clear shim's folder: %w", err)
 	}
 	// The environment in it may hold secrets.
 	if err := os.WriteFile(filepath.Join(dir, specFile), raw, 0o600); err != nil {
@@ -101,10 +106,20 @@ func (c *Client) Renew(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// Kill ends the whole tree. It returns nil when there is nothing left to kill.
+// Kill ends the whole tree. It returns nil when there is nothing left to kill,
+// and nothing will be: a shim may be on its way that an agent launched which was
+// killed itself.
 func (c *Client) Kill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	_, err := c.call(ctx, request{Op: opKill})
+	if !errors.Is(err, ErrGone) {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, refusedFile), nil, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("refuse a shim that is on its way: %w", err)
+	}
+	// One that listened just before has not seen it.
 	if _, err := c.call(ctx, request{Op: opKill}); err != nil && !errors.Is(err, ErrGone) {
 		return err
 	}

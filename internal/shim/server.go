@@ -166,6 +166,9 @@ func start(dir string) (*server, error) {
 	if s.listener, err = listen(dir); err != nil {
 		return nil, err
 	}
+	if err := wanted(); err != nil {
+		return nil, err
+	}
 	var complaints []error
 	s.group, complaints = makeGroup(spec.Cgroup)
 	for _, complaint := range complaints {
@@ -296,6 +299,19 @@ func listen(dir string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for the agent: %w", err)
 	}
 	return l, nil
+}
+
+// wanted looks whether somebody gave the sandbox up while its shim came up: who
+// does so first leaves a word in its folder, or removes what is in it, then looks
+// for a shim that listens. The shim looks after it listens: one sees the other.
+func wanted() error {
+	if _, err := os.Stat(refusedFile); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(errors.New("its sandbox was given up"), err)
+	}
+	if _, err := os.Stat(specFile); err != nil {
+		return fmt.Errorf("its sandbox was given up: %w", err)
+	}
+	return nil
 }
 
 // keepDeadline kills the tree when nobody renewed it in time.
@@ -433,13 +449,21 @@ func (s *server) await(conn net.Conn, what op) bool {
 	}
 }
 
+// over tells whether the tree has ended.
+func (s *server) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s *server) do(r request) response {
 	switch r.Op {
 	case opRenew:
-		select {
-		case <-s.ended:
+		if s.over() {
 			return response{Gone: true}
-		default:
 		}
 		if r.DeadlineMS <= 0 {
 			return response{Error: "a deadline must be in the future"}
@@ -455,7 +479,7 @@ func (s *server) do(r request) response {
 		return response{PID: s.process.pid()}
 	case opCome:
 		pid := s.process.pid()
-		return response{PID: pid, Gone: pid == 0}
+		return response{PID: pid, Gone: pid == 0 || s.over()}
 	case opWait:
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -138,6 +139,38 @@ func TestStartTellsWhyNot(t *testing.T) {
 // A grandchild in a session of its own is what a plain kill of the process
 // group leaves behind.
 const escaping = `setsid sh -c 'echo $$ > "$DIR/escaped"; exec sleep 1000' & echo $$ > "$DIR/first"; wait`
+
+// TestNoShimStartsWhereOneWasKilled: the agent that launched it was killed, and
+// the next one gave its sandbox up before the shim was there.
+func TestNoShimStartsWhereOneWasKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spec := shim.Spec{Args: []string{"/bin/true"}, Env: []string{}, Deadline: time.Minute}
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "shim.json"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := shim.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	late := exec.Command(program, dir)
+	if out, err := late.CombinedOutput(); err == nil || !strings.Contains(string(out), "given up") {
+		t.Errorf("a shim has started: %v, %s", err, out)
+	}
+	// Who owns the folder may have another sandbox there.
+	again, err := shim.Start(t.Context(), program, dir, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, again)
+}
 
 func TestKillTakesTheWholeTree(t *testing.T) {
 	t.Parallel()

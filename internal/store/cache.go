@@ -159,7 +159,7 @@ func (t *tx) cacheUpload(ctx context.Context, id int64) (gen.CacheEntry, error) 
 
 // TouchCacheUpload implements cache.Uploads.
 func (s *Store) TouchCacheUpload(ctx context.Context, id int64) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writeRelaxed(ctx, func(t *tx) error {
 		_, err := t.cacheUpload(ctx, id)
 		return err
 	})

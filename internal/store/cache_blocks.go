@@ -13,9 +13,14 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// PutCacheBlock implements cache.Uploads.
+// errReplaces ends a transaction that has to be one that waits for the disk.
+var errReplaces = errors.New("a block is replaced")
+
+// PutCacheBlock implements cache.Uploads. It does not wait for the disk: what makes
+// an entry of the block does. But where it replaces one whose content then goes,
+// nothing may name that again.
 func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, claimed int64) (loose string, err error) {
-	err = s.write(ctx, func(t *tx) error {
+	put := func(t *tx, replace bool) error {
 		loose = ""
 		row, err := t.cacheUpload(ctx, id)
 		if err != nil {
@@ -30,6 +35,8 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 		case known && row.Arranged && old.N >= 0: // a repeated call that comes late
 			loose = b.Name
 			return t.reserveCache(ctx, &row, -min(claimed, row.Reserved))
+		case known && !replace:
+			return errReplaces
 		case known:
 			loose = old.Name
 		case row.Blocks >= cache.MaxBlocks:
@@ -44,7 +51,11 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 			return fmt.Errorf("write a block: %w", err)
 		}
 		return t.reserveCache(ctx, &row, b.Size-claimed-old.Size)
-	})
+	}
+	err = s.writeRelaxed(ctx, func(t *tx) error { return put(t, false) })
+	if errors.Is(err, errReplaces) {
+		err = s.write(ctx, func(t *tx) error { return put(t, true) })
+	}
 	return loose, err
 }
 
@@ -183,7 +194,7 @@ func (s *Store) ReplaceCache(ctx context.Context, id, size int64, p cache.Place,
 			_, err := t.giveUpCache(ctx, id, now)
 			return err
 		default:
-			if err := t.removeCache(ctx, &there); err != nil {
+			if _, err := t.removeCache(ctx, p.OrgID, there.ID); err != nil {
 				return err
 			}
 		}

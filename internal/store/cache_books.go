@@ -5,21 +5,25 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// CountCacheFinds implements cache.Books.
-func (s *Store) CountCacheFinds(ctx context.Context, orgID, repo string, hits, misses int64) error {
-	return s.write(ctx, func(t *tx) error {
+// CountCacheUse implements cache.Books.
+func (s *Store) CountCacheUse(ctx context.Context, orgID, repo string, u cache.Use) error {
+	return s.writeRelaxed(ctx, func(t *tx) error {
 		if err := t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo}); err != nil {
 			return err
 		}
 		for _, of := range []string{allCaches, repo} {
-			if err := t.CountCacheFinds(ctx, gen.CountCacheFindsParams{Hits: hits, Misses: misses, OrgID: orgID, Repo: of}); err != nil {
-				return fmt.Errorf("count finds: %w", err)
+			err := t.CountCacheUse(ctx, gen.CountCacheUseParams{Hits: u.Hits, Misses: u.Misses, BytesIn: u.BytesIn, BytesOut: u.BytesOut, Refused: u.Refused,
+				OrgID: orgID, Repo: of})
+			if err != nil {
+				return fmt.Errorf("count the use of a cache: %w", err)
 			}
 		}
 		return nil
@@ -28,10 +32,10 @@ func (s *Store) CountCacheFinds(ctx context.Context, orgID, repo string, hits, m
 
 // CacheList implements cache.Books.
 func (s *Store) CacheList(ctx context.Context, orgID, repo string, f cache.Filter, before int64, most int) (entries []cache.Entry, err error) {
-	keys := cache.Beginning(f.Prefix)
+	keys := f.Keys()
 	err = s.read(ctx, func(t *tx) error {
 		rows, err := t.CacheEntriesPage(ctx, gen.CacheEntriesPageParams{OrgID: orgID, Before: before, AnyRepo: repo == cache.AllRepos, Repo: repo,
-			AnyScope: f.Scope == "", Scope: f.Scope, AnyKey: f.Prefix == "", FromKey: []byte(keys.From), ToKey: []byte(keys.To), Most: int32(most)})
+			AnyScope: f.Scope == "", Scope: f.Scope, AnyKey: f.Key == "" && f.Prefix == "", FromKey: []byte(keys.From), ToKey: []byte(keys.To), Most: int32(most)})
 		entries = make([]cache.Entry, len(rows))
 		for i := range rows {
 			entries[i] = cacheEntry(&rows[i])
@@ -73,50 +77,142 @@ func (s *Store) CacheUsageOfOrgs(ctx context.Context, after string, most int) (o
 
 func cacheUsage(r *gen.CacheUsage) cache.Usage {
 	return cache.Usage{OrgID: r.OrgID, Repo: r.Repo, Entries: r.Entries, Bytes: r.Bytes, Quota: r.Quota, OwnQuota: r.Quota >= 0,
-		Hits: r.Hits, Misses: r.Misses, Evicted: r.Evicted, EvictedBytes: r.EvictedBytes}
+		Use:     cache.Use{Hits: r.Hits, Misses: r.Misses, BytesIn: r.BytesIn, BytesOut: r.BytesOut, Refused: r.Refused},
+		Evicted: r.Evicted, EvictedBytes: r.EvictedBytes, Unused: time.Duration(r.Unused) * time.Microsecond, OwnUnused: r.Unused >= 0}
 }
 
 // RemoveCache implements cache.Books.
 func (s *Store) RemoveCache(ctx context.Context, orgID string, id int64) error {
 	return s.write(ctx, func(t *tx) error {
-		row, err := t.CacheEntryRow(ctx, id)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && row.OrgID != orgID {
-			return noCacheEntry()
-		}
-		if err != nil {
-			return fmt.Errorf("read an entry: %w", err)
-		}
-		return t.removeCache(ctx, &row)
+		_, err := t.removeCache(ctx, orgID, id)
+		return err
 	})
 }
 
-// removeCache removes an entry. Codes: not_found.
-func (t *tx) removeCache(ctx context.Context, row *gen.CacheEntry) error {
-	// The books are locked before entries that are in them.
-	if _, err := t.countCache(ctx, cachePlace(row), -row.Size, -1); err != nil {
-		return err
-	}
-	_, err := t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: row.OrgID, ID: row.ID})
-	if errors.Is(err, sql.ErrNoRows) {
-		return noCacheEntry()
+// removeCache removes an entry, and returns how many bytes it had.
+func (t *tx) removeCache(ctx context.Context, orgID string, id int64) (size int64, err error) {
+	row, err := t.CacheEntryRow(ctx, id)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && row.OrgID != orgID {
+		return 0, noCacheEntry()
 	}
 	if err != nil {
-		return fmt.Errorf("remove an entry: %w", err)
+		return 0, fmt.Errorf("read an entry: %w", err)
 	}
-	return nil
+	// The books are locked before entries that are in them.
+	if _, err := t.countCache(ctx, cachePlace(&row), -row.Size, -1); err != nil {
+		return 0, err
+	}
+	_, err = t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: orgID, ID: id})
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, noCacheEntry()
+	}
+	return row.Size, err
+}
+
+// RemoveCacheOf implements cache.Books. Entries are looked for in a transaction of
+// their own: those that are gone by the time the books are locked are passed over.
+func (s *Store) RemoveCacheOf(ctx context.Context, orgID, repo string, f cache.Filter, most int, e nimbus.AuditEvent) (n int, bytes int64, err error) {
+	found := []cache.Entry{{ID: f.ID}}
+	if f.ID == 0 {
+		if found, err = s.CacheList(ctx, orgID, repo, f, 1<<62, most); err != nil || len(found) == 0 {
+			return 0, 0, err
+		}
+	}
+	err = s.write(ctx, func(t *tx) error {
+		n, bytes = 0, 0
+		// All that may be locked, in the order of all: see countCache.
+		if _, err := t.countCache(ctx, cache.Place{OrgID: orgID, Repo: allCaches}, 0, 0); err != nil {
+			return err
+		}
+		for i := range found {
+			row, err := t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: orgID, ID: found[i].ID})
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("remove an entry: %w", err)
+			}
+			if _, err := t.countCache(ctx, cachePlace(&row), -row.Size, -1); err != nil {
+				return err
+			}
+			n, bytes = n+1, bytes+row.Size
+		}
+		if n == 0 {
+			return noCacheEntry()
+		}
+		e.Detail["entries"], e.Detail["bytes"] = strconv.Itoa(n), strconv.FormatInt(bytes, 10)
+		return t.audit(ctx, e)
+	})
+	return n, bytes, err
+}
+
+// SetCacheUnused implements cache.Books.
+func (s *Store) SetCacheUnused(ctx context.Context, orgID string, unused time.Duration, e nimbus.AuditEvent) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: allCaches}); err != nil {
+			return err
+		}
+		us := int64(-1)
+		if unused >= 0 {
+			us = unused.Microseconds()
+		}
+		if err := t.SetCacheUnused(ctx, gen.SetCacheUnusedParams{Unused: us, OrgID: orgID}); err != nil {
+			return fmt.Errorf("write how long entries stay: %w", err)
+		}
+		return t.audit(ctx, e)
+	})
+}
+
+// NamedCacheUsage is what orgs use, by their names: those that were made first, up
+// to most.
+func (s *Store) NamedCacheUsage(ctx context.Context, most int) (names []string, orgs []cache.Usage, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		names, orgs = nil, nil
+		rows, err := t.NamedCacheUsage(ctx, int32(most))
+		for i := range rows {
+			r := &rows[i]
+			names = append(names, r.Name)
+			orgs = append(orgs, cacheUsage(&gen.CacheUsage{OrgID: r.OrgID, Repo: r.Repo, Bytes: r.Bytes, Entries: r.Entries, Hits: r.Hits, Misses: r.Misses,
+				Evicted: r.Evicted, EvictedBytes: r.EvictedBytes, Quota: r.Quota, BytesIn: r.BytesIn, BytesOut: r.BytesOut, Refused: r.Refused, Unused: r.Unused}))
+		}
+		return err
+	})
+	return names, orgs, err
 }
 
 // SetCacheQuota implements cache.Books.
 func (s *Store) SetCacheQuota(ctx context.Context, orgID, repo string, bytes int64, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo}); err != nil {
-			return err
-		}
-		if err := t.SetCacheQuota(ctx, gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}); err != nil {
+		p := gen.SetCacheQuotaParams{OrgID: orgID, Repo: repo, Quota: bytes}
+		n, err := t.SetCacheQuota(ctx, p)
+		if err != nil {
 			return fmt.Errorf("write a quota: %w", err)
+		}
+		if n == 0 {
+			if err := t.openCacheQuota(ctx, orgID, repo); err != nil {
+				return err
+			}
+			if _, err := t.SetCacheQuota(ctx, p); err != nil {
+				return fmt.Errorf("write a quota: %w", err)
+			}
 		}
 		return t.audit(ctx, e)
 	})
+}
+
+// openCacheQuota opens the books of what has saved nothing yet: of a repository, where
+// it is the org's.
+func (t *tx) openCacheQuota(ctx context.Context, orgID, repo string) error {
+	if repo != allCaches && repo != "" {
+		_, err := t.RepoOfOrg(ctx, gen.RepoOfOrgParams{Name: repo, OrgID: orgID})
+		if errors.Is(err, sql.ErrNoRows) {
+			return nimbus.Errorf(nimbus.CodeNotFound, "there is no such repository in this org").WithHint("one is known from its first job on")
+		}
+		if err != nil {
+			return fmt.Errorf("find the repository: %w", err)
+		}
+	}
+	return t.openCacheUsage(ctx, cache.Place{OrgID: orgID, Repo: repo})
 }
 
 // dropOrgCache removes all that an org has in the cache, and its books.

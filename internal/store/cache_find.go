@@ -66,7 +66,7 @@ func (s *Store) FindCache(ctx context.Context, orgID, repo, version string, in [
 
 // PinCache implements cache.Entries.
 func (s *Store) PinCache(ctx context.Context, id int64, keep time.Duration) (ok bool, err error) {
-	err = s.write(ctx, func(t *tx) error {
+	err = s.writeRelaxed(ctx, func(t *tx) error {
 		n, err := t.PinCacheEntry(ctx, gen.PinCacheEntryParams{Now: micros(t.now), Until: micros(t.now.Add(keep)), ID: id})
 		ok = n > 0
 		return err
@@ -76,7 +76,7 @@ func (s *Store) PinCache(ctx context.Context, id int64, keep time.Duration) (ok 
 
 // KeepCache implements cache.Entries.
 func (s *Store) KeepCache(ctx context.Context, id int64, keep time.Duration) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writeRelaxed(ctx, func(t *tx) error {
 		return t.KeepCacheEntry(ctx, gen.KeepCacheEntryParams{Until: micros(t.now.Add(keep)), ID: id})
 	})
 }

@@ -38,22 +38,42 @@ func (s *Store) GiveUpCache(ctx context.Context, idle time.Duration) (n int, err
 
 // ForgetUnusedCache implements cache.Keeping.
 func (s *Store) ForgetUnusedCache(ctx context.Context, unused time.Duration) (n int, err error) {
-	var rows []gen.UnusedCacheEntriesRow
-	err = s.read(ctx, func(t *tx) (err error) {
-		rows, err = t.UnusedCacheEntries(ctx, gen.UnusedCacheEntriesParams{UsedBefore: micros(t.now.Add(-unused)), Now: micros(t.now), Most: sweptAtOnce})
-		return err
+	var victims []victim
+	err = s.read(ctx, func(t *tx) error {
+		victims = nil
+		rows, err := t.UnusedCacheEntries(ctx, gen.UnusedCacheEntriesParams{UsedBefore: micros(t.now.Add(-unused)), Now: micros(t.now), Most: sweptAtOnce})
+		for _, r := range rows {
+			victims = append(victims, victim{r.ID, r.OrgID, r.Repo, r.Size})
+		}
+		if err != nil {
+			return err
+		}
+		own, err := t.OwnCacheUnused(ctx, sweptAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, o := range own {
+			rows, err := t.UnusedCacheEntriesOf(ctx, gen.UnusedCacheEntriesOfParams{OrgID: o.OrgID, UsedBefore: micros(t.now) - o.Unused, Now: micros(t.now), Most: sweptAtOnce})
+			if err != nil {
+				return err
+			}
+			for _, r := range rows {
+				victims = append(victims, victim{r.ID, r.OrgID, r.Repo, r.Size})
+			}
+		}
+		return nil
 	})
-	for _, row := range rows {
+	for _, v := range victims {
 		evicted := 0
 		if err != nil {
 			break
 		}
 		err = s.write(ctx, func(t *tx) error {
-			room, err := t.countCache(ctx, cache.Place{OrgID: row.OrgID, Repo: row.Repo}, 0, 0)
+			room, err := t.countCache(ctx, cache.Place{OrgID: v.org, Repo: v.repo}, 0, 0)
 			if err != nil {
 				return err
 			}
-			err = room.evictOne(ctx, victim{row.ID, row.OrgID, row.Repo, row.Size})
+			err = room.evictOne(ctx, v)
 			evicted = room.evicted
 			return err
 		})

@@ -124,7 +124,7 @@ func (s *Store) DeleteOrg(ctx context.Context, orgID string, e nimbus.AuditEvent
 				WithHint("`nimbus repos move` gives its repositories to another org")
 		}
 		drops := []func(context.Context, string) error{
-			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy, t.dropOrgCache,
+			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy, t.dropOrgCache, t.dropOrgRegistry,
 		}
 		for _, drop := range drops {
 			if err := drop(ctx, orgID); err != nil {

@@ -19,12 +19,23 @@ const rollbackTimeout = 5 * time.Second
 // comes back with a transaction still open is thrown away by the driver.
 type postgresTx struct {
 	*sql.Conn
-	ctx context.Context //nolint:containedctx // as sql.Tx does: the transaction lives as long
+	ctx    context.Context //nolint:containedctx // as sql.Tx does: the transaction lives as long
+	commit string
 }
 
-func (postgresDialect) begin(ctx context.Context, conn *sql.Conn, readOnly bool) (_ transaction, now int64, err error) {
-	begin := "BEGIN; SELECT nimbus_now()"
-	if readOnly {
+// What ends a transaction; a relaxed one does not wait for the disk.
+const (
+	commit        = "COMMIT"
+	commitRelaxed = "SET LOCAL synchronous_commit TO off; COMMIT"
+)
+
+func (postgresDialect) begin(ctx context.Context, conn *sql.Conn, m mode) (_ transaction, now int64, err error) {
+	begin, end := "BEGIN; SELECT nimbus_now()", commit
+	switch m {
+	case writing:
+	case relaxed:
+		end = commitRelaxed
+	case reading:
 		begin = "BEGIN READ ONLY, ISOLATION LEVEL REPEATABLE READ; SELECT nimbus_now()"
 	}
 	err = onPostgres(conn, func(c *pgx.Conn) error {
@@ -38,14 +49,14 @@ func (postgresDialect) begin(ctx context.Context, conn *sql.Conn, readOnly bool)
 		now, err = strconv.ParseInt(string(results[1].Rows[0][0]), 10, 64)
 		return err
 	})
-	return postgresTx{conn, ctx}, now, err
+	return postgresTx{conn, ctx, end}, now, err
 }
 
 // Commit implements transaction.
 func (t postgresTx) Commit() error {
 	return onPostgres(t.Conn, func(c *pgx.Conn) error {
-		tag, err := c.Exec(t.ctx, "COMMIT", pgx.QueryExecModeSimpleProtocol)
-		if err == nil && tag.String() != "COMMIT" {
+		results, err := c.PgConn().Exec(t.ctx, t.commit).ReadAll()
+		if err == nil && (len(results) == 0 || results[len(results)-1].CommandTag.String() != commit) {
 			err = pgx.ErrTxCommitRollback
 		}
 		return err

@@ -81,16 +81,50 @@ func (*sqliteDialect) migrations() (goose.Dialect, []goose.ProviderOption, error
 	return goose.DialectSQLite3, nil, nil
 }
 
-func (*sqliteDialect) begin(ctx context.Context, conn *sql.Conn, readOnly bool) (transaction, int64, error) {
-	t, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: readOnly})
+func (*sqliteDialect) begin(ctx context.Context, conn *sql.Conn, m mode) (_ transaction, now int64, err error) {
+	if m == relaxed {
+		// It can't be said of one transaction: the connection's next one waits again.
+		if _, err := conn.ExecContext(ctx, "PRAGMA synchronous=NORMAL"); err != nil {
+			return nil, 0, err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, tightened(conn))
+			}
+		}()
+	}
+	t, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: m == reading})
 	if err != nil {
 		return nil, 0, err
 	}
-	now, err := gen.New(t).Now(ctx)
-	if err != nil {
+	if now, err = gen.New(t).Now(ctx); err != nil {
 		return nil, 0, errors.Join(err, t.Rollback())
 	}
+	if m == relaxed {
+		return relaxedTx{t, conn}, now, nil
+	}
 	return t, now, nil
+}
+
+// relaxedTx is a transaction that does not wait for the disk.
+type relaxedTx struct {
+	*sql.Tx
+	conn *sql.Conn
+}
+
+// Commit implements transaction.
+func (t relaxedTx) Commit() error { return errors.Join(t.Tx.Commit(), tightened(t.conn)) }
+
+// Rollback implements transaction.
+func (t relaxedTx) Rollback() error { return errors.Join(t.Tx.Rollback(), tightened(t.conn)) }
+
+// tightened has a connection wait for the disk again, or throws it away.
+func tightened(conn *sql.Conn) error {
+	_, err := conn.ExecContext(context.Background(), "PRAGMA synchronous=FULL")
+	if err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // that is how it is thrown away
+	}
+	return err
 }
 
 // prepare has nothing to do: the function is registered with the driver.

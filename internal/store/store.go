@@ -124,7 +124,7 @@ type dialect interface {
 	tune(ctx context.Context, db *sql.DB) error
 	// begin begins a transaction, and reads the clock in it. One that only reads
 	// has one state of the database for all that it reads.
-	begin(ctx context.Context, conn *sql.Conn, readOnly bool) (t transaction, now int64, err error)
+	begin(ctx context.Context, conn *sql.Conn, m mode) (t transaction, now int64, err error)
 	// arrays tells whether a statement takes many rows as arrays.
 	arrays() bool
 	// list makes an argument of a list of keys: in is the condition that a

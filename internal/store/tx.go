@@ -40,6 +40,15 @@ type transaction interface {
 	Rollback() error
 }
 
+// mode is what a transaction does.
+type mode int
+
+const (
+	reading mode = iota
+	writing
+	relaxed // see writeRelaxed
+)
+
 // write runs f in a transaction that may change rows, and repeats it as a whole
 // when it lost a race: f must have no effect outside the database. It commits
 // when f returns nil. Work of a leader changes nothing once its term is over.
@@ -56,13 +65,26 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	})
 }
 
+// writeRelaxed is write that does not wait until the disk has it. All see it at
+// once, and it survives the end of this process and of the database's; where the
+// power fails before anything is written that does wait, it may be gone, but never
+// without all that came after it. So it is for what means nothing until a later
+// write, such as the blocks of an upload that was not committed.
+func (s *Store) writeRelaxed(ctx context.Context, f func(*tx) error) error {
+	return s.writeAs(ctx, relaxed, f)
+}
+
 // writeUnproved is write for the election itself.
-func (s *Store) writeUnproved(ctx context.Context, f func(*tx) error) (err error) {
+func (s *Store) writeUnproved(ctx context.Context, f func(*tx) error) error {
+	return s.writeAs(ctx, writing, f)
+}
+
+func (s *Store) writeAs(ctx context.Context, m mode, f func(*tx) error) (err error) {
 	tries := 0
 	defer s.observed(true, &tries, time.Now(), &err)
 	for try := range maxTries {
 		tries++
-		err = s.transact(ctx, s.writer, false, f)
+		err = s.transact(ctx, s.writer, m, f)
 		// A row that somebody else added first is found when f looks again; if
 		// f does not look, it is a conflict.
 		again := lostRace(err) || neverSent(err) || isUnique(err) && try < uniqueTries
@@ -85,7 +107,7 @@ func (s *Store) read(ctx context.Context, f func(*tx) error) (err error) {
 	defer s.observed(false, &tries, time.Now(), &err)
 	for range maxTries {
 		tries++
-		err = s.transact(ctx, s.reader, true, f)
+		err = s.transact(ctx, s.reader, reading, f)
 		if err == nil || !neverSent(err) || ctx.Err() != nil {
 			break
 		}
@@ -100,13 +122,13 @@ func (s *Store) observed(write bool, tries *int, began time.Time, err *error) {
 	}
 }
 
-func (s *Store) transact(ctx context.Context, db *sql.DB, readOnly bool, f func(*tx) error) (err error) {
+func (s *Store) transact(ctx context.Context, db *sql.DB, m mode, f func(*tx) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer func() { err = errors.Join(err, ignoreDone(conn.Close())) }() // gives it back
-	under, now, err := s.dialect.begin(ctx, conn, readOnly)
+	under, now, err := s.dialect.begin(ctx, conn, m)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

@@ -2,7 +2,8 @@
 // format of Prometheus, and a trace for each job by OTLP.
 //
 // Labels of metrics have few values, whoever uses Nimbus: no id, name or text
-// that comes from a job, a repository, an org or a host is one. Traces carry
+// that comes from a job, a repository or a host is one, and the name of an org
+// only with what its cache is used for (caches.go). Traces carry
 // ids. Other rooms know none of this: each declares what it wants to be heard,
 // and Metrics hears all of them.
 package telemetry

@@ -127,14 +127,17 @@ func (s *S3Server) Stop() {
 	s.cmd = nil
 }
 
-// versitygw finds the server in PATH or where `make test` builds it.
-func versitygw() (string, error) {
-	if path, err := exec.LookPath("versitygw"); err == nil {
+// versitygw finds the server.
+func versitygw() (string, error) { return Tool("versitygw") }
+
+// Tool finds a program of others in PATH or where `make test` builds it.
+func Tool(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("look for %s: %w", name, err)
 	}
 	for ; ; dir = filepath.Dir(dir) {
 		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
@@ -142,12 +145,12 @@ func versitygw() (string, error) {
 			break
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("no versitygw in PATH")
+			return "", fmt.Errorf("no %s in PATH", name)
 		}
 	}
-	path := filepath.Join(dir, ".cache", "tools", "versitygw")
+	path := filepath.Join(dir, ".cache", "tools", name)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no versitygw in PATH, and none built: make .cache/tools/versitygw: %w", err)
+		return "", fmt.Errorf("no %s in PATH, and none built: make .cache/tools/%s: %w", name, name, err)
 	}
 	return path, nil
 }

@@ -96,12 +96,13 @@ var mayKnow = map[string][]string{
 	"internal/migrate":   {""},
 	"internal/programs":  {"", "internal/wholefile"},
 	"internal/ratelimit": {""},
+	"internal/registry":  {"", "internal/blob"},
 	"internal/report":    {""},
 	"internal/scheduler": {"", "internal/bus", "internal/lifecycle"},
 	"internal/server":    {"", "api/gen", "internal", "web"},
 	"internal/shells":    {"", "internal/bus", "internal/logs"},
 	"internal/shim":      {"", "internal/door", "internal/wholefile"},
-	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/scheduler", "internal/shells"},
+	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/registry", "internal/scheduler", "internal/shells"},
 	"internal/telemetry": {"", "internal/scheduler"},
 	"internal/systemd":   {"", "internal/wholefile"},
 	"internal/testenv":   {},
@@ -122,6 +123,8 @@ var mayKnow = map[string][]string{
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 	"internal/cache/keyed":   {"", "internal/cache"},
 	"internal/cache/near":    {"", "internal/cache/transfer"},
+
+	"internal/registry/distribution": {"", "internal/registry"},
 }
 
 // rule finds the entry of mayKnow that governs a room.

@@ -50,7 +50,7 @@ func (s *Store) PutAddressed(ctx context.Context, prefix string, r io.Reader, ma
 	if err := blob.CheckAddressed(prefix); err != nil {
 		return "", err
 	}
-	info, err := s.put(ctx, r, maxBytes, func(i blob.Info) string { return prefix + "/" + i.SHA256 })
+	info, err := s.put(ctx, blob.Hashed(r), maxBytes, func(i blob.Info) string { return prefix + "/" + i.SHA256 })
 	return info.SHA256, err
 }
 

@@ -32,7 +32,12 @@ func New(s blob.Store, o Observer) blob.Wrapper {
 			o.BlobCalled(string(c.Op), code(err), time.Since(began))
 			return err
 		},
-		Source: func(r io.Reader) io.Reader { return source{r, wrote} },
+		Source: func(r io.Reader) io.Reader {
+			if u, ok := r.(blob.Unhashed); ok {
+				return unhashed{source{r, wrote}, u}
+			}
+			return source{r, wrote}
+		},
 		Opened: func(r io.ReadCloser) io.ReadCloser { return blob.Watched(r, read, nil) },
 	})
 }
@@ -51,6 +56,16 @@ type source struct {
 
 	read func(int64)
 }
+
+// unhashed goes on to be one.
+type unhashed struct {
+	source
+
+	of blob.Unhashed
+}
+
+// Unhashed implements blob.Unhashed.
+func (u unhashed) Unhashed() { u.of.Unhashed() }
 
 // Read implements io.Reader.
 func (s source) Read(p []byte) (int, error) {

@@ -51,7 +51,7 @@ func (s *Store) PutAddressed(ctx context.Context, prefix string, r io.Reader, ma
 	if err := blob.CheckAddressed(prefix); err != nil {
 		return "", err
 	}
-	err = s.put(ctx, blob.NewIntake(ctx, r, s.within(maxBytes)), func(ctx context.Context, in *blob.Intake, first []byte, whole bool) (err error) {
+	err = s.put(ctx, blob.NewIntake(ctx, blob.Hashed(r), s.within(maxBytes)), func(ctx context.Context, in *blob.Intake, first []byte, whole bool) (err error) {
 		if whole {
 			sha256 = in.Info().SHA256
 			return s.putWhole(ctx, s.object(prefix+"/"+sha256), first)

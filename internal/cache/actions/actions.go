@@ -29,7 +29,7 @@ type Service interface {
 	CommitUpload(ctx context.Context, c cache.Caller, uploadID, size int64) (cache.Entry, error)
 	Find(ctx context.Context, c cache.Caller, key string, restore []string, version string) (cache.Entry, bool, error)
 	Entry(ctx context.Context, entryID int64) (cache.Entry, error)
-	Open(ctx context.Context, entryID, offset, n int64) (cache.Content, error)
+	Open(ctx context.Context, e cache.Entry, offset, n int64) (cache.Content, error)
 	List(ctx context.Context, orgID, repo string, f cache.Filter, page nimbus.PageRequest) ([]cache.Entry, string, error)
 }
 

@@ -55,7 +55,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 		w.WriteHeader(status)
 		return nil
 	}
-	content, err := h.Cache.Open(r.Context(), entry.ID, part.Offset, part.N)
+	content, err := h.Cache.Open(r.Context(), entry, part.Offset, part.N)
 	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
 		// At a 503 @actions/cache waits for two minutes, and then goes on without; at
 		// this it does at once.

@@ -22,7 +22,7 @@ import (
 // say what they promise.
 type Service interface {
 	Get(ctx context.Context, c cache.Caller, key, version string) (cache.Entry, bool, error)
-	Open(ctx context.Context, entryID, offset, n int64) (cache.Content, error)
+	Open(ctx context.Context, e cache.Entry, offset, n int64) (cache.Content, error)
 	Save(ctx context.Context, c cache.Caller, what cache.Saving, r io.Reader) (e cache.Entry, kept bool, err error)
 	Delete(ctx context.Context, c cache.Caller, key, version string) error
 }
@@ -172,7 +172,7 @@ func (k call) send(entry cache.Entry, part transfer.Span, partial bool) error {
 		k.w.WriteHeader(status)
 		return nil
 	}
-	content, err := k.cfg.Cache.Open(k.r.Context(), entry.ID, part.Offset, part.N)
+	content, err := k.cfg.Cache.Open(k.r.Context(), entry, part.Offset, part.N)
 	if err != nil {
 		return fmt.Errorf("open an entry: %w", err)
 	}

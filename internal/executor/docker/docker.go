@@ -82,7 +82,7 @@ type Config struct {
 }
 
 // GatewayName is how jobs call the gateway.
-const GatewayName = "gateway.nimbus.internal"
+const GatewayName = netslot.GatewayName
 
 // Executor implements executor.Executor.
 type Executor struct {

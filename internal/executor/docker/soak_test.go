@@ -336,12 +336,18 @@ func (s *soak) make(ctx context.Context, sp executor.Spec) (executor.Sandbox, er
 
 // sweepUp empties a sandbox' folder as the agent does.
 func (s *soak) sweepUp(ctx context.Context, sp executor.Spec) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
 		box, err := s.now().Adopt(ctx, sp.ID, sp.Dir)
 		if err == nil {
-			err = box.Destroy(ctx)
+			err = box.Destroy(context.WithoutCancel(ctx))
 		}
-		if err == nil || nimbus.ErrorCode(err) == nimbus.CodeNotFound || ctx.Err() != nil {
+		if err == nil || nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+			break
+		}
+		if ctx.Err() != nil {
+			s.t.Errorf("sweep up %s: %v", sp.ID, err)
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -372,13 +378,15 @@ func (s *soak) giveUp(ctx context.Context) {
 
 // destroy tries until it is done, as the agent does.
 func (s *soak) destroy(ctx context.Context, box executor.Sandbox) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
-		err := box.Destroy(ctx)
+		err := box.Destroy(context.WithoutCancel(ctx)) // each call of it has its bound
 		if err == nil {
 			return
 		}
 		if ctx.Err() != nil {
-			s.t.Error(err)
+			s.t.Errorf("destroy %s: %v", box.ID(), err)
 			return
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -82,43 +82,77 @@ func runWith(ctx context.Context, t *testing.T, s executor.Sandbox, name, progra
 // runCommand runs a command with files in its workspace.
 func runCommand(ctx context.Context, t *testing.T, s executor.Sandbox, name string, files []string, command ...string) (string, *nimbusv1.Exited) {
 	t.Helper()
+	return begin(ctx, t, s, name, files, command...).end()
+}
+
+// job is one that runs in a sandbox.
+type job struct {
+	t      *testing.T
+	client *guestlink.Client
+	stream *connect.ServerStreamForClient[nimbusv1.WatchResponse]
+	out    bytes.Buffer
+	exit   *nimbusv1.Exited
+}
+
+// begin starts a command with files in its workspace.
+func begin(ctx context.Context, t *testing.T, s executor.Sandbox, name string, files []string, command ...string) *job {
+	t.Helper()
 	conn, err := s.Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := guestlink.NewClient(conn, s.Token())
-	defer c.Close()
+	j := &job{t: t, client: guestlink.NewClient(conn, s.Token())}
 	entropy, id := make([]byte, 64), make([]byte, 16)
 	rand.Read(entropy)
 	rand.Read(id)
-	_, err = c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
+	_, err = j.client.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
 		Now: timestamppb.Now(), Entropy: entropy, Hostname: "nimbus-" + name, MachineId: hex.EncodeToString(id), Network: s.Network(),
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		putProgram(ctx, t, c, file)
+		putProgram(ctx, t, j.client, file)
 	}
-	if _, err := c.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: command})); err != nil {
+	if _, err := j.client.Start(ctx, connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: command})); err != nil {
 		t.Fatal(err)
 	}
-	stream, err := c.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: 1}))
-	if err != nil {
+	if j.stream, err = j.client.Watch(ctx, connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: 1})); err != nil {
 		t.Fatal(err)
 	}
-	defer stream.Close()
-	var out bytes.Buffer
-	for stream.Receive() {
-		out.Write(stream.Msg().GetOutput().GetData())
-		if exit := stream.Msg().GetExited(); exit != nil {
-			return out.String(), exit
+	return j
+}
+
+// until reads what the job writes, up to these words.
+func (j *job) until(words string) string {
+	j.t.Helper()
+	for !strings.Contains(j.out.String(), words) {
+		if !j.read() {
+			j.t.Fatalf("the job did not say %q: %q, %v", words, &j.out, j.exit)
 		}
 	}
-	if err := stream.Err(); err != nil { // some tests end the machine themselves
-		t.Logf("the job's events ended before its exit: %v", err)
+	return j.out.String()
+}
+
+func (j *job) read() bool {
+	if j.exit != nil || !j.stream.Receive() {
+		return false
 	}
-	return out.String(), nil
+	j.out.Write(j.stream.Msg().GetOutput().GetData())
+	j.exit = j.stream.Msg().GetExited()
+	return j.exit == nil
+}
+
+// end is all that the job wrote, and how it ended.
+func (j *job) end() (string, *nimbusv1.Exited) {
+	for j.read() {
+	}
+	if err := j.stream.Err(); err != nil { // some tests end the machine themselves
+		j.t.Logf("the job's events ended before its exit: %v", err)
+	}
+	j.stream.Close()
+	j.client.Close()
+	return j.out.String(), j.exit
 }
 
 // putProgram puts a file into the workspace.

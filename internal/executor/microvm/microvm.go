@@ -106,7 +106,7 @@ func (e *Executor) Reclaim(ctx context.Context, percent int) (freed int64, err e
 }
 
 // GatewayName is how guests call the gateway.
-const GatewayName = "gateway.nimbus.internal"
+const GatewayName = netslot.GatewayName
 
 // Executor implements executor.Executor.
 type Executor struct {

@@ -191,7 +191,7 @@ func (s *Server) acquire(_ *request, who *runner) (any, error) {
 	return protocol.Job{
 		ID: j.id, Key: j.spec.Key, Name: j.spec.Name, Workflow: j.run.workflow.Name, RunID: j.run.id, RunNumber: j.run.number,
 		RunAttempt: j.attempt, Repository: j.run.repo.fullName(), SHA: j.run.sha, Ref: j.run.ref, EventName: "push", Actor: "octocat",
-		Env: j.spec.Env, Steps: j.spec.Steps, TimeoutMinutes: j.spec.TimeoutMinutes,
+		Env: j.spec.Env, Container: j.spec.Container, Services: j.spec.Services, Steps: j.spec.Steps, TimeoutMinutes: j.spec.TimeoutMinutes,
 		RenewSeconds: max(int(s.cfg.JobLease.Seconds()/10), 1),
 	}, nil
 }

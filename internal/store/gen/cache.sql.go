@@ -11,7 +11,7 @@ import (
 
 const addCacheUsage = `-- name: AddCacheUsage :one
 UPDATE cache_usage SET bytes = bytes + $1, entries = entries + $2
-WHERE org_id = $3 AND repo = $4 RETURNING org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota
+WHERE org_id = $3 AND repo = $4 RETURNING org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota, bytes_in, bytes_out, refused, unused
 `
 
 type AddCacheUsageParams struct {
@@ -40,6 +40,10 @@ func (q *Queries) AddCacheUsage(ctx context.Context, arg AddCacheUsageParams) (C
 		&i.Evicted,
 		&i.EvictedBytes,
 		&i.Quota,
+		&i.BytesIn,
+		&i.BytesOut,
+		&i.Refused,
+		&i.Unused,
 	)
 	return i, err
 }
@@ -371,7 +375,7 @@ func (q *Queries) CacheSize(ctx context.Context, entryID int64) (int64, error) {
 }
 
 const cacheUsageOf = `-- name: CacheUsageOf :many
-SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2
+SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota, bytes_in, bytes_out, refused, unused FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2
 `
 
 type CacheUsageOfParams struct {
@@ -398,6 +402,10 @@ func (q *Queries) CacheUsageOf(ctx context.Context, arg CacheUsageOfParams) ([]C
 			&i.Evicted,
 			&i.EvictedBytes,
 			&i.Quota,
+			&i.BytesIn,
+			&i.BytesOut,
+			&i.Refused,
+			&i.Unused,
 		); err != nil {
 			return nil, err
 		}
@@ -413,7 +421,7 @@ func (q *Queries) CacheUsageOf(ctx context.Context, arg CacheUsageOfParams) ([]C
 }
 
 const cacheUsageOfOrgs = `-- name: CacheUsageOfOrgs :many
-SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT $2
+SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota, bytes_in, bytes_out, refused, unused FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT $2
 `
 
 type CacheUsageOfOrgsParams struct {
@@ -440,6 +448,10 @@ func (q *Queries) CacheUsageOfOrgs(ctx context.Context, arg CacheUsageOfOrgsPara
 			&i.Evicted,
 			&i.EvictedBytes,
 			&i.Quota,
+			&i.BytesIn,
+			&i.BytesOut,
+			&i.Refused,
+			&i.Unused,
 		); err != nil {
 			return nil, err
 		}
@@ -529,27 +541,6 @@ func (q *Queries) CountCacheBlock(ctx context.Context, id int64) error {
 	return err
 }
 
-const countCacheFinds = `-- name: CountCacheFinds :exec
-UPDATE cache_usage SET hits = hits + $1, misses = misses + $2 WHERE org_id = $3 AND repo = $4
-`
-
-type CountCacheFindsParams struct {
-	Hits   int64
-	Misses int64
-	OrgID  string
-	Repo   string
-}
-
-func (q *Queries) CountCacheFinds(ctx context.Context, arg CountCacheFindsParams) error {
-	_, err := q.db.ExecContext(ctx, countCacheFinds,
-		arg.Hits,
-		arg.Misses,
-		arg.OrgID,
-		arg.Repo,
-	)
-	return err
-}
-
 const countCacheUploads = `-- name: CountCacheUploads :one
 SELECT COUNT(*) FROM cache_entries WHERE org_id = $1 AND state = 'uploading'
 `
@@ -559,6 +550,35 @@ func (q *Queries) CountCacheUploads(ctx context.Context, orgID string) (int64, e
 	var count int64
 	err := row.Scan(&count)
 	return count, err
+}
+
+const countCacheUse = `-- name: CountCacheUse :exec
+UPDATE cache_usage SET hits = hits + $1, misses = misses + $2, bytes_in = bytes_in + $3,
+    bytes_out = bytes_out + $4, refused = refused + $5
+WHERE org_id = $6 AND repo = $7
+`
+
+type CountCacheUseParams struct {
+	Hits     int64
+	Misses   int64
+	BytesIn  int64
+	BytesOut int64
+	Refused  int64
+	OrgID    string
+	Repo     string
+}
+
+func (q *Queries) CountCacheUse(ctx context.Context, arg CountCacheUseParams) error {
+	_, err := q.db.ExecContext(ctx, countCacheUse,
+		arg.Hits,
+		arg.Misses,
+		arg.BytesIn,
+		arg.BytesOut,
+		arg.Refused,
+		arg.OrgID,
+		arg.Repo,
+	)
+	return err
 }
 
 const countCaches = `-- name: CountCaches :one
@@ -776,7 +796,7 @@ func (q *Queries) KeepCacheEntry(ctx context.Context, arg KeepCacheEntryParams) 
 }
 
 const largestCaches = `-- name: LargestCaches :many
-SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota FROM cache_usage WHERE repo = '*' AND org_id <> '*' AND bytes > 0 ORDER BY bytes DESC LIMIT $1
+SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota, bytes_in, bytes_out, refused, unused FROM cache_usage WHERE repo = '*' AND org_id <> '*' AND bytes > 0 ORDER BY bytes DESC LIMIT $1
 `
 
 func (q *Queries) LargestCaches(ctx context.Context, limit int32) ([]CacheUsage, error) {
@@ -798,6 +818,10 @@ func (q *Queries) LargestCaches(ctx context.Context, limit int32) ([]CacheUsage,
 			&i.Evicted,
 			&i.EvictedBytes,
 			&i.Quota,
+			&i.BytesIn,
+			&i.BytesOut,
+			&i.Refused,
+			&i.Unused,
 		); err != nil {
 			return nil, err
 		}
@@ -891,6 +915,66 @@ func (q *Queries) NamedCacheBlobs(ctx context.Context, arg NamedCacheBlobsParams
 			return nil, err
 		}
 		items = append(items, name)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const namedCacheUsage = `-- name: NamedCacheUsage :many
+SELECT o.name, u.org_id, u.repo, u.bytes, u.entries, u.hits, u.misses, u.evicted, u.evicted_bytes, u.quota, u.bytes_in, u.bytes_out, u.refused, u.unused FROM cache_usage u JOIN orgs o ON o.id = u.org_id WHERE u.repo = '*' ORDER BY u.org_id LIMIT $1
+`
+
+type NamedCacheUsageRow struct {
+	Name         string
+	OrgID        string
+	Repo         string
+	Bytes        int64
+	Entries      int64
+	Hits         int64
+	Misses       int64
+	Evicted      int64
+	EvictedBytes int64
+	Quota        int64
+	BytesIn      int64
+	BytesOut     int64
+	Refused      int64
+	Unused       int64
+}
+
+// With the names of orgs, for metrics: those that were made first.
+func (q *Queries) NamedCacheUsage(ctx context.Context, limit int32) ([]NamedCacheUsageRow, error) {
+	rows, err := q.db.QueryContext(ctx, namedCacheUsage, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []NamedCacheUsageRow
+	for rows.Next() {
+		var i NamedCacheUsageRow
+		if err := rows.Scan(
+			&i.Name,
+			&i.OrgID,
+			&i.Repo,
+			&i.Bytes,
+			&i.Entries,
+			&i.Hits,
+			&i.Misses,
+			&i.Evicted,
+			&i.EvictedBytes,
+			&i.Quota,
+			&i.BytesIn,
+			&i.BytesOut,
+			&i.Refused,
+			&i.Unused,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -1013,6 +1097,38 @@ type OpenCacheUsageParams struct {
 func (q *Queries) OpenCacheUsage(ctx context.Context, arg OpenCacheUsageParams) error {
 	_, err := q.db.ExecContext(ctx, openCacheUsage, arg.OrgID, arg.Repo)
 	return err
+}
+
+const ownCacheUnused = `-- name: OwnCacheUnused :many
+SELECT org_id, unused FROM cache_usage WHERE repo = '*' AND unused >= 0 ORDER BY org_id LIMIT $1
+`
+
+type OwnCacheUnusedRow struct {
+	OrgID  string
+	Unused int64
+}
+
+func (q *Queries) OwnCacheUnused(ctx context.Context, limit int32) ([]OwnCacheUnusedRow, error) {
+	rows, err := q.db.QueryContext(ctx, ownCacheUnused, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OwnCacheUnusedRow
+	for rows.Next() {
+		var i OwnCacheUnusedRow
+		if err := rows.Scan(&i.OrgID, &i.Unused); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const pinCacheEntry = `-- name: PinCacheEntry :execrows
@@ -1171,7 +1287,7 @@ func (q *Queries) ScatterCacheBlocks(ctx context.Context, entryID int64) error {
 	return err
 }
 
-const setCacheQuota = `-- name: SetCacheQuota :exec
+const setCacheQuota = `-- name: SetCacheQuota :execrows
 UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2
 `
 
@@ -1181,8 +1297,25 @@ type SetCacheQuotaParams struct {
 	Quota int64
 }
 
-func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) error {
-	_, err := q.db.ExecContext(ctx, setCacheQuota, arg.OrgID, arg.Repo, arg.Quota)
+func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setCacheQuota, arg.OrgID, arg.Repo, arg.Quota)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const setCacheUnused = `-- name: SetCacheUnused :exec
+UPDATE cache_usage SET unused = $1 WHERE org_id = $2 AND repo = '*'
+`
+
+type SetCacheUnusedParams struct {
+	Unused int64
+	OrgID  string
+}
+
+func (q *Queries) SetCacheUnused(ctx context.Context, arg SetCacheUnusedParams) error {
+	_, err := q.db.ExecContext(ctx, setCacheUnused, arg.Unused, arg.OrgID)
 	return err
 }
 
@@ -1225,7 +1358,9 @@ func (q *Queries) TouchCacheUpload(ctx context.Context, arg TouchCacheUploadPara
 
 const unusedCacheEntries = `-- name: UnusedCacheEntries :many
 SELECT id, org_id, repo, size FROM cache_entries
-WHERE state = 'committed' AND used_at < $1 AND pinned_until <= $2 ORDER BY used_at, id LIMIT $3
+WHERE state = 'committed' AND used_at < $1 AND pinned_until <= $2
+  AND NOT EXISTS (SELECT 1 FROM cache_usage u WHERE u.org_id = cache_entries.org_id AND u.repo = '*' AND u.unused >= 0)
+ORDER BY used_at, id LIMIT $3
 `
 
 type UnusedCacheEntriesParams struct {
@@ -1241,6 +1376,7 @@ type UnusedCacheEntriesRow struct {
 	Size  int64
 }
 
+// But for those of orgs that have a time of their own.
 func (q *Queries) UnusedCacheEntries(ctx context.Context, arg UnusedCacheEntriesParams) ([]UnusedCacheEntriesRow, error) {
 	rows, err := q.db.QueryContext(ctx, unusedCacheEntries, arg.UsedBefore, arg.Now, arg.Most)
 	if err != nil {
@@ -1250,6 +1386,59 @@ func (q *Queries) UnusedCacheEntries(ctx context.Context, arg UnusedCacheEntries
 	var items []UnusedCacheEntriesRow
 	for rows.Next() {
 		var i UnusedCacheEntriesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Size,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const unusedCacheEntriesOf = `-- name: UnusedCacheEntriesOf :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE org_id = $1 AND state = 'committed' AND used_at < $2 AND pinned_until <= $3
+ORDER BY used_at, id LIMIT $4
+`
+
+type UnusedCacheEntriesOfParams struct {
+	OrgID      string
+	UsedBefore int64
+	Now        int64
+	Most       int32
+}
+
+type UnusedCacheEntriesOfRow struct {
+	ID    int64
+	OrgID string
+	Repo  string
+	Size  int64
+}
+
+func (q *Queries) UnusedCacheEntriesOf(ctx context.Context, arg UnusedCacheEntriesOfParams) ([]UnusedCacheEntriesOfRow, error) {
+	rows, err := q.db.QueryContext(ctx, unusedCacheEntriesOf,
+		arg.OrgID,
+		arg.UsedBefore,
+		arg.Now,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnusedCacheEntriesOfRow
+	for rows.Next() {
+		var i UnusedCacheEntriesOfRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.OrgID,

@@ -155,6 +155,10 @@ type CacheUsage struct {
 	Evicted      int64
 	EvictedBytes int64
 	Quota        int64
+	BytesIn      int64
+	BytesOut     int64
+	Refused      int64
+	Unused       int64
 }
 
 type Class struct {
@@ -422,6 +426,101 @@ type Redelivery struct {
 	SentAt     int64
 	Tries      int64
 	NextAt     int64
+}
+
+type RegistryBlob struct {
+	OrgID     string
+	Digest    string
+	Size      int64
+	Path      string
+	Content   string
+	CreatedAt int64
+}
+
+type RegistryEpoch struct {
+	One   int64
+	Epoch int64
+}
+
+type RegistryGarbage struct {
+	OrgID     string
+	Path      string
+	RemovedAt int64
+}
+
+type RegistryLink struct {
+	OrgID  string
+	Repo   string
+	Digest string
+	UsedAt int64
+}
+
+type RegistryManifest struct {
+	OrgID        string
+	Repo         string
+	Digest       string
+	MediaType    string
+	ArtifactType string
+	Subject      string
+	Annotations  string
+	Size         int64
+	ImageSize    int64
+	Content      []byte
+	PushedAt     int64
+	UsedAt       int64
+	PulledAt     int64
+}
+
+type RegistryRef struct {
+	OrgID    string
+	Repo     string
+	Manifest string
+	Digest   string
+}
+
+type RegistryRepo struct {
+	OrgID     string
+	Repo      string
+	Immutable bool
+	KeepDays  int64
+	Evict     bool
+	CreatedAt int64
+}
+
+type RegistrySegment struct {
+	Content string
+	N       int64
+	OrgID   string
+	Start   int64
+	Size    int64
+	Path    string
+}
+
+type RegistryTag struct {
+	OrgID     string
+	Repo      string
+	Tag       []byte
+	Digest    string
+	UpdatedAt int64
+}
+
+type RegistryUpload struct {
+	ID        string
+	OrgID     string
+	Repo      string
+	State     string
+	Size      int64
+	Segments  int64
+	Algorithm string
+	Sum       []byte
+	BegunAt   int64
+	TouchedAt int64
+}
+
+type RegistryUsage struct {
+	OrgID string
+	Bytes int64
+	Quota int64
 }
 
 type Replica struct {

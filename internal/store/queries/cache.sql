@@ -110,8 +110,19 @@ WHERE id = sqlc.arg(id) AND state = 'uploading' AND touched_at < sqlc.arg(idle_s
 SELECT id FROM cache_entries WHERE state = 'uploading' AND touched_at < $1 ORDER BY touched_at LIMIT $2;
 
 -- name: UnusedCacheEntries :many
+-- But for those of orgs that have a time of their own.
 SELECT id, org_id, repo, size FROM cache_entries
-WHERE state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <= sqlc.arg(now) ORDER BY used_at, id LIMIT sqlc.arg(most);
+WHERE state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <= sqlc.arg(now)
+  AND NOT EXISTS (SELECT 1 FROM cache_usage u WHERE u.org_id = cache_entries.org_id AND u.repo = '*' AND u.unused >= 0)
+ORDER BY used_at, id LIMIT sqlc.arg(most);
+
+-- name: OwnCacheUnused :many
+SELECT org_id, unused FROM cache_usage WHERE repo = '*' AND unused >= 0 ORDER BY org_id LIMIT $1;
+
+-- name: UnusedCacheEntriesOf :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE org_id = sqlc.arg(org_id) AND state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <= sqlc.arg(now)
+ORDER BY used_at, id LIMIT sqlc.arg(most);
 
 -- name: CachesOverQuota :many
 -- Where a bound was made smaller.
@@ -138,8 +149,10 @@ DELETE FROM cache_entries WHERE id = $1 AND state = 'removing';
 SELECT b.name FROM cache_blocks b JOIN cache_entries e ON e.id = b.entry_id
 WHERE e.org_id = sqlc.arg(org_id) AND b.entry_id = sqlc.arg(entry_id) AND b.name >= sqlc.arg(first_name) AND b.name <= sqlc.arg(last_name);
 
--- name: CountCacheFinds :exec
-UPDATE cache_usage SET hits = hits + sqlc.arg(hits), misses = misses + sqlc.arg(misses) WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo);
+-- name: CountCacheUse :exec
+UPDATE cache_usage SET hits = hits + sqlc.arg(hits), misses = misses + sqlc.arg(misses), bytes_in = bytes_in + sqlc.arg(bytes_in),
+    bytes_out = bytes_out + sqlc.arg(bytes_out), refused = refused + sqlc.arg(refused)
+WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo);
 
 -- name: CacheEntriesPage :many
 SELECT * FROM cache_entries
@@ -159,8 +172,15 @@ SELECT * FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT
 UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now)
 WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state = 'committed' RETURNING *;
 
--- name: SetCacheQuota :exec
+-- name: SetCacheQuota :execrows
 UPDATE cache_usage SET quota = $3 WHERE org_id = $1 AND repo = $2;
+
+-- name: SetCacheUnused :exec
+UPDATE cache_usage SET unused = sqlc.arg(unused) WHERE org_id = sqlc.arg(org_id) AND repo = '*';
+
+-- name: NamedCacheUsage :many
+-- With the names of orgs, for metrics: those that were made first.
+SELECT o.name, u.* FROM cache_usage u JOIN orgs o ON o.id = u.org_id WHERE u.repo = '*' ORDER BY u.org_id LIMIT $1;
 
 -- name: RemoveOrgCache :exec
 UPDATE cache_entries SET state = 'removing', removing_at = $2 WHERE org_id = $1 AND state <> 'removing';

@@ -339,7 +339,7 @@ func (b *cacheBooks) churn(ctx context.Context, p cache.Place, l cache.Limits, i
 		return err
 	}
 	_, trimmed := b.TrimCache(ctx, l)
-	err = errors.Join(trimmed, b.CountCacheFinds(ctx, p.OrgID, p.Repo, 1, 1))
+	err = errors.Join(trimmed, b.CountCacheUse(ctx, p.OrgID, p.Repo, cache.Use{Hits: 1, Misses: 1}))
 	if i%4 == 0 {
 		return err // it is left
 	}

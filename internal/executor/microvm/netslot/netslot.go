@@ -50,6 +50,9 @@ const (
 	upName   = "up0"
 )
 
+// GatewayName is how guests call the gateway.
+const GatewayName = "gateway.nimbus.internal"
+
 // Addresses inside a slot.
 var (
 	Gateway = netip.MustParseAddr("172.16.0.1")
@@ -217,7 +220,9 @@ func (m *Manager) guard(id string, r Reach, log *slog.Logger) *dnsguard.Guard {
 	if !wayOut(r.Profile) {
 		return nil
 	}
-	cfg := dnsguard.Config{Upstream: m.resolvers.list, Public: public, Log: log}
+	// A guest has it in its own file of names; what runs below it asks.
+	own := map[string]netip.Addr{GatewayName: Gateway}
+	cfg := dnsguard.Config{Own: own, Upstream: m.resolvers.list, Public: public, Log: log}
 	if len(m.cfg.Resolvers) > 0 {
 		cfg.Upstream = func() ([]string, error) { return m.cfg.Resolvers, nil }
 	}

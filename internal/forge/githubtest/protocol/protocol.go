@@ -153,9 +153,21 @@ type Job struct {
 	EventName      string            `json:"event_name"`
 	Actor          string            `json:"actor"`
 	Env            map[string]string `json:"env"`
+	Container      *Container        `json:"container,omitempty"` // that steps run in, nil for none
+	Services       []Container       `json:"services,omitempty"`  // that run beside them
 	Steps          []Step            `json:"steps"`
 	TimeoutMinutes int               `json:"timeout_minutes"` // 0 for none
 	RenewSeconds   int               `json:"renew_seconds"`   // renew at least this often
+}
+
+// Container is what a job's steps run in, or a service beside them.
+type Container struct {
+	Alias   string            `json:"alias,omitempty"` // of a service: its name in the network
+	Image   string            `json:"image"`
+	Env     map[string]string `json:"env,omitempty"`
+	Ports   []string          `json:"ports,omitempty"`   // as docker has them
+	Volumes []string          `json:"volumes,omitempty"` // as docker has them
+	Options []string          `json:"options,omitempty"` // of docker create, in words
 }
 
 // Step is one step of a job: a script, or an action by its name.

@@ -19,6 +19,7 @@ const maxCommandFile = 1 << 20
 // environment is what steps see; steps may add to it for those that follow.
 type environment struct {
 	base map[string]string // the runner's own, then GitHub's, the job's, and what steps wrote
+	own  map[string]string // the runner's own
 	path []string          // put before PATH, last first
 }
 
@@ -33,6 +34,7 @@ func newEnvironment(env []string) *environment {
 			e.base[k] = v
 		}
 	}
+	e.own = maps.Clone(e.base)
 	return e
 }
 
@@ -55,6 +57,16 @@ func (e *environment) forStep(files, step map[string]string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// forContainer is the environment of one step in a container: what is the
+// runner's own stays outside.
+func (e *environment) forContainer(files, step map[string]string) map[string]string {
+	all := maps.Clone(e.base)
+	maps.DeleteFunc(all, func(k, v string) bool { own, ok := e.own[k]; return ok && own == v })
+	maps.Copy(all, step)
+	maps.Copy(all, files)
+	return all
 }
 
 // commandFiles are the files through which a step speaks to the ones after it.

@@ -17,6 +17,8 @@ import (
 // Names of the steps that GitHub puts around a job's own.
 const (
 	setUpStep    = "Set up job"
+	openStep     = "Initialize containers"
+	closeStep    = "Stop containers"
 	completeStep = "Complete job"
 )
 
@@ -29,6 +31,8 @@ type execution struct {
 	env        *environment
 	runnerName string
 
+	containers *containers // nil for none
+
 	failed   bool
 	exitCode int // of the first step that failed the job
 	groups   []int
@@ -39,8 +43,14 @@ type execution struct {
 func (x *execution) run(ctx context.Context) string {
 	defer func() { killGroups(x.groups) }() // what steps left running ends with the job
 	x.step(ctx, setUpStep, func(context.Context) (int, error) { return x.setUp() })
+	if x.job.Container != nil || len(x.job.Services) > 0 {
+		x.note(x.step(ctx, openStep, x.openContainers))
+	}
 	for _, s := range x.job.Steps {
 		x.runStep(ctx, s)
+	}
+	if x.containers != nil {
+		x.note(x.step(context.WithoutCancel(ctx), closeStep, x.containers.close))
 	}
 	x.step(context.WithoutCancel(ctx), completeStep, func(context.Context) (int, error) {
 		_, err := fmt.Fprintln(x.log, "Cleaning up orphan processes")
@@ -87,11 +97,19 @@ func (x *execution) runStep(ctx context.Context, s protocol.Step) {
 		}
 		return x.script(ctx, s)
 	})
-	if conclusion == protocol.Failure && !s.ContinueOnError {
-		x.failed = true
-		if x.exitCode == 0 {
-			x.exitCode = code
-		}
+	if !s.ContinueOnError {
+		x.note(code, conclusion)
+	}
+}
+
+// note keeps that a step has failed the job.
+func (x *execution) note(code int, conclusion string) {
+	if conclusion != protocol.Failure {
+		return
+	}
+	x.failed = true
+	if x.exitCode == 0 {
+		x.exitCode = code
 	}
 }
 
@@ -204,7 +222,12 @@ func (x *execution) script(ctx context.Context, s protocol.Step) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	code, group, err := runShell(ctx, shell, args, dir, x.env.forStep(commands.variables(), s.Env), x.log)
+	var code, group int
+	if x.containers.holdsSteps() {
+		code, group, err = x.containers.script(ctx, x, s, file, dir, commands)
+	} else {
+		code, group, err = runShell(ctx, shell, args, dir, x.env.forStep(commands.variables(), s.Env), x.log)
+	}
 	if group > 0 {
 		x.groups = append(x.groups, group)
 	}

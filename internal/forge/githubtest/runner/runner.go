@@ -3,9 +3,10 @@
 //
 // What job code sees is GitHub's: the GITHUB_* and RUNNER_* variables, the
 // files behind GITHUB_ENV, GITHUB_OUTPUT and GITHUB_PATH, bash's flags, masks,
-// the order of signals at a cancellation. What it can't do: actions other than
-// actions/checkout, expressions, services, containers, shells but bash,
-// artifacts and caches. It knows nothing but the standard library.
+// the order of signals at a cancellation, and what is asked of docker for
+// services and a job's container. What it can't do: actions other than
+// actions/checkout, expressions, shells but bash, artifacts and caches. It knows
+// nothing but the standard library.
 //
 // Its stdout is what the official runner says there: that it listens, which job
 // it runs, how it ended, as run.sh would say it. The job's log is in the pages

@@ -1,8 +1,9 @@
 // Package workflow reads the part of GitHub's workflow files that the double
 // runs: name, on, env, and of jobs name, runs-on, needs, if (the status
-// functions), env, timeout-minutes, strategy.matrix, and steps with name, run,
-// uses, if, env, shell: bash, working-directory, continue-on-error and
-// timeout-minutes. Everything else is refused with its line: a file that means
+// functions), env, timeout-minutes, strategy.matrix, container and services with
+// image, env, ports, volumes and options, and steps with name, run, uses, if,
+// env, shell: bash, working-directory, continue-on-error and timeout-minutes.
+// Everything else is refused with its line: a file that means
 // more than is understood must not seem to pass.
 //
 // Expressions (${{ … }}) are refused too, but for matrix values and around the
@@ -23,6 +24,7 @@ import (
 const (
 	maxFileBytes = 512 << 10
 	maxJobs      = 256 // GitHub's own for a matrix
+	maxServices  = 32
 	maxSteps     = 1000
 	maxTimeout   = 6 * 60 // minutes: GitHub's own for a job
 )
@@ -43,6 +45,8 @@ type Job struct {
 	Needs          []string // keys
 	If             protocol.Condition
 	Env            map[string]string // the workflow's, overridden by the job's
+	Container      *protocol.Container
+	Services       []protocol.Container
 	Steps          []protocol.Step
 	TimeoutMinutes int
 }
@@ -128,6 +132,8 @@ func (r *reader) job(key string, n node, workflowEnv map[string]string) []Job {
 		"env":             func(n node) { own = r.env(n) },
 		"timeout-minutes": func(n node) { job.TimeoutMinutes = r.number(n, maxTimeout) },
 		"strategy":        func(n node) { matrix = r.strategy(n) },
+		"container":       func(n node) { job.Container = r.container(n) },
+		"services":        func(n node) { job.Services = r.services(n) },
 		"steps": func(n node) {
 			for _, s := range r.items(n, maxSteps) {
 				job.Steps = append(job.Steps, r.step(s))

@@ -90,7 +90,7 @@ func TestFaultsNameTheirLine(t *testing.T) {
 		"a list":               {"- a", 1, "mapping"},
 		"no jobs":              {"on: push", 1, "no jobs"},
 		"unknown key":          {"on: push\nconcurrency: x\njobs: {}", 2, `"concurrency"`},
-		"unknown key of a job": {head + "    container: alpine\n" + steps, 5, `"container"`},
+		"unknown key of a job": {head + "    concurrency: alpine\n" + steps, 5, `"concurrency"`},
 		"unknown key of step":  {head + steps + "        with: {a: b}\n", 7, `"with"`},
 		"no runs-on":           {"jobs:\n  a:\n    steps: [{run: x}]", 3, "no runs-on"},
 		"no steps":             {head, 4, "no steps"},
@@ -134,4 +134,47 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%d jobs", len(w.Jobs))
 		}
 	})
+}
+
+func TestContainers(t *testing.T) {
+	t.Parallel()
+	const head = "on: push\njobs:\n  a:\n    runs-on: nimbus\n    steps: [{run: ls}]\n    "
+	w, err := Parse("ci.yml", []byte(head+`container: "node:22"
+    services:
+      db:
+        image: postgres:17
+        env: {PASSWORD: x}
+        ports: [5432, "8080:80/tcp"]
+        volumes: ["kept:/var/lib"]
+        options: >-
+          --health-cmd "pg_isready -U 'me'" --label 'it''s' --empty ""
+      cache: redis
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []protocol.Container{
+		{
+			Alias: "db", Image: "postgres:17", Env: map[string]string{"PASSWORD": "x"}, Ports: []string{"5432", "8080:80/tcp"}, Volumes: []string{"kept:/var/lib"},
+			Options: []string{"--health-cmd", "pg_isready -U 'me'", "--label", "its", "--empty", ""},
+		},
+		{Alias: "cache", Image: "redis"},
+	}
+	if diff := cmp.Diff(want, w.Jobs[0].Services); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(&protocol.Container{Image: "node:22"}, w.Jobs[0].Container); diff != "" {
+		t.Error(diff)
+	}
+	for text, says := range map[string]string{
+		"container: {env: {A: b}}":                          "a container needs an image",
+		"container: {image: x, credentials: {username: y}}": `the key "credentials" is not supported`,
+		"services: {-db: x}":                                "no name of a service",
+		"services: {db: {image: x, options: 'a \"b'}}":      "is not closed",
+		"services: {db: {image: x, ports: 80}}":             "here belongs a list",
+	} {
+		if _, err := Parse("ci.yml", []byte(head+text)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 }

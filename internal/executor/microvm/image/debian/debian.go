@@ -23,6 +23,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	aievalrunner "github.com/nimbus-ci/nimbus/images/ai-eval-runner"
+	"github.com/nimbus-ci/nimbus/images/docker"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/durable"
@@ -43,6 +44,12 @@ type Config struct {
 	Files []File
 	// Links are symbolic links, from absolute paths to where they lead.
 	Links map[string]string
+	// Groups are lines of /etc/group.
+	Groups []string
+	// Modules are those of the kernel that lie in ModulesDir, beside what they
+	// depend on, for who needs them. Those of every machine are not among them.
+	Modules    []string
+	ModulesDir string
 	// Node is a tree of npm packages; nil for none.
 	Node *NodeTree
 	// Runner takes GitHub's jobs; nil for none.
@@ -53,9 +60,10 @@ type Config struct {
 	Progress func(what string)
 }
 
-// File is a program that goes into the image.
+// File is a program, or some other file, that goes into the image.
 type File struct {
 	Path    string // in the image
+	Mode    int64  // 0 is a program's
 	Source  string // on this machine, "" for one whose content is given
 	Content []byte
 }
@@ -94,8 +102,19 @@ func AIEvalRunner(store image.Store, program string, fetch Fetch) Config {
 	return c
 }
 
+// Docker is that of the image "docker": all that runner has, and a docker
+// daemon.
+func Docker(store image.Store, program string, fetch Fetch) Config {
+	c := Runner(store, program, fetch)
+	c.Name, c.Packages = docker.Name, slices.Concat(c.Packages, docker.Packages())
+	c.Files = []File{{Path: docker.SettingsFile, Mode: 0o644, Content: docker.Settings()}}
+	c.Links, c.Groups = docker.Links(), []string{docker.Group}
+	c.Modules, c.ModulesDir = docker.Modules(), docker.ModulesDir
+	return c
+}
+
 // Names are the images that are known how to build.
-func Names() []string { return []string{nimbus.DefaultImage, aievalrunner.Name} }
+func Names() []string { return []string{nimbus.DefaultImage, aievalrunner.Name, docker.Name} }
 
 // Named is the configuration of an image that is known how to build. Codes:
 // not_found.
@@ -105,6 +124,8 @@ func Named(name string, store image.Store, program string, fetch Fetch) (Config,
 		return Runner(store, program, fetch), nil
 	case aievalrunner.Name:
 		return AIEvalRunner(store, program, fetch), nil
+	case docker.Name:
+		return Docker(store, program, fetch), nil
 	}
 	return Config{}, nimbus.Errorf(nimbus.CodeNotFound, "there is no recipe for an image %q", name).
 		WithHint("there are recipes for %s", strings.Join(Names(), ", "))
@@ -175,7 +196,7 @@ func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, 
 	if err != nil {
 		return image.Image{}, err
 	}
-	kernel, err := a.fetchKernel(ctx)
+	deb, err := a.fetchKernel(ctx)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -193,16 +214,20 @@ func (c Config) build(ctx context.Context, recipe, inside string) (image.Image, 
 	}
 	defer draft.Discard()
 	c.Progress("unpacking the kernel")
-	if err := unpackKernel(ctx, kernel, draft.Kernel(), draft.Modules()); err != nil {
+	k, err := readKernel(ctx, deb)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if err := k.write(draft.Kernel(), draft.Modules()); err != nil {
 		return image.Image{}, err
 	}
 	c.Progress(fmt.Sprintf("writing the root file system from %d packages", len(packages)))
-	if err := c.writeRoot(ctx, packages, tree, inside, draft.Root()); err != nil {
+	if err := c.writeRoot(ctx, parts{packages, tree, inside, k}, draft.Root()); err != nil {
 		return image.Image{}, err
 	}
 	return draft.Publish(image.Manifest{
 		Name: c.Name, Arch: arch, Recipe: recipe, BuiltAt: time.Now().UTC(),
-		Kernel: packageName(kernel), Packages: packageNames(packages), NPM: modules, Runner: inside,
+		Kernel: packageName(deb), Packages: packageNames(packages), NPM: modules, Runner: inside,
 	})
 }
 
@@ -222,6 +247,11 @@ func (c Config) recipe() (string, error) {
 	}
 	if c.Node != nil || len(c.Links) > 0 {
 		if err := enc.Encode([]any{c.Node, c.Links, unread}); err != nil {
+			return "", fmt.Errorf("digest recipe: %w", err)
+		}
+	}
+	if len(c.Modules) > 0 || len(c.Groups) > 0 {
+		if err := enc.Encode([]any{c.Modules, c.ModulesDir, c.Groups}); err != nil {
 			return "", fmt.Errorf("digest recipe: %w", err)
 		}
 	}

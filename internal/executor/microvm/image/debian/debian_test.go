@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/images/docker"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/debian"
@@ -106,4 +107,37 @@ func listTar(t *testing.T, raw []byte) map[string]bool {
 		list[strings.TrimSpace(line)] = true
 	}
 	return list
+}
+
+// TestDockerImage: what a daemon needs is inside, but in no machine's memory
+// before it is used.
+func TestDockerImage(t *testing.T) {
+	img, err := imagetest.Docker(t).Open(docker.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sqfs2tar", "--no-skip", img.Root()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := listTar(t, out)
+	dir := strings.TrimPrefix(docker.ModulesDir, "/")
+	for _, name := range []string{
+		"usr/sbin/dockerd", "usr/bin/docker", "usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/sbin/runc", "usr/sbin/iptables",
+		"usr/local/bin/nimbus-runner", "etc/docker/daemon.json", dir + "/order", dir + "/bridge.ko", dir + "/stp.ko", dir + "/nf_nat.ko",
+	} {
+		if !list[name] {
+			t.Errorf("the image lacks %s", name)
+		}
+	}
+	if list[dir+"/overlay.ko"] {
+		t.Error("a module of every machine is there twice")
+	}
+	modules, err := os.ReadFile(img.Modules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(modules), "bridge.ko") {
+		t.Error("each machine loads the modules of docker")
+	}
 }

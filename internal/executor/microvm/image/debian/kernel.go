@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/pierrec/lz4/v4"
@@ -27,10 +28,14 @@ var modules = []string{"virtio_mmio", "virtio_console", "virtio_blk", "virtio_ne
 // maxKernelFile bounds one file of a kernel's package.
 const maxKernelFile = 256 << 20
 
-// unpackKernel writes the kernel and an archive of modules from a package.
-func unpackKernel(ctx context.Context, deb, kernelPath, modulesPath string) error {
-	var kernel []byte
-	found := map[string][]byte{} // module's name -> content
+// kernel is what a kernel's package has.
+type kernel struct {
+	compressed []byte
+	modules    map[string][]byte // by name
+}
+
+func readKernel(ctx context.Context, deb string) (kernel, error) {
+	k := kernel{modules: map[string][]byte{}}
 	err := eachFile(ctx, deb, func(h *tar.Header, r io.Reader) error {
 		isKernel := strings.HasPrefix(h.Name, "boot/vmlinuz-")
 		name, isModule := strings.CutSuffix(path.Base(h.Name), ".ko")
@@ -42,23 +47,31 @@ func unpackKernel(ctx context.Context, deb, kernelPath, modulesPath string) erro
 			return fmt.Errorf("read %s: %w", h.Name, err)
 		}
 		if isKernel {
-			kernel = raw
+			k.compressed = raw
 		} else {
-			found[strings.ReplaceAll(name, "-", "_")] = raw
+			k.modules[moduleName(name)] = raw
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("unpack kernel: %w", err)
+		return k, fmt.Errorf("unpack kernel: %w", err)
 	}
-	vmlinux, err := uncompress(kernel)
+	return k, nil
+}
+
+// moduleName is how modules name each other.
+func moduleName(file string) string { return strings.ReplaceAll(file, "-", "_") }
+
+// write writes the kernel, and an archive of the modules of every machine.
+func (k kernel) write(kernelPath, modulesPath string) error {
+	vmlinux, err := uncompress(k.compressed)
 	if err != nil {
 		return fmt.Errorf("unpack kernel: %w", err)
 	}
 	if err := os.WriteFile(kernelPath, vmlinux, 0o644); err != nil {
 		return fmt.Errorf("write kernel: %w", err)
 	}
-	return writeModules(found, modulesPath)
+	return k.writeModules(modulesPath)
 }
 
 // uncompress takes the ELF kernel out of a bzImage: it boots faster, and not
@@ -93,8 +106,8 @@ func uncompress(bz []byte) ([]byte, error) {
 }
 
 // writeModules archives the modules with the order in which they load.
-func writeModules(found map[string][]byte, dst string) error {
-	order, err := loadOrder(found)
+func (k kernel) writeModules(dst string) error {
+	order, err := k.loadOrder(modules)
 	if err != nil {
 		return err
 	}
@@ -108,7 +121,7 @@ func writeModules(found map[string][]byte, dst string) error {
 	archive.Dir("modules")
 	var list strings.Builder
 	for _, name := range order {
-		archive.File("modules/"+name+".ko", found[name])
+		archive.File("modules/"+name+".ko", k.modules[name])
 		fmt.Fprintf(&list, "%s.ko\n", name)
 	}
 	archive.File("modules/order", []byte(list.String()))
@@ -118,8 +131,22 @@ func writeModules(found map[string][]byte, dst string) error {
 	return nil
 }
 
+// later are the modules of these names that not every machine has loaded, with
+// what they depend on, in the order in which they load.
+func (k kernel) later(names []string) ([]string, error) {
+	first, err := k.loadOrder(modules)
+	if err != nil {
+		return nil, err
+	}
+	all, err := k.loadOrder(slices.Concat(modules, names))
+	if err != nil {
+		return nil, err
+	}
+	return all[len(first):], nil
+}
+
 // loadOrder puts every module behind those that it depends on.
-func loadOrder(found map[string][]byte) ([]string, error) {
+func (k kernel) loadOrder(names []string) ([]string, error) {
 	var order []string
 	seen := map[string]bool{}
 	var visit func(name string) error
@@ -128,7 +155,7 @@ func loadOrder(found map[string][]byte) ([]string, error) {
 			return nil
 		}
 		seen[name] = true
-		raw, ok := found[name]
+		raw, ok := k.modules[name]
 		if !ok {
 			return fmt.Errorf("the kernel has no module %s", name)
 		}
@@ -144,7 +171,7 @@ func loadOrder(found map[string][]byte) ([]string, error) {
 		order = append(order, name)
 		return nil
 	}
-	for _, name := range modules {
+	for _, name := range names {
 		if err := visit(name); err != nil {
 			return nil, err
 		}
@@ -168,7 +195,7 @@ func depends(module []byte) ([]string, error) {
 	}
 	for field := range strings.SplitSeq(string(info), "\x00") {
 		if list, ok := strings.CutPrefix(field, "depends="); ok {
-			return strings.Split(strings.ReplaceAll(list, "-", "_"), ","), nil
+			return strings.Split(moduleName(list), ","), nil
 		}
 	}
 	return nil, nil

@@ -3,6 +3,7 @@ package debian
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,13 +31,15 @@ var skipped = []string{
 // while packages still have files in them.
 var merged = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
+const groupFile = "etc/group"
+
 // Text files that maintainer scripts and installers would have made.
 var texts = map[string]string{
 	"etc/passwd": "root:x:0:0:root:/root:/bin/bash\n" +
 		"daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n" +
 		"runner:x:1001:1001:runner:/home/runner:/bin/bash\n" +
 		"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-	"etc/group":         "root:x:0:\ndaemon:x:1:\ntty:x:5:\nmail:x:8:\nrunner:x:1001:\nnogroup:x:65534:\n",
+	groupFile:           "root:x:0:\ndaemon:x:1:\ntty:x:5:\nmail:x:8:\nrunner:x:1001:\nnogroup:x:65534:\n",
 	"etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
 	"etc/hosts":         "127.0.0.1 localhost\n",
 	"etc/hostname":      "sandbox\n",
@@ -57,9 +60,17 @@ var folders = map[string]int64{
 	"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777, "home/runner": 0o755, "usr/local/bin": 0o755, "usr/local/sbin": 0o755,
 }
 
+// parts are what a root file system is made of, beside what its Config says.
+type parts struct {
+	packages []string // files
+	tree     string   // folder of npm's packages, "" for none
+	inside   string   // which runner of GitHub's
+	kernel   kernel
+}
+
 // writeRoot merges the packages into one squashfs, with owners and modes as
 // the packages have them.
-func (c Config) writeRoot(ctx context.Context, packages []string, tree, inside, dst string) error {
+func (c Config) writeRoot(ctx context.Context, p parts, dst string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	// LZ4 is read by an emulated machine in half of zstd's time.
@@ -74,7 +85,7 @@ func (c Config) writeRoot(ctx context.Context, packages []string, tree, inside, 
 		return fmt.Errorf("write root file system: %w", err)
 	}
 	merge := &merger{out: tar.NewWriter(in), seen: map[string]bool{}}
-	err = errors.Join(merge.all(ctx, c, packages, tree, inside), merge.out.Close(), in.Close())
+	err = errors.Join(merge.all(ctx, c, p), merge.out.Close(), in.Close())
 	if waitErr := cmd.Wait(); waitErr != nil {
 		return fmt.Errorf("write root file system: tar2sqfs: %w: %s", waitErr, tail(stderr.String()))
 	}
@@ -93,11 +104,11 @@ type merger struct {
 	certificates bytes.Buffer
 }
 
-func (m *merger) all(ctx context.Context, c Config, packages []string, tree, inside string) error {
-	if err := m.skeleton(); err != nil {
+func (m *merger) all(ctx context.Context, c Config, p parts) error {
+	if err := m.skeleton(c); err != nil {
 		return err
 	}
-	for _, deb := range packages {
+	for _, deb := range p.packages {
 		if err := eachFile(ctx, deb, m.add); err != nil {
 			return err
 		}
@@ -108,35 +119,52 @@ func (m *merger) all(ctx context.Context, c Config, packages []string, tree, ins
 		}
 	}
 	if c.Runner != nil {
-		if err := m.githubRunner(*c.Runner, inside, c.archive()); err != nil {
+		if err := m.githubRunner(*c.Runner, p.inside, c.archive()); err != nil {
 			return err
 		}
 	}
-	if tree != "" {
-		if err := m.tree(tree, c.Node.Dir); err != nil {
+	if p.tree != "" {
+		if err := m.tree(p.tree, c.Node.Dir); err != nil {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Links)) {
-		h := &tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(name, "/"), Linkname: c.Links[name], Mode: 0o777}
-		if err := m.header(h); err != nil {
-			return err
-		}
+	if err := m.modules(c, p.kernel); err != nil {
+		return err
 	}
 	for _, f := range c.Files {
 		raw, err := f.read()
 		if err != nil {
 			return err
 		}
-		if err := m.file(strings.TrimPrefix(path.Clean(f.Path), "/"), 0o755, raw); err != nil {
+		if err := m.file(strings.TrimPrefix(path.Clean(f.Path), "/"), cmp.Or(f.Mode, 0o755), raw); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// modules adds those that are loaded when they are needed, and their order.
+func (m *merger) modules(c Config, k kernel) error {
+	if len(c.Modules) == 0 {
+		return nil
+	}
+	order, err := k.later(c.Modules)
+	if err != nil {
+		return err
+	}
+	dir := strings.TrimPrefix(c.ModulesDir, "/") + "/"
+	var list strings.Builder
+	for _, name := range order {
+		if err := m.file(dir+name+".ko", 0o644, k.modules[name]); err != nil {
+			return err
+		}
+		fmt.Fprintf(&list, "%s.ko\n", name)
+	}
+	return m.file(dir+"order", 0o644, []byte(list.String()))
+}
+
 // skeleton comes first, so that it wins over what packages have.
-func (m *merger) skeleton() error {
+func (m *merger) skeleton(c Config) error {
 	for _, dir := range merged {
 		if err := m.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: dir, Linkname: "usr/" + dir, Mode: 0o777}); err != nil {
 			return err
@@ -156,7 +184,16 @@ func (m *merger) skeleton() error {
 			return err
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Links)) {
+		h := &tar.Header{Typeflag: tar.TypeSymlink, Name: strings.TrimPrefix(name, "/"), Linkname: c.Links[name], Mode: 0o777}
+		if err := m.header(h); err != nil {
+			return err
+		}
+	}
 	for name, text := range texts {
+		if name == groupFile {
+			text += strings.Join(c.Groups, "")
+		}
 		if err := m.file(name, 0o644, []byte(text)); err != nil {
 			return err
 		}

@@ -42,6 +42,10 @@ func Runner(t testing.TB) image.Store { return built(t, debian.Runner) }
 // call takes minutes.
 func AIEvalRunner(t testing.TB) image.Store { return built(t, debian.AIEvalRunner) }
 
+// Docker returns a store that has the image "docker". The first call takes
+// minutes.
+func Docker(t testing.TB) image.Store { return built(t, debian.Docker) }
+
 func built(t testing.TB, recipe func(image.Store, string, debian.Fetch) debian.Config) image.Store {
 	t.Helper()
 	store := Store(t)

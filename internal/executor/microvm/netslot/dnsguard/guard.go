@@ -48,6 +48,8 @@ const (
 type Config struct {
 	// Names are what may be asked for; nil means every name.
 	Names *nimbus.Names
+	// Own are names that the guard itself knows, whatever may be asked for.
+	Own map[string]netip.Addr
 	// Upstream lists the resolvers to ask, host:port, the best first.
 	Upstream func() ([]string, error)
 	// Public tells whether a guest may know of an address.
@@ -101,6 +103,8 @@ func (g *Guard) reply(ctx context.Context, q question) reply {
 		return reply{code: q.malformed}
 	case !g.rate.take(time.Now()):
 		return reply{code: dnsmessage.RCodeRefused, why: "too many questions"}
+	case g.cfg.Own[name].Is4():
+		return g.own(q.Question, g.cfg.Own[name])
 	case g.cfg.Names != nil && !g.cfg.Names.Match(name):
 		return g.refuse(name, "the job did not ask to reach this name")
 	case !g.askable(name):
@@ -124,6 +128,15 @@ func (g *Guard) reply(ctx context.Context, q question) reply {
 		return g.reveal(ctx, name, found)
 	}
 	return reply{code: found.code, records: slices.Concat(found.aliases, found.records)}
+}
+
+// own is the reply of a name that is the guard's.
+func (g *Guard) own(q dnsmessage.Question, address netip.Addr) reply {
+	if q.Type != dnsmessage.TypeA {
+		return reply{}
+	}
+	h := dnsmessage.ResourceHeader{Name: q.Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: uint32(MaxTTL.Seconds())}
+	return reply{records: []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: address.As4()}}}}
 }
 
 // reveal keeps to itself what is not public, and opens the fence for the rest.

@@ -65,6 +65,7 @@ func start(t *testing.T, names *nimbus.Names) *setup {
 	t.Helper()
 	s := &setup{upstream: dnstest.Serve(t, zone())}
 	s.Guard = New(Config{
+		Own:   map[string]netip.Addr{"gateway.corp.internal": netip.MustParseAddr("172.16.0.1")},
 		Names: names, Public: isPublic, Upstream: func() ([]string, error) { return []string{s.upstream.Addr}, nil },
 		Open: func(addresses []netip.Addr) error {
 			s.mu.Lock()
@@ -370,4 +371,27 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d records", len(a.records))
 		}
 	})
+}
+
+// TestOwnName: what the guard itself knows is answered, whatever may be asked for,
+// and nobody else is asked.
+func TestOwnName(t *testing.T) {
+	t.Parallel()
+	none := nimbus.Names("")
+	for _, names := range []*nimbus.Names{nil, &none} {
+		s := start(t, names)
+		for name, want := range map[string]string{
+			"gateway.corp.internal": "Success 172.16.0.1", "GATEWAY.Corp.internal": "Success 172.16.0.1", "other.corp.internal": "NameError",
+		} {
+			if got, _ := s.query(t, name, dnsmessage.TypeA); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+		if got, _ := s.query(t, "gateway.corp.internal", dnsmessage.TypeAAAA); got != "Success" {
+			t.Errorf("its IPv6 address: %q", got)
+		}
+		if len(s.opened) > 0 {
+			t.Errorf("let through the fence: %v", s.opened)
+		}
+	}
 }

@@ -1,0 +1,72 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Desk is the cache as people look at it, in the vocabulary of all rooms.
+type Desk struct{ service *Service }
+
+// Desk returns it.
+func (s *Service) Desk() Desk { return Desk{s} }
+
+// repoOf is a repository as people name it, as entries have it.
+func repoOf(named string) string {
+	switch named {
+	case "":
+		return AllRepos
+	case nimbus.OwnJobs:
+		return ""
+	}
+	return named
+}
+
+func filterOf(f nimbus.CacheFilter) Filter {
+	return Filter{ID: f.ID, Key: f.Key, Prefix: f.Prefix, Scope: f.Scope}
+}
+
+// Entries is a page of an org's entries, the newest first. Codes: invalid.
+func (d Desk) Entries(ctx context.Context, orgID string, f nimbus.CacheFilter, page nimbus.PageRequest) (entries []nimbus.CacheEntry, next string, err error) {
+	found, next, err := d.service.List(ctx, orgID, repoOf(f.Repo), filterOf(f), page)
+	for _, e := range found {
+		entries = append(entries, nimbus.CacheEntry{ID: e.ID, Repo: e.Repo, Scope: e.Scope, Key: e.Key, Version: e.Version, Bytes: e.Size,
+			CreatedAt: e.CreatedAt, UsedAt: e.UsedAt})
+	}
+	return entries, next, err
+}
+
+// Stats is what an org uses.
+func (d Desk) Stats(ctx context.Context, orgID string) (nimbus.CacheStats, error) {
+	st, err := d.service.Stats(ctx, orgID)
+	out := nimbus.CacheStats{Org: usageOf(st.Usage), Retention: st.Unused}
+	out.Org.Repo = ""
+	for _, u := range st.Repos {
+		out.Repos = append(out.Repos, usageOf(u))
+	}
+	return out, err
+}
+
+func usageOf(u Usage) nimbus.CacheUsage {
+	return nimbus.CacheUsage{Repo: u.Repo, Entries: u.Entries, Bytes: u.Bytes, Quota: u.Quota, OwnQuota: u.OwnQuota, Hits: u.Hits, Misses: u.Misses,
+		BytesIn: u.BytesIn, BytesOut: u.BytesOut, Evicted: u.Evicted, EvictedBytes: u.EvictedBytes, Refused: u.Refused}
+}
+
+// Remove removes entries; see RemoveOf. Codes: invalid, not_found.
+func (d Desk) Remove(ctx context.Context, p nimbus.Principal, orgID string, f nimbus.CacheFilter) (n int, bytes int64, more bool, err error) {
+	return d.service.RemoveOf(ctx, p, orgID, repoOf(f.Repo), filterOf(f))
+}
+
+// SetQuota sets that of a repository, or of the org where that is "". Codes:
+// invalid.
+func (d Desk) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error {
+	return d.service.SetQuota(ctx, p, orgID, repoOf(repo), bytes)
+}
+
+// SetRetention sets after how long entries of an org go that nobody finds. Codes:
+// invalid.
+func (d Desk) SetRetention(ctx context.Context, p nimbus.Principal, orgID string, retention time.Duration) error {
+	return d.service.SetUnused(ctx, p, orgID, retention)
+}

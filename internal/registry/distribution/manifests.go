@@ -1,0 +1,181 @@
+package distribution
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/registry"
+)
+
+func (c *call) getManifest() error {
+	m, err := c.Registry.Manifest(c.r.Context(), c.place, c.what)
+	if err != nil {
+		return fmt.Errorf("look up a manifest: %w", err)
+	}
+	header := c.w.Header()
+	header.Set("Docker-Content-Digest", string(m.Digest))
+	header.Set("ETag", etag(m.Digest))
+	header.Set("Content-Type", m.MediaType)
+	if c.r.Header.Get("If-None-Match") == etag(m.Digest) {
+		c.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	header.Set("Content-Length", strconv.Itoa(len(m.Content)))
+	c.w.WriteHeader(http.StatusOK)
+	if c.r.Method == http.MethodHead {
+		return nil
+	}
+	c.Registry.Pulled(c.place, m.Digest)
+	_, _ = c.downstream().Write(m.Content) // the caller is gone: nobody to tell
+	return nil
+}
+
+// putManifest keeps a manifest under its digest, and under the tag that the path
+// or the tags that the query has.
+func (c *call) putManifest() error {
+	content, err := c.readManifest()
+	if err != nil {
+		return err
+	}
+	tags := c.r.URL.Query()["tag"]
+	var digest registry.Digest
+	if strings.Contains(c.what, ":") {
+		if digest, err = registry.ParseDigest(c.what); err != nil {
+			return err //nolint:wrapcheck // it is told as it is
+		}
+	} else {
+		tags = append(tags, c.what)
+	}
+	m, err := registry.ParseManifest(content, c.r.Header.Get("Content-Type"), digest)
+	if err != nil {
+		return err //nolint:wrapcheck // it is told as it is
+	}
+	if err := c.Registry.PutManifest(c.r.Context(), c.place, m, tags); err != nil {
+		return fmt.Errorf("push a manifest: %w", err)
+	}
+	header := c.w.Header()
+	header.Set("Location", Prefix+c.name+"/manifests/"+string(m.Digest))
+	header.Set("Docker-Content-Digest", string(m.Digest))
+	if m.Subject != "" {
+		header.Set("Oci-Subject", string(m.Subject))
+	}
+	for _, tag := range c.r.URL.Query()["tag"] {
+		header.Add("Oci-Tag", tag)
+	}
+	header.Set("Content-Length", "0")
+	c.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// readManifest reads the body, which has a bound.
+func (c *call) readManifest() ([]byte, error) {
+	if c.r.ContentLength > registry.MaxManifest {
+		return nil, tooLong()
+	}
+	var body bytes.Buffer
+	if c.r.ContentLength > 0 {
+		body.Grow(int(c.r.ContentLength) + bytes.MinRead)
+	}
+	n, err := io.Copy(&body, &io.LimitedReader{R: &upstream{c.r.Body}, N: registry.MaxManifest + 1})
+	if err != nil {
+		return nil, fmt.Errorf("read a manifest: %w", err)
+	}
+	if n > registry.MaxManifest {
+		return nil, tooLong()
+	}
+	return body.Bytes(), nil
+}
+
+func (c *call) deleteManifest() error {
+	if err := c.Registry.RemoveManifest(c.r.Context(), c.place, c.what); err != nil {
+		return fmt.Errorf("delete a manifest: %w", err)
+	}
+	c.accepted()
+	return nil
+}
+
+// listTags lists tags, a page of them where the query says how many.
+func (c *call) listTags() error {
+	most, after, err := page(c.r)
+	if err != nil {
+		return err
+	}
+	tags, more, err := c.Registry.Tags(c.r.Context(), c.place, after, most)
+	if err != nil {
+		return fmt.Errorf("list tags: %w", err)
+	}
+	if more && len(tags) > 0 {
+		c.next(c.r.URL.Path, "n", strconv.Itoa(most), "last", tags[len(tags)-1])
+	}
+	if tags == nil {
+		tags = []string{}
+	}
+	writeJSON(c.w, http.StatusOK, struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{c.name, tags})
+	return nil
+}
+
+// page reads which part of a list a request wants.
+func page(r *http.Request) (most int, after string, err error) {
+	query := r.URL.Query()
+	most, after = registry.MaxPage, query.Get("last")
+	if text := query.Get("n"); text != "" {
+		n, ok := digits(text)
+		if !ok {
+			return 0, "", registry.Refuse("PAGINATION_NUMBER_INVALID", nimbus.CodeInvalid, "%.40q is no number of entries", text)
+		}
+		most = int(min(n, registry.MaxPage))
+	}
+	return most, after, nil
+}
+
+func (c *call) listReferrers() error {
+	digest, err := registry.ParseDigest(c.what)
+	if err != nil {
+		return err //nolint:wrapcheck // it is told as it is
+	}
+	query := c.r.URL.Query()
+	var after registry.Digest
+	if text := query.Get("last"); text != "" {
+		if after, err = registry.ParseDigest(text); err != nil {
+			return err //nolint:wrapcheck // it is told as it is
+		}
+	}
+	wants := query.Get("artifactType")
+	all, next, err := c.Registry.Referrers(c.r.Context(), c.place, digest, wants, after)
+	if err != nil {
+		return fmt.Errorf("list referrers: %w", err)
+	}
+	header := c.w.Header()
+	if wants != "" {
+		header.Set("Oci-Filters-Applied", "artifactType")
+	}
+	if next != "" {
+		c.next(c.r.URL.Path, "artifactType", wants, "last", string(next))
+	}
+	type descriptor struct {
+		MediaType    string            `json:"mediaType"`
+		Digest       registry.Digest   `json:"digest"`
+		Size         int64             `json:"size"`
+		ArtifactType string            `json:"artifactType,omitempty"`
+		Annotations  map[string]string `json:"annotations,omitempty"`
+	}
+	list := make([]descriptor, len(all))
+	for i, m := range all {
+		list[i] = descriptor{m.MediaType, m.Digest, m.Size, m.ArtifactType, m.Annotations}
+	}
+	header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+	writeJSON(c.w, http.StatusOK, struct {
+		SchemaVersion int          `json:"schemaVersion"`
+		MediaType     string       `json:"mediaType"`
+		Manifests     []descriptor `json:"manifests"`
+	}{2, "application/vnd.oci.image.index.v1+json", list})
+	return nil
+}

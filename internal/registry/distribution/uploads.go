@@ -1,0 +1,205 @@
+package distribution
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/registry"
+)
+
+// algorithmParam says by which algorithm a blob's digest will be.
+const algorithmParam = "digest-algorithm"
+
+// beginUpload begins an upload, or does without one: where the blob can be mounted,
+// or comes with this request.
+func (c *call) beginUpload() error {
+	query := c.r.URL.Query()
+	if text := query.Get("mount"); text != "" {
+		digest, err := registry.ParseDigest(text)
+		if err != nil {
+			return err //nolint:wrapcheck // it is told as it is
+		}
+		mounted, err := c.mount(query.Get("from"), digest)
+		if err != nil || mounted {
+			return err
+		}
+	} else if text := query.Get("digest"); text != "" {
+		digest, err := registry.ParseDigest(text)
+		if err != nil {
+			return err //nolint:wrapcheck // it is told as it is
+		}
+		if err := c.Registry.PutBlob(c.r.Context(), c.place, c.chunk(-1), digest); err != nil {
+			return fmt.Errorf("push a blob: %w", err)
+		}
+		c.created(digest)
+		return nil
+	}
+	algorithm := query.Get(algorithmParam)
+	if algorithm != "" && !registry.KnownAlgorithm(algorithm) {
+		return registry.Refuse(registry.DigestInvalid, nimbus.CodeInvalid, "%.40q is no algorithm of digests that is known here", algorithm)
+	}
+	c.progress(registry.Upload{ID: c.Registry.NewUpload(c.place)}, http.StatusAccepted)
+	return nil
+}
+
+// mount makes a blob of another repository of the org one of this, where the caller
+// may pull there. Else it has to be pushed: that it is somewhere is nobody's
+// business.
+func (c *call) mount(from string, digest registry.Digest) (mounted bool, err error) {
+	source := c.place
+	if from != "" {
+		place, may, err := c.may(c.r.Context(), c.caller, from)
+		if err != nil && nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			return false, err
+		}
+		if err != nil || !slices.Contains(may, pull) || place.OrgID != c.place.OrgID {
+			return false, nil //nolint:nilerr // what is no repository has nothing to mount
+		}
+		source = place
+	}
+	switch err := c.Registry.Mount(c.r.Context(), source, c.place, digest); {
+	case nimbus.ErrorCode(err) == nimbus.CodeNotFound:
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("mount a blob: %w", err)
+	}
+	c.created(digest)
+	return true, nil
+}
+
+// created answers that a blob is there.
+func (c *call) created(digest registry.Digest) {
+	header := c.w.Header()
+	header.Set("Location", Prefix+c.name+"/blobs/"+string(digest))
+	header.Set("Docker-Content-Digest", string(digest))
+	header.Set("Content-Length", "0")
+	c.w.WriteHeader(http.StatusCreated)
+}
+
+// progress answers how far an upload has come.
+func (c *call) progress(u registry.Upload, status int) {
+	location := Prefix + c.name + "/blobs/uploads/" + u.ID
+	if algorithm := c.r.URL.Query().Get(algorithmParam); registry.KnownAlgorithm(algorithm) {
+		location += "?" + algorithmParam + "=" + url.QueryEscape(algorithm)
+	}
+	header := c.w.Header()
+	header.Set("Location", location)
+	header.Set("Docker-Upload-Uuid", u.ID)
+	header.Set("Range", "0-"+strconv.FormatInt(max(0, u.Size-1), 10)) // the same of none and of one byte: so it is specified
+	if status == http.StatusRequestedRangeNotSatisfiable {
+		return
+	}
+	if status != http.StatusNoContent {
+		header.Set("Content-Length", "0")
+	}
+	c.w.WriteHeader(status)
+}
+
+// chunk is the body of the request.
+func (c *call) chunk(at int64) registry.Chunk {
+	return registry.Chunk{Body: &upstream{c.r.Body}, Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
+}
+
+// upstream is a body; that it breaks off is its sender's fault.
+type upstream struct{ body io.Reader }
+
+// Read implements io.Reader. Codes: cancelled.
+func (u *upstream) Read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
+	}
+	return n, err
+}
+
+// begins reads where the bytes of a request begin, -1 where it does not say so.
+func begins(header string, length int64) (int64, error) {
+	if header == "" {
+		return -1, nil
+	}
+	text := strings.TrimPrefix(header, "bytes ")
+	text, _, _ = strings.Cut(text, "/")
+	first, last, ok := strings.Cut(text, "-")
+	from, ok1 := digits(first)
+	to, ok2 := digits(last)
+	if !ok || !ok1 || !ok2 || to < from {
+		return 0, registry.Refuse(registry.BlobUploadInvalid, nimbus.CodeInvalid, "Content-Range is %.100q, and has to be FIRST-LAST", header)
+	}
+	if length >= 0 && to-from+1 != length {
+		return 0, registry.Refuse(registry.SizeInvalid, nimbus.CodeInvalid, "Content-Range is of %d bytes, and the body has %d", to-from+1, length)
+	}
+	return from, nil
+}
+
+// digits reads a number without a sign.
+func digits(text string) (int64, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil && n < 1<<62
+}
+
+func (c *call) appendUpload() error {
+	at, err := begins(c.r.Header.Get("Content-Range"), c.r.ContentLength)
+	if err != nil {
+		return err
+	}
+	u, err := c.Registry.Append(c.r.Context(), c.place, c.what, c.chunk(at))
+	if err != nil {
+		return c.outOfOrder(err)
+	}
+	c.progress(u, http.StatusAccepted)
+	return nil
+}
+
+func (c *call) finishUpload() error {
+	digest, err := registry.ParseDigest(c.r.URL.Query().Get("digest"))
+	if err != nil {
+		return err //nolint:wrapcheck // it is told as it is
+	}
+	at, err := begins(c.r.Header.Get("Content-Range"), c.r.ContentLength)
+	if err != nil {
+		return err
+	}
+	if err := c.Registry.Finish(c.r.Context(), c.place, c.what, c.chunk(at), digest); err != nil {
+		return c.outOfOrder(err)
+	}
+	c.created(digest)
+	return nil
+}
+
+// outOfOrder tells where an upload goes on, where that is what went wrong.
+func (c *call) outOfOrder(err error) error {
+	var o *registry.OutOfOrderError
+	if !errors.As(err, &o) {
+		return fmt.Errorf("take in what comes of a blob: %w", err)
+	}
+	c.progress(registry.Upload{ID: c.what, Size: o.Size}, http.StatusRequestedRangeNotSatisfiable)
+	writeErrors(c.w, http.StatusRequestedRangeNotSatisfiable, registry.BlobUploadInvalid, o.Error())
+	return nil
+}
+
+func (c *call) tellUpload() error {
+	u, err := c.Registry.Upload(c.r.Context(), c.place, c.what)
+	if err != nil {
+		return fmt.Errorf("look up an upload: %w", err)
+	}
+	c.progress(u, http.StatusNoContent)
+	return nil
+}
+
+func (c *call) cancelUpload() error {
+	if err := c.Registry.Cancel(c.r.Context(), c.place, c.what); err != nil {
+		return fmt.Errorf("give an upload up: %w", err)
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}

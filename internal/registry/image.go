@@ -1,0 +1,167 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// PutManifest keeps a manifest, all of whose parts have to be there, and gives it
+// tags. Codes: invalid, not_found, conflict for a tag that does not change,
+// too_large.
+func (s *Service) PutManifest(ctx context.Context, p Place, m Manifest, tags []string) error {
+	if len(tags) > MaxTags {
+		return Refuse(ManifestInvalid, nimbus.CodeTooLarge, "%d tags at once are too many, %d is the most", len(tags), MaxTags)
+	}
+	for _, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			return err
+		}
+	}
+	if err := s.store.PutRegistryManifest(ctx, p, m, tags, s.limits); err != nil {
+		return fmt.Errorf("keep a manifest: %w", err)
+	}
+	return nil
+}
+
+// Manifest is a manifest by its digest or a tag. Codes: not_found, invalid.
+func (s *Service) Manifest(ctx context.Context, p Place, reference string) (Manifest, error) {
+	digest, err := s.digestOf(ctx, p, reference)
+	if err != nil {
+		return Manifest{}, err
+	}
+	m, ok, generation := s.known.manifest(ctx, s, named{p, digest})
+	if ok {
+		return m, nil
+	}
+	if m, err = s.store.RegistryManifest(ctx, p, digest); err != nil {
+		return Manifest{}, fmt.Errorf("read a manifest: %w", err)
+	}
+	s.known.addManifest(named{p, digest}, m, generation)
+	return m, nil
+}
+
+// digestOf is the digest that a reference is, or that the tag stands for now.
+func (s *Service) digestOf(ctx context.Context, p Place, reference string) (Digest, error) {
+	if strings.Contains(reference, ":") {
+		return ParseDigest(reference)
+	}
+	if err := CheckTag(reference); err != nil {
+		return "", err
+	}
+	digest, err := s.store.RegistryTag(ctx, p, reference)
+	if err != nil {
+		return "", fmt.Errorf("look up a tag: %w", err)
+	}
+	return digest, nil
+}
+
+// RemoveManifest removes a manifest with its tags, or, by a tag, that tag alone.
+// Codes: not_found, invalid.
+func (s *Service) RemoveManifest(ctx context.Context, p Place, reference string) error {
+	if !strings.Contains(reference, ":") {
+		if err := CheckTag(reference); err != nil {
+			return err
+		}
+		if err := s.store.DropRegistryTag(ctx, p, reference); err != nil {
+			return fmt.Errorf("remove a tag: %w", err)
+		}
+		return nil
+	}
+	digest, err := ParseDigest(reference)
+	if err != nil {
+		return err
+	}
+	err = s.store.DropRegistryManifest(ctx, p, digest)
+	s.known.forget()
+	if err != nil {
+		return fmt.Errorf("remove a manifest: %w", err)
+	}
+	return nil
+}
+
+// NoManifest is the refusal of a manifest or a tag that is not there.
+func NoManifest(reference string) error {
+	return Refuse(ManifestUnknown, nimbus.CodeNotFound, "there is no manifest %.160s in this repository", reference)
+}
+
+// Tags are the tags of a repository behind one, up to most; more tells whether
+// there are others. Codes: not_found, invalid.
+func (s *Service) Tags(ctx context.Context, p Place, after string, most int) (tags []string, more bool, err error) {
+	most = max(0, min(most, MaxPage))
+	tags, err = s.store.RegistryTags(ctx, p, after, most+1)
+	if err != nil {
+		return nil, false, fmt.Errorf("list tags: %w", err)
+	}
+	if more = len(tags) > most; more {
+		tags = tags[:most]
+	}
+	return tags, more, nil
+}
+
+// Referrers are the manifests about another, behind one; of an artifact type, ""
+// for any. next is where the page after begins, "" for none.
+func (s *Service) Referrers(ctx context.Context, p Place, subject Digest, artifactType string, after Digest) (all []Manifest, next Digest, err error) {
+	all, err = s.store.RegistryReferrers(ctx, p, subject, artifactType, after, referrersAtOnce+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list referrers: %w", err)
+	}
+	if len(all) > referrersAtOnce {
+		all = all[:referrersAtOnce]
+		next = all[referrersAtOnce-1].Digest
+	}
+	return all, next, nil
+}
+
+// referrersAtOnce is how many referrers are on a page: with their annotations they
+// are at most as large as 100 manifests.
+const referrersAtOnce = 100
+
+// Pulled notes that a manifest was pulled. It is written down later.
+func (s *Service) Pulled(p Place, digest Digest) { s.uses.add(named{p, digest}, s.clock.Now()) }
+
+// mostUses is of how many manifests it is noted until they are written; more are
+// not.
+const mostUses = 20_000
+
+// uses is when manifests were pulled since the last time that was written.
+type uses struct {
+	mu sync.Mutex
+	at map[named]time.Time
+}
+
+func (u *uses) add(n named, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, ok := u.at[n]; ok || len(u.at) < mostUses {
+		u.at[n] = now
+	}
+}
+
+func (u *uses) take() map[named]time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := u.at
+	u.at = map[named]time.Time{}
+	return all
+}
+
+// flush writes down what was pulled.
+func (s *Service) flush(ctx context.Context) error {
+	all, now := s.uses.take(), s.clock.Now()
+	used := make([]Use, 0, len(all))
+	for n, at := range all {
+		used = append(used, Use{n.Place, n.digest, now.Sub(at)})
+	}
+	if len(used) == 0 {
+		return nil
+	}
+	if err := s.store.UsedRegistryManifests(ctx, used); err != nil {
+		return fmt.Errorf("note what was pulled: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// usual sets the quota of an org that has none of its own.
+func (s *Service) usual(u Usage) Usage {
+	if !u.OwnQuota {
+		u.Quota = s.limits.Org
+	}
+	return u
+}
+
+// Usage is how much an org has.
+func (s *Service) Usage(ctx context.Context, orgID string) (Usage, error) {
+	u, err := s.store.RegistryUsage(ctx, orgID)
+	if err != nil {
+		return Usage{}, fmt.Errorf("look what an org uses: %w", err)
+	}
+	return s.usual(u), nil
+}
+
+// SetQuota sets how many bytes an org may have; a negative number means the usual.
+func (s *Service) SetQuota(ctx context.Context, p nimbus.Principal, orgID string, bytes int64) error {
+	bytes = max(bytes, -1)
+	e := event(p, orgID, "registry.set_quota", "", map[string]string{"bytes": strconv.FormatInt(bytes, 10)})
+	if err := s.store.SetRegistryQuota(ctx, orgID, bytes, e); err != nil {
+		return fmt.Errorf("set the quota of a registry: %w", err)
+	}
+	return nil
+}
+
+func event(p nimbus.Principal, orgID, action, target string, detail map[string]string) nimbus.AuditEvent {
+	return nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: action, Target: target, Outcome: nimbus.AuditAllowed, Detail: detail}
+}
+
+// Repos is a page of an org's repositories, by name. next is the token of the page
+// after, "" after the last.
+func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageRequest) (repos []Repo, next string, err error) {
+	page = page.Bounded()
+	repos, err = s.store.RegistryRepos(ctx, orgID, page.Token, page.Size+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list repositories: %w", err)
+	}
+	if len(repos) > page.Size {
+		repos = repos[:page.Size]
+		next = repos[page.Size-1].Name
+	}
+	return repos, next, nil
+}
+
+// Images is a page of a repository's tags with what they stand for, and what is
+// said about it. Codes: not_found, invalid.
+func (s *Service) Images(ctx context.Context, p Place, page nimbus.PageRequest) (images []Image, next string, err error) {
+	if err := CheckRepo(p.Repo); err != nil {
+		return nil, "", err
+	}
+	page = page.Bounded()
+	if _, err := s.store.RegistryRepo(ctx, p); err != nil {
+		return nil, "", fmt.Errorf("look up a repository: %w", err)
+	}
+	images, err = s.store.RegistryImages(ctx, p, page.Token, page.Size+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list images: %w", err)
+	}
+	if len(images) > page.Size {
+		images = images[:page.Size]
+		next = images[page.Size-1].Tag
+	}
+	return images, next, nil
+}
+
+// SetRules sets those of a repository. Codes: not_found, invalid.
+func (s *Service) SetRules(ctx context.Context, who nimbus.Principal, p Place, r Rules) error {
+	if err := CheckRepo(p.Repo); err != nil {
+		return err
+	}
+	if r.KeepDays < 0 || r.KeepDays > maxKeepDays {
+		return nimbus.Errorf(nimbus.CodeInvalid, "images can't be kept for %d days, up to %d are possible", r.KeepDays, maxKeepDays)
+	}
+	e := event(who, p.OrgID, "registry.set_rules", p.Repo, map[string]string{
+		"immutable": strconv.FormatBool(r.Immutable), "keep_days": strconv.Itoa(r.KeepDays), "evict": strconv.FormatBool(r.Evict)})
+	if err := s.store.SetRegistryRules(ctx, p, r, e); err != nil {
+		return fmt.Errorf("set the rules of a repository: %w", err)
+	}
+	return nil
+}
+
+// maxKeepDays is ten years.
+const maxKeepDays = 3650
+
+// RemoveRepo removes a repository with all its images. Codes: not_found, invalid.
+func (s *Service) RemoveRepo(ctx context.Context, who nimbus.Principal, p Place) error {
+	if err := CheckRepo(p.Repo); err != nil {
+		return err
+	}
+	err := s.store.DropRegistryRepo(ctx, p, event(who, p.OrgID, "registry.remove", p.Repo, nil))
+	s.known.forget()
+	if err != nil {
+		return fmt.Errorf("remove a repository: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+)
+
+// PutRegistryManifest implements registry.Manifests.
+func (s *Store) PutRegistryManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string, l registry.Limits) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.openRegistryRepo(ctx, p); err != nil {
+			return err
+		}
+		if err := t.holdRegistry(ctx, "registry_links", p, m.Blobs); err != nil {
+			return err
+		}
+		if err := t.holdRegistry(ctx, "registry_manifests", p, m.Manifests); err != nil {
+			return err
+		}
+		isNew, err := t.putRegistryManifest(ctx, p, m)
+		if err != nil {
+			return err
+		}
+		if err := t.tagRegistry(ctx, p, m.Digest, tags); err != nil {
+			return err
+		}
+		if !isNew {
+			return nil
+		}
+		return t.countRegistry(ctx, p.OrgID, m.Size, l)
+	})
+}
+
+// holdRegistry locks what a manifest names, in order: from now on it is not
+// collected, and then the manifest names it. All of it has to be there.
+func (t *tx) holdRegistry(ctx context.Context, table string, p registry.Place, digests []registry.Digest) error {
+	if len(digests) == 0 {
+		return nil
+	}
+	names := make([]string, len(digests))
+	for i, d := range digests {
+		names[i] = string(d)
+	}
+	list, err := t.dialect.list(names)
+	if err != nil {
+		return err
+	}
+	there, err := texts(t.db.QueryContext(ctx, "SELECT digest FROM "+table+" WHERE org_id = $1 AND repo = $2 AND "+t.dialect.in("digest", 3)+
+		" ORDER BY digest"+t.dialect.forShare(), p.OrgID, p.Repo, list))
+	if err != nil {
+		return fmt.Errorf("look for what a manifest names: %w", err)
+	}
+	if len(there) == len(names) {
+		return nil
+	}
+	for _, name := range names {
+		if _, ok := slices.BinarySearch(there, name); !ok {
+			return registry.Refuse(registry.ManifestBlobUnknown, nimbus.CodeNotFound, "the manifest names %s, which is not in the repository", name)
+		}
+	}
+	return nil
+}
+
+// putRegistryManifest writes a manifest, or notes that one that is there is used,
+// whose row is locked then.
+func (t *tx) putRegistryManifest(ctx context.Context, p registry.Place, m registry.Manifest) (isNew bool, err error) {
+	annotations := []byte("{}")
+	if m.Subject != "" && len(m.Annotations) > 0 {
+		if annotations, err = json.Marshal(m.Annotations); err != nil {
+			return false, fmt.Errorf("write annotations: %w", err)
+		}
+	}
+	at, err := t.PutRegistryManifest(ctx, gen.PutRegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(m.Digest), MediaType: m.MediaType,
+		ArtifactType: m.ArtifactType, Subject: string(m.Subject), Annotations: string(annotations), Size: m.Size, ImageSize: m.ImageSize, Content: m.Content,
+		PushedAt: micros(t.now)})
+	if err != nil {
+		return false, fmt.Errorf("write a manifest: %w", err)
+	}
+	if isNew = at == micros(t.now); !isNew {
+		return false, nil
+	}
+	refs := make([][]any, 0, len(m.Blobs)+len(m.Manifests))
+	for _, d := range slices.Concat(m.Blobs, m.Manifests) {
+		refs = append(refs, []any{p.OrgID, p.Repo, string(m.Digest), string(d)})
+	}
+	line := pipeline{tx: t}
+	line.write("write what a manifest names", bulkInsert("registry_refs", "org_id text, repo text, manifest text, digest text", "ON CONFLICT DO NOTHING"), refs)
+	return true, line.run(ctx)
+}
+
+// tagRegistry gives a manifest tags, unless they may not change.
+func (t *tx) tagRegistry(ctx context.Context, p registry.Place, digest registry.Digest, tags []string) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	repo, err := t.RegistryRepo(ctx, gen.RegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo})
+	if err != nil {
+		return fmt.Errorf("read a repository: %w", err)
+	}
+	tags = slices.Sorted(slices.Values(tags))
+	for _, tag := range slices.Compact(tags) {
+		n, err := t.PutRegistryTag(ctx, gen.PutRegistryTagParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(tag), Digest: string(digest), Now: micros(t.now),
+			Immutable: repo.Immutable})
+		if err != nil {
+			return fmt.Errorf("write a tag: %w", err)
+		}
+		if n == 0 {
+			return registry.Refuse(registry.Denied, nimbus.CodeConflict, "the tag %s is there already, and tags of this repository do not change", tag)
+		}
+	}
+	return nil
+}
+
+// RegistryManifest implements registry.Manifests.
+func (s *Store) RegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest) (m registry.Manifest, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		row, err := t.RegistryManifest(ctx, gen.RegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(digest)})
+		if errors.Is(err, sql.ErrNoRows) {
+			return registry.NoManifest(string(digest))
+		}
+		m = registry.Manifest{Digest: digest, MediaType: row.MediaType, Subject: registry.Digest(row.Subject), Size: row.Size, Content: row.Content}
+		return err
+	})
+	return m, err
+}
+
+// RegistryTag implements registry.Manifests.
+func (s *Store) RegistryTag(ctx context.Context, p registry.Place, tag string) (digest registry.Digest, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		name, err := t.RegistryTag(ctx, gen.RegistryTagParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(tag)})
+		if errors.Is(err, sql.ErrNoRows) {
+			return registry.NoManifest(tag)
+		}
+		digest = registry.Digest(name)
+		return err
+	})
+	return digest, err
+}
+
+// DropRegistryManifest implements registry.Manifests.
+func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.removeRegistryManifest(ctx, p, digest); err != nil {
+			return err
+		}
+		return t.GrowRegistryEpoch(ctx)
+	})
+}
+
+// removeRegistryManifest removes a manifest with its tags.
+func (t *tx) removeRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest) error {
+	size, err := t.DropRegistryManifest(ctx, gen.DropRegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(digest)})
+	if errors.Is(err, sql.ErrNoRows) {
+		return registry.NoManifest(string(digest))
+	}
+	if err != nil {
+		return fmt.Errorf("remove a manifest: %w", err)
+	}
+	if err := t.DropRegistryRefs(ctx, gen.DropRegistryRefsParams{OrgID: p.OrgID, Repo: p.Repo, Manifest: string(digest)}); err != nil {
+		return fmt.Errorf("remove what a manifest names: %w", err)
+	}
+	if err := t.DropRegistryTagsOf(ctx, gen.DropRegistryTagsOfParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(digest)}); err != nil {
+		return fmt.Errorf("remove the tags of a manifest: %w", err)
+	}
+	return t.countRegistry(ctx, p.OrgID, -size, registry.Limits{})
+}
+
+// DropRegistryTag implements registry.Manifests.
+func (s *Store) DropRegistryTag(ctx context.Context, p registry.Place, tag string) error {
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.DropRegistryTag(ctx, gen.DropRegistryTagParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(tag)})
+		if err == nil && n == 0 {
+			return registry.NoManifest(tag)
+		}
+		return err
+	})
+}
+
+// RegistryTags implements registry.Manifests.
+func (s *Store) RegistryTags(ctx context.Context, p registry.Place, after string, most int) (tags []string, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		if _, err := t.registryRepo(ctx, p); err != nil {
+			return err
+		}
+		rows, err := t.RegistryTags(ctx, gen.RegistryTagsParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(after), Limit: int32(most)})
+		tags = make([]string, len(rows))
+		for i, tag := range rows {
+			tags[i] = string(tag)
+		}
+		return err
+	})
+	return tags, err
+}
+
+func (t *tx) registryRepo(ctx context.Context, p registry.Place) (gen.RegistryRepo, error) {
+	row, err := t.RegistryRepo(ctx, gen.RegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo})
+	if errors.Is(err, sql.ErrNoRows) {
+		return row, registry.Refuse(registry.NameUnknown, nimbus.CodeNotFound, "there is no repository %s", p.Repo)
+	}
+	return row, err
+}
+
+// RegistryReferrers implements registry.Manifests.
+func (s *Store) RegistryReferrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) (all []registry.Manifest, err error) {
+	err = s.read(ctx, func(t *tx) (err error) {
+		all, err = t.registryReferrers(ctx, p, subject, artifactType, after, most)
+		return err
+	})
+	return all, err
+}
+
+func (t *tx) registryReferrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) ([]registry.Manifest, error) {
+	rows, err := t.RegistryReferrers(ctx, gen.RegistryReferrersParams{OrgID: p.OrgID, Repo: p.Repo, Subject: string(subject), After: string(after),
+		AnyType: artifactType == "", ArtifactType: artifactType, Most: int32(most)})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]registry.Manifest, len(rows))
+	for i, r := range rows {
+		all[i] = registry.Manifest{Digest: registry.Digest(r.Digest), MediaType: r.MediaType, ArtifactType: r.ArtifactType, Subject: subject, Size: r.Size}
+		if err := json.Unmarshal([]byte(r.Annotations), &all[i].Annotations); err != nil {
+			return nil, fmt.Errorf("read annotations: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// RegistryEpoch implements registry.Manifests.
+func (s *Store) RegistryEpoch(ctx context.Context) (epoch int64, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		epoch, err = t.RegistryEpoch(ctx)
+		return err
+	})
+	return epoch, err
+}
+
+// UsedRegistryManifests implements registry.Manifests.
+func (s *Store) UsedRegistryManifests(ctx context.Context, used []registry.Use) error {
+	for part := range slices.Chunk(used, 500) { // a transaction that others wait for
+		err := s.write(ctx, func(t *tx) error {
+			for _, u := range part {
+				err := t.UsedRegistryManifest(ctx, gen.UsedRegistryManifestParams{At: micros(t.now.Add(-u.Ago)), OrgID: u.OrgID, Repo: u.Repo, Digest: string(u.Digest)})
+				if err != nil {
+					return fmt.Errorf("note a pull: %w", err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

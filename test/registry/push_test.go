@@ -1,0 +1,252 @@
+package registry_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/registry"
+)
+
+// TestUploadGoesOnAnywhere sends the parts of a blob to replicas by turns: each
+// goes on with the hash where another has left it.
+func TestUploadGoesOnAnywhere(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		one := w.client(w.token(o, nimbus.RoleDeveloper))
+		two := &client{t, w.replica().url, one.token}
+		for _, algorithm := range []string{registry.SHA256, registry.SHA512} {
+			for _, said := range []bool{true, false} {
+				content := fresh(300_000)
+				digest := registry.Of(algorithm, content)
+				begin := "/v2/acme/app/blobs/uploads/"
+				if said {
+					begin += "?digest-algorithm=" + algorithm
+				}
+				a := one.do("POST", begin, nil).want(t, 202, "")
+				for i, c := range []*client{two, one, two} {
+					a = c.do("PATCH", c.at(a), content[i*100_000:(i+1)*100_000], "Content-Range", fmt.Sprintf("%d-%d", i*100_000, (i+1)*100_000-1)).want(t, 202, "")
+					if got := a.header.Get("Range"); got != fmt.Sprintf("0-%d", (i+1)*100_000-1) {
+						t.Errorf("after part %d the range is %q", i, got)
+					}
+				}
+				one.do("PUT", one.at(a, "digest", string(digest)), nil).want(t, 201, "")
+				one.do("GET", one.at(a), nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+				got := two.do("GET", "/v2/acme/app/blobs/"+string(digest), nil).want(t, 200, "")
+				if !bytes.Equal(got.body, content) {
+					t.Errorf("%s of parts reads back as %d bytes of %d", algorithm, len(got.body), len(content))
+				}
+				part := two.do("GET", "/v2/acme/app/blobs/"+string(digest), nil, "Range", "bytes=99990-200009").want(t, 206, "")
+				if !bytes.Equal(part.body, content[99990:200010]) || part.header.Get("Content-Range") != "bytes 99990-200009/300000" {
+					t.Errorf("a range over three parts is %d bytes, %s", len(part.body), part.header.Get("Content-Range"))
+				}
+				two.do("GET", "/v2/acme/app/blobs/"+string(digest), nil, "Range", "bytes=300000-").want(t, 416, "SIZE_INVALID")
+			}
+		}
+	})
+}
+
+// TestWrongPushesLeaveNothing: what is not what it was announced as is refused,
+// and neither content nor bytes in the books stay of it.
+func TestWrongPushesLeaveNothing(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{Read: time.Nanosecond}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		c := w.client(w.token(o, nimbus.RoleDeveloper))
+		content, other := fresh(50_000), registry.Of(registry.SHA256, []byte("other"))
+		const uploads = "/v2/acme/app/blobs/uploads/"
+		c.do("POST", uploads+"?digest="+string(other), content).want(t, 400, "DIGEST_INVALID")
+		c.do("POST", uploads+"?digest=sha256:12", content).want(t, 400, "DIGEST_INVALID")
+		c.do("POST", uploads+"?digest=md5:00", content).want(t, 400, "DIGEST_INVALID")
+		a := c.do("POST", uploads, nil).want(t, 202, "")
+		c.do("PUT", c.at(a, "digest", string(other)), content).want(t, 400, "DIGEST_INVALID")
+		a = c.do("PATCH", c.at(a), content, "Content-Range", "0-49999").want(t, 202, "")
+		c.do("PATCH", c.at(a), content, "Content-Range", "0-49999").want(t, 416, "BLOB_UPLOAD_INVALID")
+		c.do("PATCH", c.at(a), content, "Content-Range", "50000-50001").want(t, 400, "SIZE_INVALID")
+		c.do("PATCH", c.at(a), content, "Content-Range", "x").want(t, 400, "BLOB_UPLOAD_INVALID")
+		if got := w.used(o); got != 50_000 {
+			t.Errorf("an upload of 50000 bytes counts %d", got)
+		}
+		c.do("PUT", c.at(a, "digest", string(other)), nil).want(t, 400, "DIGEST_INVALID")
+		c.do("GET", c.at(a), nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		a = c.do("POST", uploads, nil).want(t, 202, "")
+		c.do("DELETE", c.at(a), nil).want(t, 204, "")
+		c.do("PATCH", c.at(a), content).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		c.do("PATCH", uploads+"made.up.id", content).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		a = c.do("POST", uploads, nil).want(t, 202, "")
+		c.do("PATCH", strings.Replace(c.at(a), "/app/", "/other/", 1), content).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		w.swept()
+		if got := w.used(o); got != 0 || w.stored() != 0 {
+			t.Errorf("%d bytes are counted, and %d contents are stored", got, w.stored())
+		}
+	})
+}
+
+// TestManifestsNameWhatIsThere: one is refused whose parts are not in the
+// repository, or that is none.
+func TestManifestsNameWhatIsThere(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		c := w.client(w.token(w.org("acme"), nimbus.RoleOperator))
+		config, layer := fresh(100), fresh(1000)
+		m := manifestOf(config, layer)
+		put := func(tag string, content []byte, mediaType string) answer {
+			return c.do("PUT", "/v2/acme/app/manifests/"+tag, content, "Content-Type", mediaType)
+		}
+		put("v1", m, ociManifest).want(t, 400, "MANIFEST_BLOB_UNKNOWN")
+		c.push("acme/app", config)
+		c.push("acme/other", layer) // elsewhere is not here
+		put("v1", m, ociManifest).want(t, 400, "MANIFEST_BLOB_UNKNOWN")
+		mounted := c.do("POST", "/v2/acme/app/blobs/uploads/?mount="+string(registry.Of(registry.SHA256, layer))+"&from=acme/other", nil)
+		mounted.want(t, 201, "")
+		put("v1", m, ociManifest).want(t, 201, "")
+		put("v1", []byte("no JSON"), ociManifest).want(t, 400, "MANIFEST_INVALID")
+		put("v1", m, "text/plain").want(t, 400, "MANIFEST_INVALID")
+		put("v1", m, "application/vnd.docker.distribution.manifest.v2+json").want(t, 400, "MANIFEST_INVALID")
+		put(".v1", m, ociManifest).want(t, 400, "MANIFEST_INVALID")
+		put(string(registry.Of(registry.SHA256, layer)), m, ociManifest).want(t, 400, "DIGEST_INVALID")
+		digest := registry.Of(registry.SHA256, m)
+		for _, reference := range []string{"v1", string(digest)} {
+			got := c.do("GET", "/v2/acme/app/manifests/"+reference, nil).want(t, 200, "")
+			if !bytes.Equal(got.body, m) || got.header.Get("Content-Type") != ociManifest || got.header.Get("Docker-Content-Digest") != string(digest) {
+				t.Errorf("%s is %d bytes, %v", reference, len(got.body), got.header)
+			}
+		}
+		// What is in use stays; with its manifest it may go.
+		blob := "/v2/acme/app/blobs/" + string(registry.Of(registry.SHA256, layer))
+		c.do("DELETE", blob, nil).want(t, 405, "UNSUPPORTED")
+		c.do("DELETE", "/v2/acme/app/manifests/"+string(digest), nil).want(t, 202, "")
+		c.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 404, "MANIFEST_UNKNOWN")
+		c.do("DELETE", blob, nil).want(t, 202, "")
+		c.do("HEAD", blob, nil).want(t, 404, "")
+		c.do("HEAD", strings.Replace(blob, "/app/", "/other/", 1), nil).want(t, 200, "")
+	})
+}
+
+// TestQuotaIsTold: what has no room is refused in words that a person sees, and is
+// not kept; what is shared counts once.
+func TestQuotaIsTold(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{Org: 100_000, Read: time.Nanosecond}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		c := w.client(w.token(o, nimbus.RoleOperator))
+		shared := fresh(60_000)
+		c.push("acme/one", shared)
+		c.push("acme/two", shared)
+		if got := w.used(o); got != 60_000 {
+			t.Errorf("what two repositories share counts %d bytes", got)
+		}
+		big := fresh(40_001)
+		a := c.do("POST", "/v2/acme/one/blobs/uploads/?digest="+string(registry.Of(registry.SHA256, big)), big).want(t, 403, "DENIED")
+		if !strings.Contains(string(a.body), "quota") || !strings.Contains(string(a.body), "100000") {
+			t.Errorf("the refusal is %s", a.body)
+		}
+		w.pass(2 * time.Second)
+		c.push("acme/one", fresh(40_000))
+		w.must(w.replicas[0].SetQuota(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}, o.ID, 200_000))
+		w.pass(2 * time.Second)
+		c.push("acme/one", big)
+		if w.stored() != 3 {
+			t.Errorf("%d contents are stored, want 3", w.stored())
+		}
+	})
+}
+
+// TestImmutableTags: a tag that is there stays what it is, where a repository is
+// set so.
+func TestImmutableTags(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		c := w.client(w.token(o, nimbus.RoleDeveloper))
+		first := c.image("acme/app", "v1", fresh(10), fresh(20))
+		admin := nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}
+		w.must(w.replicas[0].SetRules(t.Context(), admin, registry.Place{OrgID: o.ID, Repo: "app"}, registry.Rules{Immutable: true}))
+		config, layer := fresh(10), fresh(20)
+		c.push("acme/app", config)
+		c.push("acme/app", layer)
+		c.do("PUT", "/v2/acme/app/manifests/v1", manifestOf(config, layer), "Content-Type", ociManifest).want(t, 409, "DENIED")
+		c.do("PUT", "/v2/acme/app/manifests/v2", manifestOf(config, layer), "Content-Type", ociManifest).want(t, 201, "")
+		c.do("PUT", "/v2/acme/app/manifests/v1", first, "Content-Type", ociManifest).want(t, 201, "")
+		if got := c.do("GET", "/v2/acme/app/manifests/v1", nil); !bytes.Equal(got.body, first) {
+			t.Errorf("the tag stands for something else")
+		}
+	})
+}
+
+// TestReplicasForget: what one replica removes no other serves for longer than a
+// second, and a tag is everywhere at once what it was pushed as.
+func TestReplicasForget(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		c := w.client(w.token(w.org("acme"), nimbus.RoleOperator))
+		other := &client{t, w.replica().url, c.token}
+		first := c.image("acme/app", "v1", fresh(10), fresh(20))
+		digest := string(registry.Of(registry.SHA256, first))
+		other.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, "")
+		second := c.image("acme/app", "v1", fresh(10), fresh(20))
+		if got := other.do("GET", "/v2/acme/app/manifests/v1", nil); !bytes.Equal(got.body, second) {
+			t.Errorf("the other replica has the tag of before")
+		}
+		other.do("GET", "/v2/acme/app/manifests/"+digest, nil).want(t, 200, "")
+		c.do("DELETE", "/v2/acme/app/manifests/"+digest, nil).want(t, 202, "")
+		c.do("GET", "/v2/acme/app/manifests/"+digest, nil).want(t, 404, "MANIFEST_UNKNOWN")
+		w.pass(time.Second)
+		other.do("GET", "/v2/acme/app/manifests/"+digest, nil).want(t, 404, "MANIFEST_UNKNOWN")
+	})
+}
+
+// TestLists: tags come by bytes and in pages, referrers by type and in pages.
+func TestLists(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		c := w.client(w.token(w.org("acme"), nimbus.RoleAdmin))
+		m := c.image("acme/app", "b", fresh(10), fresh(20))
+		for _, tag := range []string{"B", "a", "a.1", "a-1", "_x", "10", "9"} {
+			c.do("PUT", "/v2/acme/app/manifests/"+tag, m, "Content-Type", ociManifest).want(t, 201, "")
+		}
+		if got := string(c.do("GET", "/v2/acme/app/tags/list", nil).body); got != `{"name":"acme/app","tags":["10","9","B","_x","a","a-1","a.1","b"]}` {
+			t.Errorf("the tags are %s", got)
+		}
+		var all []string
+		path := "/v2/acme/app/tags/list?n=3"
+		for path != "" {
+			a := c.do("GET", path, nil).want(t, 200, "")
+			all = append(all, string(a.body))
+			path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		}
+		want := []string{`{"name":"acme/app","tags":["10","9","B"]}`, `{"name":"acme/app","tags":["_x","a","a-1"]}`, `{"name":"acme/app","tags":["a.1","b"]}`}
+		if strings.Join(all, "\n") != strings.Join(want, "\n") {
+			t.Errorf("the pages are %v", all)
+		}
+		c.do("GET", "/v2/acme/app/tags/list?n=-1", nil).want(t, 400, "")
+		c.do("GET", "/v2/acme/none/tags/list", nil).want(t, 404, "NAME_UNKNOWN")
+		subject := registry.Of(registry.SHA256, m)
+		c.push("acme/app", []byte("{}"))
+		for i := range 103 {
+			about := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/x-%d","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d},"annotations":{"n":"%d"}}`,
+				ociManifest, i%2, registry.Of(registry.SHA256, []byte("{}")), ociManifest, subject, len(m), i)
+			a := c.do("PUT", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, []byte(about))), []byte(about), "Content-Type", ociManifest).want(t, 201, "")
+			if a.header.Get("Oci-Subject") != string(subject) {
+				t.Errorf("a referrer is answered without its subject: %v", a.header)
+			}
+		}
+		seen := 0
+		for path = "/v2/acme/app/referrers/" + string(subject); path != ""; {
+			a := c.do("GET", path, nil).want(t, 200, "")
+			seen += strings.Count(string(a.body), `"annotations"`)
+			path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		}
+		some := c.do("GET", "/v2/acme/app/referrers/"+string(subject)+"?artifactType=application/x-1", nil).want(t, 200, "")
+		if seen != 103 || strings.Count(string(some.body), `"annotations"`) != 51 || some.header.Get("Oci-Filters-Applied") != "artifactType" {
+			t.Errorf("%d referrers of 103 are listed, and %d of 51 of one type", seen, strings.Count(string(some.body), `"annotations"`))
+		}
+		if got := string(c.do("GET", "/v2/_catalog", nil).want(t, 200, "").body); got != `{"repositories":["acme/app"]}` {
+			t.Errorf("the catalog is %s", got)
+		}
+	})
+}
