@@ -104,7 +104,7 @@ func (s *Service) takeIn(ctx context.Context, id int64, what Saving, r io.Reader
 	var blocks []string
 	var only string
 	for end := false; !end; {
-		part, from := int64(-1), io.Reader(io.LimitReader(r, MaxBlock))
+		part, from := int64(-1), io.LimitReader(r, MaxBlock)
 		if what.Size >= 0 {
 			part = min(what.Size-size, MaxBlock)
 		}

@@ -272,7 +272,7 @@ func TestTurborepoProtocol(t *testing.T) {
 		}
 		for _, method := range []string{"GET", "HEAD"} {
 			a := me.ask(method, "v8/artifacts/0123456789abcdef?slug=another", "")
-			if a.status != http.StatusOK || a.header.Get("x-artifact-tag") != "Tc0BmHvJYMIYJ62/zx87YqO0Flxk+5Ovip25NY825CQ=" || a.header.Get("x-artifact-duration") != "4200" {
+			if a.status != http.StatusOK || a.header.Get("X-Artifact-Tag") != "Tc0BmHvJYMIYJ62/zx87YqO0Flxk+5Ovip25NY825CQ=" || a.header.Get("X-Artifact-Duration") != "4200" {
 				t.Errorf("%s: %d %v", method, a.status, a.header)
 			}
 			if method == "GET" && a.body != "an artifact" {

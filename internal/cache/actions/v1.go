@@ -153,7 +153,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 		return h.without(w, r, func(w http.ResponseWriter, t told) {
 			t.status = http.StatusFailedDependency
 			writeV1Error(w, t)
-		}, err)
+		}, body.Linger(err))
 	}
 	if err != nil {
 		return body.Linger(fmt.Errorf("take a part: %w", err))
