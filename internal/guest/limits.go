@@ -93,6 +93,14 @@ func (l limits) outOfMemory() bool { return happened(l.memory, "oom_kill") }
 // outOfProcesses tells whether one could not be started.
 func (l limits) outOfProcesses() bool { return happened(l.processes, "max") }
 
+// machineShort tells whether a process of a cgroup was killed because the machine
+// had no memory left. Those of containers with bounds of their own, which were
+// met, are the job's business.
+func machineShort(dir string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, "memory.events"))
+	return err == nil && counted(string(raw), "oom_kill") > counted(string(raw), "oom")
+}
+
 func happened(file, what string) bool {
 	if file == "" {
 		return false

@@ -111,7 +111,7 @@ func signalGroup(dir string, sig unix.Signal) {
 
 func (n *namespace) exit(state *os.ProcessState, err error) *nimbusv1.Exited {
 	x := exitOf(state, err)
-	x.OutOfMemory, x.OutOfProcesses = n.limits.outOfMemory(), n.limits.outOfProcesses()
+	x.OutOfMemory, x.OutOfProcesses = n.limits.outOfMemory() || n.beside.Load() && machineShort(containersCgroup), n.limits.outOfProcesses()
 	x.DiskFull = slices.ContainsFunc(n.disks, diskFull)
 	return x
 }

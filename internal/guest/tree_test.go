@@ -74,3 +74,24 @@ func TestEachDiskIsLookedAt(t *testing.T) {
 		}
 	}
 }
+
+// TestMachineShort: what containers meet of their own bounds is not what the
+// machine lacks.
+func TestMachineShort(t *testing.T) {
+	t.Parallel()
+	for events, want := range map[string]bool{
+		"low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n": false, "max 40\noom 2\noom_kill 2\noom_group_kill 0\n": false,
+		"max 0\noom 0\noom_kill 1\n": true, "": false,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "memory.events"), []byte(events), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := machineShort(dir); got != want {
+			t.Errorf("%q: %v", events, got)
+		}
+	}
+	if machineShort(t.TempDir()) {
+		t.Error("where nothing is counted")
+	}
+}

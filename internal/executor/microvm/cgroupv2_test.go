@@ -48,7 +48,7 @@ func TestDockerOnCgroupV2(t *testing.T) {
 	cfg := config(t)
 	recipe := debian.Docker(imagetest.Store(t), "", debian.FetchCached)
 	recipe.Name, recipe.Runner = "docker-tests", nil
-	recipe.Packages = slices.Concat(recipe.Packages, []string{"busybox-static", "e2fsprogs", "iproute2", "kmod", "nftables", "util-linux"})
+	recipe.Packages = slices.Concat(recipe.Packages, []string{"busybox-static", "e2fsprogs", "iproute2", "kmod", "mount", "nftables", "procps", "util-linux"})
 	recipe.Modules = slices.Concat(recipe.Modules, []string{"loop"})
 	recipe.Progress = func(what string) { t.Log(what) }
 	if _, err := debian.Build(t.Context(), recipe); err != nil {

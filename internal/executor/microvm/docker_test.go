@@ -230,12 +230,9 @@ told to end: 1 containers
 again: 1 containers
 without settings: none
 `, got, processes(out))
-	told := ""
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, "nimbus: ") {
-			told += line
-			out = strings.Replace(out, line, "", 1)
-		}
+	told := linesOf(out, "nimbus: ")
+	for line := range strings.Lines(told) {
+		out = strings.Replace(out, line, "", 1)
 	}
 	if strings.Count(told, "nimbus: the docker daemon has ended with 1: unable to configure") != 3 || !strings.HasSuffix(told, "\nnimbus: the docker daemon is not started again\n") {
 		t.Errorf("of a daemon that can't start it is told %q", told)
@@ -243,8 +240,17 @@ without settings: none
 	if out != want || exit.GetCode() != 3 || exit.GetOutOfMemory() {
 		t.Errorf("the job said\n%s\nwant\n%s\n%v", out, want, exit)
 	}
-	if ended, err := job.double.WaitJob(ctx, job.id, func(j githubtest.Job) bool { return j.Status == "completed" }); err != nil || ended.Conclusion != "success" {
+	ended, err := job.double.WaitJob(ctx, job.id, func(j githubtest.Job) bool { return j.Status == "completed" })
+	if err != nil || ended.Conclusion != "success" {
 		t.Errorf("GitHub has %+v, %v", ended, err)
+	}
+	want = fmt.Sprintf(`said inside in /__w/hello/hello by one: database
+said found ok.example.com [%s],found gateway.nimbus.internal [172.16.0.1],
+said %s
+said kept
+`, world.Public, got)
+	if said := linesOf(ended.Log, "said "); said != want {
+		t.Errorf("its steps said\n%s\nwant\n%s\nin\n%s", said, want, ended.Log)
 	}
 	if err := s.Destroy(ctx); err != nil {
 		t.Error(err)
@@ -252,6 +258,17 @@ without settings: none
 	if left, err := e.Sweep(ctx, func() []string { return []string{"neighbour"} }); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// linesOf are the lines of a text that begin so.
+func linesOf(text, prefix string) string {
+	var all strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, prefix) {
+			all.WriteString(line)
+		}
+	}
+	return all.String()
 }
 
 // processes is the bound that a job's containers say that they have; 0 for one

@@ -200,8 +200,8 @@ func (s Store) Release(string) error { return nil }
 func (s Store) Users(string) []string { return nil }
 
 func (s Store) hint(name string) string {
-	if name == nimbus.DefaultImage {
-		return "build it: nimbus images build"
+	if how := HowToBuild(name); how != "" {
+		return "build it: " + how
 	}
 	names := s.Names()
 	if len(names) == 0 {

@@ -3,7 +3,7 @@
 #   $REACHED, $REFUSED  what may be reached, and what may not
 set -eu
 say() { echo "$*"; }
-daemons() { pgrep -c -x 'dockerd|containerd' || true; }
+daemons() { { pgrep -x dockerd; pgrep -x containerd; } | wc -l; }
 
 say "before: $(daemons) daemons, $(grep -c '^bridge ' /proc/modules || true) bridges, $(stat -c '%a %G' /run/docker.sock)"
 say "as runner: API $(HOME=/home/runner chroot --userspec=runner --groups=docker / docker version --format '{{.Server.APIVersion}}')"

@@ -81,6 +81,17 @@ func TestBuildFromCache(t *testing.T) {
 	}
 }
 
+// TestEachRecipeIsKnown: who looks for an image that is not here is told how to
+// have it.
+func TestEachRecipeIsKnown(t *testing.T) {
+	for _, name := range debian.Names() {
+		_, err := image.Store{Dir: t.TempDir()}.Open(name)
+		if hint := nimbus.ErrorHint(err); !strings.HasPrefix(hint, "build it: nimbus images build") || name != nimbus.DefaultImage && !strings.HasSuffix(hint, " "+name) {
+			t.Errorf("%s: %q", name, hint)
+		}
+	}
+}
+
 func TestUnknownPackage(t *testing.T) {
 	testenv.Require(t, "apt-get", "dpkg-deb", "tar2sqfs")
 	store := image.Store{Dir: t.TempDir()}

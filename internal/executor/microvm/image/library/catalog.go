@@ -59,8 +59,8 @@ func (c Catalog) alias(name string) (string, bool) {
 }
 
 func (c Catalog) hint(name string, known []string) string {
-	if name == nimbus.DefaultImage {
-		return "build it: nimbus images build"
+	if how := image.HowToBuild(name); how != "" {
+		return "build it: " + how
 	}
 	for alias := range c.Aliases {
 		known = append(known, alias)
