@@ -45,6 +45,9 @@ type Assignment struct {
 	// CacheToken lets the job's clients save to the cache and restore from it; ""
 	// where there is none, or none for this job yet. It ends with the job.
 	CacheToken string
+	// CacheDoor has the host stand between a job of GitHub's and GitHub's cache
+	// service.
+	CacheDoor bool
 }
 
 // Phase is what a host reports of an attempt on its way.

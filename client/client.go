@@ -72,6 +72,7 @@ type Client struct {
 	tokens   nimbusv1connect.TokenServiceClient
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
+	orgCache nimbusv1connect.OrgCacheServiceClient
 	caches   nimbusv1connect.CacheServiceClient
 	reruns   nimbusv1connect.RerunServiceClient
 	reports  nimbusv1connect.ReportServiceClient
@@ -102,6 +103,7 @@ func New(cfg Config) (*Client, error) {
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.caches = nimbusv1connect.NewCacheServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
+	c.orgCache = nimbusv1connect.NewOrgCacheServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)
 	c.hosts = nimbusv1connect.NewHostServiceClient(c.http, base.String(), opts...)

@@ -12,6 +12,7 @@
 //	agent.go      lets executors keep sandboxes ready
 //	equipment.go  hardware that jobs get for themselves
 //	shell.go      shells in a sandbox, by calls that the agent makes
+//	cachedoor.go  stands between jobs of GitHub's and GitHub's cache
 //	keep.go       a sandbox that stays after its job has failed
 //	sweep.go      removes what belongs to nobody
 //	session.go    opens the next session while the one before lasts
@@ -89,6 +90,9 @@ type Config struct {
 	// CacheURL is where jobs of an executor reach the cache, with a "/" at its end;
 	// "" where they can't. nil: nowhere.
 	CacheURL func(executor string) string
+	// CacheDoor stands between jobs of GitHub's and GitHub's cache service. nil:
+	// nothing does.
+	CacheDoor CacheDoor
 	// Beside runs as long as the agent does, by name.
 	Beside map[string]func(context.Context) error
 

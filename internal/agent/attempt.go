@@ -238,6 +238,7 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 		t.measure(ctx)
 		outcome.Series = t.usage.end()
 		outcome.Usage.Sandbox = outcome.Series.Totals()
+		g.sayCache(ctx)
 		t.sayRefused(ctx, sandbox)
 	}
 	return outcome

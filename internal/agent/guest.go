@@ -41,6 +41,8 @@ type guest struct {
 	dead    chan struct{} // closed once the sandbox has ended
 	exit    executor.Exit // valid then
 	stop    context.CancelFunc
+	cache   *cacheTokens // nil where the sandbox has no door to GitHub's cache
+	leave   func()       // that door; nil as well
 
 	mu     sync.Mutex
 	client *guestlink.Client
@@ -61,6 +63,9 @@ func newGuest(t *attempt, s executor.Sandbox) *guest {
 
 func (g *guest) close() {
 	g.stop()
+	if g.leave != nil {
+		g.leave()
+	}
 	g.drop()
 }
 
@@ -165,6 +170,7 @@ func (g *guest) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.admitToCacheDoor()
 	startCtx, cancel := t.untilEnded(ctx, endGrace)
 	defer cancel()
 	err = g.do(startCtx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
@@ -214,11 +220,13 @@ func (g *guest) prepare(ctx context.Context) error {
 	id := make([]byte, 16)
 	rand.Read(id)
 	attempt := strings.TrimPrefix(g.t.assign.AttemptID, nimbus.PrefixAttempt+"_")
+	request := &nimbusv1.PrepareRequest{
+		Entropy: entropy, Hostname: "nimbus-" + attempt, MachineId: hex.EncodeToString(id), Network: g.sandbox.Network(),
+	}
+	g.leadToCacheDoor(ctx, request)
 	return g.do(ctx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
-		_, err := c.Prepare(ctx, connect.NewRequest(&nimbusv1.PrepareRequest{
-			Now: timestamppb.Now(), Entropy: entropy, Hostname: "nimbus-" + attempt, MachineId: hex.EncodeToString(id),
-			Network: g.sandbox.Network(),
-		}))
+		request.Now = timestamppb.Now()
+		_, err := c.Prepare(ctx, connect.NewRequest(request))
 		return err
 	})
 }
@@ -254,6 +262,7 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 		return nil, &startError{reason, fmt.Errorf("register runner: %w", err)}
 	}
 	maps.Copy(env, runner.Env)
+	maps.Copy(env, t.cacheDoorEnv())
 	env["ACTIONS_RUNNER_INPUT_JITCONFIG"] = answer.GetEncodedJitConfig()
 	t.state.Secrets = append(slices.Clone(t.state.Secrets), answer.GetEncodedJitConfig())
 	return &nimbusv1.StartRequest{

@@ -25,6 +25,9 @@ type state struct {
 	// sent: with it an attempt can be taken over, without it not.
 	Start   json.RawMessage `json:"start,omitempty"`
 	Started time.Time       `json:"started"`
+	// CacheTrust is the authority of the door to GitHub's cache that the sandbox was
+	// given; "" where it has no such door.
+	CacheTrust string `json:"cacheTrust,omitempty"`
 	// Secrets must not be seen in the log.
 	Secrets []string `json:"secrets,omitempty"`
 	// Outcome is set once the process has ended.

@@ -13,15 +13,18 @@ type Desk struct{ service *Service }
 // Desk returns it.
 func (s *Service) Desk() Desk { return Desk{s} }
 
-// repoOf is a repository as people name it, as entries have it.
-func repoOf(named string) string {
-	switch named {
-	case "":
-		return AllRepos
-	case nimbus.OwnJobs:
-		return ""
+// repoOf is a repository as people name it, as entries have it. AllRepos is no
+// name: who means all must not name one. Codes: invalid.
+func repoOf(named string) (string, error) {
+	switch {
+	case named == "":
+		return AllRepos, nil
+	case named == nimbus.OwnJobs:
+		return "", nil
+	case !nimbus.ValidRepo(named):
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no repository", named).WithHint("write OWNER/NAME, or %s for the org's own jobs", nimbus.OwnJobs)
 	}
-	return named
+	return named, nil
 }
 
 func filterOf(f nimbus.CacheFilter) Filter {
@@ -30,7 +33,11 @@ func filterOf(f nimbus.CacheFilter) Filter {
 
 // Entries is a page of an org's entries, the newest first. Codes: invalid.
 func (d Desk) Entries(ctx context.Context, orgID string, f nimbus.CacheFilter, page nimbus.PageRequest) (entries []nimbus.CacheEntry, next string, err error) {
-	found, next, err := d.service.List(ctx, orgID, repoOf(f.Repo), filterOf(f), page)
+	repo, err := repoOf(f.Repo)
+	if err != nil {
+		return nil, "", err
+	}
+	found, next, err := d.service.List(ctx, orgID, repo, filterOf(f), page)
 	for _, e := range found {
 		entries = append(entries, nimbus.CacheEntry{ID: e.ID, Repo: e.Repo, Scope: e.Scope, Key: e.Key, Version: e.Version, Bytes: e.Size,
 			CreatedAt: e.CreatedAt, UsedAt: e.UsedAt})
@@ -56,13 +63,21 @@ func usageOf(u Usage) nimbus.CacheUsage {
 
 // Remove removes entries; see RemoveOf. Codes: invalid, not_found.
 func (d Desk) Remove(ctx context.Context, p nimbus.Principal, orgID string, f nimbus.CacheFilter) (n int, bytes int64, more bool, err error) {
-	return d.service.RemoveOf(ctx, p, orgID, repoOf(f.Repo), filterOf(f))
+	repo, err := repoOf(f.Repo)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	return d.service.RemoveOf(ctx, p, orgID, repo, filterOf(f))
 }
 
 // SetQuota sets that of a repository, or of the org where that is "". Codes:
 // invalid.
 func (d Desk) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error {
-	return d.service.SetQuota(ctx, p, orgID, repoOf(repo), bytes)
+	of, err := repoOf(repo)
+	if err != nil {
+		return err
+	}
+	return d.service.SetQuota(ctx, p, orgID, of, bytes)
 }
 
 // SetRetention sets after how long entries of an org go that nobody finds. Codes:

@@ -83,15 +83,12 @@ func (s *Service) List(ctx context.Context, orgID, repo string, f Filter, page n
 	page = page.Bounded()
 	before := int64(1) << 62
 	if page.Token != "" {
-		if before, err = strconv.ParseInt(page.Token, 10, 64); err != nil {
+		if before, err = strconv.ParseInt(page.Token, 10, 64); err != nil || before <= 0 {
 			return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no token of a page", page.Token)
 		}
 	}
 	if err := f.check(); err != nil {
 		return nil, "", err
-	}
-	if repo != AllRepos && repo != "" && !nimbus.ValidRepo(repo) {
-		return nil, "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no repository", repo).WithHint("write OWNER/NAME")
 	}
 	if f.ID != 0 {
 		e, err := s.Entry(ctx, f.ID)
@@ -165,6 +162,17 @@ func (s *Service) Remove(ctx context.Context, orgID string, entryID int64) error
 	return nil
 }
 
+// targetOf is what is written down of a change to a repository's cache, or an org's.
+func targetOf(orgID, repo string) string {
+	switch repo {
+	case AllRepos:
+		return orgID
+	case "":
+		return nimbus.OwnJobs
+	}
+	return repo
+}
+
 // removedAtATime is how many entries RemoveOf removes at most.
 const removedAtATime = 500
 
@@ -175,7 +183,7 @@ func (s *Service) RemoveOf(ctx context.Context, p nimbus.Principal, orgID, repo 
 	if err := f.check(); err != nil {
 		return 0, 0, false, err
 	}
-	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.remove", Target: repo, Outcome: nimbus.AuditAllowed,
+	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.remove", Target: targetOf(orgID, repo), Outcome: nimbus.AuditAllowed,
 		Detail: map[string]string{"key": f.Key, "prefix": f.Prefix, "scope": f.Scope}}
 	if f.ID != 0 {
 		e.Target = strconv.FormatInt(f.ID, 10)
@@ -220,7 +228,7 @@ func (s *Service) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo 
 		}
 	}
 	bytes = max(bytes, -1)
-	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.set_quota", Target: repo, Outcome: nimbus.AuditAllowed,
+	e := nimbus.AuditEvent{OrgID: orgID, Actor: p.Actor(), Action: "cache.set_quota", Target: targetOf(orgID, repo), Outcome: nimbus.AuditAllowed,
 		Detail: map[string]string{"bytes": strconv.FormatInt(bytes, 10)}}
 	if err := s.store.SetCacheQuota(ctx, orgID, repo, bytes, e); err != nil {
 		return fmt.Errorf("set the quota of a cache: %w", err)

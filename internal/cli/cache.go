@@ -24,7 +24,7 @@ type cacheCmd struct {
 type cacheFilterFlags struct {
 	Repo   string `help:"Only of this repository, OWNER/NAME, or - for the org's own jobs." placeholder:"REPO"`
 	Scope  string `help:"Only of this branch, as refs/heads/main, or pull request." placeholder:"REF"`
-	Key    string `help:"Only with exactly this key." placeholder:"KEY" xor:"key"`
+	Key    string `help:"Only with exactly this key." placeholder:"KEY" public:"" xor:"key"`
 	Prefix string `help:"Only with keys that begin so." placeholder:"TEXT" xor:"key"`
 }
 
@@ -188,7 +188,7 @@ func days(d time.Duration) string {
 type cacheRmCmd struct {
 	cacheFilterFlags
 
-	ID  int64 `arg:"" optional:"" help:"The id of one entry, as ls shows it."`
+	ID  int64 `arg:"" within:"0..9007199254740991" optional:"" help:"The id of one entry, as ls shows it."`
 	All bool  `help:"All entries of the org."`
 }
 
@@ -238,6 +238,13 @@ func (q quotaArg) bytes() (int64, error) {
 	return int64(gib * (1 << 30)), nil
 }
 
+func (q quotaArg) said() string {
+	if q.GiB == "usual" {
+		return "the usual quota"
+	}
+	return "a quota of " + q.GiB + " GiB"
+}
+
 type cacheQuotaRepoCmd struct {
 	Repo string `arg:"" help:"OWNER/NAME, or - for the org's own jobs."`
 
@@ -283,7 +290,7 @@ func (c *cacheQuotaOrgCmd) Run(ctx context.Context, a *app) error {
 		return a.say("quota", struct {
 			Org string `json:"org"`
 			GiB string `json:"gib"`
-		}{c.OrgName, c.GiB}, "the org %s has the quota %s (GiB)", terminal.OneLine(c.OrgName), c.GiB)
+		}{c.OrgName, c.GiB}, "the org %s has %s", terminal.OneLine(c.OrgName), c.said())
 	})
 }
 

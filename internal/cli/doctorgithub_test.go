@@ -22,7 +22,7 @@ func (c skewedClock) Now() time.Time { return time.Now().Add(c.by) }
 
 // permitted are the permissions that an App should have, with others.
 func permitted(others map[string]string) map[string]string {
-	out := map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"}
+	out := map[string]string{"administration": "write", "actions": "write", "checks": "write", "contents": "read", "metadata": "read"}
 	for name, level := range others {
 		out[name] = level
 	}

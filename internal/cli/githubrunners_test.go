@@ -16,7 +16,7 @@ import (
 func (c connected) connectOrg(t *testing.T) {
 	t.Helper()
 	c.connectApp(t)
-	c.double.Grant(map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read", "organization_self_hosted_runners": "write"})
+	c.double.Grant(map[string]string{"actions": "write", "administration": "write", "checks": "write", "contents": "read", "metadata": "read", "organization_self_hosted_runners": "write"})
 	c.double.AddRepository("octo-org", "web")
 }
 

@@ -14,6 +14,7 @@ type orgsCmd struct {
 	Create orgsCreateCmd `cmd:"" help:"Make an org."`
 	Owners orgsOwnersCmd `cmd:"" help:"Say which GitHub owners' repositories come into an org."`
 	Rates  ratesCmd      `cmd:"" help:"How often orgs may call."`
+	Cache  orgCacheCmd   `cmd:"" help:"Whether the org's jobs of GitHub's have the cache."`
 	Delete orgsDeleteCmd `cmd:"" help:"Delete an org that never had a job or a repository."`
 }
 

@@ -146,6 +146,13 @@ type Limited interface {
 	OutOfMemory(ctx context.Context) (bool, error)
 }
 
+// Doored is a Sandbox whose guest owns a machine with a network of its own, at whose
+// gateway the host answers.
+type Doored interface {
+	// NetworkID is what those who answer there are told that a connection is of.
+	NetworkID() string
+}
+
 // Sandbox is one sandbox, used for one attempt.
 type Sandbox interface {
 	ID() string

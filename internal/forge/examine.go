@@ -137,6 +137,7 @@ func courtesies() map[string]string {
 	return map[string]string{
 		"actions:write": "no job can be run again from here",
 		"checks:write":  "nobody is told at GitHub why a job can't run",
+		"contents:read": "jobs of private repositories' branches don't save to the cache",
 	}
 }
 

@@ -39,13 +39,14 @@ type Installation struct {
 //	administration  registers runners at repositories
 //	actions         reads runs and jobs, and has jobs run again
 //	checks          tells the person who pushed why a job can't run
+//	contents        tells branches from tags, which decides what saves to the cache
 //	metadata        GitHub gives it with every other
 //
 // Where runners are registered with organisations, that takes another one:
 //
 //	organization_self_hosted_runners
 func needs(orgRunners bool) map[string]string {
-	out := map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"}
+	out := map[string]string{"administration": "write", "actions": "write", "checks": "write", "contents": "read", "metadata": "read"}
 	if orgRunners {
 		out[permOrgRunners] = "write"
 	}
@@ -131,7 +132,8 @@ func grants(p *github.InstallationPermissions) map[string]string {
 	if p == nil {
 		return nil
 	}
-	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "checks": p.GetChecks(), "metadata": p.GetMetadata(),
+	return map[string]string{"administration": p.GetAdministration(), "actions": p.GetActions(), "checks": p.GetChecks(),
+		"contents": p.GetContents(), "metadata": p.GetMetadata(),
 		permOrgRunners: p.GetOrganizationSelfHostedRunners()}
 }
 

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -50,7 +49,7 @@ func prepareMachine(r *nimbusv1.PrepareRequest) error {
 			return fmt.Errorf("write machine id: %w", err)
 		}
 	}
-	if err := trust(r.GetCaPem()); err != nil {
+	if err := trust("/", r.GetCaPem()); err != nil {
 		return err
 	}
 	if n := r.GetNetwork(); n != nil {
@@ -77,30 +76,6 @@ func addEntropy(seed []byte) error {
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseedCRNG, 0); errno != 0 {
 		return fmt.Errorf("reseed: %w", errno)
-	}
-	return nil
-}
-
-// bundle is where Debian and most others keep the certificates they trust.
-const bundle = "/etc/ssl/certs/ca-certificates.crt"
-
-// trust adds certificates to the image's own.
-func trust(pem []byte) error {
-	if len(pem) == 0 {
-		return nil
-	}
-	if err := os.MkdirAll("/etc/ssl/certs", 0o755); err != nil {
-		return fmt.Errorf("make certificate folder: %w", err)
-	}
-	have, err := os.ReadFile(bundle)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read certificates: %w", err)
-	}
-	if bytes.Contains(have, pem) {
-		return nil // a repeated Prepare
-	}
-	if err := os.WriteFile(bundle, slices.Concat(have, []byte("\n"), pem), 0o644); err != nil {
-		return fmt.Errorf("write certificates: %w", err)
 	}
 	return nil
 }

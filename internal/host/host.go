@@ -22,6 +22,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/images/runner"
 	"github.com/nimbus-ci/nimbus/internal/agent"
+	"github.com/nimbus-ci/nimbus/internal/cache/intercept"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/docker"
@@ -96,6 +97,9 @@ type Config struct {
 	// CDIDirs is where devices are described, for daemons that don't read that
 	// themselves. Default: /etc/cdi and /var/run/cdi.
 	CDIDirs []string
+	// GitHub is how what is GitHub's is reached, of what its jobs ask at the door to
+	// the cache. Default: by this machine's resolver, with the system's trust.
+	GitHub intercept.Forward
 	// StandIn says that GitHub's jobs come from a double of GitHub: containers take
 	// them without GitHub's own runner.
 	StandIn bool
@@ -105,6 +109,8 @@ type Config struct {
 	// take. None are kept where it is 0.
 	CacheBytes int64
 	Log        *slog.Logger
+
+	machineRelays []netslot.Relay // of microVMs, besides Relays
 }
 
 // New makes the agent of this machine. Codes: not_found for a program that is
@@ -115,6 +121,16 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		return nil, err
 	}
 	cfg.Relays = append(slices.Clone(cfg.Relays), netslot.Relay{Port: near.Port, Target: door.Addr()})
+	github, err := cfg.cacheDoor(door)
+	if err != nil {
+		return nil, errors.Join(err, door.Close())
+	}
+	beside := map[string]func(context.Context) error{"cache": door.Run}
+	var cacheDoor agent.CacheDoor
+	if github != nil {
+		cfg.machineRelays = []netslot.Relay{{Port: intercept.Port, Serve: github.Serve}}
+		beside["GitHub's cache"], cacheDoor = github.Run, githubDoor{github}
+	}
 	executors, err := Executors(cfg)
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
@@ -138,7 +154,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
-		CacheURL: cacheURL(door), Beside: map[string]func(context.Context) error{"cache": door.Run},
+		CacheURL: cacheURL(door), CacheDoor: cacheDoor, Beside: beside,
 	})
 }
 
@@ -217,7 +233,7 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 	}
 	return microvm.New(microvm.Config{
 		Shim: p.shim, Guest: p.guest, Owner: p.owner, Dir: dir,
-		Images: library.New(cfg.Containers), Driver: driver, Relays: cfg.Relays, Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
+		Images: library.New(cfg.Containers), Driver: driver, Relays: slices.Concat(cfg.Relays, cfg.machineRelays), Resolvers: cfg.Resolvers, Snapshots: cfg.Snapshots,
 		Warm: microvm.WarmConfig{Machines: cfg.Warm, MemoryMiB: cfg.WarmMemoryMiB}, Log: cfg.Log,
 	}), nil
 }

@@ -117,6 +117,9 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+
 	nimbusv1connect.CacheServiceListCacheEntriesProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceGetCacheStatsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceRemoveCacheEntriesProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
@@ -144,6 +147,8 @@ var access = map[string]rule{
 	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
 	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
+
+	nimbusv1connect.AgentServiceCreateCacheTokenProcedure: aHost,
 
 	nimbusv1connect.AgentServiceAttachShellProcedure:       aHost,
 	nimbusv1connect.AgentServiceSendShellOutputProcedure:   aHost,
@@ -174,10 +179,10 @@ var routes = map[string]rule{
 	"/webhooks/github":            anybody, // each delivery is signed
 
 	// The cache knows its own tokens, and signs what it gives out.
-	"/twirp/github.actions.results.api.v1.CacheService/": anybody,
-	"/_apis/artifactcache/":                              anybody,
-	"/_cache/":                                           anybody,
-	keyedPath:                                            anybody, // for people: keyed.go
+	cacheTwirp: anybody,
+	cacheV1:    anybody,
+	cacheBlobs: anybody,
+	keyedPath:  anybody, // for people: keyed.go
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

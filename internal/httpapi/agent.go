@@ -50,6 +50,9 @@ func (s agentService) Accept(ctx context.Context, r *connect.Request[nimbusv1.Ac
 		if a.CacheToken, err = s.api.Cache.Token(a); err != nil {
 			return nil, err
 		}
+		if a.CacheDoor, err = s.api.hasCacheDoor(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	return connect.NewResponse(&nimbusv1.AcceptResponse{Assignment: wire.Assignment(a)}), nil
 }
@@ -77,6 +80,17 @@ func (s agentService) CreateRunner(ctx context.Context, r *connect.Request[nimbu
 		return nil, err
 	}
 	return connect.NewResponse(&nimbusv1.CreateRunnerResponse{RunnerName: runner.Name, EncodedJitConfig: jit}), nil
+}
+
+func (s agentService) CreateCacheToken(ctx context.Context, r *connect.Request[nimbusv1.CreateCacheTokenRequest]) (*connect.Response[nimbusv1.CreateCacheTokenResponse], error) {
+	if s.api.Cache == nil {
+		return nil, nimbus.Errorf(nimbus.CodeNotFound, "this server has no cache")
+	}
+	token, reason, err := s.api.Cache.GitHubToken(ctx, callerOf(ctx).Subject, wire.ToLease(r.Msg.GetLease()))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nimbusv1.CreateCacheTokenResponse{Token: token, Reason: reason}), nil
 }
 
 // AppendLog stores lines before it tells anybody of them.

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -37,7 +39,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		answer := &answerWriter{ResponseWriter: w}
 		a.Observer.Asked()
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
-		if r.Body != nil && r.Body != http.NoBody {
+		if r.Body != nil && r.Body != http.NoBody && !a.keepsTime(r.URL.Path) {
 			r.Body = &steadyBody{ReadCloser: r.Body, rc: http.NewResponseController(w), started: started}
 		}
 		defer func() {
@@ -144,6 +146,12 @@ const (
 	bodyGrace = 30 * time.Second
 	slowBody  = 64 << 10
 )
+
+// keepsTime tells whether a path is the cache's, which has bounds of its own for
+// transfers: they may be slower, as long as they go on.
+func (a *api) keepsTime(path string) bool {
+	return a.Cache != nil && slices.ContainsFunc([]string{cacheTwirp, cacheV1, cacheBlobs, keyedPath}, func(p string) bool { return strings.HasPrefix(path, p) })
+}
 
 // steadyBody is a body that must keep coming.
 type steadyBody struct {

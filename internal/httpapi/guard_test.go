@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,5 +42,28 @@ func TestBodiesMustKeepComing(t *testing.T) {
 	}
 	if _, err := io.ReadAll(b); err != nil || !w.deadline.IsZero() {
 		t.Errorf("after the end: %v, %v", w.deadline, err)
+	}
+}
+
+// TestTheCacheKeepsTime: its transfers are as slow as it lets them be, everybody
+// else's as the door does.
+func TestTheCacheKeepsTime(t *testing.T) {
+	t.Parallel()
+	a := &api{Config{Cache: struct{ Cache }{}, Observer: nobody{}, Log: slog.New(slog.DiscardHandler)}}
+	for path, steady := range map[string]bool{
+		cacheBlobs + "u/1": false, keyedPath + "o/k": false, cacheV1 + "caches/1": false, cacheTwirp + "CreateCacheEntry": false,
+		"/_cachette": true, "/v2/acme/app/blobs/uploads/": true, "/api/v1/workspaces": true,
+	} {
+		asked := false
+		h := a.guard(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, got := r.Body.(*steadyBody)
+			if asked = true; got != steady {
+				t.Errorf("%s: held to the door's time: %v, want %v", path, got, steady)
+			}
+		}))
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPut, path, strings.NewReader("x")))
+		if !asked {
+			t.Errorf("%s: nobody was asked", path)
+		}
 	}
 }

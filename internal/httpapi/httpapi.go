@@ -114,6 +114,10 @@ type Cache interface {
 	// As answers somebody, other than a job, who acts in an org and may read what
 	// its own jobs saved; and save, too.
 	As(p nimbus.Principal, saves bool) http.Handler
+	// GitHubToken is for the host that holds a lease on an attempt that is proved to
+	// run a job of GitHub's; reason is why that may do less than others. Codes:
+	// conflict until it is proved, forbidden for one that has no cache, fenced.
+	GitHubToken(ctx context.Context, hostID string, l nimbus.Lease) (token, reason string, err error)
 }
 
 // Config is what the door leads to. All fields down to Pages, and Log, are
@@ -131,6 +135,7 @@ type Config struct {
 	Audit    Audit
 	Tally    Tally
 	Rates    Rates
+	OrgCache OrgCache
 	Shells   Shells
 	Pages    fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
@@ -239,6 +244,9 @@ func New(cfg Config) http.Handler {
 			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
 		},
 		func() (string, http.Handler) {
+			return nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{api}, options)
+		},
+		func() (string, http.Handler) {
 			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
 		},
 		func() (string, http.Handler) {
@@ -253,6 +261,13 @@ func New(cfg Config) http.Handler {
 	}
 	return api.guard(api.certified(mux))
 }
+
+// Where the cache's clients knock.
+const (
+	cacheTwirp = "/twirp/github.actions.results.api.v1.CacheService/"
+	cacheV1    = "/_apis/artifactcache/"
+	cacheBlobs = "/_cache/"
+)
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.
 func (a *api) handlers() map[string]http.Handler {
@@ -271,10 +286,10 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		"/twirp/github.actions.results.api.v1.CacheService/": cache,
-		"/_apis/artifactcache/":                              cache,
-		"/_cache/":                                           cache,
-		keyedPath:                                            keyed,
+		cacheTwirp: cache,
+		cacheV1:    cache,
+		cacheBlobs: cache,
+		keyedPath:  keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),

@@ -72,6 +72,8 @@ var mutations = map[string]mutation{
 
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 
+	"OrgCacheService/SetOrgCache": {action: "org_cache.set", body: `{"githubJobs":false}`},
+
 	"HostService/CreateJoinToken": {action: "token.create", body: `{}`},
 	"HostService/CordonHost":      {action: "host.cordon", body: `{"hostId":"$spare_host","cordoned":true}`},
 	"HostService/RemoveHost":      {action: "host.remove", body: `{"hostId":"$spare_host"}`},
@@ -106,15 +108,16 @@ var mutations = map[string]mutation{
 
 	"AgentService/Join": {action: "host.join", spends: true, as: "nobody",
 		body: `{"joinToken":"$join_token","name":"new","version":"test","inventory":{"arch":"amd64","cpus":1,"memoryMib":1024}}`},
-	"AgentService/Hello":         {silent: ofAHost},
-	"AgentService/Poll":          {silent: ofAHost},
-	"AgentService/Accept":        {silent: ofAHost},
-	"AgentService/Heartbeat":     {silent: ofAHost},
-	"AgentService/ReportPhase":   {silent: ofAHost},
-	"AgentService/CreateRunner":  {silent: ofAHost},
-	"AgentService/AppendLog":     {silent: ofAHost},
-	"AgentService/ReportUsage":   {silent: ofAHost},
-	"AgentService/FinishAttempt": {silent: ofAHost},
+	"AgentService/Hello":            {silent: ofAHost},
+	"AgentService/CreateCacheToken": {silent: ofAHost},
+	"AgentService/Poll":             {silent: ofAHost},
+	"AgentService/Accept":           {silent: ofAHost},
+	"AgentService/Heartbeat":        {silent: ofAHost},
+	"AgentService/ReportPhase":      {silent: ofAHost},
+	"AgentService/CreateRunner":     {silent: ofAHost},
+	"AgentService/AppendLog":        {silent: ofAHost},
+	"AgentService/ReportUsage":      {silent: ofAHost},
+	"AgentService/FinishAttempt":    {silent: ofAHost},
 
 	"AgentService/AttachShell":       {silent: ofAShell},
 	"AgentService/SendShellOutput":   {silent: ofAShell},

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
@@ -35,6 +38,11 @@ type jobCache struct {
 
 	keyed   *keyed.Handler
 	keys    *actions.Keys
+	bound   boundJobs
+	forge   runForge
+	books   runBooks
+	log     *slog.Logger
+	flights singleflight.Group // of questions about runs
 	service *cache.Service
 }
 
@@ -61,7 +69,9 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
 	mux.Handle(keyed.Prefix, byKey)
-	s.cache = &jobCache{Handler: mux, keyed: byKey, keys: keys, service: service}
+	s.cache = &jobCache{
+		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log,
+	}
 	s.services = append(s.services, service)
 	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)
 	return nil
@@ -107,11 +117,18 @@ func (s *Server) admitToCache(ctx context.Context, c cache.Caller) error {
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound || err == nil && job.State == nimbus.StateFinished {
 		return nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended, and with it its way to the cache")
 	}
+	if err != nil || job.Source != nimbus.SourceGitHub {
+		return err
+	}
+	on, err := s.store.GitHubJobsCached(ctx, c.OrgID)
+	if err == nil && !on {
+		err = nimbus.Errorf(nimbus.CodeUnauthenticated, "the org has its jobs of GitHub's use GitHub's own cache")
+	}
 	return err
 }
 
 // Token implements httpapi.Cache. GitHub's jobs get none here: which one a runner
-// has is proved later.
+// has is proved later, and what GitHubToken is for.
 func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 	if a.Source == nimbus.SourceGitHub {
 		return "", nil

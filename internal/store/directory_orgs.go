@@ -124,7 +124,8 @@ func (s *Store) DeleteOrg(ctx context.Context, orgID string, e nimbus.AuditEvent
 				WithHint("`nimbus repos move` gives its repositories to another org")
 		}
 		drops := []func(context.Context, string) error{
-			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy, t.dropOrgCache, t.dropOrgRegistry,
+			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy,
+			t.dropOrgCache, t.DropOrgGitHubRuns, t.SetOrgCacheOn, t.dropOrgRegistry,
 		}
 		for _, drop := range drops {
 			if err := drop(ctx, orgID); err != nil {

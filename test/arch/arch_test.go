@@ -115,7 +115,7 @@ var mayKnow = map[string][]string{
 	"cmd/nimbus-nvml":    {"internal/executor/gpu/driver", "internal/executor/gpu/inventory"},
 	"cmd/nimbus-runner":  {"images", "internal/forge/githubtest"},
 	"cmd/nimbus-shim":    {"internal/executor/microvm/vmm/firecracker/pages", "internal/shim"},
-	"internal/host":      {"", "images", "internal/agent", "internal/cache/near", "internal/executor", "internal/programs"},
+	"internal/host":      {"", "images", "internal/agent", "internal/cache/intercept", "internal/cache/near", "internal/executor", "internal/programs"},
 	"test":               {"", "api/gen", "client", "examples", "internal", "web"},
 	"bench":              {"", "api/gen", "client", "examples", "internal", "test/simhost"},
 
@@ -123,6 +123,8 @@ var mayKnow = map[string][]string{
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 	"internal/cache/keyed":   {"", "internal/cache"},
 	"internal/cache/near":    {"", "internal/cache/transfer"},
+	// It tells the addresses of the internet from others as the fence does.
+	"internal/cache/intercept": {"", "internal/executor/inside", "internal/wholefile"},
 
 	"internal/registry/distribution": {"", "internal/registry"},
 }

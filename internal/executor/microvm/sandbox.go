@@ -61,6 +61,10 @@ func (s *sandbox) Network() *nimbusv1.NetworkConfig {
 	return n
 }
 
+// NetworkID implements executor.Doored. The network has the machine's name, which
+// may be older than the sandbox.
+func (s *sandbox) NetworkID() string { return s.machine }
+
 // Refused implements executor.Fenced. The network has the machine's name: it
 // may be older than the sandbox.
 func (s *sandbox) Refused(context.Context) ([]executor.Refusal, error) {

@@ -69,7 +69,7 @@ func (c *clinic) examine() map[string]nimbus.GitHubCheck {
 func TestExamine(t *testing.T) {
 	t.Parallel()
 	whole := func(c *clinic) {
-		c.Grant(map[string]string{"administration": "write", "actions": "write", "checks": "write", "metadata": "read"})
+		c.Grant(map[string]string{"administration": "write", "actions": "write", "checks": "write", "contents": "read", "metadata": "read"})
 	}
 	for name, tt := range map[string]struct {
 		harm, mend func(*clinic)
@@ -82,24 +82,26 @@ func TestExamine(t *testing.T) {
 			"secret", nimbus.CheckFails, "another secret", "rotate-secret 1001",
 		},
 		"missing permission": {
-			func(c *clinic) { c.Grant(map[string]string{"actions": "write", "checks": "write", "metadata": "read"}) }, whole,
+			func(c *clinic) {
+				c.Grant(map[string]string{"actions": "write", "checks": "write", "contents": "read", "metadata": "read"})
+			}, whole,
 			"permissions", nimbus.CheckFails, "administration:write", "Permissions & events",
 		},
 		"too little of a permission": {
 			func(c *clinic) {
-				c.Grant(map[string]string{"administration": "read", "actions": "write", "checks": "write", "metadata": "read"})
+				c.Grant(map[string]string{"administration": "read", "actions": "write", "checks": "write", "contents": "read", "metadata": "read"})
 			}, whole,
 			"installation octo-org", nimbus.CheckFails, "administration:write", "Review request",
 		},
 		"no check runs": {
 			func(c *clinic) {
-				c.Grant(map[string]string{"administration": "write", "actions": "write", "metadata": "read"})
+				c.Grant(map[string]string{"administration": "write", "actions": "write", "contents": "read", "metadata": "read"})
 			}, whole,
 			"permissions", nimbus.CheckWarns, "checks:write", "Permissions & events",
 		},
 		"no reruns": {
 			func(c *clinic) {
-				c.Grant(map[string]string{"administration": "write", "actions": "read", "checks": "write", "metadata": "read"})
+				c.Grant(map[string]string{"administration": "write", "actions": "read", "checks": "write", "contents": "read", "metadata": "read"})
 			}, whole,
 			"installation octo-org", nimbus.CheckWarns, "has not granted actions:write: no job can be run again", "Review request",
 		},

@@ -51,7 +51,7 @@ const account = "octo-org"
 
 // permissions are what Nimbus asks for.
 func permissions() map[string]string {
-	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read"}
+	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "contents": "read", "metadata": "read"}
 }
 
 // urls makes the address fields of an object from what follows its base.
@@ -183,19 +183,19 @@ func (s *Server) stepsJSON(j *job) []object {
 	return out
 }
 
-// branch is the name of the branch that was pushed.
-func (r *run) branch() string { return strings.TrimPrefix(r.ref, "refs/heads/") }
+// branch is the name of the branch, or the tag, that the run is of.
+func (r *run) branch() string { return r.origin.Branch }
 
 func (s *Server) runJSON(r *run) object {
 	base := fmt.Sprintf("%s/repos/%s/actions/runs/%d", s.url, r.repo.fullName(), r.id)
 	out := urls(base, "jobs=/jobs logs=/logs check_suite=/check-suite cancel=/cancel rerun=/rerun artifacts=/artifacts workflow=/workflow")
 	maps.Copy(out, object{
 		"id": r.id, "node_id": nodeID("WorkflowRun", r.id), "name": r.workflow.Name, "path": r.workflow.Path, "display_title": r.workflow.Name,
-		"run_number": r.number, "run_attempt": r.attempt, "event": "push", "workflow_id": 1, "check_suite_id": r.id,
+		"run_number": r.number, "run_attempt": r.attempt, "event": r.origin.Event, "workflow_id": 1, "check_suite_id": r.id,
 		"html_url": fmt.Sprintf("%s/%s/actions/runs/%d", s.url, r.repo.fullName(), r.id), "previous_attempt_url": nil,
-		"head_branch": r.branch(), "head_sha": r.sha, "status": r.status(), "conclusion": nil, "pull_requests": []object{},
+		"head_branch": r.branch(), "head_sha": r.sha, "status": r.status(), "conclusion": nil, "pull_requests": s.pullsJSON(r),
 		"created_at": stamp(r.createdAt), "updated_at": stamp(r.updatedAt), "run_started_at": stamp(r.createdAt),
-		"repository": s.repositoryJSON(r.repo), "head_repository": s.repositoryJSON(r.repo),
+		"repository": s.repositoryJSON(r.repo), "head_repository": s.headJSON(r),
 		"head_commit": object{
 			"id": r.sha, "tree_id": r.sha, "message": "push", "timestamp": stamp(r.createdAt),
 			"author": object{"name": "octocat", "email": "octocat@example.com"}, "committer": object{"name": "octocat", "email": "octocat@example.com"},

@@ -12,7 +12,7 @@ const orgRunners = "organization_self_hosted_runners"
 
 // grant is what an owner grants who has runners of the organisation.
 func grant() map[string]string {
-	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read", orgRunners: "write"}
+	return map[string]string{"actions": "write", "administration": "write", "checks": "write", "contents": "read", "metadata": "read", orgRunners: "write"}
 }
 
 // TestRunnersOfAnOrganisation: where an installation's runners are the
@@ -74,7 +74,7 @@ func TestRunnersOfAnOrganisation(t *testing.T) {
 func TestExamineOrganisation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Grant(map[string]string{"actions": "write", "administration": "write", "checks": "write", "metadata": "read"})
+	w.Grant(map[string]string{"actions": "write", "administration": "write", "checks": "write", "contents": "read", "metadata": "read"})
 	find := func(name string) (found nimbus.GitHubCheck) {
 		for _, c := range w.app.Examine(w.ctx) {
 			if c.Name == name {

@@ -61,6 +61,11 @@ type Step struct {
 // that need no other are queued. os.DirFS gives the tree of a folder. It
 // returns the ids of the runs.
 func (s *Server) Push(ctx context.Context, repo string, tree fs.FS) ([]int64, error) {
+	return s.PushAs(ctx, repo, tree, Origin{})
+}
+
+// PushAs is Push of something else than a push to main.
+func (s *Server) PushAs(ctx context.Context, repo string, tree fs.FS, from Origin) ([]int64, error) {
 	owner, name, ok := strings.Cut(repo, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
 		return nil, fmt.Errorf("%q is no owner/name", repo)
@@ -76,12 +81,13 @@ func (s *Server) Push(ctx context.Context, repo string, tree fs.FS) ([]int64, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.repository(owner, name)
+	from = r.take(from, sha)
 	var ids []int64
 	for _, w := range workflows {
 		r.lastRun++
 		made := &run{
 			id: s.nextID(), number: r.lastRun, attempt: 1, repo: r, workflow: w,
-			sha: sha, ref: "refs/heads/main", archive: archive, createdAt: s.now(), updatedAt: s.now(),
+			sha: sha, ref: from.ref(), origin: from, archive: archive, createdAt: s.now(), updatedAt: s.now(),
 		}
 		for _, spec := range w.Jobs {
 			made.jobs = append(made.jobs, s.newJob(made, spec))
@@ -104,7 +110,9 @@ func (s *Server) AddRepository(owner, name string) {
 func (s *Server) repository(owner, name string) *repository {
 	key := strings.ToLower(owner + "/" + name)
 	if s.repos[key] == nil {
-		s.repos[key] = &repository{id: s.nextID(), owner: owner, name: name, createdAt: s.now()}
+		s.repos[key] = &repository{
+			id: s.nextID(), owner: owner, name: name, createdAt: s.now(), branches: map[string][]string{}, tags: map[string]string{},
+		}
 	}
 	return s.repos[key]
 }

@@ -47,7 +47,7 @@ type operation func(s *Server, r *request) (answer, error)
 // operations are those that the double has, by their ids in the description.
 func operations() map[string]operation {
 	all := map[string]operation{}
-	for _, some := range []map[string]operation{appOperations(), manifestOperations(), checkOperations(), runnerOperations(), releaseOperations(), jobOperations()} {
+	for _, some := range []map[string]operation{appOperations(), manifestOperations(), checkOperations(), runnerOperations(), releaseOperations(), jobOperations(), refOperations()} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -64,7 +64,8 @@ func (s *Server) handler() (http.Handler, error) {
 	have := operations()
 	for _, op := range described {
 		if do, ok := have[op.ID]; ok {
-			mux.HandleFunc(op.Method+" "+op.Path, s.serveOperation(op, do))
+			// The name of a ref has slashes.
+			mux.HandleFunc(op.Method+" "+strings.Replace(op.Path, "{ref}", "{ref...}", 1), s.serveOperation(op, do))
 			delete(have, op.ID)
 		}
 	}

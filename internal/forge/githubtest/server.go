@@ -42,6 +42,9 @@ type Config struct {
 	// RunnerURL is the address of the double as runners reach it, when that is
 	// another than URL.
 	RunnerURL string
+	// ResultsURL is what runners are told of GitHub's results service; "" for
+	// nothing. The double itself has none.
+	ResultsURL string
 	// JobLease is how long a job's runner may be silent until the job has
 	// failed; default GitHub's 10 minutes.
 	JobLease time.Duration

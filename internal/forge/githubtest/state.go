@@ -27,6 +27,8 @@ type repository struct {
 	owner, name string
 	lastRun     int64
 	createdAt   time.Time
+	branches    map[string][]string // the commits of each, the last one last
+	tags        map[string]string
 }
 
 func (r *repository) fullName() string { return r.owner + "/" + r.name }
@@ -67,6 +69,7 @@ type run struct {
 	repo                *repository
 	workflow            workflow.Workflow
 	sha, ref            string
+	origin              Origin
 	archive             []byte // tar.gz
 	jobs                []*job // of the current attempt
 	createdAt           time.Time

@@ -212,6 +212,14 @@ type ForgeJob struct {
 	UpdatedAt   int64
 }
 
+type GithubRun struct {
+	OrgID   string
+	Repo    string
+	RunID   int64
+	Origin  string
+	AskedAt int64
+}
+
 type Host struct {
 	ID         string
 	Name       string
@@ -398,6 +406,10 @@ type Org struct {
 	Name      string
 	CreatedAt int64
 	RemovedAt int64
+}
+
+type OrgCacheOff struct {
+	OrgID string
 }
 
 type OrgRate struct {

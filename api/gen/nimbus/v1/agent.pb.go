@@ -153,7 +153,9 @@ type Assignment struct {
 	JobToken string `protobuf:"bytes,9,opt,name=job_token,json=jobToken,proto3" json:"job_token,omitempty"`
 	// For the job's cache clients. Fresh when repeated; empty where there is no
 	// cache for the job. It ends with the job.
-	CacheToken    string `protobuf:"bytes,10,opt,name=cache_token,json=cacheToken,proto3" json:"cache_token,omitempty"`
+	CacheToken string `protobuf:"bytes,10,opt,name=cache_token,json=cacheToken,proto3" json:"cache_token,omitempty"`
+	// The host stands between a job of GitHub's and GitHub's cache service.
+	CacheDoor     bool `protobuf:"varint,11,opt,name=cache_door,json=cacheDoor,proto3" json:"cache_door,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +258,13 @@ func (x *Assignment) GetCacheToken() string {
 		return x.CacheToken
 	}
 	return ""
+}
+
+func (x *Assignment) GetCacheDoor() bool {
+	if x != nil {
+		return x.CacheDoor
+	}
+	return false
 }
 
 // Outcome is how the process of an attempt ended.
@@ -1666,6 +1675,104 @@ func (*ReportPhaseResponse) Descriptor() ([]byte, []int) {
 	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
+type CreateCacheTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCacheTokenRequest) Reset() {
+	*x = CreateCacheTokenRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCacheTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCacheTokenRequest) ProtoMessage() {}
+
+func (x *CreateCacheTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCacheTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateCacheTokenRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CreateCacheTokenRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type CreateCacheTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host's alone: no sandbox sees it. It ends with the job.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Why the job may do less with the cache than others; "" where it does not.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCacheTokenResponse) Reset() {
+	*x = CreateCacheTokenResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCacheTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCacheTokenResponse) ProtoMessage() {}
+
+func (x *CreateCacheTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCacheTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateCacheTokenResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CreateCacheTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateCacheTokenResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type CreateRunnerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -1675,7 +1782,7 @@ type CreateRunnerRequest struct {
 
 func (x *CreateRunnerRequest) Reset() {
 	*x = CreateRunnerRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1794,7 @@ func (x *CreateRunnerRequest) String() string {
 func (*CreateRunnerRequest) ProtoMessage() {}
 
 func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1807,7 @@ func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunnerRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateRunnerRequest) GetLease() *Lease {
@@ -1721,7 +1828,7 @@ type CreateRunnerResponse struct {
 
 func (x *CreateRunnerResponse) Reset() {
 	*x = CreateRunnerResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1840,7 @@ func (x *CreateRunnerResponse) String() string {
 func (*CreateRunnerResponse) ProtoMessage() {}
 
 func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1853,7 @@ func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunnerResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateRunnerResponse) GetRunnerName() string {
@@ -1774,7 +1881,7 @@ type AppendLogRequest struct {
 
 func (x *AppendLogRequest) Reset() {
 	*x = AppendLogRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1893,7 @@ func (x *AppendLogRequest) String() string {
 func (*AppendLogRequest) ProtoMessage() {}
 
 func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1906,7 @@ func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogRequest.ProtoReflect.Descriptor instead.
 func (*AppendLogRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppendLogRequest) GetLease() *Lease {
@@ -1825,7 +1932,7 @@ type AppendLogResponse struct {
 
 func (x *AppendLogResponse) Reset() {
 	*x = AppendLogResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1944,7 @@ func (x *AppendLogResponse) String() string {
 func (*AppendLogResponse) ProtoMessage() {}
 
 func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1957,7 @@ func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogResponse.ProtoReflect.Descriptor instead.
 func (*AppendLogResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
@@ -1870,7 +1977,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1989,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2002,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
@@ -1913,7 +2020,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2032,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2045,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type FinishAttemptRequest struct {
@@ -1954,7 +2061,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2073,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2086,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -2013,7 +2120,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2132,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2145,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FinishAttemptResponse) GetHeld() bool {
@@ -2060,7 +2167,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05Offer\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
 	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12&\n" +
-	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xce\x02\n" +
+	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xed\x02\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
@@ -2074,7 +2181,9 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tjob_token\x18\t \x01(\tR\bjobToken\x12\x1f\n" +
 	"\vcache_token\x18\n" +
 	" \x01(\tR\n" +
-	"cacheToken\"\x85\x04\n" +
+	"cacheToken\x12\x1d\n" +
+	"\n" +
+	"cache_door\x18\v \x01(\bR\tcacheDoor\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
@@ -2180,7 +2289,12 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x16\n" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\x12-\n" +
 	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\x15\n" +
-	"\x13ReportPhaseResponse\"=\n" +
+	"\x13ReportPhaseResponse\"A\n" +
+	"\x17CreateCacheTokenRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\"H\n" +
+	"\x18CreateCacheTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
 	"\x13CreateRunnerRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\"e\n" +
 	"\x14CreateRunnerResponse\x12\x1f\n" +
@@ -2200,7 +2314,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04hold\x18\x03 \x01(\bR\x04hold\"+\n" +
 	"\x15FinishAttemptResponse\x12\x12\n" +
-	"\x04held\x18\x01 \x01(\bR\x04held2\xd4\a\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held2\xb1\b\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -2208,7 +2322,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x06Accept\x12\x18.nimbus.v1.AcceptRequest\x1a\x19.nimbus.v1.AcceptResponse\x12F\n" +
 	"\tHeartbeat\x12\x1b.nimbus.v1.HeartbeatRequest\x1a\x1c.nimbus.v1.HeartbeatResponse\x12L\n" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
-	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12F\n" +
+	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12[\n" +
+	"\x10CreateCacheToken\x12\".nimbus.v1.CreateCacheTokenRequest\x1a#.nimbus.v1.CreateCacheTokenResponse\x12F\n" +
 	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12L\n" +
 	"\vReportUsage\x12\x1d.nimbus.v1.ReportUsageRequest\x1a\x1e.nimbus.v1.ReportUsageResponse\x12R\n" +
 	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponse\x12L\n" +
@@ -2228,7 +2343,7 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                     // 0: nimbus.v1.Lease
 	(*Offer)(nil),                     // 1: nimbus.v1.Offer
@@ -2256,107 +2371,112 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*LeaseStatus)(nil),               // 23: nimbus.v1.LeaseStatus
 	(*ReportPhaseRequest)(nil),        // 24: nimbus.v1.ReportPhaseRequest
 	(*ReportPhaseResponse)(nil),       // 25: nimbus.v1.ReportPhaseResponse
-	(*CreateRunnerRequest)(nil),       // 26: nimbus.v1.CreateRunnerRequest
-	(*CreateRunnerResponse)(nil),      // 27: nimbus.v1.CreateRunnerResponse
-	(*AppendLogRequest)(nil),          // 28: nimbus.v1.AppendLogRequest
-	(*AppendLogResponse)(nil),         // 29: nimbus.v1.AppendLogResponse
-	(*ReportUsageRequest)(nil),        // 30: nimbus.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),       // 31: nimbus.v1.ReportUsageResponse
-	(*FinishAttemptRequest)(nil),      // 32: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil),     // 33: nimbus.v1.FinishAttemptResponse
-	nil,                               // 34: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                     // 35: nimbus.v1.Class
-	(*Spec)(nil),                      // 36: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),       // 37: google.protobuf.Duration
-	(JobResult)(0),                    // 38: nimbus.v1.JobResult
-	(*Reason)(nil),                    // 39: nimbus.v1.Reason
-	(*UsageTotals)(nil),               // 40: nimbus.v1.UsageTotals
-	(*UsageSeries)(nil),               // 41: nimbus.v1.UsageSeries
-	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
-	(*Inventory)(nil),                 // 43: nimbus.v1.Inventory
-	(*HostLoad)(nil),                  // 44: nimbus.v1.HostLoad
-	(*ShellSpec)(nil),                 // 45: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 46: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 47: nimbus.v1.ShellEnd
+	(*CreateCacheTokenRequest)(nil),   // 26: nimbus.v1.CreateCacheTokenRequest
+	(*CreateCacheTokenResponse)(nil),  // 27: nimbus.v1.CreateCacheTokenResponse
+	(*CreateRunnerRequest)(nil),       // 28: nimbus.v1.CreateRunnerRequest
+	(*CreateRunnerResponse)(nil),      // 29: nimbus.v1.CreateRunnerResponse
+	(*AppendLogRequest)(nil),          // 30: nimbus.v1.AppendLogRequest
+	(*AppendLogResponse)(nil),         // 31: nimbus.v1.AppendLogResponse
+	(*ReportUsageRequest)(nil),        // 32: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),       // 33: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),      // 34: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 35: nimbus.v1.FinishAttemptResponse
+	nil,                               // 36: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 37: nimbus.v1.Class
+	(*Spec)(nil),                      // 38: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
+	(JobResult)(0),                    // 40: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 41: nimbus.v1.Reason
+	(*UsageTotals)(nil),               // 42: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),               // 43: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 45: nimbus.v1.Inventory
+	(*HostLoad)(nil),                  // 46: nimbus.v1.HostLoad
+	(*ShellSpec)(nil),                 // 47: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 48: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 49: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	35, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	37, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	35, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	36, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	37, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	38, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	39, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	37, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	37, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	40, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
-	41, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	37, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	38, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	39, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	40, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	41, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	39, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	39, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	42, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	43, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
 	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
-	41, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
-	42, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	43, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	43, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	43, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	44, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	45, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	45, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
 	23, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	37, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	34, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	44, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	39, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	36, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	46, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
 	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
 	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
 	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	45, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	47, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
 	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	46, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	48, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
 	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	47, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	49, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	37, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	46, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	47, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	39, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	48, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	49, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
 	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
 	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
 	23, // 37: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
 	0,  // 38: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	37, // 39: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 40: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 41: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	5,  // 42: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 43: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 44: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 45: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 46: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 47: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 48: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 49: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 50: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	24, // 51: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	26, // 52: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 53: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	30, // 54: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	32, // 55: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 56: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 57: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 58: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 59: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 60: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 61: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 62: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 63: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	25, // 64: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	27, // 65: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 66: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	31, // 67: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	33, // 68: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 69: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 70: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 71: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	59, // [59:72] is the sub-list for method output_type
-	46, // [46:59] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	39, // 39: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 40: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 41: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 42: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 43: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 44: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 45: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 46: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 47: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 48: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 49: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 50: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 51: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	24, // 52: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	28, // 53: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	26, // 54: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	30, // 55: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	32, // 56: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	34, // 57: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 58: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 59: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 60: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 61: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 62: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 63: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 64: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 65: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	25, // 66: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	29, // 67: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	27, // 68: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	31, // 69: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	33, // 70: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	35, // 71: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 72: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 73: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 74: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	61, // [61:75] is the sub-list for method output_type
+	47, // [47:61] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -2374,7 +2494,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,12 +35,12 @@ type doors struct {
 }
 
 // openDoors opens the relays, and a resolver for guests with a way out.
-func openDoors(ns netns.NsHandle, relays []Relay, guard *dnsguard.Guard, log *slog.Logger) (*doors, error) {
+func openDoors(ns netns.NsHandle, id string, relays []Relay, guard *dnsguard.Guard, log *slog.Logger) (*doors, error) {
 	ctx, cancel := context.WithCancel(context.Background()) // ends by close
 	d := &doors{log: log, ctx: ctx, cancel: cancel, guard: guard}
 	err := within(ns, func() error {
 		for _, r := range relays {
-			if err := d.relay(int(r.Port), r.Target); err != nil {
+			if err := d.relay(id, r); err != nil {
 				return err
 			}
 		}
@@ -73,8 +73,15 @@ func (d *doors) closeAtEnd(c io.Closer) (now func()) {
 }
 
 // relay listens on a port of the gateway. It runs within the slot.
-func (d *doors) relay(port int, target string) error {
-	return d.listen(net.JoinHostPort(Gateway.String(), strconv.Itoa(port)), maxConnections, func(guest net.Conn) { d.carry(guest, target) })
+func (d *doors) relay(id string, r Relay) error {
+	return d.listen(net.JoinHostPort(Gateway.String(), strconv.Itoa(int(r.Port))), maxConnections, func(guest net.Conn) {
+		if r.Serve == nil {
+			d.carry(guest, r.Target)
+			return
+		}
+		defer d.closeAtEnd(guest)()
+		r.Serve(id, guest)
+	})
 }
 
 // listen serves the connections to an address, so many at once.

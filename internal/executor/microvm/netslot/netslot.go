@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -81,6 +82,10 @@ type Config struct {
 type Relay struct {
 	Port   uint16
 	Target string // host:port, dialled by the agent
+	// Serve takes the connections instead, and is told of which slot they are: by the
+	// listener that they came in by, which no other slot's guest can reach. It
+	// returns once a connection has ended, which is closed with the slot.
+	Serve func(id string, guest net.Conn)
 }
 
 // Manager makes and removes slots. It is safe for concurrent use.
@@ -271,7 +276,7 @@ func (m *Manager) Refused(id string) ([]executor.Refusal, error) {
 
 func (m *Manager) openDoors(ns netns.NsHandle, id string, r Reach) error {
 	log := m.cfg.Log.With("sandbox", id)
-	d, err := openDoors(ns, m.cfg.Relays, m.guard(id, r, log), log)
+	d, err := openDoors(ns, id, m.cfg.Relays, m.guard(id, r, log), log)
 	if err != nil {
 		return fmt.Errorf("open relays of network slot: %w", err)
 	}

@@ -158,6 +158,10 @@ type Job struct {
 	Steps          []Step            `json:"steps"`
 	TimeoutMinutes int               `json:"timeout_minutes"` // 0 for none
 	RenewSeconds   int               `json:"renew_seconds"`   // renew at least this often
+	// ResultsURL is where actions find GitHub's results service, "" for nowhere, and
+	// RuntimeToken what they call it with.
+	ResultsURL   string `json:"results_url,omitempty"`
+	RuntimeToken string `json:"runtime_token,omitempty"`
 }
 
 // Container is what a job's steps run in, or a service beside them.

@@ -43,6 +43,19 @@ func (e *environment) setJob(github, job map[string]string) {
 	maps.Copy(e.base, github) // a workflow can't override these, as at GitHub
 }
 
+// setResults has steps find GitHub's results service, whatever the runner was
+// started with and the workflow says. The official runner has actions alone find
+// it; here there are none.
+func (e *environment) setResults(job *protocol.Job) {
+	if job.ResultsURL == "" {
+		return
+	}
+	maps.Copy(e.base, map[string]string{
+		"ACTIONS_RESULTS_URL": job.ResultsURL, "ACTIONS_RUNTIME_TOKEN": job.RuntimeToken, "ACTIONS_CACHE_SERVICE_V2": "true",
+		"GITHUB_SERVER_URL": "https://github.com",
+	})
+}
+
 // forStep is the environment of one step.
 func (e *environment) forStep(files, step map[string]string) []string {
 	all := maps.Clone(e.base)

@@ -171,6 +171,7 @@ func (x *execution) setUp() (int, error) {
 		"RUNNER_OS":   "Linux",
 		"RUNNER_TEMP": x.layout.temp,
 	}, x.job.Env)
+	x.env.setResults(x.job)
 	return 0, nil
 }
 

@@ -49,6 +49,9 @@ const (
 	// AgentServiceCreateRunnerProcedure is the fully-qualified name of the AgentService's CreateRunner
 	// RPC.
 	AgentServiceCreateRunnerProcedure = "/nimbus.v1.AgentService/CreateRunner"
+	// AgentServiceCreateCacheTokenProcedure is the fully-qualified name of the AgentService's
+	// CreateCacheToken RPC.
+	AgentServiceCreateCacheTokenProcedure = "/nimbus.v1.AgentService/CreateCacheToken"
 	// AgentServiceAppendLogProcedure is the fully-qualified name of the AgentService's AppendLog RPC.
 	AgentServiceAppendLogProcedure = "/nimbus.v1.AgentService/AppendLog"
 	// AgentServiceReportUsageProcedure is the fully-qualified name of the AgentService's ReportUsage
@@ -87,6 +90,11 @@ type AgentServiceClient interface {
 	// CreateRunner registers the GitHub runner of an attempt whose sandbox is
 	// ready. Only for GitHub jobs. Codes: unavailable (try again), forbidden.
 	CreateRunner(context.Context, *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error)
+	// CreateCacheToken lets the host ask the cache for a job of GitHub's, once it
+	// is proved which one the attempt's runner has. Repeating it is safe. Codes:
+	// conflict until that is proved, forbidden where the job has no cache, not_found
+	// where the server has none, fenced.
+	CreateCacheToken(context.Context, *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error)
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
@@ -158,6 +166,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("CreateRunner")),
 			connect.WithClientOptions(opts...),
 		),
+		createCacheToken: connect.NewClient[v1.CreateCacheTokenRequest, v1.CreateCacheTokenResponse](
+			httpClient,
+			baseURL+AgentServiceCreateCacheTokenProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("CreateCacheToken")),
+			connect.WithClientOptions(opts...),
+		),
 		appendLog: connect.NewClient[v1.AppendLogRequest, v1.AppendLogResponse](
 			httpClient,
 			baseURL+AgentServiceAppendLogProcedure,
@@ -206,6 +220,7 @@ type agentServiceClient struct {
 	heartbeat         *connect.Client[v1.HeartbeatRequest, v1.HeartbeatResponse]
 	reportPhase       *connect.Client[v1.ReportPhaseRequest, v1.ReportPhaseResponse]
 	createRunner      *connect.Client[v1.CreateRunnerRequest, v1.CreateRunnerResponse]
+	createCacheToken  *connect.Client[v1.CreateCacheTokenRequest, v1.CreateCacheTokenResponse]
 	appendLog         *connect.Client[v1.AppendLogRequest, v1.AppendLogResponse]
 	reportUsage       *connect.Client[v1.ReportUsageRequest, v1.ReportUsageResponse]
 	finishAttempt     *connect.Client[v1.FinishAttemptRequest, v1.FinishAttemptResponse]
@@ -247,6 +262,11 @@ func (c *agentServiceClient) ReportPhase(ctx context.Context, req *connect.Reque
 // CreateRunner calls nimbus.v1.AgentService.CreateRunner.
 func (c *agentServiceClient) CreateRunner(ctx context.Context, req *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error) {
 	return c.createRunner.CallUnary(ctx, req)
+}
+
+// CreateCacheToken calls nimbus.v1.AgentService.CreateCacheToken.
+func (c *agentServiceClient) CreateCacheToken(ctx context.Context, req *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error) {
+	return c.createCacheToken.CallUnary(ctx, req)
 }
 
 // AppendLog calls nimbus.v1.AgentService.AppendLog.
@@ -298,6 +318,11 @@ type AgentServiceHandler interface {
 	// CreateRunner registers the GitHub runner of an attempt whose sandbox is
 	// ready. Only for GitHub jobs. Codes: unavailable (try again), forbidden.
 	CreateRunner(context.Context, *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error)
+	// CreateCacheToken lets the host ask the cache for a job of GitHub's, once it
+	// is proved which one the attempt's runner has. Repeating it is safe. Codes:
+	// conflict until that is proved, forbidden where the job has no cache, not_found
+	// where the server has none, fenced.
+	CreateCacheToken(context.Context, *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error)
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
@@ -365,6 +390,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("CreateRunner")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceCreateCacheTokenHandler := connect.NewUnaryHandler(
+		AgentServiceCreateCacheTokenProcedure,
+		svc.CreateCacheToken,
+		connect.WithSchema(agentServiceMethods.ByName("CreateCacheToken")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceAppendLogHandler := connect.NewUnaryHandler(
 		AgentServiceAppendLogProcedure,
 		svc.AppendLog,
@@ -417,6 +448,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceReportPhaseHandler.ServeHTTP(w, r)
 		case AgentServiceCreateRunnerProcedure:
 			agentServiceCreateRunnerHandler.ServeHTTP(w, r)
+		case AgentServiceCreateCacheTokenProcedure:
+			agentServiceCreateCacheTokenHandler.ServeHTTP(w, r)
 		case AgentServiceAppendLogProcedure:
 			agentServiceAppendLogHandler.ServeHTTP(w, r)
 		case AgentServiceReportUsageProcedure:
@@ -464,6 +497,10 @@ func (UnimplementedAgentServiceHandler) ReportPhase(context.Context, *connect.Re
 
 func (UnimplementedAgentServiceHandler) CreateRunner(context.Context, *connect.Request[v1.CreateRunnerRequest]) (*connect.Response[v1.CreateRunnerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.CreateRunner is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) CreateCacheToken(context.Context, *connect.Request[v1.CreateCacheTokenRequest]) (*connect.Response[v1.CreateCacheTokenResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.CreateCacheToken is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error) {
