@@ -179,10 +179,11 @@ var routes = map[string]rule{
 	"/webhooks/github":            anybody, // each delivery is signed
 
 	// The cache knows its own tokens, and signs what it gives out.
-	cacheTwirp: anybody,
-	cacheV1:    anybody,
-	cacheBlobs: anybody,
-	keyedPath:  anybody, // for people: keyed.go
+	cacheTwirp:     anybody,
+	cacheArtifacts: anybody,
+	cacheV1:        anybody,
+	cacheBlobs:     anybody,
+	keyedPath:      anybody, // for people: keyed.go
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

@@ -264,9 +264,10 @@ func New(cfg Config) http.Handler {
 
 // Where the cache's clients knock.
 const (
-	cacheTwirp = "/twirp/github.actions.results.api.v1.CacheService/"
-	cacheV1    = "/_apis/artifactcache/"
-	cacheBlobs = "/_cache/"
+	cacheTwirp     = "/twirp/github.actions.results.api.v1.CacheService/"
+	cacheArtifacts = "/twirp/github.actions.results.api.v1.ArtifactService/"
+	cacheV1        = "/_apis/artifactcache/"
+	cacheBlobs     = "/_cache/"
 )
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.
@@ -286,10 +287,11 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		cacheTwirp: cache,
-		cacheV1:    cache,
-		cacheBlobs: cache,
-		keyedPath:  keyed,
+		cacheTwirp:     cache,
+		cacheArtifacts: cache,
+		cacheV1:        cache,
+		cacheBlobs:     cache,
+		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
