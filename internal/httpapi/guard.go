@@ -178,9 +178,10 @@ func noCache(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no cache here").WithHint("see docs/cache.md"))
 }
 
-func noRegistry(w http.ResponseWriter, _ *http.Request) {
-	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no registry here").WithHint("see docs/registry.md"))
-}
+// errNoRegistry is the answer where there is no place for images.
+var errNoRegistry = nimbus.Errorf(nimbus.CodeNotFound, "there is no registry here").WithHint("see docs/registry.md")
+
+func noRegistry(w http.ResponseWriter, _ *http.Request) { wire.WriteHTTPError(w, errNoRegistry) }
 
 func noWebhook(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "no GitHub App is connected").WithHint("see docs/github.md"))

@@ -142,6 +142,8 @@ type Config struct {
 	// Registry makes the handler of images, which knows its callers by itself, and
 	// has those counted that it doesn't know; nil where there is none.
 	Registry func(stranger func(*http.Request) error) http.Handler
+	// Images is what people do with them; nil where there are none.
+	Images Images
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -248,6 +250,9 @@ func New(cfg Config) http.Handler {
 		},
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
+		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewRegistryServiceHandler(registryService{api}, options)
 		},
 	} {
 		path, handler := service()

@@ -125,7 +125,7 @@ var mayKnow = map[string][]string{
 	// It tells the addresses of the internet from others as the fence does.
 	"internal/cache/intercept": {"", "internal/executor/inside", "internal/wholefile"},
 
-	"internal/registry/distribution": {"", "internal/registry"},
+	"internal/registry/distribution": {"", "internal/cache/transfer", "internal/registry"},
 }
 
 // rule finds the entry of mayKnow that governs a room.
