@@ -171,6 +171,7 @@ var tenancy = map[string]expectation{
 
 	"/twirp/github.actions.results.api.v1.ArtifactService/": {who: "anybody", refuses: true},
 	"/_cache/": {who: "anybody", refuses: true},
+	"/cache/":  {who: "anybody", refuses: true},
 	"/v2/":     {who: "anybody", refuses: true},
 	"/twirp/github.actions.results.api.v1.CacheService/": {who: "anybody", refuses: true},
 }

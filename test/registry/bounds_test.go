@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func TestManyLayers(t *testing.T) {
 		if got := c.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, ""); !bytes.Equal(got.body, m) {
 			t.Errorf("it comes back as %d bytes of %d", len(got.body), len(m))
 		}
-		c.do("PUT", "/v2/acme/app/manifests/v2", manifestOf(append(blobs, []byte("another"))...), "Content-Type", ociManifest).want(t, 400, "MANIFEST_BLOB_UNKNOWN")
+		c.do("PUT", "/v2/acme/app/manifests/v2", manifestOf(slices.Concat(blobs, [][]byte{[]byte("another")})...), "Content-Type", ociManifest).want(t, 400, "MANIFEST_BLOB_UNKNOWN")
 		c.do("DELETE", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, m)), nil).want(t, 202, "")
 	})
 }

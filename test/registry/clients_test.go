@@ -217,7 +217,7 @@ func writeLayout(t *testing.T, dir string) {
 	}
 	m := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
 		ocispec.MediaTypeImageManifest, cfg.MediaType, cfg.Digest, cfg.Size, desc.MediaType, desc.Digest, desc.Size)
-	man := fmt.Sprintf("%s", registry.Of(registry.SHA256, []byte(m)))
+	man := string(registry.Of(registry.SHA256, []byte(m)))
 	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`),
 		"index.json": fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`, ocispec.MediaTypeImageManifest, man, len(m)),
 		"blobs/sha256/" + strings.TrimPrefix(man, "sha256:"): []byte(m), "blobs/sha256/" + cfg.Digest.Encoded(): []byte(config), "blobs/sha256/" + desc.Digest.Encoded(): layer}
