@@ -182,6 +182,7 @@ var routes = map[string]rule{
 	cacheTwirp: anybody,
 	cacheV1:    anybody,
 	cacheBlobs: anybody,
+	keyedPath:  anybody, // for people: keyed.go
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

@@ -150,7 +150,7 @@ const (
 // keepsTime tells whether a path is the cache's, which has bounds of its own for
 // transfers: they may be slower, as long as they go on.
 func (a *api) keepsTime(path string) bool {
-	return a.Cache != nil && slices.ContainsFunc([]string{cacheTwirp, cacheV1, cacheBlobs}, func(p string) bool { return strings.HasPrefix(path, p) })
+	return a.Cache != nil && slices.ContainsFunc([]string{cacheTwirp, cacheV1, cacheBlobs, keyedPath}, func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
 // steadyBody is a body that must keep coming.

@@ -162,6 +162,7 @@ var tenancy = map[string]expectation{
 	// What their tokens and signatures open: test/cache.
 	"/_apis/artifactcache/": {who: "anybody", refuses: true},
 	"/_cache/":              {who: "anybody", refuses: true},
+	"/cache/":               {who: "anybody", refuses: true},
 	"/v2/":                  {who: "anybody", refuses: true},
 	"/twirp/github.actions.results.api.v1.CacheService/": {who: "anybody", refuses: true},
 }

@@ -323,7 +323,7 @@ func TestNearWithoutServer(t *testing.T) {
 	h.stop()
 	h.origin = "http://127.0.0.1:1"
 	h.start(100 * MiB)
-	if a := me.send("GET", at(h.url, get), nil); a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "content") {
+	if a := me.send("GET", at(h.url, get), nil); a.status != http.StatusNotFound || strings.Contains(a.body, "content") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if f := h.door.Figures(); f.Entries != 1 || f.Hits != 0 {
@@ -406,5 +406,51 @@ func TestNearClients(t *testing.T) {
 				t.Errorf("a save that is not allowed: %s\n%s", got, log)
 			}
 		})
+	}
+}
+
+// TestNearWithoutBlobs: while the object store is away a host restores what it has;
+// what it has not the clients go on without, and they say nothing that is wrong.
+func TestNearWithoutBlobs(t *testing.T) {
+	for name, c := range clients(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, cache.Limits{}, trustHost)
+			file, _ := w.file(MiB)
+			w.saves(c, job(), "elsewhere", file)
+			h := w.throughHost(100 * MiB)
+			file, hash := h.file(5 * MiB)
+			h.saves(c, job(), "here", file)
+			w.away.Store(true)
+			h.restores(c, job(), "here", hash, "here")
+			began := time.Now()
+			h.misses(c, "elsewhere")
+			t.Logf("%s goes on without after %s", name, time.Since(began).Round(time.Millisecond))
+			began = time.Now()
+			c.save(t.Context(), h.world, job(), "not now", file) // of which version 1 of @actions/cache only warns
+			t.Logf("%s gives a save up after %s", name, time.Since(began).Round(time.Millisecond))
+			w.away.Store(false)
+			h.restores(c, job(), "", "", "not now")
+			h.restores(c, job(), "here", hash, "here")
+		})
+	}
+}
+
+// misses fails where a client has something for a key, or fails its job.
+func (h *host) misses(c client, key string) {
+	h.t.Helper()
+	into := filepath.Join(h.t.TempDir(), "restored")
+	var found, log string
+	switch c := c.(type) {
+	case script:
+		found, log = c.restore(h.world, job(), into, key)
+	case goClient: // whose caller is told, as BuildKit is, which goes on
+		var code int
+		if found, log, code = c.run(h.t.Context(), h.world, job(), "load", into, key); code != 0 {
+			found = ""
+		}
+	}
+	if found != "" || h.hash(into) != "" && h.hash(into) != sum("") {
+		h.t.Errorf("found %q\n%s", found, log)
 	}
 }

@@ -233,11 +233,11 @@ func only(next http.Handler) http.Handler {
 }
 
 // away tells that there is no cache now. Clients go on without it at once where
-// that is told by 404; any 5xx has them try for half a minute, which is for blobs
-// alone, of which a part is through already.
+// that is told by 404; any 5xx has them try for half a minute and more, which is
+// for uploads alone, of which a part is through already.
 func away(w http.ResponseWriter, r *http.Request) {
 	status, code := http.StatusNotFound, "not_found"
-	if strings.HasPrefix(r.URL.Path, "/_cache/") {
+	if strings.HasPrefix(r.URL.Path, "/_cache/uploads/") {
 		status, code = http.StatusServiceUnavailable, "unavailable"
 	}
 	refuse(w, status, code, "the cache can't be reached from this host now")

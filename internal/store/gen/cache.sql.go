@@ -146,7 +146,7 @@ func (q *Queries) CacheBlocksOf(ctx context.Context, entryID int64) ([]CacheBloc
 }
 
 const cacheEntriesPage = `-- name: CacheEntriesPage :many
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries
 WHERE org_id = $1 AND state = 'committed' AND id < $2
   AND (CAST($3 AS BOOLEAN) OR repo = $4)
   AND (CAST($5 AS BOOLEAN) OR scope = $6)
@@ -206,6 +206,7 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 			&i.UsedAt,
 			&i.PinnedUntil,
 			&i.RemovingAt,
+			&i.Meta,
 		); err != nil {
 			return nil, err
 		}
@@ -221,7 +222,7 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 }
 
 const cacheEntryRow = `-- name: CacheEntryRow :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at FROM cache_entries WHERE id = $1
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries WHERE id = $1
 `
 
 func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, error) {
@@ -246,12 +247,13 @@ func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, erro
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 	)
 	return i, err
 }
 
 const cachePlace = `-- name: CachePlace :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries
 WHERE org_id = $1 AND repo = $2 AND scope = $3 AND version = $4 AND key = $5 AND state <> 'removing'
 `
 
@@ -292,6 +294,7 @@ func (q *Queries) CachePlace(ctx context.Context, arg CachePlaceParams) (CacheEn
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 	)
 	return i, err
 }
@@ -675,7 +678,7 @@ func (q *Queries) ForgetCacheEntry(ctx context.Context, id int64) (int64, error)
 
 const giveUpCacheUpload = `-- name: GiveUpCacheUpload :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1
-WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at
+WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
 `
 
 type GiveUpCacheUploadParams struct {
@@ -707,6 +710,7 @@ func (q *Queries) GiveUpCacheUpload(ctx context.Context, arg GiveUpCacheUploadPa
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 	)
 	return i, err
 }
@@ -857,6 +861,27 @@ func (q *Queries) LooseCacheBlocks(ctx context.Context, entryID int64) ([]string
 		return nil, err
 	}
 	return items, nil
+}
+
+const moveCacheUpload = `-- name: MoveCacheUpload :exec
+UPDATE cache_entries SET version = $1, key = $2, meta = $3 WHERE id = $4
+`
+
+type MoveCacheUploadParams struct {
+	Version string
+	Key     []byte
+	Meta    string
+	ID      int64
+}
+
+func (q *Queries) MoveCacheUpload(ctx context.Context, arg MoveCacheUploadParams) error {
+	_, err := q.db.ExecContext(ctx, moveCacheUpload,
+		arg.Version,
+		arg.Key,
+		arg.Meta,
+		arg.ID,
+	)
+	return err
 }
 
 const namedCacheBlobs = `-- name: NamedCacheBlobs :many
@@ -1150,7 +1175,7 @@ func (q *Queries) PutCacheBlock(ctx context.Context, arg PutCacheBlockParams) er
 
 const removeCacheEntry = `-- name: RemoveCacheEntry :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1
-WHERE org_id = $2 AND id = $3 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at
+WHERE org_id = $2 AND id = $3 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
 `
 
 type RemoveCacheEntryParams struct {
@@ -1181,6 +1206,7 @@ func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryPara
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 	)
 	return i, err
 }
@@ -1294,7 +1320,7 @@ func (q *Queries) SetCacheUnused(ctx context.Context, arg SetCacheUnusedParams) 
 }
 
 const touchCacheUpload = `-- name: TouchCacheUpload :one
-UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at
+UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
 `
 
 type TouchCacheUploadParams struct {
@@ -1325,6 +1351,7 @@ func (q *Queries) TouchCacheUpload(ctx context.Context, arg TouchCacheUploadPara
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 	)
 	return i, err
 }

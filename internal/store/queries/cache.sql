@@ -46,6 +46,9 @@ SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM cache_blocks WHERE entry_id =
 UPDATE cache_entries SET state = 'committed', size = sqlc.arg(size), reserved = 0, created_at = sqlc.arg(now), used_at = sqlc.arg(now)
 WHERE id = sqlc.arg(id);
 
+-- name: MoveCacheUpload :exec
+UPDATE cache_entries SET version = sqlc.arg(version), key = sqlc.arg(key), meta = sqlc.arg(meta) WHERE id = sqlc.arg(id);
+
 -- name: LooseCacheBlocks :many
 SELECT name FROM cache_blocks WHERE entry_id = $1 AND n < 0;
 
