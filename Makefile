@@ -78,6 +78,11 @@ soak-chaos: ## Break everything for 5,000 jobs (JOBS, SEED), about a quarter of 
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all go test ./test/chaos/... -count=1 -v -timeout 90m -chaos.jobs $(or $(JOBS),5000) -chaos.seed $(or $(SEED),0)
 
+.PHONY: soak-cache
+soak-cache: $(TOOLS)/versitygw ## Kill servers during 3,000 uploads to the cache; UPLOADS=, SEED=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test -count=1 -timeout 1h -v -run TestKilled ./test/cache/ -args -kill.uploads $(or $(UPLOADS),3000) -kill.seed $(or $(SEED),0)
+
 .PHONY: soak-github
 soak-github: ## 3,000 jobs through days of trouble with GitHub; JOBS=, SEED=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),3000) NIMBUS_SOAK_SEED=$(or $(SEED),1) \
@@ -109,6 +114,12 @@ soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 Gi
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_FLOOD_MIB=$(or $(MIB),1024) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 1h -v -run TestEscape ./internal/executor/microvm/
 
+.PHONY: soak-registry
+soak-registry: ## Push, remove and collect for 60 s each, also while the registry is killed
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_REGISTRY=60s PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 30m -v -run 'TestStress|TestKilled' ./test/registry/
+
 .PHONY: test-buildkit
 test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real BuildKit, which is built first
 	@scripts/deps test
@@ -126,8 +137,12 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 
 ##@ Measure
 
-.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting
-bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting ## All figures; QUICK=1 for a short run
+.PHONY: bench-registry
+bench-registry: ## Pushes and pulls of images, beside a server that hashes, syncs and serves files; QUICK=1
+	@go build -o bin/bench-registry ./bench/registry && bin/bench-registry
+
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache
+bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -141,6 +156,9 @@ bench-start: build ## How long a sandbox takes to its first byte: cold, restored
 	@go build -o bin/bench-start ./bench/start && PATH=$$PATH:/usr/sbin:/sbin bin/bench-start
 bench-accounting: build ## What it costs to know what jobs use
 	@go build -o bin/bench-accounting ./bench/accounting && bin/bench-accounting
+bench-cache: build test/cache/clients/node_modules ## What the cache costs beside a plain file server, and the real client
+	@scripts/deps test
+	@go build -o bin/bench-cache ./bench/cache && bin/bench-cache
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 

@@ -44,6 +44,17 @@ func TestWhoTakesTheJob(t *testing.T) {
 	if out, code := run(t, root, githubs); code != 7 || out != "1001 1001 [1001] /opt/runner /home/runner yes 1 "+githubs+" []\n" {
 		t.Errorf("GitHub's configuration, GitHub's runner: %d %s", code, out)
 	}
+	// So that it may use the image's docker daemon.
+	group := filepath.Join(root, "etc", "group")
+	if err := os.MkdirAll(filepath.Dir(group), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(group, []byte("root:x:0:\nother:x:5:runners\nodd:x:x:runner\nshort:x:7\ndocker:x:999:somebody,runner\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run(t, root, githubs); code != 7 || !strings.HasPrefix(out, "1001 1001 [999 1001] ") {
+		t.Errorf("with a group: %d %s", code, out)
+	}
 	if out, code := run(t, root, doubles); code != 69 {
 		t.Errorf("the double's configuration, GitHub's runner: %s", out)
 	}

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	image "github.com/nimbus-ci/nimbus/images/runner"
@@ -23,15 +27,42 @@ func becomeOfficial(jit string) error {
 		return fmt.Errorf("start the official runner: %w", err)
 	}
 	if os.Geteuid() == 0 {
-		if err := dropRoot(image.UserID); err != nil {
+		groups, err := groupsOf(image.User, "/etc/group")
+		if err != nil {
+			return fmt.Errorf("start the official runner: %w", err)
+		}
+		if err := dropRoot(image.UserID, groups); err != nil {
 			return fmt.Errorf("start the official runner: %w", err)
 		}
 	}
 	return fmt.Errorf("start the official runner: %w", syscall.Exec(image.Official, []string{image.Official}, officialEnv(os.Environ(), jit)))
 }
 
-func dropRoot(id int) error {
-	if err := syscall.Setgroups([]int{id}); err != nil {
+// groupsOf are the groups that a file of them lists a user in, like that of who
+// may use the image's docker daemon.
+func groupsOf(user, file string) ([]int, error) {
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the groups of %s: %w", user, err)
+	}
+	var groups []int
+	for line := range strings.Lines(string(raw)) { // NAME:PASSWORD:NUMBER:USERS
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if len(fields) < 4 || !slices.Contains(strings.Split(fields[3], ","), user) {
+			continue
+		}
+		if id, err := strconv.Atoi(fields[2]); err == nil {
+			groups = append(groups, id)
+		}
+	}
+	return groups, nil
+}
+
+func dropRoot(id int, groups []int) error {
+	if err := syscall.Setgroups(append(groups, id)); err != nil {
 		return fmt.Errorf("leave root's groups: %w", err)
 	}
 	if err := syscall.Setgid(id); err != nil {

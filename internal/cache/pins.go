@@ -13,7 +13,7 @@ import (
 // SQL, so that no replica removes what another one reads: one lasts as long as
 // it takes a replica that has lost its database to notice.
 const (
-	pinFor = 5 * time.Minute
+	PinFor = 5 * time.Minute // from each time that it is found or read
 	// pinAgain is how often one is written, and not with each hit.
 	pinAgain = time.Minute
 	mostPins = 100_000 // remembered
@@ -86,7 +86,7 @@ func (s *Service) pin(ctx context.Context, id int64) (ok bool, err error) {
 	if s.pins.fresh(id, now) {
 		return true, nil
 	}
-	if ok, err = s.store.PinCache(ctx, id, pinFor); err != nil {
+	if ok, err = s.store.PinCache(ctx, id, PinFor); err != nil {
 		return false, fmt.Errorf("keep an entry: %w", err)
 	}
 	if ok {
@@ -102,7 +102,7 @@ func (s *Service) keep(ctx context.Context) error {
 	s.credits.forget(now.Add(-s.limits.Idle))
 	var errs []error
 	for _, id := range s.pins.read(now.Add(-s.limits.Read)) {
-		if err := s.store.KeepCache(ctx, id, pinFor); err != nil {
+		if err := s.store.KeepCache(ctx, id, PinFor); err != nil {
 			errs = append(errs, fmt.Errorf("keep an entry that is read: %w", err))
 		}
 	}

@@ -17,6 +17,20 @@ type Store interface {
 	Entries
 	Keeping
 	Books
+	Artifacts
+}
+
+// Artifacts is what a store does for entries that are artifacts of runs.
+type Artifacts interface {
+	// TypeCache notes of which type an upload is. Codes: not_found.
+	TypeCache(ctx context.Context, uploadID int64, mimeType string) error
+	// HoldCache makes an artifact of an entry, whose content has a SHA-256, and holds
+	// it for a time. One that is an artifact stays what it is. Codes: not_found.
+	HoldCache(ctx context.Context, entryID int64, sum string, keep time.Duration) (Artifact, error)
+	// Artifacts are those of a scope, the newest first, up to most.
+	Artifacts(ctx context.Context, of Place, most int) ([]Artifact, error)
+	// ArtifactOf is the artifact that an entry is. Codes: not_found.
+	ArtifactOf(ctx context.Context, entryID int64) (Artifact, error)
 }
 
 // Uploads is what a store does for entries that are being saved.
@@ -78,7 +92,7 @@ type Keeping interface {
 	// GiveUpCache gives uploads up that are idle.
 	GiveUpCache(ctx context.Context, idle time.Duration) (n int, err error)
 	// ForgetUnusedCache has entries go that were not used for long: for unused, or
-	// for the time of their org.
+	// for the time of their org; and artifacts that have expired.
 	ForgetUnusedCache(ctx context.Context, unused time.Duration) (n int, err error)
 	// TrimCache has entries go where more is used than a bound allows, as after
 	// the bound was made smaller.

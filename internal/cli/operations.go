@@ -20,6 +20,8 @@ type operationsFlags struct {
 	LimitStranger ratelimit.Rate `help:"How many calls without a valid token an address may make. Default: ${default}." default:"${limit_stranger}" env:"NIMBUS_LIMIT_STRANGER" placeholder:"RATE/BURST"`
 	LimitHost     ratelimit.Rate `help:"How many calls a host may make. Default: ${default}." default:"${limit_host}" env:"NIMBUS_LIMIT_HOST" placeholder:"RATE/BURST"`
 
+	Artifacts bool `help:"Keep artifacts of jobs (version 4, @actions/artifact) here, for 30 days. GitHub's pages show none of them. Default: jobs have none from here." env:"NIMBUS_ARTIFACTS"`
+
 	CacheStorage   int           `within:"1.." help:"How many GiB of what jobs cache are kept, of all orgs together." default:"200" env:"NIMBUS_CACHE_STORAGE" placeholder:"GIB"`
 	CacheOrgQuota  int           `within:"1.." help:"How many of them an org may have that has no quota of its own (nimbus cache quota)." default:"50" env:"NIMBUS_CACHE_ORG_QUOTA" placeholder:"GIB"`
 	CacheRepoQuota int           `within:"1.." help:"The same of a repository; it is also how large an entry may be." default:"10" env:"NIMBUS_CACHE_REPO_QUOTA" placeholder:"GIB"`
@@ -55,6 +57,7 @@ func (f operationsFlags) read(version string) (server.Operations, error) {
 		Limits: httpapi.Limits{
 			Submit: f.LimitSubmit, API: f.LimitAPI, Webhook: f.LimitWebhook, Stranger: f.LimitStranger, Host: f.LimitHost,
 		},
+		Artifacts: f.Artifacts,
 		Cache: cache.Limits{Total: int64(f.CacheStorage) << 30, Org: int64(f.CacheOrgQuota) << 30, Repo: int64(f.CacheRepoQuota) << 30,
 			Entry: int64(f.CacheRepoQuota) << 30, Unused: f.CacheRetention},
 		Origins: httpapi.Origins{Admin: admin, TrustedProxies: proxies},

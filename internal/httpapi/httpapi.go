@@ -145,6 +145,8 @@ type Config struct {
 	// Registry makes the handler of images, which knows its callers by itself, and
 	// has those counted that it doesn't know; nil where there is none.
 	Registry func(stranger func(*http.Request) error) http.Handler
+	// Images is what people do with them; nil where there are none.
+	Images Images
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -252,6 +254,9 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
 		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewRegistryServiceHandler(registryService{api}, options)
+		},
 	} {
 		path, handler := service()
 		mux.Handle(path, api.admit(refusals(handler)))
@@ -264,9 +269,10 @@ func New(cfg Config) http.Handler {
 
 // Where the cache's clients knock.
 const (
-	cacheTwirp = "/twirp/github.actions.results.api.v1.CacheService/"
-	cacheV1    = "/_apis/artifactcache/"
-	cacheBlobs = "/_cache/"
+	cacheTwirp     = "/twirp/github.actions.results.api.v1.CacheService/"
+	cacheArtifacts = "/twirp/github.actions.results.api.v1.ArtifactService/"
+	cacheV1        = "/_apis/artifactcache/"
+	cacheBlobs     = "/_cache/"
 )
 
 // handlers are what is plain HTTP, by the patterns of the table of routes.
@@ -286,10 +292,11 @@ func (a *api) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"/v2/": images,
 
-		cacheTwirp: cache,
-		cacheV1:    cache,
-		cacheBlobs: cache,
-		keyedPath:  keyed,
+		cacheTwirp:     cache,
+		cacheArtifacts: cache,
+		cacheV1:        cache,
+		cacheBlobs:     cache,
+		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),

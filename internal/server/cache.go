@@ -36,14 +36,15 @@ const (
 type jobCache struct {
 	http.Handler
 
-	keyed   *keyed.Handler
-	keys    *actions.Keys
-	bound   boundJobs
-	forge   runForge
-	books   runBooks
-	log     *slog.Logger
-	flights singleflight.Group // of questions about runs
-	service *cache.Service
+	keyed     *keyed.Handler
+	keys      *actions.Keys
+	bound     boundJobs
+	forge     runForge
+	books     runBooks
+	log       *slog.Logger
+	flights   singleflight.Group // of questions about runs
+	service   *cache.Service
+	artifacts bool
 }
 
 // openCache opens the cache where there is a place for what it keeps.
@@ -61,7 +62,11 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	}
 	service := cache.New(cache.Config{Store: s.store, Blobs: s.saved, Limits: s.cfg.Cache, Lead: s.leadCache, Log: s.cfg.Log})
 	// Jobs reach it through their host, each by another name of its gateway.
-	handler, err := actions.New(actions.Config{Cache: service, Keys: keys, TrustHost: true, Admit: s.admitToCache, Log: s.cfg.Log})
+	cfg := actions.Config{Cache: service, Keys: keys, TrustHost: true, Admit: s.admitToCache, Log: s.cfg.Log}
+	if s.cfg.Artifacts {
+		cfg.Artifacts = service
+	}
+	handler, err := actions.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -70,7 +75,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	mux.Handle("/", handler)
 	mux.Handle(keyed.Prefix, byKey)
 	s.cache = &jobCache{
-		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log,
+		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log, artifacts: s.cfg.Artifacts,
 	}
 	s.services = append(s.services, service)
 	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)
@@ -134,7 +139,11 @@ func (c *jobCache) Token(a nimbus.Assignment) (string, error) {
 		return "", nil
 	}
 	now := time.Now()
-	token, err := c.keys.Mint(actions.Grant{
+	run := ""
+	if c.artifacts { // a job of its own is a run of its own
+		run = a.JobID
+	}
+	token, err := c.keys.Mint(actions.Grant{RunID: run,
 		Caller:    cache.Caller{OrgID: a.OrgID, JobID: a.JobID, Write: ownScope, Read: []string{ownScope}},
 		NotBefore: now.Add(-clocks), ExpiresAt: now.Add(a.Timeout + lateEnd),
 	})

@@ -25,6 +25,8 @@ type Operations struct {
 	OTLP string
 	// Cache bounds what jobs save for later ones.
 	Cache cache.Limits
+	// Artifacts has jobs of a run give each other artifacts here.
+	Artifacts bool
 	// Drain is how long a server that stops still answers while /readyz says
 	// that it is not ready, so that load balancers stop sending.
 	Drain time.Duration

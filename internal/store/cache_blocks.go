@@ -40,8 +40,8 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 			return errReplaces
 		case known:
 			loose = old.Name
-		case row.Blocks >= cache.MaxBlocks:
-			return nimbus.Errorf(nimbus.CodeTooLarge, "the entry has %d blocks, which is the most", row.Blocks)
+		case row.Blocks >= cache.MostBlocks(row.Reserved):
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the entry has %d blocks, which is the most for its bytes", row.Blocks)
 		default:
 			if err := t.CountCacheBlock(ctx, id); err != nil {
 				return fmt.Errorf("count a block: %w", err)

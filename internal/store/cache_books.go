@@ -102,7 +102,7 @@ func (t *tx) removeCache(ctx context.Context, orgID string, id int64) (size int6
 	if _, err := t.countCache(ctx, cachePlace(&row), -row.Size, -1); err != nil {
 		return 0, err
 	}
-	_, err = t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: orgID, ID: id})
+	_, err = t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), Most: micros(t.now.Add(cache.PinFor)), OrgID: orgID, ID: id})
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, noCacheEntry()
 	}
@@ -125,7 +125,7 @@ func (s *Store) RemoveCacheOf(ctx context.Context, orgID, repo string, f cache.F
 			return err
 		}
 		for i := range found {
-			row, err := t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), OrgID: orgID, ID: found[i].ID})
+			row, err := t.RemoveCacheEntry(ctx, gen.RemoveCacheEntryParams{Now: micros(t.now), Most: micros(t.now.Add(cache.PinFor)), OrgID: orgID, ID: found[i].ID})
 			if errors.Is(err, sql.ErrNoRows) {
 				continue
 			}
@@ -230,7 +230,7 @@ func (t *tx) dropOrgCache(ctx context.Context, orgID string) error {
 	if err != nil {
 		return fmt.Errorf("count what a cache has: %w", err)
 	}
-	if err := t.RemoveOrgCache(ctx, gen.RemoveOrgCacheParams{OrgID: orgID, RemovingAt: micros(t.now)}); err != nil {
+	if err := t.RemoveOrgCache(ctx, gen.RemoveOrgCacheParams{OrgID: orgID, RemovingAt: micros(t.now), PinnedUntil: micros(t.now.Add(cache.PinFor))}); err != nil {
 		return fmt.Errorf("remove the cache of an org: %w", err)
 	}
 	return t.DropOrgCacheUsage(ctx, orgID)

@@ -48,6 +48,13 @@ func (s *Store) ForgetUnusedCache(ctx context.Context, unused time.Duration) (n 
 		if err != nil {
 			return err
 		}
+		expired, err := t.ExpiredCacheEntries(ctx, gen.ExpiredCacheEntriesParams{Now: micros(t.now), Most: sweptAtOnce})
+		if err != nil {
+			return err
+		}
+		for _, r := range expired {
+			victims = append(victims, victim{r.ID, r.OrgID, r.Repo, r.Size})
+		}
 		own, err := t.OwnCacheUnused(ctx, sweptAtOnce)
 		if err != nil {
 			return err

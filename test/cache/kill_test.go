@@ -265,7 +265,7 @@ func (k *killing) put(random *rand.Rand, target string, content []byte) bool {
 		k.t.Error(err)
 		return false
 	}
-	r.Header.Set("x-ms-blob-type", "BlockBlob")
+	r.Header.Set("X-Ms-Blob-Type", "BlockBlob")
 	answer, err := k.http.Do(r)
 	if err != nil {
 		return false

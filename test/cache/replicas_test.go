@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,7 +117,7 @@ func TestReplicasAreOne(t *testing.T) {
 		}
 		rest, err := io.ReadAll(answer.Body)
 		one.must(err)
-		if !bytes.Equal(append(head, rest...), content) {
+		if !bytes.Equal(slices.Concat(head, rest), content) {
 			t.Error("it was read otherwise than it was saved")
 		}
 		one.must(db.SetCacheQuota(t.Context(), nimbus.DefaultOrgID, "*", -1, nimbus.AuditEvent{}))

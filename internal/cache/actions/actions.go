@@ -37,6 +37,8 @@ type Service interface {
 type Config struct {
 	Cache Service // required
 	Keys  *Keys   // required: they sign tokens and URLs
+	// Artifacts keeps what a run's jobs give each other; nil for no such service.
+	Artifacts Artifacts
 	// PublicURL is where clients reach this handler, as "https://nimbus.example".
 	// It has no path: @actions/cache drops one. Required but with TrustHost.
 	PublicURL string
@@ -95,9 +97,11 @@ const (
 	entryPath  = "/_cache/entries/"
 )
 
-// Patterns are the patterns of a mux that lead to the handler. The first two
+// Patterns are the patterns of a mux that lead to the handler. The first three
 // take tokens, the others signed URLs. All are at the root of their host.
-func Patterns() []string { return []string{twirpPath, v1Path, uploadPath, entryPath} }
+func Patterns() []string {
+	return []string{twirpPath, v1Path, artifactsPath, uploadPath, entryPath, artifactPath}
+}
 
 // New returns the handler of all that Patterns names.
 func New(cfg Config) (http.Handler, error) {
@@ -118,6 +122,7 @@ func New(cfg Config) (http.Handler, error) {
 	mux.Handle(v1Path, h.refuse(writeV1Error))
 	mux.Handle("PUT "+uploadPath+"{id}", h.blob(h.put))
 	mux.Handle("GET "+entryPath+"{id}", h.blob(h.get)) // and HEAD
+	h.serveArtifacts(mux)
 	mux.Handle(uploadPath, h.refuse(writeBlobError))
 	mux.Handle(entryPath, h.refuse(writeBlobError))
 	return h.bounds().InTime(mux), nil

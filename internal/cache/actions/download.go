@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
@@ -27,19 +28,24 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, query url.Values) 
 	if entry.OrgID != s.org {
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry")
 	}
+	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
+	// Whoever saved it chose the bytes, and the host may be that of the web app: a
+	// browser keeps them and does not show them.
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", "attachment")
+	return h.send(w, r, entry)
+}
+
+// send sends an entry's content, or the part of it that is asked for.
+func (h *handler) send(w http.ResponseWriter, r *http.Request, entry cache.Entry) error {
 	header := w.Header()
 	part, partial, err := transfer.Wanted(r.Header, entry.Size, etag(entry.ID))
 	if err != nil {
 		return h.unsatisfiable(w, r, entry.Size, err)
 	}
-	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
 	header.Set("ETag", etag(entry.ID))
 	header.Set("Last-Modified", entry.CreatedAt.UTC().Format(http.TimeFormat))
 	header.Set("Accept-Ranges", "bytes")
-	// Whoever saved it chose the bytes, and the host may be that of the web app: a
-	// browser keeps them and does not show them.
-	header.Set("Content-Type", "application/octet-stream")
-	header.Set("Content-Disposition", "attachment")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	header.Set("Cache-Control", "private, no-transform")

@@ -22,6 +22,8 @@ type purpose string
 const (
 	toGet purpose = "get"
 	toPut purpose = "put"
+	// toFetch reads an artifact.
+	toFetch purpose = "fetch"
 )
 
 // signed is what a URL grants to whoever has it: one thing, to one content.
@@ -51,7 +53,11 @@ func (h *handler) sign(r *http.Request, g Grant, what purpose, id int64) (string
 		return "", err
 	}
 	path, valid := entryPath, h.DownloadFor
-	if what == toPut {
+	switch what {
+	case toGet:
+	case toFetch:
+		path = artifactPath
+	case toPut:
 		path, valid = uploadPath, h.UploadFor
 	}
 	until := h.Clock.Now().Add(valid)

@@ -216,7 +216,7 @@ func (d *Door) serve(server *http.Server) error {
 }
 
 // prefixes are the paths of the cache's protocols.
-var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
+var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/twirp/github.actions.results.api.v1.ArtifactService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
 
 // only lets through what is the cache's. Paths that could mean another one to who
 // cleans them first are not.

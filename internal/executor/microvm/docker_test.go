@@ -181,7 +181,7 @@ func TestDocker(t *testing.T) {
 	cfg := config(t)
 	cfg.Images = imagetest.Docker(t)
 	world := netslottest.New(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
 	defer cancel()
 	neighbour := world.Neighbour(ctx, t, cfg.Owner)
 	reached := []string{microvm.GatewayName + ":5000", "ok.example.com:" + world.Port}
@@ -196,7 +196,7 @@ func TestDocker(t *testing.T) {
 	cfg.Resolvers = []string{dnstest.Serve(t, map[string][]string{"ok.example.com": {"A " + world.Public}}).Addr}
 	e := microvm.New(cfg)
 	sp := spec(t)
-	sp.Deadline = 4 * patience
+	sp.Deadline = 6 * patience
 	sp.Class.Image, sp.Class.MemoryMiB, sp.Class.Network, sp.Class.Reach = docker.Name, 768, nimbus.NetworkNames, "*.example.com"
 	s, err := e.Create(ctx, sp)
 	if err != nil {

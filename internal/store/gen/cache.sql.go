@@ -48,6 +48,72 @@ func (q *Queries) AddCacheUsage(ctx context.Context, arg AddCacheUsageParams) (C
 	return i, err
 }
 
+const artifacts = `-- name: Artifacts :many
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
+WHERE org_id = $1 AND repo = $2 AND scope = $3 AND version = $4 AND state = 'committed' AND digest <> ''
+ORDER BY id DESC LIMIT $5
+`
+
+type ArtifactsParams struct {
+	OrgID   string
+	Repo    string
+	Scope   string
+	Version string
+	Most    int32
+}
+
+func (q *Queries) Artifacts(ctx context.Context, arg ArtifactsParams) ([]CacheEntry, error) {
+	rows, err := q.db.QueryContext(ctx, artifacts,
+		arg.OrgID,
+		arg.Repo,
+		arg.Scope,
+		arg.Version,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheEntry
+	for rows.Next() {
+		var i CacheEntry
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Scope,
+			&i.Version,
+			&i.Key,
+			&i.State,
+			&i.JobID,
+			&i.Size,
+			&i.Reserved,
+			&i.Blocks,
+			&i.Arranged,
+			&i.BegunAt,
+			&i.TouchedAt,
+			&i.CreatedAt,
+			&i.UsedAt,
+			&i.PinnedUntil,
+			&i.RemovingAt,
+			&i.Meta,
+			&i.Digest,
+			&i.MimeType,
+			&i.ExpiresAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cacheArranged = `-- name: CacheArranged :exec
 UPDATE cache_entries SET arranged = TRUE WHERE id = $1
 `
@@ -179,7 +245,7 @@ func (q *Queries) CacheContent(ctx context.Context, entryID int64) ([]CacheConte
 }
 
 const cacheEntriesPage = `-- name: CacheEntriesPage :many
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND state = 'committed' AND id < $2
   AND (CAST($3 AS BOOLEAN) OR repo = $4)
   AND (CAST($5 AS BOOLEAN) OR scope = $6)
@@ -240,6 +306,9 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 			&i.PinnedUntil,
 			&i.RemovingAt,
 			&i.Meta,
+			&i.Digest,
+			&i.MimeType,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -255,7 +324,7 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 }
 
 const cacheEntryRow = `-- name: CacheEntryRow :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries WHERE id = $1
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries WHERE id = $1
 `
 
 func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, error) {
@@ -281,12 +350,15 @@ func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, erro
 		&i.PinnedUntil,
 		&i.RemovingAt,
 		&i.Meta,
+		&i.Digest,
+		&i.MimeType,
+		&i.ExpiresAt,
 	)
 	return i, err
 }
 
 const cachePlace = `-- name: CachePlace :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND repo = $2 AND scope = $3 AND version = $4 AND key = $5 AND state <> 'removing'
 `
 
@@ -328,6 +400,9 @@ func (q *Queries) CachePlace(ctx context.Context, arg CachePlaceParams) (CacheEn
 		&i.PinnedUntil,
 		&i.RemovingAt,
 		&i.Meta,
+		&i.Digest,
+		&i.MimeType,
+		&i.ExpiresAt,
 	)
 	return i, err
 }
@@ -672,6 +747,51 @@ func (q *Queries) EvictCacheEntry(ctx context.Context, arg EvictCacheEntryParams
 	return result.RowsAffected()
 }
 
+const expiredCacheEntries = `-- name: ExpiredCacheEntries :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE state = 'committed' AND expires_at > 0 AND expires_at <= $1 AND pinned_until <= $1 ORDER BY expires_at LIMIT $2
+`
+
+type ExpiredCacheEntriesParams struct {
+	Now  int64
+	Most int32
+}
+
+type ExpiredCacheEntriesRow struct {
+	ID    int64
+	OrgID string
+	Repo  string
+	Size  int64
+}
+
+func (q *Queries) ExpiredCacheEntries(ctx context.Context, arg ExpiredCacheEntriesParams) ([]ExpiredCacheEntriesRow, error) {
+	rows, err := q.db.QueryContext(ctx, expiredCacheEntries, arg.Now, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ExpiredCacheEntriesRow
+	for rows.Next() {
+		var i ExpiredCacheEntriesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Size,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const forgetCacheBlocks = `-- name: ForgetCacheBlocks :exec
 DELETE FROM cache_blocks WHERE entry_id = $1 AND name <= $2
 `
@@ -700,7 +820,7 @@ func (q *Queries) ForgetCacheEntry(ctx context.Context, id int64) (int64, error)
 
 const giveUpCacheUpload = `-- name: GiveUpCacheUpload :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1
-WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
+WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type GiveUpCacheUploadParams struct {
@@ -733,8 +853,31 @@ func (q *Queries) GiveUpCacheUpload(ctx context.Context, arg GiveUpCacheUploadPa
 		&i.PinnedUntil,
 		&i.RemovingAt,
 		&i.Meta,
+		&i.Digest,
+		&i.MimeType,
+		&i.ExpiresAt,
 	)
 	return i, err
+}
+
+const holdCacheEntry = `-- name: HoldCacheEntry :execrows
+UPDATE cache_entries SET digest = $1, expires_at = $2, pinned_until = $2
+WHERE id = $3 AND state = 'committed' AND digest = ''
+`
+
+type HoldCacheEntryParams struct {
+	Digest    string
+	ExpiresAt int64
+	ID        int64
+}
+
+// Makes an artifact of an entry.
+func (q *Queries) HoldCacheEntry(ctx context.Context, arg HoldCacheEntryParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, holdCacheEntry, arg.Digest, arg.ExpiresAt, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const idleCacheUploads = `-- name: IdleCacheUploads :many
@@ -1154,7 +1297,8 @@ func (q *Queries) OwnCacheUnused(ctx context.Context, limit int32) ([]OwnCacheUn
 }
 
 const pinCacheEntry = `-- name: PinCacheEntry :execrows
-UPDATE cache_entries SET used_at = $1, pinned_until = $2 WHERE id = $3 AND state = 'committed'
+UPDATE cache_entries SET used_at = $1, pinned_until = CASE WHEN pinned_until > $2 THEN pinned_until ELSE $2 END
+WHERE id = $3 AND state = 'committed'
 `
 
 type PinCacheEntryParams struct {
@@ -1163,6 +1307,7 @@ type PinCacheEntryParams struct {
 	ID    int64
 }
 
+// What is held for longer, as artifacts are, stays so.
 func (q *Queries) PinCacheEntry(ctx context.Context, arg PinCacheEntryParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, pinCacheEntry, arg.Now, arg.Until, arg.ID)
 	if err != nil {
@@ -1196,18 +1341,27 @@ func (q *Queries) PutCacheBlock(ctx context.Context, arg PutCacheBlockParams) er
 }
 
 const removeCacheEntry = `-- name: RemoveCacheEntry :one
-UPDATE cache_entries SET state = 'removing', removing_at = $1
-WHERE org_id = $2 AND id = $3 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
+UPDATE cache_entries SET state = 'removing', removing_at = $1,
+    pinned_until = CASE WHEN pinned_until > $2 THEN $2 ELSE pinned_until END
+WHERE org_id = $3 AND id = $4 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type RemoveCacheEntryParams struct {
 	Now   int64
+	Most  int64
 	OrgID string
 	ID    int64
 }
 
+// Somebody may read it for a while yet: but nobody longer than it takes to pin it
+// again.
 func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryParams) (CacheEntry, error) {
-	row := q.db.QueryRowContext(ctx, removeCacheEntry, arg.Now, arg.OrgID, arg.ID)
+	row := q.db.QueryRowContext(ctx, removeCacheEntry,
+		arg.Now,
+		arg.Most,
+		arg.OrgID,
+		arg.ID,
+	)
 	var i CacheEntry
 	err := row.Scan(
 		&i.ID,
@@ -1229,21 +1383,25 @@ func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryPara
 		&i.PinnedUntil,
 		&i.RemovingAt,
 		&i.Meta,
+		&i.Digest,
+		&i.MimeType,
+		&i.ExpiresAt,
 	)
 	return i, err
 }
 
 const removeOrgCache = `-- name: RemoveOrgCache :exec
-UPDATE cache_entries SET state = 'removing', removing_at = $2 WHERE org_id = $1 AND state <> 'removing'
+UPDATE cache_entries SET state = 'removing', removing_at = $2, pinned_until = CASE WHEN pinned_until > $3 THEN $3 ELSE pinned_until END WHERE org_id = $1 AND state <> 'removing'
 `
 
 type RemoveOrgCacheParams struct {
-	OrgID      string
-	RemovingAt int64
+	OrgID       string
+	RemovingAt  int64
+	PinnedUntil int64
 }
 
 func (q *Queries) RemoveOrgCache(ctx context.Context, arg RemoveOrgCacheParams) error {
-	_, err := q.db.ExecContext(ctx, removeOrgCache, arg.OrgID, arg.RemovingAt)
+	_, err := q.db.ExecContext(ctx, removeOrgCache, arg.OrgID, arg.RemovingAt, arg.PinnedUntil)
 	return err
 }
 
@@ -1327,6 +1485,23 @@ func (q *Queries) SetCacheQuota(ctx context.Context, arg SetCacheQuotaParams) (i
 	return result.RowsAffected()
 }
 
+const setCacheType = `-- name: SetCacheType :execrows
+UPDATE cache_entries SET mime_type = $1 WHERE id = $2 AND state = 'uploading'
+`
+
+type SetCacheTypeParams struct {
+	MimeType string
+	ID       int64
+}
+
+func (q *Queries) SetCacheType(ctx context.Context, arg SetCacheTypeParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setCacheType, arg.MimeType, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const setCacheUnused = `-- name: SetCacheUnused :exec
 UPDATE cache_usage SET unused = $1 WHERE org_id = $2 AND repo = '*'
 `
@@ -1342,7 +1517,7 @@ func (q *Queries) SetCacheUnused(ctx context.Context, arg SetCacheUnusedParams) 
 }
 
 const touchCacheUpload = `-- name: TouchCacheUpload :one
-UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta
+UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type TouchCacheUploadParams struct {
@@ -1374,6 +1549,9 @@ func (q *Queries) TouchCacheUpload(ctx context.Context, arg TouchCacheUploadPara
 		&i.PinnedUntil,
 		&i.RemovingAt,
 		&i.Meta,
+		&i.Digest,
+		&i.MimeType,
+		&i.ExpiresAt,
 	)
 	return i, err
 }

@@ -143,6 +143,9 @@ type CacheEntry struct {
 	PinnedUntil int64
 	RemovingAt  int64
 	Meta        string
+	Digest      string
+	MimeType    string
+	ExpiresAt   int64
 }
 
 type CacheUsage struct {

@@ -57,7 +57,9 @@ SELECT name FROM cache_blocks WHERE entry_id = $1 AND n < 0;
 DELETE FROM cache_blocks WHERE entry_id = $1 AND n < 0;
 
 -- name: PinCacheEntry :execrows
-UPDATE cache_entries SET used_at = sqlc.arg(now), pinned_until = sqlc.arg(until) WHERE id = sqlc.arg(id) AND state = 'committed';
+-- What is held for longer, as artifacts are, stays so.
+UPDATE cache_entries SET used_at = sqlc.arg(now), pinned_until = CASE WHEN pinned_until > sqlc.arg(until) THEN pinned_until ELSE sqlc.arg(until) END
+WHERE id = sqlc.arg(id) AND state = 'committed';
 
 -- name: KeepCacheEntry :exec
 -- Also one that is being removed: its content stays until nobody reads it.
@@ -117,6 +119,23 @@ WHERE state = 'committed' AND used_at < sqlc.arg(used_before) AND pinned_until <
   AND NOT EXISTS (SELECT 1 FROM cache_usage u WHERE u.org_id = cache_entries.org_id AND u.repo = '*' AND u.unused >= 0)
 ORDER BY used_at, id LIMIT sqlc.arg(most);
 
+-- name: ExpiredCacheEntries :many
+SELECT id, org_id, repo, size FROM cache_entries
+WHERE state = 'committed' AND expires_at > 0 AND expires_at <= sqlc.arg(now) AND pinned_until <= sqlc.arg(now) ORDER BY expires_at LIMIT sqlc.arg(most);
+
+-- name: HoldCacheEntry :execrows
+-- Makes an artifact of an entry.
+UPDATE cache_entries SET digest = sqlc.arg(digest), expires_at = sqlc.arg(expires_at), pinned_until = sqlc.arg(expires_at)
+WHERE id = sqlc.arg(id) AND state = 'committed' AND digest = '';
+
+-- name: SetCacheType :execrows
+UPDATE cache_entries SET mime_type = sqlc.arg(mime_type) WHERE id = sqlc.arg(id) AND state = 'uploading';
+
+-- name: Artifacts :many
+SELECT * FROM cache_entries
+WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND scope = sqlc.arg(scope) AND version = sqlc.arg(version) AND state = 'committed' AND digest <> ''
+ORDER BY id DESC LIMIT sqlc.arg(most);
+
 -- name: OwnCacheUnused :many
 SELECT org_id, unused FROM cache_usage WHERE repo = '*' AND unused >= 0 ORDER BY org_id LIMIT $1;
 
@@ -170,7 +189,10 @@ SELECT * FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0
 SELECT * FROM cache_usage WHERE repo = '*' AND org_id > $1 ORDER BY org_id LIMIT $2;
 
 -- name: RemoveCacheEntry :one
-UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now)
+-- Somebody may read it for a while yet: but nobody longer than it takes to pin it
+-- again.
+UPDATE cache_entries SET state = 'removing', removing_at = sqlc.arg(now),
+    pinned_until = CASE WHEN pinned_until > sqlc.arg(most) THEN sqlc.arg(most) ELSE pinned_until END
 WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state = 'committed' RETURNING *;
 
 -- name: SetCacheQuota :execrows
@@ -184,7 +206,7 @@ UPDATE cache_usage SET unused = sqlc.arg(unused) WHERE org_id = sqlc.arg(org_id)
 SELECT o.name, u.* FROM cache_usage u JOIN orgs o ON o.id = u.org_id WHERE u.repo = '*' ORDER BY u.org_id LIMIT $1;
 
 -- name: RemoveOrgCache :exec
-UPDATE cache_entries SET state = 'removing', removing_at = $2 WHERE org_id = $1 AND state <> 'removing';
+UPDATE cache_entries SET state = 'removing', removing_at = $2, pinned_until = CASE WHEN pinned_until > $3 THEN $3 ELSE pinned_until END WHERE org_id = $1 AND state <> 'removing';
 
 -- name: DropOrgCacheUsage :exec
 DELETE FROM cache_usage WHERE org_id = $1;

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -17,6 +18,9 @@ import (
 // newNamespace makes a named namespace and returns it without entering it.
 func newNamespace(name string) (netns.NsHandle, error) {
 	var ns netns.NsHandle
+	if err := shareNamespaces(); err != nil {
+		return ns, err
+	}
 	err := onThread(func() error {
 		var err error
 		ns, err = netns.NewNamed(name)
@@ -26,6 +30,39 @@ func newNamespace(name string) (netns.NsHandle, error) {
 		return ns, fmt.Errorf("make network namespace: %w", err)
 	}
 	return ns, nil
+}
+
+// shareNamespaces makes the folder of namespaces a mount of its own, as the first
+// `ip netns add` on a machine does. Did that come later, it would lay the folder
+// over itself with all that is mounted in it, and no slot of before could be
+// removed any more. The lock is the one that ip takes.
+func shareNamespaces() error {
+	if err := os.MkdirAll(namespaces, 0o755); err != nil {
+		return fmt.Errorf("make folder of network namespaces: %w", err)
+	}
+	dir, err := os.Open(namespaces)
+	if err != nil {
+		return fmt.Errorf("open folder of network namespaces: %w", err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock folder of network namespaces: %w", err)
+	}
+	err = unix.Mount("", namespaces, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) { // done, or it can't be done
+		return shared(err)
+	}
+	if err := unix.Mount(namespaces, namespaces, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return shared(err)
+	}
+	return shared(unix.Mount("", namespaces, "none", unix.MS_SHARED|unix.MS_REC, ""))
+}
+
+func shared(err error) error {
+	if err != nil {
+		return fmt.Errorf("share folder of network namespaces: %w", err)
+	}
+	return nil
 }
 
 // within runs f inside a namespace. Sockets that f opens and programs that it
