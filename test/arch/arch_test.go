@@ -124,7 +124,7 @@ var mayKnow = map[string][]string{
 	// Protocols know the room that they speak for.
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 	"internal/cache/keyed":   {"", "internal/cache"},
-	"internal/cache/near":    {"", "internal/cache/transfer"},
+	"internal/cache/near":    {"", "internal/cache/transfer", "internal/wholefile"},
 	// It tells the addresses of the internet from others as the fence does.
 	"internal/cache/intercept": {"", "internal/executor/inside", "internal/wholefile"},
 
