@@ -26,6 +26,8 @@ const (
 	dockerSocket  = "/run/docker.sock"
 	dockerLog     = "/var/log/docker.log"
 	dockerGroup   = "docker"
+	// dockerSettings has the daemon's settings, which steps may change.
+	dockerSettings = "/etc/docker/daemon.json"
 )
 
 // Groups of processes, beside the job's: of the daemon with what it runs
@@ -118,7 +120,7 @@ func (d *docker) start() (*os.Process, error) {
 	}
 	// The number of the process that has the socket is known to itself alone.
 	const begin = `export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"`
-	argv := []string{"/bin/sh", "-c", begin, "sh", program, "--host", "fd://"}
+	argv := append([]string{"/bin/sh", "-c", begin, "sh", program, "--host", "fd://"}, noNames("/etc/resolv.conf", dockerSettings)...)
 	log, err := os.OpenFile(dockerLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open docker's log: %w", err)
@@ -138,6 +140,18 @@ func (d *docker) start() (*os.Process, error) {
 	}
 	d.tree.beside.Store(true)
 	return p, nil
+}
+
+// noNames are the daemon's settings where the machine asks nobody for names: it
+// would give containers public resolvers, of which they never hear. At an address
+// of their own they are refused at once. What a step has set comes first.
+func noNames(resolv, settings string) []string {
+	servers, err := os.ReadFile(resolv)
+	own, _ := os.ReadFile(settings) // there may be none
+	if err != nil || strings.Contains(string(servers), "nameserver ") || strings.Contains(string(own), `"dns"`) {
+		return nil
+	}
+	return []string{"--dns", "127.0.0.1"}
 }
 
 // makeDaemonGroups bounds containers as the job is: together they leave room for

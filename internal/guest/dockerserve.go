@@ -17,7 +17,7 @@ import (
 const (
 	// dockerTries is how many daemons may end, one after another, of which none has
 	// let a client in.
-	dockerTries = 3
+	dockerTries = 5
 	// dockerMostRest bounds the rest after them, which grows.
 	dockerMostRest = 5 * time.Minute
 	// turnAwayTimeout bounds what is said to a client that is turned away, and
@@ -36,14 +36,14 @@ type patience struct {
 }
 
 func defaultPatience() patience {
-	return patience{look: 100 * time.Millisecond, slow: 10 * time.Second, start: 5 * time.Minute, pause: time.Second, rest: 30 * time.Second}
+	return patience{look: 100 * time.Millisecond, slow: 10 * time.Second, start: 3 * time.Minute, pause: time.Second, rest: 30 * time.Second}
 }
 
 // serve starts the daemon whenever there is a client and no daemon, for as long
 // as the job lives. After some that failed, clients are turned away for a while.
 func (d *docker) serve() {
 	rest := d.waits.rest
-	for failed := 0; ; {
+	for failed := 0; !d.tree.ending.Load(); {
 		if _, err := d.clientWaits(-1); err != nil {
 			d.say(err.Error())
 			return

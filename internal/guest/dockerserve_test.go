@@ -33,6 +33,7 @@ func TestDaemonProcess(*testing.T) {
 		if err != nil {
 			panic(err)
 		}
+		time.Sleep(100 * time.Millisecond) // a daemon lives on while it serves
 		fmt.Fprint(c, "served")
 		c.Close()
 	}
@@ -123,7 +124,7 @@ func TestDockerServe(t *testing.T) {
 	for how, why := range map[string]string{"fail": "has ended with 3", "killed": "was ended by a signal: killed"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			d, call := daemons(t, quick(), how, how, how, "serve")
+			d, call := daemons(t, quick(), how, how, how, how, how, "serve")
 			if said := call(); !strings.HasPrefix(said, "HTTP/1.1 503 ") || !strings.Contains(said, why) {
 				t.Errorf("who waited got %q", said)
 			}
@@ -162,12 +163,37 @@ func TestDockerServed(t *testing.T) {
 func TestDockerSlow(t *testing.T) {
 	t.Parallel()
 	p := quick()
-	p.slow, p.start = 20*time.Millisecond, 300*time.Millisecond
+	p.slow, p.start = 20*time.Millisecond, 200*time.Millisecond
 	d, call := daemons(t, p, "hang")
 	if said := call(); !strings.HasPrefix(said, "HTTP/1.1 503 ") {
 		t.Errorf("who waited got %q", said)
 	}
-	if log := d.told(); strings.Count(log, "the docker daemon is starting") != dockerTries || strings.Count(log, "has not answered for 300ms") != dockerTries {
+	if log := d.told(); strings.Count(log, "the docker daemon is starting") != dockerTries || strings.Count(log, "has not answered for 200ms") != dockerTries {
 		t.Errorf("the log has %s", log)
+	}
+}
+
+// TestNoNames: containers ask nobody for names where their machine has nobody to
+// ask, unless a step has named who.
+func TestNoNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for resolv, c := range map[string]struct {
+		settings string
+		none     bool
+	}{
+		"":                        {`{"storage-driver": "overlay2"}`, true},
+		"search x\n":              {"", true},
+		"nameserver 172.16.0.1\n": {"", false},
+		"\n":                      {`{"dns": ["10.0.0.1"]}`, false},
+	} {
+		for name, text := range map[string]string{"resolv": resolv, "settings": c.settings} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if args := noNames(filepath.Join(dir, "resolv"), filepath.Join(dir, "settings")); (len(args) > 0) != c.none {
+			t.Errorf("%q, %q: %v", resolv, c.settings, args)
+		}
 	}
 }
