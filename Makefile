@@ -114,6 +114,12 @@ soak-escape: ## A job that tries to get out of its microVM, with a flood of 1 Gi
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_FLOOD_MIB=$(or $(MIB),1024) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 1h -v -run TestEscape ./internal/executor/microvm/
 
+.PHONY: soak-registry
+soak-registry: ## Push, remove and collect for 60 s each, also while the registry is killed
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_REGISTRY=60s PATH=$$PATH:/usr/sbin:/sbin \
+		go test -count=1 -timeout 30m -v -run 'TestStress|TestKilled' ./test/registry/
+
 .PHONY: test-buildkit
 test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real BuildKit, which is built first
 	@scripts/deps test
@@ -130,6 +136,10 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 	@scripts/fuzz $(or $(FUZZTIME),30s)
 
 ##@ Measure
+
+.PHONY: bench-registry
+bench-registry: ## Pushes and pulls of images, beside a server that hashes, syncs and serves files; QUICK=1
+	@go build -o bin/bench-registry ./bench/registry && bin/bench-registry
 
 .PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache
 bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache ## All figures; QUICK=1 for a short run

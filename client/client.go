@@ -78,6 +78,7 @@ type Client struct {
 	reports  nimbusv1connect.ReportServiceClient
 	audit    nimbusv1connect.AuditServiceClient
 	shells   nimbusv1connect.ShellServiceClient
+	registry nimbusv1connect.RegistryServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -103,6 +104,7 @@ func New(cfg Config) (*Client, error) {
 	c.queue = nimbusv1connect.NewQueueServiceClient(c.http, base.String(), opts...)
 	c.caches = nimbusv1connect.NewCacheServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
+	c.registry = nimbusv1connect.NewRegistryServiceClient(c.http, base.String(), opts...)
 	c.orgCache = nimbusv1connect.NewOrgCacheServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)

@@ -284,6 +284,7 @@ func (g *guest) cacheEnv() map[string]string {
 	t.state.Secrets = append(slices.Clone(t.state.Secrets), t.assign.CacheToken)
 	return map[string]string{
 		"ACTIONS_RESULTS_URL": url, "ACTIONS_CACHE_URL": url, "ACTIONS_CACHE_SERVICE_V2": "true", "ACTIONS_RUNTIME_TOKEN": t.assign.CacheToken,
+		"NIMBUS_CACHE_URL": url + "cache/" + t.assign.OrgID, "NIMBUS_CACHE_TOKEN": t.assign.CacheToken,
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	MaxBlocks  = transfer.MaxBlocks
 	MaxBlock   = 512 << 20 // bytes of one block
 	MaxScopes  = 8
+	MaxMeta    = 1 << 10 // bytes of what a client wants to be told again
 )
 
 // Caller is what a token lets its holder do. It comes from a verified token of
@@ -41,8 +42,10 @@ type Entry struct {
 	ID int64 // positive, unique on this installation
 	Place
 	Size      int64
+	Meta      string // what was saved with it, for its client
 	CreatedAt time.Time
 	UsedAt    time.Time // when it was last found, or made
+	Digest    string    // of its blocks, see transfer.Digest; of one that was just committed alone
 }
 
 // Upload is an entry that is being saved. Its place is taken until it is

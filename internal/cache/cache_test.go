@@ -56,8 +56,10 @@ func TestManySegments(t *testing.T) {
 		for i := range blocks {
 			blocks[i] = fmt.Sprintf("%04d", i)
 		}
-		e, whole := w.saved(job(), "many", blocks...), strings.Join(blocks, "")
+		large := sized(20 << 20) // as many small ones alone are refused
+		e, whole := w.saved(job(), "many", append([]string{large}, blocks...)...), large+strings.Join(blocks, "")
 		for _, from := range []int64{0, 1023, 1024, 1025, 2398, 2399, 2400} {
+			from += int64(len(large))
 			if got, err := w.read(e.ID, from, -1); err != nil || got != whole[from:] {
 				w.t.Errorf("from %d on: %d bytes, %v", from, len(got), err)
 			}

@@ -70,3 +70,13 @@ func (c Caller) place(key, version string) (Place, error) {
 	}
 	return Place{OrgID: c.OrgID, Repo: c.Repo, Scope: c.Write, Version: version, Key: key}, checkNames(key, version)
 }
+
+// Quotas count bytes, and each block costs a file and a row besides. So an entry of
+// many blocks has to have bytes in them: real clients send a MiB or more in each.
+const (
+	freeBlocks = 32
+	blockBytes = 32 << 10
+)
+
+// MostBlocks is how many blocks an upload of so many bytes may have.
+func MostBlocks(bytes int64) int64 { return min(freeBlocks+max(bytes, 0)/blockBytes, MaxBlocks) }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/nimbus-ci/nimbus"
@@ -13,8 +14,29 @@ import (
 // where nothing is. Codes: invalid.
 func (s *Service) Find(ctx context.Context, c Caller, key string, restore []string, version string) (e Entry, ok bool, err error) {
 	in, err := ranges(c, key, restore, version)
-	if err != nil || len(in) == 0 {
+	if err != nil {
 		return Entry{}, false, err
+	}
+	return s.find(ctx, c, version, in)
+}
+
+// Get is Find of a key exactly.
+func (s *Service) Get(ctx context.Context, c Caller, key, version string) (e Entry, ok bool, err error) {
+	if err := errors.Join(c.check(), checkNames(key, version)); err != nil {
+		return Entry{}, false, err
+	}
+	in := make([]Range, len(c.Read))
+	for i, scope := range c.Read {
+		in[i] = exactly(key)
+		in[i].Scope = scope
+	}
+	return s.find(ctx, c, version, in)
+}
+
+// find looks through ranges, in order.
+func (s *Service) find(ctx context.Context, c Caller, version string, in []Range) (e Entry, ok bool, err error) {
+	if len(in) == 0 {
+		return Entry{}, false, nil
 	}
 	for range findTries {
 		e, ok, err = s.store.FindCache(ctx, c.OrgID, c.Repo, version, in)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -312,4 +313,29 @@ func (w *world) play(ctx context.Context, key string, a act) error {
 	}
 	_, err = w.Commit(ctx, c, key, version, total)
 	return err
+}
+
+// TestManyEmptyBlocks: each block costs a file and a row that no quota counts, so
+// there can't be many without bytes in them.
+func TestManyEmptyBlocks(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		ctx := w.t.Context()
+		u, err := w.Reserve(ctx, job(), "empty", version, 0)
+		w.must(err)
+		put := func(id, content string) error {
+			return w.PutBlock(ctx, u.ID, id, strings.NewReader(content), int64(len(content)))
+		}
+		most := cache.MostBlocks(0)
+		for i := range most {
+			w.must(put(strconv.FormatInt(i, 10), ""))
+		}
+		w.wants("one block more", put("more", ""), nimbus.CodeTooLarge)
+		w.must(put("0", "")) // again
+		u, err = w.Reserve(ctx, job(), "full", version, 0)
+		w.must(err)
+		for i := range most + 8 {
+			w.must(put(strconv.FormatInt(i, 10), sized(64<<10)))
+		}
+	})
 }

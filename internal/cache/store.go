@@ -57,6 +57,12 @@ type Uploads interface {
 	// CommitCache makes an upload an entry. loose are names of contents that are
 	// not part of it, and have no row any more.
 	CommitCache(ctx context.Context, uploadID, size int64) (e Entry, loose []string, err error)
+	// ReplaceCache is CommitCache at another place than the upload has, where again
+	// says what becomes of an entry that is there: kept tells that it stays, and
+	// the upload is given up. Codes: conflict.
+	ReplaceCache(ctx context.Context, id, size int64, p Place, meta string, again Again) (e Entry, kept bool, loose []string, err error)
+	// AbandonCache gives an upload up, be it idle or not.
+	AbandonCache(ctx context.Context, id int64) error
 	// CacheAt is the id of who has a place, whether an entry or an upload. Codes:
 	// not_found.
 	CacheAt(ctx context.Context, p Place) (id int64, err error)

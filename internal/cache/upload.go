@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
 const (
@@ -67,7 +68,8 @@ func (s *Service) PutBlock(ctx context.Context, uploadID int64, block string, r 
 	if len(block) > maxBlockID {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the id of a block has %d bytes, %d is the most", len(block), maxBlockID)
 	}
-	return s.put(ctx, uploadID, named+block, r, size)
+	_, err := s.put(ctx, uploadID, named+block, r, size)
+	return err
 }
 
 // PutRange is PutBlock by position. Ranges may come in any order, and twice;
@@ -76,14 +78,15 @@ func (s *Service) PutRange(ctx context.Context, uploadID int64, offset int64, r 
 	if offset < 0 || offset > s.limits.Entry {
 		return nimbus.Errorf(nimbus.CodeInvalid, "a range can't begin at %d", offset)
 	}
-	return s.put(ctx, uploadID, at+strconv.FormatInt(offset, 10), r, size)
+	_, err := s.put(ctx, uploadID, at+strconv.FormatInt(offset, 10), r, size)
+	return err
 }
 
-func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) (err error) {
+func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) (info blob.Info, err error) {
 	most := min(int64(MaxBlock), s.limits.Entry)
 	switch {
 	case size > most:
-		return nimbus.Errorf(nimbus.CodeTooLarge, "a block of %d bytes is too large, %d is the most", size, most)
+		return info, nimbus.Errorf(nimbus.CodeTooLarge, "a block of %d bytes is too large, %d is the most", size, most)
 	case size >= 0:
 		most = size
 	}
@@ -96,10 +99,10 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 		}
 	}()
 	if err := in.claim(); err != nil {
-		return s.refused(in, err)
+		return info, s.refused(in, err)
 	}
 	name := newName()
-	info, err := s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
+	info, err = s.blobs.Put(ctx, blobKey(in.place.OrgID, uploadID, name), in, most)
 	if in.err != nil {
 		err = in.err
 	}
@@ -108,7 +111,7 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 	}
 	if err != nil {
 		s.drop(ctx, in.place.OrgID, uploadID, name)
-		return s.refused(in, fmt.Errorf("store a block: %w", err))
+		return info, s.refused(in, fmt.Errorf("store a block: %w", err))
 	}
 	loose, err := s.store.PutCacheBlock(ctx, uploadID, Block{ID: block, Name: name, Size: info.Size, SHA256: info.SHA256}, in.claimed)
 	if err != nil {
@@ -121,14 +124,14 @@ func (s *Service) put(ctx context.Context, uploadID int64, block string, r io.Re
 			// is put right when the upload ends.
 			in.claimed = 0
 		}
-		return fmt.Errorf("write down a block: %w", err)
+		return info, fmt.Errorf("write down a block: %w", err)
 	}
 	s.uses(in.place.OrgID, in.place.Repo, Use{BytesIn: info.Size})
 	s.credits.came(uploadID, info.Size, in.place, s.clock.Now())
 	if loose != "" {
 		s.drop(ctx, in.place.OrgID, uploadID, loose)
 	}
-	return nil
+	return info, nil
 }
 
 // refused counts a block for which there is no room, and returns why it was refused.

@@ -68,6 +68,8 @@ type root struct {
 
 	Snapshots snapshotsCmd `cmd:"" help:"Show or make what microVMs are made of without booting." group:"service"`
 
+	Registry registryCmd `cmd:"" help:"Show or remove the images that were pushed here." group:"service"`
+
 	GitHub     githubCmd     `cmd:"" name:"github" help:"Connect GitHub Apps." group:"service"`
 	Migrate    migrateCmd    `cmd:"" help:"Move a project's workflow files to Nimbus." group:"jobs"`
 	Audit      auditCmd      `cmd:"" help:"Read and verify the audit ledger." group:"service"`

@@ -46,7 +46,7 @@ func Check(parsed *kong.Context) error {
 // Ranged tells whether values of this kind need the tag.
 func Ranged(v *kong.Value) bool {
 	switch v.Target.Interface().(type) {
-	case int, int64, time.Duration:
+	case int, int64, time.Duration, *int, *int64, *time.Duration:
 		return true
 	}
 	return false
@@ -57,14 +57,15 @@ func check(name string, v *kong.Value) error {
 	if text == "" || !v.Set {
 		return nil
 	}
-	r, err := parse(text, v.Target)
+	target := reflect.Indirect(v.Target) // one that is optional is a pointer
+	r, err := parse(text, target)
 	if err != nil {
 		return fmt.Errorf("range %q of %s: %w", text, name, err)
 	}
-	if got := v.Target.Int(); got >= r.least && got <= r.most {
+	if got := target.Int(); got >= r.least && got <= r.most {
 		return nil
 	}
-	return nimbus.Errorf(nimbus.CodeInvalid, "%s is %v; allowed is %s", name, v.Target.Interface(), Words(text))
+	return nimbus.Errorf(nimbus.CodeInvalid, "%s is %v; allowed is %s", name, target.Interface(), Words(text))
 }
 
 // Words are what a tag allows, for people: "1 to 9".

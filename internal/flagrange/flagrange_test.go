@@ -17,6 +17,7 @@ type line struct {
 		Wait    time.Duration `within:"1s..24h"`
 		Keep    time.Duration `within:"0s.." default:"1h"`
 		ID      int64         `within:"1.."`
+		Size    *int          `within:"0..9"`
 		Percent int           `arg:"" optional:"" within:"1..10000"`
 	} `cmd:""`
 }
@@ -38,6 +39,9 @@ func TestCheck(t *testing.T) {
 		"do --id 0":               "--id is 0; allowed is 1 or more",
 		"do 0":                    "<percent> is 0; allowed is 1 to 10000",
 		"do --id 9000000000 1":    "",
+		"do --size 0":             "",
+		"do --size 9":             "",
+		"do --size 10":            "--size is 10; allowed is 0 to 9",
 		"do --id 9 --cpu 600 100": "--cpu is 600",
 	} {
 		p, err := kong.New(&line{})

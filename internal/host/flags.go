@@ -42,7 +42,7 @@ type Flags struct {
 type LoadFlags struct {
 	OvercommitCPU    float64 `name:"overcommit-cpu" help:"How often each CPU is given out, like 1.5: for jobs that leave theirs idle." default:"1" env:"NIMBUS_OVERCOMMIT_CPU" placeholder:"FACTOR"`
 	OvercommitMemory float64 `name:"overcommit-memory" help:"How often each MiB of memory is given out. Beyond 1, jobs that all use theirs have the machine run out of it." default:"1" env:"NIMBUS_OVERCOMMIT_MEMORY" placeholder:"FACTOR"`
-	PressureCPU      *int    `name:"pressure-cpu" help:"Ask for no more jobs while something waited for a CPU in so many percent of the last minute; 0 for never. Default: 90 where CPUs are over-committed, else never." env:"NIMBUS_PRESSURE_CPU" placeholder:"PERCENT"`
+	PressureCPU      *int    `within:"0..100" name:"pressure-cpu" help:"Ask for no more jobs while something waited for a CPU in so many percent of the last minute; 0 for never. Default: 90 where CPUs are over-committed, else never." env:"NIMBUS_PRESSURE_CPU" placeholder:"PERCENT"`
 	PressureMemory   int     `within:"0..100" name:"pressure-memory" help:"Ask for no more jobs while everything waited for memory in so many percent of the last ten seconds; 0 for never." default:"20" env:"NIMBUS_PRESSURE_MEMORY" placeholder:"PERCENT"`
 	PressureIO       int     `within:"0..100" name:"pressure-io" help:"Ask for no more jobs while everything waited for a disk in so many percent of the last minute; 0 for never." default:"80" env:"NIMBUS_PRESSURE_IO" placeholder:"PERCENT"`
 	PressureDisk     int     `within:"0..100" name:"pressure-disk" help:"Ask for no more jobs while so many percent of the disk with the data directory are in use; 0 for never." default:"95" env:"NIMBUS_PRESSURE_DISK" placeholder:"PERCENT"`

@@ -117,6 +117,13 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
+	nimbusv1connect.RegistryServiceListRegistryReposProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceListImagesProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceRemoveImagesProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
+	nimbusv1connect.RegistryServiceCollectRegistryProcedure:   onPlatform(nimbus.ScopeRegistryWrite),
+
 	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
 
@@ -183,6 +190,7 @@ var routes = map[string]rule{
 	cacheArtifacts: anybody,
 	cacheV1:        anybody,
 	cacheBlobs:     anybody,
+	keyedPath:      anybody, // for people: keyed.go
 
 	"/v2/": anybody, // nor does the registry let anybody in whom it does not know
 

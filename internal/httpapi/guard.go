@@ -150,7 +150,7 @@ const (
 // keepsTime tells whether a path is the cache's, which has bounds of its own for
 // transfers: they may be slower, as long as they go on.
 func (a *api) keepsTime(path string) bool {
-	return a.Cache != nil && slices.ContainsFunc([]string{cacheTwirp, cacheArtifacts, cacheV1, cacheBlobs}, func(p string) bool { return strings.HasPrefix(path, p) })
+	return a.Cache != nil && slices.ContainsFunc([]string{cacheTwirp, cacheArtifacts, cacheV1, cacheBlobs, keyedPath}, func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
 // steadyBody is a body that must keep coming.
@@ -178,9 +178,10 @@ func noCache(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no cache here").WithHint("see docs/cache.md"))
 }
 
-func noRegistry(w http.ResponseWriter, _ *http.Request) {
-	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "there is no registry here").WithHint("see docs/registry.md"))
-}
+// errNoRegistry is the answer where there is no place for images.
+var errNoRegistry = nimbus.Errorf(nimbus.CodeNotFound, "there is no registry here").WithHint("see docs/registry.md")
+
+func noRegistry(w http.ResponseWriter, _ *http.Request) { wire.WriteHTTPError(w, errNoRegistry) }
 
 func noWebhook(w http.ResponseWriter, _ *http.Request) {
 	wire.WriteHTTPError(w, nimbus.Errorf(nimbus.CodeNotFound, "no GitHub App is connected").WithHint("see docs/github.md"))

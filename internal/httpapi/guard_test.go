@@ -51,7 +51,7 @@ func TestTheCacheKeepsTime(t *testing.T) {
 	t.Parallel()
 	a := &api{Config{Cache: struct{ Cache }{}, Observer: nobody{}, Log: slog.New(slog.DiscardHandler)}}
 	for path, steady := range map[string]bool{
-		cacheBlobs + "u/1": false, cacheV1 + "caches/1": false, cacheTwirp + "CreateCacheEntry": false,
+		cacheBlobs + "u/1": false, keyedPath + "o/k": false, cacheV1 + "caches/1": false, cacheTwirp + "CreateCacheEntry": false,
 		"/_cachette": true, "/v2/acme/app/blobs/uploads/": true, "/api/v1/workspaces": true,
 	} {
 		asked := false

@@ -111,6 +111,9 @@ type Cache interface {
 	// Token is for a job that was just assigned to a host; "" for one that has no
 	// cache.
 	Token(a nimbus.Assignment) (string, error)
+	// As answers somebody, other than a job, who acts in an org and may read what
+	// its own jobs saved; and save, too.
+	As(p nimbus.Principal, saves bool) http.Handler
 	// GitHubToken is for the host that holds a lease on an attempt that is proved to
 	// run a job of GitHub's; reason is why that may do less than others. Codes:
 	// conflict until it is proved, forbidden for one that has no cache, fenced.
@@ -142,6 +145,8 @@ type Config struct {
 	// Registry makes the handler of images, which knows its callers by itself, and
 	// has those counted that it doesn't know; nil where there is none.
 	Registry func(stranger func(*http.Request) error) http.Handler
+	// Images is what people do with them; nil where there are none.
+	Images Images
 	// Webhook takes GitHub's deliveries; nil where no GitHub App is connected.
 	Webhook http.Handler
 	// HostCertificates has hosts show a certificate, which the listener has
@@ -249,6 +254,9 @@ func New(cfg Config) http.Handler {
 		func() (string, http.Handler) {
 			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
 		},
+		func() (string, http.Handler) {
+			return nimbusv1connect.NewRegistryServiceHandler(registryService{api}, options)
+		},
 	} {
 		path, handler := service()
 		mux.Handle(path, api.admit(refusals(handler)))
@@ -273,9 +281,9 @@ func (a *api) handlers() map[string]http.Handler {
 	if webhook == nil {
 		webhook = http.HandlerFunc(noWebhook)
 	}
-	var cache http.Handler = http.HandlerFunc(noCache)
+	var cache, keyed http.Handler = http.HandlerFunc(noCache), http.HandlerFunc(noCache)
 	if a.Cache != nil {
-		cache = a.Cache
+		cache, keyed = a.Cache, a.keyed(a.Cache)
 	}
 	var images http.Handler = http.HandlerFunc(noRegistry)
 	if a.Registry != nil {
@@ -288,6 +296,7 @@ func (a *api) handlers() map[string]http.Handler {
 		cacheArtifacts: cache,
 		cacheV1:        cache,
 		cacheBlobs:     cache,
+		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),

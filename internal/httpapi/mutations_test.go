@@ -35,13 +35,15 @@ type mutation struct {
 
 // Why some calls are not in the ledger.
 const (
-	itsHistory   = "no power over others: the job's own history names who submitted it"
-	ofAHost      = "what a host does with its jobs is in their histories"
-	ofTheRunners = "internal/cli's githubrunners_test calls the real one"
-	ofTheServer  = "internal/server's TestChangesOfAppsAreRecorded calls the real one"
-	onlyReads    = "it changes nothing"
-	ofAShell     = "what passes in a shell is in its recording"
-	ownProof     = "a host renews its own token: there are two an hour of each"
+	itsHistory    = "no power over others: the job's own history names who submitted it"
+	ofAHost       = "what a host does with its jobs is in their histories"
+	ofTheRunners  = "internal/cli's githubrunners_test calls the real one"
+	ofTheServer   = "internal/server's TestChangesOfAppsAreRecorded calls the real one"
+	ofTheRegistry = "test/registry's TestPeople calls the real one"
+	onlySooner    = "what it removes goes a minute later without it"
+	onlyReads     = "it changes nothing"
+	ofAShell      = "what passes in a shell is in its recording"
+	ownProof      = "a host renews its own token: there are two an hour of each"
 )
 
 // mutations has each call that is no Get and no List. A new one fails the test
@@ -65,10 +67,14 @@ var mutations = map[string]mutation{
 
 	"RerunService/SetRerunPolicy": {action: "rerun_policy.set", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
-	"CacheService/RemoveCacheEntries": {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
-	"CacheService/SetRepoCacheQuota":  {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
-	"CacheService/SetOrgCacheQuota":   {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
-	"CacheService/SetCacheRetention":  {action: "cache.set_retention", body: `{"retention":"86400s"}`},
+	"RegistryService/RemoveImages":     {silent: ofTheRegistry},
+	"RegistryService/SetRegistryRules": {silent: ofTheRegistry},
+	"RegistryService/SetRegistryQuota": {action: "registry.set_quota", body: `{"org":"$org","bytes":"1000"}`},
+	"RegistryService/CollectRegistry":  {silent: onlySooner},
+	"CacheService/RemoveCacheEntries":  {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
+	"CacheService/SetRepoCacheQuota":   {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
+	"CacheService/SetOrgCacheQuota":    {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
+	"CacheService/SetCacheRetention":   {action: "cache.set_retention", body: `{"retention":"86400s"}`},
 
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 

@@ -48,6 +48,13 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.QueueService/SetRepoWeight": {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","percent":100}`},
 	"/nimbus.v1.QueueService/SetOrgWeight":  {who: "platform", scope: "org:write", body: `{"org":"$org","percent":100}`},
 
+	"/nimbus.v1.RegistryService/ListRegistryRepos": {who: "viewer", scope: "registry:read", body: `{}`},
+	"/nimbus.v1.RegistryService/ListImages":        {who: "viewer", scope: "registry:read", body: `{"repo":"none"}`, refuses: true},
+	"/nimbus.v1.RegistryService/RemoveImages":      {who: "operator", scope: "registry:write", body: `{"repo":"none"}`, refuses: true},
+	"/nimbus.v1.RegistryService/SetRegistryRules":  {who: "operator", scope: "registry:write", body: `{"repo":"none"}`, refuses: true},
+	"/nimbus.v1.RegistryService/SetRegistryQuota":  {who: "platform", scope: "org:write", body: `{"org":"$org","bytes":"-1"}`},
+	"/nimbus.v1.RegistryService/CollectRegistry":   {who: "platform", scope: "registry:write", body: `{}`},
+
 	"/nimbus.v1.CacheService/ListCacheEntries":   {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.CacheService/GetCacheStats":      {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.CacheService/RemoveCacheEntries": {who: "operator", scope: "org:write", body: `{"filter":{"id":"1"}}`, refuses: true},
@@ -164,6 +171,7 @@ var tenancy = map[string]expectation{
 
 	"/twirp/github.actions.results.api.v1.ArtifactService/": {who: "anybody", refuses: true},
 	"/_cache/": {who: "anybody", refuses: true},
+	"/cache/":  {who: "anybody", refuses: true},
 	"/v2/":     {who: "anybody", refuses: true},
 	"/twirp/github.actions.results.api.v1.CacheService/": {who: "anybody", refuses: true},
 }

@@ -62,12 +62,13 @@ func (s *Service) digestOf(ctx context.Context, p Place, reference string) (Dige
 
 // RemoveManifest removes a manifest with its tags, or, by a tag, that tag alone.
 // Codes: not_found, invalid.
-func (s *Service) RemoveManifest(ctx context.Context, p Place, reference string) error {
+func (s *Service) RemoveManifest(ctx context.Context, who nimbus.Principal, p Place, reference string) error {
+	e := event(who, p.OrgID, "registry.remove", p.Repo, map[string]string{"reference": reference})
 	if !strings.Contains(reference, ":") {
 		if err := CheckTag(reference); err != nil {
 			return err
 		}
-		if err := s.store.DropRegistryTag(ctx, p, reference); err != nil {
+		if err := s.store.DropRegistryTag(ctx, p, reference, e); err != nil {
 			return fmt.Errorf("remove a tag: %w", err)
 		}
 		return nil
@@ -76,7 +77,7 @@ func (s *Service) RemoveManifest(ctx context.Context, p Place, reference string)
 	if err != nil {
 		return err
 	}
-	err = s.store.DropRegistryManifest(ctx, p, digest)
+	err = s.store.DropRegistryManifest(ctx, p, digest, e)
 	s.known.forget()
 	if err != nil {
 		return fmt.Errorf("remove a manifest: %w", err)

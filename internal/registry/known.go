@@ -85,6 +85,13 @@ func (k *known) forget() {
 	k.drop()
 }
 
+// current is the generation of what is written now.
+func (k *known) current() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.generation
+}
+
 // manifest is one that is remembered, and of which generation what is read now is.
 func (k *known) manifest(ctx context.Context, s *Service, n named) (m Manifest, ok bool, generation int) {
 	fresh := k.fresh(ctx, s)

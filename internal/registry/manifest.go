@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"encoding/json"
 	"mime"
 	"strings"
@@ -62,7 +61,7 @@ func ParseManifest(content []byte, mediaType string, digest Digest) (Manifest, e
 		Subject       *descriptor       `json:"subject"`
 		Annotations   map[string]string `json:"annotations"`
 	}
-	if err := json.NewDecoder(bytes.NewReader(content)).Decode(&text); err != nil {
+	if err := json.Unmarshal(content, &text); err != nil {
 		return Manifest{}, invalidManifest("it is no JSON of a manifest: %v", err)
 	}
 	var err error

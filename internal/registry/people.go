@@ -9,7 +9,7 @@ import (
 )
 
 // usual sets the quota of an org that has none of its own.
-func (s *Service) usual(u Usage) Usage {
+func (s *Service) usual(u nimbus.ImageUsage) nimbus.ImageUsage {
 	if !u.OwnQuota {
 		u.Quota = s.limits.Org
 	}
@@ -17,10 +17,10 @@ func (s *Service) usual(u Usage) Usage {
 }
 
 // Usage is how much an org has.
-func (s *Service) Usage(ctx context.Context, orgID string) (Usage, error) {
+func (s *Service) Usage(ctx context.Context, orgID string) (nimbus.ImageUsage, error) {
 	u, err := s.store.RegistryUsage(ctx, orgID)
 	if err != nil {
-		return Usage{}, fmt.Errorf("look what an org uses: %w", err)
+		return nimbus.ImageUsage{}, fmt.Errorf("look what an org uses: %w", err)
 	}
 	return s.usual(u), nil
 }
@@ -41,7 +41,7 @@ func event(p nimbus.Principal, orgID, action, target string, detail map[string]s
 
 // Repos is a page of an org's repositories, by name. next is the token of the page
 // after, "" after the last.
-func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageRequest) (repos []Repo, next string, err error) {
+func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageRequest) (repos []nimbus.ImageRepo, next string, err error) {
 	page = page.Bounded()
 	repos, err = s.store.RegistryRepos(ctx, orgID, page.Token, page.Size+1)
 	if err != nil {
@@ -54,10 +54,11 @@ func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageReque
 	return repos, next, nil
 }
 
-// Images is a page of a repository's tags with what they stand for, and what is
+// ListImages is a page of a repository's tags with what they stand for, and what is
 // said about it. Codes: not_found, invalid.
-func (s *Service) Images(ctx context.Context, p Place, page nimbus.PageRequest) (images []Image, next string, err error) {
-	if err := CheckRepo(p.Repo); err != nil {
+func (s *Service) ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+	p := Place{orgID, repo}
+	if err := CheckRepo(repo); err != nil {
 		return nil, "", err
 	}
 	page = page.Bounded()
@@ -75,8 +76,9 @@ func (s *Service) Images(ctx context.Context, p Place, page nimbus.PageRequest) 
 	return images, next, nil
 }
 
-// SetRules sets those of a repository. Codes: not_found, invalid.
-func (s *Service) SetRules(ctx context.Context, who nimbus.Principal, p Place, r Rules) error {
+// SetImageRules sets those of a repository. Codes: not_found, invalid.
+func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID, repo string, r nimbus.ImageRules) error {
+	p := Place{orgID, repo}
 	if err := CheckRepo(p.Repo); err != nil {
 		return err
 	}
@@ -93,6 +95,19 @@ func (s *Service) SetRules(ctx context.Context, who nimbus.Principal, p Place, r
 
 // maxKeepDays is ten years.
 const maxKeepDays = 3650
+
+// Remove removes a tag, an image by its digest, or, without a reference, a whole
+// repository. Codes: not_found, invalid.
+func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo, reference string) error {
+	p := Place{orgID, repo}
+	if reference == "" {
+		return s.RemoveRepo(ctx, who, p)
+	}
+	if err := CheckRepo(repo); err != nil {
+		return err
+	}
+	return s.RemoveManifest(ctx, who, p, reference)
+}
 
 // RemoveRepo removes a repository with all its images. Codes: not_found, invalid.
 func (s *Service) RemoveRepo(ctx context.Context, who nimbus.Principal, p Place) error {

@@ -71,9 +71,9 @@ type Manifests interface {
 	// RegistryTag is the digest that a tag stands for. Codes: not_found.
 	RegistryTag(ctx context.Context, p Place, tag string) (Digest, error)
 	// DropRegistryManifest removes a manifest with its tags. Codes: not_found.
-	DropRegistryManifest(ctx context.Context, p Place, digest Digest) error
+	DropRegistryManifest(ctx context.Context, p Place, digest Digest, e nimbus.AuditEvent) error
 	// DropRegistryTag removes a tag. Codes: not_found.
-	DropRegistryTag(ctx context.Context, p Place, tag string) error
+	DropRegistryTag(ctx context.Context, p Place, tag string, e nimbus.AuditEvent) error
 	// RegistryTags are the tags of a repository behind one, in the order of their
 	// bytes; up to most. Codes: not_found for a repository that is not there.
 	RegistryTags(ctx context.Context, p Place, after string, most int) ([]string, error)
@@ -145,61 +145,22 @@ type Garbage struct {
 // Books is what a store tells of registries, and people may change.
 type Books interface {
 	// RegistryUsage is that of an org.
-	RegistryUsage(ctx context.Context, orgID string) (Usage, error)
+	RegistryUsage(ctx context.Context, orgID string) (nimbus.ImageUsage, error)
 	// RegistryUsageOfOrgs are those of orgs with ids after one, by id.
-	RegistryUsageOfOrgs(ctx context.Context, after string, most int) ([]Usage, error)
+	RegistryUsageOfOrgs(ctx context.Context, after string, most int) ([]nimbus.ImageUsage, error)
 	// SetRegistryQuota sets that of an org; -1 is the usual. The event is written in
 	// the same transaction.
 	SetRegistryQuota(ctx context.Context, orgID string, bytes int64, e nimbus.AuditEvent) error
 	// RegistryRepos are the repositories of an org behind one, by name.
-	RegistryRepos(ctx context.Context, orgID, after string, most int) ([]Repo, error)
+	RegistryRepos(ctx context.Context, orgID, after string, most int) ([]nimbus.ImageRepo, error)
 	// RegistryRepo is one. Codes: not_found.
-	RegistryRepo(ctx context.Context, p Place) (Repo, error)
+	RegistryRepo(ctx context.Context, p Place) (nimbus.ImageRepo, error)
 	// RegistryImages are the tags of a repository behind one, with what they are.
-	RegistryImages(ctx context.Context, p Place, after string, most int) ([]Image, error)
+	RegistryImages(ctx context.Context, p Place, after string, most int) ([]nimbus.Image, error)
 	// SetRegistryRules sets those of a repository. Codes: not_found.
-	SetRegistryRules(ctx context.Context, p Place, r Rules, e nimbus.AuditEvent) error
+	SetRegistryRules(ctx context.Context, p Place, r nimbus.ImageRules, e nimbus.AuditEvent) error
 	// DropRegistryRepo removes a repository with all that is in it. Codes: not_found.
 	DropRegistryRepo(ctx context.Context, p Place, e nimbus.AuditEvent) error
-}
-
-// Usage is how much an org has.
-type Usage struct {
-	OrgID    string
-	Bytes    int64 // of blobs, each once, of manifests and of uploads
-	Quota    int64
-	OwnQuota bool // it is not the usual one
-}
-
-// Rules are those of a repository.
-type Rules struct {
-	Immutable bool // a tag that is there stays what it is
-	KeepDays  int  // images that nobody pulled or pushed for so long go; 0: none do
-	Evict     bool // its images make room when the org's quota is nearly used
-}
-
-// Repo is what is in a repository.
-type Repo struct {
-	Name string
-	Rules
-	CreatedAt time.Time
-	Tags      int64
-	Manifests int64
-	Bytes     int64     // of its blobs, also of those that others share
-	PulledAt  time.Time // zero for never
-}
-
-// Image is what a tag stands for.
-type Image struct {
-	Tag          string
-	Digest       Digest
-	MediaType    string
-	ArtifactType string
-	Size         int64 // with all that it names
-	UpdatedAt    time.Time
-	PushedAt     time.Time
-	PulledAt     time.Time // zero for never
-	Referrers    []Manifest
 }
 
 // Blobs is where contents are. See blob.Store.

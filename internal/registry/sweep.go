@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
@@ -24,11 +25,6 @@ const (
 	evictFrom, evictTo = 0.9, 0.8
 )
 
-// Swept is what a sweep has removed.
-type Swept struct {
-	Uploads, Images, Manifests, Blobs, Contents, Orphans int
-}
-
 // Sweep gives idle uploads up, has images go that the rules of their repositories
 // no longer keep, then manifests that nothing names, blobs that no manifest names,
 // and content that no blob names. It may be called at any time, while others push,
@@ -39,7 +35,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 }
 
 // Collect is Sweep that tells what it has removed.
-func (s *Service) Collect(ctx context.Context) (done Swept, err error) {
+func (s *Service) Collect(ctx context.Context) (done nimbus.ImagesSwept, err error) {
 	errs := make([]error, 0, 8)
 	for _, part := range []struct {
 		what string
@@ -63,7 +59,7 @@ func (s *Service) Collect(ctx context.Context) (done Swept, err error) {
 	if done.Images+done.Manifests+done.Blobs > 0 {
 		s.known.forget()
 	}
-	if done != (Swept{}) {
+	if done != (nimbus.ImagesSwept{}) {
 		s.log.InfoContext(ctx, "the registry was swept", "idle_uploads", done.Uploads, "images", done.Images, "manifests", done.Manifests,
 			"blobs", done.Blobs, "contents", done.Contents, "orphans", done.Orphans)
 	}
@@ -167,7 +163,7 @@ func (s *Service) evict(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-func (s *Service) evictOf(ctx context.Context, u Usage) (n int, err error) {
+func (s *Service) evictOf(ctx context.Context, u nimbus.ImageUsage) (n int, err error) {
 	oldest, err := s.store.OldestRegistryImages(ctx, u.OrgID, s.limits.Grace, atOnce)
 	if err != nil {
 		return 0, err //nolint:wrapcheck // told by Collect

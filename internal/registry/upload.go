@@ -257,14 +257,18 @@ func (s *Service) PutBlob(ctx context.Context, p Place, c Chunk, digest Digest) 
 		s.untake(ctx, p.OrgID, path, err)
 		return err
 	}
-	kept, err := s.store.PutRegistryBlob(ctx, p, Blob{Digest: digest, Size: n, Path: path}, s.limits)
+	generation := s.known.current()
+	b := Blob{Digest: digest, Size: n, Path: path, UsedAt: s.clock.Now()}
+	kept, err := s.store.PutRegistryBlob(ctx, p, b, s.limits)
 	s.untake(ctx, p.OrgID, path, err)
 	if err != nil {
 		return fmt.Errorf("write down a blob: %w", err)
 	}
 	if !kept {
 		s.drop(ctx, p.OrgID, path)
+		return nil
 	}
+	s.known.addBlob(named{p, digest}, b, generation) // what is pushed is soon pulled
 	return nil
 }
 

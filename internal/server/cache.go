@@ -13,6 +13,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
+	"github.com/nimbus-ci/nimbus/internal/cache/keyed"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
@@ -35,6 +36,7 @@ const (
 type jobCache struct {
 	http.Handler
 
+	keyed     *keyed.Handler
 	keys      *actions.Keys
 	bound     boundJobs
 	forge     runForge
@@ -68,8 +70,12 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	if err != nil {
 		return err
 	}
+	byKey := keyed.New(keyed.Config{Cache: service, Caller: s.callerOf(keys), Log: s.cfg.Log})
+	mux := http.NewServeMux()
+	mux.Handle("/", handler)
+	mux.Handle(keyed.Prefix, byKey)
 	s.cache = &jobCache{
-		Handler: handler, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log, artifacts: s.cfg.Artifacts,
+		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log, artifacts: s.cfg.Artifacts,
 	}
 	s.services = append(s.services, service)
 	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)
@@ -88,6 +94,26 @@ func secretOf(ctx context.Context, secrets identity.Secrets, name string) ([]byt
 		return nil, err
 	}
 	return secrets.Get(ctx, "", name) // another replica's, if that was first
+}
+
+// callerOf says which job shows a token.
+func (s *Server) callerOf(keys *actions.Keys) func(context.Context, string) (cache.Caller, error) {
+	return func(ctx context.Context, token string) (cache.Caller, error) {
+		g, err := keys.Verify(token, time.Now())
+		if err != nil {
+			return cache.Caller{}, err
+		}
+		return g.Caller, s.admitToCache(ctx, g.Caller)
+	}
+}
+
+// As implements httpapi.Cache. Who may run jobs of an org shares what these share.
+func (c *jobCache) As(p nimbus.Principal, saves bool) http.Handler {
+	caller := cache.Caller{OrgID: p.OrgID, Read: []string{ownScope}}
+	if saves {
+		caller.Write = ownScope
+	}
+	return c.keyed.As(caller)
 }
 
 // admitToCache lets the token of a job in for as long as the job runs.

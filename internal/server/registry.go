@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/registry/distribution"
@@ -34,4 +35,12 @@ func (s *Server) openRegistry(ctx context.Context, secrets identity.Secrets) (fu
 		handler.Stranger = stranger
 		return handler
 	}, nil
+}
+
+// imagesOf is the registry as the door takes it: a nil pointer would be one.
+func (s *Server) imagesOf() httpapi.Images {
+	if s.registry == nil {
+		return nil
+	}
+	return s.registry
 }

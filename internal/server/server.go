@@ -273,7 +273,7 @@ func (s *Server) compose(ctx context.Context) error {
 		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, OrgCache: s.store, Shells: s.shells, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
-		Cache: s.cacheHandler(), Caches: s.caches(), Registry: images,
+		Cache: s.cacheHandler(), Caches: s.caches(), Registry: images, Images: s.imagesOf(),
 	})
 	return s.issueAdmin(ctx)
 }

@@ -48,7 +48,7 @@ func cachePlace(r *gen.CacheEntry) cache.Place {
 }
 
 func cacheEntry(r *gen.CacheEntry) cache.Entry {
-	return cache.Entry{ID: r.ID, Place: cachePlace(r), Size: r.Size, CreatedAt: fromMicros(r.CreatedAt), UsedAt: fromMicros(r.UsedAt)}
+	return cache.Entry{ID: r.ID, Place: cachePlace(r), Size: r.Size, Meta: r.Meta, CreatedAt: fromMicros(r.CreatedAt), UsedAt: fromMicros(r.UsedAt)}
 }
 
 // ReserveCache implements cache.Uploads.

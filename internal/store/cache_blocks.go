@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -38,8 +40,8 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 			return errReplaces
 		case known:
 			loose = old.Name
-		case row.Blocks >= cache.MaxBlocks:
-			return nimbus.Errorf(nimbus.CodeTooLarge, "the entry has %d blocks, which is the most", row.Blocks)
+		case row.Blocks >= cache.MostBlocks(row.Reserved):
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the entry has %d blocks, which is the most for its bytes", row.Blocks)
 		default:
 			if err := t.CountCacheBlock(ctx, id); err != nil {
 				return fmt.Errorf("count a block: %w", err)
@@ -127,40 +129,111 @@ func (s *Store) CommitCache(ctx context.Context, id, size int64) (e cache.Entry,
 		if err != nil {
 			return err
 		}
-		if !row.Arranged {
-			if err := t.settleCache(ctx, id); err != nil {
-				return err
-			}
-		}
-		came, err := t.CacheSize(ctx, id)
-		if err != nil {
-			return fmt.Errorf("measure an entry: %w", err)
-		}
-		if came != size {
-			return nimbus.Errorf(nimbus.CodeInvalid, "%d bytes came, and %d were announced", came, size)
-		}
-		if loose, err = t.LooseCacheBlocks(ctx, id); err != nil {
-			return fmt.Errorf("look for what is not needed: %w", err)
-		}
-		if len(loose) > 0 {
-			if err := t.DropLooseCacheBlocks(ctx, id); err != nil {
-				return fmt.Errorf("drop what is not needed: %w", err)
-			}
-		}
-		if row.Reserved != size {
-			if _, err := t.countCache(ctx, cachePlace(&row), size-row.Reserved, 0); err != nil {
-				return err
-			}
-		}
-		if err := t.CommitCacheEntry(ctx, gen.CommitCacheEntryParams{Size: size, Now: micros(t.now), ID: id}); err != nil {
-			return fmt.Errorf("write an entry: %w", err)
-		}
-		row.Size, row.CreatedAt, row.UsedAt = size, micros(t.now), micros(t.now)
-		e = cacheEntry(&row)
-		return nil
+		e, loose, err = t.commitCache(ctx, row, size)
+		return err
 	})
 	return e, loose, err
 }
+
+// commitCache makes an upload that is this transaction's an entry.
+func (t *tx) commitCache(ctx context.Context, row gen.CacheEntry, size int64) (e cache.Entry, loose []string, err error) {
+	id := row.ID
+	if !row.Arranged {
+		if err := t.settleCache(ctx, id); err != nil {
+			return e, nil, err
+		}
+	}
+	came, digest, err := t.cacheContent(ctx, id)
+	if err != nil {
+		return e, nil, err
+	}
+	if came != size {
+		return e, nil, nimbus.Errorf(nimbus.CodeInvalid, "%d bytes came, and %d were announced", came, size)
+	}
+	if loose, err = t.LooseCacheBlocks(ctx, id); err != nil {
+		return e, nil, fmt.Errorf("look for what is not needed: %w", err)
+	}
+	if len(loose) > 0 {
+		if err := t.DropLooseCacheBlocks(ctx, id); err != nil {
+			return e, nil, fmt.Errorf("drop what is not needed: %w", err)
+		}
+	}
+	if row.Reserved != size {
+		if _, err := t.countCache(ctx, cachePlace(&row), size-row.Reserved, 0); err != nil {
+			return e, nil, err
+		}
+	}
+	if err := t.CommitCacheEntry(ctx, gen.CommitCacheEntryParams{Size: size, Now: micros(t.now), ID: id}); err != nil {
+		return e, nil, fmt.Errorf("write an entry: %w", err)
+	}
+	row.Size, row.CreatedAt, row.UsedAt = size, micros(t.now), micros(t.now)
+	e = cacheEntry(&row)
+	e.Digest = digest
+	return e, loose, nil
+}
+
+// cacheContent is how large a content is, and what its blocks hash to.
+func (t *tx) cacheContent(ctx context.Context, id int64) (size int64, digest string, err error) {
+	rows, err := t.CacheContent(ctx, id)
+	if err != nil {
+		return 0, "", fmt.Errorf("measure an entry: %w", err)
+	}
+	sum := transfer.NewDigest()
+	for _, r := range rows {
+		size += r.Size
+		sum.Add(r.Size, r.Sha256)
+	}
+	return size, sum.String(), nil
+}
+
+// ReplaceCache implements cache.Uploads.
+func (s *Store) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again) (e cache.Entry, kept bool, loose []string, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		loose, kept = nil, false
+		row, err := t.cacheUpload(ctx, id)
+		if err != nil {
+			return err
+		}
+		// With the books nobody else takes the place, nor removes who has it.
+		if _, err := t.countCache(ctx, p, 0, 0); err != nil {
+			return err
+		}
+		there, err := t.CachePlace(ctx, gen.CachePlaceParams{OrgID: p.OrgID, Repo: p.Repo, Scope: p.Scope, Version: p.Version, Key: []byte(p.Key)})
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return fmt.Errorf("look who has the place: %w", err)
+		case there.State == cacheUploading || again == cache.AgainRefused:
+			return cacheTaken(there.State)
+		case again == cache.AgainKeeps:
+			e, kept = cacheEntry(&there), true
+			_, err := t.giveUpCache(ctx, id, now)
+			return err
+		default:
+			if _, err := t.removeCache(ctx, p.OrgID, there.ID); err != nil {
+				return err
+			}
+		}
+		if err := t.MoveCacheUpload(ctx, gen.MoveCacheUploadParams{Version: p.Version, Key: []byte(p.Key), Meta: meta, ID: id}); err != nil {
+			return fmt.Errorf("put an entry in its place: %w", err)
+		}
+		row.Version, row.Key, row.Meta = p.Version, []byte(p.Key), meta
+		e, loose, err = t.commitCache(ctx, row, size)
+		return err
+	})
+	return e, kept, loose, err
+}
+
+// AbandonCache implements cache.Uploads.
+func (s *Store) AbandonCache(ctx context.Context, id int64) error {
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.giveUpCache(ctx, id, now)
+		return err
+	})
+}
+
+// now has an upload be idle that got a byte just now.
+const now = -time.Hour
 
 // committedCache is the answer to a commit that is repeated.
 func (t *tx) committedCache(ctx context.Context, id, size int64) (e cache.Entry, err error) {
@@ -173,7 +246,9 @@ func (t *tx) committedCache(ctx context.Context, id, size int64) (e cache.Entry,
 	case row.Size != size:
 		return e, nimbus.Errorf(nimbus.CodeConflict, "the entry was committed with %d bytes", row.Size)
 	}
-	return cacheEntry(&row), nil
+	e = cacheEntry(&row)
+	_, e.Digest, err = t.cacheContent(ctx, id)
+	return e, err
 }
 
 // settleCache orders blocks for which no list came.

@@ -11,16 +11,16 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-func registryUsage(r *gen.RegistryUsage) registry.Usage {
-	return registry.Usage{OrgID: r.OrgID, Bytes: r.Bytes, Quota: r.Quota, OwnQuota: r.Quota >= 0}
+func registryUsage(r *gen.RegistryUsage) nimbus.ImageUsage {
+	return nimbus.ImageUsage{OrgID: r.OrgID, Bytes: r.Bytes, Quota: r.Quota, OwnQuota: r.Quota >= 0}
 }
 
 // RegistryUsage implements registry.Books.
-func (s *Store) RegistryUsage(ctx context.Context, orgID string) (u registry.Usage, err error) {
+func (s *Store) RegistryUsage(ctx context.Context, orgID string) (u nimbus.ImageUsage, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		row, err := t.RegistryUsage(ctx, orgID)
 		if errors.Is(err, sql.ErrNoRows) {
-			u = registry.Usage{OrgID: orgID}
+			u = nimbus.ImageUsage{OrgID: orgID}
 			return nil
 		}
 		u = registryUsage(&row)
@@ -30,10 +30,10 @@ func (s *Store) RegistryUsage(ctx context.Context, orgID string) (u registry.Usa
 }
 
 // RegistryUsageOfOrgs implements registry.Books.
-func (s *Store) RegistryUsageOfOrgs(ctx context.Context, after string, most int) (all []registry.Usage, err error) {
+func (s *Store) RegistryUsageOfOrgs(ctx context.Context, after string, most int) (all []nimbus.ImageUsage, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		rows, err := t.RegistryUsageOfOrgs(ctx, gen.RegistryUsageOfOrgsParams{OrgID: after, Limit: int32(most)})
-		all = make([]registry.Usage, len(rows))
+		all = make([]nimbus.ImageUsage, len(rows))
 		for i := range rows {
 			all[i] = registryUsage(&rows[i])
 		}
@@ -53,7 +53,7 @@ func (s *Store) SetRegistryQuota(ctx context.Context, orgID string, bytes int64,
 }
 
 // RegistryRepos implements registry.Books.
-func (s *Store) RegistryRepos(ctx context.Context, orgID, after string, most int) (repos []registry.Repo, err error) {
+func (s *Store) RegistryRepos(ctx context.Context, orgID, after string, most int) (repos []nimbus.ImageRepo, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		repos = nil
 		rows, err := t.RegistryRepos(ctx, gen.RegistryReposParams{OrgID: orgID, Repo: after, Limit: int32(most)})
@@ -73,7 +73,7 @@ func (s *Store) RegistryRepos(ctx context.Context, orgID, after string, most int
 }
 
 // RegistryRepo implements registry.Books.
-func (s *Store) RegistryRepo(ctx context.Context, p registry.Place) (r registry.Repo, err error) {
+func (s *Store) RegistryRepo(ctx context.Context, p registry.Place) (r nimbus.ImageRepo, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		row, err := t.registryRepo(ctx, p)
 		if err != nil {
@@ -86,12 +86,12 @@ func (s *Store) RegistryRepo(ctx context.Context, p registry.Place) (r registry.
 }
 
 // filledRegistryRepo is a repository with what is in it.
-func (t *tx) filledRegistryRepo(ctx context.Context, row *gen.RegistryRepo) (registry.Repo, error) {
+func (t *tx) filledRegistryRepo(ctx context.Context, row *gen.RegistryRepo) (nimbus.ImageRepo, error) {
 	sums, err := t.RegistryTotals(ctx, gen.RegistryTotalsParams{OrgID: row.OrgID, Repo: row.Repo})
 	if err != nil {
-		return registry.Repo{}, fmt.Errorf("count what is in a repository: %w", err)
+		return nimbus.ImageRepo{}, fmt.Errorf("count what is in a repository: %w", err)
 	}
-	return registry.Repo{Name: row.Repo, Rules: registry.Rules{Immutable: row.Immutable, KeepDays: int(row.KeepDays), Evict: row.Evict},
+	return nimbus.ImageRepo{Name: row.Repo, ImageRules: nimbus.ImageRules{Immutable: row.Immutable, KeepDays: int(row.KeepDays), Evict: row.Evict},
 		CreatedAt: fromMicros(row.CreatedAt), Tags: sums.Tags, Manifests: sums.Manifests, Bytes: sums.Bytes, PulledAt: fromMicros(sums.PulledAt)}, nil
 }
 
@@ -99,18 +99,22 @@ func (t *tx) filledRegistryRepo(ctx context.Context, row *gen.RegistryRepo) (reg
 const referrersTold = 20
 
 // RegistryImages implements registry.Books.
-func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after string, most int) (images []registry.Image, err error) {
+func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after string, most int) (images []nimbus.Image, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		rows, err := t.RegistryTagRows(ctx, gen.RegistryTagRowsParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(after), Limit: int32(most)})
 		if err != nil {
 			return err
 		}
-		images = make([]registry.Image, len(rows))
+		images = make([]nimbus.Image, len(rows))
 		for i, r := range rows {
-			images[i] = registry.Image{Tag: string(r.Tag), Digest: registry.Digest(r.Digest), MediaType: r.MediaType, ArtifactType: r.ArtifactType, Size: r.ImageSize,
-				UpdatedAt: fromMicros(r.UpdatedAt), PushedAt: fromMicros(r.PushedAt), PulledAt: fromMicros(r.PulledAt)}
-			if images[i].Referrers, err = t.registryReferrers(ctx, p, images[i].Digest, "", "", referrersTold); err != nil {
+			images[i] = nimbus.Image{Tag: string(r.Tag), Digest: r.Digest, MediaType: r.MediaType, ArtifactType: r.ArtifactType, Bytes: r.ImageSize,
+				PushedAt: fromMicros(r.PushedAt), PulledAt: fromMicros(r.PulledAt)}
+			about, err := t.registryReferrers(ctx, p, registry.Digest(r.Digest), "", "", referrersTold)
+			if err != nil {
 				return err
+			}
+			for _, m := range about {
+				images[i].Referrers = append(images[i].Referrers, nimbus.ImageReferrer{Digest: string(m.Digest), ArtifactType: m.ArtifactType, Bytes: m.Size})
 			}
 		}
 		return nil
@@ -119,7 +123,7 @@ func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after stri
 }
 
 // SetRegistryRules implements registry.Books.
-func (s *Store) SetRegistryRules(ctx context.Context, p registry.Place, r registry.Rules, e nimbus.AuditEvent) error {
+func (s *Store) SetRegistryRules(ctx context.Context, p registry.Place, r nimbus.ImageRules, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
 		if _, err := t.registryRepo(ctx, p); err != nil {
 			return err

@@ -146,9 +146,12 @@ func (s *Store) RegistryTag(ctx context.Context, p registry.Place, tag string) (
 }
 
 // DropRegistryManifest implements registry.Manifests.
-func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest) error {
+func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
 		if err := t.removeRegistryManifest(ctx, p, digest); err != nil {
+			return err
+		}
+		if err := t.told(ctx, e); err != nil {
 			return err
 		}
 		return t.GrowRegistryEpoch(ctx)
@@ -174,13 +177,16 @@ func (t *tx) removeRegistryManifest(ctx context.Context, p registry.Place, diges
 }
 
 // DropRegistryTag implements registry.Manifests.
-func (s *Store) DropRegistryTag(ctx context.Context, p registry.Place, tag string) error {
+func (s *Store) DropRegistryTag(ctx context.Context, p registry.Place, tag string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
 		n, err := t.DropRegistryTag(ctx, gen.DropRegistryTagParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(tag)})
 		if err == nil && n == 0 {
 			return registry.NoManifest(tag)
 		}
-		return err
+		if err != nil {
+			return fmt.Errorf("remove a tag: %w", err)
+		}
+		return t.told(ctx, e)
 	})
 }
 

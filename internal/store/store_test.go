@@ -54,6 +54,18 @@ func TestCacheConformance(t *testing.T) {
 	})
 }
 
+func TestRegistryConformance(t *testing.T) {
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		storetest.RunRegistry(t, func(t *testing.T) storetest.RegistryStore { return open(t, storetest.SQLite(t)) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		storetest.RunRegistry(t, func(t *testing.T) storetest.RegistryStore { return open(t, storetest.Postgres(t)) })
+	})
+}
+
 func TestWhatIsCommittedSurvivesAReopen(t *testing.T) {
 	t.Parallel()
 	for name, dsn := range map[string]string{"sqlite": sqliteDSN(t), "postgres": testenv.Postgres(t)} {

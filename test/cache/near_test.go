@@ -54,21 +54,34 @@ func (w *world) throughHost(bytes int64) *host {
 // start starts the host's door, or another in its place.
 func (h *host) start(bytes int64) {
 	h.t.Helper()
+	h.door, h.stop = h.open(h.dir, bytes)
+	h.url = "http://" + h.door.Addr()
+}
+
+// beside is the URL of another host's door.
+func (h *host) beside(bytes int64) string {
+	h.t.Helper()
+	door, _ := h.open(h.t.TempDir(), bytes)
+	return "http://" + door.Addr()
+}
+
+func (h *host) open(dir string, bytes int64) (door *near.Door, stop func()) {
+	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(h.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	door, err := near.Open(near.Config{Server: h.origin, Dir: h.dir, Bytes: bytes, Log: log})
+	door, err := near.Open(near.Config{Server: h.origin, Dir: dir, Bytes: bytes, Log: log})
 	h.must(err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- door.Run(ctx) }()
-	h.stop = sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			h.t.Error(err)
 		}
 	})
-	h.t.Cleanup(func() { h.stop() })
-	h.door, h.url = door, "http://"+door.Addr()
+	h.t.Cleanup(stop)
 	h.wait("the door", func() bool { return door.Figures().Limit == bytes })
+	return door, stop
 }
 
 func trustHost(cfg *actions.Config) { cfg.PublicURL, cfg.TrustHost = "", true }
@@ -323,7 +336,7 @@ func TestNearWithoutServer(t *testing.T) {
 	h.stop()
 	h.origin = "http://127.0.0.1:1"
 	h.start(100 * MiB)
-	if a := me.send("GET", at(h.url, get), nil); a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "content") {
+	if a := me.send("GET", at(h.url, get), nil); a.status != http.StatusNotFound || strings.Contains(a.body, "content") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if f := h.door.Figures(); f.Entries != 1 || f.Hits != 0 {
@@ -385,6 +398,87 @@ func TestNearDoesNotGuess(t *testing.T) {
 	}
 }
 
+// TestNearHasWhatTheServerHas: bytes that came to the server past the host, or
+// from it without that its answer came back, are what the host gives, too.
+func TestNearHasWhatTheServerHas(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, 100*MiB)
+	other := h.beside(100 * MiB)
+	me := h.as(job())
+	// lose has the server do what it is asked, and its answer not come back.
+	lose := func(do func() answer) {
+		t.Helper()
+		h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return lost{rw} }
+		if a := do(); a.status < 400 {
+			t.Errorf("the answer is lost, and is %d", a.status)
+		}
+		h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return rw }
+	}
+	const mine, theirs = "XXXXXXXX", "YYYYYYYY"
+	for key, c := range map[string]struct {
+		put  func(target string)
+		want string
+		kept int64 // as it was saved
+	}{
+		"a block past the host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(at(h.origin, target), "1", theirs)
+			me.putList(target, "1")
+		}, theirs, 0},
+		"a block through another host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(at(other, target), "1", theirs)
+			me.putList(target, "1")
+		}, theirs, 0},
+		"a block whose answer is lost": {func(target string) {
+			me.putBlock(target, "1", mine)
+			lose(func() answer { return me.putBlock(target, "1", theirs) })
+			me.putList(target, "1")
+		}, theirs, 0},
+		"an order past the host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(target, "2", theirs)
+			me.putList(target, "1", "2")
+			me.putList(at(h.origin, target), "2", "1")
+		}, theirs + mine, 0},
+		"all of it past the host": {func(target string) {
+			me.putBlob(target, mine)
+			me.putBlob(at(h.origin, target), theirs)
+		}, theirs, 0},
+		"the same, twice": {func(target string) {
+			me.putBlock(target, "1", mine)
+			lose(func() answer { return me.putBlock(target, "1", mine) })
+			me.putBlock(at(h.origin, target), "1", mine)
+			me.putList(target, "1")
+		}, mine, 1},
+	} {
+		before := h.door.Figures().Saved
+		c.put(me.uploadURL(key))
+		if a := me.finalize(key, len(c.want)); !a.ok() {
+			t.Fatal(key, a.body)
+		}
+		if got := h.door.Figures().Saved - before; got != c.kept {
+			t.Errorf("%s: %d are kept as they were saved, want %d", key, got, c.kept)
+		}
+		h.holds(me, key, c.want)
+		h.holds(me, key, c.want)
+	}
+	before := h.door.Figures().Saved
+	me.putBlob(me.uploadURL("twice"), mine)
+	lose(func() answer { return me.finalize("twice", len(mine)) })
+	if a := me.finalize("twice", len(mine)); !a.ok() || h.door.Figures().Saved != before+1 {
+		t.Errorf("a commit whose answer was lost: %s, %+v", a.body, h.door.Figures())
+	}
+	h.holds(me, "twice", mine)
+}
+
+// lost is an answer that does not come back.
+type lost struct{ http.ResponseWriter }
+
+func (l lost) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+func (lost) WriteHeader(int)               { panic(http.ErrAbortHandler) }
+func (lost) Write([]byte) (int, error)     { panic(http.ErrAbortHandler) }
+
 // TestNearClients: what every client does alike, through a host.
 func TestNearClients(t *testing.T) {
 	for name, c := range clients(t) {
@@ -406,5 +500,51 @@ func TestNearClients(t *testing.T) {
 				t.Errorf("a save that is not allowed: %s\n%s", got, log)
 			}
 		})
+	}
+}
+
+// TestNearWithoutBlobs: while the object store is away a host restores what it has;
+// what it has not the clients go on without, and they say nothing that is wrong.
+func TestNearWithoutBlobs(t *testing.T) {
+	for name, c := range clients(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, cache.Limits{}, trustHost)
+			file, _ := w.file(MiB)
+			w.saves(c, job(), "elsewhere", file)
+			h := w.throughHost(100 * MiB)
+			file, hash := h.file(5 * MiB)
+			h.saves(c, job(), "here", file)
+			w.away.Store(true)
+			h.restores(c, job(), "here", hash, "here")
+			began := time.Now()
+			h.misses(c, "elsewhere")
+			t.Logf("%s goes on without after %s", name, time.Since(began).Round(time.Millisecond))
+			began = time.Now()
+			c.save(t.Context(), h.world, job(), "not now", file) // of which version 1 of @actions/cache only warns
+			t.Logf("%s gives a save up after %s", name, time.Since(began).Round(time.Millisecond))
+			w.away.Store(false)
+			h.restores(c, job(), "", "", "not now")
+			h.restores(c, job(), "here", hash, "here")
+		})
+	}
+}
+
+// misses fails where a client has something for a key, or fails its job.
+func (h *host) misses(c client, key string) {
+	h.t.Helper()
+	into := filepath.Join(h.t.TempDir(), "restored")
+	var found, log string
+	switch c := c.(type) {
+	case script:
+		found, log = c.restore(h.world, job(), into, key)
+	case goClient: // whose caller is told, as BuildKit is, which goes on
+		var code int
+		if found, log, code = c.run(h.t.Context(), h.world, job(), "load", into, key); code != 0 {
+			found = ""
+		}
+	}
+	if found != "" || h.hash(into) != "" && h.hash(into) != sum("") {
+		h.t.Errorf("found %q\n%s", found, log)
 	}
 }

@@ -14,13 +14,16 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
+	"github.com/nimbus-ci/nimbus/internal/cache/keyed"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
@@ -40,6 +43,8 @@ type world struct {
 	keys  *actions.Keys
 	// before sees each request before the cache does.
 	before func(*http.Request)
+	// away has the place of contents be as if it were not there.
+	away atomic.Bool
 	// wrap is put around each answer.
 	wrap func(http.ResponseWriter) http.ResponseWriter
 }
@@ -55,7 +60,7 @@ func newWorld(t testing.TB, limits cache.Limits, edit ...func(*actions.Config)) 
 	w.must(err)
 	t.Cleanup(func() { w.must(blobs.Close()) })
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	w.cache = cache.New(cache.Config{Store: w.db, Blobs: blobs, Limits: limits, Log: log})
+	w.cache = cache.New(cache.Config{Store: w.db, Blobs: place{blobs, &w.away}, Limits: limits, Log: log})
 	w.keys, err = actions.NewKeys([]byte("a secret of the test's, thirty-two bytes"))
 	w.must(err)
 
@@ -68,16 +73,52 @@ func newWorld(t testing.TB, limits cache.Limits, edit ...func(*actions.Config)) 
 	handler, err := actions.New(cfg)
 	w.must(err)
 	mux := http.NewServeMux()
-	for _, pattern := range actions.Patterns() {
+	byKey := keyed.New(keyed.Config{Cache: w.cache, Log: log, Caller: func(_ context.Context, token string) (cache.Caller, error) {
+		g, err := w.keys.Verify(token, time.Now())
+		return g.Caller, err
+	}})
+	for _, pattern := range append(actions.Patterns(), keyed.Prefix) {
+		next := handler
+		if pattern == keyed.Prefix {
+			next = byKey
+		}
 		mux.Handle(pattern, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.before(r)
-			handler.ServeHTTP(w.wrap(rw), r)
+			next.ServeHTTP(w.wrap(rw), r)
 		}))
 	}
 	server.Config.Handler = mux
 	server.Start()
 	t.Cleanup(server.Close)
 	return w
+}
+
+// place is where contents are, unless that is away.
+type place struct {
+	*fs.Store
+
+	away *atomic.Bool
+}
+
+func (p place) check() error {
+	if p.away.Load() {
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the object store is away")
+	}
+	return nil
+}
+
+func (p place) Put(ctx context.Context, key string, r io.Reader, most int64) (blob.Info, error) {
+	if err := p.check(); err != nil {
+		return blob.Info{}, err
+	}
+	return p.Store.Put(ctx, key, r, most)
+}
+
+func (p place) OpenRange(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return p.Store.OpenRange(ctx, key, offset, n)
 }
 
 func (w *world) must(err error) {

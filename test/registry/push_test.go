@@ -18,7 +18,7 @@ func TestUploadGoesOnAnywhere(t *testing.T) {
 	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
 		o := w.org("acme")
 		one := w.client(w.token(o, nimbus.RoleDeveloper))
-		two := &client{t, w.replica().url, one.token}
+		two := &pusher{t, w.replica().url, one.token}
 		for _, algorithm := range []string{registry.SHA256, registry.SHA512} {
 			for _, said := range []bool{true, false} {
 				content := fresh(300_000)
@@ -28,7 +28,7 @@ func TestUploadGoesOnAnywhere(t *testing.T) {
 					begin += "?digest-algorithm=" + algorithm
 				}
 				a := one.do("POST", begin, nil).want(t, 202, "")
-				for i, c := range []*client{two, one, two} {
+				for i, c := range []*pusher{two, one, two} {
 					a = c.do("PATCH", c.at(a), content[i*100_000:(i+1)*100_000], "Content-Range", fmt.Sprintf("%d-%d", i*100_000, (i+1)*100_000-1)).want(t, 202, "")
 					if got := a.header.Get("Range"); got != fmt.Sprintf("0-%d", (i+1)*100_000-1) {
 						t.Errorf("after part %d the range is %q", i, got)
@@ -165,7 +165,7 @@ func TestImmutableTags(t *testing.T) {
 		c := w.client(w.token(o, nimbus.RoleDeveloper))
 		first := c.image("acme/app", "v1", fresh(10), fresh(20))
 		admin := nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}
-		w.must(w.replicas[0].SetRules(t.Context(), admin, registry.Place{OrgID: o.ID, Repo: "app"}, registry.Rules{Immutable: true}))
+		w.must(w.replicas[0].SetImageRules(t.Context(), admin, o.ID, "app", nimbus.ImageRules{Immutable: true}))
 		config, layer := fresh(10), fresh(20)
 		c.push("acme/app", config)
 		c.push("acme/app", layer)
@@ -184,7 +184,7 @@ func TestReplicasForget(t *testing.T) {
 	t.Parallel()
 	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
 		c := w.client(w.token(w.org("acme"), nimbus.RoleOperator))
-		other := &client{t, w.replica().url, c.token}
+		other := &pusher{t, w.replica().url, c.token}
 		first := c.image("acme/app", "v1", fresh(10), fresh(20))
 		digest := string(registry.Of(registry.SHA256, first))
 		other.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, "")

@@ -63,7 +63,7 @@ func newCrowd(org string) *crowd {
 // work has one pusher go on until the time is over, or a push fails otherwise than
 // by what it relied on being collected; gone says of an error that the registry is
 // away, after which nothing is known of what was under way.
-func (c *crowd) work(cl *client, n int, until time.Time, gone func(error) bool) error {
+func (c *crowd) work(cl *pusher, n int, until time.Time, gone func(error) bool) error {
 	r := rand.New(rand.NewPCG(uint64(n), 7))
 	for i := 0; time.Now().Before(until); i++ {
 		repo := c.repos[r.IntN(len(c.repos))]
@@ -92,7 +92,7 @@ func status(a answer, err error, want ...int) error {
 var errCollected = errors.New("a blob was collected")
 
 // pushOne pushes an image as clients do: what is there already they do not send.
-func (c *crowd) pushOne(cl *client, r *rand.Rand, repo, tag string) error {
+func (c *crowd) pushOne(cl *pusher, r *rand.Rand, repo, tag string) error {
 	blobs := make([][]byte, 2+r.IntN(4))
 	for i := range blobs {
 		blobs[i] = c.pool[r.IntN(len(c.pool))]
@@ -129,7 +129,7 @@ func (c *crowd) pushOne(cl *client, r *rand.Rand, repo, tag string) error {
 }
 
 // send sends a blob that is not there, by one of the ways.
-func (c *crowd) send(cl *client, r *rand.Rand, repo string, b []byte) error {
+func (c *crowd) send(cl *pusher, r *rand.Rand, repo string, b []byte) error {
 	digest := string(registry.Of(registry.SHA256, b))
 	a, err := cl.try("HEAD", "/v2/"+repo+"/blobs/"+digest, nil)
 	if err := status(a, err, 200, 404); err != nil {
@@ -170,7 +170,7 @@ func (c *crowd) send(cl *client, r *rand.Rand, repo string, b []byte) error {
 
 // removeOne removes a tag of the pusher's own, or its whole manifest where no
 // other may have the same.
-func (c *crowd) removeOne(cl *client, r *rand.Rand, repo, tag string) error {
+func (c *crowd) removeOne(cl *pusher, r *rand.Rand, repo, tag string) error {
 	c.mu.Lock()
 	delete(c.tagged, repo+":"+tag)
 	c.mu.Unlock()
@@ -195,7 +195,7 @@ type layer struct {
 }
 
 // pull pulls an image and compares all of it.
-func (c *crowd) pull(cl *client, repo, tag string, want []byte) error {
+func (c *crowd) pull(cl *pusher, repo, tag string, want []byte) error {
 	a, err := cl.try("GET", "/v2/"+repo+"/manifests/"+tag, nil)
 	if err := status(a, err, 200); err != nil {
 		return fmt.Errorf("pull %s:%s: %w", repo, tag, err)
@@ -223,7 +223,7 @@ func (c *crowd) pull(cl *client, repo, tag string, want []byte) error {
 }
 
 // holds pulls everything that has a tag.
-func (c *crowd) holds(t *testing.T, cl *client) {
+func (c *crowd) holds(t *testing.T, cl *pusher) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(c.tagged)) {
 		i := slices.Index([]byte(name), ':')
@@ -266,7 +266,7 @@ func TestStress(t *testing.T) {
 				})
 			}
 			for n := range pushers {
-				cl := &client{t, w.replicas[n%2].url, token}
+				cl := &pusher{t, w.replicas[n%2].url, token}
 				group.Go(func() {
 					if err := c.work(cl, n, until, func(error) bool { return false }); err != nil {
 						t.Error(err)

@@ -86,7 +86,7 @@ func TestWhoMayWhat(t *testing.T) {
 			}
 		}
 		try("by Basic", func(method, path string, body []byte) answer { return c.do(method, path, body) }, http.StatusForbidden)
-		bearer := &client{t: t, url: c.url}
+		bearer := &pusher{t: t, url: c.url}
 		try("by a bare token", func(method, path string, body []byte) answer {
 			return bearer.do(method, path, body, "Authorization", "Bearer "+of.token)
 		}, http.StatusForbidden)
@@ -97,7 +97,7 @@ func TestWhoMayWhat(t *testing.T) {
 	}
 	// One for less can do less, whoever has it.
 	narrow := operator.bearer("repository:acme/app:pull")
-	c := &client{t: t, url: operator.url}
+	c := &pusher{t: t, url: operator.url}
 	c.do("GET", "/v2/acme/app/manifests/v1", nil, "Authorization", "Bearer "+narrow).want(t, 200, "")
 	refused := c.do("POST", "/v2/acme/app/blobs/uploads/", nil, "Authorization", "Bearer "+narrow).want(t, 401, "DENIED")
 	if got := refused.header.Get("WWW-Authenticate"); !strings.Contains(got, `scope="repository:acme/app:pull,push"`) || !strings.Contains(got, `error="insufficient_scope"`) {
@@ -117,7 +117,7 @@ func TestWhoMayWhat(t *testing.T) {
 }
 
 // bearer asks the registry for a token of its own.
-func (c *client) bearer(scope string) string {
+func (c *pusher) bearer(scope string) string {
 	c.t.Helper()
 	a := c.do("GET", "/v2/token?service=nimbus&scope="+url.QueryEscape(scope), nil).want(c.t, 200, "")
 	var got struct {
@@ -138,7 +138,7 @@ func TestTokenEndsWithItsOwn(t *testing.T) {
 	c := w.client(w.token(acme, nimbus.RoleDeveloper))
 	c.image("acme/app", "v1", fresh(10))
 	get := func(token string) answer {
-		return (&client{t: t, url: c.url}).do("GET", "/v2/acme/app/manifests/v1", nil, "Authorization", "Bearer "+token)
+		return (&pusher{t: t, url: c.url}).do("GET", "/v2/acme/app/manifests/v1", nil, "Authorization", "Bearer "+token)
 	}
 	w.jobs["a-job"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_1"}
 	job := w.client("a-job").bearer("repository:acme/app:pull")

@@ -154,15 +154,15 @@ func (w *world) token(o nimbus.Org, role nimbus.Role, scopes ...nimbus.Scope) st
 	return secret
 }
 
-// client speaks with a replica by a token, and as others do who don't ask the
+// pusher speaks with a replica by a token, and as others do who don't ask the
 // registry for one of its own.
-type client struct {
+type pusher struct {
 	t     testing.TB
 	url   string
 	token string
 }
 
-func (w *world) client(token string) *client { return &client{w.t, w.replicas[0].url, token} }
+func (w *world) client(token string) *pusher { return &pusher{w.t, w.replicas[0].url, token} }
 
 // answer is what came back.
 type answer struct {
@@ -184,7 +184,7 @@ func (a answer) reason() string {
 	return e.Errors[0].Code
 }
 
-func (c *client) do(method, path string, body []byte, headers ...string) answer {
+func (c *pusher) do(method, path string, body []byte, headers ...string) answer {
 	c.t.Helper()
 	a, err := c.try(method, path, body, headers...)
 	if err != nil {
@@ -193,7 +193,7 @@ func (c *client) do(method, path string, body []byte, headers ...string) answer 
 	return a
 }
 
-func (c *client) try(method, path string, body []byte, headers ...string) (answer, error) {
+func (c *pusher) try(method, path string, body []byte, headers ...string) (answer, error) {
 	to := path
 	if strings.HasPrefix(path, "/") {
 		to = c.url + path
@@ -231,7 +231,7 @@ func (a answer) want(t testing.TB, status int, reason string) answer {
 }
 
 // push pushes a blob by POST and PUT, and returns its digest.
-func (c *client) push(repo string, content []byte) registry.Digest {
+func (c *pusher) push(repo string, content []byte) registry.Digest {
 	c.t.Helper()
 	digest := registry.Of(registry.SHA256, content)
 	begun := c.do("POST", "/v2/"+repo+"/blobs/uploads/", nil).want(c.t, 202, "")
@@ -240,7 +240,7 @@ func (c *client) push(repo string, content []byte) registry.Digest {
 }
 
 // at is where an upload goes on.
-func (c *client) at(a answer, pairs ...string) string {
+func (c *pusher) at(a answer, pairs ...string) string {
 	c.t.Helper()
 	u, err := url.Parse(a.header.Get("Location"))
 	if err != nil || u.Path == "" {
@@ -276,7 +276,7 @@ func manifestOf(blobs ...[]byte) []byte {
 }
 
 // image pushes an image, and returns its manifest.
-func (c *client) image(repo, tag string, blobs ...[]byte) []byte {
+func (c *pusher) image(repo, tag string, blobs ...[]byte) []byte {
 	c.t.Helper()
 	for _, b := range blobs {
 		c.push(repo, b)
@@ -294,7 +294,7 @@ func fresh(n int) []byte {
 }
 
 // swept sweeps by the first replica, and returns what that removed.
-func (w *world) swept() registry.Swept {
+func (w *world) swept() nimbus.ImagesSwept {
 	w.t.Helper()
 	done, err := w.replicas[0].Collect(w.t.Context())
 	w.must(err)

@@ -62,6 +62,11 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, entry cache.Entry
 		return nil
 	}
 	content, err := h.Cache.Open(r.Context(), entry, part.Offset, part.N)
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		// At a 503 @actions/cache waits for two minutes, and then goes on without; at
+		// this it does at once.
+		return h.without(w, r, blobErrorAs(http.StatusNotFound), err)
+	}
 	if err != nil {
 		return fmt.Errorf("open an entry: %w", err)
 	}
@@ -73,6 +78,22 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, entry cache.Entry
 		panic(http.ErrAbortHandler) // the status is out: only a connection that breaks tells it
 	}
 	return nil
+}
+
+// without answers while contents can't be had, or kept, by a status at which
+// clients go on without the cache.
+func (h *handler) without(w http.ResponseWriter, r *http.Request, write writer, err error) error {
+	h.Log.WarnContext(r.Context(), "the place of contents is away, clients go on without the cache", "method", r.Method, "path", r.URL.Path, "error", err)
+	h.reply(w, r, err, write)
+	return nil
+}
+
+// blobErrorAs is writeBlobError with another status.
+func blobErrorAs(status int) writer {
+	return func(w http.ResponseWriter, t told) {
+		t.blobIs = status
+		writeBlobError(w, t)
+	}
 }
 
 // unsatisfiable says how long the content is.

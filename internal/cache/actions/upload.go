@@ -3,7 +3,6 @@ package actions
 import (
 	"crypto/rand"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -45,6 +44,10 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) 
 	default:
 		err = nimbus.Errorf(nimbus.CodeUnsupported, "comp=%.100s is not known here", comp)
 	}
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		// At a 503 go-actions-cache tries again for a quarter of an hour.
+		return h.without(w, r, blobErrorAs(http.StatusFailedDependency), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -76,7 +79,7 @@ func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id 
 func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block string) error {
 	body := h.bounds().Upstream(w, r, r.ContentLength)
 	if err := h.Cache.PutBlock(r.Context(), s.id, block, body, r.ContentLength); err != nil {
-		return h.linger(body, fmt.Errorf("take a block: %w", err))
+		return body.Linger(fmt.Errorf("take a block: %w", err))
 	}
 	return nil
 }
@@ -91,16 +94,4 @@ func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed)
 		return fmt.Errorf("arrange blocks: %w", err)
 	}
 	return nil
-}
-
-// maxLinger is how much of a body is taken and thrown away, so that its sender
-// gets to read why: who is hung up on while it sends sees no answer.
-const maxLinger = 128 << 20
-
-// linger reads on where a quota ended an upload, and returns why it did.
-func (h *handler) linger(body *transfer.Upstream, refused error) error {
-	if code := nimbus.ErrorCode(refused); code == nimbus.CodeTooLarge || code == nimbus.CodeConflict {
-		_, _ = io.CopyN(io.Discard, body, maxLinger) // or as much of it as comes
-	}
-	return refused
 }

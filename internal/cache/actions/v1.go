@@ -148,8 +148,15 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 		return fmt.Errorf("look up an upload: %w", err)
 	}
 	body := h.bounds().Upstream(w, r, part.N)
-	if err := h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N); err != nil {
-		return h.linger(body, fmt.Errorf("take a part: %w", err))
+	err = h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N)
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+		return h.without(w, r, func(w http.ResponseWriter, t told) {
+			t.status = http.StatusFailedDependency
+			writeV1Error(w, t)
+		}, body.Linger(err))
+	}
+	if err != nil {
+		return body.Linger(fmt.Errorf("take a part: %w", err))
 	}
 	transfer.TellUpload(w.Header(), g.Caller.OrgID, id)
 	w.WriteHeader(http.StatusNoContent)
@@ -175,7 +182,7 @@ func (h *handler) v1Commit(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if err != nil {
 		return fmt.Errorf("commit an upload: %w", err)
 	}
-	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
+	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size, Digest: entry.Digest})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -106,8 +106,11 @@ func TestDoorWithoutServer(t *testing.T) {
 	if status, said := ask(t, http.MethodPost, url+"/twirp/github.actions.results.api.v1.CacheService/CreateCacheEntry", "", strings.NewReader("{}")); status != http.StatusNotFound || !strings.Contains(said, `"msg":"the cache can't be reached`) {
 		t.Errorf("%d %s", status, said)
 	}
-	if status, _ := ask(t, http.MethodGet, url+"/_cache/entries/1?sig=x", "", nil); status != http.StatusServiceUnavailable {
-		t.Errorf("a blob: %d", status)
+	if status, _ := ask(t, http.MethodGet, url+"/_cache/entries/1?sig=x", "", nil); status != http.StatusNotFound {
+		t.Errorf("a content: %d", status)
+	}
+	if status, _ := ask(t, http.MethodPut, url+"/_cache/uploads/1?sig=x", "", nil); status != http.StatusServiceUnavailable {
+		t.Errorf("an upload: %d", status)
 	}
 	if _, err := near.Open(near.Config{Server: "nowhere", Log: slog.New(slog.DiscardHandler)}); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 		t.Errorf("a server that is none: %v", err)

@@ -74,6 +74,21 @@ func (u *Upstream) read(p []byte) (int, error) {
 	return n, nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
 }
 
+// maxLinger is how much of a body is taken and thrown away, so that its sender
+// gets to read why: who is hung up on while it sends sees no answer, and version 1
+// of @actions/cache crashes, and its job with it.
+const maxLinger = 128 << 20
+
+// Linger reads on where an upload was refused in the midst, and returns why it
+// was.
+func (u *Upstream) Linger(refused error) error {
+	switch nimbus.ErrorCode(refused) {
+	case nimbus.CodeTooLarge, nimbus.CodeConflict, nimbus.CodeForbidden, nimbus.CodeUnavailable:
+		_, _ = io.CopyN(io.Discard, u, maxLinger) // or as much of it as comes
+	}
+	return refused
+}
+
 // InTime has a deadline on every body, also on one that nobody looks at.
 func (b Bounds) InTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

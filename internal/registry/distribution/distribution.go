@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 )
 
@@ -30,11 +31,11 @@ type Service interface {
 	RemoveBlob(ctx context.Context, p registry.Place, digest registry.Digest) error
 	PutManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string) error
 	Manifest(ctx context.Context, p registry.Place, reference string) (registry.Manifest, error)
-	RemoveManifest(ctx context.Context, p registry.Place, reference string) error
+	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
 	Pulled(p registry.Place, digest registry.Digest)
 	Tags(ctx context.Context, p registry.Place, after string, most int) (tags []string, more bool, err error)
 	Referrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest) ([]registry.Manifest, registry.Digest, error)
-	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]registry.Repo, string, error)
+	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
 }
 
 // Identity knows who calls, and which orgs there are.
@@ -53,10 +54,11 @@ type Config struct {
 	// Stranger counts a request of somebody who has not said who he is, or not
 	// rightly; an error is the answer to it. Default: nobody counts.
 	Stranger func(r *http.Request) error
-	// Idle is how long a client may take to accept a few MiB. Default: 1 min.
-	Idle  time.Duration
-	Clock nimbus.Clock // default: the machine's
-	Log   *slog.Logger // required
+	// Bounds are how long a client may send nothing, or take less than a MiB, and how
+	// long one transfer may take. Default: 1 min, 6 h.
+	Bounds transfer.Bounds
+	Clock  nimbus.Clock // default: the machine's
+	Log    *slog.Logger // required
 }
 
 // Prefix is the path below which all of it is.
@@ -72,7 +74,7 @@ type Handler struct {
 
 // New returns the handler.
 func New(cfg Config) (*Handler, error) {
-	cfg.Idle = cmp.Or(cfg.Idle, time.Minute)
+	cfg.Bounds.Idle, cfg.Bounds.Whole = cmp.Or(cfg.Bounds.Idle, time.Minute), cmp.Or(cfg.Bounds.Whole, 6*time.Hour)
 	if cfg.Clock == nil {
 		cfg.Clock = nimbus.SystemClock{}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 )
 
@@ -31,7 +32,7 @@ func (c *call) getManifest() error {
 		return nil
 	}
 	c.Registry.Pulled(c.place, m.Digest)
-	_, _ = c.downstream().Write(m.Content) // the caller is gone: nobody to tell
+	_, _ = c.Bounds.Downstream(c.w).Write(m.Content) // the caller is gone: nobody to tell
 	return nil
 }
 
@@ -81,7 +82,7 @@ func (c *call) readManifest() ([]byte, error) {
 	if c.r.ContentLength > 0 {
 		body.Grow(int(c.r.ContentLength) + bytes.MinRead)
 	}
-	n, err := io.Copy(&body, &io.LimitedReader{R: &upstream{c.r.Body}, N: registry.MaxManifest + 1})
+	n, err := io.Copy(&body, &io.LimitedReader{R: c.Bounds.Upstream(c.w, c.r, c.r.ContentLength), N: registry.MaxManifest + 1})
 	if err != nil {
 		return nil, fmt.Errorf("read a manifest: %w", err)
 	}
@@ -92,7 +93,7 @@ func (c *call) readManifest() ([]byte, error) {
 }
 
 func (c *call) deleteManifest() error {
-	if err := c.Registry.RemoveManifest(c.r.Context(), c.place, c.what); err != nil {
+	if err := c.Registry.RemoveManifest(c.r.Context(), c.caller.Principal, c.place, c.what); err != nil {
 		return fmt.Errorf("delete a manifest: %w", err)
 	}
 	c.accepted()
@@ -127,7 +128,7 @@ func page(r *http.Request) (most int, after string, err error) {
 	query := r.URL.Query()
 	most, after = registry.MaxPage, query.Get("last")
 	if text := query.Get("n"); text != "" {
-		n, ok := digits(text)
+		n, ok := transfer.Digits(text)
 		if !ok {
 			return 0, "", registry.Refuse("PAGINATION_NUMBER_INVALID", nimbus.CodeInvalid, "%.40q is no number of entries", text)
 		}

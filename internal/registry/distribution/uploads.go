@@ -3,7 +3,6 @@ package distribution
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 )
 
@@ -104,20 +104,11 @@ func (c *call) progress(u registry.Upload, status int) {
 
 // chunk is the body of the request.
 func (c *call) chunk(at int64) registry.Chunk {
-	return registry.Chunk{Body: &upstream{c.r.Body}, Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
+	return registry.Chunk{Body: c.Bounds.Upstream(c.w, c.r, c.r.ContentLength), Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
 }
 
-// upstream is a body; that it breaks off is its sender's fault.
-type upstream struct{ body io.Reader }
-
-// Read implements io.Reader. Codes: cancelled.
-func (u *upstream) Read(p []byte) (int, error) {
-	n, err := u.body.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = nimbus.Errorf(nimbus.CodeCancelled, "the upload broke off: %w", err)
-	}
-	return n, err
-}
+// maxOffset is where no blob reaches.
+const maxOffset = 1 << 60
 
 // begins reads where the bytes of a request begin, -1 where it does not say so.
 func begins(header string, length int64) (int64, error) {
@@ -127,24 +118,15 @@ func begins(header string, length int64) (int64, error) {
 	text := strings.TrimPrefix(header, "bytes ")
 	text, _, _ = strings.Cut(text, "/")
 	first, last, ok := strings.Cut(text, "-")
-	from, ok1 := digits(first)
-	to, ok2 := digits(last)
-	if !ok || !ok1 || !ok2 || to < from {
+	from, ok1 := transfer.Digits(first)
+	to, ok2 := transfer.Digits(last)
+	if !ok || !ok1 || !ok2 || to < from || to > maxOffset {
 		return 0, registry.Refuse(registry.BlobUploadInvalid, nimbus.CodeInvalid, "Content-Range is %.100q, and has to be FIRST-LAST", header)
 	}
 	if length >= 0 && to-from+1 != length {
 		return 0, registry.Refuse(registry.SizeInvalid, nimbus.CodeInvalid, "Content-Range is of %d bytes, and the body has %d", to-from+1, length)
 	}
 	return from, nil
-}
-
-// digits reads a number without a sign.
-func digits(text string) (int64, bool) {
-	if text == "" || strings.Trim(text, "0123456789") != "" {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil && n < 1<<62
 }
 
 func (c *call) appendUpload() error {

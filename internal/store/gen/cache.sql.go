@@ -49,7 +49,7 @@ func (q *Queries) AddCacheUsage(ctx context.Context, arg AddCacheUsageParams) (C
 }
 
 const artifacts = `-- name: Artifacts :many
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND repo = $2 AND scope = $3 AND version = $4 AND state = 'committed' AND digest <> ''
 ORDER BY id DESC LIMIT $5
 `
@@ -96,6 +96,7 @@ func (q *Queries) Artifacts(ctx context.Context, arg ArtifactsParams) ([]CacheEn
 			&i.UsedAt,
 			&i.PinnedUntil,
 			&i.RemovingAt,
+			&i.Meta,
 			&i.Digest,
 			&i.MimeType,
 			&i.ExpiresAt,
@@ -210,8 +211,41 @@ func (q *Queries) CacheBlocksOf(ctx context.Context, entryID int64) ([]CacheBloc
 	return items, nil
 }
 
+const cacheContent = `-- name: CacheContent :many
+SELECT size, sha256 FROM cache_blocks WHERE entry_id = $1 AND n >= 0 ORDER BY n
+`
+
+type CacheContentRow struct {
+	Size   int64
+	Sha256 string
+}
+
+// What a content is made of, in order.
+func (q *Queries) CacheContent(ctx context.Context, entryID int64) ([]CacheContentRow, error) {
+	rows, err := q.db.QueryContext(ctx, cacheContent, entryID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheContentRow
+	for rows.Next() {
+		var i CacheContentRow
+		if err := rows.Scan(&i.Size, &i.Sha256); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cacheEntriesPage = `-- name: CacheEntriesPage :many
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND state = 'committed' AND id < $2
   AND (CAST($3 AS BOOLEAN) OR repo = $4)
   AND (CAST($5 AS BOOLEAN) OR scope = $6)
@@ -271,6 +305,7 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 			&i.UsedAt,
 			&i.PinnedUntil,
 			&i.RemovingAt,
+			&i.Meta,
 			&i.Digest,
 			&i.MimeType,
 			&i.ExpiresAt,
@@ -289,7 +324,7 @@ func (q *Queries) CacheEntriesPage(ctx context.Context, arg CacheEntriesPagePara
 }
 
 const cacheEntryRow = `-- name: CacheEntryRow :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at FROM cache_entries WHERE id = $1
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries WHERE id = $1
 `
 
 func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, error) {
@@ -314,6 +349,7 @@ func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, erro
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 		&i.Digest,
 		&i.MimeType,
 		&i.ExpiresAt,
@@ -322,7 +358,7 @@ func (q *Queries) CacheEntryRow(ctx context.Context, id int64) (CacheEntry, erro
 }
 
 const cachePlace = `-- name: CachePlace :one
-SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at FROM cache_entries
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND repo = $2 AND scope = $3 AND version = $4 AND key = $5 AND state <> 'removing'
 `
 
@@ -363,6 +399,7 @@ func (q *Queries) CachePlace(ctx context.Context, arg CachePlaceParams) (CacheEn
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 		&i.Digest,
 		&i.MimeType,
 		&i.ExpiresAt,
@@ -432,17 +469,6 @@ func (q *Queries) CacheSegments(ctx context.Context, arg CacheSegmentsParams) ([
 		return nil, err
 	}
 	return items, nil
-}
-
-const cacheSize = `-- name: CacheSize :one
-SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM cache_blocks WHERE entry_id = $1 AND n >= 0
-`
-
-func (q *Queries) CacheSize(ctx context.Context, entryID int64) (int64, error) {
-	row := q.db.QueryRowContext(ctx, cacheSize, entryID)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
 }
 
 const cacheUsageOf = `-- name: CacheUsageOf :many
@@ -794,7 +820,7 @@ func (q *Queries) ForgetCacheEntry(ctx context.Context, id int64) (int64, error)
 
 const giveUpCacheUpload = `-- name: GiveUpCacheUpload :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1
-WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at
+WHERE id = $2 AND state = 'uploading' AND touched_at < $3 RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type GiveUpCacheUploadParams struct {
@@ -826,6 +852,7 @@ func (q *Queries) GiveUpCacheUpload(ctx context.Context, arg GiveUpCacheUploadPa
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 		&i.Digest,
 		&i.MimeType,
 		&i.ExpiresAt,
@@ -999,6 +1026,27 @@ func (q *Queries) LooseCacheBlocks(ctx context.Context, entryID int64) ([]string
 		return nil, err
 	}
 	return items, nil
+}
+
+const moveCacheUpload = `-- name: MoveCacheUpload :exec
+UPDATE cache_entries SET version = $1, key = $2, meta = $3 WHERE id = $4
+`
+
+type MoveCacheUploadParams struct {
+	Version string
+	Key     []byte
+	Meta    string
+	ID      int64
+}
+
+func (q *Queries) MoveCacheUpload(ctx context.Context, arg MoveCacheUploadParams) error {
+	_, err := q.db.ExecContext(ctx, moveCacheUpload,
+		arg.Version,
+		arg.Key,
+		arg.Meta,
+		arg.ID,
+	)
+	return err
 }
 
 const namedCacheBlobs = `-- name: NamedCacheBlobs :many
@@ -1295,7 +1343,7 @@ func (q *Queries) PutCacheBlock(ctx context.Context, arg PutCacheBlockParams) er
 const removeCacheEntry = `-- name: RemoveCacheEntry :one
 UPDATE cache_entries SET state = 'removing', removing_at = $1,
     pinned_until = CASE WHEN pinned_until > $2 THEN $2 ELSE pinned_until END
-WHERE org_id = $3 AND id = $4 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at
+WHERE org_id = $3 AND id = $4 AND state = 'committed' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type RemoveCacheEntryParams struct {
@@ -1334,6 +1382,7 @@ func (q *Queries) RemoveCacheEntry(ctx context.Context, arg RemoveCacheEntryPara
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 		&i.Digest,
 		&i.MimeType,
 		&i.ExpiresAt,
@@ -1468,7 +1517,7 @@ func (q *Queries) SetCacheUnused(ctx context.Context, arg SetCacheUnusedParams) 
 }
 
 const touchCacheUpload = `-- name: TouchCacheUpload :one
-UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, digest, mime_type, expires_at
+UPDATE cache_entries SET touched_at = $1 WHERE id = $2 AND state = 'uploading' RETURNING id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at
 `
 
 type TouchCacheUploadParams struct {
@@ -1499,6 +1548,7 @@ func (q *Queries) TouchCacheUpload(ctx context.Context, arg TouchCacheUploadPara
 		&i.UsedAt,
 		&i.PinnedUntil,
 		&i.RemovingAt,
+		&i.Meta,
 		&i.Digest,
 		&i.MimeType,
 		&i.ExpiresAt,

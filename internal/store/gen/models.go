@@ -142,6 +142,7 @@ type CacheEntry struct {
 	UsedAt      int64
 	PinnedUntil int64
 	RemovingAt  int64
+	Meta        string
 	Digest      string
 	MimeType    string
 	ExpiresAt   int64

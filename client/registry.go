@@ -1,0 +1,53 @@
+package client
+
+import (
+	"context"
+
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// ImageRepos is a page of the org's repositories of images, and how much the org
+// uses.
+func (c *Client) ImageRepos(ctx context.Context, page nimbus.PageRequest) (repos []nimbus.ImageRepo, u nimbus.ImageUsage, next string, err error) {
+	answer, err := call(ctx, c.registry.ListRegistryRepos, &nimbusv1.ListRegistryReposRequest{PageSize: int32(page.Size), PageToken: page.Token})
+	for _, r := range answer.GetRepos() {
+		repos = append(repos, wire.ToImageRepo(r))
+	}
+	return repos, wire.ToImageUsage(answer.GetUsage()), answer.GetNextPageToken(), err
+}
+
+// Images is a page of the tags of a repository.
+func (c *Client) Images(ctx context.Context, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+	answer, err := call(ctx, c.registry.ListImages, &nimbusv1.ListImagesRequest{Repo: repo, PageSize: int32(page.Size), PageToken: page.Token})
+	for _, i := range answer.GetImages() {
+		images = append(images, wire.ToImage(i))
+	}
+	return images, answer.GetNextPageToken(), err
+}
+
+// RemoveImages removes a tag, an image by its digest, or, without a reference, a
+// whole repository.
+func (c *Client) RemoveImages(ctx context.Context, repo, reference string) error {
+	_, err := call(ctx, c.registry.RemoveImages, &nimbusv1.RemoveImagesRequest{Repo: repo, Reference: reference})
+	return err
+}
+
+// SetImageRules sets those of a repository.
+func (c *Client) SetImageRules(ctx context.Context, repo string, r nimbus.ImageRules) error {
+	_, err := call(ctx, c.registry.SetRegistryRules, &nimbusv1.SetRegistryRulesRequest{Repo: repo, Rules: wire.ImageRules(r)})
+	return err
+}
+
+// SetImageQuota says how many bytes an org may have; negative for the usual.
+func (c *Client) SetImageQuota(ctx context.Context, org string, bytes int64) error {
+	_, err := call(ctx, c.registry.SetRegistryQuota, &nimbusv1.SetRegistryQuotaRequest{Org: org, Bytes: bytes})
+	return err
+}
+
+// CollectImages removes now what nobody needs.
+func (c *Client) CollectImages(ctx context.Context) (nimbus.ImagesSwept, error) {
+	a, err := call(ctx, c.registry.CollectRegistry, &nimbusv1.CollectRegistryRequest{})
+	return nimbus.ImagesSwept{Uploads: int(a.GetUploads()), Images: int(a.GetImages()), Manifests: int(a.GetManifests()), Blobs: int(a.GetBlobs()), Contents: int(a.GetContents())}, err
+}

@@ -1,0 +1,53 @@
+package nimbus
+
+import "time"
+
+// ImageRepo is a repository of images of an org, with what is in it.
+type ImageRepo struct {
+	Name string // within the org
+	ImageRules
+	CreatedAt time.Time
+	Tags      int64
+	Manifests int64
+	Bytes     int64     // of its blobs, also of those that other repositories have too
+	PulledAt  time.Time // zero for never
+}
+
+// ImageRules are those of a repository.
+type ImageRules struct {
+	Immutable bool // a tag that is there stays what it is
+	KeepDays  int  // images that nobody pulled or pushed for so long go; 0: none do
+	Evict     bool // its images make room when the org's quota is nearly used
+}
+
+// Image is what a tag stands for.
+type Image struct {
+	Tag          string
+	Digest       string
+	MediaType    string
+	ArtifactType string
+	Bytes        int64 // with all that it names
+	PushedAt     time.Time
+	PulledAt     time.Time // zero for never
+	Referrers    []ImageReferrer
+}
+
+// ImageReferrer says something about an image, as a signature or an SBOM does.
+type ImageReferrer struct {
+	Digest       string
+	ArtifactType string
+	Bytes        int64
+}
+
+// ImageUsage is how much an org has.
+type ImageUsage struct {
+	OrgID    string
+	Bytes    int64 // of blobs, each once, of manifests and of uploads
+	Quota    int64
+	OwnQuota bool // it is not the usual one
+}
+
+// ImagesSwept is what a collection of garbage has removed.
+type ImagesSwept struct {
+	Uploads, Images, Manifests, Blobs, Contents, Orphans int
+}

@@ -1,0 +1,143 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Again says what becomes of a content whose key is there already.
+type Again int
+
+// What may become of it.
+const (
+	AgainReplaces Again = iota // it takes the place of the one that is there
+	AgainKeeps                 // the one that is there stays, and is the answer
+	AgainRefused               // it is a conflict
+)
+
+// Saving is a content that comes in one piece, and is there once it came whole.
+type Saving struct {
+	Key, Version string
+	Meta         string // told again with it; up to MaxMeta bytes
+	Size         int64  // -1 where it is not known
+	Again        Again
+	SHA256       string // that it must have, in lower-case hex; "" for any
+}
+
+// savingVersion is where uploads are until they came whole: under names that
+// nobody knows, so that those who save the same at once don't wait for each other.
+const savingVersion = "\u2026saving"
+
+// Save stores what r holds. Nobody finds it before it is whole; of a content that
+// breaks off, or is refused, nothing is kept. kept tells that the entry is one
+// that was there. Codes: invalid, forbidden, conflict, too_large, rate_limited.
+func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) (e Entry, kept bool, err error) {
+	p, err := c.place(what.Key, what.Version)
+	if err != nil {
+		return Entry{}, false, err
+	}
+	if len(what.Meta) > MaxMeta {
+		return Entry{}, false, nimbus.Errorf(nimbus.CodeTooLarge, "what is kept with the content has %d bytes, %d is the most", len(what.Meta), MaxMeta)
+	}
+	if what.Again != AgainReplaces {
+		if e, kept, err = s.there(ctx, p, what.Again, r); kept || err != nil {
+			return e, kept, err
+		}
+	}
+	u, err := s.Reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
+	if err != nil {
+		return Entry{}, false, err
+	}
+	defer s.credits.end(u.ID)
+	size, err := s.takeIn(ctx, u.ID, what, r)
+	if err == nil {
+		var loose []string
+		e, kept, loose, err = s.store.ReplaceCache(ctx, u.ID, size, p, what.Meta, what.Again)
+		s.drop(ctx, p.OrgID, u.ID, loose...)
+	}
+	if err != nil {
+		// If only the answer was lost, it is no upload any more, and stays.
+		abandoned := s.after(ctx, func(ctx context.Context) error { return s.store.AbandonCache(ctx, u.ID) })
+		err = errors.Join(fmt.Errorf("save a content: %w", err), abandoned)
+	}
+	s.removed() // the one before, or this one
+	return e, kept, err
+}
+
+// there looks whether a content is there that will stay, before another is stored
+// in vain: what comes is read and thrown away, as clients don't expect an answer
+// before they have sent it.
+func (s *Service) there(ctx context.Context, p Place, again Again, r io.Reader) (e Entry, kept bool, err error) {
+	id, err := s.store.CacheAt(ctx, p)
+	if err == nil {
+		e, err = s.store.CacheEntry(ctx, id)
+	}
+	switch {
+	case nimbus.ErrorCode(err) == nimbus.CodeNotFound:
+		return Entry{}, false, nil
+	case err != nil:
+		return Entry{}, false, fmt.Errorf("look for an entry: %w", err)
+	case again == AgainRefused:
+		return Entry{}, false, nimbus.Errorf(nimbus.CodeConflict, "the key already exists in the cache: an entry never changes")
+	}
+	if _, err := io.CopyN(io.Discard, r, s.limits.Entry); err != nil && !errors.Is(err, io.EOF) {
+		return Entry{}, false, fmt.Errorf("take a content that is there: %w", err)
+	}
+	return e, true, nil
+}
+
+// takeIn stores a content as blocks, as many as it needs, and in order.
+func (s *Service) takeIn(ctx context.Context, id int64, what Saving, r io.Reader) (size int64, err error) {
+	var sum hash.Hash // a block has its own, which is all of it if there is one alone
+	if what.SHA256 != "" && (what.Size < 0 || what.Size > MaxBlock) {
+		sum = sha256.New()
+		r = io.TeeReader(r, sum)
+	}
+	var blocks []string
+	var only string
+	for end := false; !end; {
+		part, from := int64(-1), io.LimitReader(r, MaxBlock)
+		if what.Size >= 0 {
+			part = min(what.Size-size, MaxBlock)
+		}
+		if end = what.Size >= 0 && size+part == what.Size; end {
+			from = r // what is more than was said is found out
+		}
+		blocks = append(blocks, strconv.Itoa(len(blocks)))
+		info, err := s.put(ctx, id, named+blocks[len(blocks)-1], from, part)
+		if err != nil {
+			return 0, err
+		}
+		size, only = size+info.Size, info.SHA256
+		end = end || info.Size < MaxBlock
+	}
+	if sum != nil {
+		only = hex.EncodeToString(sum.Sum(nil))
+	}
+	if what.SHA256 != "" && only != what.SHA256 {
+		return 0, nimbus.Errorf(nimbus.CodeInvalid, "the content has the SHA-256 %s, and %s was announced", only, what.SHA256)
+	}
+	return size, s.Arrange(ctx, id, blocks)
+}
+
+// Delete removes what the caller may write, under a key exactly. Who reads it goes
+// on. Codes: forbidden, not_found.
+func (s *Service) Delete(ctx context.Context, c Caller, key, version string) error {
+	p, err := c.place(key, version)
+	if err != nil {
+		return err
+	}
+	id, err := s.store.CacheAt(ctx, p)
+	if err != nil {
+		return fmt.Errorf("look for an entry: %w", err)
+	}
+	return s.Remove(ctx, c.OrgID, id)
+}

@@ -1,0 +1,57 @@
+package wire
+
+import (
+	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+)
+
+// ImageRepo makes a message.
+func ImageRepo(r nimbus.ImageRepo) *nimbusv1.RegistryRepo {
+	return &nimbusv1.RegistryRepo{Name: r.Name, Rules: ImageRules(r.ImageRules), CreatedAt: Time(r.CreatedAt), Tags: r.Tags, Manifests: r.Manifests,
+		Bytes: r.Bytes, PulledAt: Time(r.PulledAt)}
+}
+
+// ToImageRepo reads one.
+func ToImageRepo(r *nimbusv1.RegistryRepo) nimbus.ImageRepo {
+	return nimbus.ImageRepo{Name: r.GetName(), ImageRules: ToImageRules(r.GetRules()), CreatedAt: ToTime(r.GetCreatedAt()), Tags: r.GetTags(),
+		Manifests: r.GetManifests(), Bytes: r.GetBytes(), PulledAt: ToTime(r.GetPulledAt())}
+}
+
+// ImageRules makes a message.
+func ImageRules(r nimbus.ImageRules) *nimbusv1.RegistryRules {
+	return &nimbusv1.RegistryRules{Immutable: r.Immutable, KeepDays: int32(r.KeepDays), Evict: r.Evict}
+}
+
+// ToImageRules reads some.
+func ToImageRules(r *nimbusv1.RegistryRules) nimbus.ImageRules {
+	return nimbus.ImageRules{Immutable: r.GetImmutable(), KeepDays: int(r.GetKeepDays()), Evict: r.GetEvict()}
+}
+
+// ImageUsage makes a message.
+func ImageUsage(u nimbus.ImageUsage) *nimbusv1.RegistryUsage {
+	return &nimbusv1.RegistryUsage{Bytes: u.Bytes, Quota: u.Quota, OwnQuota: u.OwnQuota}
+}
+
+// ToImageUsage reads one.
+func ToImageUsage(u *nimbusv1.RegistryUsage) nimbus.ImageUsage {
+	return nimbus.ImageUsage{Bytes: u.GetBytes(), Quota: u.GetQuota(), OwnQuota: u.GetOwnQuota()}
+}
+
+// Image makes a message.
+func Image(i nimbus.Image) *nimbusv1.Image {
+	m := &nimbusv1.Image{Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType, ArtifactType: i.ArtifactType, Bytes: i.Bytes, PushedAt: Time(i.PushedAt), PulledAt: Time(i.PulledAt)}
+	for _, r := range i.Referrers {
+		m.Referrers = append(m.Referrers, &nimbusv1.ImageReferrer{Digest: r.Digest, ArtifactType: r.ArtifactType, Bytes: r.Bytes})
+	}
+	return m
+}
+
+// ToImage reads one.
+func ToImage(m *nimbusv1.Image) nimbus.Image {
+	i := nimbus.Image{Tag: m.GetTag(), Digest: m.GetDigest(), MediaType: m.GetMediaType(), ArtifactType: m.GetArtifactType(), Bytes: m.GetBytes(),
+		PushedAt: ToTime(m.GetPushedAt()), PulledAt: ToTime(m.GetPulledAt())}
+	for _, r := range m.GetReferrers() {
+		i.Referrers = append(i.Referrers, nimbus.ImageReferrer{Digest: r.GetDigest(), ArtifactType: r.GetArtifactType(), Bytes: r.GetBytes()})
+	}
+	return i
+}

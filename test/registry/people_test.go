@@ -1,0 +1,70 @@
+package registry_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/registry"
+)
+
+// TestPeople lists, sets rules, removes and collects over the API, and finds what
+// was changed in the ledger.
+func TestPeople(t *testing.T) {
+	t.Parallel()
+	c := embedded(t, registry.Limits{})
+	push := &pusher{t: t, url: "http://" + c.address, token: c.token}
+	m := push.image("default/team/app", "v1", fresh(100), fresh(1000))
+	push.do("PUT", "/v2/default/team/app/manifests/v2", m, "Content-Type", ociManifest).want(t, 201, "")
+	push.do("GET", "/v2/default/team/app/manifests/v2", nil).want(t, 200, "")
+	cl, err := client.New(client.Config{Server: "http://" + c.address, Token: c.token})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(err)
+	defer cl.Close()
+	ctx := t.Context()
+	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{Immutable: true, KeepDays: 7}))
+	repos, used, next, err := cl.ImageRepos(ctx, nimbus.PageRequest{})
+	must(err)
+	if len(repos) != 1 || next != "" || repos[0].Name != "team/app" || repos[0].Tags != 2 || repos[0].Manifests != 1 || repos[0].Bytes != 1100 ||
+		repos[0].ImageRules != (nimbus.ImageRules{Immutable: true, KeepDays: 7}) || used.Bytes != 1100+int64(len(m)) {
+		t.Errorf("the repositories are %+v, of %+v", repos, used)
+	}
+	images, next, err := cl.Images(ctx, "team/app", nimbus.PageRequest{Size: 1})
+	must(err)
+	digest := string(registry.Of(registry.SHA256, m))
+	if len(images) != 1 || next != "v1" || images[0].Tag != "v1" || images[0].Digest != digest || images[0].Bytes != 1100+int64(len(m)) || images[0].PushedAt.IsZero() {
+		t.Errorf("the images are %+v, then %q", images, next)
+	}
+	must(cl.RemoveImages(ctx, "team/app", "v1"))
+	must(cl.RemoveImages(ctx, "team/app", digest))
+	if err := cl.RemoveImages(ctx, "team/app", "v2"); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("a tag goes with its image, and can be removed once more: %v", err)
+	}
+	must(cl.RemoveImages(ctx, "team/app", ""))
+	if _, _, err := cl.Images(ctx, "team/app", nimbus.PageRequest{}); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("it is removed, and listed: %v", err)
+	}
+	done, err := cl.CollectImages(ctx)
+	if err != nil || done.Blobs != 2 {
+		t.Errorf("%+v is collected, %v", done, err)
+	}
+	// Events are chained by who leads, a moment later.
+	told := map[string]int{}
+	for deadline := time.Now().Add(30 * time.Second); told["registry.remove"] < 3 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		entries, _, err := cl.AuditEntries(ctx, false, nimbus.AuditFilter{}, nimbus.PageRequest{Size: nimbus.MaxPageSize})
+		must(err)
+		clear(told)
+		for _, e := range entries {
+			told[e.Action]++
+		}
+	}
+	if told["registry.remove"] != 3 || told["registry.set_rules"] != 1 {
+		t.Errorf("the ledger has %v", told)
+	}
+}
