@@ -62,7 +62,7 @@ func (d *docker) serve() {
 			failed, rest = 0, d.waits.rest
 		}
 		if failed < dockerTries {
-			time.Sleep(d.waits.pause)
+			<-time.After(d.waits.pause)
 			continue
 		}
 		d.say(fmt.Sprintf("the docker daemon is not started again for %v: its clients are turned away", rest))
@@ -154,7 +154,7 @@ func (d *docker) turnAway(rest time.Duration, why string) {
 			err = d.answer(answer)
 		}
 		if err != nil {
-			time.Sleep(d.waits.look)
+			<-time.After(d.waits.look)
 		}
 	}
 }
