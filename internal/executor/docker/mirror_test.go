@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/moby/client"
 
 	"github.com/nimbus-ci/nimbus"
@@ -93,6 +96,32 @@ func TestMirror(t *testing.T) {
 	if told := job(host + "/acme/tools:1"); says(told, "the mirror "+mirror+" does not give image "+host+"/acme/tools:1, "+host+" is asked") != 1 || says(told, "pulling image "+host+"/acme/tools@") == 0 {
 		t.Errorf("the mirror has it not: told %q", told)
 	}
+	// What was pulled from the registry, by whomever, is not pulled from the mirror.
+	copyImage(t, host+"/acme/tools:1", mirror+"/acme/others/acme/tools:1")
+	if told := job(host + "/acme/tools:1"); says(told, "looking up image "+mirror) != 1 || says(told, "pulling") != 0 || says(told, "does not give") != 0 {
+		t.Errorf("the mirror has it now: told %q", told)
+	}
+}
+
+// copyImage brings an image from one registry to another, with docker's login of
+// this process.
+func copyImage(t *testing.T, from, to string) {
+	t.Helper()
+	source, err := name.ParseReference(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := name.ParseReference(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(source)
+	if err == nil {
+		err = remote.Write(target, img, remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // mirrorOf is a registry that gives who has docker's login of this process what it
@@ -120,10 +149,10 @@ func mirrorOf(t *testing.T) (host string, closed *atomic.Bool) {
 }
 
 // forget takes names from an image, which goes with the last one.
-func forget(ctx context.Context, t *testing.T, api *client.Client, names ...string) {
+func forget(ctx context.Context, t *testing.T, api *client.Client, references ...string) {
 	t.Helper()
-	for _, name := range names {
-		if _, err := api.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true}); err != nil {
+	for _, reference := range references {
+		if _, err := api.ImageRemove(ctx, reference, client.ImageRemoveOptions{Force: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
