@@ -58,6 +58,7 @@ type Door struct {
 	target   *url.URL
 	listener net.Listener
 	tier     atomic.Pointer[tier] // nil while nothing is kept
+	wishes   *wishes
 }
 
 // Open begins to listen; Run answers. Codes: invalid.
@@ -70,7 +71,7 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
 	}
-	return &Door{cfg: cfg, target: target, listener: l}, nil
+	return &Door{cfg: cfg, target: target, listener: l, wishes: newWishes()}, nil
 }
 
 // handler is the way to the control plane, by what is kept here.
@@ -173,6 +174,7 @@ func (d *Door) Run(ctx context.Context) error {
 			<-kept
 		}()
 	}
+	defer d.bring(ctx)()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(d.listener) }()
 	select {
