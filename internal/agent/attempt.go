@@ -283,19 +283,29 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 // less than that.
 const (
 	awayPatience = 45 * time.Second
-	awayPause    = time.Second // at first; it grows
+	awayPause    = time.Second      // at first; it grows
+	awayWords    = 15 * time.Second // between what the job hears of it
 )
 
 // untilThere makes a sandbox, again for a while where something that it takes can't
 // be reached.
 func untilThere(ctx context.Context, tell func(string), create func() (executor.Sandbox, error)) (executor.Sandbox, error) {
 	began, pause := time.Now(), backoff{next: awayPause / 2}
+	var said string
+	var saidAt time.Time
 	for {
 		s, err := create()
 		if nimbus.ErrorCode(err) != nimbus.CodeUnavailable || time.Since(began) > awayPatience {
 			return s, err
 		}
-		tell(err.Error() + "; trying again")
+		switch {
+		case err.Error() != said:
+			said, saidAt = err.Error(), time.Now()
+			tell(said + "; trying again")
+		case time.Since(saidAt) >= awayWords:
+			saidAt = time.Now()
+			tell(fmt.Sprintf("still not there after %v; trying again", time.Since(began).Round(time.Second)))
+		}
 		if !pause.wait(ctx) {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,8 +31,9 @@ func TestUntilThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began, tries, said := time.Now(), 0, 0
-				_, err := untilThere(t.Context(), func(string) { said++ }, func() (executor.Sandbox, error) {
+				began, tries := time.Now(), 0
+				var said []string
+				_, err := untilThere(t.Context(), func(words string) { said = append(said, words) }, func() (executor.Sandbox, error) {
 					if tries++; tries <= c.fails {
 						return nil, c.err
 					}
@@ -40,8 +42,13 @@ func TestUntilThere(t *testing.T) {
 				if took := time.Since(began); !errors.Is(err, c.want) || took < c.from || took > c.to {
 					t.Errorf("%v after %v, %d tries", err, took, tries)
 				}
-				if c.fails > 0 && errors.Is(c.err, away) && said == 0 {
-					t.Error("the job's log does not tell why it waits")
+				if c.fails > 0 && errors.Is(c.err, away) && (len(said) == 0 || !strings.Contains(said[0], away.Error())) {
+					t.Errorf("the job's log does not tell why it waits: %q", said)
+				}
+				for i, words := range said {
+					if i > 0 && strings.Contains(words, away.Error()) || i > int(awayPatience/awayWords) {
+						t.Errorf("the job's log has it again and again: %q", said)
+					}
 				}
 			})
 		})

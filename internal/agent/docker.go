@@ -2,8 +2,8 @@ package agent
 
 import (
 	"context"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -11,23 +11,39 @@ import (
 // dockerImage is the image whose jobs have a docker daemon of their own.
 const dockerImage = "docker"
 
-// lacksDocker tells whether a line says that there is no docker: GitHub's runner
-// does so of a workflow's services: and container:, and so do shells.
+// noDocker is what shells, and GitHub's runner of a workflow's services: and
+// container:, say where there is no docker; noDaemon what docker says where it has
+// no daemon.
+var (
+	noDocker = regexp.MustCompile(`(?:^|\])docker: command not found|(?::(?: line)? \d+|sh): docker: (?:command not found|not found$)`)
+	noDaemon = regexp.MustCompile(`Cannot connect to the Docker daemon at unix:///(?:var/)?run/docker\.sock`)
+)
+
 func lacksDocker(l nimbus.Line) bool {
-	return strings.Contains(l.Text, "docker: command not found") || strings.HasSuffix(l.Text, "docker: not found")
+	return noDocker.MatchString(l.Text) || noDaemon.MatchString(l.Text)
+}
+
+// hasDaemon tells whether jobs of a class have a docker daemon.
+func hasDaemon(c nimbus.Class) bool {
+	return c.Image == dockerImage && c.Executor != nimbus.ExecutorDocker
 }
 
 // notice looks whether the job wanted docker.
 func (f *follower) notice(batch []nimbus.Line) {
-	if !f.docker && f.t.assign.Class.Image != dockerImage {
+	if !f.docker && !hasDaemon(f.t.assign.Class) {
 		f.docker = slices.ContainsFunc(batch, lacksDocker)
 	}
 }
 
-// sayDocker ends the log of a job that wanted docker with how to get it.
-func (f *follower) sayDocker(ctx context.Context) {
-	if f.docker {
-		f.t.say(ctx, "there is no docker in image "+f.t.assign.Class.Image+
-			": a job with services:, container: or docker commands has a daemon of its own with runs-on: [nimbus, image:"+dockerImage+"]")
+// sayDocker ends the log of a job that wanted docker, and failed, with how to get
+// it.
+func (f *follower) sayDocker(ctx context.Context, result nimbus.Result) {
+	if !f.docker || result != nimbus.ResultFailure {
+		return
 	}
+	what := "there is no docker daemon in image " + f.t.assign.Class.Image
+	if f.t.assign.Class.Executor == nimbus.ExecutorDocker {
+		what = "a container has no docker daemon, whatever its image"
+	}
+	f.t.say(ctx, what+": a job with services:, container: or docker commands has one of its own, in a microVM, with runs-on: [nimbus, image:"+dockerImage+"]")
 }

@@ -312,7 +312,7 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 	case f.exited.GetOutOfProcesses():
 		f.t.say(ctx, outOfProcesses) // a shell that lost some may end well all the same
 	}
-	f.sayDocker(ctx)
+	f.sayDocker(ctx, o.Result)
 	return o
 }
 

@@ -21,13 +21,18 @@ const sweepInterval = time.Minute
 // and go.
 const equippedPause = 2 * time.Second
 
+// awayInterval is how often is asked whether an executor is back that could be used
+// before: a daemon may only be started anew, and its jobs wait.
+const awayInterval = 5 * time.Second
+
 // runSweepLoop removes orphans at start and each minute, and tells the control
 // plane when an executor has become usable or has ceased to be, when the image
 // has another runner, or when other hardware is there for jobs.
 func (a *Agent) runSweepLoop(ctx context.Context) error {
-	ticker := time.NewTicker(sweepInterval)
+	ticker, again := time.NewTicker(sweepInterval), time.NewTicker(awayInterval)
 	defer ticker.Stop()
-	known := a.inventory(ctx)
+	defer again.Stop()
+	known, had := a.inventory(ctx), usable{}
 	var orphans []string
 	for due := true; ; {
 		if due {
@@ -39,16 +44,43 @@ func (a *Agent) runSweepLoop(ctx context.Context) error {
 			a.tell(ctx, now)
 			known = now
 		}
-		select {
-		case <-ticker.C:
-			due = true
-		case <-a.equipped:
-			due = false
-			a.pause(ctx, equippedPause)
-		case <-ctx.Done():
-			return nil
+		gone := had.gone(known.Executors)
+		for waiting := true; waiting; {
+			select {
+			case <-ticker.C:
+				due, waiting = true, false
+			case <-again.C:
+				due, waiting = false, !a.isBack(ctx, gone)
+			case <-a.equipped:
+				due, waiting = false, false
+				a.pause(ctx, equippedPause)
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
+}
+
+// usable are the executors that could be used once.
+type usable map[string]bool
+
+// gone are those that can't be used any more, by name.
+func (u usable) gone(now []nimbus.ExecutorStatus) (names []string) {
+	for _, s := range now {
+		if s.Available {
+			u[s.Name] = true
+		} else if u[s.Name] {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// isBack tells whether one of the executors that could not be used can be.
+func (a *Agent) isBack(ctx context.Context, gone []string) bool {
+	return slices.ContainsFunc(a.cfg.Executors, func(e executor.Executor) bool {
+		return slices.Contains(gone, e.Name()) && e.Status(ctx).Available
+	})
 }
 
 func (*Agent) pause(ctx context.Context, d time.Duration) {

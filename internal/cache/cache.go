@@ -45,6 +45,7 @@ type Entry struct {
 	Meta      string // what was saved with it, for its client
 	CreatedAt time.Time
 	UsedAt    time.Time // when it was last found, or made
+	Digest    string    // of its blocks, see transfer.Digest; of one that was just committed alone
 }
 
 // Upload is an entry that is being saved. Its place is taken until it is

@@ -21,7 +21,7 @@ type agentRunCmd struct {
 }
 
 func (*agentRunCmd) Help() string {
-	return `Runs jobs on this machine for the control plane at --server. SIGTERM stops it: jobs that run go on, and the next agent takes them over.
+	return `Runs jobs on this machine for the control plane at --server. SIGTERM stops it: jobs that run go on, and the next agent takes them over if it comes within 25 s: later their leases are over, and the jobs are lost.
 
 ` + usage("nimbus agent --server https://nimbus.example.com --join-token-file join.token", "nimbus agent --executors microvm --cpus 8")
 }

@@ -70,7 +70,7 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 			if e.Available {
 				names = append(names, e.Name)
 			} else {
-				notes = append(notes, fmt.Sprintf("%s can't use %s: %s (%s)", terminal.OneLine(h.Name), e.Name, terminal.OneLine(e.Detail), terminal.OneLine(e.Hint)))
+				notes = append(notes, unusable(h.Name, e))
 			}
 		}
 		notes = append(notes, lacking(h)...)
@@ -84,6 +84,15 @@ func (*hostsListCmd) Run(ctx context.Context, a *app) error {
 		a.info("%s", note)
 	}
 	return nil
+}
+
+// unusable is why jobs can't have an executor of a host.
+func unusable(host string, e executorView) string {
+	note := fmt.Sprintf("%s can't use %s: %s", terminal.OneLine(host), e.Name, terminal.OneLine(e.Detail))
+	if e.Hint != "" {
+		note += " (" + terminal.OneLine(e.Hint) + ")"
+	}
+	return note
 }
 
 // lacking are the words of a host that some of its executors' jobs don't have,

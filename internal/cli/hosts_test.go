@@ -63,3 +63,13 @@ func TestHostsByName(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 }
+
+// TestUnusable: an executor without a hint has no empty brackets.
+func TestUnusable(t *testing.T) {
+	t.Parallel()
+	for hint, want := range map[string]string{"": "rack-7 can't use docker: away", "start it": "rack-7 can't use docker: away (start it)"} {
+		if got := unusable("rack-7", executorView{Name: "docker", Detail: "away", Hint: hint}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -37,11 +37,21 @@ func (c *jobUsageCmd) Run(ctx context.Context, a *app) error {
 	if a.root.JSON {
 		return a.printJSON(viewUsage(u))
 	}
-	if len(u.Series.Points) == 0 {
+	return a.showUsage(u)
+}
+
+// showUsage prints a series with what it comes to; of a short job there is only
+// that.
+func (a *app) showUsage(u client.Usage) error {
+	if len(u.Series.Points) == 0 && u.Totals == (nimbus.UsageTotals{}) {
 		a.info("nothing is known of what it used: no host has run it, or its host could not measure it")
 		return nil
 	}
 	fmt.Fprintf(a.Out, "%s\n%s\n\n", a.style.Bold(u.AttemptID), totalsWords(u.Totals))
+	if len(u.Series.Points) == 0 {
+		a.info("there is no more of it: it was too short for a series")
+		return nil
+	}
 	head, accelerated := "UNTIL\tCPUS\tMEMORY\tREAD\tWRITTEN\tSENT\tRECEIVED", u.Totals.GPU != nimbus.GPUTotals{}
 	if accelerated {
 		head += "\tGPUS\tGPU MEMORY\tGPU POWER"

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
 )
 
 // TestSeriesAreSummedUp: rates in the mean, memory at its highest, the end always
@@ -83,5 +85,24 @@ func TestTopIsATable(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestUsageOfShortJob: what is known in all is told, be there a series or not.
+func TestUsageOfShortJob(t *testing.T) {
+	t.Parallel()
+	for _, known := range []bool{true, false} {
+		var out, errs bytes.Buffer
+		a := &app{root: &root{}, Streams: Streams{Out: &out, Err: &errs}}
+		u := client.Usage{AttemptID: "att_1"}
+		if known {
+			u.Totals.CPUTime = 250 * time.Millisecond
+		}
+		if err := a.showUsage(u); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "att_1") != known || strings.Contains(errs.String(), "nothing is known") == known {
+			t.Errorf("known: %v: %q, %q", known, out.String(), errs.String())
+		}
 	}
 }

@@ -12,7 +12,7 @@ type releaseCmd struct {
 }
 
 func (*releaseCmd) Help() string {
-	return "A job that was submitted with --hold keeps its sandbox when its command fails, and with it the room that it takes on its host. This gives both back before the time is over. A job that is not held stays as it is.\n\n" +
+	return "A job that was submitted with --hold keeps its sandbox when its command fails, and with it the room that it takes on its host. This gives both back before the time is over. Of a job that is not held there is nothing to give back: that is a conflict.\n\n" +
 		usage("nimbus release last")
 }
 
@@ -26,10 +26,9 @@ func (c *releaseCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if j.State != nimbus.StateFinished {
-		return nimbus.Errorf(nimbus.CodeConflict, "the job is %s: it is not held", j.State).WithHint("nimbus cancel %s stops it", j.ID)
+	if err := notHeld(j); err != nil {
+		return err
 	}
-	held := !j.HeldUntil.IsZero()
 	if j, err = cl.Release(ctx, j.ID); err != nil {
 		return fmt.Errorf("release the job: %w", err)
 	}
@@ -38,10 +37,18 @@ func (c *releaseCmd) Run(ctx context.Context, a *app) error {
 			Job jobView `json:"job"`
 		}{viewJob(j)})
 	}
-	if held {
-		a.info("the sandbox of %s is given up", j.ID)
-	} else {
-		a.info("%s is not held", j.ID)
+	a.info("the sandbox of %s is given up", j.ID)
+	return nil
+}
+
+// notHeld tells why a job has no sandbox to give up, nil where it has one.
+func notHeld(j nimbus.Job) error {
+	switch {
+	case j.State != nimbus.StateFinished:
+		return nimbus.Errorf(nimbus.CodeConflict, "the job is %s: it is not held", j.State).WithHint("nimbus cancel %s stops it", j.ID)
+	case j.HeldUntil.IsZero():
+		return nimbus.Errorf(nimbus.CodeConflict, "%s is not held: it never was, or its sandbox is given up", j.ID).
+			WithHint("nimbus run --hold keeps the sandbox of a job that fails")
 	}
 	return nil
 }

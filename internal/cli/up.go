@@ -35,7 +35,7 @@ type upCmd struct {
 func (*upCmd) Help() string {
 	return `Starts everything in one process: server, dashboard and an agent that runs jobs on this machine. All it keeps is in the data directory.
 The first start prints the administrator's token, once, and keeps it in admin.token for the command line on this machine.
-SIGTERM or Ctrl-C stops it; jobs that run go on, and the next start takes them over.
+SIGTERM or Ctrl-C stops it; jobs that run go on, and the next start takes them over if it comes within 25 s: later their leases are over, and the jobs are lost.
 
 ` + usage(
 		"nimbus up",

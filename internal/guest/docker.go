@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +26,8 @@ const (
 	dockerSocket  = "/run/docker.sock"
 	dockerLog     = "/var/log/docker.log"
 	dockerGroup   = "docker"
+	// dockerSettings has the daemon's settings, which steps may change.
+	dockerSettings = "/etc/docker/daemon.json"
 )
 
 // Groups of processes, beside the job's: of the daemon with what it runs
@@ -36,20 +37,16 @@ const (
 	containersCgroup = "/sys/fs/cgroup/docker"
 )
 
-const (
-	// dockerLife is how long a daemon lives that has started, and dockerTries how
-	// many may live shorter, one after another.
-	dockerLife  = 20 * time.Second
-	dockerTries = 3
-	// dockerWords is how much of what a daemon said before it ended is told.
-	dockerWords = 1 << 10
-)
+// dockerWords is how much of what a daemon said before it ended is told.
+const dockerWords = 1 << 10
 
 // docker is the daemon of a machine.
 type docker struct {
 	tree   *namespace
 	events *events
 	socket *os.File // that listens
+	begin  func() (*os.Process, error)
+	waits  patience
 }
 
 // layDocker puts the daemon's data on the job's own disk: what is over the
@@ -75,7 +72,8 @@ func openDocker(tree *namespace, e *events) (*docker, error) {
 	if _, err := os.Stat(dockerModules); err != nil {
 		return nil, nil //nolint:nilnil // there is no daemon
 	}
-	d := &docker{tree: tree, events: e}
+	d := &docker{tree: tree, events: e, waits: defaultPatience()}
+	d.begin = d.start
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dockerSocket, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("listen for docker's clients: %w", err)
@@ -106,49 +104,10 @@ func lookGroup(name string) (gid int, err error) {
 	return gid, err
 }
 
-// serve starts the daemon whenever there is a client and no daemon, for as long
-// as the guest lives.
-func (d *docker) serve() {
-	for failed := 0; failed < dockerTries; {
-		if err := d.awaitClient(); err != nil {
-			d.say(err.Error())
-			return
-		}
-		began, from := time.Now(), logSize()
-		state, err := d.run()
-		switch {
-		case err != nil:
-			failed++
-			d.say("the docker daemon can't be started: " + err.Error())
-		case state.Exited() && time.Since(began) < dockerLife: // else it was killed, as all is at the job's end
-			failed++
-			d.say(fmt.Sprintf("the docker daemon has ended with %d: %s", state.ExitCode(), lastWords(from)))
-		default:
-			failed = 0
-		}
-	}
-	d.say("the docker daemon is not started again")
-	d.socket.Close() // whoever comes is refused, and so is who waits
-}
-
 func (d *docker) say(what string) { d.events.output("stderr", []byte("nimbus: "+what+"\n")) }
 
-// awaitClient returns when one waits to be let in, which is left to the daemon.
-func (d *docker) awaitClient() error {
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(d.socket.Fd()), Events: unix.POLLIN}}, -1) //nolint:gosec // a descriptor
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("wait for docker's clients: %w", err)
-		case n > 0:
-			return nil
-		}
-	}
-}
-
-// run starts the daemon and waits for its end.
-func (d *docker) run() (*os.ProcessState, error) {
+// start starts the daemon.
+func (d *docker) start() (*os.Process, error) {
 	if err := loadModules(dockerModules); err != nil {
 		return nil, err
 	}
@@ -161,7 +120,7 @@ func (d *docker) run() (*os.ProcessState, error) {
 	}
 	// The number of the process that has the socket is known to itself alone.
 	const begin = `export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"`
-	argv := []string{"/bin/sh", "-c", begin, "sh", program, "--host", "fd://"}
+	argv := append([]string{"/bin/sh", "-c", begin, "sh", program, "--host", "fd://"}, noNames("/etc/resolv.conf", dockerSettings)...)
 	log, err := os.OpenFile(dockerLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open docker's log: %w", err)
@@ -180,9 +139,19 @@ func (d *docker) run() (*os.ProcessState, error) {
 		return nil, fmt.Errorf("start dockerd: %w", err)
 	}
 	d.tree.beside.Store(true)
-	state, err := p.Wait()
-	d.tree.forget(p.Pid)
-	return state, err
+	return p, nil
+}
+
+// noNames are the daemon's settings where the machine asks nobody for names: it
+// would give containers public resolvers, of which they never hear. At an address
+// of their own they are refused at once. What a step has set comes first.
+func noNames(resolv, settings string) []string {
+	servers, err := os.ReadFile(resolv)
+	own, _ := os.ReadFile(settings) // there may be none
+	if err != nil || strings.Contains(string(servers), "nameserver ") || strings.Contains(string(own), `"dns"`) {
+		return nil
+	}
+	return []string{"--dns", "127.0.0.1"}
 }
 
 // makeDaemonGroups bounds containers as the job is: together they leave room for

@@ -39,6 +39,8 @@ type namespace struct {
 	// beside is whether other processes than the job's may run, in groups of their
 	// own: they end with the job, but hear nothing of what the job is told.
 	beside atomic.Bool
+	// ending is whether all of them are killed, as they are at the job's end.
+	ending atomic.Bool
 
 	mu  sync.Mutex   // held while one is started, so that none is reaped unknown
 	own map[int]bool // processes that somebody waits for
@@ -82,6 +84,9 @@ func (n *namespace) forget(pid int) {
 }
 
 func (n *namespace) kill(sig unix.Signal) {
+	if sig == unix.SIGKILL {
+		n.ending.Store(true)
+	}
 	if sig != unix.SIGKILL && n.cgroup != "" && n.beside.Load() {
 		signalGroup(n.cgroup, sig)
 		return

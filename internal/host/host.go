@@ -120,7 +120,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Relays = append(slices.Clone(cfg.Relays), netslot.Relay{Port: near.Port, Target: door.Addr()})
+	cfg.Relays = append(slices.Clone(cfg.Relays), netslot.Relay{Port: near.Port, Serve: door.Serve})
 	github, err := cfg.cacheDoor(door)
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
@@ -160,7 +160,9 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 
 // cache is the host's door to the cache. It gives way as images do.
 func (c Config) cache() near.Config {
-	n := near.Config{Server: c.Server, TLS: c.TLS, Dir: filepath.Join(c.Data, "cache"), Bytes: c.CacheBytes, Log: c.Log}
+	n := near.Config{
+		Server: c.Server, TLS: c.TLS, Dir: filepath.Join(c.Data, "cache"), Bytes: c.CacheBytes, PortFile: filepath.Join(c.Data, "cache-port"), Log: c.Log,
+	}
 	if c.ReclaimDisk > 0 {
 		n.Over = func() int64 {
 			disk, err := executor.DiskOf(c.Data)

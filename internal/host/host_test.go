@@ -257,6 +257,25 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
+// doorOf is where the running agent of a folder has its door to the cache.
+func doorOf(t *testing.T, dir string) (address string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		port, err := os.ReadFile(filepath.Join(dir, "cache-port"))
+		if err == nil {
+			address = net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(port)))
+			var answer *http.Response
+			if answer, err = http.Get("http://" + address + "/"); err == nil {
+				answer.Body.Close()
+				return address
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the door to the cache does not answer: %v", err)
+		}
+	}
+}
+
 func TestAJobThroughAllRooms(t *testing.T) {
 	testenv.Require(t, "root")
 	p, dir := startPlane(t), t.TempDir()
@@ -371,11 +390,15 @@ func TestTheNextAgentAdopts(t *testing.T) {
 	testenv.Require(t, "root")
 	p, dir := startPlane(t), t.TempDir()
 	stop := startHost(t, p, dir)
+	door := doorOf(t, dir)
 	j := p.submit(t, "i=1; while [ $i -le 400 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 7")
 	for _, lines := range []int64{20, 120, 220} {
 		p.await(t, j.ID, "running", func(j nimbus.Job) bool { return j.LogLines > lines })
 		stop()
 		stop = startHost(t, p, dir)
+		if moved := doorOf(t, dir); moved != door {
+			t.Errorf("the job has the cache at %s, and the next agent's is at %s", door, moved)
+		}
 	}
 	j = p.await(t, j.ID, "finished", over)
 	if j.Result != nimbus.ResultFailure || j.ExitCode == nil || *j.ExitCode != 7 || j.AttemptCount != 1 {

@@ -195,79 +195,48 @@ func New(cfg Config) http.Handler {
 		api.Gate = NewGate(Limits{}, nil, nil, api.Observer)
 	}
 	mux := http.NewServeMux()
-	options := connect.WithHandlerOptions(
-		connect.WithReadMaxBytes(maxMessage),
-		connect.WithCompressMinBytes(compressFrom),
-		connect.WithCodec(strictJSON{"json"}),
-		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
-		connect.WithInterceptors(answers{api}, text{}),
-		connect.WithRecover(api.recovered),
-	)
-	for _, service := range []func() (string, http.Handler){
-		func() (string, http.Handler) { return nimbusv1connect.NewJobServiceHandler(jobService{api}, options) },
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewQueueServiceHandler(queueService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewRerunServiceHandler(rerunService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewReportServiceHandler(reportService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewHostServiceHandler(hostService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewAgentServiceHandler(agentService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewSessionServiceHandler(sessionService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewGitHubServiceHandler(gitHubService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewGitHubRunnerServiceHandler(gitHubRunnerService{api}, options)
-		},
-		func() (string, http.Handler) { return nimbusv1connect.NewOrgServiceHandler(orgService{api}, options) },
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewUserServiceHandler(userService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewMemberServiceHandler(memberService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewServiceAccountServiceHandler(accountService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewTokenServiceHandler(tokenService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewAuditServiceHandler(auditService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewRateServiceHandler(rateService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewCacheServiceHandler(cacheService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewShellServiceHandler(shellService{api}, options)
-		},
-		func() (string, http.Handler) {
-			return nimbusv1connect.NewRegistryServiceHandler(registryService{api}, options)
-		},
-	} {
-		path, handler := service()
+	for path, handler := range api.services() {
 		mux.Handle(path, api.admit(refusals(handler)))
 	}
 	for pattern, handler := range api.handlers() {
 		mux.Handle(pattern, handler)
 	}
 	return api.guard(api.certified(mux))
+}
+
+// services are the calls of the contract, by their paths.
+func (a *api) services() map[string]http.Handler {
+	options := connect.WithHandlerOptions(
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCompressMinBytes(compressFrom),
+		connect.WithCodec(strictJSON{"json"}),
+		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
+		connect.WithInterceptors(answers{a}, text{}),
+		connect.WithRecover(a.recovered),
+	)
+	all := map[string]http.Handler{}
+	add := func(path string, h http.Handler) { all[path] = h }
+	add(nimbusv1connect.NewJobServiceHandler(jobService{a}, options))
+	add(nimbusv1connect.NewQueueServiceHandler(queueService{a}, options))
+	add(nimbusv1connect.NewRerunServiceHandler(rerunService{a}, options))
+	add(nimbusv1connect.NewReportServiceHandler(reportService{a}, options))
+	add(nimbusv1connect.NewHostServiceHandler(hostService{a}, options))
+	add(nimbusv1connect.NewAgentServiceHandler(agentService{a}, options))
+	add(nimbusv1connect.NewSessionServiceHandler(sessionService{a}, options))
+	add(nimbusv1connect.NewGitHubServiceHandler(gitHubService{a}, options))
+	add(nimbusv1connect.NewGitHubRunnerServiceHandler(gitHubRunnerService{a}, options))
+	add(nimbusv1connect.NewOrgServiceHandler(orgService{a}, options))
+	add(nimbusv1connect.NewUserServiceHandler(userService{a}, options))
+	add(nimbusv1connect.NewMemberServiceHandler(memberService{a}, options))
+	add(nimbusv1connect.NewServiceAccountServiceHandler(accountService{a}, options))
+	add(nimbusv1connect.NewTokenServiceHandler(tokenService{a}, options))
+	add(nimbusv1connect.NewAuditServiceHandler(auditService{a}, options))
+	add(nimbusv1connect.NewRateServiceHandler(rateService{a}, options))
+	add(nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{a}, options))
+	add(nimbusv1connect.NewCacheServiceHandler(cacheService{a}, options))
+	add(nimbusv1connect.NewShellServiceHandler(shellService{a}, options))
+	add(nimbusv1connect.NewRegistryServiceHandler(registryService{a}, options))
+	return all
 }
 
 // Where the cache's clients knock.

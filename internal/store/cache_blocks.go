@@ -10,6 +10,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -142,9 +143,9 @@ func (t *tx) commitCache(ctx context.Context, row gen.CacheEntry, size int64) (e
 			return e, nil, err
 		}
 	}
-	came, err := t.CacheSize(ctx, id)
+	came, digest, err := t.cacheContent(ctx, id)
 	if err != nil {
-		return e, nil, fmt.Errorf("measure an entry: %w", err)
+		return e, nil, err
 	}
 	if came != size {
 		return e, nil, nimbus.Errorf(nimbus.CodeInvalid, "%d bytes came, and %d were announced", came, size)
@@ -167,7 +168,22 @@ func (t *tx) commitCache(ctx context.Context, row gen.CacheEntry, size int64) (e
 	}
 	row.Size, row.CreatedAt, row.UsedAt = size, micros(t.now), micros(t.now)
 	e = cacheEntry(&row)
+	e.Digest = digest
 	return e, loose, nil
+}
+
+// cacheContent is how large a content is, and what its blocks hash to.
+func (t *tx) cacheContent(ctx context.Context, id int64) (size int64, digest string, err error) {
+	rows, err := t.CacheContent(ctx, id)
+	if err != nil {
+		return 0, "", fmt.Errorf("measure an entry: %w", err)
+	}
+	sum := transfer.NewDigest()
+	for _, r := range rows {
+		size += r.Size
+		sum.Add(r.Size, r.Sha256)
+	}
+	return size, sum.String(), nil
 }
 
 // ReplaceCache implements cache.Uploads.
@@ -230,7 +246,9 @@ func (t *tx) committedCache(ctx context.Context, id, size int64) (e cache.Entry,
 	case row.Size != size:
 		return e, nimbus.Errorf(nimbus.CodeConflict, "the entry was committed with %d bytes", row.Size)
 	}
-	return cacheEntry(&row), nil
+	e = cacheEntry(&row)
+	_, e.Digest, err = t.cacheContent(ctx, id)
+	return e, err
 }
 
 // settleCache orders blocks for which no list came.

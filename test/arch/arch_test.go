@@ -24,6 +24,8 @@ type pkg struct {
 	ImportPath string   `json:"ImportPath"`
 	Dir        string   `json:"Dir"`
 	GoFiles    []string `json:"GoFiles"`
+	Tests      []string `json:"TestGoFiles"`
+	MoreTests  []string `json:"XTestGoFiles"`
 	Imports    []string `json:"Imports"`
 	Standard   bool     `json:"Standard"`
 }
@@ -36,7 +38,7 @@ func (p pkg) room() string {
 // goList runs go list in the module's root and decodes its packages.
 func goList(t *testing.T, args ...string) []pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Standard"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports,Standard"}, args...)...)
 	cmd.Dir = "../.."
 	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -122,7 +124,7 @@ var mayKnow = map[string][]string{
 	// Protocols know the room that they speak for.
 	"internal/cache/actions": {"", "api/gen", "internal/cache"},
 	"internal/cache/keyed":   {"", "internal/cache"},
-	"internal/cache/near":    {"", "internal/cache/transfer"},
+	"internal/cache/near":    {"", "internal/cache/transfer", "internal/wholefile"},
 	// It tells the addresses of the internet from others as the fence does.
 	"internal/cache/intercept": {"", "internal/executor/inside", "internal/wholefile"},
 
@@ -225,5 +227,28 @@ func TestNoDrawers(t *testing.T) {
 		case "util", "utils", "common", "shared", "helper", "helpers", "types", "models", "misc", "base":
 			t.Errorf("%s: %q says nothing of what is in it", p.ImportPath, name)
 		}
+	}
+}
+
+// TestEverySuiteRuns: the tests below test/ are no part of the suite "unit"; one
+// that no other suite names would run nowhere.
+func TestEverySuiteRuns(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("../../scripts/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, p := range goList(t, "./test/...") {
+		name, _, _ := strings.Cut(strings.TrimPrefix(p.room(), "test/"), "/")
+		if len(p.Tests)+len(p.MoreTests) == 0 || name == "upgrade" { // which takes a release that is there: make test-upgrade
+			continue
+		}
+		if found++; !strings.Contains(string(script), "./test/"+name+"/...") {
+			t.Errorf("no suite of scripts/test runs %s", p.ImportPath)
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d packages with tests were found", found)
 	}
 }

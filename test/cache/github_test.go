@@ -53,6 +53,7 @@ type githubs struct {
 	t      *testing.T
 	github *githubtest.Server
 	admin  *people.Client
+	globex *people.Client // in another org
 	log    *slog.Logger
 
 	mu    sync.Mutex
@@ -88,7 +89,14 @@ func startGitHubs(t *testing.T) *githubs {
 			AppID: g.github.AppID(), PrivateKey: g.github.PrivateKey(), WebhookSecrets: [][]byte{g.github.WebhookSecret()}, URL: g.github.URL(),
 		}},
 		OnReady: func(_ context.Context, s *server.Server) (err error) {
-			g.admin, err = people.New(people.Config{Server: "http://" + l.Addr().String(), Token: s.AdminToken()})
+			if g.admin, err = people.New(people.Config{Server: "http://" + l.Addr().String(), Token: s.AdminToken()}); err != nil {
+				return err
+			}
+			org, err := g.admin.CreateOrg(ctx, "globex", []string{"globex"})
+			if err != nil {
+				return err
+			}
+			g.globex, err = people.New(people.Config{Server: "http://" + l.Addr().String(), Token: s.AdminToken(), Org: org.ID})
 			return err
 		},
 		Agent: &agents.Config{
@@ -225,7 +233,7 @@ restore() {
 // run has a workflow's job run a script in a microVM, and returns it with its log.
 func (g *githubs) run(repo, network, script string, from githubtest.Origin) (nimbus.Job, string) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 12*time.Minute)
 	defer cancel()
 	text := strings.ReplaceAll(strings.TrimSpace(prelude+script), "\n", "\n          ")
 	ids, err := g.github.PushAs(ctx, repo, fstest.MapFS{".github/workflows/ci.yml": &fstest.MapFile{Data: []byte(`
@@ -257,7 +265,7 @@ jobs:
 
 // orgs are clients in each of them.
 func (g *githubs) orgs() []*people.Client {
-	return []*people.Client{g.admin}
+	return []*people.Client{g.admin, g.globex}
 }
 
 func (g *githubs) logOf(org *people.Client, jobID string, run githubtest.Run) string {
@@ -289,17 +297,20 @@ restore of-curl
 echo "artifact: $(post -d '{"name":"a"}' https://`+results()+`/twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact)"
 env | grep ^ACTIONS_RUNTIME_TOKEN= > /dev/null
 `, githubtest.Origin{})
-	t.Log(log)
-	for _, want := range []string{"saved of-curl", "restored of-curl: curls", "artifact: GitHub has /twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact of 12 bytes"} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the log has no %q", want)
-		}
-	}
+	g.says(log, "saved of-curl", "restored of-curl: curls", "artifact: GitHub has /twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact of 12 bytes")
 	if asked := g.atGitHub(); len(asked) != 1 || !strings.HasPrefix(asked[0], "POST /twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact Bearer ") {
 		t.Errorf("GitHub was asked %q", asked)
 	}
 	_, hash, _ := strings.Cut(log, "hash ")
 	hash, _, _ = strings.Cut(hash, "\n")
+	// A fork's branch is called main, too.
+	_, log = g.run("acme/hello", "internet", `
+restore of-curl
+save of-fork poison
+restore of-fork
+`, githubtest.Origin{Event: "pull_request", Fork: "mallory/hello", Pull: 8})
+	g.says(log, "restored of-curl: curls", "saved of-fork", "restored of-fork: poison")
+
 	_, log = g.run("acme/hello", "none", `
 fetch
 mkdir w && cd w
@@ -308,15 +319,33 @@ echo "node $(sha256sum < content)"
 ../clients/goclient load content of-go
 echo "go $(sha256sum < content)"
 restore of-curl
+restore of-fork
 post -o /dev/null -w 'artifact: %{http_code}\n' -d '{"name":"a"}' https://`+results()+`/twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact
 `, githubtest.Origin{})
-	t.Log(log)
-	for _, want := range []string{"node " + hash, "go " + hash, "restored of-curl: curls", "artifact: 403"} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the log has no %q", want)
-		}
-	}
+	g.says(log, "node "+hash, "go "+hash, "restored of-curl: curls", "nothing of of-fork", "artifact: 403")
 	if asked := g.atGitHub(); len(asked) != 0 {
 		t.Errorf("out of network:none GitHub was asked %q", asked)
+	}
+
+	// Another org's job, at the same time on the same host as far as the door can tell.
+	_, log = g.run("globex/hello", "internet", `
+restore of-curl
+curl -s --max-time 20 --resolve github.com:443:172.16.0.1 -k https://github.com/ || echo "another name: refused"
+curl -s --max-time 20 http://172.16.0.1:443/ || echo "no TLS: refused"
+post -o /dev/null -w 'another host: %{http_code}\n' -H 'Host: github.com' -d '{}' $service/GetCacheEntryDownloadURL
+echo "a path: $(post --path-as-is -d '{}' https://`+results()+`/x/../twirp/github.actions.results.api.v1.CacheService/CreateCacheEntry)"
+`, githubtest.Origin{})
+	g.says(log, "nothing of of-curl", "another name: refused", "no TLS: refused", "another host: 421",
+		"a path: GitHub has /x/../twirp/github.actions.results.api.v1.CacheService/CreateCacheEntry")
+}
+
+// says tells that a log has all that it should.
+func (g *githubs) says(log string, want ...string) {
+	g.t.Helper()
+	g.t.Log(log)
+	for _, w := range want {
+		if !strings.Contains(log, w) {
+			g.t.Errorf("the log has no %q", w)
+		}
 	}
 }

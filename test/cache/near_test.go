@@ -54,21 +54,34 @@ func (w *world) throughHost(bytes int64) *host {
 // start starts the host's door, or another in its place.
 func (h *host) start(bytes int64) {
 	h.t.Helper()
+	h.door, h.stop = h.open(h.dir, bytes)
+	h.url = "http://" + h.door.Addr()
+}
+
+// beside is the URL of another host's door.
+func (h *host) beside(bytes int64) string {
+	h.t.Helper()
+	door, _ := h.open(h.t.TempDir(), bytes)
+	return "http://" + door.Addr()
+}
+
+func (h *host) open(dir string, bytes int64) (door *near.Door, stop func()) {
+	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(h.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	door, err := near.Open(near.Config{Server: h.origin, Dir: h.dir, Bytes: bytes, Log: log})
+	door, err := near.Open(near.Config{Server: h.origin, Dir: dir, Bytes: bytes, Log: log})
 	h.must(err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- door.Run(ctx) }()
-	h.stop = sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			h.t.Error(err)
 		}
 	})
-	h.t.Cleanup(func() { h.stop() })
-	h.door, h.url = door, "http://"+door.Addr()
+	h.t.Cleanup(stop)
 	h.wait("the door", func() bool { return door.Figures().Limit == bytes })
+	return door, stop
 }
 
 func trustHost(cfg *actions.Config) { cfg.PublicURL, cfg.TrustHost = "", true }
@@ -384,6 +397,87 @@ func TestNearDoesNotGuess(t *testing.T) {
 		t.Errorf("left over: %v, %+v", drafts, f)
 	}
 }
+
+// TestNearHasWhatTheServerHas: bytes that came to the server past the host, or
+// from it without that its answer came back, are what the host gives, too.
+func TestNearHasWhatTheServerHas(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, 100*MiB)
+	other := h.beside(100 * MiB)
+	me := h.as(job())
+	// lose has the server do what it is asked, and its answer not come back.
+	lose := func(do func() answer) {
+		t.Helper()
+		h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return lost{rw} }
+		if a := do(); a.status < 400 {
+			t.Errorf("the answer is lost, and is %d", a.status)
+		}
+		h.wrap = func(rw http.ResponseWriter) http.ResponseWriter { return rw }
+	}
+	const mine, theirs = "XXXXXXXX", "YYYYYYYY"
+	for key, c := range map[string]struct {
+		put  func(target string)
+		want string
+		kept int64 // as it was saved
+	}{
+		"a block past the host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(at(h.origin, target), "1", theirs)
+			me.putList(target, "1")
+		}, theirs, 0},
+		"a block through another host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(at(other, target), "1", theirs)
+			me.putList(target, "1")
+		}, theirs, 0},
+		"a block whose answer is lost": {func(target string) {
+			me.putBlock(target, "1", mine)
+			lose(func() answer { return me.putBlock(target, "1", theirs) })
+			me.putList(target, "1")
+		}, theirs, 0},
+		"an order past the host": {func(target string) {
+			me.putBlock(target, "1", mine)
+			me.putBlock(target, "2", theirs)
+			me.putList(target, "1", "2")
+			me.putList(at(h.origin, target), "2", "1")
+		}, theirs + mine, 0},
+		"all of it past the host": {func(target string) {
+			me.putBlob(target, mine)
+			me.putBlob(at(h.origin, target), theirs)
+		}, theirs, 0},
+		"the same, twice": {func(target string) {
+			me.putBlock(target, "1", mine)
+			lose(func() answer { return me.putBlock(target, "1", mine) })
+			me.putBlock(at(h.origin, target), "1", mine)
+			me.putList(target, "1")
+		}, mine, 1},
+	} {
+		before := h.door.Figures().Saved
+		c.put(me.uploadURL(key))
+		if a := me.finalize(key, len(c.want)); !a.ok() {
+			t.Fatal(key, a.body)
+		}
+		if got := h.door.Figures().Saved - before; got != c.kept {
+			t.Errorf("%s: %d are kept as they were saved, want %d", key, got, c.kept)
+		}
+		h.holds(me, key, c.want)
+		h.holds(me, key, c.want)
+	}
+	before := h.door.Figures().Saved
+	me.putBlob(me.uploadURL("twice"), mine)
+	lose(func() answer { return me.finalize("twice", len(mine)) })
+	if a := me.finalize("twice", len(mine)); !a.ok() || h.door.Figures().Saved != before+1 {
+		t.Errorf("a commit whose answer was lost: %s, %+v", a.body, h.door.Figures())
+	}
+	h.holds(me, "twice", mine)
+}
+
+// lost is an answer that does not come back.
+type lost struct{ http.ResponseWriter }
+
+func (l lost) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+func (lost) WriteHeader(int)               { panic(http.ErrAbortHandler) }
+func (lost) Write([]byte) (int, error)     { panic(http.ErrAbortHandler) }
 
 // TestNearClients: what every client does alike, through a host.
 func TestNearClients(t *testing.T) {

@@ -126,7 +126,7 @@ func finalizeUpload(h *handler, header http.Header, r *http.Request, g Grant, q 
 	if err != nil {
 		return nil, err
 	}
-	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
+	transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size, Digest: entry.Digest})
 	return &resultsv1.FinalizeCacheEntryUploadResponse{Ok: true, EntryId: entry.ID}, nil
 }
 

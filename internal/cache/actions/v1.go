@@ -182,7 +182,7 @@ func (h *handler) v1Commit(w http.ResponseWriter, r *http.Request, g Grant) erro
 	if err != nil {
 		return fmt.Errorf("commit an upload: %w", err)
 	}
-	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
+	transfer.TellEntry(w.Header(), transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size, Digest: entry.Digest})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -24,12 +24,9 @@ const (
 // ours tells whether a request is one of the cache's calls: those and no others,
 // by the path as it was sent, so that nothing else can be taken for one.
 func ours(r *http.Request) bool {
-	if r.Method != http.MethodPost || r.URL.RawQuery != "" || r.URL.ForceQuery {
-		return false
-	}
 	switch r.RequestURI {
 	case service + "CreateCacheEntry", service + "FinalizeCacheEntryUpload", service + "GetCacheEntryDownloadURL":
-		return true
+		return r.Method == http.MethodPost
 	}
 	return false
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -392,7 +393,6 @@ func TestOnlyForWhatItIsFor(t *testing.T) {
 	if status, _ := w.ask("a", w.request(http.MethodPost, "/any", nil)); status != http.StatusOK {
 		t.Errorf("itself: %d", status)
 	}
-	dialled := w.dials.Load()
 	refused := func(sandbox string) {
 		t.Helper()
 		if _, err := w.client(sandbox, w.roots).Do(w.request(http.MethodGet, "/any", nil)); err == nil {
@@ -402,10 +402,17 @@ func TestOnlyForWhatItIsFor(t *testing.T) {
 	refused("b")
 	refused("")
 	open := tls.Client(w.connect("a"), &tls.Config{RootCAs: w.roots, ServerName: name()})
-	w.must(open.HandshakeContext(t.Context()))
+	fmt.Fprint(open, "GET /any HTTP/1.1\r\nHost: "+name()+"\r\n\r\n")
+	kept := bufio.NewReader(open)
+	answer, err := http.ReadResponse(kept, nil)
+	w.must(err)
+	_, err = io.Copy(io.Discard, answer.Body)
+	w.must(err)
+	dialled := w.dials.Load()
 	leave()
-	if _, err := open.Read(make([]byte, 1)); err == nil {
-		t.Error("a connection outlives its session")
+	w.must(open.SetDeadline(time.Now().Add(5 * time.Second)))
+	if _, err := kept.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection outlives its session: %v", err)
 	}
 	refused("a")
 	if got := w.asked(); len(got) != 0 || w.dials.Load() != dialled {
@@ -483,7 +490,12 @@ func TestClientsThatDoNotTrustTheDoor(t *testing.T) {
 // TestGitHubIsOfTheInternet: whatever the host's resolver says of its name.
 func TestGitHubIsOfTheInternet(t *testing.T) {
 	t.Parallel()
-	if conn, err := intercept.DialPublic(t.Context(), "tcp", "localhost:443"); err == nil {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if conn, err := intercept.DialPublic(t.Context(), "tcp", fmt.Sprintf("localhost:%d", l.Addr().(*net.TCPAddr).Port)); err == nil {
 		conn.Close()
 		t.Error("it is let in to this machine")
 	} else if !strings.Contains(err.Error(), "no public address") {

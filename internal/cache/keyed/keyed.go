@@ -226,7 +226,7 @@ func (k call) put() error {
 	header := k.w.Header()
 	header.Set("ETag", tagOf(entry))
 	if !kept { // else the bytes that came may be others
-		transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size})
+		transfer.TellEntry(header, transfer.Entry{OrgID: entry.OrgID, ID: entry.ID, Size: entry.Size, Digest: entry.Digest})
 	}
 	if k.stored != nil {
 		k.stored(k.w)

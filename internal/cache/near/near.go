@@ -30,7 +30,8 @@ const Port = 9180
 
 // Bounds of what jobs may make a host do, and of how long anything may take.
 const (
-	maxRequests   = 256 // at once, of all jobs of the host
+	maxRequests   = 512 // at once, of all jobs of the host; see shares
+	maxIdle       = 256 // connections to the control plane
 	maxHeader     = 64 << 10
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -46,17 +47,23 @@ type Config struct {
 	// 0 keeps none.
 	Dir   string
 	Bytes int64
+	// PortFile is where the port is written down, for the next door of this host to
+	// have the same. "": nowhere.
+	PortFile string
 	// Over tells by how many bytes the disk of Dir is fuller than it should be: so
 	// much goes. nil: never.
 	Over func() int64
 	Log  *slog.Logger
 }
 
-// Door takes jobs' requests on the host's loopback interface.
+// Door takes jobs' requests on the host's loopback interface, and what relays of
+// sandboxes bring.
 type Door struct {
 	cfg      Config
 	target   *url.URL
 	listener net.Listener
+	guests   *guests
+	shares   *shares
 	tier     atomic.Pointer[tier] // nil while nothing is kept
 	wishes   *wishes
 }
@@ -67,11 +74,11 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil || target.Host == "" {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a server", cfg.Server)
 	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	l, err := cfg.listen()
 	if err != nil {
-		return nil, fmt.Errorf("listen for the cache's clients: %w", err)
+		return nil, err
 	}
-	return &Door{cfg: cfg, target: target, listener: l, wishes: newWishes()}, nil
+	return &Door{cfg: cfg, target: target, listener: l, guests: newGuests(), shares: newShares(), wishes: newWishes()}, nil
 }
 
 // handler is the way to the control plane, by what is kept here.
@@ -98,7 +105,8 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 		},
 		Transport: &http.Transport{
 			TLSClientConfig: cfg.TLS, DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
-			MaxIdleConnsPerHost: maxRequests, MaxConnsPerHost: maxRequests, IdleConnTimeout: idleTimeout, DisableCompression: true,
+			// As many as are ever needed: who waited here would wait behind whoever is slowest.
+			MaxIdleConnsPerHost: maxIdle, MaxConnsPerHost: maxRequests + maxFills, IdleConnTimeout: idleTimeout, DisableCompression: true,
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
@@ -150,7 +158,7 @@ func (d *Door) Addr() string { return d.listener.Addr().String() }
 
 // Close stops listening, of a door that was not run.
 func (d *Door) Close() error {
-	if err := d.listener.Close(); err != nil {
+	if err := errors.Join(d.guests.Close(), d.listener.Close()); err != nil {
 		return fmt.Errorf("close the door to the cache: %w", err)
 	}
 	return nil
@@ -159,9 +167,10 @@ func (d *Door) Close() error {
 // Run answers until ctx ends. The folder must be this process's alone by now.
 func (d *Door) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler: only(d.handler()), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
+		Handler: only(d.fairly(d.handler())), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ConnContext: inContext, ErrorLog: slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 	}
+	d.keepPort()
 	if t := d.tier.Load(); t != nil {
 		keeping, end := context.WithCancel(ctx)
 		kept := make(chan struct{})
@@ -176,7 +185,7 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 	defer d.bring(ctx)()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(d.listener) }()
+	go func() { served <- d.serve(server) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve the cache's clients: %w", err)
@@ -195,6 +204,17 @@ func (d *Door) Run(ctx context.Context) error {
 		return fmt.Errorf("stop serving the cache's clients: %w", err)
 	}
 	return nil
+}
+
+// serve has a server take what comes either way, until it stops.
+func (d *Door) serve(server *http.Server) error {
+	relayed := make(chan error, 1)
+	go func() { relayed <- server.Serve(d.guests) }()
+	err := server.Serve(d.listener)
+	if !errors.Is(err, http.ErrServerClosed) {
+		_ = server.Close() // it is told why
+	}
+	return errors.Join(err, <-relayed)
 }
 
 // prefixes are the paths of the cache's protocols.

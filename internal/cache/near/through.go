@@ -186,7 +186,7 @@ func (t *tier) answered(answer *http.Response) error {
 		}
 	}
 	if n, ok := nameOf(entry); isEntry && ok {
-		t.saved(n, entry.Size, p)
+		t.saved(n, entry, p)
 	}
 	return nil
 }
@@ -202,8 +202,10 @@ func (t *tier) staged(n name, p *passing) {
 	t.stages.add(t.shelf, n, p.key, made, ok)
 }
 
-// saved puts on the shelf what has become an entry.
-func (t *tier) saved(n name, size int64, p *passing) {
+// saved puts on the shelf what has become an entry, if the origin has the same
+// bytes: it may have got others past this host, or from here without that its answer
+// came back.
+func (t *tier) saved(n name, e transfer.Entry, p *passing) {
 	var pieces []piece
 	var reserved int64
 	var ok bool
@@ -213,11 +215,7 @@ func (t *tier) saved(n name, size int64, p *passing) {
 		made, whole := p.piece() // it is all of it
 		pieces, reserved, ok = []piece{made}, blocks(made.Size), whole
 	}
-	came := int64(0)
-	for _, part := range pieces {
-		came += part.Size
-	}
-	if !ok || came != size || size == 0 {
+	if !ok || e.Size == 0 || !same(pieces, e) {
 		for _, part := range pieces {
 			t.shelf.throw(part)
 		}
@@ -233,6 +231,16 @@ func (t *tier) saved(n name, size int64, p *passing) {
 		return
 	}
 	t.tally.saved.Add(1)
+}
+
+// same tells whether pieces are the blocks of which an entry is.
+func same(pieces []piece, e transfer.Entry) bool {
+	came, digest := int64(0), transfer.NewDigest()
+	for _, part := range pieces {
+		came += part.Size
+		digest.Add(part.Size, part.SHA256)
+	}
+	return came == e.Size && digest.String() == e.Digest
 }
 
 // stages are uploads whose parts the origin has taken.

@@ -1,6 +1,10 @@
 package transfer
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,11 +25,33 @@ type Entry struct {
 	OrgID string
 	ID    int64
 	Size  int64 // -1 while it is not known
+	// Digest is what the blocks hash to of which it is, where that is told: when it
+	// is saved. "": not told.
+	Digest string
 }
+
+// Digest is what blocks hash to, in order. By it a host that kept blocks as they
+// passed finds out whether they are those that the cache has: one may have come to
+// that by another way, or again.
+type Digest struct{ sum hash.Hash }
+
+// NewDigest is that of no block.
+func NewDigest() Digest { return Digest{sha256.New()} }
+
+// Add adds a block, of whose bytes it gets the SHA-256 in lower-case hex. An empty
+// one is none.
+func (d Digest) Add(size int64, sha256 string) {
+	if size > 0 {
+		fmt.Fprintf(d.sum, "%d %s\n", size, sha256)
+	}
+}
+
+// String is the digest in lower-case hex.
+func (d Digest) String() string { return hex.EncodeToString(d.sum.Sum(nil)) }
 
 // TellEntry says that an answer is an entry's.
 func TellEntry(h http.Header, e Entry) {
-	h.Set(entryHeader, e.OrgID+" "+strconv.FormatInt(e.ID, 10)+" "+strconv.FormatInt(e.Size, 10))
+	h.Set(entryHeader, strings.TrimSpace(e.OrgID+" "+strconv.FormatInt(e.ID, 10)+" "+strconv.FormatInt(e.Size, 10)+" "+e.Digest))
 }
 
 // TellUpload says that an answer is about a part of an upload.
@@ -37,11 +63,14 @@ func TellUpload(h http.Header, orgID string, id int64) {
 func TakeEntry(h http.Header) (e Entry, ok bool) {
 	fields := strings.Fields(h.Get(entryHeader))
 	h.Del(entryHeader)
-	if len(fields) != 3 {
+	if len(fields) != 3 && len(fields) != 4 {
 		return Entry{}, false
 	}
 	if e, ok = named(fields); ok {
 		e.Size, ok = Digits(fields[2])
+	}
+	if len(fields) == 4 {
+		e.Digest = fields[3]
 	}
 	return e, ok
 }

@@ -172,6 +172,10 @@ func volumesOf(declared map[string]struct{}) ([]string, error) {
 		if clean == "/" || clean == ownDir || strings.HasPrefix(clean, ownDir+"/") {
 			return nil, nimbus.Errorf(nimbus.CodeInvalid, "it wants a volume at %s", strconv.Quote(folder))
 		}
+		if needed(clean) {
+			return nil, nimbus.Errorf(nimbus.CodeInvalid, "no container starts from it: it wants a volume at %s", strconv.Quote(folder)).
+				WithHint("a volume is empty there, and what programs need would be gone: take VOLUME %s out of the image", clean)
+		}
 		folders = append(folders, clean)
 	}
 	if len(folders) > maxVolumes {
@@ -179,4 +183,16 @@ func volumesOf(declared map[string]struct{}) ([]string, error) {
 	}
 	slices.Sort(folders)
 	return slices.Compact(folders), nil
+}
+
+// needed tells whether no process can begin where a folder is empty.
+func needed(folder string) bool {
+	for _, kernel := range []string{"/proc", "/sys", "/dev"} {
+		if folder == kernel || strings.HasPrefix(folder, kernel+"/") {
+			return true
+		}
+	}
+	return slices.Contains([]string{
+		"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64",
+	}, folder)
 }

@@ -68,6 +68,9 @@ func (d *daemon) reason(err error) error {
 	case client.IsErrConnectionFailed(err):
 		return nimbus.Errorf(nimbus.CodeUnavailable, "the docker daemon can't be reached: %w", err).
 			WithHint("is it running, and may this user use %s? --docker-host names another", strings.TrimPrefix(d.host, "unix://"))
+	case errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err):
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the docker daemon does not answer: %w", err).
+			WithHint("its own log may tell why; a restart of it ends no job where live-restore is set")
 	case errdefs.IsNotFound(err):
 		return nimbus.Errorf(nimbus.CodeNotFound, "the docker daemon has it not: %w", err)
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 // inTheWay is what the daemon's runtime says of a file where a container needs a
-// folder, or the other way round.
-var inTheWay = regexp.MustCompile(`error mounting ".*" to rootfs at "([^"]*)": .*not a directory`)
+// folder, or the other way round, and of links that lead round in a circle or to
+// where nothing may be mounted.
+var inTheWay = regexp.MustCompile(`error mounting ".*" to rootfs at "([^"]*)": .*(?:not a directory|too many levels of symbolic links|cannot be mounted because it is inside)`)
 
 // ofImage tells an error of a container's start apart that is the image's.
 func ofImage(err error, image string) error {

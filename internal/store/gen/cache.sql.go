@@ -211,6 +211,39 @@ func (q *Queries) CacheBlocksOf(ctx context.Context, entryID int64) ([]CacheBloc
 	return items, nil
 }
 
+const cacheContent = `-- name: CacheContent :many
+SELECT size, sha256 FROM cache_blocks WHERE entry_id = $1 AND n >= 0 ORDER BY n
+`
+
+type CacheContentRow struct {
+	Size   int64
+	Sha256 string
+}
+
+// What a content is made of, in order.
+func (q *Queries) CacheContent(ctx context.Context, entryID int64) ([]CacheContentRow, error) {
+	rows, err := q.db.QueryContext(ctx, cacheContent, entryID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheContentRow
+	for rows.Next() {
+		var i CacheContentRow
+		if err := rows.Scan(&i.Size, &i.Sha256); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cacheEntriesPage = `-- name: CacheEntriesPage :many
 SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
 WHERE org_id = $1 AND state = 'committed' AND id < $2
@@ -436,17 +469,6 @@ func (q *Queries) CacheSegments(ctx context.Context, arg CacheSegmentsParams) ([
 		return nil, err
 	}
 	return items, nil
-}
-
-const cacheSize = `-- name: CacheSize :one
-SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM cache_blocks WHERE entry_id = $1 AND n >= 0
-`
-
-func (q *Queries) CacheSize(ctx context.Context, entryID int64) (int64, error) {
-	row := q.db.QueryRowContext(ctx, cacheSize, entryID)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
 }
 
 const cacheUsageOf = `-- name: CacheUsageOf :many

@@ -39,8 +39,9 @@ UPDATE cache_blocks SET n = -1, start = 0 WHERE entry_id = $1 AND n >= 0;
 -- name: CacheArranged :exec
 UPDATE cache_entries SET arranged = TRUE WHERE id = $1;
 
--- name: CacheSize :one
-SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM cache_blocks WHERE entry_id = $1 AND n >= 0;
+-- name: CacheContent :many
+-- What a content is made of, in order.
+SELECT size, sha256 FROM cache_blocks WHERE entry_id = $1 AND n >= 0 ORDER BY n;
 
 -- name: CommitCacheEntry :exec
 UPDATE cache_entries SET state = 'committed', size = sqlc.arg(size), reserved = 0, created_at = sqlc.arg(now), used_at = sqlc.arg(now)

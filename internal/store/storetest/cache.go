@@ -14,6 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // CacheStore is what is tried of caches.
@@ -263,8 +264,14 @@ func testCacheSegments(t *testing.T, b *cacheBooks) {
 		b.put(u.ID, block, size)
 	}
 	b.must(b.ArrangeCache(ctx, u.ID, []string{"b:x", "b:y", "b:z", "b:a"}))
-	_, _, err := b.CommitCache(ctx, u.ID, 15)
-	b.must(err)
+	digest := transfer.NewDigest()
+	digest.Add(10, "sum")
+	digest.Add(5, "sum")
+	for _, which := range []string{"a commit", "the same again"} {
+		if e, _, err := b.CommitCache(ctx, u.ID, 15); err != nil || e.Digest != digest.String() {
+			t.Errorf("%s: the blocks hash to %q, %v", which, e.Digest, err)
+		}
+	}
 	for offset, first := range map[int64]string{0: "of-y", 9: "of-y", 10: "of-a", 14: "of-a"} {
 		segments, err := b.CacheSegments(ctx, u.ID, offset, 10)
 		if err != nil || len(segments) == 0 || segments[0].Blob != first {
