@@ -56,3 +56,56 @@ type CacheStats struct {
 	Repos     []CacheUsage
 	Retention time.Duration // after how long entries go that nobody finds
 }
+
+// CacheWarmState is what became of an entry that a host was asked to have.
+type CacheWarmState string
+
+// The states. What a host never tells of ends with the hour for which it is asked.
+const (
+	CacheAsked    CacheWarmState = "asked"
+	CacheHere     CacheWarmState = "here"      // the host has it
+	CacheTooLarge CacheWarmState = "too_large" // for what the host keeps at all
+	CacheNoRoom   CacheWarmState = "no_room"   // without that something went that is in use
+	CacheOff      CacheWarmState = "off"       // the host keeps no copies
+	CacheFailed   CacheWarmState = "failed"    // it could not be fetched
+	CacheGone     CacheWarmState = "gone"      // it was removed meanwhile
+)
+
+// CacheWish is an entry that a host is asked to have.
+type CacheWish struct {
+	OrgID   string
+	EntryID int64
+	Bytes   int64
+	Path    string // of a signed URL, with its query, at the control plane
+}
+
+// CacheWarmed is what became of one.
+type CacheWarmed struct {
+	OrgID   string
+	EntryID int64
+	State   CacheWarmState
+}
+
+// CacheWarmth is what an org has asked of a host in the last hour, by what became
+// of it.
+type CacheWarmth struct {
+	HostID string
+	Host   string // its name
+	Away   bool
+	Counts []CacheWarmCount
+}
+
+// CacheWarmCount counts entries.
+type CacheWarmCount struct {
+	State          CacheWarmState
+	Entries, Bytes int64
+}
+
+// CacheWarming says what to ask of hosts: the newest entries that a filter lets
+// through.
+type CacheWarming struct {
+	Filter   CacheFilter
+	Hosts    []string // names or ids; none: all that may get jobs now
+	Entries  int      // at most; 0: 50
+	MaxBytes int64    // at most, on each host; 0: 10 GiB
+}

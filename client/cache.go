@@ -64,3 +64,18 @@ func (c *Client) SetCacheRetention(ctx context.Context, retention time.Duration)
 	_, err := call(ctx, c.caches.SetCacheRetention, r)
 	return err
 }
+
+// WarmCache asks hosts for entries, and tells how many each is asked for, and what
+// they have already. Codes: not_found, invalid, conflict where no host is ready,
+// forbidden.
+func (c *Client) WarmCache(ctx context.Context, w nimbus.CacheWarming) (entries, bytes int64, hosts []nimbus.CacheWarmth, err error) {
+	answer, err := call(ctx, c.caches.WarmCache, &nimbusv1.WarmCacheRequest{Filter: wire.CacheFilter(w.Filter), Hosts: w.Hosts, Limit: int32(w.Entries), MaxBytes: w.MaxBytes})
+	return answer.GetEntries(), answer.GetBytes(), each(answer.GetHosts(), wire.ToCacheWarmth), err
+}
+
+// CacheWarmth is what the org has asked of hosts in the last hour, and what became
+// of it. Codes: forbidden.
+func (c *Client) CacheWarmth(ctx context.Context) ([]nimbus.CacheWarmth, error) {
+	answer, err := call(ctx, c.caches.GetCacheWarmth, &nimbusv1.GetCacheWarmthRequest{})
+	return each(answer.GetHosts(), wire.ToCacheWarmth), err
+}

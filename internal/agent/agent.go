@@ -93,6 +93,9 @@ type Config struct {
 	// CacheDoor stands between jobs of GitHub's and GitHub's cache service. nil:
 	// nothing does.
 	CacheDoor CacheDoor
+	// Copies are the contents of the cache on this host's disk. nil: it tells
+	// nothing of what it is asked for.
+	Copies Copies
 	// Beside runs as long as the agent does, by name.
 	Beside map[string]func(context.Context) error
 

@@ -29,6 +29,18 @@ func (a *Agent) runHeartbeatLoop(ctx context.Context) error {
 	}
 }
 
+// Copies are contents of the cache that a host has on its own disk. It is asked at
+// each heartbeat to have more of them, and tells at one what became of that.
+type Copies interface {
+	Wish(all []nimbus.CacheWish)
+	// Warmed is told until Forget.
+	Warmed(most int) []nimbus.CacheWarmed
+	Forget(told []nimbus.CacheWarmed)
+}
+
+// maxWarmed is of how many contents a heartbeat tells.
+const maxWarmed = 64
+
 func (a *Agent) heartbeat(ctx context.Context) error {
 	var leases []nimbus.Lease
 	for _, t := range a.current() {
@@ -41,9 +53,21 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 	// A deadline counts from before the renewal was sent: it may have taken
 	// effect at any moment after that.
 	sent := time.Now()
-	answer, err := a.control.Heartbeat(ctx, connect.NewRequest(&nimbusv1.HeartbeatRequest{Leases: wire.Leases(leases)}))
+	request := &nimbusv1.HeartbeatRequest{Leases: wire.Leases(leases)}
+	var warmed []nimbus.CacheWarmed
+	if a.cfg.Copies != nil {
+		warmed = a.cfg.Copies.Warmed(maxWarmed)
+	}
+	for _, w := range warmed {
+		request.Warmed = append(request.Warmed, wire.CacheWarmed(w))
+	}
+	answer, err := a.control.Heartbeat(ctx, connect.NewRequest(request))
 	if err != nil {
 		return err
+	}
+	if a.cfg.Copies != nil {
+		a.cfg.Copies.Forget(warmed)
+		a.cfg.Copies.Wish(wishes(answer.Msg.GetWishes()))
 	}
 	for _, status := range wire.ToLeaseStatuses(answer.Msg.GetLeases()) {
 		if t := a.find(status.AttemptID); t != nil {
@@ -51,6 +75,15 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// wishes reads as many as a host may be asked for at once.
+func wishes(all []*nimbusv1.CacheWish) []nimbus.CacheWish {
+	out := make([]nimbus.CacheWish, 0, min(len(all), maxWarmed))
+	for _, m := range all[:min(len(all), maxWarmed)] {
+		out = append(out, wire.ToCacheWish(m))
+	}
+	return out
 }
 
 // obey does what the control plane says of a lease.

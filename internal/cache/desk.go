@@ -85,3 +85,18 @@ func (d Desk) SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo stri
 func (d Desk) SetRetention(ctx context.Context, p nimbus.Principal, orgID string, retention time.Duration) error {
 	return d.service.SetUnused(ctx, p, orgID, retention)
 }
+
+// Warm asks hosts, by their ids, for entries; see Service.Warm. Codes: invalid,
+// not_found.
+func (d Desk) Warm(ctx context.Context, p nimbus.Principal, orgID string, w nimbus.CacheWarming) (entries int, bytes int64, err error) {
+	repo, err := repoOf(w.Filter.Repo)
+	if err != nil {
+		return 0, 0, err
+	}
+	return d.service.Warm(ctx, p, orgID, repo, filterOf(w.Filter), w)
+}
+
+// Warmth is what an org has asked of hosts in the last hour, without their names.
+func (d Desk) Warmth(ctx context.Context, orgID string) ([]nimbus.CacheWarmth, error) {
+	return d.service.Warmth(ctx, orgID)
+}

@@ -69,6 +69,7 @@ type Service struct {
 	pins    pins
 	tally   tally
 	orphans orphans
+	asked   asked
 	wake    chan struct{} // something was removed, its content may go
 }
 

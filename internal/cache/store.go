@@ -18,6 +18,7 @@ type Store interface {
 	Keeping
 	Books
 	Artifacts
+	Warming
 }
 
 // Artifacts is what a store does for entries that are artifacts of runs.

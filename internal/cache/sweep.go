@@ -32,6 +32,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 	errs = append(errs, wrap("forget unused entries", err))
 	trimmed, err := s.store.TrimCache(ctx, s.limits)
 	errs = append(errs, wrap("hold caches to their quotas", err))
+	errs = append(errs, wrap("forget what hosts were asked for", s.store.ForgetCacheWishes(ctx)))
 	if idle+unused+trimmed > 0 {
 		s.log.InfoContext(ctx, "the cache was swept", "idle_uploads", idle, "unused", unused, "over_quota", trimmed)
 	}

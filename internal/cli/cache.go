@@ -16,6 +16,7 @@ type cacheCmd struct {
 	Stats     cacheStatsCmd     `cmd:"" default:"withargs" help:"Show what the org uses of the cache, and how often it was of use."`
 	Ls        cacheLsCmd        `cmd:"" help:"List what jobs saved, newest first."`
 	Rm        cacheRmCmd        `cmd:"" help:"Remove what jobs saved."`
+	Warm      cacheWarmCmd      `cmd:"" help:"Bring what jobs saved to hosts, ahead of the jobs that restore it."`
 	Quota     cacheQuotaCmd     `cmd:"" help:"Say how much may be kept."`
 	Retention cacheRetentionCmd `cmd:"" help:"Say for how long what nobody finds is kept."`
 }

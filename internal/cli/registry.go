@@ -218,25 +218,23 @@ func (*registryGCCmd) Run(ctx context.Context, a *app) error {
 
 type registryQuotaCmd struct {
 	OrgName string `arg:"" name:"org" help:"Its name or id."`
-	GiB     int64  `arg:"" name:"gib" help:"How many GiB; -1 is the usual."`
+
+	quotaArg
 }
 
 func (*registryQuotaCmd) Help() string {
-	return usage("nimbus registry quota acme 500", "nimbus registry quota acme -- -1")
+	return usage("nimbus registry quota acme 500", "nimbus registry quota acme usual")
 }
 
-// mostGiB is more than a bucket holds.
-const mostGiB = 1 << 30
-
 func (c *registryQuotaCmd) Run(ctx context.Context, a *app) error {
-	if c.GiB < -1 || c.GiB > mostGiB {
-		return nimbus.Errorf(nimbus.CodeInvalid, "a quota of %d GiB can't be", c.GiB).WithHint("-1 is the usual one")
+	bytes, err := c.bytes()
+	if err != nil {
+		return err
 	}
-	bytes := c.GiB << 30
 	return a.asking(func(cl *client.Client) error {
 		if err := cl.SetImageQuota(ctx, c.OrgName, bytes); err != nil {
 			return err
 		}
-		return a.say("quota", map[string]any{"org": c.OrgName, "bytes": bytes}, "the quota of %s is set", c.OrgName)
+		return a.say("quota", map[string]any{"org": c.OrgName, "bytes": bytes}, "the org %s has %s", terminal.OneLine(c.OrgName), c.said())
 	})
 }

@@ -154,7 +154,7 @@ func New(_ context.Context, cfg Config) (*agent.Agent, error) {
 		Executors: executors, Runners: runners, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB,
 		OvercommitCPU: cfg.OvercommitCPU, OvercommitMemory: cfg.OvercommitMemory, Pressure: cfg.Pressure, ReclaimDisk: cfg.ReclaimDisk,
 		Capabilities: cfg.Capabilities, Network: cfg.Network, Reach: cfg.Reach, Log: cfg.Log,
-		CacheURL: cacheURL(door), CacheDoor: cacheDoor, Beside: beside,
+		CacheURL: cacheURL(door), CacheDoor: cacheDoor, Copies: door, Beside: beside,
 	})
 }
 

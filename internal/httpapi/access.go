@@ -130,9 +130,12 @@ var access = map[string]rule{
 	nimbusv1connect.CacheServiceListCacheEntriesProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceGetCacheStatsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.CacheServiceRemoveCacheEntriesProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
-	nimbusv1connect.CacheServiceSetRepoCacheQuotaProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
-	nimbusv1connect.CacheServiceSetCacheRetentionProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
-	nimbusv1connect.CacheServiceSetOrgCacheQuotaProcedure:   onPlatform(nimbus.ScopeOrgWrite), // of the disk that all share
+	// It tells the names of hosts.
+	nimbusv1connect.CacheServiceWarmCacheProcedure:         inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceGetCacheWarmthProcedure:    inOrg(nimbus.RoleOperator, nimbus.ScopeOrgRead),
+	nimbusv1connect.CacheServiceSetRepoCacheQuotaProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetCacheRetentionProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
+	nimbusv1connect.CacheServiceSetOrgCacheQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // of the disk that all share
 
 	// What is more than one's own takes the role admin: internal/identity/tokens.go.
 	nimbusv1connect.TokenServiceCreateTokenProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeTokensWrite),

@@ -62,7 +62,7 @@ func (s agentService) Heartbeat(ctx context.Context, r *connect.Request[nimbusv1
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&nimbusv1.HeartbeatResponse{Leases: wire.LeaseStatuses(statuses)}), nil
+	return connect.NewResponse(&nimbusv1.HeartbeatResponse{Leases: wire.LeaseStatuses(statuses), Wishes: s.wishes(ctx, r.Msg.GetWarmed())}), nil
 }
 
 func (s agentService) ReportPhase(ctx context.Context, r *connect.Request[nimbusv1.ReportPhaseRequest]) (*connect.Response[nimbusv1.ReportPhaseResponse], error) {

@@ -19,6 +19,10 @@ type Caches interface {
 	// SetQuota sets that of a repository, or of the org where that is "".
 	SetQuota(ctx context.Context, p nimbus.Principal, orgID, repo string, bytes int64) error
 	SetRetention(ctx context.Context, p nimbus.Principal, orgID string, retention time.Duration) error
+	// Warm asks hosts, which are named by their ids, for entries.
+	Warm(ctx context.Context, p nimbus.Principal, orgID string, w nimbus.CacheWarming) (entries int, bytes int64, err error)
+	// Warmth tells what became of that, without the names of hosts.
+	Warmth(ctx context.Context, orgID string) ([]nimbus.CacheWarmth, error)
 }
 
 // cacheService implements nimbusv1connect.CacheServiceHandler.

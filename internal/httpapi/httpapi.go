@@ -118,6 +118,9 @@ type Cache interface {
 	// run a job of GitHub's; reason is why that may do less than others. Codes:
 	// conflict until it is proved, forbidden for one that has no cache, fenced.
 	GitHubToken(ctx context.Context, hostID string, l nimbus.Lease) (token, reason string, err error)
+	// Wishes takes in what a host tells of entries that it was asked for, and
+	// returns those that it is asked for.
+	Wishes(ctx context.Context, hostID string, warmed []nimbus.CacheWarmed) ([]nimbus.CacheWish, error)
 }
 
 // Config is what the door leads to. All fields down to Pages, and Log, are

@@ -72,6 +72,7 @@ var mutations = map[string]mutation{
 	"RegistryService/SetRegistryQuota": {action: "registry.set_quota", body: `{"org":"$org","bytes":"1000"}`},
 	"RegistryService/CollectRegistry":  {silent: onlySooner},
 	"CacheService/RemoveCacheEntries":  {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
+	"CacheService/WarmCache":           {action: "cache.warm", body: `{"filter":{"id":"$warm_entry"}}`},
 	"CacheService/SetRepoCacheQuota":   {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
 	"CacheService/SetOrgCacheQuota":    {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
 	"CacheService/SetCacheRetention":   {action: "cache.set_retention", body: `{"retention":"86400s"}`},
@@ -234,18 +235,18 @@ func (p *plane) addSpent(t *testing.T, tn tenant) {
 	must(t, err)
 	maps.Copy(tn.things, map[string]string{
 		"ended_job": ended.ID, "waiting_job": tn.submit(t, p, "waiting job", "").ID, "spare_job": p.waiting(t, tn).ID,
-		"cache_entry": p.savedInCache(t, tn), "held_job": held, "empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
+		"cache_entry": p.savedInCache(t, tn, "tools"), "warm_entry": p.savedInCache(t, tn, "more tools"), "held_job": held, "empty_org": empty.ID, "gone_user": gone.ID, "join_token": join,
 	})
 }
 
 // savedInCache is an entry of the cache.
-func (p *plane) savedInCache(t *testing.T, tn tenant) string {
+func (p *plane) savedInCache(t *testing.T, tn tenant, key string) string {
 	t.Helper()
 	c := cache.Caller{OrgID: tn.org.ID, Repo: tn.things["repo_name"], Write: "refs/heads/main"}
-	u, err := p.cache.Reserve(t.Context(), c, "tools", "v", 0)
+	u, err := p.cache.Reserve(t.Context(), c, key, "v", 0)
 	must(t, err)
 	must(t, p.cache.PutBlock(t.Context(), u.ID, "", strings.NewReader("saved"), 5))
-	e, err := p.cache.Commit(t.Context(), c, "tools", "v", 5)
+	e, err := p.cache.Commit(t.Context(), c, key, "v", 5)
 	must(t, err)
 	return fmt.Sprint(e.ID)
 }

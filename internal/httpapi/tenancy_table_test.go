@@ -58,6 +58,8 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.CacheService/ListCacheEntries":   {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.CacheService/GetCacheStats":      {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.CacheService/RemoveCacheEntries": {who: "operator", scope: "org:write", body: `{"filter":{"id":"1"}}`, refuses: true},
+	"/nimbus.v1.CacheService/WarmCache":          {who: "operator", scope: "org:write", body: `{"filter":{"key":"none"}}`, refuses: true},
+	"/nimbus.v1.CacheService/GetCacheWarmth":     {who: "operator", scope: "org:read", body: `{}`},
 	"/nimbus.v1.CacheService/SetRepoCacheQuota":  {who: "operator", scope: "org:write", body: `{"repo":"$repo_name","bytes":"1000000"}`},
 	"/nimbus.v1.CacheService/SetCacheRetention":  {who: "operator", scope: "org:write", body: `{"retention":"86400s"}`},
 	"/nimbus.v1.CacheService/SetOrgCacheQuota":   {who: "platform", scope: "org:write", body: `{"org":"$org","bytes":"1000000"}`},

@@ -24,8 +24,8 @@ const (
 	cacheSecret = "cache"
 	// sharedSecretBytes is how long secrets are that replicas share.
 	sharedSecretBytes = 32
-	// ownScope is the scope of an org's own jobs, which have no branches.
-	ownScope = "jobs"
+	// ownScope is the scope of an org's own jobs.
+	ownScope = cache.OwnScope
 	// clocks is how far clocks may be apart, and lateEnd how long after its time a
 	// job may be until it has ended.
 	clocks  = time.Minute
@@ -185,3 +185,18 @@ func (s *Server) cacheHandler() httpapi.Cache {
 	}
 	return s.cache
 }
+
+// Wishes implements httpapi.Cache. The host shows the URL of each, which is good
+// for that one entry.
+func (c *jobCache) Wishes(ctx context.Context, hostID string, warmed []nimbus.CacheWarmed) ([]nimbus.CacheWish, error) {
+	wishes, err := c.service.Wishes(ctx, hostID, warmed)
+	for i := range wishes {
+		w := &wishes[i]
+		w.Path = c.keys.DownloadPath(w.OrgID, w.EntryID, time.Now().Add(wishFor))
+	}
+	return wishes, err
+}
+
+// wishFor is how long a host may begin to fetch what it is asked for; it is told
+// again with a new URL.
+const wishFor = time.Hour

@@ -59,3 +59,41 @@ func ToCacheStats(m *nimbusv1.GetCacheStatsResponse) nimbus.CacheStats {
 	}
 	return s
 }
+
+// CacheWish makes a message.
+func CacheWish(w nimbus.CacheWish) *nimbusv1.CacheWish {
+	return &nimbusv1.CacheWish{OrgId: w.OrgID, EntryId: w.EntryID, Bytes: w.Bytes, Path: w.Path}
+}
+
+// ToCacheWish reads one.
+func ToCacheWish(m *nimbusv1.CacheWish) nimbus.CacheWish {
+	return nimbus.CacheWish{OrgID: m.GetOrgId(), EntryID: m.GetEntryId(), Bytes: m.GetBytes(), Path: m.GetPath()}
+}
+
+// CacheWarmed makes a message.
+func CacheWarmed(w nimbus.CacheWarmed) *nimbusv1.CacheWarmed {
+	return &nimbusv1.CacheWarmed{OrgId: w.OrgID, EntryId: w.EntryID, State: string(w.State)}
+}
+
+// ToCacheWarmed reads one.
+func ToCacheWarmed(m *nimbusv1.CacheWarmed) nimbus.CacheWarmed {
+	return nimbus.CacheWarmed{OrgID: m.GetOrgId(), EntryID: m.GetEntryId(), State: nimbus.CacheWarmState(m.GetState())}
+}
+
+// CacheWarmth makes a message.
+func CacheWarmth(w nimbus.CacheWarmth) *nimbusv1.CacheWarmth {
+	out := &nimbusv1.CacheWarmth{HostId: w.HostID, Host: w.Host, Away: w.Away}
+	for _, c := range w.Counts {
+		out.Counts = append(out.Counts, &nimbusv1.CacheWarmCount{State: string(c.State), Entries: c.Entries, Bytes: c.Bytes})
+	}
+	return out
+}
+
+// ToCacheWarmth reads one.
+func ToCacheWarmth(m *nimbusv1.CacheWarmth) nimbus.CacheWarmth {
+	w := nimbus.CacheWarmth{HostID: m.GetHostId(), Host: m.GetHost(), Away: m.GetAway()}
+	for _, c := range m.GetCounts() {
+		w.Counts = append(w.Counts, nimbus.CacheWarmCount{State: nimbus.CacheWarmState(c.GetState()), Entries: c.GetEntries(), Bytes: c.GetBytes()})
+	}
+	return w
+}

@@ -64,12 +64,22 @@ func (h *handler) sign(r *http.Request, g Grant, what purpose, id int64) (string
 	if g.ExpiresAt.Before(until) {
 		until = g.ExpiresAt
 	}
-	s := signed{what, g.Caller.OrgID, id, until.Unix()}
+	return base + path + h.Keys.signed(signed{what, g.Caller.OrgID, id, until.Unix()}), nil
+}
+
+// signed is the end of a signed URL.
+func (k *Keys) signed(s signed) string {
 	query := url.Values{
 		"org": {s.org}, "exp": {strconv.FormatInt(s.expires, 10)},
-		"sig": {base64.RawURLEncoding.EncodeToString(s.mac(h.Keys.urls[0]))},
+		"sig": {base64.RawURLEncoding.EncodeToString(s.mac(k.urls[0]))},
 	}
-	return base + path + strconv.FormatInt(id, 10) + "?" + query.Encode(), nil
+	return strconv.FormatInt(s.id, 10) + "?" + query.Encode()
+}
+
+// DownloadPath is the path and query by which an entry can be read until a time,
+// for who has no token of a job's: a host that is asked to have it.
+func (k *Keys) DownloadPath(orgID string, entryID int64, until time.Time) string {
+	return entryPath + k.signed(signed{toGet, orgID, entryID, until.Unix()})
 }
 
 // verify reads the signed URL of a request. Codes: forbidden.

@@ -65,6 +65,7 @@ type Door struct {
 	guests   *guests
 	shares   *shares
 	tier     atomic.Pointer[tier] // nil while nothing is kept
+	wishes   *wishes
 }
 
 // Open begins to listen; Run answers. Codes: invalid.
@@ -77,7 +78,7 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Door{cfg: cfg, target: target, listener: l, guests: newGuests(), shares: newShares()}, nil
+	return &Door{cfg: cfg, target: target, listener: l, guests: newGuests(), shares: newShares(), wishes: newWishes()}, nil
 }
 
 // handler is the way to the control plane, by what is kept here.
@@ -182,6 +183,7 @@ func (d *Door) Run(ctx context.Context) error {
 			<-kept
 		}()
 	}
+	defer d.bring(ctx)()
 	served := make(chan error, 1)
 	go func() { served <- d.serve(server) }()
 	select {

@@ -206,6 +206,21 @@ func (s *shelf) claim(bytes int64) bool {
 	return true
 }
 
+// claimUnused is claim, but nothing goes for it that was used lately.
+func (s *shelf) claimUnused(bytes int64) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.pressed || !s.evict(time.Now().Add(-lately), func() bool { return s.used+bytes > s.most }) {
+		return false
+	}
+	s.used += bytes
+	return true
+}
+
+// lately is for how long what was used stays when room is made for what nobody has
+// asked for yet.
+const lately = time.Hour
+
 // free gives back what was claimed.
 func (s *shelf) free(bytes int64) {
 	s.mu.Lock()
@@ -220,16 +235,17 @@ func (s *shelf) fits(size int64) bool { return size <= s.most/2 }
 // makeRoom removes what was not used for longest until so many bytes more fit.
 // The caller holds the lock.
 func (s *shelf) makeRoom(bytes int64) bool {
-	return s.evict(func() bool { return s.used+bytes > s.most })
+	return s.evict(time.Time{}, func() bool { return s.used+bytes > s.most })
 }
 
-// evict removes what was not used for longest while there is too much. false:
-// it is too much still, as what is read stays. The caller holds the lock.
-func (s *shelf) evict(tooMuch func() bool) bool {
+// evict removes what was not used for longest while there is too much; with a
+// time, nothing that was used since. false: it is too much still, as what is read stays. The caller
+// holds the lock.
+func (s *shelf) evict(since time.Time, tooMuch func() bool) bool {
 	for e := s.recent.Back(); e != nil && tooMuch(); {
 		h, ok := e.Value.(*held)
 		e = e.Prev()
-		if ok && h.readers == 0 {
+		if ok && h.readers == 0 && (since.IsZero() || !h.touched.After(since)) {
 			s.tally.evicted.Add(1)
 			s.tally.evictedBytes.Add(h.size)
 			s.remove(h)
@@ -245,7 +261,7 @@ func (s *shelf) giveWay(over int64) {
 	defer s.unlock()
 	s.pressed = over > 0
 	if left := s.used - over; s.pressed {
-		s.evict(func() bool { return s.used > left })
+		s.evict(time.Time{}, func() bool { return s.used > left })
 	}
 }
 

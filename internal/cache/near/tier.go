@@ -158,13 +158,15 @@ func (t *tier) find(r *http.Request, n name, size int64, wanted transfer.Span) (
 	if wanted.N != size {
 		return nil, false
 	}
-	return t.fetch(r, n, size)
+	f, ok := t.fetch(r, n, size, t.shelf.claim)
+	return f, ok
 }
 
-// fetch begins to fetch a content. The caller holds the lock.
-func (t *tier) fetch(r *http.Request, n name, size int64) (source, bool) {
+// fetch begins to fetch a content, whose bytes it claims. The caller holds the
+// lock.
+func (t *tier) fetch(r *http.Request, n name, size int64, claim func(int64) bool) (*fill, bool) {
 	reserved := fillCost(size)
-	if t.open >= maxFills || !t.shelf.fits(size) || !t.shelf.claim(reserved) {
+	if t.open >= maxFills || !t.shelf.fits(size) || !claim(reserved) {
 		return nil, false
 	}
 	// It goes on without the one who began it, for the others.

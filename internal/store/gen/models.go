@@ -164,6 +164,16 @@ type CacheUsage struct {
 	Unused       int64
 }
 
+type CacheWarm struct {
+	HostID    string
+	EntryID   int64
+	OrgID     string
+	Bytes     int64
+	State     string
+	AskedAt   int64
+	ExpiresAt int64
+}
+
 type Class struct {
 	ID   string
 	Spec string

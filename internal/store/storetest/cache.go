@@ -37,6 +37,7 @@ func RunCache(t *testing.T, open func(t *testing.T) CacheStore) {
 		"holds its books with all at once":        testCacheAtOnce,
 		"gives back no more than an upload has":   testCacheFrees,
 		"bounds the blocks and bytes of an entry": testCacheBounds,
+		"keeps what hosts are asked for":          testCacheWarm,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1418,8 +1418,10 @@ func (x *AcceptResponse) GetAssignment() *Assignment {
 }
 
 type HeartbeatRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leases        []*Lease               `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leases []*Lease               `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	// What became of wishes of before. At most 64.
+	Warmed        []*CacheWarmed `protobuf:"bytes,2,rep,name=warmed,proto3" json:"warmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1461,9 +1463,18 @@ func (x *HeartbeatRequest) GetLeases() []*Lease {
 	return nil
 }
 
+func (x *HeartbeatRequest) GetWarmed() []*CacheWarmed {
+	if x != nil {
+		return x.Warmed
+	}
+	return nil
+}
+
 type HeartbeatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leases        []*LeaseStatus         `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leases []*LeaseStatus         `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	// Told again until the host says what became of them. At most 64.
+	Wishes        []*CacheWish `protobuf:"bytes,2,rep,name=wishes,proto3" json:"wishes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1505,6 +1516,145 @@ func (x *HeartbeatResponse) GetLeases() []*LeaseStatus {
 	return nil
 }
 
+func (x *HeartbeatResponse) GetWishes() []*CacheWish {
+	if x != nil {
+		return x.Wishes
+	}
+	return nil
+}
+
+// CacheWish is an entry of the cache that the host is asked to have.
+type CacheWish struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OrgId   string                 `protobuf:"bytes,1,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
+	EntryId int64                  `protobuf:"varint,2,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
+	Bytes   int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Where the control plane has it, signed, for some time.
+	Path          string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheWish) Reset() {
+	*x = CacheWish{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheWish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheWish) ProtoMessage() {}
+
+func (x *CacheWish) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheWish.ProtoReflect.Descriptor instead.
+func (*CacheWish) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CacheWish) GetOrgId() string {
+	if x != nil {
+		return x.OrgId
+	}
+	return ""
+}
+
+func (x *CacheWish) GetEntryId() int64 {
+	if x != nil {
+		return x.EntryId
+	}
+	return 0
+}
+
+func (x *CacheWish) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CacheWish) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// CacheWarmed is what became of one: "here", "too_large", "no_room", "off" or
+// "failed".
+type CacheWarmed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OrgId         string                 `protobuf:"bytes,1,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
+	EntryId       int64                  `protobuf:"varint,2,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheWarmed) Reset() {
+	*x = CacheWarmed{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheWarmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheWarmed) ProtoMessage() {}
+
+func (x *CacheWarmed) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheWarmed.ProtoReflect.Descriptor instead.
+func (*CacheWarmed) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CacheWarmed) GetOrgId() string {
+	if x != nil {
+		return x.OrgId
+	}
+	return ""
+}
+
+func (x *CacheWarmed) GetEntryId() int64 {
+	if x != nil {
+		return x.EntryId
+	}
+	return 0
+}
+
+func (x *CacheWarmed) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // LeaseStatus is the answer to one renewed lease.
 type LeaseStatus struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1518,7 +1668,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1680,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[23]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1693,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LeaseStatus) GetAttemptId() string {
@@ -1583,7 +1733,7 @@ type ReportPhaseRequest struct {
 
 func (x *ReportPhaseRequest) Reset() {
 	*x = ReportPhaseRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1745,7 @@ func (x *ReportPhaseRequest) String() string {
 func (*ReportPhaseRequest) ProtoMessage() {}
 
 func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[24]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1758,7 @@ func (x *ReportPhaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseRequest.ProtoReflect.Descriptor instead.
 func (*ReportPhaseRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReportPhaseRequest) GetLease() *Lease {
@@ -1647,7 +1797,7 @@ type ReportPhaseResponse struct {
 
 func (x *ReportPhaseResponse) Reset() {
 	*x = ReportPhaseResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1809,7 @@ func (x *ReportPhaseResponse) String() string {
 func (*ReportPhaseResponse) ProtoMessage() {}
 
 func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[25]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1822,7 @@ func (x *ReportPhaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhaseResponse.ProtoReflect.Descriptor instead.
 func (*ReportPhaseResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type CreateCacheTokenRequest struct {
@@ -1684,7 +1834,7 @@ type CreateCacheTokenRequest struct {
 
 func (x *CreateCacheTokenRequest) Reset() {
 	*x = CreateCacheTokenRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1846,7 @@ func (x *CreateCacheTokenRequest) String() string {
 func (*CreateCacheTokenRequest) ProtoMessage() {}
 
 func (x *CreateCacheTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[26]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1859,7 @@ func (x *CreateCacheTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateCacheTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateCacheTokenRequest) GetLease() *Lease {
@@ -1731,7 +1881,7 @@ type CreateCacheTokenResponse struct {
 
 func (x *CreateCacheTokenResponse) Reset() {
 	*x = CreateCacheTokenResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1893,7 @@ func (x *CreateCacheTokenResponse) String() string {
 func (*CreateCacheTokenResponse) ProtoMessage() {}
 
 func (x *CreateCacheTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[27]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1906,7 @@ func (x *CreateCacheTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateCacheTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateCacheTokenResponse) GetToken() string {
@@ -1782,7 +1932,7 @@ type CreateRunnerRequest struct {
 
 func (x *CreateRunnerRequest) Reset() {
 	*x = CreateRunnerRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1944,7 @@ func (x *CreateRunnerRequest) String() string {
 func (*CreateRunnerRequest) ProtoMessage() {}
 
 func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[28]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1957,7 @@ func (x *CreateRunnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunnerRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateRunnerRequest) GetLease() *Lease {
@@ -1828,7 +1978,7 @@ type CreateRunnerResponse struct {
 
 func (x *CreateRunnerResponse) Reset() {
 	*x = CreateRunnerResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1990,7 @@ func (x *CreateRunnerResponse) String() string {
 func (*CreateRunnerResponse) ProtoMessage() {}
 
 func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[29]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2003,7 @@ func (x *CreateRunnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunnerResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunnerResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateRunnerResponse) GetRunnerName() string {
@@ -1881,7 +2031,7 @@ type AppendLogRequest struct {
 
 func (x *AppendLogRequest) Reset() {
 	*x = AppendLogRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2043,7 @@ func (x *AppendLogRequest) String() string {
 func (*AppendLogRequest) ProtoMessage() {}
 
 func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[30]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2056,7 @@ func (x *AppendLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogRequest.ProtoReflect.Descriptor instead.
 func (*AppendLogRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AppendLogRequest) GetLease() *Lease {
@@ -1932,7 +2082,7 @@ type AppendLogResponse struct {
 
 func (x *AppendLogResponse) Reset() {
 	*x = AppendLogResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2094,7 @@ func (x *AppendLogResponse) String() string {
 func (*AppendLogResponse) ProtoMessage() {}
 
 func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[31]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2107,7 @@ func (x *AppendLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendLogResponse.ProtoReflect.Descriptor instead.
 func (*AppendLogResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
@@ -1977,7 +2127,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2139,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[32]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2152,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
@@ -2020,7 +2170,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2182,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[33]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2195,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type FinishAttemptRequest struct {
@@ -2061,7 +2211,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2223,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2236,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -2120,7 +2270,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2282,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2295,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FinishAttemptResponse) GetHeld() bool {
@@ -2274,11 +2424,22 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x0eAcceptResponse\x125\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x15.nimbus.v1.AssignmentR\n" +
-	"assignment\"<\n" +
+	"assignment\"l\n" +
 	"\x10HeartbeatRequest\x12(\n" +
-	"\x06leases\x18\x01 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"C\n" +
+	"\x06leases\x18\x01 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\x12.\n" +
+	"\x06warmed\x18\x02 \x03(\v2\x16.nimbus.v1.CacheWarmedR\x06warmed\"q\n" +
 	"\x11HeartbeatResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"^\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\x12,\n" +
+	"\x06wishes\x18\x02 \x03(\v2\x14.nimbus.v1.CacheWishR\x06wishes\"g\n" +
+	"\tCacheWish\x12\x15\n" +
+	"\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x19\n" +
+	"\bentry_id\x18\x02 \x01(\x03R\aentryId\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"U\n" +
+	"\vCacheWarmed\x12\x15\n" +
+	"\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x19\n" +
+	"\bentry_id\x18\x02 \x01(\x03R\aentryId\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\"^\n" +
 	"\vLeaseStatus\x12\x1d\n" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x18\n" +
@@ -2343,7 +2504,7 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                     // 0: nimbus.v1.Lease
 	(*Offer)(nil),                     // 1: nimbus.v1.Offer
@@ -2368,115 +2529,119 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*AcceptResponse)(nil),            // 20: nimbus.v1.AcceptResponse
 	(*HeartbeatRequest)(nil),          // 21: nimbus.v1.HeartbeatRequest
 	(*HeartbeatResponse)(nil),         // 22: nimbus.v1.HeartbeatResponse
-	(*LeaseStatus)(nil),               // 23: nimbus.v1.LeaseStatus
-	(*ReportPhaseRequest)(nil),        // 24: nimbus.v1.ReportPhaseRequest
-	(*ReportPhaseResponse)(nil),       // 25: nimbus.v1.ReportPhaseResponse
-	(*CreateCacheTokenRequest)(nil),   // 26: nimbus.v1.CreateCacheTokenRequest
-	(*CreateCacheTokenResponse)(nil),  // 27: nimbus.v1.CreateCacheTokenResponse
-	(*CreateRunnerRequest)(nil),       // 28: nimbus.v1.CreateRunnerRequest
-	(*CreateRunnerResponse)(nil),      // 29: nimbus.v1.CreateRunnerResponse
-	(*AppendLogRequest)(nil),          // 30: nimbus.v1.AppendLogRequest
-	(*AppendLogResponse)(nil),         // 31: nimbus.v1.AppendLogResponse
-	(*ReportUsageRequest)(nil),        // 32: nimbus.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),       // 33: nimbus.v1.ReportUsageResponse
-	(*FinishAttemptRequest)(nil),      // 34: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil),     // 35: nimbus.v1.FinishAttemptResponse
-	nil,                               // 36: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                     // 37: nimbus.v1.Class
-	(*Spec)(nil),                      // 38: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
-	(JobResult)(0),                    // 40: nimbus.v1.JobResult
-	(*Reason)(nil),                    // 41: nimbus.v1.Reason
-	(*UsageTotals)(nil),               // 42: nimbus.v1.UsageTotals
-	(*UsageSeries)(nil),               // 43: nimbus.v1.UsageSeries
-	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
-	(*Inventory)(nil),                 // 45: nimbus.v1.Inventory
-	(*HostLoad)(nil),                  // 46: nimbus.v1.HostLoad
-	(*ShellSpec)(nil),                 // 47: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 48: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 49: nimbus.v1.ShellEnd
+	(*CacheWish)(nil),                 // 23: nimbus.v1.CacheWish
+	(*CacheWarmed)(nil),               // 24: nimbus.v1.CacheWarmed
+	(*LeaseStatus)(nil),               // 25: nimbus.v1.LeaseStatus
+	(*ReportPhaseRequest)(nil),        // 26: nimbus.v1.ReportPhaseRequest
+	(*ReportPhaseResponse)(nil),       // 27: nimbus.v1.ReportPhaseResponse
+	(*CreateCacheTokenRequest)(nil),   // 28: nimbus.v1.CreateCacheTokenRequest
+	(*CreateCacheTokenResponse)(nil),  // 29: nimbus.v1.CreateCacheTokenResponse
+	(*CreateRunnerRequest)(nil),       // 30: nimbus.v1.CreateRunnerRequest
+	(*CreateRunnerResponse)(nil),      // 31: nimbus.v1.CreateRunnerResponse
+	(*AppendLogRequest)(nil),          // 32: nimbus.v1.AppendLogRequest
+	(*AppendLogResponse)(nil),         // 33: nimbus.v1.AppendLogResponse
+	(*ReportUsageRequest)(nil),        // 34: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),       // 35: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),      // 36: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 37: nimbus.v1.FinishAttemptResponse
+	nil,                               // 38: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 39: nimbus.v1.Class
+	(*Spec)(nil),                      // 40: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
+	(JobResult)(0),                    // 42: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 43: nimbus.v1.Reason
+	(*UsageTotals)(nil),               // 44: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),               // 45: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 47: nimbus.v1.Inventory
+	(*HostLoad)(nil),                  // 48: nimbus.v1.HostLoad
+	(*ShellSpec)(nil),                 // 49: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 50: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 51: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	37, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	39, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	37, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	38, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	39, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	40, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	41, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	39, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	39, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	42, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
-	43, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	39, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	40, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	41, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	42, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	43, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	41, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	41, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	44, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	45, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
 	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
-	43, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
-	44, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	45, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	45, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	45, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	46, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	47, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	47, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
-	23, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	39, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	36, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	46, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	25, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	41, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	38, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	48, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
 	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
 	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
 	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	47, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	49, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
 	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	48, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	50, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
 	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	49, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	51, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	39, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	48, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	49, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	41, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	50, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	51, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
 	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
 	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	23, // 37: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	0,  // 38: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	39, // 39: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 40: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 41: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 42: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	5,  // 43: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 44: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 45: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 46: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 47: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 48: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 49: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 50: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 51: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	24, // 52: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	28, // 53: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	26, // 54: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	30, // 55: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	32, // 56: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	34, // 57: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 58: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 59: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 60: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 61: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 62: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 63: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 64: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 65: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	25, // 66: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	29, // 67: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	27, // 68: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	31, // 69: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	33, // 70: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	35, // 71: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 72: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 73: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 74: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	61, // [61:75] is the sub-list for method output_type
-	47, // [47:61] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	24, // 37: nimbus.v1.HeartbeatRequest.warmed:type_name -> nimbus.v1.CacheWarmed
+	25, // 38: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	23, // 39: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
+	0,  // 40: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	41, // 41: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 42: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 43: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 44: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 45: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 46: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 47: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 48: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 49: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 50: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 51: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 52: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 53: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 54: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 55: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 56: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 57: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	34, // 58: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	36, // 59: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 60: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 61: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 62: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 63: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 64: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 65: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 66: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 67: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 68: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 69: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 70: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 71: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	35, // 72: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	37, // 73: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 74: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 75: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 76: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	63, // [63:77] is the sub-list for method output_type
+	49, // [49:63] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -2494,7 +2659,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

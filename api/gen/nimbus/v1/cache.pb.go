@@ -935,6 +935,350 @@ func (*SetCacheRetentionResponse) Descriptor() ([]byte, []int) {
 	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
+type WarmCacheRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *CacheFilter           `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Names or ids; none: all that may get jobs now.
+	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Entries, 1 to 200; 0 means 50.
+	Limit int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Of all of them, on each host; 0 means 10 GiB.
+	MaxBytes      int64 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmCacheRequest) Reset() {
+	*x = WarmCacheRequest{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmCacheRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmCacheRequest) ProtoMessage() {}
+
+func (x *WarmCacheRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmCacheRequest.ProtoReflect.Descriptor instead.
+func (*WarmCacheRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WarmCacheRequest) GetFilter() *CacheFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *WarmCacheRequest) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *WarmCacheRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *WarmCacheRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+type WarmCacheResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that each of the hosts is asked for.
+	Entries       int64          `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	Bytes         int64          `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Hosts         []*CacheWarmth `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmCacheResponse) Reset() {
+	*x = WarmCacheResponse{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmCacheResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmCacheResponse) ProtoMessage() {}
+
+func (x *WarmCacheResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmCacheResponse.ProtoReflect.Descriptor instead.
+func (*WarmCacheResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WarmCacheResponse) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *WarmCacheResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *WarmCacheResponse) GetHosts() []*CacheWarmth {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+type GetCacheWarmthRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCacheWarmthRequest) Reset() {
+	*x = GetCacheWarmthRequest{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCacheWarmthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCacheWarmthRequest) ProtoMessage() {}
+
+func (x *GetCacheWarmthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCacheWarmthRequest.ProtoReflect.Descriptor instead.
+func (*GetCacheWarmthRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{17}
+}
+
+type GetCacheWarmthResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []*CacheWarmth         `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCacheWarmthResponse) Reset() {
+	*x = GetCacheWarmthResponse{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCacheWarmthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCacheWarmthResponse) ProtoMessage() {}
+
+func (x *GetCacheWarmthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCacheWarmthResponse.ProtoReflect.Descriptor instead.
+func (*GetCacheWarmthResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetCacheWarmthResponse) GetHosts() []*CacheWarmth {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// CacheWarmth is what was asked of a host, by what became of it.
+type CacheWarmth struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	HostId string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Host   string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// It has not been heard of for a while.
+	Away          bool              `protobuf:"varint,3,opt,name=away,proto3" json:"away,omitempty"`
+	Counts        []*CacheWarmCount `protobuf:"bytes,4,rep,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheWarmth) Reset() {
+	*x = CacheWarmth{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheWarmth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheWarmth) ProtoMessage() {}
+
+func (x *CacheWarmth) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheWarmth.ProtoReflect.Descriptor instead.
+func (*CacheWarmth) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CacheWarmth) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *CacheWarmth) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CacheWarmth) GetAway() bool {
+	if x != nil {
+		return x.Away
+	}
+	return false
+}
+
+func (x *CacheWarmth) GetCounts() []*CacheWarmCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+type CacheWarmCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "asked" while the host has not told; "here"; and why it has not: "too_large",
+	// "no_room", "off", "failed", "gone".
+	State         string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Entries       int64  `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	Bytes         int64  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheWarmCount) Reset() {
+	*x = CacheWarmCount{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheWarmCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheWarmCount) ProtoMessage() {}
+
+func (x *CacheWarmCount) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheWarmCount.ProtoReflect.Descriptor instead.
+func (*CacheWarmCount) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CacheWarmCount) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *CacheWarmCount) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *CacheWarmCount) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 var File_nimbus_v1_cache_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_cache_proto_rawDesc = "" +
@@ -1004,14 +1348,37 @@ const file_nimbus_v1_cache_proto_rawDesc = "" +
 	"\x18SetOrgCacheQuotaResponse\"S\n" +
 	"\x18SetCacheRetentionRequest\x127\n" +
 	"\tretention\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\x1b\n" +
-	"\x19SetCacheRetentionResponse2\xc9\x04\n" +
+	"\x19SetCacheRetentionResponse\"\x8b\x01\n" +
+	"\x10WarmCacheRequest\x12.\n" +
+	"\x06filter\x18\x01 \x01(\v2\x16.nimbus.v1.CacheFilterR\x06filter\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\x03R\bmaxBytes\"q\n" +
+	"\x11WarmCacheResponse\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x03R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12,\n" +
+	"\x05hosts\x18\x03 \x03(\v2\x16.nimbus.v1.CacheWarmthR\x05hosts\"\x17\n" +
+	"\x15GetCacheWarmthRequest\"F\n" +
+	"\x16GetCacheWarmthResponse\x12,\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x16.nimbus.v1.CacheWarmthR\x05hosts\"\x81\x01\n" +
+	"\vCacheWarmth\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
+	"\x04away\x18\x03 \x01(\bR\x04away\x121\n" +
+	"\x06counts\x18\x04 \x03(\v2\x19.nimbus.v1.CacheWarmCountR\x06counts\"V\n" +
+	"\x0eCacheWarmCount\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x03R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes2\xed\x05\n" +
 	"\fCacheService\x12`\n" +
 	"\x10ListCacheEntries\x12\".nimbus.v1.ListCacheEntriesRequest\x1a#.nimbus.v1.ListCacheEntriesResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rGetCacheStats\x12\x1f.nimbus.v1.GetCacheStatsRequest\x1a .nimbus.v1.GetCacheStatsResponse\"\x03\x90\x02\x01\x12a\n" +
 	"\x12RemoveCacheEntries\x12$.nimbus.v1.RemoveCacheEntriesRequest\x1a%.nimbus.v1.RemoveCacheEntriesResponse\x12^\n" +
 	"\x11SetRepoCacheQuota\x12#.nimbus.v1.SetRepoCacheQuotaRequest\x1a$.nimbus.v1.SetRepoCacheQuotaResponse\x12[\n" +
 	"\x10SetOrgCacheQuota\x12\".nimbus.v1.SetOrgCacheQuotaRequest\x1a#.nimbus.v1.SetOrgCacheQuotaResponse\x12^\n" +
-	"\x11SetCacheRetention\x12#.nimbus.v1.SetCacheRetentionRequest\x1a$.nimbus.v1.SetCacheRetentionResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x11SetCacheRetention\x12#.nimbus.v1.SetCacheRetentionRequest\x1a$.nimbus.v1.SetCacheRetentionResponse\x12F\n" +
+	"\tWarmCache\x12\x1b.nimbus.v1.WarmCacheRequest\x1a\x1c.nimbus.v1.WarmCacheResponse\x12Z\n" +
+	"\x0eGetCacheWarmth\x12 .nimbus.v1.GetCacheWarmthRequest\x1a!.nimbus.v1.GetCacheWarmthResponse\"\x03\x90\x02\x01B8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_cache_proto_rawDescOnce sync.Once
@@ -1025,7 +1392,7 @@ func file_nimbus_v1_cache_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_cache_proto_rawDescData
 }
 
-var file_nimbus_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_nimbus_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nimbus_v1_cache_proto_goTypes = []any{
 	(*CacheEntry)(nil),                 // 0: nimbus.v1.CacheEntry
 	(*CacheFilter)(nil),                // 1: nimbus.v1.CacheFilter
@@ -1042,36 +1409,50 @@ var file_nimbus_v1_cache_proto_goTypes = []any{
 	(*SetOrgCacheQuotaResponse)(nil),   // 12: nimbus.v1.SetOrgCacheQuotaResponse
 	(*SetCacheRetentionRequest)(nil),   // 13: nimbus.v1.SetCacheRetentionRequest
 	(*SetCacheRetentionResponse)(nil),  // 14: nimbus.v1.SetCacheRetentionResponse
-	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 16: google.protobuf.Duration
+	(*WarmCacheRequest)(nil),           // 15: nimbus.v1.WarmCacheRequest
+	(*WarmCacheResponse)(nil),          // 16: nimbus.v1.WarmCacheResponse
+	(*GetCacheWarmthRequest)(nil),      // 17: nimbus.v1.GetCacheWarmthRequest
+	(*GetCacheWarmthResponse)(nil),     // 18: nimbus.v1.GetCacheWarmthResponse
+	(*CacheWarmth)(nil),                // 19: nimbus.v1.CacheWarmth
+	(*CacheWarmCount)(nil),             // 20: nimbus.v1.CacheWarmCount
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 22: google.protobuf.Duration
 }
 var file_nimbus_v1_cache_proto_depIdxs = []int32{
-	15, // 0: nimbus.v1.CacheEntry.created_at:type_name -> google.protobuf.Timestamp
-	15, // 1: nimbus.v1.CacheEntry.used_at:type_name -> google.protobuf.Timestamp
+	21, // 0: nimbus.v1.CacheEntry.created_at:type_name -> google.protobuf.Timestamp
+	21, // 1: nimbus.v1.CacheEntry.used_at:type_name -> google.protobuf.Timestamp
 	1,  // 2: nimbus.v1.ListCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
 	0,  // 3: nimbus.v1.ListCacheEntriesResponse.entries:type_name -> nimbus.v1.CacheEntry
 	4,  // 4: nimbus.v1.GetCacheStatsResponse.org:type_name -> nimbus.v1.CacheUsage
 	4,  // 5: nimbus.v1.GetCacheStatsResponse.repos:type_name -> nimbus.v1.CacheUsage
-	16, // 6: nimbus.v1.GetCacheStatsResponse.retention:type_name -> google.protobuf.Duration
+	22, // 6: nimbus.v1.GetCacheStatsResponse.retention:type_name -> google.protobuf.Duration
 	1,  // 7: nimbus.v1.RemoveCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
-	16, // 8: nimbus.v1.SetCacheRetentionRequest.retention:type_name -> google.protobuf.Duration
-	2,  // 9: nimbus.v1.CacheService.ListCacheEntries:input_type -> nimbus.v1.ListCacheEntriesRequest
-	5,  // 10: nimbus.v1.CacheService.GetCacheStats:input_type -> nimbus.v1.GetCacheStatsRequest
-	7,  // 11: nimbus.v1.CacheService.RemoveCacheEntries:input_type -> nimbus.v1.RemoveCacheEntriesRequest
-	9,  // 12: nimbus.v1.CacheService.SetRepoCacheQuota:input_type -> nimbus.v1.SetRepoCacheQuotaRequest
-	11, // 13: nimbus.v1.CacheService.SetOrgCacheQuota:input_type -> nimbus.v1.SetOrgCacheQuotaRequest
-	13, // 14: nimbus.v1.CacheService.SetCacheRetention:input_type -> nimbus.v1.SetCacheRetentionRequest
-	3,  // 15: nimbus.v1.CacheService.ListCacheEntries:output_type -> nimbus.v1.ListCacheEntriesResponse
-	6,  // 16: nimbus.v1.CacheService.GetCacheStats:output_type -> nimbus.v1.GetCacheStatsResponse
-	8,  // 17: nimbus.v1.CacheService.RemoveCacheEntries:output_type -> nimbus.v1.RemoveCacheEntriesResponse
-	10, // 18: nimbus.v1.CacheService.SetRepoCacheQuota:output_type -> nimbus.v1.SetRepoCacheQuotaResponse
-	12, // 19: nimbus.v1.CacheService.SetOrgCacheQuota:output_type -> nimbus.v1.SetOrgCacheQuotaResponse
-	14, // 20: nimbus.v1.CacheService.SetCacheRetention:output_type -> nimbus.v1.SetCacheRetentionResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	22, // 8: nimbus.v1.SetCacheRetentionRequest.retention:type_name -> google.protobuf.Duration
+	1,  // 9: nimbus.v1.WarmCacheRequest.filter:type_name -> nimbus.v1.CacheFilter
+	19, // 10: nimbus.v1.WarmCacheResponse.hosts:type_name -> nimbus.v1.CacheWarmth
+	19, // 11: nimbus.v1.GetCacheWarmthResponse.hosts:type_name -> nimbus.v1.CacheWarmth
+	20, // 12: nimbus.v1.CacheWarmth.counts:type_name -> nimbus.v1.CacheWarmCount
+	2,  // 13: nimbus.v1.CacheService.ListCacheEntries:input_type -> nimbus.v1.ListCacheEntriesRequest
+	5,  // 14: nimbus.v1.CacheService.GetCacheStats:input_type -> nimbus.v1.GetCacheStatsRequest
+	7,  // 15: nimbus.v1.CacheService.RemoveCacheEntries:input_type -> nimbus.v1.RemoveCacheEntriesRequest
+	9,  // 16: nimbus.v1.CacheService.SetRepoCacheQuota:input_type -> nimbus.v1.SetRepoCacheQuotaRequest
+	11, // 17: nimbus.v1.CacheService.SetOrgCacheQuota:input_type -> nimbus.v1.SetOrgCacheQuotaRequest
+	13, // 18: nimbus.v1.CacheService.SetCacheRetention:input_type -> nimbus.v1.SetCacheRetentionRequest
+	15, // 19: nimbus.v1.CacheService.WarmCache:input_type -> nimbus.v1.WarmCacheRequest
+	17, // 20: nimbus.v1.CacheService.GetCacheWarmth:input_type -> nimbus.v1.GetCacheWarmthRequest
+	3,  // 21: nimbus.v1.CacheService.ListCacheEntries:output_type -> nimbus.v1.ListCacheEntriesResponse
+	6,  // 22: nimbus.v1.CacheService.GetCacheStats:output_type -> nimbus.v1.GetCacheStatsResponse
+	8,  // 23: nimbus.v1.CacheService.RemoveCacheEntries:output_type -> nimbus.v1.RemoveCacheEntriesResponse
+	10, // 24: nimbus.v1.CacheService.SetRepoCacheQuota:output_type -> nimbus.v1.SetRepoCacheQuotaResponse
+	12, // 25: nimbus.v1.CacheService.SetOrgCacheQuota:output_type -> nimbus.v1.SetOrgCacheQuotaResponse
+	14, // 26: nimbus.v1.CacheService.SetCacheRetention:output_type -> nimbus.v1.SetCacheRetentionResponse
+	16, // 27: nimbus.v1.CacheService.WarmCache:output_type -> nimbus.v1.WarmCacheResponse
+	18, // 28: nimbus.v1.CacheService.GetCacheWarmth:output_type -> nimbus.v1.GetCacheWarmthResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_cache_proto_init() }
@@ -1085,7 +1466,7 @@ func file_nimbus_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_cache_proto_rawDesc), len(file_nimbus_v1_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

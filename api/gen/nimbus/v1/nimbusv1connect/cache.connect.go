@@ -51,6 +51,11 @@ const (
 	// CacheServiceSetCacheRetentionProcedure is the fully-qualified name of the CacheService's
 	// SetCacheRetention RPC.
 	CacheServiceSetCacheRetentionProcedure = "/nimbus.v1.CacheService/SetCacheRetention"
+	// CacheServiceWarmCacheProcedure is the fully-qualified name of the CacheService's WarmCache RPC.
+	CacheServiceWarmCacheProcedure = "/nimbus.v1.CacheService/WarmCache"
+	// CacheServiceGetCacheWarmthProcedure is the fully-qualified name of the CacheService's
+	// GetCacheWarmth RPC.
+	CacheServiceGetCacheWarmthProcedure = "/nimbus.v1.CacheService/GetCacheWarmth"
 )
 
 // CacheServiceClient is a client for the nimbus.v1.CacheService service.
@@ -70,6 +75,15 @@ type CacheServiceClient interface {
 	SetOrgCacheQuota(context.Context, *connect.Request[v1.SetOrgCacheQuotaRequest]) (*connect.Response[v1.SetOrgCacheQuotaResponse], error)
 	// SetCacheRetention sets after how long entries of the org go that no job finds.
 	SetCacheRetention(context.Context, *connect.Request[v1.SetCacheRetentionRequest]) (*connect.Response[v1.SetCacheRetentionResponse], error)
+	// WarmCache asks hosts for the newest entries that a filter lets through, so that
+	// they have them on their own disks before jobs restore them. It takes the place
+	// of what the org asked of the same hosts before, and lasts for an hour. Entries
+	// of pull requests are left out unless the filter names their scope. Codes:
+	// not_found for a host, or where there is no entry; conflict where no host is
+	// ready.
+	WarmCache(context.Context, *connect.Request[v1.WarmCacheRequest]) (*connect.Response[v1.WarmCacheResponse], error)
+	// GetCacheWarmth tells what became of what was asked of hosts in the last hour.
+	GetCacheWarmth(context.Context, *connect.Request[v1.GetCacheWarmthRequest]) (*connect.Response[v1.GetCacheWarmthResponse], error)
 }
 
 // NewCacheServiceClient constructs a client for the nimbus.v1.CacheService service. By default, it
@@ -121,6 +135,19 @@ func NewCacheServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(cacheServiceMethods.ByName("SetCacheRetention")),
 			connect.WithClientOptions(opts...),
 		),
+		warmCache: connect.NewClient[v1.WarmCacheRequest, v1.WarmCacheResponse](
+			httpClient,
+			baseURL+CacheServiceWarmCacheProcedure,
+			connect.WithSchema(cacheServiceMethods.ByName("WarmCache")),
+			connect.WithClientOptions(opts...),
+		),
+		getCacheWarmth: connect.NewClient[v1.GetCacheWarmthRequest, v1.GetCacheWarmthResponse](
+			httpClient,
+			baseURL+CacheServiceGetCacheWarmthProcedure,
+			connect.WithSchema(cacheServiceMethods.ByName("GetCacheWarmth")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -132,6 +159,8 @@ type cacheServiceClient struct {
 	setRepoCacheQuota  *connect.Client[v1.SetRepoCacheQuotaRequest, v1.SetRepoCacheQuotaResponse]
 	setOrgCacheQuota   *connect.Client[v1.SetOrgCacheQuotaRequest, v1.SetOrgCacheQuotaResponse]
 	setCacheRetention  *connect.Client[v1.SetCacheRetentionRequest, v1.SetCacheRetentionResponse]
+	warmCache          *connect.Client[v1.WarmCacheRequest, v1.WarmCacheResponse]
+	getCacheWarmth     *connect.Client[v1.GetCacheWarmthRequest, v1.GetCacheWarmthResponse]
 }
 
 // ListCacheEntries calls nimbus.v1.CacheService.ListCacheEntries.
@@ -164,6 +193,16 @@ func (c *cacheServiceClient) SetCacheRetention(ctx context.Context, req *connect
 	return c.setCacheRetention.CallUnary(ctx, req)
 }
 
+// WarmCache calls nimbus.v1.CacheService.WarmCache.
+func (c *cacheServiceClient) WarmCache(ctx context.Context, req *connect.Request[v1.WarmCacheRequest]) (*connect.Response[v1.WarmCacheResponse], error) {
+	return c.warmCache.CallUnary(ctx, req)
+}
+
+// GetCacheWarmth calls nimbus.v1.CacheService.GetCacheWarmth.
+func (c *cacheServiceClient) GetCacheWarmth(ctx context.Context, req *connect.Request[v1.GetCacheWarmthRequest]) (*connect.Response[v1.GetCacheWarmthResponse], error) {
+	return c.getCacheWarmth.CallUnary(ctx, req)
+}
+
 // CacheServiceHandler is an implementation of the nimbus.v1.CacheService service.
 type CacheServiceHandler interface {
 	// ListCacheEntries returns entries, the newest first.
@@ -181,6 +220,15 @@ type CacheServiceHandler interface {
 	SetOrgCacheQuota(context.Context, *connect.Request[v1.SetOrgCacheQuotaRequest]) (*connect.Response[v1.SetOrgCacheQuotaResponse], error)
 	// SetCacheRetention sets after how long entries of the org go that no job finds.
 	SetCacheRetention(context.Context, *connect.Request[v1.SetCacheRetentionRequest]) (*connect.Response[v1.SetCacheRetentionResponse], error)
+	// WarmCache asks hosts for the newest entries that a filter lets through, so that
+	// they have them on their own disks before jobs restore them. It takes the place
+	// of what the org asked of the same hosts before, and lasts for an hour. Entries
+	// of pull requests are left out unless the filter names their scope. Codes:
+	// not_found for a host, or where there is no entry; conflict where no host is
+	// ready.
+	WarmCache(context.Context, *connect.Request[v1.WarmCacheRequest]) (*connect.Response[v1.WarmCacheResponse], error)
+	// GetCacheWarmth tells what became of what was asked of hosts in the last hour.
+	GetCacheWarmth(context.Context, *connect.Request[v1.GetCacheWarmthRequest]) (*connect.Response[v1.GetCacheWarmthResponse], error)
 }
 
 // NewCacheServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -228,6 +276,19 @@ func NewCacheServiceHandler(svc CacheServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(cacheServiceMethods.ByName("SetCacheRetention")),
 		connect.WithHandlerOptions(opts...),
 	)
+	cacheServiceWarmCacheHandler := connect.NewUnaryHandler(
+		CacheServiceWarmCacheProcedure,
+		svc.WarmCache,
+		connect.WithSchema(cacheServiceMethods.ByName("WarmCache")),
+		connect.WithHandlerOptions(opts...),
+	)
+	cacheServiceGetCacheWarmthHandler := connect.NewUnaryHandler(
+		CacheServiceGetCacheWarmthProcedure,
+		svc.GetCacheWarmth,
+		connect.WithSchema(cacheServiceMethods.ByName("GetCacheWarmth")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.CacheService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case CacheServiceListCacheEntriesProcedure:
@@ -242,6 +303,10 @@ func NewCacheServiceHandler(svc CacheServiceHandler, opts ...connect.HandlerOpti
 			cacheServiceSetOrgCacheQuotaHandler.ServeHTTP(w, r)
 		case CacheServiceSetCacheRetentionProcedure:
 			cacheServiceSetCacheRetentionHandler.ServeHTTP(w, r)
+		case CacheServiceWarmCacheProcedure:
+			cacheServiceWarmCacheHandler.ServeHTTP(w, r)
+		case CacheServiceGetCacheWarmthProcedure:
+			cacheServiceGetCacheWarmthHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -273,4 +338,12 @@ func (UnimplementedCacheServiceHandler) SetOrgCacheQuota(context.Context, *conne
 
 func (UnimplementedCacheServiceHandler) SetCacheRetention(context.Context, *connect.Request[v1.SetCacheRetentionRequest]) (*connect.Response[v1.SetCacheRetentionResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.CacheService.SetCacheRetention is not implemented"))
+}
+
+func (UnimplementedCacheServiceHandler) WarmCache(context.Context, *connect.Request[v1.WarmCacheRequest]) (*connect.Response[v1.WarmCacheResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.CacheService.WarmCache is not implemented"))
+}
+
+func (UnimplementedCacheServiceHandler) GetCacheWarmth(context.Context, *connect.Request[v1.GetCacheWarmthRequest]) (*connect.Response[v1.GetCacheWarmthResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.CacheService.GetCacheWarmth is not implemented"))
 }

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/agent.proto.
  */
 export const file_nimbus_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyKTAgoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCRITCgtjYWNoZV90b2tlbhgKIAEoCRISCgpjYWNoZV9kb29yGAsgASgIIowDCgdPdXRjb21lEiQKBnJlc3VsdBgBIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSFgoJZXhpdF9jb2RlGAIgASgFSACIAQESDgoGc2lnbmFsGAMgASgJEiEKBnJlYXNvbhgEIAEoCzIRLm5pbWJ1cy52MS5SZWFzb24SEQoJbG9nX2xpbmVzGAUgASgDEisKCGNwdV90aW1lGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYByABKAMSEgoKZGlza19ieXRlcxgIIAEoAxIwCg13YWxsX2R1cmF0aW9uGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGJlZm9yZV9zdGFydBgKIAEoCBInCgdzYW5kYm94GAsgASgLMhYubmltYnVzLnYxLlVzYWdlVG90YWxzEiYKBnNlcmllcxgMIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVNlcmllc0IMCgpfZXhpdF9jb2RlIlcKDEF0dGVtcHRVc2FnZRIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRImCgZzZXJpZXMYAiABKAsyFi5uaW1idXMudjEuVXNhZ2VTZXJpZXMiZwoETGluZRILCgNzZXEYASABKAMSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnN0cmVhbRgDIAEoCRIMCgRzdGVwGAQgASgFEgwKBHRleHQYBSABKAwifQoLSm9pblJlcXVlc3QSEgoKam9pbl90b2tlbhgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSJwoJaW52ZW50b3J5GAQgASgLMhQubmltYnVzLnYxLkludmVudG9yeRISCgpwdWJsaWNfa2V5GAUgASgMIjMKDEpvaW5SZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhIKCmhvc3RfdG9rZW4YAiABKAkiagoMSGVsbG9SZXF1ZXN0Eg8KB3ZlcnNpb24YASABKAkSJwoJaW52ZW50b3J5GAIgASgLMhQubmltYnVzLnYxLkludmVudG9yeRIgCgZsZWFzZXMYAyADKAsyEC5uaW1idXMudjEuTGVhc2UiNwoNSGVsbG9SZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMinwIKC1BvbGxSZXF1ZXN0EhEKCWZyZWVfY3B1cxgBIAEoBRIXCg9mcmVlX21lbW9yeV9taWIYAiABKAUSFgoOZnJlZV9zYW5kYm94ZXMYAyABKAUSJwoEd2FpdBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI3CglmcmVlX2dwdXMYBSADKAsyJC5uaW1idXMudjEuUG9sbFJlcXVlc3QuRnJlZUdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgGIAMoCRIhCgRsb2FkGAcgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJyCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCRIkCgZzaGVsbHMYAyADKAsyFC5uaW1idXMudjEuU2hlbGxDYWxsIjEKCVNoZWxsQ2FsbBIQCghzaGVsbF9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJIkcKEkF0dGFjaFNoZWxsUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCSI5ChNBdHRhY2hTaGVsbFJlc3BvbnNlEiIKBHNwZWMYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjIsQBChZTZW5kU2hlbGxPdXRwdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEgsKA3NlcRgDIAEoAxIlCgZmcmFtZXMYBCADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRIhCghyZWNvcmRlZBgFIAMoCzIPLm5pbWJ1cy52MS5MaW5lEiAKA2VuZBgGIAEoCzITLm5pbWJ1cy52MS5TaGVsbEVuZCIZChdTZW5kU2hlbGxPdXRwdXRSZXNwb25zZSKFAQoYUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEg0KBWFmdGVyGAMgASgDEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icQoZUmVjZWl2ZVNoZWxsSW5wdXRSZXNwb25zZRIlCgZmcmFtZXMYASADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRILCgNzZXEYAiABKAMSIAoDZW5kGAMgASgLMhMubmltYnVzLnYxLlNoZWxsRW5kIjAKDUFjY2VwdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOwoOQWNjZXB0UmVzcG9uc2USKQoKYXNzaWdubWVudBgBIAEoCzIVLm5pbWJ1cy52MS5Bc3NpZ25tZW50IjQKEEhlYXJ0YmVhdFJlcXVlc3QSIAoGbGVhc2VzGAEgAygLMhAubmltYnVzLnYxLkxlYXNlIjsKEUhlYXJ0YmVhdFJlc3BvbnNlEiYKBmxlYXNlcxgBIAMoCzIWLm5pbWJ1cy52MS5MZWFzZVN0YXR1cyJCCgtMZWFzZVN0YXR1cxISCgphdHRlbXB0X2lkGAEgASgJEg8KB3ZlcmRpY3QYAiABKAkSDgoGcmVhc29uGAMgASgJIn0KElJlcG9ydFBoYXNlUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRINCgVwaGFzZRgCIAEoCRIOCgZvcmlnaW4YAyABKAkSJwoEdG9vaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIVChNSZXBvcnRQaGFzZVJlc3BvbnNlIjoKF0NyZWF0ZUNhY2hlVG9rZW5SZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIjkKGENyZWF0ZUNhY2hlVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIOCgZyZWFzb24YAiABKAkiNgoTQ3JlYXRlUnVubmVyUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZSJHChRDcmVhdGVSdW5uZXJSZXNwb25zZRITCgtydW5uZXJfbmFtZRgBIAEoCRIaChJlbmNvZGVkX2ppdF9jb25maWcYAiABKAkiUwoQQXBwZW5kTG9nUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIeCgVsaW5lcxgCIAMoCzIPLm5pbWJ1cy52MS5MaW5lIi0KEUFwcGVuZExvZ1Jlc3BvbnNlEhgKEGFja25vd2xlZGdlZF9zZXEYASABKAMiPQoSUmVwb3J0VXNhZ2VSZXF1ZXN0EicKBnVzYWdlcxgBIAMoCzIXLm5pbWJ1cy52MS5BdHRlbXB0VXNhZ2UiFQoTUmVwb3J0VXNhZ2VSZXNwb25zZSJqChRGaW5pc2hBdHRlbXB0UmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIjCgdvdXRjb21lGAIgASgLMhIubmltYnVzLnYxLk91dGNvbWUSDAoEaG9sZBgDIAEoCCIlChVGaW5pc2hBdHRlbXB0UmVzcG9uc2USDAoEaGVsZBgBIAEoCDKxCAoMQWdlbnRTZXJ2aWNlEjcKBEpvaW4SFi5uaW1idXMudjEuSm9pblJlcXVlc3QaFy5uaW1idXMudjEuSm9pblJlc3BvbnNlEjoKBUhlbGxvEhcubmltYnVzLnYxLkhlbGxvUmVxdWVzdBoYLm5pbWJ1cy52MS5IZWxsb1Jlc3BvbnNlEjcKBFBvbGwSFi5uaW1idXMudjEuUG9sbFJlcXVlc3QaFy5uaW1idXMudjEuUG9sbFJlc3BvbnNlEj0KBkFjY2VwdBIYLm5pbWJ1cy52MS5BY2NlcHRSZXF1ZXN0GhkubmltYnVzLnYxLkFjY2VwdFJlc3BvbnNlEkYKCUhlYXJ0YmVhdBIbLm5pbWJ1cy52MS5IZWFydGJlYXRSZXF1ZXN0GhwubmltYnVzLnYxLkhlYXJ0YmVhdFJlc3BvbnNlEkwKC1JlcG9ydFBoYXNlEh0ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVxdWVzdBoeLm5pbWJ1cy52MS5SZXBvcnRQaGFzZVJlc3BvbnNlEk8KDENyZWF0ZVJ1bm5lchIeLm5pbWJ1cy52MS5DcmVhdGVSdW5uZXJSZXF1ZXN0Gh8ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlc3BvbnNlElsKEENyZWF0ZUNhY2hlVG9rZW4SIi5uaW1idXMudjEuQ3JlYXRlQ2FjaGVUb2tlblJlcXVlc3QaIy5uaW1idXMudjEuQ3JlYXRlQ2FjaGVUb2tlblJlc3BvbnNlEkYKCUFwcGVuZExvZxIbLm5pbWJ1cy52MS5BcHBlbmRMb2dSZXF1ZXN0GhwubmltYnVzLnYxLkFwcGVuZExvZ1Jlc3BvbnNlEkwKC1JlcG9ydFVzYWdlEh0ubmltYnVzLnYxLlJlcG9ydFVzYWdlUmVxdWVzdBoeLm5pbWJ1cy52MS5SZXBvcnRVc2FnZVJlc3BvbnNlElIKDUZpbmlzaEF0dGVtcHQSHy5uaW1idXMudjEuRmluaXNoQXR0ZW1wdFJlcXVlc3QaIC5uaW1idXMudjEuRmluaXNoQXR0ZW1wdFJlc3BvbnNlEkwKC0F0dGFjaFNoZWxsEh0ubmltYnVzLnYxLkF0dGFjaFNoZWxsUmVxdWVzdBoeLm5pbWJ1cy52MS5BdHRhY2hTaGVsbFJlc3BvbnNlElgKD1NlbmRTaGVsbE91dHB1dBIhLm5pbWJ1cy52MS5TZW5kU2hlbGxPdXRwdXRSZXF1ZXN0GiIubmltYnVzLnYxLlNlbmRTaGVsbE91dHB1dFJlc3BvbnNlEl4KEVJlY2VpdmVTaGVsbElucHV0EiMubmltYnVzLnYxLlJlY2VpdmVTaGVsbElucHV0UmVxdWVzdBokLm5pbWJ1cy52MS5SZWNlaXZlU2hlbGxJbnB1dFJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job, file_nimbus_v1_shell]);
+  fileDesc("ChVuaW1idXMvdjEvYWdlbnQucHJvdG8SCW5pbWJ1cy52MSIqCgVMZWFzZRISCgphdHRlbXB0X2lkGAEgASgJEg0KBWZlbmNlGAIgASgDIlkKBU9mZmVyEh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg4KBmpvYl9pZBgCIAEoCRIfCgVjbGFzcxgDIAEoCzIQLm5pbWJ1cy52MS5DbGFzcyKTAgoKQXNzaWdubWVudBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEg4KBnNvdXJjZRgEIAEoCRIMCgRuYW1lGAUgASgJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYByABKAsyDy5uaW1idXMudjEuU3BlYxIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWpvYl90b2tlbhgJIAEoCRITCgtjYWNoZV90b2tlbhgKIAEoCRISCgpjYWNoZV9kb29yGAsgASgIIowDCgdPdXRjb21lEiQKBnJlc3VsdBgBIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSFgoJZXhpdF9jb2RlGAIgASgFSACIAQESDgoGc2lnbmFsGAMgASgJEiEKBnJlYXNvbhgEIAEoCzIRLm5pbWJ1cy52MS5SZWFzb24SEQoJbG9nX2xpbmVzGAUgASgDEisKCGNwdV90aW1lGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYByABKAMSEgoKZGlza19ieXRlcxgIIAEoAxIwCg13YWxsX2R1cmF0aW9uGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGJlZm9yZV9zdGFydBgKIAEoCBInCgdzYW5kYm94GAsgASgLMhYubmltYnVzLnYxLlVzYWdlVG90YWxzEiYKBnNlcmllcxgMIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVNlcmllc0IMCgpfZXhpdF9jb2RlIlcKDEF0dGVtcHRVc2FnZRIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRImCgZzZXJpZXMYAiABKAsyFi5uaW1idXMudjEuVXNhZ2VTZXJpZXMiZwoETGluZRILCgNzZXEYASABKAMSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnN0cmVhbRgDIAEoCRIMCgRzdGVwGAQgASgFEgwKBHRleHQYBSABKAwifQoLSm9pblJlcXVlc3QSEgoKam9pbl90b2tlbhgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSJwoJaW52ZW50b3J5GAQgASgLMhQubmltYnVzLnYxLkludmVudG9yeRISCgpwdWJsaWNfa2V5GAUgASgMIjMKDEpvaW5SZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhIKCmhvc3RfdG9rZW4YAiABKAkiagoMSGVsbG9SZXF1ZXN0Eg8KB3ZlcnNpb24YASABKAkSJwoJaW52ZW50b3J5GAIgASgLMhQubmltYnVzLnYxLkludmVudG9yeRIgCgZsZWFzZXMYAyADKAsyEC5uaW1idXMudjEuTGVhc2UiNwoNSGVsbG9SZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMinwIKC1BvbGxSZXF1ZXN0EhEKCWZyZWVfY3B1cxgBIAEoBRIXCg9mcmVlX21lbW9yeV9taWIYAiABKAUSFgoOZnJlZV9zYW5kYm94ZXMYAyABKAUSJwoEd2FpdBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI3CglmcmVlX2dwdXMYBSADKAsyJC5uaW1idXMudjEuUG9sbFJlcXVlc3QuRnJlZUdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgGIAMoCRIhCgRsb2FkGAcgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGi8KDUZyZWVHcHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASJyCgxQb2xsUmVzcG9uc2USIAoGb2ZmZXJzGAEgAygLMhAubmltYnVzLnYxLk9mZmVyEhoKEmNhbmNlbF9hdHRlbXB0X2lkcxgCIAMoCRIkCgZzaGVsbHMYAyADKAsyFC5uaW1idXMudjEuU2hlbGxDYWxsIjEKCVNoZWxsQ2FsbBIQCghzaGVsbF9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJIkcKEkF0dGFjaFNoZWxsUmVxdWVzdBIfCgVsZWFzZRgBIAEoCzIQLm5pbWJ1cy52MS5MZWFzZRIQCghzaGVsbF9pZBgCIAEoCSI5ChNBdHRhY2hTaGVsbFJlc3BvbnNlEiIKBHNwZWMYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjIsQBChZTZW5kU2hlbGxPdXRwdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEgsKA3NlcRgDIAEoAxIlCgZmcmFtZXMYBCADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRIhCghyZWNvcmRlZBgFIAMoCzIPLm5pbWJ1cy52MS5MaW5lEiAKA2VuZBgGIAEoCzITLm5pbWJ1cy52MS5TaGVsbEVuZCIZChdTZW5kU2hlbGxPdXRwdXRSZXNwb25zZSKFAQoYUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEhAKCHNoZWxsX2lkGAIgASgJEg0KBWFmdGVyGAMgASgDEicKBHdhaXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icQoZUmVjZWl2ZVNoZWxsSW5wdXRSZXNwb25zZRIlCgZmcmFtZXMYASADKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZRILCgNzZXEYAiABKAMSIAoDZW5kGAMgASgLMhMubmltYnVzLnYxLlNoZWxsRW5kIjAKDUFjY2VwdFJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOwoOQWNjZXB0UmVzcG9uc2USKQoKYXNzaWdubWVudBgBIAEoCzIVLm5pbWJ1cy52MS5Bc3NpZ25tZW50IlwKEEhlYXJ0YmVhdFJlcXVlc3QSIAoGbGVhc2VzGAEgAygLMhAubmltYnVzLnYxLkxlYXNlEiYKBndhcm1lZBgCIAMoCzIWLm5pbWJ1cy52MS5DYWNoZVdhcm1lZCJhChFIZWFydGJlYXRSZXNwb25zZRImCgZsZWFzZXMYASADKAsyFi5uaW1idXMudjEuTGVhc2VTdGF0dXMSJAoGd2lzaGVzGAIgAygLMhQubmltYnVzLnYxLkNhY2hlV2lzaCJKCglDYWNoZVdpc2gSDgoGb3JnX2lkGAEgASgJEhAKCGVudHJ5X2lkGAIgASgDEg0KBWJ5dGVzGAMgASgDEgwKBHBhdGgYBCABKAkiPgoLQ2FjaGVXYXJtZWQSDgoGb3JnX2lkGAEgASgJEhAKCGVudHJ5X2lkGAIgASgDEg0KBXN0YXRlGAMgASgJIkIKC0xlYXNlU3RhdHVzEhIKCmF0dGVtcHRfaWQYASABKAkSDwoHdmVyZGljdBgCIAEoCRIOCgZyZWFzb24YAyABKAkifQoSUmVwb3J0UGhhc2VSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEg0KBXBoYXNlGAIgASgJEg4KBm9yaWdpbhgDIAEoCRInCgR0b29rGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhUKE1JlcG9ydFBoYXNlUmVzcG9uc2UiOgoXQ3JlYXRlQ2FjaGVUb2tlblJlcXVlc3QSHwoFbGVhc2UYASABKAsyEC5uaW1idXMudjEuTGVhc2UiOQoYQ3JlYXRlQ2FjaGVUb2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEg4KBnJlYXNvbhgCIAEoCSI2ChNDcmVhdGVSdW5uZXJSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlIkcKFENyZWF0ZVJ1bm5lclJlc3BvbnNlEhMKC3J1bm5lcl9uYW1lGAEgASgJEhoKEmVuY29kZWRfaml0X2NvbmZpZxgCIAEoCSJTChBBcHBlbmRMb2dSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEh4KBWxpbmVzGAIgAygLMg8ubmltYnVzLnYxLkxpbmUiLQoRQXBwZW5kTG9nUmVzcG9uc2USGAoQYWNrbm93bGVkZ2VkX3NlcRgBIAEoAyI9ChJSZXBvcnRVc2FnZVJlcXVlc3QSJwoGdXNhZ2VzGAEgAygLMhcubmltYnVzLnYxLkF0dGVtcHRVc2FnZSIVChNSZXBvcnRVc2FnZVJlc3BvbnNlImoKFEZpbmlzaEF0dGVtcHRSZXF1ZXN0Eh8KBWxlYXNlGAEgASgLMhAubmltYnVzLnYxLkxlYXNlEiMKB291dGNvbWUYAiABKAsyEi5uaW1idXMudjEuT3V0Y29tZRIMCgRob2xkGAMgASgIIiUKFUZpbmlzaEF0dGVtcHRSZXNwb25zZRIMCgRoZWxkGAEgASgIMrEICgxBZ2VudFNlcnZpY2USNwoESm9pbhIWLm5pbWJ1cy52MS5Kb2luUmVxdWVzdBoXLm5pbWJ1cy52MS5Kb2luUmVzcG9uc2USOgoFSGVsbG8SFy5uaW1idXMudjEuSGVsbG9SZXF1ZXN0GhgubmltYnVzLnYxLkhlbGxvUmVzcG9uc2USNwoEUG9sbBIWLm5pbWJ1cy52MS5Qb2xsUmVxdWVzdBoXLm5pbWJ1cy52MS5Qb2xsUmVzcG9uc2USPQoGQWNjZXB0EhgubmltYnVzLnYxLkFjY2VwdFJlcXVlc3QaGS5uaW1idXMudjEuQWNjZXB0UmVzcG9uc2USRgoJSGVhcnRiZWF0EhsubmltYnVzLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHC5uaW1idXMudjEuSGVhcnRiZWF0UmVzcG9uc2USTAoLUmVwb3J0UGhhc2USHS5uaW1idXMudjEuUmVwb3J0UGhhc2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFBoYXNlUmVzcG9uc2USTwoMQ3JlYXRlUnVubmVyEh4ubmltYnVzLnYxLkNyZWF0ZVJ1bm5lclJlcXVlc3QaHy5uaW1idXMudjEuQ3JlYXRlUnVubmVyUmVzcG9uc2USWwoQQ3JlYXRlQ2FjaGVUb2tlbhIiLm5pbWJ1cy52MS5DcmVhdGVDYWNoZVRva2VuUmVxdWVzdBojLm5pbWJ1cy52MS5DcmVhdGVDYWNoZVRva2VuUmVzcG9uc2USRgoJQXBwZW5kTG9nEhsubmltYnVzLnYxLkFwcGVuZExvZ1JlcXVlc3QaHC5uaW1idXMudjEuQXBwZW5kTG9nUmVzcG9uc2USTAoLUmVwb3J0VXNhZ2USHS5uaW1idXMudjEuUmVwb3J0VXNhZ2VSZXF1ZXN0Gh4ubmltYnVzLnYxLlJlcG9ydFVzYWdlUmVzcG9uc2USUgoNRmluaXNoQXR0ZW1wdBIfLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVxdWVzdBogLm5pbWJ1cy52MS5GaW5pc2hBdHRlbXB0UmVzcG9uc2USTAoLQXR0YWNoU2hlbGwSHS5uaW1idXMudjEuQXR0YWNoU2hlbGxSZXF1ZXN0Gh4ubmltYnVzLnYxLkF0dGFjaFNoZWxsUmVzcG9uc2USWAoPU2VuZFNoZWxsT3V0cHV0EiEubmltYnVzLnYxLlNlbmRTaGVsbE91dHB1dFJlcXVlc3QaIi5uaW1idXMudjEuU2VuZFNoZWxsT3V0cHV0UmVzcG9uc2USXgoRUmVjZWl2ZVNoZWxsSW5wdXQSIy5uaW1idXMudjEuUmVjZWl2ZVNoZWxsSW5wdXRSZXF1ZXN0GiQubmltYnVzLnYxLlJlY2VpdmVTaGVsbElucHV0UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_host, file_nimbus_v1_job, file_nimbus_v1_shell]);
 
 /**
  * Lease names one execution of a job.
@@ -719,6 +719,13 @@ export type HeartbeatRequest = Message<"nimbus.v1.HeartbeatRequest"> & {
    * @generated from field: repeated nimbus.v1.Lease leases = 1;
    */
   leases: Lease[];
+
+  /**
+   * What became of wishes of before. At most 64.
+   *
+   * @generated from field: repeated nimbus.v1.CacheWarmed warmed = 2;
+   */
+  warmed: CacheWarmed[];
 };
 
 /**
@@ -736,6 +743,13 @@ export type HeartbeatResponse = Message<"nimbus.v1.HeartbeatResponse"> & {
    * @generated from field: repeated nimbus.v1.LeaseStatus leases = 1;
    */
   leases: LeaseStatus[];
+
+  /**
+   * Told again until the host says what became of them. At most 64.
+   *
+   * @generated from field: repeated nimbus.v1.CacheWish wishes = 2;
+   */
+  wishes: CacheWish[];
 };
 
 /**
@@ -744,6 +758,72 @@ export type HeartbeatResponse = Message<"nimbus.v1.HeartbeatResponse"> & {
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_agent, 22);
+
+/**
+ * CacheWish is an entry of the cache that the host is asked to have.
+ *
+ * @generated from message nimbus.v1.CacheWish
+ */
+export type CacheWish = Message<"nimbus.v1.CacheWish"> & {
+  /**
+   * @generated from field: string org_id = 1;
+   */
+  orgId: string;
+
+  /**
+   * @generated from field: int64 entry_id = 2;
+   */
+  entryId: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+
+  /**
+   * Where the control plane has it, signed, for some time.
+   *
+   * @generated from field: string path = 4;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message nimbus.v1.CacheWish.
+ * Use `create(CacheWishSchema)` to create a new message.
+ */
+export const CacheWishSchema: GenMessage<CacheWish> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 23);
+
+/**
+ * CacheWarmed is what became of one: "here", "too_large", "no_room", "off" or
+ * "failed".
+ *
+ * @generated from message nimbus.v1.CacheWarmed
+ */
+export type CacheWarmed = Message<"nimbus.v1.CacheWarmed"> & {
+  /**
+   * @generated from field: string org_id = 1;
+   */
+  orgId: string;
+
+  /**
+   * @generated from field: int64 entry_id = 2;
+   */
+  entryId: bigint;
+
+  /**
+   * @generated from field: string state = 3;
+   */
+  state: string;
+};
+
+/**
+ * Describes the message nimbus.v1.CacheWarmed.
+ * Use `create(CacheWarmedSchema)` to create a new message.
+ */
+export const CacheWarmedSchema: GenMessage<CacheWarmed> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_agent, 24);
 
 /**
  * LeaseStatus is the answer to one renewed lease.
@@ -774,7 +854,7 @@ export type LeaseStatus = Message<"nimbus.v1.LeaseStatus"> & {
  * Use `create(LeaseStatusSchema)` to create a new message.
  */
 export const LeaseStatusSchema: GenMessage<LeaseStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 23);
+  messageDesc(file_nimbus_v1_agent, 25);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseRequest
@@ -812,7 +892,7 @@ export type ReportPhaseRequest = Message<"nimbus.v1.ReportPhaseRequest"> & {
  * Use `create(ReportPhaseRequestSchema)` to create a new message.
  */
 export const ReportPhaseRequestSchema: GenMessage<ReportPhaseRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 24);
+  messageDesc(file_nimbus_v1_agent, 26);
 
 /**
  * @generated from message nimbus.v1.ReportPhaseResponse
@@ -825,7 +905,7 @@ export type ReportPhaseResponse = Message<"nimbus.v1.ReportPhaseResponse"> & {
  * Use `create(ReportPhaseResponseSchema)` to create a new message.
  */
 export const ReportPhaseResponseSchema: GenMessage<ReportPhaseResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 25);
+  messageDesc(file_nimbus_v1_agent, 27);
 
 /**
  * @generated from message nimbus.v1.CreateCacheTokenRequest
@@ -842,7 +922,7 @@ export type CreateCacheTokenRequest = Message<"nimbus.v1.CreateCacheTokenRequest
  * Use `create(CreateCacheTokenRequestSchema)` to create a new message.
  */
 export const CreateCacheTokenRequestSchema: GenMessage<CreateCacheTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 26);
+  messageDesc(file_nimbus_v1_agent, 28);
 
 /**
  * @generated from message nimbus.v1.CreateCacheTokenResponse
@@ -868,7 +948,7 @@ export type CreateCacheTokenResponse = Message<"nimbus.v1.CreateCacheTokenRespon
  * Use `create(CreateCacheTokenResponseSchema)` to create a new message.
  */
 export const CreateCacheTokenResponseSchema: GenMessage<CreateCacheTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 27);
+  messageDesc(file_nimbus_v1_agent, 29);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerRequest
@@ -885,7 +965,7 @@ export type CreateRunnerRequest = Message<"nimbus.v1.CreateRunnerRequest"> & {
  * Use `create(CreateRunnerRequestSchema)` to create a new message.
  */
 export const CreateRunnerRequestSchema: GenMessage<CreateRunnerRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 28);
+  messageDesc(file_nimbus_v1_agent, 30);
 
 /**
  * @generated from message nimbus.v1.CreateRunnerResponse
@@ -909,7 +989,7 @@ export type CreateRunnerResponse = Message<"nimbus.v1.CreateRunnerResponse"> & {
  * Use `create(CreateRunnerResponseSchema)` to create a new message.
  */
 export const CreateRunnerResponseSchema: GenMessage<CreateRunnerResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 29);
+  messageDesc(file_nimbus_v1_agent, 31);
 
 /**
  * @generated from message nimbus.v1.AppendLogRequest
@@ -933,7 +1013,7 @@ export type AppendLogRequest = Message<"nimbus.v1.AppendLogRequest"> & {
  * Use `create(AppendLogRequestSchema)` to create a new message.
  */
 export const AppendLogRequestSchema: GenMessage<AppendLogRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 30);
+  messageDesc(file_nimbus_v1_agent, 32);
 
 /**
  * @generated from message nimbus.v1.AppendLogResponse
@@ -950,7 +1030,7 @@ export type AppendLogResponse = Message<"nimbus.v1.AppendLogResponse"> & {
  * Use `create(AppendLogResponseSchema)` to create a new message.
  */
 export const AppendLogResponseSchema: GenMessage<AppendLogResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 31);
+  messageDesc(file_nimbus_v1_agent, 33);
 
 /**
  * @generated from message nimbus.v1.ReportUsageRequest
@@ -969,7 +1049,7 @@ export type ReportUsageRequest = Message<"nimbus.v1.ReportUsageRequest"> & {
  * Use `create(ReportUsageRequestSchema)` to create a new message.
  */
 export const ReportUsageRequestSchema: GenMessage<ReportUsageRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 32);
+  messageDesc(file_nimbus_v1_agent, 34);
 
 /**
  * @generated from message nimbus.v1.ReportUsageResponse
@@ -982,7 +1062,7 @@ export type ReportUsageResponse = Message<"nimbus.v1.ReportUsageResponse"> & {
  * Use `create(ReportUsageResponseSchema)` to create a new message.
  */
 export const ReportUsageResponseSchema: GenMessage<ReportUsageResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 33);
+  messageDesc(file_nimbus_v1_agent, 35);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptRequest
@@ -1012,7 +1092,7 @@ export type FinishAttemptRequest = Message<"nimbus.v1.FinishAttemptRequest"> & {
  * Use `create(FinishAttemptRequestSchema)` to create a new message.
  */
 export const FinishAttemptRequestSchema: GenMessage<FinishAttemptRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 34);
+  messageDesc(file_nimbus_v1_agent, 36);
 
 /**
  * @generated from message nimbus.v1.FinishAttemptResponse
@@ -1031,7 +1111,7 @@ export type FinishAttemptResponse = Message<"nimbus.v1.FinishAttemptResponse"> &
  * Use `create(FinishAttemptResponseSchema)` to create a new message.
  */
 export const FinishAttemptResponseSchema: GenMessage<FinishAttemptResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_agent, 35);
+  messageDesc(file_nimbus_v1_agent, 37);
 
 /**
  * AgentService is what a host agent calls. All calls but Join need the host's

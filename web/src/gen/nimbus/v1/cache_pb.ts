@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/cache.proto.
  */
 export const file_nimbus_v1_cache: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvY2FjaGUucHJvdG8SCW5pbWJ1cy52MSK/AQoKQ2FjaGVFbnRyeRIKCgJpZBgBIAEoAxIMCgRyZXBvGAIgASgJEg0KBXNjb3BlGAMgASgJEgsKA2tleRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBWJ5dGVzGAYgASgDEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VzZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKC0NhY2hlRmlsdGVyEgoKAmlkGAEgASgDEgwKBHJlcG8YAiABKAkSDQoFc2NvcGUYAyABKAkSCwoDa2V5GAQgASgJEhIKCmtleV9wcmVmaXgYBSABKAkiaAoXTGlzdENhY2hlRW50cmllc1JlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmltYnVzLnYxLkNhY2hlRmlsdGVyEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlsKGExpc3RDYWNoZUVudHJpZXNSZXNwb25zZRImCgdlbnRyaWVzGAEgAygLMhUubmltYnVzLnYxLkNhY2hlRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIt4BCgpDYWNoZVVzYWdlEgwKBHJlcG8YASABKAkSDwoHZW50cmllcxgCIAEoAxINCgVieXRlcxgDIAEoAxITCgtxdW90YV9ieXRlcxgEIAEoAxIRCglvd25fcXVvdGEYBSABKAgSDAoEaGl0cxgGIAEoAxIOCgZtaXNzZXMYByABKAMSEAoIYnl0ZXNfaW4YCCABKAMSEQoJYnl0ZXNfb3V0GAkgASgDEg8KB2V2aWN0ZWQYCiABKAMSFQoNZXZpY3RlZF9ieXRlcxgLIAEoAxIPCgdyZWZ1c2VkGAwgASgDIhYKFEdldENhY2hlU3RhdHNSZXF1ZXN0Io8BChVHZXRDYWNoZVN0YXRzUmVzcG9uc2USIgoDb3JnGAEgASgLMhUubmltYnVzLnYxLkNhY2hlVXNhZ2USJAoFcmVwb3MYAiADKAsyFS5uaW1idXMudjEuQ2FjaGVVc2FnZRIsCglyZXRlbnRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUAoZUmVtb3ZlQ2FjaGVFbnRyaWVzUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uaW1idXMudjEuQ2FjaGVGaWx0ZXISCwoDYWxsGAIgASgIIkoKGlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEg8KB3JlbW92ZWQYASABKAMSDQoFYnl0ZXMYAiABKAMSDAoEbW9yZRgDIAEoCCI3ChhTZXRSZXBvQ2FjaGVRdW90YVJlcXVlc3QSDAoEcmVwbxgBIAEoCRINCgVieXRlcxgCIAEoAyIbChlTZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlIjUKF1NldE9yZ0NhY2hlUXVvdGFSZXF1ZXN0EgsKA29yZxgBIAEoCRINCgVieXRlcxgCIAEoAyIaChhTZXRPcmdDYWNoZVF1b3RhUmVzcG9uc2UiSAoYU2V0Q2FjaGVSZXRlbnRpb25SZXF1ZXN0EiwKCXJldGVudGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIbChlTZXRDYWNoZVJldGVudGlvblJlc3BvbnNlMskECgxDYWNoZVNlcnZpY2USYAoQTGlzdENhY2hlRW50cmllcxIiLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVxdWVzdBojLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVzcG9uc2UiA5ACARJXCg1HZXRDYWNoZVN0YXRzEh8ubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXF1ZXN0GiAubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXNwb25zZSIDkAIBEmEKElJlbW92ZUNhY2hlRW50cmllcxIkLm5pbWJ1cy52MS5SZW1vdmVDYWNoZUVudHJpZXNSZXF1ZXN0GiUubmltYnVzLnYxLlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEl4KEVNldFJlcG9DYWNoZVF1b3RhEiMubmltYnVzLnYxLlNldFJlcG9DYWNoZVF1b3RhUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlElsKEFNldE9yZ0NhY2hlUXVvdGESIi5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlcXVlc3QaIy5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlc3BvbnNlEl4KEVNldENhY2hlUmV0ZW50aW9uEiMubmltYnVzLnYxLlNldENhY2hlUmV0ZW50aW9uUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRDYWNoZVJldGVudGlvblJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVuaW1idXMvdjEvY2FjaGUucHJvdG8SCW5pbWJ1cy52MSK/AQoKQ2FjaGVFbnRyeRIKCgJpZBgBIAEoAxIMCgRyZXBvGAIgASgJEg0KBXNjb3BlGAMgASgJEgsKA2tleRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBWJ5dGVzGAYgASgDEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VzZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKC0NhY2hlRmlsdGVyEgoKAmlkGAEgASgDEgwKBHJlcG8YAiABKAkSDQoFc2NvcGUYAyABKAkSCwoDa2V5GAQgASgJEhIKCmtleV9wcmVmaXgYBSABKAkiaAoXTGlzdENhY2hlRW50cmllc1JlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmltYnVzLnYxLkNhY2hlRmlsdGVyEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlsKGExpc3RDYWNoZUVudHJpZXNSZXNwb25zZRImCgdlbnRyaWVzGAEgAygLMhUubmltYnVzLnYxLkNhY2hlRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIt4BCgpDYWNoZVVzYWdlEgwKBHJlcG8YASABKAkSDwoHZW50cmllcxgCIAEoAxINCgVieXRlcxgDIAEoAxITCgtxdW90YV9ieXRlcxgEIAEoAxIRCglvd25fcXVvdGEYBSABKAgSDAoEaGl0cxgGIAEoAxIOCgZtaXNzZXMYByABKAMSEAoIYnl0ZXNfaW4YCCABKAMSEQoJYnl0ZXNfb3V0GAkgASgDEg8KB2V2aWN0ZWQYCiABKAMSFQoNZXZpY3RlZF9ieXRlcxgLIAEoAxIPCgdyZWZ1c2VkGAwgASgDIhYKFEdldENhY2hlU3RhdHNSZXF1ZXN0Io8BChVHZXRDYWNoZVN0YXRzUmVzcG9uc2USIgoDb3JnGAEgASgLMhUubmltYnVzLnYxLkNhY2hlVXNhZ2USJAoFcmVwb3MYAiADKAsyFS5uaW1idXMudjEuQ2FjaGVVc2FnZRIsCglyZXRlbnRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUAoZUmVtb3ZlQ2FjaGVFbnRyaWVzUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uaW1idXMudjEuQ2FjaGVGaWx0ZXISCwoDYWxsGAIgASgIIkoKGlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEg8KB3JlbW92ZWQYASABKAMSDQoFYnl0ZXMYAiABKAMSDAoEbW9yZRgDIAEoCCI3ChhTZXRSZXBvQ2FjaGVRdW90YVJlcXVlc3QSDAoEcmVwbxgBIAEoCRINCgVieXRlcxgCIAEoAyIbChlTZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlIjUKF1NldE9yZ0NhY2hlUXVvdGFSZXF1ZXN0EgsKA29yZxgBIAEoCRINCgVieXRlcxgCIAEoAyIaChhTZXRPcmdDYWNoZVF1b3RhUmVzcG9uc2UiSAoYU2V0Q2FjaGVSZXRlbnRpb25SZXF1ZXN0EiwKCXJldGVudGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIbChlTZXRDYWNoZVJldGVudGlvblJlc3BvbnNlImsKEFdhcm1DYWNoZVJlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmltYnVzLnYxLkNhY2hlRmlsdGVyEg0KBWhvc3RzGAIgAygJEg0KBWxpbWl0GAMgASgFEhEKCW1heF9ieXRlcxgEIAEoAyJaChFXYXJtQ2FjaGVSZXNwb25zZRIPCgdlbnRyaWVzGAEgASgDEg0KBWJ5dGVzGAIgASgDEiUKBWhvc3RzGAMgAygLMhYubmltYnVzLnYxLkNhY2hlV2FybXRoIhcKFUdldENhY2hlV2FybXRoUmVxdWVzdCI/ChZHZXRDYWNoZVdhcm10aFJlc3BvbnNlEiUKBWhvc3RzGAEgAygLMhYubmltYnVzLnYxLkNhY2hlV2FybXRoImUKC0NhY2hlV2FybXRoEg8KB2hvc3RfaWQYASABKAkSDAoEaG9zdBgCIAEoCRIMCgRhd2F5GAMgASgIEikKBmNvdW50cxgEIAMoCzIZLm5pbWJ1cy52MS5DYWNoZVdhcm1Db3VudCI/Cg5DYWNoZVdhcm1Db3VudBINCgVzdGF0ZRgBIAEoCRIPCgdlbnRyaWVzGAIgASgDEg0KBWJ5dGVzGAMgASgDMu0FCgxDYWNoZVNlcnZpY2USYAoQTGlzdENhY2hlRW50cmllcxIiLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVxdWVzdBojLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVzcG9uc2UiA5ACARJXCg1HZXRDYWNoZVN0YXRzEh8ubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXF1ZXN0GiAubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXNwb25zZSIDkAIBEmEKElJlbW92ZUNhY2hlRW50cmllcxIkLm5pbWJ1cy52MS5SZW1vdmVDYWNoZUVudHJpZXNSZXF1ZXN0GiUubmltYnVzLnYxLlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEl4KEVNldFJlcG9DYWNoZVF1b3RhEiMubmltYnVzLnYxLlNldFJlcG9DYWNoZVF1b3RhUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlElsKEFNldE9yZ0NhY2hlUXVvdGESIi5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlcXVlc3QaIy5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlc3BvbnNlEl4KEVNldENhY2hlUmV0ZW50aW9uEiMubmltYnVzLnYxLlNldENhY2hlUmV0ZW50aW9uUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRDYWNoZVJldGVudGlvblJlc3BvbnNlEkYKCVdhcm1DYWNoZRIbLm5pbWJ1cy52MS5XYXJtQ2FjaGVSZXF1ZXN0GhwubmltYnVzLnYxLldhcm1DYWNoZVJlc3BvbnNlEloKDkdldENhY2hlV2FybXRoEiAubmltYnVzLnYxLkdldENhY2hlV2FybXRoUmVxdWVzdBohLm5pbWJ1cy52MS5HZXRDYWNoZVdhcm10aFJlc3BvbnNlIgOQAgFCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * CacheEntry is something that a job saved. It never changes.
@@ -469,6 +469,169 @@ export const SetCacheRetentionResponseSchema: GenMessage<SetCacheRetentionRespon
   messageDesc(file_nimbus_v1_cache, 14);
 
 /**
+ * @generated from message nimbus.v1.WarmCacheRequest
+ */
+export type WarmCacheRequest = Message<"nimbus.v1.WarmCacheRequest"> & {
+  /**
+   * @generated from field: nimbus.v1.CacheFilter filter = 1;
+   */
+  filter?: CacheFilter | undefined;
+
+  /**
+   * Names or ids; none: all that may get jobs now.
+   *
+   * @generated from field: repeated string hosts = 2;
+   */
+  hosts: string[];
+
+  /**
+   * Entries, 1 to 200; 0 means 50.
+   *
+   * @generated from field: int32 limit = 3;
+   */
+  limit: number;
+
+  /**
+   * Of all of them, on each host; 0 means 10 GiB.
+   *
+   * @generated from field: int64 max_bytes = 4;
+   */
+  maxBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.WarmCacheRequest.
+ * Use `create(WarmCacheRequestSchema)` to create a new message.
+ */
+export const WarmCacheRequestSchema: GenMessage<WarmCacheRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 15);
+
+/**
+ * @generated from message nimbus.v1.WarmCacheResponse
+ */
+export type WarmCacheResponse = Message<"nimbus.v1.WarmCacheResponse"> & {
+  /**
+   * Those that each of the hosts is asked for.
+   *
+   * @generated from field: int64 entries = 1;
+   */
+  entries: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: repeated nimbus.v1.CacheWarmth hosts = 3;
+   */
+  hosts: CacheWarmth[];
+};
+
+/**
+ * Describes the message nimbus.v1.WarmCacheResponse.
+ * Use `create(WarmCacheResponseSchema)` to create a new message.
+ */
+export const WarmCacheResponseSchema: GenMessage<WarmCacheResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 16);
+
+/**
+ * @generated from message nimbus.v1.GetCacheWarmthRequest
+ */
+export type GetCacheWarmthRequest = Message<"nimbus.v1.GetCacheWarmthRequest"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.GetCacheWarmthRequest.
+ * Use `create(GetCacheWarmthRequestSchema)` to create a new message.
+ */
+export const GetCacheWarmthRequestSchema: GenMessage<GetCacheWarmthRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 17);
+
+/**
+ * @generated from message nimbus.v1.GetCacheWarmthResponse
+ */
+export type GetCacheWarmthResponse = Message<"nimbus.v1.GetCacheWarmthResponse"> & {
+  /**
+   * @generated from field: repeated nimbus.v1.CacheWarmth hosts = 1;
+   */
+  hosts: CacheWarmth[];
+};
+
+/**
+ * Describes the message nimbus.v1.GetCacheWarmthResponse.
+ * Use `create(GetCacheWarmthResponseSchema)` to create a new message.
+ */
+export const GetCacheWarmthResponseSchema: GenMessage<GetCacheWarmthResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 18);
+
+/**
+ * CacheWarmth is what was asked of a host, by what became of it.
+ *
+ * @generated from message nimbus.v1.CacheWarmth
+ */
+export type CacheWarmth = Message<"nimbus.v1.CacheWarmth"> & {
+  /**
+   * @generated from field: string host_id = 1;
+   */
+  hostId: string;
+
+  /**
+   * @generated from field: string host = 2;
+   */
+  host: string;
+
+  /**
+   * It has not been heard of for a while.
+   *
+   * @generated from field: bool away = 3;
+   */
+  away: boolean;
+
+  /**
+   * @generated from field: repeated nimbus.v1.CacheWarmCount counts = 4;
+   */
+  counts: CacheWarmCount[];
+};
+
+/**
+ * Describes the message nimbus.v1.CacheWarmth.
+ * Use `create(CacheWarmthSchema)` to create a new message.
+ */
+export const CacheWarmthSchema: GenMessage<CacheWarmth> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 19);
+
+/**
+ * @generated from message nimbus.v1.CacheWarmCount
+ */
+export type CacheWarmCount = Message<"nimbus.v1.CacheWarmCount"> & {
+  /**
+   * "asked" while the host has not told; "here"; and why it has not: "too_large",
+   * "no_room", "off", "failed", "gone".
+   *
+   * @generated from field: string state = 1;
+   */
+  state: string;
+
+  /**
+   * @generated from field: int64 entries = 2;
+   */
+  entries: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.CacheWarmCount.
+ * Use `create(CacheWarmCountSchema)` to create a new message.
+ */
+export const CacheWarmCountSchema: GenMessage<CacheWarmCount> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 20);
+
+/**
  * CacheService shows what jobs saved for later ones, and sets how much of it is
  * kept. Every call acts in the caller's org alone, but for SetOrgCacheQuota: what
  * an org may have of the disk that all share is the platform's to set. Where there
@@ -539,6 +702,31 @@ export const CacheService: GenService<{
     methodKind: "unary";
     input: typeof SetCacheRetentionRequestSchema;
     output: typeof SetCacheRetentionResponseSchema;
+  },
+  /**
+   * WarmCache asks hosts for the newest entries that a filter lets through, so that
+   * they have them on their own disks before jobs restore them. It takes the place
+   * of what the org asked of the same hosts before, and lasts for an hour. Entries
+   * of pull requests are left out unless the filter names their scope. Codes:
+   * not_found for a host, or where there is no entry; conflict where no host is
+   * ready.
+   *
+   * @generated from rpc nimbus.v1.CacheService.WarmCache
+   */
+  warmCache: {
+    methodKind: "unary";
+    input: typeof WarmCacheRequestSchema;
+    output: typeof WarmCacheResponseSchema;
+  },
+  /**
+   * GetCacheWarmth tells what became of what was asked of hosts in the last hour.
+   *
+   * @generated from rpc nimbus.v1.CacheService.GetCacheWarmth
+   */
+  getCacheWarmth: {
+    methodKind: "unary";
+    input: typeof GetCacheWarmthRequestSchema;
+    output: typeof GetCacheWarmthResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_cache, 0);
