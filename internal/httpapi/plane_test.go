@@ -47,6 +47,7 @@ type plane struct {
 	blobs        httpapi.Blobs
 	cache        *cache.Service
 	admin        string
+	leases       map[string]nimbus.Lease // of the jobs of jobToken that run, by host
 }
 
 func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
@@ -251,6 +252,15 @@ func (h hostPlayer) finish(t *testing.T, lease *nimbusv1.Lease, lines int64) {
 // finished stands for the end of an attempt in a list of its phases.
 const finished = nimbus.Phase("finished")
 
+// renewJobs keeps the jobs of jobToken from being lost.
+func (p *plane) renewJobs(t *testing.T) {
+	t.Helper()
+	for host, lease := range p.leases {
+		_, err := p.scheduler.Heartbeat(t.Context(), host, []nimbus.Lease{lease})
+		must(t, err)
+	}
+}
+
 // jobToken is the token of a job whose attempt has reached phases.
 func (p *plane) jobToken(t *testing.T, phases ...nimbus.Phase) string {
 	t.Helper()
@@ -269,9 +279,14 @@ func (p *plane) jobToken(t *testing.T, phases ...nimbus.Phase) string {
 	lease := work.Offers[0].Lease
 	as, err := p.scheduler.Accept(ctx, h.ID, lease)
 	must(t, err)
+	if p.leases == nil {
+		p.leases = map[string]nimbus.Lease{}
+	}
+	p.leases[h.ID] = lease
 	for _, phase := range phases {
 		if phase == finished {
 			must(t, p.scheduler.Finish(ctx, h.ID, lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
+			delete(p.leases, h.ID)
 			continue
 		}
 		must(t, p.scheduler.ReportPhase(ctx, h.ID, lease, phase, nimbus.Start{}))

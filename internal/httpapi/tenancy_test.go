@@ -165,6 +165,7 @@ func (m *matrix) round(t *testing.T, name string, who asker) {
 		if time.Since(m.renewed) > nimbus.OfferTimeout { // well before a lease runs out
 			m.ours.renew(t, m.plane)
 			m.theirs.renew(t, m.plane)
+			m.plane.renewJobs(t)
 			m.renewed = time.Now()
 		}
 		m.try(t, name, call, who)
