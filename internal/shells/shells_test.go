@@ -396,14 +396,15 @@ func (w *world) hangUp(sh nimbus.Shell) {
 	}
 }
 
-// pass lets time pass, while some are heard of.
+// pass lets time pass, while some are heard of: so much in all, of which what the
+// calls take is a part.
 func (w *world) pass(sh nimbus.Shell, long time.Duration, keep string) {
 	w.t.Helper()
-	seq := int64(0)
+	seq, began := int64(0), time.Now()
 	for passed := time.Duration(0); passed < long; {
 		step := min(9*time.Second, long-passed)
 		passed += step
-		w.must(w.db.OffsetClock(w.t.Context(), passed))
+		w.must(w.db.OffsetClock(w.t.Context(), max(passed-time.Since(began), 0)))
 		if keep != "no lease" {
 			_, err := w.jobs.Heartbeat(w.t.Context(), w.host, []nimbus.Lease{w.lease})
 			w.must(err)
