@@ -33,14 +33,15 @@ func TestFlagsBecomeSettings(t *testing.T) {
 	}
 	flags := []string{
 		"--server=https://nimbus.example.com", "--executors=microvm,docker", "--name=a $b", "--cpus=4", "--reach=a.example", "--reach=*.b.example",
-		"--image-alias=py=docker.io/library/python:3", "--image-alias=go=docker.io/library/golang:1", "--overcommit-cpu=1.5", "--pressure-cpu=0", "--log-json",
+		"--image-alias=py=docker.io/library/python:3", "--image-alias=go=docker.io/library/golang:1",
+		"--image-mirror=docker.io=nimbus.example/acme/docker.io", "--image-mirror=registry.corp:5000=10.0.0.5:8080", "--overcommit-cpu=1.5", "--pressure-cpu=0", "--log-json",
 	}
 	installed, line := parse(append([]string{"agent", "install"}, flags...)...)
 	settings, err := settingsOf(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(settings) != 9 || settings["NIMBUS_PRESSURE_CPU"] != "0" {
+	if len(settings) != 10 || settings["NIMBUS_PRESSURE_CPU"] != "0" {
 		t.Errorf("settings are %v", settings)
 	}
 	for name, value := range settings {

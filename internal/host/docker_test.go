@@ -2,6 +2,8 @@ package host_test
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -30,9 +32,17 @@ func TestDocker(t *testing.T) {
 	d := testenv.DockerWith(t, "--live-restore")
 	must(t, d.Image("nimbus.test/tools", "1", "ENV LESSON=image"))
 	p, dir := startPlane(t), t.TempDir()
+	empties := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(empties.Close)
+	registry := strings.TrimPrefix(empties.URL, "http://")
+	mirrors, err := library.NewMirrors(map[string]string{registry: registry + "/acme/copies"})
+	must(t, err)
 	cfg := host.Config{
 		Data: dir, DockerHost: "unix://" + d.Socket, Executors: []string{nimbus.ExecutorDocker}, Programs: programsInPath, Log: logger(t),
-		Containers: library.Config{Policy: library.Policy{Deny: []string{"*/secret*"}}}, WarmContainers: 1, WarmMemoryMiB: 256,
+		Containers: library.Config{
+			Policy: library.Policy{Allow: []string{"*", registry + "/*"}, Deny: []string{"*/secret*"}}, Mirrors: mirrors,
+		},
+		WarmContainers: 1, WarmMemoryMiB: 256,
 	}
 	stop := startConfigured(t, p, cfg)
 	job := func(label, script string) nimbus.Job {
@@ -59,12 +69,16 @@ func TestDocker(t *testing.T) {
 	if j.Reason.Code != nimbus.ReasonImageNotFound || !strings.Contains(j.Reason.Message, "denied") {
 		t.Errorf("an image that is denied: %s, %+v", j.Result, j.Reason)
 	}
+	j = p.awaitFor(t, time.Minute, job("image:"+registry+"/tools:1", "true").ID, "finished", over)
+	if got := p.log(t, j); j.Reason.Code != nimbus.ReasonImageNotFound || strings.Count(got, "the mirror "+registry+" does not give image") != 1 {
+		t.Errorf("an image that neither its registry nor the mirror has: %s, %+v, log %q", j.Result, j.Reason, got)
+	}
 
 	j = job(tools, "trap 'echo ending; exit 0' TERM; echo waiting; while :; do sleep 0.1; done")
 	p.awaitFor(t, time.Minute, j.ID, "running", func(j nimbus.Job) bool { return j.LogLines > 0 })
 	stop()
 	startConfigured(t, p, cfg)
-	_, err := p.scheduler.Cancel(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}, nimbus.DefaultOrgID, j.ID)
+	_, err = p.scheduler.Cancel(t.Context(), nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}, nimbus.DefaultOrgID, j.ID)
 	must(t, err)
 	j = p.awaitFor(t, time.Minute, j.ID, "finished", over)
 	if j.Result != nimbus.ResultCancelled || !strings.Contains(p.log(t, j), "\nending\n") {

@@ -82,16 +82,17 @@ type MicroVMFlags struct {
 	MonitorFlags
 	DaemonFlags
 
-	Images     string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
-	ImageAlias map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
-	ImageAllow []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. A registry that is not at a public address must be named here, like registry.corp:5000/*. Default: all of public ones." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
-	ImageDeny  []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
-	GPUImage   map[string]string `name:"gpu-image" help:"The container image of jobs with GPUs that name none, by the framework that they ask for: pytorch, tensorflow, jax, onnx, vllm, triton, or gpu for those that ask for none; may be repeated." env:"NIMBUS_GPU_IMAGES" mapsep:"," placeholder:"FRAMEWORK=REFERENCE"`
-	ImageGiB   int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
-	Network    []string          `help:"What jobs may reach here: internet, names, none; may be repeated. None is always allowed. Default: all, or names where --reach is given." env:"NIMBUS_NETWORK" enum:"internet,names,none" placeholder:"PROFILE"`
-	Reach      []string          `help:"A name that jobs may ask to reach here, and no others: example.com, or *.example.com for all below it; may be repeated. Default: any." env:"NIMBUS_REACH" placeholder:"NAME"`
-	Resolver   []string          `help:"Ask this resolver for the names that microVMs look for: HOST:PORT; may be repeated. Default: those of this machine." env:"NIMBUS_RESOLVERS" placeholder:"HOST:PORT"`
-	Relay      []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
+	Images      string            `help:"Folder of images that microVMs boot. Default: images in the data directory." env:"NIMBUS_IMAGES" type:"path" placeholder:"DIR"`
+	ImageAlias  map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
+	ImageAllow  []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. A registry that is not at a public address must be named here, like registry.corp:5000/*. Default: all of public ones." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
+	ImageDeny   []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
+	ImageMirror map[string]string `help:"Ask for the images of a registry at a mirror first: docker.io=nimbus.example/acme/docker.io, a registry and what is put before its images' paths; may be repeated." env:"NIMBUS_IMAGE_MIRROR" mapsep:"," placeholder:"REGISTRY=PREFIX"`
+	GPUImage    map[string]string `name:"gpu-image" help:"The container image of jobs with GPUs that name none, by the framework that they ask for: pytorch, tensorflow, jax, onnx, vllm, triton, or gpu for those that ask for none; may be repeated." env:"NIMBUS_GPU_IMAGES" mapsep:"," placeholder:"FRAMEWORK=REFERENCE"`
+	ImageGiB    int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
+	Network     []string          `help:"What jobs may reach here: internet, names, none; may be repeated. None is always allowed. Default: all, or names where --reach is given." env:"NIMBUS_NETWORK" enum:"internet,names,none" placeholder:"PROFILE"`
+	Reach       []string          `help:"A name that jobs may ask to reach here, and no others: example.com, or *.example.com for all below it; may be repeated. Default: any." env:"NIMBUS_REACH" placeholder:"NAME"`
+	Resolver    []string          `help:"Ask this resolver for the names that microVMs look for: HOST:PORT; may be repeated. Default: those of this machine." env:"NIMBUS_RESOLVERS" placeholder:"HOST:PORT"`
+	Relay       []string          `help:"Let every microVM reach HOST:PORT, as gateway.nimbus.internal:PORT; may be repeated." sep:"none" placeholder:"HOST:PORT"`
 
 	Warm           int `within:"0.." help:"How many microVMs wait for jobs at most, made of snapshots, of the classes that jobs lately had. 0 keeps none." default:"4" env:"NIMBUS_WARM" placeholder:"N"`
 	WarmContainers int `within:"0.." help:"How many containers wait for jobs at most, where the executor docker is used. 0 keeps none." default:"2" env:"NIMBUS_WARM_CONTAINERS" placeholder:"N"`
@@ -103,8 +104,12 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 	if f.ImageGiB < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "--image-storage can't be below 0")
 	}
+	mirrors, err := library.NewMirrors(f.ImageMirror)
+	if err != nil {
+		return fmt.Errorf("--image-mirror: %w", err)
+	}
 	cfg.Containers = library.Config{
-		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Bytes: int64(f.ImageGiB) << 30,
+		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Mirrors: mirrors, Bytes: int64(f.ImageGiB) << 30,
 	}
 	if f.Warm < 0 || f.WarmMemory < 0 || f.WarmContainers < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "less than no machines can't wait").WithHint("--warm 0 keeps none ready")

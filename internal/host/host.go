@@ -248,8 +248,9 @@ func (c Config) containers(p parts) (docker.Config, error) {
 	}
 	return docker.Config{
 		Shim: p.shim, Guest: p.guest, Runner: program, StandIn: c.StandIn, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
-		Built: image.Store{Dir: c.images()}, Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy},
-		Relays: c.Relays, Resolvers: c.Resolvers,
+		Built:   image.Store{Dir: c.images()},
+		Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy, Mirrors: c.Containers.Mirrors},
+		Relays:  c.Relays, Resolvers: c.Resolvers,
 		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,
 	}, nil
 }

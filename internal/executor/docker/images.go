@@ -25,6 +25,8 @@ import (
 const (
 	// pullTimeout bounds the fetching of an image.
 	pullTimeout = 20 * time.Minute
+	// lookupTimeout bounds the question what a tag means now.
+	lookupTimeout = time.Minute
 	// parallel is how many are fetched or imported at once.
 	parallel = 2
 	// Bounds of the variables that an image sets.
@@ -96,6 +98,9 @@ func (i *images) find(ctx context.Context, g *grip, what string, tell func(strin
 		tell(fmt.Sprintf("image %s could not be looked up again, the one that is here is used: %v", reference, err))
 		return p, nil
 	}
+	if p, ok := i.mirrored(ctx, g, canonical, tell); ok {
+		return p, nil
+	}
 	// The daemon asks whoever it is told to, from the host's own network.
 	if err := source.CheckRegistry(ctx, canonical, i.cfg.Catalog.Named(canonical)); err != nil {
 		if have && ctx.Err() == nil {
@@ -103,7 +108,7 @@ func (i *images) find(ctx context.Context, g *grip, what string, tell func(strin
 		}
 		return picture{}, err
 	}
-	fetched, err := i.fetch(ctx, g, reference, tell)
+	fetched, err := i.fetch(ctx, g, reference, reference, tell)
 	if err != nil && have && nimbus.ErrorCode(err) == nimbus.CodeUnavailable && ctx.Err() == nil {
 		return stale(err)
 	}
@@ -171,9 +176,9 @@ func environment(list []string) (kept []string, err error) {
 	return kept, nil
 }
 
-// fetch gets what a reference means now from its registry, by digest, unless
-// that is here under another name.
-func (i *images) fetch(ctx context.Context, g *grip, reference string, tell func(string)) (picture, error) {
+// fetch gets what a reference means now, by digest, unless that is here under
+// another name. It is asked for at its registry, or as what a mirror calls it.
+func (i *images) fetch(ctx context.Context, g *grip, reference, at string, tell func(string)) (picture, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not fetched within %s", reference, pullTimeout))
 	defer cancel()
 	leave, err := i.enter(ctx, tell)
@@ -181,26 +186,23 @@ func (i *images) fetch(ctx context.Context, g *grip, reference string, tell func
 		return picture{}, err
 	}
 	defer leave()
-	auth, err := login(reference)
+	auth, err := login(at)
 	if err != nil {
 		return picture{}, err
 	}
-	exact := reference
-	if !source.IsDigest(reference) {
-		tell("looking up image " + reference)
-		r, err := i.daemon.api.DistributionInspect(ctx, reference, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
+	exact := at
+	if !source.IsDigest(at) {
+		tell("looking up image " + at)
+		digest, err := i.digest(ctx, at, auth)
 		if err != nil {
-			return picture{}, i.refusal(ctx, reference, err)
-		}
-		exact = repository(reference) + "@" + r.Descriptor.Digest.String()
-		if err := g.keep(ctx, exact); err != nil {
 			return picture{}, err
 		}
+		exact = repository(at) + "@" + digest
 	}
-	p, _, err := i.inspect(ctx, exact)
+	p, known, err := i.present(ctx, g, repository(reference)+exact[strings.LastIndexByte(exact, '@'):], exact)
 	here := nimbus.ErrorCode(err) != nimbus.CodeNotFound
 	if !here {
-		if err := i.pull(ctx, reference, exact, auth, tell); err != nil {
+		if err := i.pull(ctx, at, exact, auth, tell); err != nil {
 			return picture{}, err
 		}
 		p, _, err = i.inspect(ctx, exact)
@@ -208,15 +210,43 @@ func (i *images) fetch(ctx context.Context, g *grip, reference string, tell func
 	if err != nil {
 		return picture{}, err
 	}
-	if exact != reference {
+	names := []string{known}
+	if !source.IsDigest(reference) {
 		// So that it is found when the registry is away.
 		if _, err := i.daemon.api.ImageTag(ctx, client.ImageTagOptions{Source: p.id, Target: reference}); err != nil {
 			return picture{}, fmt.Errorf("name image %s: %w", reference, i.daemon.reason(err))
 		}
 		i.looked(reference)
+		names = []string{reference, known}
 	}
-	i.noteFetched(ctx, p, here, reference, exact)
+	i.noteFetched(ctx, p, here, names...)
 	return p, nil
+}
+
+// present looks for an image under the names that it has in the daemon by its
+// digest, of its registry and of a mirror, and keeps them. It returns the one that
+// it has, or is to have: the last.
+func (i *images) present(ctx context.Context, g *grip, own, exact string) (p picture, known string, err error) {
+	for _, known = range slices.Compact([]string{own, exact}) {
+		if err := g.keep(ctx, known); err != nil {
+			return picture{}, known, err
+		}
+		if p, _, err = i.inspect(ctx, known); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			break
+		}
+	}
+	return p, known, err
+}
+
+// digest is what a tag means now.
+func (i *images) digest(ctx context.Context, at, auth string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookupTimeout, nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not found out about within %s", at, lookupTimeout))
+	defer cancel()
+	r, err := i.daemon.api.DistributionInspect(ctx, at, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
+	if err != nil {
+		return "", i.refusal(ctx, at, err)
+	}
+	return r.Descriptor.Digest.String(), nil
 }
 
 // enter waits until few others are being fetched.

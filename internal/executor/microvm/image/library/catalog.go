@@ -14,6 +14,7 @@ import (
 type Catalog struct {
 	Aliases map[string]string // name -> reference, over DefaultAliases
 	Policy  Policy
+	Mirrors Mirrors
 }
 
 // Resolve finds what a name means in a registry, and whether it may be used.
@@ -29,7 +30,53 @@ func (c Catalog) Resolve(name string, here func() []string) (canonical string, e
 	if canonical, err = source.Canonical(reference); err != nil {
 		return "", err
 	}
-	return canonical, c.Policy.Check(canonical)
+	return canonical, c.check(canonical)
+}
+
+// check tells whether an image may be used. What a mirror has is the registry's
+// that it mirrors: one that may not be used may not be had there either.
+func (c Catalog) check(canonical string) error {
+	if err := c.Policy.Check(canonical); err != nil {
+		return err
+	}
+	for _, original := range c.Mirrors.originals(canonical) {
+		if err := c.Policy.Check(original); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mirror is where an image that Resolve has found is asked for before its own
+// registry is, and which registries may be at addresses of the host's own network
+// meanwhile: the mirror besides, which the operator has named; ok is false where
+// there is none.
+func (c Catalog) Mirror(canonical string) (at string, named source.Named, ok bool) {
+	at, ok = c.Mirrors.of(canonical)
+	if !ok {
+		return "", nil, false
+	}
+	mirror, _, _ := strings.Cut(at, "/")
+	own := c.Named(canonical)
+	return at, func(registry string) bool { return registry == mirror || own(registry) }, true
+}
+
+// AskElsewhere tells whether an image is asked for at its own registry after its
+// mirror has answered so: it has it not, or not for this host or this host's
+// login, it can't be reached, or sends us where nobody may be asked.
+func AskElsewhere(err error) bool {
+	switch nimbus.ErrorCode(err) {
+	case nimbus.CodeNotFound, nimbus.CodeUnavailable, nimbus.CodeForbidden, nimbus.CodeInvalid:
+		return true
+	}
+	return false
+}
+
+// ToldElsewhere says in a job's log that a mirror was of no use.
+func ToldElsewhere(canonical, at string, err error) string {
+	mirror, _, _ := strings.Cut(familiar(at), "/")
+	own, _, _ := strings.Cut(familiar(canonical), "/")
+	return fmt.Sprintf("the mirror %s does not give image %s, %s is asked: %v", mirror, familiar(canonical), own, err)
 }
 
 // Named tells which registries may be at addresses of the host's own network

@@ -16,9 +16,10 @@ type flight struct {
 
 	waiters int // under the library's lock
 
-	mu   sync.Mutex
-	said string
-	news chan struct{} // closed and replaced with each word
+	mu    sync.Mutex
+	said  string
+	notes []string      // that nobody may miss, at most one for each place that is asked
+	news  chan struct{} // closed and replaced with each word
 }
 
 func (f *flight) tell(what string) {
@@ -29,10 +30,19 @@ func (f *flight) tell(what string) {
 	f.news = make(chan struct{})
 }
 
-func (f *flight) now() (said string, news <-chan struct{}) {
+// note is tell for what a later word must not hide, nor the end.
+func (f *flight) note(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.said, f.news
+	f.notes = append(f.notes, what)
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+func (f *flight) now() (said string, notes []string, news <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.said, f.notes, f.news
 }
 
 // shared converts an image, or waits for somebody who does already. The last
@@ -40,15 +50,22 @@ func (f *flight) now() (said string, news <-chan struct{}) {
 func (l *Library) shared(ctx context.Context, canonical string, tell func(string)) (rootfs.Root, error) {
 	f := l.join(canonical)
 	defer l.leave(canonical, f)
-	last := ""
+	last, noted := "", 0
 	for {
-		said, news := f.now()
+		said, notes, news := f.now()
+		for ; noted < len(notes); noted++ {
+			tell(notes[noted])
+		}
 		if said != last {
 			tell(said)
 			last = said
 		}
 		select {
 		case <-f.done:
+			_, notes, _ = f.now()
+			for _, what := range notes[noted:] {
+				tell(what)
+			}
 			return f.root, f.err
 		case <-news:
 		case <-ctx.Done():
@@ -66,7 +83,7 @@ func (l *Library) join(canonical string) *flight {
 		f = &flight{done: make(chan struct{}), news: make(chan struct{}), cancel: cancel}
 		l.flights[canonical] = f
 		go func() { // ends with its last waiter, or by itself
-			f.root, f.err = l.make(ctx, canonical, f.tell)
+			f.root, f.err = l.make(ctx, canonical, f.tell, f.note)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if l.flights[canonical] == f {

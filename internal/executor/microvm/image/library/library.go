@@ -38,6 +38,7 @@ type Config struct {
 	Images  image.Store
 	Aliases map[string]string // name -> reference, over DefaultAliases
 	Policy  Policy
+	Mirrors Mirrors
 	// Bytes bounds what converted images take on disk; those in use are kept
 	// whatever that is.
 	Bytes int64
@@ -216,7 +217,9 @@ func (l *Library) resolve(name string) (canonical string, err error) {
 	return l.catalog().Resolve(name, l.Names)
 }
 
-func (l *Library) catalog() Catalog { return Catalog{Aliases: l.cfg.Aliases, Policy: l.cfg.Policy} }
+func (l *Library) catalog() Catalog {
+	return Catalog{Aliases: l.cfg.Aliases, Policy: l.cfg.Policy, Mirrors: l.cfg.Mirrors}
+}
 
 // Import converts an image of any source, of any registry, and gives it a name;
 // "" means the source's own.
@@ -270,8 +273,9 @@ func (l *Library) remove(ctx context.Context, b rootfs.Bounds) (freed int64, err
 	return freed, err
 }
 
-// make converts an image of a registry and notes what its name means now.
-func (l *Library) make(ctx context.Context, canonical string, tell func(string)) (rootfs.Root, error) {
+// make converts an image of a registry and notes what its name means now. All who
+// wait for it are told how far it is, and note is for what none of them may miss.
+func (l *Library) make(ctx context.Context, canonical string, tell, note func(string)) (rootfs.Root, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, errTooLong)
 	defer cancel()
 	select {
@@ -290,7 +294,7 @@ func (l *Library) make(ctx context.Context, canonical string, tell func(string))
 		return rootfs.Root{}, err
 	}
 	defer unlock()
-	root, err := l.convert(ctx, "docker://"+canonical, l.catalog().Named(canonical), tell)
+	root, err := l.fetch(ctx, canonical, tell, note)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errTooLong) {
 			err = nimbus.Errorf(nimbus.CodeUnavailable, "image %s was not converted within %s: %w", canonical, convertTimeout, err)
@@ -302,6 +306,27 @@ func (l *Library) make(ctx context.Context, canonical string, tell func(string))
 	}
 	l.collect(ctx)
 	return root, nil
+}
+
+// fetch converts an image as the mirror of its registry has it, and where that
+// gives none, as the registry has it. Codes: unavailable when the disk is full.
+func (l *Library) fetch(ctx context.Context, canonical string, tell, note func(string)) (rootfs.Root, error) {
+	own := func() (rootfs.Root, error) {
+		return l.convert(ctx, "docker://"+canonical, l.catalog().Named(canonical), tell)
+	}
+	at, named, ok := l.catalog().Mirror(canonical)
+	if !ok {
+		return own()
+	}
+	if _, err := tool(ctx); err != nil {
+		return rootfs.Root{}, err // which is no mirror's fault
+	}
+	root, err := l.converted(ctx, "docker://"+at, named, tell)
+	if err == nil || !AskElsewhere(err) || ctx.Err() != nil {
+		return root, l.cfg.Images.OrFull(err) // a full disk has no code yet
+	}
+	note(ToldElsewhere(canonical, at, err))
+	return own()
 }
 
 var errTooLong = errors.New("it took too long")
