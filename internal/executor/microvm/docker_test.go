@@ -234,7 +234,7 @@ without settings: none
 	for line := range strings.Lines(told) {
 		out = strings.Replace(out, line, "", 1)
 	}
-	if strings.Count(told, "nimbus: the docker daemon has ended with 1: unable to configure") != 3 || !strings.HasSuffix(told, "\nnimbus: the docker daemon is not started again\n") {
+	if strings.Count(told, "nimbus: the docker daemon has ended with 1: unable to configure") != 5 || !strings.HasSuffix(told, "\nnimbus: the docker daemon is not started again for 30s: its clients are turned away\n") {
 		t.Errorf("of a daemon that can't start it is told %q", told)
 	}
 	if out != want || exit.GetCode() != 3 || exit.GetOutOfMemory() {
