@@ -10,6 +10,7 @@ package breaker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -137,9 +138,10 @@ func (s *Store) guard(op blob.Op, run func() error) error {
 // refusal is what callers get while the store is away.
 func (s *Store) refusal() error {
 	last := s.last.Load()
-	refusal := nimbus.Errorf(nimbus.CodeUnavailable, "the object store is away, it last failed %v ago: %w", time.Since(last.at).Round(time.Second), last.err)
-	refusal.RetryAfter = s.cfg.Pause
-	return refusal.WithHint("%s", nimbus.ErrorHint(last.err))
+	return fmt.Errorf("%w: %w", &nimbus.Error{ // the cause is for logs alone
+		Code: nimbus.CodeUnavailable, Message: fmt.Sprintf("the object store is away, it last failed %v ago", time.Since(last.at).Round(time.Second)),
+		Hint: nimbus.ErrorHint(last.err), RetryAfter: s.cfg.Pause,
+	}, last.err)
 }
 
 // State is where a breaker is.

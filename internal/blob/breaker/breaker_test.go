@@ -87,6 +87,9 @@ func TestOpensAndCloses(t *testing.T) {
 			if nimbus.ErrorCode(err) != nimbus.CodeUnavailable || nimbus.ErrorHint(err) != "start it" || nimbus.ErrorRetryAfter(err) != 5*time.Second || !errors.Is(err, errAway) {
 				t.Errorf("while it is open: %v", err)
 			}
+			if own := (*nimbus.Error)(nil); !errors.As(err, &own) || strings.Contains(own.Message, "connection refused") {
+				t.Errorf("callers read %q", own.Message) // whose cause is an operator's to know
+			}
 		}
 		if n := len(w.calls); n != 1 || w.calls[blob.OpStat] != 3 {
 			t.Errorf("calls came through: %v", w.calls)

@@ -41,8 +41,7 @@ func told(ctx context.Context, doing string, err error) error {
 	}
 	var answer minio.ErrorResponse
 	if !errors.As(err, &answer) || answer.StatusCode == 0 {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "%s: the object store does not answer: %w", doing, err).
-			WithHint("see whether its endpoint can be reached from here; the same call may work later")
+		return away(doing, "the object store does not answer", "see whether its endpoint can be reached from here; the same call may work later", err)
 	}
 	// Its text alone: other fields repeat what was asked.
 	said := fmt.Errorf("%d %s: %s", answer.StatusCode, answer.Code, answer.Message)
@@ -52,19 +51,24 @@ func told(ctx context.Context, doing string, err error) error {
 	case minio.InvalidRange:
 		return fmt.Errorf("%s: %w", doing, errNoSuchRange)
 	case minio.NoSuchBucket:
-		return nimbus.Errorf(nimbus.CodeUnavailable, "%s: the bucket is not there: %w", doing, said).WithHint("make it, or name another: --s3-bucket")
+		return away(doing, "the bucket is not there", "make it, or name another: --s3-bucket", said)
 	case minio.NoSuchUpload:
-		return nimbus.Errorf(nimbus.CodeUnavailable, "%s: the upload in parts is gone: %w", doing, said).WithHint("send it again")
+		return away(doing, "the upload in parts is gone", "send it again", said)
 	}
 	switch answer.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound: // the last: no such user, at versitygw
-		return nimbus.Errorf(nimbus.CodeUnavailable, "%s: the object store does not let us in: %w", doing, said).
-			WithHint("check the credentials, their policy for the bucket, and this machine's clock")
+		return away(doing, "the object store does not let us in", "check the credentials, their policy for the bucket, and this machine's clock", said)
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusConflict: // the last: with another call under way
 	default:
 		if answer.StatusCode < http.StatusInternalServerError {
 			return fmt.Errorf("%s: the object store refuses: %w", doing, said)
 		}
 	}
-	return nimbus.Errorf(nimbus.CodeUnavailable, "%s: the object store can't now: %w", doing, said)
+	return away(doing, "the object store can't now", "", said)
+}
+
+// away is an error of S3's that may be over later. Logs have all of it; what a
+// caller may read names neither endpoint, bucket nor key.
+func away(doing, what, hint string, err error) error {
+	return fmt.Errorf("%s: %w: %w", doing, &nimbus.Error{Code: nimbus.CodeUnavailable, Message: what, Hint: hint}, err)
 }

@@ -62,14 +62,11 @@ func (h *handler) tell(r *http.Request, err error) told {
 	if t.twirp == "" {
 		t.refusal = refusals[nimbus.CodeInternal]
 	}
-	switch {
-	case t.ours:
-		h.log(r, slog.LevelError, err)
+	if t.ours {
+		// The query is left out: it holds a signature.
+		h.Log.LogAttrs(r.Context(), slog.LevelError, "the Actions cache could not answer",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
 		t.text = "a fault of the server's: its log says which"
-		return t
-	case code == nimbus.CodeUnavailable: // its words name what a job has no business with: endpoints, buckets, keys
-		h.log(r, slog.LevelWarn, err)
-		t.text = "the cache can't do that now; the same call may work later"
 		return t
 	}
 	// The outermost of ours alone, which a person may read: clients look for how it
@@ -82,13 +79,6 @@ func (h *handler) tell(r *http.Request, err error) told {
 		t.text += " (" + hint + ")"
 	}
 	return t
-}
-
-// log tells what could not be answered. The query is left out: it holds a
-// signature.
-func (h *handler) log(r *http.Request, level slog.Level, err error) {
-	h.Log.LogAttrs(r.Context(), level, "the Actions cache could not answer",
-		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
 }
 
 // writer writes an error in the words of a protocol.

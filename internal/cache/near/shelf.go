@@ -161,7 +161,7 @@ func (s *shelf) giveBack(h *held) {
 
 // drop takes a content away that is not what it should be.
 func (s *shelf) drop(h *held, why error) {
-	s.log.Warn("a content in the cache of this host is broken, it is fetched anew", "org", h.org, "entry", h.id, "error", why)
+	s.log.Warn("a content in the cache of this host is broken: it is removed, and fetched anew when it is asked for", "org", h.org, "entry", h.id, "error", why)
 	s.tally.corrupt.Add(1)
 	s.mu.Lock()
 	defer s.unlock()
@@ -352,6 +352,10 @@ func (s *shelf) scan() error {
 	}
 	var found []*held
 	for _, org := range orgs {
+		if !org.IsDir() {
+			s.log.Warn("a file that is no content is left alone in the cache of this host", "file", org.Name())
+			continue
+		}
 		entries, err := os.ReadDir(s.path(entriesDir, org.Name()))
 		if err != nil {
 			return err //nolint:wrapcheck // openShelf wraps it

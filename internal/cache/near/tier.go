@@ -97,7 +97,7 @@ func (t *tier) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer from.leave()
-	t.send(w, r, from, answer.header, entry.Size, wanted, partial)
+	t.send(w, r, from, answer.header, entry, wanted, partial)
 }
 
 // asked are the headers by which the origin decides.
@@ -220,7 +220,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // send sends a content, or a part of it. Where this host's copy breaks off, the
 // origin sends the rest.
-func (t *tier) send(w http.ResponseWriter, r *http.Request, from source, header http.Header, size int64, wanted transfer.Span, partial bool) {
+func (t *tier) send(w http.ResponseWriter, r *http.Request, from source, header http.Header, entry transfer.Entry, wanted transfer.Span, partial bool) {
 	// What is not there is found out before a status is sent.
 	file, n, err := from.open(r.Context(), wanted.Offset)
 	if err != nil {
@@ -232,7 +232,7 @@ func (t *tier) send(w http.ResponseWriter, r *http.Request, from source, header 
 	status := http.StatusOK
 	if partial {
 		status = http.StatusPartialContent
-		w.Header().Set("Content-Range", wanted.ContentRange(size))
+		w.Header().Set("Content-Range", wanted.ContentRange(entry.Size))
 	}
 	w.WriteHeader(status)
 	out := t.bounds.Downstream(w)
@@ -254,7 +254,7 @@ func (t *tier) send(w http.ResponseWriter, r *http.Request, from source, header 
 		}
 	}
 	if wanted.N > 0 {
-		t.rest(out, r, wanted, err)
+		t.rest(out, r, entry, wanted, err)
 	}
 }
 
@@ -277,8 +277,9 @@ func (t *tier) brokeOff(r *http.Request, why error) {
 	panic(http.ErrAbortHandler)
 }
 
-// rest sends what this host has not, as from the origin.
-func (t *tier) rest(out io.Writer, r *http.Request, left transfer.Span, why error) {
+// rest sends what this host has not, as from the origin: of the same entry, since
+// another may be under that URL by now.
+func (t *tier) rest(out io.Writer, r *http.Request, entry transfer.Entry, left transfer.Span, why error) {
 	if r.Context().Err() != nil {
 		t.brokeOff(r, r.Context().Err())
 	}
@@ -294,8 +295,9 @@ func (t *tier) rest(out io.Writer, r *http.Request, left transfer.Span, why erro
 	}
 	defer answer.Body.Close()
 	got, err := transfer.ParseContentRange(answer.Header.Get("Content-Range"))
-	if answer.StatusCode != http.StatusPartialContent || err != nil || got != left {
-		t.brokeOff(r, fmt.Errorf("the origin answers %s", answer.Status))
+	now, known := transfer.TakeEntry(answer.Header)
+	if answer.StatusCode != http.StatusPartialContent || err != nil || got != left || !known || now.OrgID != entry.OrgID || now.ID != entry.ID {
+		t.brokeOff(r, fmt.Errorf("the origin answers %s, of entry %d and not %d", answer.Status, now.ID, entry.ID))
 	}
 	if n, err := io.Copy(out, answer.Body); err != nil || n != left.N {
 		t.brokeOff(r, fmt.Errorf("%d of %d bytes came: %w", n, left.N, err))

@@ -62,7 +62,12 @@ func (o *origin) times(id int64) int {
 // keeping opens a door that keeps so many bytes.
 func keeping(t *testing.T, server string, bytes int64) *near.Door {
 	t.Helper()
-	d, err := near.Open(near.Config{Server: server, Dir: t.TempDir(), Bytes: bytes, Log: slog.New(slog.DiscardHandler)})
+	return keepingIn(t, server, t.TempDir(), bytes)
+}
+
+func keepingIn(t *testing.T, server, dir string, bytes int64) *near.Door {
+	t.Helper()
+	d, err := near.Open(near.Config{Server: server, Dir: dir, Bytes: bytes, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
