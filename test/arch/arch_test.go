@@ -126,7 +126,7 @@ var mayKnow = map[string][]string{
 	"internal/cache/keyed":   {"", "internal/cache"},
 	"internal/cache/near":    {"", "internal/cache/transfer", "internal/wholefile"},
 	// It tells the addresses of the internet from others as the fence does.
-	"internal/cache/intercept": {"", "internal/executor/inside", "internal/wholefile"},
+	"internal/cache/intercept": {"", "internal/cache/transfer", "internal/executor/inside", "internal/wholefile"},
 
 	"internal/registry/distribution": {"", "internal/cache/transfer", "internal/registry"},
 }

@@ -2,7 +2,6 @@ package intercept
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -86,45 +85,6 @@ type doubts struct{ refused atomic.Bool }
 
 func (d *doubts) add() (first bool) { return d.refused.CompareAndSwap(false, true) }
 func (d *doubts) proven() bool      { return d.refused.Load() }
-
-// handed is a listener of connections that others accepted.
-type handed struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newHanded() *handed { return &handed{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-// hand gives a connection to who accepts; false where nobody does any more.
-func (l *handed) hand(ctx context.Context, c net.Conn) bool {
-	select {
-	case l.conns <- c:
-		return true
-	case <-l.closed:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-// Accept implements net.Listener.
-func (l *handed) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (l *handed) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (l *handed) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: Port} }
 
 // errHeard ends a handshake once the client has said what it wants.
 var errHeard = errors.New("the hello was heard")

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 )
 
 // Port is where the service is, at GitHub and at the gateway.
@@ -83,7 +84,7 @@ type Door struct {
 	cfg       Config
 	cache     http.RoundTripper
 	forward   *httputil.ReverseProxy
-	listener  *handed
+	listener  *transfer.Relayed
 	server    *http.Server
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	forwarded *http.Transport
@@ -108,7 +109,7 @@ func New(cfg Config) (*Door, error) {
 	if err != nil || target.Host == "" || cfg.CacheHost == "" || cfg.Authority == nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is no address of a door to the cache", cfg.Cache)
 	}
-	d := &Door{cfg: cfg, sessions: map[string]*session{}, listener: newHanded(), dial: cfg.Forward.Dial}
+	d := &Door{cfg: cfg, sessions: map[string]*session{}, listener: transfer.NewRelayed(Port), dial: cfg.Forward.Dial}
 	if d.dial == nil {
 		d.dial = dialPublic
 	}
@@ -228,7 +229,7 @@ func (d *Door) receive(s *session, conn net.Conn, name string) {
 		return
 	}
 	v := &visitor{Conn: encrypted, session: s, name: name, since: time.Now(), gone: make(chan struct{})}
-	if !d.listener.hand(s.ctx, v) {
+	if !d.listener.Hand(s.ctx, v) {
 		return
 	}
 	<-v.gone

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"time"
 )
 
 // sandboxKey is where the context of a request has the sandbox that it came from.
@@ -36,7 +35,9 @@ func (d *Door) Serve(sandbox string, conn net.Conn) {
 		return
 	}
 	g := &guest{TCPConn: tcp, sandbox: sandbox, gone: make(chan struct{})}
-	if d.guests.hand(g) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if d.guests.Hand(ctx, g) {
 		<-g.gone
 	}
 }
@@ -48,44 +49,3 @@ func inContext(ctx context.Context, c net.Conn) context.Context {
 	}
 	return ctx
 }
-
-// guests is a listener of connections that relays have accepted.
-type guests struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newGuests() *guests { return &guests{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-// hand gives a connection to who accepts; false where nobody does.
-func (l *guests) hand(c net.Conn) bool {
-	late := time.NewTimer(dialTimeout)
-	defer late.Stop()
-	select {
-	case l.conns <- c:
-		return true
-	case <-l.closed:
-	case <-late.C:
-	}
-	return false
-}
-
-// Accept implements net.Listener.
-func (l *guests) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (l *guests) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (l *guests) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: Port} }

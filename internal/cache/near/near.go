@@ -62,7 +62,7 @@ type Door struct {
 	cfg      Config
 	target   *url.URL
 	listener net.Listener
-	guests   *guests
+	guests   *transfer.Relayed
 	shares   *shares
 	tier     atomic.Pointer[tier] // nil while nothing is kept
 	wishes   *wishes
@@ -78,7 +78,7 @@ func Open(cfg Config) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Door{cfg: cfg, target: target, listener: l, guests: newGuests(), shares: newShares(), wishes: newWishes()}, nil
+	return &Door{cfg: cfg, target: target, listener: l, guests: transfer.NewRelayed(Port), shares: newShares(), wishes: newWishes()}, nil
 }
 
 // handler is the way to the control plane, by what is kept here.
