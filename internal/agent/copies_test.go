@@ -16,7 +16,7 @@ import (
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 

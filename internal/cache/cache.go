@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // Bounds of what clients may say.

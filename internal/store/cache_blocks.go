@@ -10,8 +10,8 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // errReplaces ends a transaction that has to be one that waits for the disk.

@@ -77,7 +77,7 @@ var mayKnow = map[string][]string{
 	"internal/bearer":    {},
 	"internal/blob":      {""},
 	"internal/bus":       {},
-	"internal/cache":     {"", "internal/blob"},
+	"internal/cache":     {"", "internal/blob", "internal/transfer"},
 	"internal/bus/redis": {"", "internal/bus"},
 	"internal/cli":       {"", "api/gen", "client", "examples", "images", "internal"},
 	"internal/demo":      {"", "api/gen", "client", "examples", "internal"},
@@ -104,11 +104,12 @@ var mayKnow = map[string][]string{
 	"internal/server":    {"", "api/gen", "internal", "web"},
 	"internal/shells":    {"", "internal/bus", "internal/logs"},
 	"internal/shim":      {"", "internal/door", "internal/wholefile"},
-	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/registry", "internal/scheduler", "internal/shells"},
+	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/registry", "internal/scheduler", "internal/shells", "internal/transfer"},
 	"internal/telemetry": {"", "internal/scheduler"},
 	"internal/systemd":   {"", "internal/wholefile"},
 	"internal/testenv":   {},
 	"internal/tlsfile":   {""},
+	"internal/transfer":  {""},
 	"internal/wholefile": {},
 	"internal/wire":      {"", "api/gen"},
 	"cmd/nimbus":         {"internal/cli"},
@@ -122,13 +123,13 @@ var mayKnow = map[string][]string{
 	"bench":              {"", "api/gen", "client", "examples", "internal", "test/simhost"},
 
 	// Protocols know the room that they speak for.
-	"internal/cache/actions": {"", "api/gen", "internal/cache"},
-	"internal/cache/keyed":   {"", "internal/cache"},
-	"internal/cache/near":    {"", "internal/cache/transfer", "internal/wholefile"},
+	"internal/cache/actions": {"", "api/gen", "internal/cache", "internal/transfer"},
+	"internal/cache/keyed":   {"", "internal/cache", "internal/transfer"},
+	"internal/cache/near":    {"", "internal/transfer", "internal/wholefile"},
 	// It tells the addresses of the internet from others as the fence does.
-	"internal/cache/intercept": {"", "internal/cache/transfer", "internal/executor/inside", "internal/wholefile"},
+	"internal/cache/intercept": {"", "internal/transfer", "internal/executor/inside", "internal/wholefile"},
 
-	"internal/registry/distribution": {"", "internal/cache/transfer", "internal/registry"},
+	"internal/registry/distribution": {"", "internal/transfer", "internal/registry"},
 }
 
 // rule finds the entry of mayKnow that governs a room.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // etag is an entry's: its content never changes.

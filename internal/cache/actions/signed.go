@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // purpose is what a signed URL is good for.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	resultsv1 "github.com/nimbus-ci/nimbus/api/gen/results/v1"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // maxCall is how long a call may be: ten keys of 512 characters, in any spelling.

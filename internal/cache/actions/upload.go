@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // blob is the handler of a call as to Azure's blob storage.

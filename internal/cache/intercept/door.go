@@ -28,7 +28,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // Port is where the service is, at GitHub and at the gateway.

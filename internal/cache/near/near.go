@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // Port is where jobs find the cache, at their gateway.

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // TestTheRestIsOfTheSameEntry: where a content breaks off on its way, the rest of

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // maxWishes bounds contents that are asked for, with those of which nobody has

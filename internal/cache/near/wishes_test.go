@@ -15,7 +15,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache/near"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // origin is a control plane that has contents by their id, and counts how often

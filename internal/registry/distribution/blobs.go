@@ -7,8 +7,8 @@ import (
 	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // getBlob sends a blob, or a part of it.

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // Service is what the protocol speaks of. See registry.Service.

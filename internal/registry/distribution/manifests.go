@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 func (c *call) getManifest() error {

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/nimbus-ci/nimbus"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
 	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // algorithmParam says by which algorithm a blob's digest will be.

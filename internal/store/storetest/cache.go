@@ -14,7 +14,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
-	"github.com/nimbus-ci/nimbus/internal/cache/transfer"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // CacheStore is what is tried of caches.

@@ -1,7 +1,7 @@
-// Package transfer is how bytes pass between a client and the cache, at either
-// end of the way that may have a host in its midst: which part of a content is
-// asked for, which blocks make one, and that nobody holds a connection who
-// neither sends nor takes.
+// Package transfer is how contents of the cache and of the registry pass between
+// a client and who keeps them, at either end of a way that may have a host in its
+// midst: which part of a content is asked for, which blocks make one, and that
+// nobody holds a connection who neither sends nor takes.
 package transfer
 
 import (
