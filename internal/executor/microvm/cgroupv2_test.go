@@ -1,3 +1,5 @@
+//go:build cgroupv2
+
 package microvm_test
 
 import (
@@ -29,7 +31,7 @@ mkdir -p /usr/local/bin /work && cd /work
 cat > /usr/local/bin/go <<'END'
 #!/bin/sh
 out=$3; shift 3
-for package; do case $out in */) cp "/workspace/${package##*/}" "$out";; *) cp "/workspace/${package##*/}" "$out";; esac; done
+for package; do cp "/workspace/${package##*/}" "$out"; done
 END
 chmod +x /usr/local/bin/go
 stat -fc %T /sys/fs/cgroup
@@ -37,12 +39,12 @@ NIMBUS_TEST_REQUIRE=all /workspace/docker.test -test.v -test.timeout 2h -test.ru
 `
 
 // TestDockerOnCgroupV2 runs tests of the executor docker in a machine of QEMU's, whose
-// kernel has cgroup v2 alone: for machines that have v1. It is slow, and only run
-// when it is asked for.
+// kernel has cgroup v2 alone: for machines that have v1. It is slow, and no part of
+// make test.
 func TestDockerOnCgroupV2(t *testing.T) {
 	cases := os.Getenv(casesVariable)
 	if cases == "" {
-		t.Skipf("%s names no tests", casesVariable)
+		t.Fatalf("%s names no tests", casesVariable)
 	}
 	if _, err := regexp.Compile(cases); err != nil {
 		t.Fatal(err)
