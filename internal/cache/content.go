@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
 // Content is an entry's content, or a part of it, that is read once. Copied to an
@@ -34,13 +35,10 @@ func (s *Service) Open(ctx context.Context, e Entry, offset, n int64) (Content, 
 	if !ok {
 		return nil, nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry in the cache")
 	}
-	c := &content{ctx: ctx, service: s, entry: e, offset: offset, left: n}
+	c := &content{ctx: ctx, service: s, entry: e}
 	s.pins.enter(c, s.clock.Now())
-	// What can't be opened is found out before a status is sent.
-	if n > 0 {
-		if err := c.next(); err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
+	if c.Segments, err = blob.OpenSegments(offset, n, c.next); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -48,49 +46,43 @@ func (s *Service) Open(ctx context.Context, e Entry, offset, n int64) (Content, 
 // segmentsAtOnce is how many segments are read at once.
 const segmentsAtOnce = 256
 
-// content reads segments one after the other.
+// content is what somebody reads of an entry, which stays for as long.
 type content struct {
+	*blob.Segments
+
 	ctx     context.Context //nolint:containedctx // an io.Reader gets none
 	service *Service
 	entry   Entry
-	offset  int64 // of the next byte
-	left    int64
-	read    int64
 	ahead   []Segment
-	open    io.ReadCloser // nil between segments
-	rest    int64         // of what is open
+	told    bool // that it was used
 }
 
-// next opens the segment in which the next byte is.
-func (c *content) next() error {
+// next implements blob.Opener.
+func (c *content) next(offset, most int64) (io.ReadCloser, int64, error) {
 	if len(c.ahead) == 0 {
 		var err error
-		if c.ahead, err = c.service.store.CacheSegments(c.ctx, c.entry.ID, c.offset, segmentsAtOnce); err != nil {
-			return fmt.Errorf("read where an entry's content is: %w", err)
+		if c.ahead, err = c.service.store.CacheSegments(c.ctx, c.entry.ID, offset, segmentsAtOnce); err != nil {
+			return nil, 0, fmt.Errorf("read where an entry's content is: %w", err)
 		}
-		if len(c.ahead) == 0 {
-			return c.broken()
-		}
+	}
+	if len(c.ahead) == 0 || c.ahead[0].Offset > offset {
+		return nil, 0, nimbus.Errorf(nimbus.CodeInternal, "byte %d of entry %d is nowhere", offset, c.entry.ID)
 	}
 	seg := c.ahead[0]
 	c.ahead = c.ahead[1:]
-	if seg.Offset > c.offset {
-		return c.broken()
+	skip := offset - seg.Offset
+	n := min(seg.Size-skip, most)
+	if n <= 0 { // an empty block
+		return nil, 0, nil
 	}
-	skip := c.offset - seg.Offset
-	c.rest = min(seg.Size-skip, c.left)
-	if c.rest <= 0 { // an empty block
-		c.rest = 0
-		return nil
+	r, err := c.service.blobs.OpenRange(c.ctx, blobKey(c.entry.OrgID, c.entry.ID, seg.Blob), skip, n)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		return nil, 0, c.gone(err)
 	}
-	var err error
-	if c.open, err = c.service.blobs.OpenRange(c.ctx, blobKey(c.entry.OrgID, c.entry.ID, seg.Blob), skip, c.rest); err != nil {
-		if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
-			return c.gone(err)
-		}
-		return fmt.Errorf("open byte %d of entry %d: %w", c.offset, c.entry.ID, err)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open byte %d of entry %d: %w", offset, c.entry.ID, err)
 	}
-	return nil
+	return r, n, nil
 }
 
 // gone removes an entry whose content is missing, as after an older database was
@@ -106,75 +98,12 @@ func (c *content) gone(cause error) error {
 	return &nimbus.Error{Code: nimbus.CodeNotFound, Message: "the content of the entry is gone", Err: cause}
 }
 
-func (c *content) broken() error {
-	return nimbus.Errorf(nimbus.CodeInternal, "byte %d of entry %d is nowhere", c.offset, c.entry.ID)
-}
-
-// took notes that bytes of the open segment were read.
-func (c *content) took(n int64) {
-	c.offset, c.left, c.rest, c.read = c.offset+n, c.left-n, c.rest-n, c.read+n
-}
-
-// shut closes the open segment.
-func (c *content) shut() error {
-	if c.open == nil {
-		return nil
-	}
-	r := c.open
-	c.open = nil
-	if err := r.Close(); err != nil {
-		return fmt.Errorf("close a segment: %w", err)
-	}
-	return nil
-}
-
-// Read implements io.Reader.
-func (c *content) Read(p []byte) (int, error) {
-	for c.left > 0 && c.rest == 0 {
-		if err := errors.Join(c.shut(), c.next()); err != nil {
-			return 0, err
-		}
-	}
-	if c.left == 0 {
-		return 0, io.EOF
-	}
-	n, err := c.open.Read(p[:min(int64(len(p)), c.rest)])
-	c.took(int64(n))
-	if errors.Is(err, io.EOF) {
-		if err = nil; c.rest > 0 {
-			err = io.ErrUnexpectedEOF
-		}
-	}
-	return n, err
-}
-
-// WriteTo implements io.WriterTo. Segments are handed to the writer as they are:
-// what wraps a file keeps the kernel from sending it.
-func (c *content) WriteTo(w io.Writer) (written int64, err error) {
-	for c.left > 0 {
-		if c.rest == 0 {
-			if err := errors.Join(c.shut(), c.next()); err != nil {
-				return written, err
-			}
-			continue
-		}
-		n, err := io.Copy(w, c.open)
-		written += n
-		c.took(n)
-		if err != nil {
-			return written, fmt.Errorf("send an entry's content: %w", err)
-		}
-		if c.rest > 0 {
-			return written, io.ErrUnexpectedEOF
-		}
-	}
-	return written, nil
-}
-
 // Close implements io.Closer.
 func (c *content) Close() error {
 	c.service.pins.leave(c)
-	c.service.uses(c.entry.OrgID, c.entry.Repo, Use{BytesOut: c.read})
-	c.read = 0
-	return c.shut()
+	if !c.told {
+		c.told = true
+		c.service.uses(c.entry.OrgID, c.entry.Repo, Use{BytesOut: c.Sent()})
+	}
+	return c.Segments.Close() //nolint:wrapcheck // it is the reader's own
 }

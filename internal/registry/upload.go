@@ -222,7 +222,10 @@ func (s *Service) sumUp(ctx context.Context, u Upload, algorithm string) (Digest
 	if !ok {
 		return "", Refuse(DigestInvalid, nimbus.CodeInvalid, "%.20q is no algorithm of digests", algorithm)
 	}
-	c := s.open(ctx, u.OrgID, Blob{Size: u.Size, Content: u.ID}, 0, u.Size)
+	c, err := s.open(ctx, u.OrgID, Blob{Size: u.Size, Content: u.ID}, 0, u.Size)
+	if err != nil {
+		return "", fmt.Errorf("read an upload once more: %w", err)
+	}
 	n, err := io.Copy(h, struct{ io.Reader }{c})
 	if err = errors.Join(err, errShort(n, u.Size), c.Close()); err != nil {
 		return "", fmt.Errorf("read an upload once more: %w", err)
