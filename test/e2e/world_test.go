@@ -71,8 +71,9 @@ type program struct {
 	err    error // valid once ended is closed
 }
 
-// start starts nimbus with args, and kills it at the end of the test if it is
-// still there.
+// start starts nimbus with args. If it is still there at the end of the test, it
+// ends as an operator would end it: killed, it would leave machines to their shims,
+// which still take them down while the test's folder is removed.
 func (m *machine) start(t *testing.T, dir string, args ...string) *program {
 	t.Helper()
 	p := &program{t: t, cmd: exec.Command(filepath.Join(bin, "nimbus"), args...), ended: make(chan struct{})}
@@ -86,8 +87,7 @@ func (m *machine) start(t *testing.T, dir string, args ...string) *program {
 		select {
 		case <-p.ended:
 		default:
-			p.cmd.Process.Kill()
-			<-p.ended
+			p.stop()
 		}
 		if t.Failed() {
 			t.Logf("nimbus %s\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), p.stdout.String(), p.stderr.String())
@@ -130,6 +130,18 @@ func (p *program) signal(s os.Signal) int {
 		p.t.Fatal(err)
 	}
 	return p.wait(30 * time.Second)
+}
+
+// stop ends the program, by force if it must be.
+func (p *program) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by now
+	select {
+	case <-p.ended:
+	case <-time.After(30 * time.Second):
+		p.t.Errorf("%v does not end", p.cmd.Args)
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
 }
 
 func (p *program) wait(timeout time.Duration) int {
