@@ -23,7 +23,10 @@ type Line struct {
 	At     time.Time
 	Stream Stream
 	Step   int32 // number of the step that wrote it, from 1; 0 before the first
-	Text   string
+	// Group is the innermost ::group:: that it is in, counted from 1 within an
+	// attempt, 0 for none. The lines that begin and end a group are in it.
+	Group int32
+	Text  string
 }
 
 // LogKey names a log: one attempt of one job of one org, or the recording of a

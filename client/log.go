@@ -72,6 +72,7 @@ type logLine struct {
 	At     time.Time     `json:"at"`
 	Stream nimbus.Stream `json:"stream"`
 	Step   int32         `json:"step"`
+	Group  int32         `json:"group,omitempty"`
 	Text   string        `json:"text"`
 }
 

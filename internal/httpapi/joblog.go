@@ -20,11 +20,12 @@ type lineJSON struct {
 	At     time.Time     `json:"at"`
 	Stream nimbus.Stream `json:"stream"`
 	Step   int32         `json:"step"`
+	Group  int32         `json:"group,omitempty"`
 	Text   string        `json:"text"`
 }
 
 func toJSON(l nimbus.Line) lineJSON {
-	return lineJSON{Seq: l.Seq, At: l.At, Stream: l.Stream, Step: l.Step, Text: strings.ToValidUTF8(l.Text, "\ufffd")}
+	return lineJSON{Seq: l.Seq, At: l.At, Stream: l.Stream, Step: l.Step, Group: l.Group, Text: strings.ToValidUTF8(l.Text, "\ufffd")}
 }
 
 // Pages of a downloaded log.

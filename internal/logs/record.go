@@ -15,8 +15,13 @@ var streams = [...]nimbus.Stream{nimbus.StreamStdout, nimbus.StreamStderr, nimbu
 // errRecord says that bytes are no stored line.
 var errRecord = errors.New("stored line is malformed")
 
+// grouped, in the byte of the stream, says that a group follows the step. Logs of
+// before groups were counted have none.
+const grouped = 0x80
+
 // AppendRecord adds a line in the form in which all log files hold it: uvarint
-// seq, varint time in µs, byte stream, uvarint step, uvarint length, text.
+// seq, varint time in µs, byte stream and grouped, uvarint step, uvarint group if
+// it is in one, uvarint length, text.
 func AppendRecord(b []byte, l nimbus.Line) []byte {
 	b = binary.AppendUvarint(b, uint64(l.Seq))
 	b = binary.AppendVarint(b, l.At.UnixMicro())
@@ -26,8 +31,14 @@ func AppendRecord(b []byte, l nimbus.Line) []byte {
 			number = byte(i)
 		}
 	}
+	if l.Group != 0 {
+		number |= grouped
+	}
 	b = append(b, number)
 	b = binary.AppendUvarint(b, uint64(l.Step))
+	if l.Group != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Group))
+	}
 	b = binary.AppendUvarint(b, uint64(len(l.Text)))
 	return append(b, l.Text...)
 }
@@ -42,7 +53,7 @@ func DecodeRecord(b []byte) (l nimbus.Line, rest []byte, err error) {
 	if n <= 0 || len(b) == n {
 		return l, nil, errRecord
 	}
-	number := int(b[n])
+	number, inGroup := int(b[n]&^grouped), b[n]&grouped != 0
 	b = b[n+1:]
 	if number >= len(streams) {
 		return l, nil, fmt.Errorf("%w: stream %d", errRecord, number)
@@ -51,12 +62,18 @@ func DecodeRecord(b []byte) (l nimbus.Line, rest []byte, err error) {
 	if err != nil {
 		return l, nil, err
 	}
+	var group uint64
+	if inGroup {
+		if group, b, err = uvarint(b); err != nil {
+			return l, nil, err
+		}
+	}
 	length, b, err := uvarint(b)
 	if err != nil || length > uint64(len(b)) {
 		return l, nil, errRecord
 	}
 	return nimbus.Line{
-		Seq: int64(seq), At: time.UnixMicro(at).UTC(), Stream: streams[number], Step: int32(step), Text: string(b[:length]),
+		Seq: int64(seq), At: time.UnixMicro(at).UTC(), Stream: streams[number], Step: int32(step), Group: int32(group), Text: string(b[:length]),
 	}, b[length:], nil
 }
 

@@ -51,6 +51,7 @@ type storedLine struct {
 	At     int64         `json:"t"`
 	Stream nimbus.Stream `json:"s"`
 	Step   int32         `json:"p,omitempty"`
+	Group  int32         `json:"g,omitempty"`
 	Text   string        `json:"x"`
 }
 
@@ -93,7 +94,7 @@ func (l *Logs) encode(lines []nimbus.Line) ([]byte, error) {
 	var raw bytes.Buffer
 	out := json.NewEncoder(&raw)
 	for _, line := range lines {
-		err := out.Encode(storedLine{Seq: line.Seq, At: line.At.UnixMicro(), Stream: line.Stream, Step: line.Step, Text: line.Text})
+		err := out.Encode(storedLine{Seq: line.Seq, At: line.At.UnixMicro(), Stream: line.Stream, Step: line.Step, Group: line.Group, Text: line.Text})
 		if err != nil {
 			return nil, fmt.Errorf("encode a line: %w", err)
 		}
@@ -137,7 +138,7 @@ func (l *Logs) decode(page []byte, from int64, limit int, lines []nimbus.Line) (
 			return nil, fmt.Errorf("read a page of a log: %w", err)
 		}
 		if s.Seq >= from {
-			lines = append(lines, nimbus.Line{Seq: s.Seq, At: fromMicros(s.At), Stream: s.Stream, Step: s.Step, Text: s.Text})
+			lines = append(lines, nimbus.Line{Seq: s.Seq, At: fromMicros(s.At), Stream: s.Stream, Step: s.Step, Group: s.Group, Text: s.Text})
 		}
 	}
 	return lines, nil

@@ -143,12 +143,12 @@ func ToAssignment(a *nimbusv1.Assignment) nimbus.Assignment {
 
 // Line makes a message.
 func Line(l nimbus.Line) *nimbusv1.Line {
-	return &nimbusv1.Line{Seq: l.Seq, At: Time(l.At), Stream: string(l.Stream), Step: l.Step, Text: []byte(l.Text)}
+	return &nimbusv1.Line{Seq: l.Seq, At: Time(l.At), Stream: string(l.Stream), Step: l.Step, Group: l.Group, Text: []byte(l.Text)}
 }
 
 // ToLine reads one.
 func ToLine(l *nimbusv1.Line) nimbus.Line {
-	return nimbus.Line{Seq: l.GetSeq(), At: ToTime(l.GetAt()), Stream: nimbus.Stream(l.GetStream()), Step: l.GetStep(), Text: string(l.GetText())}
+	return nimbus.Line{Seq: l.GetSeq(), At: ToTime(l.GetAt()), Stream: nimbus.Stream(l.GetStream()), Step: l.GetStep(), Group: l.GetGroup(), Text: string(l.GetText())}
 }
 
 // Reason makes a message; none is absent.

@@ -466,7 +466,9 @@ type Line struct {
 	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	Step   int32  `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
 	// Not always UTF-8: what the job wrote, at most 64 KiB.
-	Text          []byte `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Text []byte `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// The innermost group of lines that it is in, counted from 1; 0 for none.
+	Group         int32 `protobuf:"varint,6,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +536,13 @@ func (x *Line) GetText() []byte {
 		return x.Text
 	}
 	return nil
+}
+
+func (x *Line) GetGroup() int32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -2353,13 +2362,14 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"_exit_code\"f\n" +
 	"\fAttemptUsage\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12.\n" +
-	"\x06series\x18\x02 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\"\x84\x01\n" +
+	"\x06series\x18\x02 \x01(\v2\x16.nimbus.v1.UsageSeriesR\x06series\"\x9a\x01\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04step\x18\x04 \x01(\x05R\x04step\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\fR\x04text\"\xad\x01\n" +
+	"\x04text\x18\x05 \x01(\fR\x04text\x12\x14\n" +
+	"\x05group\x18\x06 \x01(\x05R\x05group\"\xad\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tR\tjoinToken\x12\x12\n" +
