@@ -12,34 +12,60 @@ const hidden = "***"
 // second line by chance.
 const minSecret = 4
 
-// maxMasks bounds how many texts are hidden: a job can add more by directive,
-// they are then not hidden. Registered secrets come first and are few.
-const maxMasks = 1000
+const (
+	// maxMasks bounds how many secrets are hidden: a job can add more by directive.
+	// Registered ones come first and are few.
+	maxMasks = 1000
+	// maxForms bounds how many bytes all forms of all secrets have, maxFormsOfOne
+	// those of one: beyond, only its lines are looked for.
+	maxForms      = 1 << 20
+	maxFormsOfOne = 256 << 10
+)
 
-// masks is a set of texts that must not be seen.
+// masks is a set of secrets that must not be seen, in no form of theirs.
 type masks struct {
-	secrets []string // longest first, so that one inside another stays hidden
+	secrets []string
+	texts   []string // forms of them
+	bytes   int      // of texts
 	longest int
+	full    bool // one was refused for want of room
+	search  *automaton
 }
 
-// add hides a secret; of one with several lines each line, since that is how
-// it would be printed.
+// add hides a secret from now on. It returns false for one that is too short to be
+// told from ordinary text, and where there are too many.
 func (m *masks) add(secret string) bool {
-	added := false
-	for part := range strings.Lines(secret) {
-		part = strings.TrimRight(part, "\r\n")
-		if len(strings.TrimSpace(part)) < minSecret || len(m.secrets) >= maxMasks {
-			continue
-		}
-		added = true
-		if slices.Contains(m.secrets, part) {
-			continue
-		}
-		m.secrets = append(m.secrets, part)
-		slices.SortStableFunc(m.secrets, func(a, b string) int { return len(b) - len(a) })
-		m.longest = max(m.longest, len(part))
+	if slices.Contains(m.secrets, secret) {
+		return true
 	}
-	return added
+	of := forms(secret)
+	if len(of) == 0 {
+		return false
+	}
+	size := total(of)
+	if size > maxFormsOfOne {
+		of = linesOf(secret)
+		size = total(of)
+	}
+	if len(m.secrets) >= maxMasks || m.bytes+size > maxForms {
+		m.full = true
+		return false
+	}
+	m.secrets = append(m.secrets, secret)
+	m.texts = append(m.texts, of...)
+	m.bytes += size
+	for _, text := range of {
+		m.longest = max(m.longest, len(text))
+	}
+	m.search = nil // made when it is needed: many are added at once
+	return true
+}
+
+func total(texts []string) (size int) {
+	for _, text := range texts {
+		size += len(text)
+	}
+	return size
 }
 
 func (m *masks) list() []string { return slices.Clone(m.secrets) }
@@ -47,34 +73,42 @@ func (m *masks) list() []string { return slices.Clone(m.secrets) }
 // span is where a secret stands in a text.
 type span struct{ from, to int }
 
-// find returns where secrets stand, overlapping ones as one.
-func (m *masks) find(text string) []span {
-	var found []span
-	for _, secret := range m.secrets {
-		for at := 0; ; {
-			i := strings.Index(text[at:], secret)
-			if i < 0 {
-				break
-			}
-			found = append(found, span{at + i, at + i + len(secret)})
-			at += i + 1
-		}
+// find returns where secrets stand, overlapping ones as one, and how many bytes at
+// the end of the text may be the beginning of one.
+func (m *masks) find(text string) (found []span, begun int) {
+	if len(m.texts) == 0 {
+		return nil, 0
 	}
-	slices.SortFunc(found, func(a, b span) int { return a.from - b.from })
-	merged := found[:0]
-	for _, s := range found {
-		if n := len(merged); n > 0 && s.from < merged[n-1].to {
-			merged[n-1].to = max(merged[n-1].to, s.to)
+	if m.search == nil {
+		m.search = newAutomaton(m.texts)
+	}
+	at := int32(0)
+	for i := range len(text) {
+		if at = m.search.step(at, text[i]); at == 0 {
 			continue
 		}
-		merged = append(merged, s)
+		if n := int(m.search.nodes[at].longest); n > 0 {
+			found = push(found, span{i + 1 - n, i + 1})
+		}
 	}
-	return merged
+	for at != 0 && m.search.nodes[at].child == 0 { // one that is whole: it began, and is over
+		at = m.search.nodes[at].fail
+	}
+	return found, int(m.search.nodes[at].depth)
+}
+
+// push adds a span that ends behind the others to them.
+func push(found []span, s span) []span {
+	for n := len(found); n > 0 && found[n-1].to > s.from; n-- {
+		s.from = min(s.from, found[n-1].from)
+		found = found[:n-1]
+	}
+	return append(found, s)
 }
 
 // hide replaces every secret in a text.
 func (m *masks) hide(text string) string {
-	found := m.find(text)
+	found, _ := m.find(text)
 	if len(found) == 0 {
 		return text
 	}
@@ -92,7 +126,8 @@ func (m *masks) hide(text string) string {
 // safeCut returns where a text can be cut, near n, without cutting a secret
 // that stands there or may be about to.
 func (m *masks) safeCut(text string, n int) int {
-	for _, s := range m.find(text) {
+	found, _ := m.find(text)
+	for _, s := range found {
 		if s.from < n && s.to > n {
 			return s.to
 		}
