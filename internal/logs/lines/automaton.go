@@ -84,3 +84,11 @@ func (a *automaton) step(at int32, b byte) int32 {
 		at = a.nodes[at].fail
 	}
 }
+
+// begun is how many bytes of the text so far may go on to be one that is looked for.
+func (a *automaton) begun(at int32) int {
+	for at != 0 && a.nodes[at].child == 0 { // one that is whole: it began, and is over
+		at = a.nodes[at].fail
+	}
+	return int(a.nodes[at].depth)
+}

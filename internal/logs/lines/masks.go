@@ -18,8 +18,12 @@ const (
 	maxMasks = 1000
 	// maxForms bounds how many bytes all forms of all secrets have, maxFormsOfOne
 	// those of one: beyond, only its lines are looked for.
-	maxForms      = 1 << 20
+	maxForms      = 2 << 20
 	maxFormsOfOne = 256 << 10
+	// youngForms is how many bytes of forms are searched for beside the others:
+	// where a job has each of many secrets hidden before it goes on, what finds all
+	// of them is not made anew each time.
+	youngForms = 32 << 10
 )
 
 // masks is a set of secrets that must not be seen, in no form of theirs.
@@ -29,7 +33,10 @@ type masks struct {
 	bytes   int      // of texts
 	longest int
 	full    bool // one was refused for want of room
-	search  *automaton
+
+	old, young *automaton // of texts before settled, and of those after; nil: none, or to be made
+	settled    int
+	youngBytes int // of texts after settled
 }
 
 // add hides a secret from now on. It returns false for one that is too short to be
@@ -57,7 +64,7 @@ func (m *masks) add(secret string) bool {
 	for _, text := range of {
 		m.longest = max(m.longest, len(text))
 	}
-	m.search = nil // made when it is needed: many are added at once
+	m.young, m.youngBytes = nil, m.youngBytes+size // made when it is needed: many are added at once
 	return true
 }
 
@@ -73,31 +80,58 @@ func (m *masks) list() []string { return slices.Clone(m.secrets) }
 // span is where a secret stands in a text.
 type span struct{ from, to int }
 
+// prepare makes what texts are searched with.
+func (m *masks) prepare() {
+	if m.young != nil || m.settled == len(m.texts) {
+		return
+	}
+	if m.youngBytes > youngForms {
+		m.old, m.settled, m.youngBytes = newAutomaton(m.texts), len(m.texts), 0
+		return
+	}
+	m.young = newAutomaton(m.texts[m.settled:])
+}
+
 // find returns where secrets stand, overlapping ones as one, and how many bytes at
 // the end of the text may be the beginning of one.
 func (m *masks) find(text string) (found []span, begun int) {
-	if len(m.texts) == 0 {
-		return nil, 0
-	}
-	if m.search == nil {
-		m.search = newAutomaton(m.texts)
-	}
-	at := int32(0)
-	for i := range len(text) {
-		if at = m.search.step(at, text[i]); at == 0 {
+	m.prepare()
+	for _, search := range []*automaton{m.old, m.young} {
+		if search == nil {
 			continue
 		}
-		if n := int(m.search.nodes[at].longest); n > 0 {
-			found = push(found, span{i + 1 - n, i + 1})
+		at := int32(0)
+		var in []span
+		for i := range len(text) {
+			if at = search.step(at, text[i]); at == 0 {
+				continue
+			}
+			if n := int(search.nodes[at].longest); n > 0 {
+				in = push(in, span{i + 1 - n, i + 1})
+			}
 		}
+		found, begun = merge(found, in), max(begun, search.begun(at))
 	}
-	for at != 0 && m.search.nodes[at].child == 0 { // one that is whole: it began, and is over
-		at = m.search.nodes[at].fail
-	}
-	return found, int(m.search.nodes[at].depth)
+	return found, begun
 }
 
-// push adds a span that ends behind the others to them.
+// merge makes one list of two.
+func merge(a, b []span) []span {
+	if len(a) == 0 {
+		return b
+	}
+	var out []span
+	for len(a) > 0 || len(b) > 0 {
+		if len(b) == 0 || len(a) > 0 && a[0].to <= b[0].to {
+			out, a = push(out, a[0]), a[1:]
+		} else {
+			out, b = push(out, b[0]), b[1:]
+		}
+	}
+	return out
+}
+
+// push adds a span that does not end before the others to them.
 func push(found []span, s span) []span {
 	for n := len(found); n > 0 && found[n-1].to > s.from; n-- {
 		s.from = min(s.from, found[n-1].from)
