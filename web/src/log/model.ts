@@ -15,6 +15,8 @@ export interface LogState {
   /** The number of the newest line: there are as many. */
   last: number;
   sections: readonly Section[];
+  /** Up to which line they are known. */
+  outlined: number;
   attempt: string;
   connection: "connecting" | "live" | "retrying";
   /** Nothing more will come. */
@@ -67,7 +69,7 @@ const retryAfter = 2000;
  * hundred thousand. Changes are told at most once per frame.
  */
 export class LogModel {
-  #state: LogState = { last: 0, sections: [], attempt: "", connection: "connecting", ended: false, complete: false, fault: "", version: 0 };
+  #state: LogState = { last: 0, sections: [], outlined: 0, attempt: "", connection: "connecting", ended: false, complete: false, fault: "", version: 0 };
   readonly #listeners = new Set<() => void>();
   readonly #outline = new Outline();
   /** By number, in the order in which they were used last. */
@@ -244,7 +246,7 @@ export class LogModel {
   }
 
   #set(change: Partial<LogState>): void {
-    this.#state = { ...this.#state, sections: this.#outline.sections.slice(), version: this.#state.version + 1, ...change };
+    this.#state = { ...this.#state, sections: this.#outline.sections.slice(), outlined: this.#outline.last, version: this.#state.version + 1, ...change };
     for (const listener of this.#listeners) listener();
   }
 

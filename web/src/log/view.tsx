@@ -9,8 +9,8 @@ import { Text } from "./text";
 export function LogView({ jobId }: { jobId: string }) {
   const [model] = useState(() => new LogModel(jobId));
   const log = useSyncExternalStore(model.subscribe, model.snapshot);
-  const folds = useFolds(log);
   const [marked, setMarked] = useState(() => lineOfHash(window.location.hash));
+  const folds = useFolds(log, marked);
   const [follow, setFollow] = useState(marked === undefined);
   const [times, setTimes] = useState(false);
   const layout = useMemo(() => new Layout(hiddenBy(log.sections, folds.folded, log.last), log.last), [log.sections, log.last, folds.folded]);
@@ -28,8 +28,8 @@ export function LogView({ jobId }: { jobId: string }) {
     if (to > 0) model.want(from, to);
   }, [model, from, to, log.version]);
 
-  // A permalink is shown once its line has arrived.
-  const arrived = marked !== undefined && log.last >= marked;
+  // A permalink is shown once its line has arrived, and what it is in is known.
+  const arrived = marked !== undefined && log.last >= marked && log.outlined >= marked;
   const reveal = (seq: number) => {
     folds.open(seq);
     setMarked(seq);
@@ -123,15 +123,16 @@ function standing(log: LogState): string {
 }
 
 /**
- * Which sections are folded: steps that the reader folds, and groups that had ended
- * when they were first seen until the reader opens them.
+ * Which sections are folded: steps that the reader folds, and groups that have ended
+ * until the reader opens them, or a link leads into them.
  */
-function useFolds(log: LogState) {
+function useFolds(log: LogState, marked: number | undefined) {
   const [chosen, setChosen] = useState<ReadonlyMap<string, boolean>>(new Map());
   const { starts, folded } = useMemo(() => {
     const starts = new Map(log.sections.map((s) => [s.first, s]));
-    return { starts, folded: (s: Section) => chosen.get(sectionKey(s)) ?? (s.kind === "group" && s.last > 0) };
-  }, [log.sections, chosen]);
+    const hides = (s: Section) => s.kind === "group" && s.last > 0 && !(marked !== undefined && s.first < marked && marked <= s.last);
+    return { starts, folded: (s: Section) => chosen.get(sectionKey(s)) ?? hides(s) };
+  }, [log.sections, chosen, marked]);
   return {
     folded,
     /** The section that a line begins. */
@@ -178,7 +179,8 @@ const RowView = memo(function RowView({ seq, line, section, folded, last, times,
           event.preventDefault();
           onMark(seq);
         }}
-        className="min-w-14 shrink-0 pr-3 text-right text-quiet no-underline select-none hover:text-ink"
+        style={{ width: `${Math.max(5, String(last).length + 1)}ch` }}
+        className="mr-3 shrink-0 text-right text-quiet no-underline select-none hover:text-ink"
       >
         {seq}
       </a>
