@@ -496,6 +496,21 @@ type RegistryManifest struct {
 	PulledAt     int64
 }
 
+type RegistryMirror struct {
+	OrgID        string
+	Name         string
+	Upstream     string
+	Username     string
+	Secret       string
+	Allowed      string
+	Since        int64
+	ChangedAt    int64
+	ChangedBy    string
+	Failure      string
+	FailedAt     int64
+	LimitedUntil int64
+}
+
 type RegistryRef struct {
 	OrgID    string
 	Repo     string
