@@ -37,7 +37,7 @@ func (s *Service) Mirror(ctx context.Context, p Place, look bool) (*Mirrored, er
 	if !m.allows(rest) {
 		s.observer.Mirrored("any", "refused")
 		return nil, &RefusalError{Denied, nimbus.Errorf(nimbus.CodeForbidden, "the mirror %s does not give %.200s", m.Name, rest).
-			WithHint("an operator of the org can have it do so: nimbus registry mirror add %s --allow …", m.Name)}
+			WithHint("an admin of the org can have it do so: nimbus registry mirror add %s --allow …", m.Name)}
 	}
 	return &Mirrored{service: s, mirror: m, place: Place{MirrorAccount(p.OrgID), m.Name + "/" + rest}, at: rest, look: look}, nil
 }

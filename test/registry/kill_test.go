@@ -29,6 +29,9 @@ import (
 // childVariable has this program be a registry in a directory, instead of tests.
 const childVariable = "NIMBUS_TEST_REGISTRY_IN"
 
+// insideVariable are the registries that its mirrors may ask.
+const insideVariable = "NIMBUS_TEST_REGISTRY_INSIDE"
+
 // stressLimits have garbage collected sooner than many a push takes. What a kill
 // leaves without a row goes after some seconds, which no call here takes.
 func stressLimits() registry.Limits {
@@ -46,7 +49,12 @@ func child(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log})
+	keyring, err := identity.OpenKeyring(filepath.Join(dir, "key"))
+	if err != nil {
+		return err
+	}
+	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log,
+		Secrets: identity.Secrets{Store: db, Keyring: keyring}, Inside: strings.Fields(os.Getenv(insideVariable))})
 	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Key: testKey, Log: log})
 	if err != nil {
 		return err
@@ -78,6 +86,7 @@ func (onlyRoot) Authenticate(context.Context, string) (nimbus.Principal, error) 
 type process struct {
 	t       *testing.T
 	dir     string
+	inside  string
 	cmd     *exec.Cmd
 	address atomic.Pointer[string]
 }
@@ -85,7 +94,7 @@ type process struct {
 func (p *process) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(os.Args[0])
-	p.cmd.Env = append(os.Environ(), childVariable+"="+p.dir)
+	p.cmd.Env = append(os.Environ(), childVariable+"="+p.dir, insideVariable+"="+p.inside)
 	p.cmd.Stderr = p.t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {

@@ -95,16 +95,16 @@ func TestMirrorOnce(t *testing.T) {
 		large := fresh(24 << 20)
 		w.hub.client.image("lib/base", "v1", fresh(100), large)
 		digest := registry.Of(registry.SHA256, large)
-		halfway, go_on := make(chan struct{}), make(chan struct{})
+		halfway, goOn := make(chan struct{}), make(chan struct{})
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method != "GET" || !strings.HasSuffix(r.URL.Path, string(digest)) || r.Header.Get("Authorization") == "" {
+			if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, string(digest)) || r.Header.Get("Authorization") == "" {
 				return false
 			}
 			rw.Header().Set("Content-Length", fmt.Sprint(len(large)))
 			rw.Write(large[:20<<20])
 			http.NewResponseController(rw).Flush()
 			close(halfway) // twice would panic
-			<-go_on
+			<-goOn
 			rw.Write(large[20<<20:])
 			return true
 		})
@@ -114,7 +114,7 @@ func TestMirrorOnce(t *testing.T) {
 		for range 50 {
 			group.Go(func() {
 				c.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, "")
-				r, err := http.NewRequestWithContext(t.Context(), "GET", c.url+"/v2/acme/hub.test/lib/base/blobs/"+string(digest), nil)
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+"/v2/acme/hub.test/lib/base/blobs/"+string(digest), nil)
 				w.must(err)
 				r.SetBasicAuth("anybody", c.token)
 				answer, err := http.DefaultClient.Do(r)
@@ -138,7 +138,7 @@ func TestMirrorOnce(t *testing.T) {
 		for range 50 {
 			<-began // before upstream has sent it all
 		}
-		close(go_on)
+		close(goOn)
 		group.Wait()
 		if manifests, blobs := w.hub.count("GET manifests"), w.hub.count("GET blobs"); manifests != 1 || blobs != 1 {
 			t.Errorf("50 clients have upstream asked for %d manifests and %d blobs", manifests, blobs)
@@ -201,7 +201,7 @@ func TestMirrorLimited(t *testing.T) {
 				return false
 			}
 			rw.Header().Set("Retry-After", "600")
-			rw.WriteHeader(429)
+			rw.WriteHeader(http.StatusTooManyRequests)
 			return true
 		})
 		w.pass(2 * time.Minute)
@@ -229,7 +229,7 @@ func TestMirrorLimited(t *testing.T) {
 		c.do("GET", "/v2/acme/hub.test/lib/other/manifests/v1", nil).want(t, 200, "")
 		// The last one before there are no more says so.
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			rw.Header().Set("RateLimit-Remaining", "0;w=21600")
+			rw.Header().Set("Ratelimit-Remaining", "0;w=21600")
 			return false
 		})
 		w.pass(2 * time.Minute)
@@ -249,7 +249,7 @@ func TestMirrorLies(t *testing.T) {
 		c := w.client(w.token)
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
 			for _, content := range [][]byte{small, large} {
-				if r.Method == "GET" && strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, content))) {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, content))) {
 					lie := bytes.Clone(content)
 					lie[len(lie)-1]++
 					rw.Header().Set("Content-Length", fmt.Sprint(len(lie)))
@@ -371,7 +371,7 @@ func TestMirrorSecret(t *testing.T) {
 		w.inside = append(w.inside, other.address)
 		w.replica()
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method != "GET" || !strings.Contains(r.URL.Path, "/blobs/") || r.Header.Get("Authorization") == "" {
+			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || r.Header.Get("Authorization") == "" {
 				return false
 			}
 			http.Redirect(rw, r, "http://"+other.address+"/signed?by=a-secret-signature", http.StatusTemporaryRedirect)
@@ -385,7 +385,7 @@ func TestMirrorSecret(t *testing.T) {
 			t.Errorf("who is redirected to is sent %q", sent)
 		}
 		other.breaks(hangUp)
-		answers := fmt.Sprintf("%s", c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, fresh(1))), nil).want(t, 503, "").body)
+		answers := string(c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, fresh(1))), nil).want(t, 503, "").body)
 		w.hub.breaks(hangUp)
 		answers += string(c.do("GET", "/v2/acme/hub.test/lib/base/manifests/other", nil).want(t, 503, "").body)
 		all, err := w.replicas[1].Mirrors(t.Context(), w.acme.ID)
@@ -419,7 +419,7 @@ func TestMirrorInside(t *testing.T) {
 	at := "/v2/acme/hub.test/lib/base/blobs/" + string(registry.Of(registry.SHA256, blob))
 	for _, scheme := range []string{"http://", "https://"} {
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method != "GET" || !strings.Contains(r.URL.Path, "/blobs/") {
+			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
 				return false
 			}
 			http.Redirect(rw, r, scheme+other.address+"/", http.StatusTemporaryRedirect)
@@ -428,7 +428,7 @@ func TestMirrorInside(t *testing.T) {
 		c.do("GET", at, nil).want(t, 503, "")
 	}
 	w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-		if r.Method != "GET" || !strings.Contains(r.URL.Path, "/blobs/") {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
 			return false
 		}
 		http.Redirect(rw, r, "http://"+w.hub.address+r.URL.Path, http.StatusTemporaryRedirect)

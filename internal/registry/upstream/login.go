@@ -89,7 +89,7 @@ func (c *Client) askToken(ctx context.Context, repo string, params map[string]st
 	if c.cfg.Login != (Login{}) {
 		authorization = basic(c.cfg.Login)
 	}
-	r, err := c.sendLogin(ctx, realm, authorization)
+	r, err := c.sendLogin(ctx, realm, authorization) //nolint:bodyclose // judge closes it, or it is closed below
 	if err != nil {
 		return err
 	}

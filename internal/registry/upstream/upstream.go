@@ -202,7 +202,7 @@ func (c *Client) Size(ctx context.Context, repo, digest string) (int64, error) {
 func (c *Client) Blob(ctx context.Context, repo, digest string) (body io.ReadCloser, size int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
 	// As it was stored: who unpacks on the way reads another content.
-	r, err := c.do(ctx, http.MethodGet, repo, "blobs/"+digest, "", http.Header{"Accept-Encoding": {"identity"}})
+	r, err := c.do(ctx, http.MethodGet, repo, "blobs/"+digest, "", http.Header{"Accept-Encoding": {"identity"}}) //nolint:bodyclose // the download closes it
 	if err != nil {
 		cancel()
 		return nil, 0, err
@@ -283,16 +283,16 @@ func (c *Client) judge(r *http.Response) (*http.Response, error) {
 	if b, ok := budgetOf(r.Header); ok {
 		c.cfg.Budget(b)
 	}
-	switch code := r.StatusCode; {
-	case code == http.StatusOK, code == http.StatusNotModified:
+	switch code := r.StatusCode; code {
+	case http.StatusOK, http.StatusNotModified:
 		return r, nil
-	case code == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		discard(r)
 		return nil, &Error{Kind: Limited, After: c.after(r.Header), text: "it has been asked too often, and wants a pause"}
-	case code == http.StatusUnauthorized, code == http.StatusForbidden:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		discard(r)
 		return nil, &Error{Kind: Denied, text: fmt.Sprintf("it does not give us that (status %d)", code)}
-	case code == http.StatusNotFound:
+	case http.StatusNotFound:
 		discard(r)
 		return nil, &Error{Kind: Unknown, text: "it has no such thing"}
 	default:
@@ -351,14 +351,14 @@ func (c *Client) after(header http.Header) time.Duration {
 
 // budgetOf reads `RateLimit-Remaining: 95;w=21600`, and the newer names beside it.
 func budgetOf(header http.Header) (b Budget, ok bool) {
-	text := cmp.Or(header.Get("RateLimit-Remaining"), header.Get("X-RateLimit-Remaining"))
+	text := cmp.Or(header.Get("Ratelimit-Remaining"), header.Get("X-Ratelimit-Remaining"))
 	number, _, _ := strings.Cut(text, ";")
 	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
 	if err != nil {
 		return b, false
 	}
 	b.Remaining = n
-	if s, err := strconv.ParseInt(header.Get("RateLimit-Reset"), 10, 32); err == nil && s > 0 {
+	if s, err := strconv.ParseInt(header.Get("Ratelimit-Reset"), 10, 32); err == nil && s > 0 {
 		b.Reset = min(time.Duration(s)*time.Second, mostPause)
 	}
 	return b, true
