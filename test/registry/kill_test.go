@@ -47,7 +47,7 @@ func child(dir string) error {
 		return err
 	}
 	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log})
-	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Key: testKey, Log: log})
+	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Work: noJobs, Key: testKey, Log: log})
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,10 @@ func child(dir string) error {
 	}()
 	fmt.Println(l.Addr())
 	return http.Serve(l, handler)
+}
+
+func noJobs(context.Context, string, string) (registry.Work, error) {
+	return registry.Work{}, errors.New("there are no jobs here")
 }
 
 // onlyRoot takes everybody for the administrator.

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -28,11 +29,17 @@ func TestPeople(t *testing.T) {
 	must(err)
 	defer cl.Close()
 	ctx := t.Context()
-	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{Immutable: true, KeepDays: 7}))
+	rules := nimbus.ImageRules{Immutable: true, KeepDays: 7, PushFrom: []string{nimbus.OwnJobs, "octo/app"}}
+	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{Immutable: true, KeepDays: 7, PushFrom: []string{"Octo/App", nimbus.OwnJobs, "octo/app"}}))
+	for _, from := range []string{"octo", "octo/*", "", "a b/c"} {
+		if err := cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{PushFrom: []string{from}}); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("%q may push: %v", from, err)
+		}
+	}
 	repos, used, next, err := cl.ImageRepos(ctx, nimbus.PageRequest{})
 	must(err)
 	if len(repos) != 1 || next != "" || repos[0].Name != "team/app" || repos[0].Tags != 2 || repos[0].Manifests != 1 || repos[0].Bytes != 1100 ||
-		repos[0].ImageRules != (nimbus.ImageRules{Immutable: true, KeepDays: 7}) || used.Bytes != 1100+int64(len(m)) {
+		!reflect.DeepEqual(repos[0].ImageRules, rules) || used.Bytes != 1100+int64(len(m)) {
 		t.Errorf("the repositories are %+v, of %+v", repos, used)
 	}
 	images, next, err := cl.Images(ctx, "team/app", nimbus.PageRequest{Size: 1})

@@ -38,6 +38,7 @@ type world struct {
 	mu     sync.Mutex
 	offset time.Duration
 	jobs   map[string]nimbus.Principal // tokens of jobs
+	works  map[string]registry.Work    // of attempts
 }
 
 // replicaOf is one replica.
@@ -85,7 +86,7 @@ func onEngines(t *testing.T, limits registry.Limits, test func(t *testing.T, w *
 
 func newWorld(t testing.TB, dsn, dir string, limits registry.Limits) *world {
 	t.Helper()
-	w := &world{t: t, limits: limits, jobs: map[string]nimbus.Principal{}}
+	w := &world{t: t, limits: limits, jobs: map[string]nimbus.Principal{}, works: map[string]registry.Work{}}
 	var err error
 	w.db, err = store.Open(t.Context(), store.Config{DSN: dsn})
 	w.must(err)
@@ -105,13 +106,24 @@ func (w *world) replica() *replicaOf {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := registry.New(registry.Config{Store: w.db, Blobs: w.blobs, Key: testKey, Limits: w.limits, Clock: w, Log: log})
-	handler, err := distribution.New(distribution.Config{Registry: s, Identity: knowsJobs{w}, Key: testKey, Clock: w, Log: log})
+	handler, err := distribution.New(distribution.Config{Registry: s, Identity: knowsJobs{w}, Work: w.work, Key: testKey, Clock: w, Log: log})
 	w.must(err)
 	server := httptest.NewServer(handler)
 	w.t.Cleanup(server.Close)
 	r := &replicaOf{s, server.URL}
 	w.replicas = append(w.replicas, r)
 	return r
+}
+
+// work is what an attempt works on, as a test has made it up.
+func (w *world) work(_ context.Context, _, attemptID string) (registry.Work, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	work, ok := w.works[attemptID]
+	if !ok {
+		return work, nimbus.Errorf(nimbus.CodeUnavailable, "nobody knows what %s works on", attemptID)
+	}
+	return work, nil
 }
 
 // knowsJobs also knows the tokens of jobs that a test has made up.
