@@ -30,7 +30,7 @@ const buildkitVariable = "NIMBUS_TEST_BUILDKIT"
 func TestBuildKit(t *testing.T) {
 	programs := os.Getenv(buildkitVariable)
 	testenv.Require(t, "root", "runc", filepath.Join(programs, "buildkitd"), filepath.Join(programs, "buildctl"))
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	acme := w.org("acme")
 	for token, repo := range map[string]string{"web": "acme/web", "other": "acme/other"} {
 		w.jobs[token], w.works["att_"+token] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_" + token}, registry.Work{Repo: repo}

@@ -51,7 +51,7 @@ func TestOrgsAreApart(t *testing.T) {
 // Nimbus and by one that the registry gives for it.
 func TestWhoMayWhat(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	acme := w.org("acme")
 	other := w.org("other")
 	operator := w.client(w.token(acme, nimbus.RoleOperator))
@@ -195,7 +195,7 @@ func (c *pusher) bearer(scope string) string {
 // that it was given for, nor than its time.
 func TestTokenEndsWithItsOwn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	acme := w.org("acme")
 	c := w.client(w.token(acme, nimbus.RoleDeveloper))
 	c.image("acme/app", "v1", fresh(10))
