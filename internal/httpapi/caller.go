@@ -31,7 +31,7 @@ type caller struct {
 // nothing that is refused.
 func (c caller) may(procedure string) bool {
 	to := access[procedure]
-	return to.place == actsInOrg && c.org != "" && c.Principal.May(to.scope) && c.Role.Includes(to.least)
+	return to.place == actsInOrg && c.org != "" && c.May(to.scope) && c.Role.Includes(to.least)
 }
 
 type callerKey struct{}
