@@ -99,6 +99,7 @@ type Server struct {
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
+	runs      *runs
 	ledger    *audit.Ledger
 	tally     *audit.Tally
 	registry  *registry.Service // nil where there is no place for images
@@ -239,6 +240,7 @@ func (s *Server) compose(ctx context.Context) error {
 		return fmt.Errorf("open the audit ledger: %w", err)
 	}
 	s.github = newGitHub(secrets, s.store, nimbus.SystemClock{}, s.cfg.Log)
+	s.runs = &runs{forge: s.github.forge, books: s.store}
 	if s.lead != nil {
 		host, err := os.Hostname()
 		if err != nil {
