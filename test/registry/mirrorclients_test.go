@@ -17,10 +17,10 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
-	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
@@ -176,8 +176,8 @@ func TestMirrorKilled(t *testing.T) {
 	large := fresh(24 << 20)
 	h.client.image("lib/base", "v1", large)
 	digest := string(registry.Of(registry.SHA256, large))
-	p := &process{t: t, dir: t.TempDir(), inside: h.address}
-	setMirrorIn(t, p.dir, nimbus.ImageMirrorChange{Name: "hub.test", Upstream: "http://" + h.address, Username: "puller", Password: h.token, Allow: []string{"*"}})
+	p := &process{t: t, home: home{DSN: storetest.SQLite(t), Dir: t.TempDir(), Key: filepath.Join(t.TempDir(), "key"), Inside: h.address}}
+	setMirrorIn(t, p.home, nimbus.ImageMirrorChange{Name: "hub.test", Upstream: "http://" + h.address, Username: "puller", Password: h.token, Allow: []string{"*"}})
 	p.start()
 	defer func() { p.kill() }()
 	for range 4 {
@@ -222,7 +222,7 @@ func TestMirrorKilled(t *testing.T) {
 			t.Fatalf("it does not come: %v, %d %.300s", err, got.status, got.body)
 		}
 	}
-	folder := filepath.Join(p.dir, "registry", "registry", registry.MirrorAccount(nimbus.DefaultOrgID))
+	folder := filepath.Join(p.home.Dir, "registry", registry.MirrorAccount(nimbus.DefaultOrgID))
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		left, err := os.ReadDir(folder)
 		if err == nil && len(left) == 0 || os.IsNotExist(err) {
@@ -234,24 +234,19 @@ func TestMirrorKilled(t *testing.T) {
 	}
 }
 
-// setMirrorIn sets a mirror of the default org in the directory of a process.
-func setMirrorIn(t *testing.T, dir string, change nimbus.ImageMirrorChange) {
+// setMirrorIn sets a mirror of the default org in the home of a process.
+func setMirrorIn(t *testing.T, h home, change nimbus.ImageMirrorChange) {
 	t.Helper()
-	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(dir, "nimbus.db")})
+	db, err := store.Open(t.Context(), store.Config{DSN: h.DSN})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	keyring, err := identity.OpenKeyring(filepath.Join(dir, "key"))
+	keyring, err := identity.OpenKeyring(h.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := fs.Open(filepath.Join(dir, "registry"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blobs.Close()
-	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Secrets: identity.Secrets{Store: db, Keyring: keyring}, Inside: []string{strings.TrimPrefix(change.Upstream, "http://")}})
+	s := registry.New(registry.Config{Store: db, Key: testKey, Secrets: identity.Secrets{Store: db, Keyring: keyring}, Inside: []string{h.Inside}})
 	if err := s.SetMirror(t.Context(), identity.Root(), nimbus.DefaultOrgID, change); err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ type hub struct {
 // newHub starts one with an org "lib".
 func newHub(t *testing.T) *hub {
 	t.Helper()
-	h := &hub{world: newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{}), asked: map[string]int{}}
+	h := &hub{world: newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{}), asked: map[string]int{}}
 	to, err := url.Parse(h.replicas[0].url)
 	h.must(err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
@@ -154,7 +154,7 @@ type mirrorWorld struct {
 func newMirrorWorld(t *testing.T, dsn string, limits registry.Limits) *mirrorWorld {
 	t.Helper()
 	h := newHub(t)
-	w := newWorld(t, dsn, t.TempDir(), limits)
+	w := newWorld(t, dsn, folder(t, t.TempDir()), limits)
 	w.inside = []string{h.address}
 	w.replicas = nil
 	w.replica()

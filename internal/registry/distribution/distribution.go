@@ -34,6 +34,7 @@ type Service interface {
 	RemoveBlob(ctx context.Context, p registry.Place, digest registry.Digest) error
 	PutManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string) error
 	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
+	MayPush(ctx context.Context, p registry.Place, orgName string, w registry.Work) error
 	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
 }
 
@@ -58,6 +59,8 @@ type Identity interface {
 type Config struct {
 	Registry Service  // required
 	Identity Identity // required
+	// Work says what the attempt of a job works on. Required.
+	Work func(ctx context.Context, orgID, attemptID string) (registry.Work, error)
 	// Key is a secret that all replicas have; it seals tokens. 32 bytes.
 	Key []byte
 	// Stranger counts a request of somebody who has not said who he is, or not
