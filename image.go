@@ -18,7 +18,17 @@ type ImageRules struct {
 	Immutable bool // a tag that is there stays what it is
 	KeepDays  int  // images that nobody pulled or pushed for so long go; 0: none do
 	Evict     bool // its images make room when the org's quota is nearly used
+	// PushFrom are the repositories at GitHub, as "owner/name", whose jobs may push
+	// here besides those of the one that it is called after; OwnJobs for the org's
+	// own jobs, AllJobs for all of the org.
+	PushFrom []string
 }
+
+// AllJobs stands for all jobs of an org where a repository is named.
+const AllJobs = "*"
+
+// MaxPushFrom is how many repositories' jobs may push to one.
+const MaxPushFrom = 100
 
 // Image is what a tag stands for.
 type Image struct {
@@ -27,9 +37,12 @@ type Image struct {
 	MediaType    string
 	ArtifactType string
 	Bytes        int64 // with all that it names
-	PushedAt     time.Time
-	PulledAt     time.Time // zero for never
-	Referrers    []ImageReferrer
+	// Platforms are those that it is for, as "linux/arm64/v8"; up to 50, none where
+	// it does not say so.
+	Platforms []string
+	PushedAt  time.Time
+	PulledAt  time.Time // zero for never
+	Referrers []ImageReferrer
 }
 
 // ImageReferrer says something about an image, as a signature or an SBOM does.
@@ -50,4 +63,34 @@ type ImageUsage struct {
 // ImagesSwept is what a collection of garbage has removed.
 type ImagesSwept struct {
 	Uploads, Images, Manifests, Blobs, Contents, Orphans int
+}
+
+// ImageMirror is another registry whose images an org has by way of its own: what
+// is asked for at ORG/NAME/… and is not here is fetched there.
+type ImageMirror struct {
+	Name     string   // the first word of its repositories, as docker.io
+	Upstream string   // https://registry-1.docker.io
+	Username string   // "" for nobody; the password is never told
+	Allow    []string // which repositories may be had, * stands for anything; none: nothing
+	SetAt    time.Time
+	SetBy    string // an actor
+
+	// How it does. Failure is why it could not be asked the last time, "" where it
+	// answered; it is not asked before LimitedUntil.
+	Failure      string
+	FailedAt     time.Time
+	LimitedUntil time.Time
+	// What is here of it, and the room that all mirrors of the org have together.
+	Repos, Bytes, Quota int64
+}
+
+// ImageMirrorChange sets a mirror, all of it.
+type ImageMirrorChange struct {
+	Name     string
+	Upstream string // "" for the usual of that name
+	Username string
+	// Password is the one of the username. "" leaves the one that is there, where
+	// upstream and username are what they were.
+	Password string
+	Allow    []string
 }

@@ -18,13 +18,13 @@ func (c *Client) ImageRepos(ctx context.Context, page nimbus.PageRequest) (repos
 	return repos, wire.ToImageUsage(answer.GetUsage()), answer.GetNextPageToken(), err
 }
 
-// Images is a page of the tags of a repository.
-func (c *Client) Images(ctx context.Context, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+// Images is a repository, and a page of its tags.
+func (c *Client) Images(ctx context.Context, repo string, page nimbus.PageRequest) (r nimbus.ImageRepo, images []nimbus.Image, next string, err error) {
 	answer, err := call(ctx, c.registry.ListImages, &nimbusv1.ListImagesRequest{Repo: repo, PageSize: int32(page.Size), PageToken: page.Token})
 	for _, i := range answer.GetImages() {
 		images = append(images, wire.ToImage(i))
 	}
-	return images, answer.GetNextPageToken(), err
+	return wire.ToImageRepo(answer.GetRepo()), images, answer.GetNextPageToken(), err
 }
 
 // RemoveImages removes a tag, an image by its digest, or, without a reference, a
@@ -50,4 +50,25 @@ func (c *Client) SetImageQuota(ctx context.Context, org string, bytes int64) err
 func (c *Client) CollectImages(ctx context.Context) (nimbus.ImagesSwept, error) {
 	a, err := call(ctx, c.registry.CollectRegistry, &nimbusv1.CollectRegistryRequest{})
 	return nimbus.ImagesSwept{Uploads: int(a.GetUploads()), Images: int(a.GetImages()), Manifests: int(a.GetManifests()), Blobs: int(a.GetBlobs()), Contents: int(a.GetContents())}, err
+}
+
+// ImageMirrors are the registries whose images the org has by way of its own.
+func (c *Client) ImageMirrors(ctx context.Context) (all []nimbus.ImageMirror, err error) {
+	answer, err := call(ctx, c.registry.ListRegistryMirrors, &nimbusv1.ListRegistryMirrorsRequest{})
+	for _, m := range answer.GetMirrors() {
+		all = append(all, wire.ToImageMirror(m))
+	}
+	return all, err
+}
+
+// SetImageMirror sets one, all of it, and makes it where there is none of that name.
+func (c *Client) SetImageMirror(ctx context.Context, change nimbus.ImageMirrorChange) error {
+	_, err := call(ctx, c.registry.SetRegistryMirror, wire.ImageMirrorChange(change))
+	return err
+}
+
+// RemoveImageMirror removes one with all that is here of it.
+func (c *Client) RemoveImageMirror(ctx context.Context, name string) error {
+	_, err := call(ctx, c.registry.RemoveRegistryMirror, &nimbusv1.RemoveRegistryMirrorRequest{Name: name})
+	return err
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
@@ -17,6 +19,8 @@ const (
 	// removed in one transaction.
 	atOnce        = 500
 	collectAtOnce = 50
+	// deletesAtOnce is how many contents are removed at once.
+	deletesAtOnce = 4
 	// orphanPages is how many pages of contents are looked through in one sweep; the
 	// next one goes on there.
 	orphanPages = 20
@@ -36,7 +40,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 
 // Collect is Sweep that tells what it has removed.
 func (s *Service) Collect(ctx context.Context) (done nimbus.ImagesSwept, err error) {
-	errs := make([]error, 0, 8)
+	errs := make([]error, 0, 9)
 	for _, part := range []struct {
 		what string
 		n    *int
@@ -45,6 +49,8 @@ func (s *Service) Collect(ctx context.Context) (done nimbus.ImagesSwept, err err
 		{"give idle uploads up", &done.Uploads, func(ctx context.Context) (int, error) { return s.store.GiveUpRegistryUploads(ctx, s.limits.Idle) }},
 		{"remove images that nobody uses", &done.Images, s.dropUnused},
 		{"have images make room", &done.Images, s.evict},
+		{"remove what nobody pulls of mirrors", &done.Images, s.dropUnusedMirrored},
+		{"have what mirrors fetched make room", &done.Blobs, s.evictAllMirrored},
 		{"remove manifests that nothing names", &done.Manifests, s.dropLooseManifests},
 		{"remove blobs that no manifest names", &done.Blobs, s.dropLooseBlobs},
 		{"remove what is garbage", &done.Contents, s.clear},
@@ -147,7 +153,7 @@ func (s *Service) evict(ctx context.Context) (n int, err error) {
 		}
 		for _, u := range orgs {
 			u = s.usual(u)
-			if float64(u.Bytes) > evictFrom*float64(u.Quota) {
+			if !IsMirrored(u.OrgID) && float64(u.Bytes) > evictFrom*float64(u.Quota) {
 				evicted, err := s.evictOf(ctx, u)
 				n += evicted
 				if err != nil {
@@ -193,10 +199,8 @@ func (s *Service) clear(ctx context.Context) (n int, err error) {
 			return n, err //nolint:wrapcheck // told by Collect
 		}
 		for part := range slices.Chunk(all, collectAtOnce) {
-			for _, g := range part {
-				if err := s.blobs.Delete(ctx, key(g.OrgID, g.Path)); err != nil {
-					return n, err //nolint:wrapcheck // told by Collect
-				}
+			if err := s.delete(ctx, part); err != nil {
+				return n, err //nolint:wrapcheck // told by Collect
 			}
 			if err := s.store.ForgetRegistryGarbage(ctx, part); err != nil {
 				return n, err //nolint:wrapcheck // told by Collect
@@ -209,6 +213,16 @@ func (s *Service) clear(ctx context.Context) (n int, err error) {
 		after = all[len(all)-1]
 	}
 	return n, nil
+}
+
+// delete removes contents, some at once: a bucket takes its time for each.
+func (s *Service) delete(ctx context.Context, all []Garbage) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(deletesAtOnce)
+	for _, g := range all {
+		group.Go(func() error { return s.blobs.Delete(ctx, key(g.OrgID, g.Path)) })
+	}
+	return group.Wait() //nolint:wrapcheck // told by Collect
 }
 
 // orphans is how far contents were looked through.

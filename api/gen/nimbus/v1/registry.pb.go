@@ -22,6 +22,419 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RegistryMirror struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What its repositories begin with, as docker.io.
+	Name     string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Upstream string `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// The password is never told.
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// Patterns of the repositories that it gives; a * stands for anything.
+	Allow []string               `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`
+	SetAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=set_at,json=setAt,proto3" json:"set_at,omitempty"`
+	SetBy string                 `protobuf:"bytes,6,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	// Why the upstream could not be asked the last time; "" where it answered.
+	Failure  string                 `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	FailedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=failed_at,json=failedAt,proto3" json:"failed_at,omitempty"`
+	// Until when it is not asked, since it wants a pause.
+	LimitedUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=limited_until,json=limitedUntil,proto3" json:"limited_until,omitempty"`
+	// What is here of it.
+	Repos int64 `protobuf:"varint,10,opt,name=repos,proto3" json:"repos,omitempty"`
+	Bytes int64 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of all mirrors of the org together.
+	Quota         int64 `protobuf:"varint,12,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryMirror) Reset() {
+	*x = RegistryMirror{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryMirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryMirror) ProtoMessage() {}
+
+func (x *RegistryMirror) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryMirror.ProtoReflect.Descriptor instead.
+func (*RegistryMirror) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RegistryMirror) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetSetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SetAt
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetSetBy() string {
+	if x != nil {
+		return x.SetBy
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetFailedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedAt
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetLimitedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LimitedUntil
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetRepos() int64 {
+	if x != nil {
+		return x.Repos
+	}
+	return 0
+}
+
+func (x *RegistryMirror) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RegistryMirror) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+type ListRegistryMirrorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRegistryMirrorsRequest) Reset() {
+	*x = ListRegistryMirrorsRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRegistryMirrorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRegistryMirrorsRequest) ProtoMessage() {}
+
+func (x *ListRegistryMirrorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRegistryMirrorsRequest.ProtoReflect.Descriptor instead.
+func (*ListRegistryMirrorsRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{1}
+}
+
+type ListRegistryMirrorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mirrors       []*RegistryMirror      `protobuf:"bytes,1,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRegistryMirrorsResponse) Reset() {
+	*x = ListRegistryMirrorsResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRegistryMirrorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRegistryMirrorsResponse) ProtoMessage() {}
+
+func (x *ListRegistryMirrorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRegistryMirrorsResponse.ProtoReflect.Descriptor instead.
+func (*ListRegistryMirrorsResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListRegistryMirrorsResponse) GetMirrors() []*RegistryMirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
+type SetRegistryMirrorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "" for the usual one of that name.
+	Upstream string `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// "" leaves the one that is there, where upstream and username stay.
+	Password      string   `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	Allow         []string `protobuf:"bytes,5,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRegistryMirrorRequest) Reset() {
+	*x = SetRegistryMirrorRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRegistryMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRegistryMirrorRequest) ProtoMessage() {}
+
+func (x *SetRegistryMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRegistryMirrorRequest.ProtoReflect.Descriptor instead.
+func (*SetRegistryMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetRegistryMirrorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+type SetRegistryMirrorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRegistryMirrorResponse) Reset() {
+	*x = SetRegistryMirrorResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRegistryMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRegistryMirrorResponse) ProtoMessage() {}
+
+func (x *SetRegistryMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRegistryMirrorResponse.ProtoReflect.Descriptor instead.
+func (*SetRegistryMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{4}
+}
+
+type RemoveRegistryMirrorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRegistryMirrorRequest) Reset() {
+	*x = RemoveRegistryMirrorRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRegistryMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRegistryMirrorRequest) ProtoMessage() {}
+
+func (x *RemoveRegistryMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRegistryMirrorRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRegistryMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RemoveRegistryMirrorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveRegistryMirrorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRegistryMirrorResponse) Reset() {
+	*x = RemoveRegistryMirrorResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRegistryMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRegistryMirrorResponse) ProtoMessage() {}
+
+func (x *RemoveRegistryMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRegistryMirrorResponse.ProtoReflect.Descriptor instead.
+func (*RemoveRegistryMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{6}
+}
+
 type RegistryRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A tag that is there stays what it is.
@@ -29,14 +442,18 @@ type RegistryRules struct {
 	// Images that nobody pulled or pushed for so many days go; 0: none do.
 	KeepDays int32 `protobuf:"varint,2,opt,name=keep_days,json=keepDays,proto3" json:"keep_days,omitempty"`
 	// The least recently used images make room when the org's quota is nearly used.
-	Evict         bool `protobuf:"varint,3,opt,name=evict,proto3" json:"evict,omitempty"`
+	Evict bool `protobuf:"varint,3,opt,name=evict,proto3" json:"evict,omitempty"`
+	// Repositories at GitHub, as "owner/name", whose jobs may push here besides those
+	// of the one that it is called after; "-" for the org's own jobs, "*" for all of
+	// the org. Up to 100.
+	PushFrom      []string `protobuf:"bytes,4,rep,name=push_from,json=pushFrom,proto3" json:"push_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegistryRules) Reset() {
 	*x = RegistryRules{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +465,7 @@ func (x *RegistryRules) String() string {
 func (*RegistryRules) ProtoMessage() {}
 
 func (x *RegistryRules) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +478,7 @@ func (x *RegistryRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryRules.ProtoReflect.Descriptor instead.
 func (*RegistryRules) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{0}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RegistryRules) GetImmutable() bool {
@@ -85,6 +502,13 @@ func (x *RegistryRules) GetEvict() bool {
 	return false
 }
 
+func (x *RegistryRules) GetPushFrom() []string {
+	if x != nil {
+		return x.PushFrom
+	}
+	return nil
+}
+
 type RegistryRepo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without the org.
@@ -103,7 +527,7 @@ type RegistryRepo struct {
 
 func (x *RegistryRepo) Reset() {
 	*x = RegistryRepo{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +539,7 @@ func (x *RegistryRepo) String() string {
 func (*RegistryRepo) ProtoMessage() {}
 
 func (x *RegistryRepo) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +552,7 @@ func (x *RegistryRepo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryRepo.ProtoReflect.Descriptor instead.
 func (*RegistryRepo) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RegistryRepo) GetName() string {
@@ -193,7 +617,7 @@ type RegistryUsage struct {
 
 func (x *RegistryUsage) Reset() {
 	*x = RegistryUsage{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +629,7 @@ func (x *RegistryUsage) String() string {
 func (*RegistryUsage) ProtoMessage() {}
 
 func (x *RegistryUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +642,7 @@ func (x *RegistryUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryUsage.ProtoReflect.Descriptor instead.
 func (*RegistryUsage) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RegistryUsage) GetBytes() int64 {
@@ -252,7 +676,7 @@ type ListRegistryReposRequest struct {
 
 func (x *ListRegistryReposRequest) Reset() {
 	*x = ListRegistryReposRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +688,7 @@ func (x *ListRegistryReposRequest) String() string {
 func (*ListRegistryReposRequest) ProtoMessage() {}
 
 func (x *ListRegistryReposRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +701,7 @@ func (x *ListRegistryReposRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRegistryReposRequest.ProtoReflect.Descriptor instead.
 func (*ListRegistryReposRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRegistryReposRequest) GetPageSize() int32 {
@@ -299,13 +723,15 @@ type ListRegistryReposResponse struct {
 	Repos         []*RegistryRepo        `protobuf:"bytes,1,rep,name=repos,proto3" json:"repos,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Usage         *RegistryUsage         `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
+	// The name of the org, with which names of repositories begin.
+	Org           string `protobuf:"bytes,4,opt,name=org,proto3" json:"org,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRegistryReposResponse) Reset() {
 	*x = ListRegistryReposResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +743,7 @@ func (x *ListRegistryReposResponse) String() string {
 func (*ListRegistryReposResponse) ProtoMessage() {}
 
 func (x *ListRegistryReposResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +756,7 @@ func (x *ListRegistryReposResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRegistryReposResponse.ProtoReflect.Descriptor instead.
 func (*ListRegistryReposResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRegistryReposResponse) GetRepos() []*RegistryRepo {
@@ -354,6 +780,13 @@ func (x *ListRegistryReposResponse) GetUsage() *RegistryUsage {
 	return nil
 }
 
+func (x *ListRegistryReposResponse) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
+}
+
 type ListImagesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Repo          string                 `protobuf:"bytes,1,opt,name=repo,proto3" json:"repo,omitempty"`
@@ -365,7 +798,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +810,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +823,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListImagesRequest) GetRepo() string {
@@ -426,14 +859,16 @@ type Image struct {
 	// Unset for never.
 	PulledAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=pulled_at,json=pulledAt,proto3" json:"pulled_at,omitempty"`
 	// What is said about it, such as signatures and SBOMs; up to 20.
-	Referrers     []*ImageReferrer `protobuf:"bytes,8,rep,name=referrers,proto3" json:"referrers,omitempty"`
+	Referrers []*ImageReferrer `protobuf:"bytes,8,rep,name=referrers,proto3" json:"referrers,omitempty"`
+	// Those that it is for, as "linux/arm64/v8"; up to 50.
+	Platforms     []string `protobuf:"bytes,9,rep,name=platforms,proto3" json:"platforms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +880,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +893,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Image) GetTag() string {
@@ -517,6 +952,13 @@ func (x *Image) GetReferrers() []*ImageReferrer {
 	return nil
 }
 
+func (x *Image) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
 type ImageReferrer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -528,7 +970,7 @@ type ImageReferrer struct {
 
 func (x *ImageReferrer) Reset() {
 	*x = ImageReferrer{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +982,7 @@ func (x *ImageReferrer) String() string {
 func (*ImageReferrer) ProtoMessage() {}
 
 func (x *ImageReferrer) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +995,7 @@ func (x *ImageReferrer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageReferrer.ProtoReflect.Descriptor instead.
 func (*ImageReferrer) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ImageReferrer) GetDigest() string {
@@ -581,13 +1023,18 @@ type ListImagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Images        []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Repo          *RegistryRepo          `protobuf:"bytes,3,opt,name=repo,proto3" json:"repo,omitempty"`
+	// The name of the org, with which names of repositories begin.
+	Org string `protobuf:"bytes,4,opt,name=org,proto3" json:"org,omitempty"`
+	// The caller may remove images.
+	MayRemove     bool `protobuf:"varint,5,opt,name=may_remove,json=mayRemove,proto3" json:"may_remove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +1046,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +1059,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -629,6 +1076,27 @@ func (x *ListImagesResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListImagesResponse) GetRepo() *RegistryRepo {
+	if x != nil {
+		return x.Repo
+	}
+	return nil
+}
+
+func (x *ListImagesResponse) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
+}
+
+func (x *ListImagesResponse) GetMayRemove() bool {
+	if x != nil {
+		return x.MayRemove
+	}
+	return false
+}
+
 type RemoveImagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Repo  string                 `protobuf:"bytes,1,opt,name=repo,proto3" json:"repo,omitempty"`
@@ -640,7 +1108,7 @@ type RemoveImagesRequest struct {
 
 func (x *RemoveImagesRequest) Reset() {
 	*x = RemoveImagesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +1120,7 @@ func (x *RemoveImagesRequest) String() string {
 func (*RemoveImagesRequest) ProtoMessage() {}
 
 func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +1133,7 @@ func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImagesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveImagesRequest) GetRepo() string {
@@ -690,7 +1158,7 @@ type RemoveImagesResponse struct {
 
 func (x *RemoveImagesResponse) Reset() {
 	*x = RemoveImagesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +1170,7 @@ func (x *RemoveImagesResponse) String() string {
 func (*RemoveImagesResponse) ProtoMessage() {}
 
 func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +1183,7 @@ func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImagesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{17}
 }
 
 type SetRegistryRulesRequest struct {
@@ -728,7 +1196,7 @@ type SetRegistryRulesRequest struct {
 
 func (x *SetRegistryRulesRequest) Reset() {
 	*x = SetRegistryRulesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1208,7 @@ func (x *SetRegistryRulesRequest) String() string {
 func (*SetRegistryRulesRequest) ProtoMessage() {}
 
 func (x *SetRegistryRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1221,7 @@ func (x *SetRegistryRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRegistryRulesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetRegistryRulesRequest) GetRepo() string {
@@ -778,7 +1246,7 @@ type SetRegistryRulesResponse struct {
 
 func (x *SetRegistryRulesResponse) Reset() {
 	*x = SetRegistryRulesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +1258,7 @@ func (x *SetRegistryRulesResponse) String() string {
 func (*SetRegistryRulesResponse) ProtoMessage() {}
 
 func (x *SetRegistryRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +1271,7 @@ func (x *SetRegistryRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryRulesResponse.ProtoReflect.Descriptor instead.
 func (*SetRegistryRulesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{19}
 }
 
 type SetRegistryQuotaRequest struct {
@@ -818,7 +1286,7 @@ type SetRegistryQuotaRequest struct {
 
 func (x *SetRegistryQuotaRequest) Reset() {
 	*x = SetRegistryQuotaRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1298,7 @@ func (x *SetRegistryQuotaRequest) String() string {
 func (*SetRegistryQuotaRequest) ProtoMessage() {}
 
 func (x *SetRegistryQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1311,7 @@ func (x *SetRegistryQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetRegistryQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetRegistryQuotaRequest) GetOrg() string {
@@ -868,7 +1336,7 @@ type SetRegistryQuotaResponse struct {
 
 func (x *SetRegistryQuotaResponse) Reset() {
 	*x = SetRegistryQuotaResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1348,7 @@ func (x *SetRegistryQuotaResponse) String() string {
 func (*SetRegistryQuotaResponse) ProtoMessage() {}
 
 func (x *SetRegistryQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1361,7 @@ func (x *SetRegistryQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetRegistryQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{21}
 }
 
 type CollectRegistryRequest struct {
@@ -904,7 +1372,7 @@ type CollectRegistryRequest struct {
 
 func (x *CollectRegistryRequest) Reset() {
 	*x = CollectRegistryRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1384,7 @@ func (x *CollectRegistryRequest) String() string {
 func (*CollectRegistryRequest) ProtoMessage() {}
 
 func (x *CollectRegistryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1397,7 @@ func (x *CollectRegistryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRegistryRequest.ProtoReflect.Descriptor instead.
 func (*CollectRegistryRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{22}
 }
 
 type CollectRegistryResponse struct {
@@ -946,7 +1414,7 @@ type CollectRegistryResponse struct {
 
 func (x *CollectRegistryResponse) Reset() {
 	*x = CollectRegistryResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1426,7 @@ func (x *CollectRegistryResponse) String() string {
 func (*CollectRegistryResponse) ProtoMessage() {}
 
 func (x *CollectRegistryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1439,7 @@ func (x *CollectRegistryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRegistryResponse.ProtoReflect.Descriptor instead.
 func (*CollectRegistryResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CollectRegistryResponse) GetUploads() int64 {
@@ -1013,11 +1481,39 @@ var File_nimbus_v1_registry_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n" +
+	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n" +
+	"\x0eRegistryMirror\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bupstream\x18\x02 \x01(\tR\bupstream\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x14\n" +
+	"\x05allow\x18\x04 \x03(\tR\x05allow\x121\n" +
+	"\x06set_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\x12\x15\n" +
+	"\x06set_by\x18\x06 \x01(\tR\x05setBy\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\x127\n" +
+	"\tfailed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bfailedAt\x12?\n" +
+	"\rlimited_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flimitedUntil\x12\x14\n" +
+	"\x05repos\x18\n" +
+	" \x01(\x03R\x05repos\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05quota\x18\f \x01(\x03R\x05quota\"\x1c\n" +
+	"\x1aListRegistryMirrorsRequest\"R\n" +
+	"\x1bListRegistryMirrorsResponse\x123\n" +
+	"\amirrors\x18\x01 \x03(\v2\x19.nimbus.v1.RegistryMirrorR\amirrors\"\x98\x01\n" +
+	"\x18SetRegistryMirrorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bupstream\x18\x02 \x01(\tR\bupstream\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x14\n" +
+	"\x05allow\x18\x05 \x03(\tR\x05allow\"\x1b\n" +
+	"\x19SetRegistryMirrorResponse\"1\n" +
+	"\x1bRemoveRegistryMirrorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1e\n" +
+	"\x1cRemoveRegistryMirrorResponse\"}\n" +
 	"\rRegistryRules\x12\x1c\n" +
 	"\timmutable\x18\x01 \x01(\bR\timmutable\x12\x1b\n" +
 	"\tkeep_days\x18\x02 \x01(\x05R\bkeepDays\x12\x14\n" +
-	"\x05evict\x18\x03 \x01(\bR\x05evict\"\x8e\x02\n" +
+	"\x05evict\x18\x03 \x01(\bR\x05evict\x12\x1b\n" +
+	"\tpush_from\x18\x04 \x03(\tR\bpushFrom\"\x8e\x02\n" +
 	"\fRegistryRepo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x05rules\x18\x02 \x01(\v2\x18.nimbus.v1.RegistryRulesR\x05rules\x129\n" +
@@ -1034,16 +1530,17 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x18ListRegistryReposRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa2\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xb4\x01\n" +
 	"\x19ListRegistryReposResponse\x12-\n" +
 	"\x05repos\x18\x01 \x03(\v2\x17.nimbus.v1.RegistryRepoR\x05repos\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12.\n" +
-	"\x05usage\x18\x03 \x01(\v2\x18.nimbus.v1.RegistryUsageR\x05usage\"c\n" +
+	"\x05usage\x18\x03 \x01(\v2\x18.nimbus.v1.RegistryUsageR\x05usage\x12\x10\n" +
+	"\x03org\x18\x04 \x01(\tR\x03org\"c\n" +
 	"\x11ListImagesRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb5\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xd3\x02\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n" +
@@ -1053,14 +1550,19 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x127\n" +
 	"\tpushed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bpushedAt\x127\n" +
 	"\tpulled_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bpulledAt\x126\n" +
-	"\treferrers\x18\b \x03(\v2\x18.nimbus.v1.ImageReferrerR\treferrers\"b\n" +
+	"\treferrers\x18\b \x03(\v2\x18.nimbus.v1.ImageReferrerR\treferrers\x12\x1c\n" +
+	"\tplatforms\x18\t \x03(\tR\tplatforms\"b\n" +
 	"\rImageReferrer\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12#\n" +
 	"\rartifact_type\x18\x02 \x01(\tR\fartifactType\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"f\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xc4\x01\n" +
 	"\x12ListImagesResponse\x12(\n" +
 	"\x06images\x18\x01 \x03(\v2\x10.nimbus.v1.ImageR\x06images\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"G\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12+\n" +
+	"\x04repo\x18\x03 \x01(\v2\x17.nimbus.v1.RegistryRepoR\x04repo\x12\x10\n" +
+	"\x03org\x18\x04 \x01(\tR\x03org\x12\x1d\n" +
+	"\n" +
+	"may_remove\x18\x05 \x01(\bR\tmayRemove\"G\n" +
 	"\x13RemoveImagesRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\"\x16\n" +
@@ -1079,7 +1581,7 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x06images\x18\x02 \x01(\x03R\x06images\x12\x1c\n" +
 	"\tmanifests\x18\x03 \x01(\x03R\tmanifests\x12\x14\n" +
 	"\x05blobs\x18\x04 \x01(\x03R\x05blobs\x12\x1a\n" +
-	"\bcontents\x18\x05 \x01(\x03R\bcontents2\xab\x04\n" +
+	"\bcontents\x18\x05 \x01(\x03R\bcontents2\xdf\x06\n" +
 	"\x0fRegistryService\x12c\n" +
 	"\x11ListRegistryRepos\x12#.nimbus.v1.ListRegistryReposRequest\x1a$.nimbus.v1.ListRegistryReposResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\n" +
@@ -1087,7 +1589,10 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\fRemoveImages\x12\x1e.nimbus.v1.RemoveImagesRequest\x1a\x1f.nimbus.v1.RemoveImagesResponse\x12[\n" +
 	"\x10SetRegistryRules\x12\".nimbus.v1.SetRegistryRulesRequest\x1a#.nimbus.v1.SetRegistryRulesResponse\x12[\n" +
 	"\x10SetRegistryQuota\x12\".nimbus.v1.SetRegistryQuotaRequest\x1a#.nimbus.v1.SetRegistryQuotaResponse\x12X\n" +
-	"\x0fCollectRegistry\x12!.nimbus.v1.CollectRegistryRequest\x1a\".nimbus.v1.CollectRegistryResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x0fCollectRegistry\x12!.nimbus.v1.CollectRegistryRequest\x1a\".nimbus.v1.CollectRegistryResponse\x12i\n" +
+	"\x13ListRegistryMirrors\x12%.nimbus.v1.ListRegistryMirrorsRequest\x1a&.nimbus.v1.ListRegistryMirrorsResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\x11SetRegistryMirror\x12#.nimbus.v1.SetRegistryMirrorRequest\x1a$.nimbus.v1.SetRegistryMirrorResponse\x12g\n" +
+	"\x14RemoveRegistryMirror\x12&.nimbus.v1.RemoveRegistryMirrorRequest\x1a'.nimbus.v1.RemoveRegistryMirrorResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_registry_proto_rawDescOnce sync.Once
@@ -1101,55 +1606,73 @@ func file_nimbus_v1_registry_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_registry_proto_rawDescData
 }
 
-var file_nimbus_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_nimbus_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_nimbus_v1_registry_proto_goTypes = []any{
-	(*RegistryRules)(nil),             // 0: nimbus.v1.RegistryRules
-	(*RegistryRepo)(nil),              // 1: nimbus.v1.RegistryRepo
-	(*RegistryUsage)(nil),             // 2: nimbus.v1.RegistryUsage
-	(*ListRegistryReposRequest)(nil),  // 3: nimbus.v1.ListRegistryReposRequest
-	(*ListRegistryReposResponse)(nil), // 4: nimbus.v1.ListRegistryReposResponse
-	(*ListImagesRequest)(nil),         // 5: nimbus.v1.ListImagesRequest
-	(*Image)(nil),                     // 6: nimbus.v1.Image
-	(*ImageReferrer)(nil),             // 7: nimbus.v1.ImageReferrer
-	(*ListImagesResponse)(nil),        // 8: nimbus.v1.ListImagesResponse
-	(*RemoveImagesRequest)(nil),       // 9: nimbus.v1.RemoveImagesRequest
-	(*RemoveImagesResponse)(nil),      // 10: nimbus.v1.RemoveImagesResponse
-	(*SetRegistryRulesRequest)(nil),   // 11: nimbus.v1.SetRegistryRulesRequest
-	(*SetRegistryRulesResponse)(nil),  // 12: nimbus.v1.SetRegistryRulesResponse
-	(*SetRegistryQuotaRequest)(nil),   // 13: nimbus.v1.SetRegistryQuotaRequest
-	(*SetRegistryQuotaResponse)(nil),  // 14: nimbus.v1.SetRegistryQuotaResponse
-	(*CollectRegistryRequest)(nil),    // 15: nimbus.v1.CollectRegistryRequest
-	(*CollectRegistryResponse)(nil),   // 16: nimbus.v1.CollectRegistryResponse
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*RegistryMirror)(nil),               // 0: nimbus.v1.RegistryMirror
+	(*ListRegistryMirrorsRequest)(nil),   // 1: nimbus.v1.ListRegistryMirrorsRequest
+	(*ListRegistryMirrorsResponse)(nil),  // 2: nimbus.v1.ListRegistryMirrorsResponse
+	(*SetRegistryMirrorRequest)(nil),     // 3: nimbus.v1.SetRegistryMirrorRequest
+	(*SetRegistryMirrorResponse)(nil),    // 4: nimbus.v1.SetRegistryMirrorResponse
+	(*RemoveRegistryMirrorRequest)(nil),  // 5: nimbus.v1.RemoveRegistryMirrorRequest
+	(*RemoveRegistryMirrorResponse)(nil), // 6: nimbus.v1.RemoveRegistryMirrorResponse
+	(*RegistryRules)(nil),                // 7: nimbus.v1.RegistryRules
+	(*RegistryRepo)(nil),                 // 8: nimbus.v1.RegistryRepo
+	(*RegistryUsage)(nil),                // 9: nimbus.v1.RegistryUsage
+	(*ListRegistryReposRequest)(nil),     // 10: nimbus.v1.ListRegistryReposRequest
+	(*ListRegistryReposResponse)(nil),    // 11: nimbus.v1.ListRegistryReposResponse
+	(*ListImagesRequest)(nil),            // 12: nimbus.v1.ListImagesRequest
+	(*Image)(nil),                        // 13: nimbus.v1.Image
+	(*ImageReferrer)(nil),                // 14: nimbus.v1.ImageReferrer
+	(*ListImagesResponse)(nil),           // 15: nimbus.v1.ListImagesResponse
+	(*RemoveImagesRequest)(nil),          // 16: nimbus.v1.RemoveImagesRequest
+	(*RemoveImagesResponse)(nil),         // 17: nimbus.v1.RemoveImagesResponse
+	(*SetRegistryRulesRequest)(nil),      // 18: nimbus.v1.SetRegistryRulesRequest
+	(*SetRegistryRulesResponse)(nil),     // 19: nimbus.v1.SetRegistryRulesResponse
+	(*SetRegistryQuotaRequest)(nil),      // 20: nimbus.v1.SetRegistryQuotaRequest
+	(*SetRegistryQuotaResponse)(nil),     // 21: nimbus.v1.SetRegistryQuotaResponse
+	(*CollectRegistryRequest)(nil),       // 22: nimbus.v1.CollectRegistryRequest
+	(*CollectRegistryResponse)(nil),      // 23: nimbus.v1.CollectRegistryResponse
+	(*timestamppb.Timestamp)(nil),        // 24: google.protobuf.Timestamp
 }
 var file_nimbus_v1_registry_proto_depIdxs = []int32{
-	0,  // 0: nimbus.v1.RegistryRepo.rules:type_name -> nimbus.v1.RegistryRules
-	17, // 1: nimbus.v1.RegistryRepo.created_at:type_name -> google.protobuf.Timestamp
-	17, // 2: nimbus.v1.RegistryRepo.pulled_at:type_name -> google.protobuf.Timestamp
-	1,  // 3: nimbus.v1.ListRegistryReposResponse.repos:type_name -> nimbus.v1.RegistryRepo
-	2,  // 4: nimbus.v1.ListRegistryReposResponse.usage:type_name -> nimbus.v1.RegistryUsage
-	17, // 5: nimbus.v1.Image.pushed_at:type_name -> google.protobuf.Timestamp
-	17, // 6: nimbus.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
-	7,  // 7: nimbus.v1.Image.referrers:type_name -> nimbus.v1.ImageReferrer
-	6,  // 8: nimbus.v1.ListImagesResponse.images:type_name -> nimbus.v1.Image
-	0,  // 9: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
-	3,  // 10: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
-	5,  // 11: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
-	9,  // 12: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
-	11, // 13: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
-	13, // 14: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
-	15, // 15: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
-	4,  // 16: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
-	8,  // 17: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
-	10, // 18: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
-	12, // 19: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
-	14, // 20: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
-	16, // 21: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	24, // 0: nimbus.v1.RegistryMirror.set_at:type_name -> google.protobuf.Timestamp
+	24, // 1: nimbus.v1.RegistryMirror.failed_at:type_name -> google.protobuf.Timestamp
+	24, // 2: nimbus.v1.RegistryMirror.limited_until:type_name -> google.protobuf.Timestamp
+	0,  // 3: nimbus.v1.ListRegistryMirrorsResponse.mirrors:type_name -> nimbus.v1.RegistryMirror
+	7,  // 4: nimbus.v1.RegistryRepo.rules:type_name -> nimbus.v1.RegistryRules
+	24, // 5: nimbus.v1.RegistryRepo.created_at:type_name -> google.protobuf.Timestamp
+	24, // 6: nimbus.v1.RegistryRepo.pulled_at:type_name -> google.protobuf.Timestamp
+	8,  // 7: nimbus.v1.ListRegistryReposResponse.repos:type_name -> nimbus.v1.RegistryRepo
+	9,  // 8: nimbus.v1.ListRegistryReposResponse.usage:type_name -> nimbus.v1.RegistryUsage
+	24, // 9: nimbus.v1.Image.pushed_at:type_name -> google.protobuf.Timestamp
+	24, // 10: nimbus.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
+	14, // 11: nimbus.v1.Image.referrers:type_name -> nimbus.v1.ImageReferrer
+	13, // 12: nimbus.v1.ListImagesResponse.images:type_name -> nimbus.v1.Image
+	8,  // 13: nimbus.v1.ListImagesResponse.repo:type_name -> nimbus.v1.RegistryRepo
+	7,  // 14: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
+	10, // 15: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
+	12, // 16: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
+	16, // 17: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
+	18, // 18: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
+	20, // 19: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
+	22, // 20: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
+	1,  // 21: nimbus.v1.RegistryService.ListRegistryMirrors:input_type -> nimbus.v1.ListRegistryMirrorsRequest
+	3,  // 22: nimbus.v1.RegistryService.SetRegistryMirror:input_type -> nimbus.v1.SetRegistryMirrorRequest
+	5,  // 23: nimbus.v1.RegistryService.RemoveRegistryMirror:input_type -> nimbus.v1.RemoveRegistryMirrorRequest
+	11, // 24: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
+	15, // 25: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
+	17, // 26: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
+	19, // 27: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
+	21, // 28: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
+	23, // 29: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
+	2,  // 30: nimbus.v1.RegistryService.ListRegistryMirrors:output_type -> nimbus.v1.ListRegistryMirrorsResponse
+	4,  // 31: nimbus.v1.RegistryService.SetRegistryMirror:output_type -> nimbus.v1.SetRegistryMirrorResponse
+	6,  // 32: nimbus.v1.RegistryService.RemoveRegistryMirror:output_type -> nimbus.v1.RemoveRegistryMirrorResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_registry_proto_init() }
@@ -1163,7 +1686,7 @@ func file_nimbus_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_registry_proto_rawDesc), len(file_nimbus_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
