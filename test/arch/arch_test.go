@@ -71,7 +71,7 @@ var mayKnow = map[string][]string{
 	"examples":           {},
 	"images":             {},
 	"web":                {},
-	"internal/agent":     {"", "api/gen", "internal/bearer", "internal/datadir", "internal/executor", "internal/guestlink", "internal/logs", "internal/wholefile", "internal/wire"},
+	"internal/agent":     {"", "api/gen", "internal/bearer", "internal/datadir", "internal/executor", "internal/guestlink", "internal/logs", "internal/telemetry/otlp", "internal/wholefile", "internal/wire"},
 	"internal/audit":     {""},
 	"internal/backup":    {"", "internal/store"},
 	"internal/bearer":    {},
@@ -128,6 +128,9 @@ var mayKnow = map[string][]string{
 	"internal/cache/near":    {"", "internal/transfer", "internal/wholefile"},
 	// It tells the addresses of the internet from others as the fence does.
 	"internal/cache/intercept": {"", "internal/transfer", "internal/executor/inside", "internal/wholefile"},
+
+	// Its messages are read by hosts and by the control plane.
+	"internal/telemetry/otlp": {""},
 
 	"internal/registry/distribution": {"", "internal/transfer", "internal/registry"},
 }
