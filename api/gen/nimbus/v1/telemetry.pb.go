@@ -9,6 +9,7 @@ package nimbusv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,6 +23,199 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type GetOrgTelemetryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOrgTelemetryRequest) Reset() {
+	*x = GetOrgTelemetryRequest{}
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOrgTelemetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOrgTelemetryRequest) ProtoMessage() {}
+
+func (x *GetOrgTelemetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOrgTelemetryRequest.ProtoReflect.Descriptor instead.
+func (*GetOrgTelemetryRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{0}
+}
+
+type GetOrgTelemetryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Off   bool                   `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// The server has none for any org.
+	OffForAll     bool                 `protobuf:"varint,2,opt,name=off_for_all,json=offForAll,proto3" json:"off_for_all,omitempty"`
+	Bytes         int64                `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	QuotaBytes    int64                `protobuf:"varint,4,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	KeptFor       *durationpb.Duration `protobuf:"bytes,5,opt,name=kept_for,json=keptFor,proto3" json:"kept_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOrgTelemetryResponse) Reset() {
+	*x = GetOrgTelemetryResponse{}
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOrgTelemetryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOrgTelemetryResponse) ProtoMessage() {}
+
+func (x *GetOrgTelemetryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOrgTelemetryResponse.ProtoReflect.Descriptor instead.
+func (*GetOrgTelemetryResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetOrgTelemetryResponse) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *GetOrgTelemetryResponse) GetOffForAll() bool {
+	if x != nil {
+		return x.OffForAll
+	}
+	return false
+}
+
+func (x *GetOrgTelemetryResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *GetOrgTelemetryResponse) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *GetOrgTelemetryResponse) GetKeptFor() *durationpb.Duration {
+	if x != nil {
+		return x.KeptFor
+	}
+	return nil
+}
+
+type SetOrgTelemetryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Off           bool                   `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetOrgTelemetryRequest) Reset() {
+	*x = SetOrgTelemetryRequest{}
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetOrgTelemetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetOrgTelemetryRequest) ProtoMessage() {}
+
+func (x *SetOrgTelemetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetOrgTelemetryRequest.ProtoReflect.Descriptor instead.
+func (*SetOrgTelemetryRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SetOrgTelemetryRequest) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+type SetOrgTelemetryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetOrgTelemetryResponse) Reset() {
+	*x = SetOrgTelemetryResponse{}
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetOrgTelemetryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetOrgTelemetryResponse) ProtoMessage() {}
+
+func (x *SetOrgTelemetryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetOrgTelemetryResponse.ProtoReflect.Descriptor instead.
+func (*SetOrgTelemetryResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{3}
+}
+
 type GetTraceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -33,7 +227,7 @@ type GetTraceRequest struct {
 
 func (x *GetTraceRequest) Reset() {
 	*x = GetTraceRequest{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +239,7 @@ func (x *GetTraceRequest) String() string {
 func (*GetTraceRequest) ProtoMessage() {}
 
 func (x *GetTraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +252,7 @@ func (x *GetTraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTraceRequest.ProtoReflect.Descriptor instead.
 func (*GetTraceRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{0}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetTraceRequest) GetJobId() string {
@@ -93,7 +287,7 @@ type GetTraceResponse struct {
 
 func (x *GetTraceResponse) Reset() {
 	*x = GetTraceResponse{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +299,7 @@ func (x *GetTraceResponse) String() string {
 func (*GetTraceResponse) ProtoMessage() {}
 
 func (x *GetTraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +312,7 @@ func (x *GetTraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTraceResponse.ProtoReflect.Descriptor instead.
 func (*GetTraceResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTraceResponse) GetTraceId() string {
@@ -192,7 +386,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +398,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +411,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Span) GetTraceId() string {
@@ -336,7 +530,7 @@ type SpanEvent struct {
 
 func (x *SpanEvent) Reset() {
 	*x = SpanEvent{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +542,7 @@ func (x *SpanEvent) String() string {
 func (*SpanEvent) ProtoMessage() {}
 
 func (x *SpanEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +555,7 @@ func (x *SpanEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpanEvent.ProtoReflect.Descriptor instead.
 func (*SpanEvent) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SpanEvent) GetName() string {
@@ -399,7 +593,7 @@ type ListTelemetryRequest struct {
 
 func (x *ListTelemetryRequest) Reset() {
 	*x = ListTelemetryRequest{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +605,7 @@ func (x *ListTelemetryRequest) String() string {
 func (*ListTelemetryRequest) ProtoMessage() {}
 
 func (x *ListTelemetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +618,7 @@ func (x *ListTelemetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTelemetryRequest.ProtoReflect.Descriptor instead.
 func (*ListTelemetryRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTelemetryRequest) GetJobId() string {
@@ -466,7 +660,7 @@ type ListTelemetryResponse struct {
 
 func (x *ListTelemetryResponse) Reset() {
 	*x = ListTelemetryResponse{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +672,7 @@ func (x *ListTelemetryResponse) String() string {
 func (*ListTelemetryResponse) ProtoMessage() {}
 
 func (x *ListTelemetryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +685,7 @@ func (x *ListTelemetryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTelemetryResponse.ProtoReflect.Descriptor instead.
 func (*ListTelemetryResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTelemetryResponse) GetLogs() []*TelemetryLog {
@@ -532,7 +726,7 @@ type TelemetryLog struct {
 
 func (x *TelemetryLog) Reset() {
 	*x = TelemetryLog{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +738,7 @@ func (x *TelemetryLog) String() string {
 func (*TelemetryLog) ProtoMessage() {}
 
 func (x *TelemetryLog) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +751,7 @@ func (x *TelemetryLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TelemetryLog.ProtoReflect.Descriptor instead.
 func (*TelemetryLog) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TelemetryLog) GetAt() *timestamppb.Timestamp {
@@ -636,7 +830,7 @@ type MetricPoint struct {
 
 func (x *MetricPoint) Reset() {
 	*x = MetricPoint{}
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +842,7 @@ func (x *MetricPoint) String() string {
 func (*MetricPoint) ProtoMessage() {}
 
 func (x *MetricPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_telemetry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_telemetry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +855,7 @@ func (x *MetricPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricPoint.ProtoReflect.Descriptor instead.
 func (*MetricPoint) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_telemetry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MetricPoint) GetAt() *timestamppb.Timestamp {
@@ -724,7 +918,18 @@ var File_nimbus_v1_telemetry_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_telemetry_proto_rawDesc = "" +
 	"\n" +
-	"\x19nimbus/v1/telemetry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\">\n" +
+	"\x19nimbus/v1/telemetry.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n" +
+	"\x16GetOrgTelemetryRequest\"\xb8\x01\n" +
+	"\x17GetOrgTelemetryResponse\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x1e\n" +
+	"\voff_for_all\x18\x02 \x01(\bR\toffForAll\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vquota_bytes\x18\x04 \x01(\x03R\n" +
+	"quotaBytes\x124\n" +
+	"\bkept_for\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\akeptFor\"*\n" +
+	"\x16SetOrgTelemetryRequest\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\"\x19\n" +
+	"\x17SetOrgTelemetryResponse\">\n" +
 	"\x0fGetTraceRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\xaf\x01\n" +
@@ -805,10 +1010,12 @@ const file_nimbus_v1_telemetry_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xb5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xee\x02\n" +
 	"\x10TelemetryService\x12H\n" +
 	"\bGetTrace\x12\x1a.nimbus.v1.GetTraceRequest\x1a\x1b.nimbus.v1.GetTraceResponse\"\x03\x90\x02\x01\x12W\n" +
-	"\rListTelemetry\x12\x1f.nimbus.v1.ListTelemetryRequest\x1a .nimbus.v1.ListTelemetryResponse\"\x03\x90\x02\x01B8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\rListTelemetry\x12\x1f.nimbus.v1.ListTelemetryRequest\x1a .nimbus.v1.ListTelemetryResponse\"\x03\x90\x02\x01\x12]\n" +
+	"\x0fGetOrgTelemetry\x12!.nimbus.v1.GetOrgTelemetryRequest\x1a\".nimbus.v1.GetOrgTelemetryResponse\"\x03\x90\x02\x01\x12X\n" +
+	"\x0fSetOrgTelemetry\x12!.nimbus.v1.SetOrgTelemetryRequest\x1a\".nimbus.v1.SetOrgTelemetryResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_telemetry_proto_rawDescOnce sync.Once
@@ -822,45 +1029,55 @@ func file_nimbus_v1_telemetry_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_telemetry_proto_rawDescData
 }
 
-var file_nimbus_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_nimbus_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_nimbus_v1_telemetry_proto_goTypes = []any{
-	(*GetTraceRequest)(nil),       // 0: nimbus.v1.GetTraceRequest
-	(*GetTraceResponse)(nil),      // 1: nimbus.v1.GetTraceResponse
-	(*Span)(nil),                  // 2: nimbus.v1.Span
-	(*SpanEvent)(nil),             // 3: nimbus.v1.SpanEvent
-	(*ListTelemetryRequest)(nil),  // 4: nimbus.v1.ListTelemetryRequest
-	(*ListTelemetryResponse)(nil), // 5: nimbus.v1.ListTelemetryResponse
-	(*TelemetryLog)(nil),          // 6: nimbus.v1.TelemetryLog
-	(*MetricPoint)(nil),           // 7: nimbus.v1.MetricPoint
-	nil,                           // 8: nimbus.v1.Span.AttributesEntry
-	nil,                           // 9: nimbus.v1.SpanEvent.AttributesEntry
-	nil,                           // 10: nimbus.v1.TelemetryLog.AttributesEntry
-	nil,                           // 11: nimbus.v1.MetricPoint.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*GetOrgTelemetryRequest)(nil),  // 0: nimbus.v1.GetOrgTelemetryRequest
+	(*GetOrgTelemetryResponse)(nil), // 1: nimbus.v1.GetOrgTelemetryResponse
+	(*SetOrgTelemetryRequest)(nil),  // 2: nimbus.v1.SetOrgTelemetryRequest
+	(*SetOrgTelemetryResponse)(nil), // 3: nimbus.v1.SetOrgTelemetryResponse
+	(*GetTraceRequest)(nil),         // 4: nimbus.v1.GetTraceRequest
+	(*GetTraceResponse)(nil),        // 5: nimbus.v1.GetTraceResponse
+	(*Span)(nil),                    // 6: nimbus.v1.Span
+	(*SpanEvent)(nil),               // 7: nimbus.v1.SpanEvent
+	(*ListTelemetryRequest)(nil),    // 8: nimbus.v1.ListTelemetryRequest
+	(*ListTelemetryResponse)(nil),   // 9: nimbus.v1.ListTelemetryResponse
+	(*TelemetryLog)(nil),            // 10: nimbus.v1.TelemetryLog
+	(*MetricPoint)(nil),             // 11: nimbus.v1.MetricPoint
+	nil,                             // 12: nimbus.v1.Span.AttributesEntry
+	nil,                             // 13: nimbus.v1.SpanEvent.AttributesEntry
+	nil,                             // 14: nimbus.v1.TelemetryLog.AttributesEntry
+	nil,                             // 15: nimbus.v1.MetricPoint.AttributesEntry
+	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
 }
 var file_nimbus_v1_telemetry_proto_depIdxs = []int32{
-	2,  // 0: nimbus.v1.GetTraceResponse.spans:type_name -> nimbus.v1.Span
-	12, // 1: nimbus.v1.Span.start:type_name -> google.protobuf.Timestamp
-	12, // 2: nimbus.v1.Span.end:type_name -> google.protobuf.Timestamp
-	8,  // 3: nimbus.v1.Span.attributes:type_name -> nimbus.v1.Span.AttributesEntry
-	3,  // 4: nimbus.v1.Span.events:type_name -> nimbus.v1.SpanEvent
-	12, // 5: nimbus.v1.SpanEvent.at:type_name -> google.protobuf.Timestamp
-	9,  // 6: nimbus.v1.SpanEvent.attributes:type_name -> nimbus.v1.SpanEvent.AttributesEntry
-	6,  // 7: nimbus.v1.ListTelemetryResponse.logs:type_name -> nimbus.v1.TelemetryLog
-	7,  // 8: nimbus.v1.ListTelemetryResponse.points:type_name -> nimbus.v1.MetricPoint
-	12, // 9: nimbus.v1.TelemetryLog.at:type_name -> google.protobuf.Timestamp
-	10, // 10: nimbus.v1.TelemetryLog.attributes:type_name -> nimbus.v1.TelemetryLog.AttributesEntry
-	12, // 11: nimbus.v1.MetricPoint.at:type_name -> google.protobuf.Timestamp
-	11, // 12: nimbus.v1.MetricPoint.attributes:type_name -> nimbus.v1.MetricPoint.AttributesEntry
-	0,  // 13: nimbus.v1.TelemetryService.GetTrace:input_type -> nimbus.v1.GetTraceRequest
-	4,  // 14: nimbus.v1.TelemetryService.ListTelemetry:input_type -> nimbus.v1.ListTelemetryRequest
-	1,  // 15: nimbus.v1.TelemetryService.GetTrace:output_type -> nimbus.v1.GetTraceResponse
-	5,  // 16: nimbus.v1.TelemetryService.ListTelemetry:output_type -> nimbus.v1.ListTelemetryResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 0: nimbus.v1.GetOrgTelemetryResponse.kept_for:type_name -> google.protobuf.Duration
+	6,  // 1: nimbus.v1.GetTraceResponse.spans:type_name -> nimbus.v1.Span
+	17, // 2: nimbus.v1.Span.start:type_name -> google.protobuf.Timestamp
+	17, // 3: nimbus.v1.Span.end:type_name -> google.protobuf.Timestamp
+	12, // 4: nimbus.v1.Span.attributes:type_name -> nimbus.v1.Span.AttributesEntry
+	7,  // 5: nimbus.v1.Span.events:type_name -> nimbus.v1.SpanEvent
+	17, // 6: nimbus.v1.SpanEvent.at:type_name -> google.protobuf.Timestamp
+	13, // 7: nimbus.v1.SpanEvent.attributes:type_name -> nimbus.v1.SpanEvent.AttributesEntry
+	10, // 8: nimbus.v1.ListTelemetryResponse.logs:type_name -> nimbus.v1.TelemetryLog
+	11, // 9: nimbus.v1.ListTelemetryResponse.points:type_name -> nimbus.v1.MetricPoint
+	17, // 10: nimbus.v1.TelemetryLog.at:type_name -> google.protobuf.Timestamp
+	14, // 11: nimbus.v1.TelemetryLog.attributes:type_name -> nimbus.v1.TelemetryLog.AttributesEntry
+	17, // 12: nimbus.v1.MetricPoint.at:type_name -> google.protobuf.Timestamp
+	15, // 13: nimbus.v1.MetricPoint.attributes:type_name -> nimbus.v1.MetricPoint.AttributesEntry
+	4,  // 14: nimbus.v1.TelemetryService.GetTrace:input_type -> nimbus.v1.GetTraceRequest
+	8,  // 15: nimbus.v1.TelemetryService.ListTelemetry:input_type -> nimbus.v1.ListTelemetryRequest
+	0,  // 16: nimbus.v1.TelemetryService.GetOrgTelemetry:input_type -> nimbus.v1.GetOrgTelemetryRequest
+	2,  // 17: nimbus.v1.TelemetryService.SetOrgTelemetry:input_type -> nimbus.v1.SetOrgTelemetryRequest
+	5,  // 18: nimbus.v1.TelemetryService.GetTrace:output_type -> nimbus.v1.GetTraceResponse
+	9,  // 19: nimbus.v1.TelemetryService.ListTelemetry:output_type -> nimbus.v1.ListTelemetryResponse
+	1,  // 20: nimbus.v1.TelemetryService.GetOrgTelemetry:output_type -> nimbus.v1.GetOrgTelemetryResponse
+	3,  // 21: nimbus.v1.TelemetryService.SetOrgTelemetry:output_type -> nimbus.v1.SetOrgTelemetryResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_telemetry_proto_init() }
@@ -874,7 +1091,7 @@ func file_nimbus_v1_telemetry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_telemetry_proto_rawDesc), len(file_nimbus_v1_telemetry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,12 @@ const (
 	// TelemetryServiceListTelemetryProcedure is the fully-qualified name of the TelemetryService's
 	// ListTelemetry RPC.
 	TelemetryServiceListTelemetryProcedure = "/nimbus.v1.TelemetryService/ListTelemetry"
+	// TelemetryServiceGetOrgTelemetryProcedure is the fully-qualified name of the TelemetryService's
+	// GetOrgTelemetry RPC.
+	TelemetryServiceGetOrgTelemetryProcedure = "/nimbus.v1.TelemetryService/GetOrgTelemetry"
+	// TelemetryServiceSetOrgTelemetryProcedure is the fully-qualified name of the TelemetryService's
+	// SetOrgTelemetry RPC.
+	TelemetryServiceSetOrgTelemetryProcedure = "/nimbus.v1.TelemetryService/SetOrgTelemetry"
 )
 
 // TelemetryServiceClient is a client for the nimbus.v1.TelemetryService service.
@@ -50,6 +56,11 @@ type TelemetryServiceClient interface {
 	// job's processes sent, in the order in which they came. Codes: not_found,
 	// invalid.
 	ListTelemetry(context.Context, *connect.Request[v1.ListTelemetryRequest]) (*connect.Response[v1.ListTelemetryResponse], error)
+	// GetOrgTelemetry tells whether jobs of the org have a receiver of OTLP, and how
+	// much of what they sent is kept.
+	GetOrgTelemetry(context.Context, *connect.Request[v1.GetOrgTelemetryRequest]) (*connect.Response[v1.GetOrgTelemetryResponse], error)
+	// SetOrgTelemetry decides that for jobs that begin from now on.
+	SetOrgTelemetry(context.Context, *connect.Request[v1.SetOrgTelemetryRequest]) (*connect.Response[v1.SetOrgTelemetryResponse], error)
 }
 
 // NewTelemetryServiceClient constructs a client for the nimbus.v1.TelemetryService service. By
@@ -77,13 +88,28 @@ func NewTelemetryServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getOrgTelemetry: connect.NewClient[v1.GetOrgTelemetryRequest, v1.GetOrgTelemetryResponse](
+			httpClient,
+			baseURL+TelemetryServiceGetOrgTelemetryProcedure,
+			connect.WithSchema(telemetryServiceMethods.ByName("GetOrgTelemetry")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setOrgTelemetry: connect.NewClient[v1.SetOrgTelemetryRequest, v1.SetOrgTelemetryResponse](
+			httpClient,
+			baseURL+TelemetryServiceSetOrgTelemetryProcedure,
+			connect.WithSchema(telemetryServiceMethods.ByName("SetOrgTelemetry")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // telemetryServiceClient implements TelemetryServiceClient.
 type telemetryServiceClient struct {
-	getTrace      *connect.Client[v1.GetTraceRequest, v1.GetTraceResponse]
-	listTelemetry *connect.Client[v1.ListTelemetryRequest, v1.ListTelemetryResponse]
+	getTrace        *connect.Client[v1.GetTraceRequest, v1.GetTraceResponse]
+	listTelemetry   *connect.Client[v1.ListTelemetryRequest, v1.ListTelemetryResponse]
+	getOrgTelemetry *connect.Client[v1.GetOrgTelemetryRequest, v1.GetOrgTelemetryResponse]
+	setOrgTelemetry *connect.Client[v1.SetOrgTelemetryRequest, v1.SetOrgTelemetryResponse]
 }
 
 // GetTrace calls nimbus.v1.TelemetryService.GetTrace.
@@ -96,6 +122,16 @@ func (c *telemetryServiceClient) ListTelemetry(ctx context.Context, req *connect
 	return c.listTelemetry.CallUnary(ctx, req)
 }
 
+// GetOrgTelemetry calls nimbus.v1.TelemetryService.GetOrgTelemetry.
+func (c *telemetryServiceClient) GetOrgTelemetry(ctx context.Context, req *connect.Request[v1.GetOrgTelemetryRequest]) (*connect.Response[v1.GetOrgTelemetryResponse], error) {
+	return c.getOrgTelemetry.CallUnary(ctx, req)
+}
+
+// SetOrgTelemetry calls nimbus.v1.TelemetryService.SetOrgTelemetry.
+func (c *telemetryServiceClient) SetOrgTelemetry(ctx context.Context, req *connect.Request[v1.SetOrgTelemetryRequest]) (*connect.Response[v1.SetOrgTelemetryResponse], error) {
+	return c.setOrgTelemetry.CallUnary(ctx, req)
+}
+
 // TelemetryServiceHandler is an implementation of the nimbus.v1.TelemetryService service.
 type TelemetryServiceHandler interface {
 	// GetTrace returns the spans of a job's own life and those that its processes
@@ -105,6 +141,11 @@ type TelemetryServiceHandler interface {
 	// job's processes sent, in the order in which they came. Codes: not_found,
 	// invalid.
 	ListTelemetry(context.Context, *connect.Request[v1.ListTelemetryRequest]) (*connect.Response[v1.ListTelemetryResponse], error)
+	// GetOrgTelemetry tells whether jobs of the org have a receiver of OTLP, and how
+	// much of what they sent is kept.
+	GetOrgTelemetry(context.Context, *connect.Request[v1.GetOrgTelemetryRequest]) (*connect.Response[v1.GetOrgTelemetryResponse], error)
+	// SetOrgTelemetry decides that for jobs that begin from now on.
+	SetOrgTelemetry(context.Context, *connect.Request[v1.SetOrgTelemetryRequest]) (*connect.Response[v1.SetOrgTelemetryResponse], error)
 }
 
 // NewTelemetryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -128,12 +169,29 @@ func NewTelemetryServiceHandler(svc TelemetryServiceHandler, opts ...connect.Han
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	telemetryServiceGetOrgTelemetryHandler := connect.NewUnaryHandler(
+		TelemetryServiceGetOrgTelemetryProcedure,
+		svc.GetOrgTelemetry,
+		connect.WithSchema(telemetryServiceMethods.ByName("GetOrgTelemetry")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	telemetryServiceSetOrgTelemetryHandler := connect.NewUnaryHandler(
+		TelemetryServiceSetOrgTelemetryProcedure,
+		svc.SetOrgTelemetry,
+		connect.WithSchema(telemetryServiceMethods.ByName("SetOrgTelemetry")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.TelemetryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case TelemetryServiceGetTraceProcedure:
 			telemetryServiceGetTraceHandler.ServeHTTP(w, r)
 		case TelemetryServiceListTelemetryProcedure:
 			telemetryServiceListTelemetryHandler.ServeHTTP(w, r)
+		case TelemetryServiceGetOrgTelemetryProcedure:
+			telemetryServiceGetOrgTelemetryHandler.ServeHTTP(w, r)
+		case TelemetryServiceSetOrgTelemetryProcedure:
+			telemetryServiceSetOrgTelemetryHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -149,4 +207,12 @@ func (UnimplementedTelemetryServiceHandler) GetTrace(context.Context, *connect.R
 
 func (UnimplementedTelemetryServiceHandler) ListTelemetry(context.Context, *connect.Request[v1.ListTelemetryRequest]) (*connect.Response[v1.ListTelemetryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.TelemetryService.ListTelemetry is not implemented"))
+}
+
+func (UnimplementedTelemetryServiceHandler) GetOrgTelemetry(context.Context, *connect.Request[v1.GetOrgTelemetryRequest]) (*connect.Response[v1.GetOrgTelemetryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.TelemetryService.GetOrgTelemetry is not implemented"))
+}
+
+func (UnimplementedTelemetryServiceHandler) SetOrgTelemetry(context.Context, *connect.Request[v1.SetOrgTelemetryRequest]) (*connect.Response[v1.SetOrgTelemetryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.TelemetryService.SetOrgTelemetry is not implemented"))
 }

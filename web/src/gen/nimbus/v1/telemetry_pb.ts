@@ -4,15 +4,97 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nimbus/v1/telemetry.proto.
  */
 export const file_nimbus_v1_telemetry: GenFile = /*@__PURE__*/
-  fileDesc("ChluaW1idXMvdjEvdGVsZW1ldHJ5LnByb3RvEgluaW1idXMudjEiMAoPR2V0VHJhY2VSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRINCgVsaW1pdBgCIAEoBSKCAQoQR2V0VHJhY2VSZXNwb25zZRIQCgh0cmFjZV9pZBgBIAEoCRIeCgVzcGFucxgCIAMoCzIPLm5pbWJ1cy52MS5TcGFuEgwKBHNlbnQYAyABKAMSEAoIbGVmdF9vdXQYBCABKAMSDAoEbG9ncxgFIAEoAxIOCgZwb2ludHMYBiABKAMirgMKBFNwYW4SEAoIdHJhY2VfaWQYASABKAkSDwoHc3Bhbl9pZBgCIAEoCRIWCg5wYXJlbnRfc3Bhbl9pZBgDIAEoCRIMCgRuYW1lGAQgASgJEgwKBGtpbmQYBSABKAkSKQoFc3RhcnQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKA2VuZBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RhdHVzGAggASgJEhYKDnN0YXR1c19tZXNzYWdlGAkgASgJEg8KB3NlcnZpY2UYCiABKAkSDQoFc2NvcGUYCyABKAkSMwoKYXR0cmlidXRlcxgMIAMoCzIfLm5pbWJ1cy52MS5TcGFuLkF0dHJpYnV0ZXNFbnRyeRIkCgZldmVudHMYDSADKAsyFC5uaW1idXMudjEuU3BhbkV2ZW50EhEKCWxpZmVjeWNsZRgOIAEoCBISCgphdHRlbXB0X2lkGA8gASgJGjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIq4BCglTcGFuRXZlbnQSDAoEbmFtZRgBIAEoCRImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOAoKYXR0cmlidXRlcxgDIAMoCzIkLm5pbWJ1cy52MS5TcGFuRXZlbnQuQXR0cmlidXRlc0VudHJ5GjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIl0KFExpc3RUZWxlbWV0cnlSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIOCgZzaWduYWwYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkifwoVTGlzdFRlbGVtZXRyeVJlc3BvbnNlEiUKBGxvZ3MYASADKAsyFy5uaW1idXMudjEuVGVsZW1ldHJ5TG9nEiYKBnBvaW50cxgCIAMoCzIWLm5pbWJ1cy52MS5NZXRyaWNQb2ludBIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkijgIKDFRlbGVtZXRyeUxvZxImCgJhdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIc2V2ZXJpdHkYAiABKAkSEgoKZXZlbnRfbmFtZRgDIAEoCRIMCgRib2R5GAQgASgJEhAKCHRyYWNlX2lkGAUgASgJEg8KB3NwYW5faWQYBiABKAkSDwoHc2VydmljZRgHIAEoCRI7CgphdHRyaWJ1dGVzGAggAygLMicubmltYnVzLnYxLlRlbGVtZXRyeUxvZy5BdHRyaWJ1dGVzRW50cnkaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi/QEKC01ldHJpY1BvaW50EiYKAmF0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRuYW1lGAIgASgJEgwKBHVuaXQYAyABKAkSDAoEdHlwZRgEIAEoCRINCgV2YWx1ZRgFIAEoARINCgVjb3VudBgGIAEoAxIPCgdzZXJ2aWNlGAcgASgJEjoKCmF0dHJpYnV0ZXMYCCADKAsyJi5uaW1idXMudjEuTWV0cmljUG9pbnQuQXR0cmlidXRlc0VudHJ5GjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBMrUBChBUZWxlbWV0cnlTZXJ2aWNlEkgKCEdldFRyYWNlEhoubmltYnVzLnYxLkdldFRyYWNlUmVxdWVzdBobLm5pbWJ1cy52MS5HZXRUcmFjZVJlc3BvbnNlIgOQAgESVwoNTGlzdFRlbGVtZXRyeRIfLm5pbWJ1cy52MS5MaXN0VGVsZW1ldHJ5UmVxdWVzdBogLm5pbWJ1cy52MS5MaXN0VGVsZW1ldHJ5UmVzcG9uc2UiA5ACAUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChluaW1idXMvdjEvdGVsZW1ldHJ5LnByb3RvEgluaW1idXMudjEiGAoWR2V0T3JnVGVsZW1ldHJ5UmVxdWVzdCKMAQoXR2V0T3JnVGVsZW1ldHJ5UmVzcG9uc2USCwoDb2ZmGAEgASgIEhMKC29mZl9mb3JfYWxsGAIgASgIEg0KBWJ5dGVzGAMgASgDEhMKC3F1b3RhX2J5dGVzGAQgASgDEisKCGtlcHRfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiUKFlNldE9yZ1RlbGVtZXRyeVJlcXVlc3QSCwoDb2ZmGAEgASgIIhkKF1NldE9yZ1RlbGVtZXRyeVJlc3BvbnNlIjAKD0dldFRyYWNlUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDQoFbGltaXQYAiABKAUiggEKEEdldFRyYWNlUmVzcG9uc2USEAoIdHJhY2VfaWQYASABKAkSHgoFc3BhbnMYAiADKAsyDy5uaW1idXMudjEuU3BhbhIMCgRzZW50GAMgASgDEhAKCGxlZnRfb3V0GAQgASgDEgwKBGxvZ3MYBSABKAMSDgoGcG9pbnRzGAYgASgDIq4DCgRTcGFuEhAKCHRyYWNlX2lkGAEgASgJEg8KB3NwYW5faWQYAiABKAkSFgoOcGFyZW50X3NwYW5faWQYAyABKAkSDAoEbmFtZRgEIAEoCRIMCgRraW5kGAUgASgJEikKBXN0YXJ0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgNlbmQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnN0YXR1cxgIIAEoCRIWCg5zdGF0dXNfbWVzc2FnZRgJIAEoCRIPCgdzZXJ2aWNlGAogASgJEg0KBXNjb3BlGAsgASgJEjMKCmF0dHJpYnV0ZXMYDCADKAsyHy5uaW1idXMudjEuU3Bhbi5BdHRyaWJ1dGVzRW50cnkSJAoGZXZlbnRzGA0gAygLMhQubmltYnVzLnYxLlNwYW5FdmVudBIRCglsaWZlY3ljbGUYDiABKAgSEgoKYXR0ZW1wdF9pZBgPIAEoCRoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKuAQoJU3BhbkV2ZW50EgwKBG5hbWUYASABKAkSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjgKCmF0dHJpYnV0ZXMYAyADKAsyJC5uaW1idXMudjEuU3BhbkV2ZW50LkF0dHJpYnV0ZXNFbnRyeRoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJdChRMaXN0VGVsZW1ldHJ5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDgoGc2lnbmFsGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJIn8KFUxpc3RUZWxlbWV0cnlSZXNwb25zZRIlCgRsb2dzGAEgAygLMhcubmltYnVzLnYxLlRlbGVtZXRyeUxvZxImCgZwb2ludHMYAiADKAsyFi5uaW1idXMudjEuTWV0cmljUG9pbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAMgASgJIo4CCgxUZWxlbWV0cnlMb2cSJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHNldmVyaXR5GAIgASgJEhIKCmV2ZW50X25hbWUYAyABKAkSDAoEYm9keRgEIAEoCRIQCgh0cmFjZV9pZBgFIAEoCRIPCgdzcGFuX2lkGAYgASgJEg8KB3NlcnZpY2UYByABKAkSOwoKYXR0cmlidXRlcxgIIAMoCzInLm5pbWJ1cy52MS5UZWxlbWV0cnlMb2cuQXR0cmlidXRlc0VudHJ5GjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIv0BCgtNZXRyaWNQb2ludBImCgJhdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEbmFtZRgCIAEoCRIMCgR1bml0GAMgASgJEgwKBHR5cGUYBCABKAkSDQoFdmFsdWUYBSABKAESDQoFY291bnQYBiABKAMSDwoHc2VydmljZRgHIAEoCRI6CgphdHRyaWJ1dGVzGAggAygLMiYubmltYnVzLnYxLk1ldHJpY1BvaW50LkF0dHJpYnV0ZXNFbnRyeRoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ATLuAgoQVGVsZW1ldHJ5U2VydmljZRJICghHZXRUcmFjZRIaLm5pbWJ1cy52MS5HZXRUcmFjZVJlcXVlc3QaGy5uaW1idXMudjEuR2V0VHJhY2VSZXNwb25zZSIDkAIBElcKDUxpc3RUZWxlbWV0cnkSHy5uaW1idXMudjEuTGlzdFRlbGVtZXRyeVJlcXVlc3QaIC5uaW1idXMudjEuTGlzdFRlbGVtZXRyeVJlc3BvbnNlIgOQAgESXQoPR2V0T3JnVGVsZW1ldHJ5EiEubmltYnVzLnYxLkdldE9yZ1RlbGVtZXRyeVJlcXVlc3QaIi5uaW1idXMudjEuR2V0T3JnVGVsZW1ldHJ5UmVzcG9uc2UiA5ACARJYCg9TZXRPcmdUZWxlbWV0cnkSIS5uaW1idXMudjEuU2V0T3JnVGVsZW1ldHJ5UmVxdWVzdBoiLm5pbWJ1cy52MS5TZXRPcmdUZWxlbWV0cnlSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+
+/**
+ * @generated from message nimbus.v1.GetOrgTelemetryRequest
+ */
+export type GetOrgTelemetryRequest = Message<"nimbus.v1.GetOrgTelemetryRequest"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.GetOrgTelemetryRequest.
+ * Use `create(GetOrgTelemetryRequestSchema)` to create a new message.
+ */
+export const GetOrgTelemetryRequestSchema: GenMessage<GetOrgTelemetryRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_telemetry, 0);
+
+/**
+ * @generated from message nimbus.v1.GetOrgTelemetryResponse
+ */
+export type GetOrgTelemetryResponse = Message<"nimbus.v1.GetOrgTelemetryResponse"> & {
+  /**
+   * @generated from field: bool off = 1;
+   */
+  off: boolean;
+
+  /**
+   * The server has none for any org.
+   *
+   * @generated from field: bool off_for_all = 2;
+   */
+  offForAll: boolean;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: int64 quota_bytes = 4;
+   */
+  quotaBytes: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Duration kept_for = 5;
+   */
+  keptFor?: Duration | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.GetOrgTelemetryResponse.
+ * Use `create(GetOrgTelemetryResponseSchema)` to create a new message.
+ */
+export const GetOrgTelemetryResponseSchema: GenMessage<GetOrgTelemetryResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_telemetry, 1);
+
+/**
+ * @generated from message nimbus.v1.SetOrgTelemetryRequest
+ */
+export type SetOrgTelemetryRequest = Message<"nimbus.v1.SetOrgTelemetryRequest"> & {
+  /**
+   * @generated from field: bool off = 1;
+   */
+  off: boolean;
+};
+
+/**
+ * Describes the message nimbus.v1.SetOrgTelemetryRequest.
+ * Use `create(SetOrgTelemetryRequestSchema)` to create a new message.
+ */
+export const SetOrgTelemetryRequestSchema: GenMessage<SetOrgTelemetryRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_telemetry, 2);
+
+/**
+ * @generated from message nimbus.v1.SetOrgTelemetryResponse
+ */
+export type SetOrgTelemetryResponse = Message<"nimbus.v1.SetOrgTelemetryResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.SetOrgTelemetryResponse.
+ * Use `create(SetOrgTelemetryResponseSchema)` to create a new message.
+ */
+export const SetOrgTelemetryResponseSchema: GenMessage<SetOrgTelemetryResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_telemetry, 3);
 
 /**
  * @generated from message nimbus.v1.GetTraceRequest
@@ -36,7 +118,7 @@ export type GetTraceRequest = Message<"nimbus.v1.GetTraceRequest"> & {
  * Use `create(GetTraceRequestSchema)` to create a new message.
  */
 export const GetTraceRequestSchema: GenMessage<GetTraceRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 0);
+  messageDesc(file_nimbus_v1_telemetry, 4);
 
 /**
  * @generated from message nimbus.v1.GetTraceResponse
@@ -85,7 +167,7 @@ export type GetTraceResponse = Message<"nimbus.v1.GetTraceResponse"> & {
  * Use `create(GetTraceResponseSchema)` to create a new message.
  */
 export const GetTraceResponseSchema: GenMessage<GetTraceResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 1);
+  messageDesc(file_nimbus_v1_telemetry, 5);
 
 /**
  * Span is one of a trace. Ids are in hex.
@@ -184,7 +266,7 @@ export type Span = Message<"nimbus.v1.Span"> & {
  * Use `create(SpanSchema)` to create a new message.
  */
 export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 2);
+  messageDesc(file_nimbus_v1_telemetry, 6);
 
 /**
  * @generated from message nimbus.v1.SpanEvent
@@ -211,7 +293,7 @@ export type SpanEvent = Message<"nimbus.v1.SpanEvent"> & {
  * Use `create(SpanEventSchema)` to create a new message.
  */
 export const SpanEventSchema: GenMessage<SpanEvent> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 3);
+  messageDesc(file_nimbus_v1_telemetry, 7);
 
 /**
  * @generated from message nimbus.v1.ListTelemetryRequest
@@ -247,7 +329,7 @@ export type ListTelemetryRequest = Message<"nimbus.v1.ListTelemetryRequest"> & {
  * Use `create(ListTelemetryRequestSchema)` to create a new message.
  */
 export const ListTelemetryRequestSchema: GenMessage<ListTelemetryRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 4);
+  messageDesc(file_nimbus_v1_telemetry, 8);
 
 /**
  * @generated from message nimbus.v1.ListTelemetryResponse
@@ -274,7 +356,7 @@ export type ListTelemetryResponse = Message<"nimbus.v1.ListTelemetryResponse"> &
  * Use `create(ListTelemetryResponseSchema)` to create a new message.
  */
 export const ListTelemetryResponseSchema: GenMessage<ListTelemetryResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 5);
+  messageDesc(file_nimbus_v1_telemetry, 9);
 
 /**
  * TelemetryLog is a log record of OTLP.
@@ -328,7 +410,7 @@ export type TelemetryLog = Message<"nimbus.v1.TelemetryLog"> & {
  * Use `create(TelemetryLogSchema)` to create a new message.
  */
 export const TelemetryLogSchema: GenMessage<TelemetryLog> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 6);
+  messageDesc(file_nimbus_v1_telemetry, 10);
 
 /**
  * MetricPoint is one value of a metric.
@@ -388,7 +470,7 @@ export type MetricPoint = Message<"nimbus.v1.MetricPoint"> & {
  * Use `create(MetricPointSchema)` to create a new message.
  */
 export const MetricPointSchema: GenMessage<MetricPoint> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_telemetry, 7);
+  messageDesc(file_nimbus_v1_telemetry, 11);
 
 /**
  * TelemetryService reads what jobs of the caller's org told by OTLP.
@@ -418,6 +500,27 @@ export const TelemetryService: GenService<{
     methodKind: "unary";
     input: typeof ListTelemetryRequestSchema;
     output: typeof ListTelemetryResponseSchema;
+  },
+  /**
+   * GetOrgTelemetry tells whether jobs of the org have a receiver of OTLP, and how
+   * much of what they sent is kept.
+   *
+   * @generated from rpc nimbus.v1.TelemetryService.GetOrgTelemetry
+   */
+  getOrgTelemetry: {
+    methodKind: "unary";
+    input: typeof GetOrgTelemetryRequestSchema;
+    output: typeof GetOrgTelemetryResponseSchema;
+  },
+  /**
+   * SetOrgTelemetry decides that for jobs that begin from now on.
+   *
+   * @generated from rpc nimbus.v1.TelemetryService.SetOrgTelemetry
+   */
+  setOrgTelemetry: {
+    methodKind: "unary";
+    input: typeof SetOrgTelemetryRequestSchema;
+    output: typeof SetOrgTelemetryResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_telemetry, 0);
