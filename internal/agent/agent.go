@@ -199,7 +199,7 @@ type Agent struct {
 	control   nimbusv1connect.AgentServiceClient
 	session   *session
 	executors map[string]executor.Executor
-	decoding  chan struct{} // held while telemetry of a job is in memory, decoded
+	decoding  chan struct{}    // held while telemetry of a job is in memory, decoded
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
 	pressure  pressure

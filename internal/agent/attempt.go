@@ -51,7 +51,7 @@ type attempt struct {
 	dir    string
 	wal    *wal.Log
 	spool  *spool // of its telemetry
-	state  state // written by the attempt's own goroutine alone
+	state  state  // written by the attempt's own goroutine alone
 	tells  tells
 	usage  usage
 

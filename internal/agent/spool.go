@@ -16,6 +16,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/wholefile"
+	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
 // spoolLimit is how much telemetry of an attempt may wait on the host's disk; at
@@ -107,7 +108,7 @@ func (s *spool) add(b nimbus.TelemetryBatch, taken int64) error {
 		return errSpoolFull
 	}
 	b.Seq = s.last + 1
-	raw, err := proto.Marshal(batchMessage(b))
+	raw, err := proto.Marshal(wire.TelemetryBatch(b))
 	if err != nil {
 		return fmt.Errorf("encode telemetry: %w", err)
 	}

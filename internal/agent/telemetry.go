@@ -344,8 +344,3 @@ func (t *attempt) sendTelemetry(ctx context.Context, batches []*nimbusv1.Telemet
 	}
 	return t.spool.acknowledge(answer.Msg.GetAcknowledgedSeq())
 }
-
-// batchMessage makes a message.
-func batchMessage(b nimbus.TelemetryBatch) *nimbusv1.TelemetryBatch {
-	return &nimbusv1.TelemetryBatch{Seq: b.Seq, Signal: string(b.Signal), Items: int32(b.Items), First: wire.Time(b.First), Last: wire.Time(b.Last), Data: b.Data}
-}

@@ -28,7 +28,9 @@ func startListening(t *testing.T, c *guestlink.Client, env map[string]string, ad
 		t.Fatal(err)
 	}
 	var r result
-	r.follow(t.Context(), t, c, func() bool { return strings.Contains(r.stdout.String(), "NIMBUS=1") && strings.Contains(r.stdout.String(), "TRACEPARENT=") })
+	r.follow(t.Context(), t, c, func() bool {
+		return strings.Contains(r.stdout.String(), "NIMBUS=1") && strings.Contains(r.stdout.String(), "TRACEPARENT=")
+	})
 	seen = map[string]string{}
 	for line := range strings.Lines(r.stdout.String()) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")

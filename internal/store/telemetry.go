@@ -15,7 +15,7 @@ import (
 var _ traces.Store = (*Store)(nil)
 
 // AppendTelemetry implements traces.Store.
-func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attemptMost, orgMost int64) (acked int64, err error) {
+func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attemptMost, orgMost int64) (added traces.Added, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		job, err := t.JobOfAttempt(ctx, gen.JobOfAttemptParams{ID: key.AttemptID, OrgID: key.OrgID})
 		if err != nil {
@@ -29,10 +29,10 @@ func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches 
 		if err != nil {
 			return fmt.Errorf("look what there is: %w", err)
 		}
-		acked = has.LastSeq
-		added := int64(0)
+		added = traces.Added{JobID: job, Before: has.LastSeq, Acked: has.LastSeq}
+		size := int64(0)
 		for _, b := range batches {
-			if b.Seq <= acked {
+			if b.Seq <= added.Acked {
 				continue
 			}
 			err := t.InsertTelemetry(ctx, gen.InsertTelemetryParams{OrgID: key.OrgID, JobID: job, AttemptID: key.AttemptID, Seq: b.Seq, Signal: string(b.Signal),
@@ -40,15 +40,15 @@ func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches 
 			if err != nil {
 				return fmt.Errorf("store telemetry: %w", err)
 			}
-			acked, added = b.Seq, added+int64(len(b.Data))
+			added.Acked, size = b.Seq, size+int64(len(b.Data))
 		}
-		if added == 0 {
+		if size == 0 {
 			return nil
 		}
-		if has.Bytes+added > attemptMost {
+		if has.Bytes+size > attemptMost {
 			return nimbus.Errorf(nimbus.CodeTooLarge, "the attempt sent more than %d MiB of telemetry, packed: more is not kept", attemptMost>>20)
 		}
-		total, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: key.OrgID, Bytes: added})
+		total, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: key.OrgID, Bytes: size})
 		if err != nil {
 			return fmt.Errorf("count telemetry: %w", err)
 		}
@@ -57,7 +57,7 @@ func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches 
 		}
 		return nil
 	})
-	return acked, err
+	return added, err
 }
 
 // TelemetryBatches implements traces.Store.

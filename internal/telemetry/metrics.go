@@ -54,6 +54,8 @@ type Metrics struct {
 	blobMoved *prometheus.CounterVec
 
 	leads *prometheus.GaugeVec
+
+	sent sent
 }
 
 // Buckets of histograms.
@@ -75,6 +77,7 @@ func NewMetrics(version string) *Metrics {
 	m.registerRequests()
 	m.registerStore()
 	m.registerBlobs()
+	m.registerSent()
 	return m
 }
 

@@ -39,6 +39,12 @@ type Position struct {
 	Seq       int64
 }
 
+// Added is what became of batches that were to be stored.
+type Added struct {
+	JobID         string
+	Before, Acked int64 // the newest batch that there was, and that there is
+}
+
 // Stored is a batch as it was kept.
 type Stored struct {
 	Position
@@ -55,9 +61,9 @@ type OrgTelemetry struct {
 // Store keeps batches in SQL. Every call is of one org.
 type Store interface {
 	// AppendTelemetry stores those of the batches of an attempt that are newer than
-	// what there is of it, and returns the newest. Codes: too_large for an attempt or
+	// what there is of it, and says which these are. Codes: too_large for an attempt or
 	// an org that has as much as it may: then it stores none.
-	AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attempt, org int64) (acked int64, err error)
+	AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attempt, org int64) (added Added, err error)
 	// TelemetryBatches are those of a job that follow a position, at most so many.
 	TelemetryBatches(ctx context.Context, orgID, jobID string, s nimbus.Signal, after Position, most int) ([]Stored, error)
 	// CountTelemetry is how many items there are of a job.
@@ -88,7 +94,7 @@ type Observer interface {
 
 // Forwarder hears of batches once they are stored. It must not wait.
 type Forwarder interface {
-	Forward(b nimbus.TelemetryBatch)
+	Forward(jobID string, b nimbus.TelemetryBatch)
 }
 
 // Config is what the room needs.
@@ -145,7 +151,7 @@ func (s *Service) Append(ctx context.Context, key nimbus.LogKey, batches []nimbu
 		}
 		last = b.Seq
 	}
-	acked, err = s.Store.AppendTelemetry(ctx, key, batches, s.Limits.Attempt, s.Limits.Org)
+	added, err := s.Store.AppendTelemetry(ctx, key, batches, s.Limits.Attempt, s.Limits.Org)
 	if err != nil {
 		if nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
 			s.Observer.TelemetryRefused(len(batches))
@@ -153,12 +159,15 @@ func (s *Service) Append(ctx context.Context, key nimbus.LogKey, batches []nimbu
 		return 0, err
 	}
 	for _, b := range batches {
+		if b.Seq <= added.Before {
+			continue // it was sent again, since an answer was lost
+		}
 		s.Observer.TelemetryStored(b.Signal, b.Items, len(b.Data))
 		if s.Forward != nil {
-			s.Forward.Forward(b)
+			s.Forward.Forward(added.JobID, b)
 		}
 	}
-	return acked, nil
+	return added.Acked, nil
 }
 
 // sweepInterval is how often what is old is looked for.

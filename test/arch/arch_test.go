@@ -90,7 +90,7 @@ var mayKnow = map[string][]string{
 	"internal/forge":     {""},
 	"internal/guest":     {"", "api/gen", "internal/door", "internal/guestlink"},
 	"internal/guestlink": {"", "api/gen"},
-	"internal/httpapi":   {"", "api/gen", "internal/bearer", "internal/bus", "internal/identity", "internal/logs", "internal/ratelimit", "internal/report", "internal/scheduler", "internal/shells", "internal/wire"},
+	"internal/httpapi":   {"", "api/gen", "internal/bearer", "internal/bus", "internal/identity", "internal/logs", "internal/ratelimit", "internal/report", "internal/scheduler", "internal/shells", "internal/traces", "internal/wire"},
 	"internal/identity":  {"", "internal/bearer"},
 	"internal/leader":    {""},
 	"internal/lifecycle": {},

@@ -1,6 +1,8 @@
 package otlp
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"math"
 	"net/http"
 	"slices"
@@ -225,6 +227,72 @@ func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
 		return out, false, refuse(http.StatusRequestEntityTooLarge, "the body packs to more than %d bytes: send smaller batches", nimbus.MaxTelemetryBatch)
 	}
 	return out, true, nil
+}
+
+// Request is the body of a request with it, in protobuf.
+func (b *Batch) Request() ([]byte, error) {
+	raw, err := proto.Marshal(b.data)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInternal, "encode telemetry: %w", err)
+	}
+	return raw, nil
+}
+
+// Confine gives each trace of a batch but the job's own an id that only the job's
+// spans can have: it keeps spans together, and what a job sends out of the traces
+// of others.
+func (b *Batch) Confine(jobID string) {
+	own := nimbus.TraceID(jobID)
+	confined := func(id []byte) []byte {
+		if len(id) == 0 || bytes.Equal(id, own[:]) {
+			return id
+		}
+		sum := sha256.Sum256(append([]byte(jobID+" "), id...))
+		return sum[:traceIDBytes]
+	}
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		for _, r := range d.GetResourceSpans() {
+			for _, s := range r.GetScopeSpans() {
+				for _, span := range s.GetSpans() {
+					span.TraceId = confined(span.GetTraceId())
+					for _, l := range span.GetLinks() {
+						l.TraceId = confined(l.GetTraceId())
+					}
+				}
+			}
+		}
+	case *logspb.LogsData:
+		for _, r := range d.GetResourceLogs() {
+			for _, s := range r.GetScopeLogs() {
+				for _, l := range s.GetLogRecords() {
+					l.TraceId = confined(l.GetTraceId())
+				}
+			}
+		}
+	case *metricspb.MetricsData:
+		exemplars(d.ProtoReflect(), func(e *metricspb.Exemplar) { e.TraceId = confined(e.GetTraceId()) })
+	}
+}
+
+// exemplars calls f with each example of a point.
+func exemplars(m protoreflect.Message, f func(*metricspb.Exemplar)) {
+	if e, ok := m.Interface().(*metricspb.Exemplar); ok {
+		f(e)
+		return
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Kind() != protoreflect.MessageKind:
+		case field.IsList():
+			for i, list := 0, v.List(); i < list.Len(); i++ {
+				exemplars(list.Get(i).Message(), f)
+			}
+		default:
+			exemplars(v.Message(), f)
+		}
+		return true
+	})
 }
 
 // Open reads what Encode made, wherever it was since.
