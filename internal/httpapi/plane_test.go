@@ -45,6 +45,7 @@ type plane struct {
 	tally        *audit.Tally
 	shells       *shells.Service
 	traces       *traces.Service
+	books        *store.Store
 	rates        *ratelimit.Overrides
 	blobs        httpapi.Blobs
 	cache        *cache.Service
@@ -91,7 +92,7 @@ func openStore(t *testing.T, dsn string) *store.Store {
 func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi.Blobs, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
 	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
-	p := &plane{identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
+	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
 	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "master.key"))
 	must(t, err)
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
