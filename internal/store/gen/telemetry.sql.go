@@ -133,22 +133,6 @@ func (q *Queries) InsertTelemetry(ctx context.Context, arg InsertTelemetryParams
 	return err
 }
 
-const jobOfAttempt = `-- name: JobOfAttempt :one
-SELECT job_id FROM attempts WHERE id = $1 AND org_id = $2
-`
-
-type JobOfAttemptParams struct {
-	ID    string
-	OrgID string
-}
-
-func (q *Queries) JobOfAttempt(ctx context.Context, arg JobOfAttemptParams) (string, error) {
-	row := q.db.QueryRowContext(ctx, jobOfAttempt, arg.ID, arg.OrgID)
-	var job_id string
-	err := row.Scan(&job_id)
-	return job_id, err
-}
-
 const oldTelemetry = `-- name: OldTelemetry :many
 SELECT org_id, job_id, attempt_id, seq, bytes FROM telemetry_batches WHERE stored_at < $1 ORDER BY stored_at LIMIT $2
 `

@@ -1,6 +1,3 @@
--- name: JobOfAttempt :one
-SELECT job_id FROM attempts WHERE id = $1 AND org_id = $2;
-
 -- name: TelemetryOfAttempt :one
 SELECT CAST(COALESCE(MAX(seq), 0) AS BIGINT) AS last_seq, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes
 FROM telemetry_batches WHERE org_id = $1 AND job_id = $2 AND attempt_id = $3;
