@@ -144,7 +144,7 @@ func (x *taker) run(ctx context.Context, g *guest) error {
 			}
 		}
 		if connect.CodeOf(err) == connect.CodeUnimplemented {
-			return nil //nolint:nilerr // a guest of before
+			return nil // a guest of before
 		}
 		if !broken(err) {
 			return err
@@ -257,7 +257,7 @@ func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.Telemetry
 		x.lost, x.why = x.lost+int64(batch.Items), noRoom
 		return &nimbusv1.TelemetryVerdict{Status: http.StatusOK, Rejected: b.Rejected + int64(batch.Items), Message: noRoom}, false
 	case errors.Is(err, errSpoolFull):
-		return refuse(&otlp.Refusal{Status: http.StatusServiceUnavailable, Message: "the server has not taken what was sent before: try again"})
+		return refuse(&otlp.RefusalError{Status: http.StatusServiceUnavailable, Message: "the server has not taken what was sent before: try again"})
 	case err != nil:
 		x.t.log.WarnContext(ctx, "keep the job's telemetry", "error", err)
 		return refuse(err)
@@ -271,13 +271,13 @@ const noRoom = "there is no room for more telemetry of this job or its org"
 func (t *attempt) mask(b *otlp.Batch) {
 	_, cp := t.wal.Last()
 	var veil lines.Veil
-	any := false
+	some := false
 	for _, list := range [][]string{t.state.Secrets, cp.Masks} {
 		for _, secret := range list {
-			any = veil.Mask(secret) || any
+			some = veil.Mask(secret) || some
 		}
 	}
-	if any {
+	if some {
 		b.Rewrite(func(text string) string { return veil.Write(text) + veil.Flush() })
 	}
 }

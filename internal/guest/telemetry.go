@@ -334,7 +334,7 @@ func answerTelemetry(w http.ResponseWriter, q *http.Request, signal string, v *n
 		case partial:
 			fmt.Fprintf(w, `{"partialSuccess":{%q:"%d","errorMessage":%s}}`, rejectedNames[signal], v.GetRejected(), quoted(message))
 		case status == http.StatusOK:
-			io.WriteString(w, "{}")
+			fmt.Fprint(w, "{}")
 		default:
 			fmt.Fprintf(w, `{"message":%s}`, quoted(message))
 		}

@@ -31,7 +31,7 @@ func start(ctx context.Context, tracer trace.Tracer, j *nimbus.Job, s nimbus.Spa
 	if s.Kind == "server" {
 		kind = trace.SpanKindServer
 	}
-	ctx, span := tracer.Start(context.WithValue(ctx, spanKey{}, spanOf{j.ID, s.Name}), s.Name, trace.WithTimestamp(s.Start), trace.WithSpanKind(kind)) //nolint:spancheck // the caller ends it
+	ctx, span := tracer.Start(context.WithValue(ctx, spanKey{}, spanOf{j.ID, s.Name}), s.Name, trace.WithTimestamp(s.Start), trace.WithSpanKind(kind))
 	for key, value := range s.Attributes {
 		span.SetAttributes(attribute.String(key, value))
 	}
@@ -41,5 +41,5 @@ func start(ctx context.Context, tracer trace.Tracer, j *nimbus.Job, s nimbus.Spa
 	for _, e := range s.Events {
 		span.AddEvent(e.Name, trace.WithTimestamp(e.At))
 	}
-	return ctx, span //nolint:spancheck // the caller ends it
+	return ctx, span
 }

@@ -24,7 +24,8 @@ type shownTrace struct {
 		Lifecycle  bool              `json:"lifecycle"`
 		Attributes map[string]string `json:"attributes"`
 	} `json:"spans"`
-	Sent, Logs int64
+	Sent int64 `json:"sent"`
+	Logs int64 `json:"logs"`
 }
 
 func (m *machine) trace(t *testing.T, id string) (v shownTrace) {

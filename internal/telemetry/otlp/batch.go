@@ -195,7 +195,7 @@ func (b *Batch) check() {
 }
 
 // Encode makes a batch to be kept, without a number yet. ok is false where there
-// is nothing in it. Its error is a *Refusal.
+// is nothing in it. Its error is a *RefusalError.
 func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
 	out = nimbus.TelemetryBatch{Signal: b.Signal}
 	b.eachTime(func(nanos uint64) {
@@ -222,7 +222,6 @@ func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
 	if err != nil {
 		return out, false, refuse(http.StatusServiceUnavailable, "it can't be packed: %v", err)
 	}
-	defer z.Close()
 	if out.Data = z.EncodeAll(raw, nil); len(out.Data) > nimbus.MaxTelemetryBatch {
 		return out, false, refuse(http.StatusRequestEntityTooLarge, "the body packs to more than %d bytes: send smaller batches", nimbus.MaxTelemetryBatch)
 	}

@@ -39,16 +39,16 @@ type Request struct {
 	Body        []byte
 }
 
-// Refusal is why a request is not taken, as its sender is told by HTTP.
-type Refusal struct {
+// RefusalError is why a request is not taken, as its sender is told by HTTP.
+type RefusalError struct {
 	Status  int
 	Message string
 }
 
-func (r *Refusal) Error() string { return fmt.Sprintf("%d: %s", r.Status, r.Message) }
+func (r *RefusalError) Error() string { return fmt.Sprintf("%d: %s", r.Status, r.Message) }
 
 func refuse(status int, format string, args ...any) error {
-	return &Refusal{status, fmt.Sprintf(format, args...)}
+	return &RefusalError{status, fmt.Sprintf(format, args...)}
 }
 
 // Batch is what a request holds.
@@ -75,7 +75,7 @@ func newBatch(s nimbus.Signal) (*Batch, error) {
 	return b, nil
 }
 
-// Decode reads a request. Its error is a *Refusal.
+// Decode reads a request. Its error is a *RefusalError.
 func Decode(r Request) (*Batch, error) {
 	b, err := newBatch(r.Signal)
 	if err != nil {
@@ -154,10 +154,10 @@ func (b *Batch) decodeJSON(body []byte) error {
 }
 
 // AsRefusal is what a sender is told of an error.
-func AsRefusal(err error) *Refusal {
-	var r *Refusal
+func AsRefusal(err error) *RefusalError {
+	var r *RefusalError
 	if errors.As(err, &r) {
 		return r
 	}
-	return &Refusal{http.StatusServiceUnavailable, "it can't be kept now"}
+	return &RefusalError{http.StatusServiceUnavailable, "it can't be kept now"}
 }

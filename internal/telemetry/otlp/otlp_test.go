@@ -231,7 +231,7 @@ func TestHostile(t *testing.T) {
 				c.r.Signal = nimbus.SignalTraces
 			}
 			_, err := otlp.Decode(c.r)
-			var refusal *otlp.Refusal
+			var refusal *otlp.RefusalError
 			if !errors.As(err, &refusal) || refusal.Status != c.status || refusal.Message == "" {
 				t.Errorf("got %v, want %d", err, c.status)
 			}
