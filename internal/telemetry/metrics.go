@@ -53,6 +53,9 @@ type Metrics struct {
 	blobTimes *prometheus.HistogramVec
 	blobMoved *prometheus.CounterVec
 
+	mirrored *prometheus.CounterVec
+	fetched  prometheus.Counter
+
 	leads *prometheus.GaugeVec
 
 	sent sent
@@ -77,6 +80,7 @@ func NewMetrics(version string) *Metrics {
 	m.registerRequests()
 	m.registerStore()
 	m.registerBlobs()
+	m.registerMirrors()
 	m.registerSent()
 	return m
 }
