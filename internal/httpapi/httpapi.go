@@ -275,6 +275,7 @@ func (a *api) handlers() map[string]http.Handler {
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
+		"GET /api/v1/jobs/{id}/log/outline":              a.plain(a.outlineLog),
 		"GET /api/v1/jobs/{id}/trace":                    a.plain(a.readTrace),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
 		"GET /api/v1/jobs/{id}/shells/{shell}/recording": a.plain(a.readRecording),
@@ -295,7 +296,10 @@ func (a *api) handlers() map[string]http.Handler {
 }
 
 // api is the handlers' common ground.
-type api struct{ Config }
+type api struct {
+	Config
+	outlines outlines
+}
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
 // also without TLS, time to read headers but not to stream.

@@ -160,6 +160,7 @@ var tenancy = map[string]expectation{
 
 	"GET /api/v1/jobs/stream":                            {who: "viewer", scope: "jobs:read"},
 	"GET /api/v1/jobs/{id}/log":                          {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
+	"GET /api/v1/jobs/{id}/log/outline":                  {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/outline"},
 	"GET /api/v1/jobs/{id}/trace":                        {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/trace"},
 	"GET /api/v1/jobs/{id}/log/stream":                   {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/stream"},
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording":     {who: "operator", scope: "jobs:read", path: "/api/v1/jobs/$job/shells/$shell/recording"},
