@@ -3,6 +3,7 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 
 import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
+import { LogService } from "./gen/nimbus/v1/log_pb";
 import { ShellService } from "./gen/nimbus/v1/shell_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
@@ -12,6 +13,7 @@ import { ShellService } from "./gen/nimbus/v1/shell_pb";
 const transport = createConnectTransport({ baseUrl: window.location.origin, useHttpGet: true, useBinaryFormat: true });
 
 export const jobs = createClient(JobService, transport);
+export const logs = createClient(LogService, transport);
 export const hosts = createClient(HostService, transport);
 export const shells = createClient(ShellService, transport);
 
