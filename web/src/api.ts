@@ -4,6 +4,7 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
 import { ShellService } from "./gen/nimbus/v1/shell_pb";
+import { TelemetryService } from "./gen/nimbus/v1/telemetry_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
 // In binary what one side does not know is ignored by both, so that a page goes
@@ -14,6 +15,7 @@ const transport = createConnectTransport({ baseUrl: window.location.origin, useH
 export const jobs = createClient(JobService, transport);
 export const hosts = createClient(HostService, transport);
 export const shells = createClient(ShellService, transport);
+export const telemetry = createClient(TelemetryService, transport);
 
 /** Whether an error means that there is no session (any more). */
 export function isSignedOut(error: unknown): boolean {
