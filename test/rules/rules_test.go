@@ -184,7 +184,7 @@ func TestCheck(t *testing.T) {
 	metrics := known(t)
 	for query, says := range map[string]string{
 		`sum(nimbus_no_such_thing)`:                                 "no metric",
-		`sum by (colour) (nimbus_queue_jobs)`:                       "no label colour",
+		`sum by (colour) (nimbus_queue_jobs)`:                       "a label colour",
 		`nimbus_queue_jobs{org="x"}`:                                "no label org",
 		`rate(nimbus_queue_jobs`:                                    "parse error",
 		`sum by (class) (nimbus_queue_jobs) > 0`:                    "",
