@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 
 import { ImageSchema, RegistryRulesSchema } from "../gen/nimbus/v1/registry_pb";
-import { ago, bytes, percent, pullCommand, referrerWords, ruleWords, shortDigest } from "./words";
+import { ago, bytes, percent, pullCommand, pulled, referrerWords, ruleWords, shortDigest } from "./words";
 
 describe("images in words", () => {
   it("says sizes and shares", () => {
@@ -42,8 +42,9 @@ describe("images in words", () => {
     expect(shortDigest(`sha256:${"0123456789abcdef".repeat(4)}`)).toBe("sha256:0123456789ab");
     const now = Date.UTC(2026, 0, 10);
     const minute = 60_000;
-    expect([undefined, now, now - 59 * minute, now - 47 * 60 * minute, now - 48 * 60 * minute, now - 400 * 24 * 60 * minute].map((t) => ago(t, now))).toEqual([
-      "never", "just now", "59 min ago", "47 h ago", "2 days ago", "1.1 years ago",
+    expect([now, now - 59 * minute, now - 47 * 60 * minute, now - 48 * 60 * minute, now - 400 * 24 * 60 * minute].map((t) => ago(t, now))).toEqual([
+      "just now", "59 min ago", "47 h ago", "2 days ago", "1.1 years ago",
     ]);
+    expect([pulled(undefined, now), pulled(now - 5 * minute, now)]).toEqual(["never pulled", "pulled 5 min ago"]);
   });
 });

@@ -64,9 +64,13 @@ export function shortDigest(digest: string): string {
   return `${algorithm}:${sum.slice(0, 12)}`;
 }
 
+/** When something was pulled last. */
+export function pulled(then: number | undefined, now: number): string {
+  return then === undefined ? "never pulled" : `pulled ${ago(then, now)}`;
+}
+
 /** How long ago, roughly: people want to know whether an image is in use. */
-export function ago(then: number | undefined, now: number): string {
-  if (then === undefined) return "never";
+export function ago(then: number, now: number): string {
   const minutes = Math.floor((now - then) / 60_000);
   if (minutes < 1) return "just now";
   if (minutes < 60) return `${minutes} min ago`;

@@ -3,7 +3,7 @@ import { Link } from "@tanstack/react-router";
 
 import { message, registry } from "../api";
 import type { RegistryRepo, RegistryUsage } from "../gen/nimbus/v1/registry_pb";
-import { ago, bytes, percent, ruleWords } from "../image/words";
+import { bytes, percent, pulled, ruleWords } from "../image/words";
 import { millis } from "../job/timeline";
 import { Copyable } from "../ui/copy";
 import { Command, Loading, Notice } from "../ui/notice";
@@ -96,7 +96,7 @@ function Repos({ repos, org }: { repos: RegistryRepo[]; org: string }) {
             <span className="min-w-0 text-sm break-words text-quiet">
               {[repo.tags === 1n ? "1 tag" : `${repo.tags} tags`, ...ruleWords(repo.rules)].join(" · ")}
             </span>
-            <span className="text-right text-sm whitespace-nowrap text-quiet">pulled {ago(millis(repo.pulledAt), now)}</span>
+            <span className="text-right text-sm whitespace-nowrap text-quiet">{pulled(millis(repo.pulledAt), now)}</span>
           </Link>
         </li>
       ))}

@@ -4,7 +4,7 @@ import { type ReactNode, useRef } from "react";
 
 import { message, registry } from "../api";
 import type { Image, RegistryRepo } from "../gen/nimbus/v1/registry_pb";
-import { ago, bytes, pullCommand, referrerWord, referrerWords, ruleWords, shortDigest } from "../image/words";
+import { bytes, pullCommand, pulled, referrerWord, referrerWords, ruleWords, shortDigest } from "../image/words";
 import { millis } from "../job/timeline";
 import { Copyable } from "../ui/copy";
 import { Loading, Notice } from "../ui/notice";
@@ -74,8 +74,8 @@ function Head({ repo, org }: { repo: RegistryRepo | undefined; org: string }) {
       </nav>
       <h1 className="mt-1 text-xl font-semibold break-words">{repo.name}</h1>
       <p className="mt-1 text-sm text-quiet">
-        {bytes(repo.bytes)} · {repo.tags === 1n ? "1 tag" : `${repo.tags} tags`} · {repo.manifests === 1n ? "1 manifest" : `${repo.manifests} manifests`} ·
-        pulled {ago(millis(repo.pulledAt), now)}
+        {bytes(repo.bytes)} · {repo.tags === 1n ? "1 tag" : `${repo.tags} tags`} · {repo.manifests === 1n ? "1 manifest" : `${repo.manifests} manifests`} ·{" "}
+        {pulled(millis(repo.pulledAt), now)}
       </p>
       {rules.length > 0 && (
         <ul aria-label="Rules" className="mt-2 flex flex-wrap gap-2 text-sm">
@@ -112,7 +112,7 @@ function ImageRow({ image, org, repo, mayRemove }: { image: Image; org: string; 
           </span>
           <span className="text-right tabular-nums">{bytes(image.bytes)}</span>
           <span className="col-start-2 min-w-0 text-sm break-words text-quiet">{platforms(image)}</span>
-          <span className="text-right text-sm whitespace-nowrap text-quiet">pulled {ago(millis(image.pulledAt), now)}</span>
+          <span className="text-right text-sm whitespace-nowrap text-quiet">{pulled(millis(image.pulledAt), now)}</span>
         </summary>
         <div className="grid gap-3 border-t border-line bg-log px-4 py-3 text-sm">
           <Copyable label={`the command that pulls ${image.tag}`} text={pullCommand(host, org, repo, image)} />
@@ -192,7 +192,7 @@ function Remove({ image, repo }: { image: Image; repo: string }) {
       >
         Delete tag
       </button>
-      <dialog ref={dialog} aria-labelledby={title} className="m-auto max-w-sm rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
+      <dialog ref={dialog} aria-labelledby={title} className="m-auto max-w-[min(24rem,calc(100%-2rem))] rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
         <h2 id={title} className="text-lg font-semibold break-words">
           Delete the tag {image.tag}?
         </h2>
