@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"net"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/server"
 )
 
@@ -26,6 +29,10 @@ type operationsFlags struct {
 	CacheOrgQuota  int           `within:"1.." help:"How many of them an org may have that has no quota of its own (nimbus cache quota)." default:"50" env:"NIMBUS_CACHE_ORG_QUOTA" placeholder:"GIB"`
 	CacheRepoQuota int           `within:"1.." help:"The same of a repository; it is also how large an entry may be." default:"10" env:"NIMBUS_CACHE_REPO_QUOTA" placeholder:"GIB"`
 	CacheRetention time.Duration `within:"1h..8784h" help:"After how long an entry of the cache goes that no job finds, in orgs that have no time of their own (nimbus cache retention)." default:"168h" env:"NIMBUS_CACHE_RETENTION" placeholder:"TIME"`
+
+	RegistryMirrorQuota  int           `within:"1.." help:"How many GiB an org may have of what its mirrors of registries fetched (nimbus registry mirror)." default:"50" env:"NIMBUS_REGISTRY_MIRROR_QUOTA" placeholder:"GIB"`
+	RegistryMirrorFresh  time.Duration `within:"1s..24h" help:"How long a mirror believes what a tag stands for." default:"1m" env:"NIMBUS_REGISTRY_MIRROR_FRESH" placeholder:"TIME"`
+	RegistryMirrorInside []string      `help:"A registry that mirrors may ask though it is at an address of your own network, also without TLS; may be repeated. Default: none." env:"NIMBUS_REGISTRY_MIRROR_INSIDE" placeholder:"HOST:PORT"`
 
 	AdminFrom    []string `help:"Addresses from which the platform may be administered, and metrics and profiles read; may be repeated. Default: any." env:"NIMBUS_ADMIN_FROM" placeholder:"CIDR"`
 	TrustedProxy []string `help:"Addresses of proxies that are believed about whom they forward (X-Forwarded-For); may be repeated. Default: none." env:"NIMBUS_TRUSTED_PROXY" placeholder:"CIDR"`
@@ -52,12 +59,19 @@ func (f operationsFlags) read(version string) (server.Operations, error) {
 	if err != nil {
 		return server.Operations{}, badUsage(err)
 	}
+	for _, address := range f.RegistryMirrorInside {
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			return server.Operations{}, badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--registry-mirror-inside %.100q is not HOST:PORT", address))
+		}
+	}
 	return server.Operations{
 		Version: version, OTLP: f.OTLPEndpoint,
 		Limits: httpapi.Limits{
 			Submit: f.LimitSubmit, API: f.LimitAPI, Webhook: f.LimitWebhook, Stranger: f.LimitStranger, Host: f.LimitHost,
 		},
-		Artifacts: f.Artifacts,
+		Artifacts:    f.Artifacts,
+		Registry:     registry.Limits{Mirror: int64(f.RegistryMirrorQuota) << 30, Fresh: f.RegistryMirrorFresh},
+		MirrorInside: f.RegistryMirrorInside,
 		Cache: cache.Limits{Total: int64(f.CacheStorage) << 30, Org: int64(f.CacheOrgQuota) << 30, Repo: int64(f.CacheRepoQuota) << 30,
 			Entry: int64(f.CacheRepoQuota) << 30, Unused: f.CacheRetention},
 		Origins: httpapi.Origins{Admin: admin, TrustedProxies: proxies},

@@ -117,12 +117,15 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
-	nimbusv1connect.RegistryServiceListRegistryReposProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
-	nimbusv1connect.RegistryServiceListImagesProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
-	nimbusv1connect.RegistryServiceRemoveImagesProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
-	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
-	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
-	nimbusv1connect.RegistryServiceCollectRegistryProcedure:   onPlatform(nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceListRegistryReposProcedure:    inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceListImagesProcedure:           inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceRemoveImagesProcedure:         inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:     inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:     onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
+	nimbusv1connect.RegistryServiceCollectRegistryProcedure:      onPlatform(nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceListRegistryMirrorsProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceSetRegistryMirrorProcedure:    inOrg(nimbus.RoleAdmin, nimbus.ScopeRegistryWrite), // it has the server ask others
+	nimbusv1connect.RegistryServiceRemoveRegistryMirrorProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeRegistryWrite),
 
 	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),

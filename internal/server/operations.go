@@ -32,6 +32,9 @@ type Operations struct {
 	Drain time.Duration
 	// Registry bounds what is kept of images. Zero fields mean the usual.
 	Registry registry.Limits
+	// MirrorInside are registries, HOST:PORT, that mirrors may ask though they are at
+	// addresses of the operator's own network.
+	MirrorInside []string
 }
 
 // openMetrics comes before all that is counted.

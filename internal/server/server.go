@@ -201,7 +201,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes)
+	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, segment.WithLog(s.cfg.Log))
 	if err != nil {
 		return fmt.Errorf("open logs: %w", err)
 	}

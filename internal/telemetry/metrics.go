@@ -53,6 +53,9 @@ type Metrics struct {
 	blobTimes *prometheus.HistogramVec
 	blobMoved *prometheus.CounterVec
 
+	mirrored *prometheus.CounterVec
+	fetched  prometheus.Counter
+
 	leads *prometheus.GaugeVec
 }
 
@@ -75,6 +78,7 @@ func NewMetrics(version string) *Metrics {
 	m.registerRequests()
 	m.registerStore()
 	m.registerBlobs()
+	m.registerMirrors()
 	return m
 }
 

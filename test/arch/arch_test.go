@@ -98,7 +98,7 @@ var mayKnow = map[string][]string{
 	"internal/migrate":   {""},
 	"internal/programs":  {"", "internal/wholefile"},
 	"internal/ratelimit": {""},
-	"internal/registry":  {"", "internal/blob"},
+	"internal/registry":  {"", "internal/blob", "internal/registry/upstream"},
 	"internal/report":    {""},
 	"internal/scheduler": {"", "internal/bus", "internal/lifecycle"},
 	"internal/server":    {"", "api/gen", "internal", "web"},
@@ -130,6 +130,8 @@ var mayKnow = map[string][]string{
 	"internal/cache/intercept": {"", "internal/transfer", "internal/executor/inside", "internal/wholefile"},
 
 	"internal/registry/distribution": {"", "internal/transfer", "internal/registry"},
+	// It tells the addresses of the internet from others as the fence does.
+	"internal/registry/upstream": {"", "internal/executor/inside"},
 }
 
 // rule finds the entry of mayKnow that governs a room.
