@@ -31,7 +31,7 @@ func (h *host) keeper(always ...string) *Keeper {
 	}})
 }
 
-// runs runs a keeper for a while, and returns what it fetched.
+// runs has a keeper run for a while, and returns what it fetched.
 func (h *host) runs(k *Keeper, d time.Duration, may bool) []string {
 	h.t.Helper()
 	h.fetched = nil
