@@ -12,6 +12,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/server"
+	"github.com/nimbus-ci/nimbus/internal/traces"
 )
 
 // operationsFlags say how often and from where a server may be called, and where
@@ -36,6 +37,11 @@ type operationsFlags struct {
 
 	AdminFrom    []string `help:"Addresses from which the platform may be administered, and metrics and profiles read; may be repeated. Default: any." env:"NIMBUS_ADMIN_FROM" placeholder:"CIDR"`
 	TrustedProxy []string `help:"Addresses of proxies that are believed about whom they forward (X-Forwarded-For); may be repeated. Default: none." env:"NIMBUS_TRUSTED_PROXY" placeholder:"CIDR"`
+
+	NoTelemetry        bool          `help:"Give no job a receiver of OTLP in its sandbox. Default: jobs have one, unless their org does not want it (nimbus orgs telemetry)." env:"NIMBUS_NO_TELEMETRY"`
+	TelemetryOrgQuota  int           `within:"1.." help:"How many GiB of what its jobs tell by OTLP are kept of an org, packed." default:"4" env:"NIMBUS_TELEMETRY_ORG_QUOTA" placeholder:"GIB"`
+	TelemetryRetention time.Duration `within:"1h..8784h" help:"How long that is kept." default:"720h" env:"NIMBUS_TELEMETRY_RETENTION" placeholder:"TIME"`
+	OTLPSendOn         bool          `help:"Send what jobs tell by OTLP to --otlp-endpoint, too." name:"otlp-send-on" env:"NIMBUS_OTLP_SEND_ON"`
 
 	OTLPEndpoint string `help:"Base URL of the OTLP/HTTP endpoint that gets a trace of each job. Default: none." name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL"`
 }
@@ -65,7 +71,8 @@ func (f operationsFlags) read(version string) (server.Operations, error) {
 		}
 	}
 	return server.Operations{
-		Version: version, OTLP: f.OTLPEndpoint,
+		Version: version, OTLP: f.OTLPEndpoint, SendOn: f.OTLPSendOn,
+		Telemetry: traces.Limits{Off: f.NoTelemetry, Org: int64(f.TelemetryOrgQuota) << 30, Keep: f.TelemetryRetention},
 		Limits: httpapi.Limits{
 			Submit: f.LimitSubmit, API: f.LimitAPI, Webhook: f.LimitWebhook, Stranger: f.LimitStranger, Host: f.LimitHost,
 		},

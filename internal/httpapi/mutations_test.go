@@ -81,6 +81,8 @@ var mutations = map[string]mutation{
 
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 
+	"TelemetryService/SetOrgTelemetry": {action: "telemetry.set", body: `{"off":true}`},
+
 	"OrgCacheService/SetOrgCache": {action: "org_cache.set", body: `{"githubJobs":false}`},
 
 	"HostService/CreateJoinToken": {action: "token.create", body: `{}`},
@@ -127,6 +129,7 @@ var mutations = map[string]mutation{
 	"AgentService/AppendLog":        {silent: ofAHost},
 	"AgentService/ReportUsage":      {silent: ofAHost},
 	"AgentService/FinishAttempt":    {silent: ofAHost},
+	"AgentService/AppendTelemetry":  {silent: ofAHost},
 
 	"AgentService/AttachShell":       {silent: ofAShell},
 	"AgentService/SendShellOutput":   {silent: ofAShell},

@@ -67,8 +67,14 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.CacheService/SetCacheRetention":  {who: "operator", scope: "org:write", body: `{"retention":"86400s"}`},
 	"/nimbus.v1.CacheService/SetOrgCacheQuota":   {who: "platform", scope: "org:write", body: `{"org":"$org","bytes":"1000000"}`},
 
-	"/nimbus.v1.RateService/ListRates":       {who: "viewer", scope: "org:read", body: `{}`},
-	"/nimbus.v1.RateService/SetRate":         {who: "platform", scope: "org:write", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"off"}`},
+	"/nimbus.v1.RateService/ListRates":               {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.RateService/SetRate":                 {who: "platform", scope: "org:write", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"off"}`},
+	"/nimbus.v1.TelemetryService/GetTrace":           {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.TelemetryService/ListTelemetry":      {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job","signal":"logs"}`},
+	"/nimbus.v1.TelemetryService/ListTelemetry#from": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job","signal":"metrics","pageToken":"$attempt:1:0"}`},
+	"/nimbus.v1.TelemetryService/GetOrgTelemetry":    {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.TelemetryService/SetOrgTelemetry":    {who: "admin", scope: "org:write", body: `{"off":false}`},
+
 	"/nimbus.v1.OrgCacheService/GetOrgCache": {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.OrgCacheService/SetOrgCache": {who: "admin", scope: "org:write", body: `{"githubJobs":true}`},
 	"/nimbus.v1.RerunService/GetRerunPolicy": {who: "viewer", scope: "org:read", body: `{}`},
@@ -142,6 +148,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.AgentService/CreateRunner":     {who: "host", body: `{"lease":$lease}`, refuses: true},
 	"/nimbus.v1.AgentService/AppendLog":        {who: "host", body: `{"lease":$lease,"lines":[{"seq":"4","at":"2026-01-01T00:00:00Z","stream":"stdout","text":"more"}]}`},
 	"/nimbus.v1.AgentService/ReportUsage":      {who: "host", body: `{"usages":[{"lease":$lease,"series":{"startAt":"2026-01-01T00:00:00Z","step":"1s","points":[{"atMs":"1000","cpuMs":"900"}]}}]}`},
+	"/nimbus.v1.AgentService/AppendTelemetry":  {who: "host", body: `{"lease":$lease,"batches":[{"seq":"1","signal":"traces","items":1,"data":"eA=="}]}`},
 	"/nimbus.v1.AgentService/FinishAttempt":    {who: "host", body: `{"lease":$lease,"outcome":{"result":"JOB_RESULT_SUCCESS","exitCode":0}}`},
 
 	"/nimbus.v1.AgentService/AttachShell":       {who: "host", body: `{"lease":$lease,"shellId":"$shell"}`},
@@ -153,6 +160,8 @@ var tenancy = map[string]expectation{
 
 	"GET /api/v1/jobs/stream":                            {who: "viewer", scope: "jobs:read"},
 	"GET /api/v1/jobs/{id}/log":                          {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
+	"GET /api/v1/jobs/{id}/log/outline":                  {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/outline"},
+	"GET /api/v1/jobs/{id}/trace":                        {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/trace"},
 	"GET /api/v1/jobs/{id}/log/stream":                   {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/stream"},
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording":     {who: "operator", scope: "jobs:read", path: "/api/v1/jobs/$job/shells/$shell/recording"},
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording#job": {who: "operator", scope: "jobs:read", path: "/api/v1/jobs/$waiting_job/shells/$shell/recording", refuses: true},

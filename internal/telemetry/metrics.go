@@ -57,6 +57,8 @@ type Metrics struct {
 	fetched  prometheus.Counter
 
 	leads *prometheus.GaugeVec
+
+	sent sent
 }
 
 // Buckets of histograms.
@@ -79,6 +81,7 @@ func NewMetrics(version string) *Metrics {
 	m.registerStore()
 	m.registerBlobs()
 	m.registerMirrors()
+	m.registerSent()
 	return m
 }
 

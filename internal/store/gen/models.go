@@ -727,6 +727,26 @@ type Stuck struct {
 	ReasonCode string
 }
 
+type TelemetryBatch struct {
+	OrgID     string
+	JobID     string
+	AttemptID string
+	Seq       int64
+	Signal    string
+	Items     int64
+	FirstAt   int64
+	LastAt    int64
+	StoredAt  int64
+	Bytes     int64
+	Data      []byte
+}
+
+type TelemetryOrg struct {
+	OrgID string
+	Off   bool
+	Bytes int64
+}
+
 type Token struct {
 	ID         string
 	Kind       string
