@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// outlineLines is how many lines one request looks at: who asks asks on.
+	// outlineLines is how many lines one request looks at: who wants more asks again.
 	outlineLines = 200_000
 	outlinePage  = 2000
-	// maxOutlines bounds how many are remembered, so that who asks on, or asks again
+	// maxOutlines bounds how many are remembered, so that who asks again, or
 	// while a job runs, has the rest looked at and not all.
 	maxOutlines = 64
 )
