@@ -790,8 +790,9 @@ type PollRequest struct {
 	// By profile.
 	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string  `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
-	Load          *HostLoad `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	WarmClassIds  []string    `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad   `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	Copies        *HostCopies `protobuf:"bytes,8,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,6 +872,13 @@ func (x *PollRequest) GetWarmClassIds() []string {
 func (x *PollRequest) GetLoad() *HostLoad {
 	if x != nil {
 		return x.Load
+	}
+	return nil
+}
+
+func (x *PollRequest) GetCopies() *HostCopies {
+	if x != nil {
+		return x.Copies
 	}
 	return nil
 }
@@ -2387,7 +2395,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tinventory\x18\x02 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12(\n" +
 	"\x06leases\x18\x03 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"?\n" +
 	"\rHelloResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xf7\x02\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xa6\x03\n" +
 	"\vPollRequest\x12\x1b\n" +
 	"\tfree_cpus\x18\x01 \x01(\x05R\bfreeCpus\x12&\n" +
 	"\x0ffree_memory_mib\x18\x02 \x01(\x05R\rfreeMemoryMib\x12%\n" +
@@ -2395,7 +2403,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12A\n" +
 	"\tfree_gpus\x18\x05 \x03(\v2$.nimbus.v1.PollRequest.FreeGpusEntryR\bfreeGpus\x12$\n" +
 	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x12'\n" +
-	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a;\n" +
+	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x12-\n" +
+	"\x06copies\x18\b \x01(\v2\x15.nimbus.v1.HostCopiesR\x06copies\x1a;\n" +
 	"\rFreeGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x94\x01\n" +
@@ -2565,9 +2574,10 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
 	(*Inventory)(nil),                 // 47: nimbus.v1.Inventory
 	(*HostLoad)(nil),                  // 48: nimbus.v1.HostLoad
-	(*ShellSpec)(nil),                 // 49: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 50: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 51: nimbus.v1.ShellEnd
+	(*HostCopies)(nil),                // 49: nimbus.v1.HostCopies
+	(*ShellSpec)(nil),                 // 50: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 51: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 52: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
@@ -2592,66 +2602,67 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	41, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
 	38, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
 	48, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
-	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
-	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	49, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
-	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	50, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
-	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	51, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	50, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	51, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	24, // 37: nimbus.v1.HeartbeatRequest.warmed:type_name -> nimbus.v1.CacheWarmed
-	25, // 38: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	23, // 39: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
-	0,  // 40: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 41: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 42: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 43: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 44: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	5,  // 45: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 46: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 47: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 48: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 49: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 50: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 51: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 52: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 53: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	26, // 54: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	30, // 55: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 56: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	32, // 57: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	34, // 58: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	36, // 59: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 60: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 61: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 62: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 63: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 64: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 65: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 66: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 67: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	27, // 68: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	31, // 69: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 70: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	33, // 71: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	35, // 72: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	37, // 73: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 74: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 75: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 76: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	63, // [63:77] is the sub-list for method output_type
-	49, // [49:63] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	49, // 22: nimbus.v1.PollRequest.copies:type_name -> nimbus.v1.HostCopies
+	1,  // 23: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	12, // 24: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
+	0,  // 25: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
+	50, // 26: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	0,  // 27: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
+	51, // 28: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	5,  // 29: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
+	52, // 30: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 31: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
+	41, // 32: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	51, // 33: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	52, // 34: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 35: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 36: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 37: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	24, // 38: nimbus.v1.HeartbeatRequest.warmed:type_name -> nimbus.v1.CacheWarmed
+	25, // 39: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	23, // 40: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
+	0,  // 41: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	41, // 42: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 43: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 44: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 45: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 46: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	4,  // 47: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 48: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 49: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 50: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 51: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 52: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 53: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 54: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 55: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 56: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 57: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 58: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	34, // 59: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	36, // 60: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 61: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 62: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 63: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 64: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 65: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 66: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 67: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 68: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 69: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 70: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 71: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 72: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	35, // 73: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	37, // 74: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 75: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 76: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 77: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	64, // [64:78] is the sub-list for method output_type
+	50, // [50:64] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
