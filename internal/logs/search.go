@@ -30,7 +30,7 @@ type Query struct {
 	Since    time.Time // inclusive; zero: from the first
 	Until    time.Time // exclusive; zero: to the last
 	Limit    int       // of lines in a page
-	After    string    // where the page before it ended, "" for the first page
+	After    string    // a Position where the page before it ended, "" for the first page
 }
 
 // Found is one line that a query found.
@@ -56,10 +56,22 @@ type Searcher interface {
 	Search(ctx context.Context, orgID string, q Query) (Page, error)
 }
 
-// Counts is what a log holds.
+// Counts is what a log holds; zero for one that isn't there.
 type Counts struct {
-	Lines, Bytes int64
+	Lines, Bytes int64 // of text, with the ends of lines
 	ByLevel      [LevelError + 1]int64
+	First, Last  time.Time // the earliest and the latest line's
+}
+
+// Looker looks into logs without reading them whole.
+type Looker interface {
+	// Last returns up to limit lines, the last ones, in their order.
+	Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error)
+	// Counts tells what a log holds.
+	Counts(ctx context.Context, key nimbus.LogKey) (Counts, error)
+	// List returns up to limit attempts of an org that have a log, of those whose
+	// id is greater than after: ids sort by when they were made.
+	List(ctx context.Context, orgID, after string, limit int) ([]string, error)
 }
 
 // Batch is what an outbox hands on: it never changes, so a copy that was cut short
