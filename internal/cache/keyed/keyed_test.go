@@ -352,7 +352,7 @@ func TestFolders(t *testing.T) {
 		status       int
 		says         string
 	}{
-		{"MKCOL", "a/", 201, ""}, {"PROPFIND", "a/", 207, "<D:collection>"}, {"PROPFIND", "", 207, "<D:collection>"},
+		{"MKCOL", "a/", 201, ""}, {"PROPFIND", "a/", 207, "<D:collection>"}, {"PROPFIND", "", 207, "<D:collection>"}, {"PROPFIND", "a/", 207, "<D:getlastmodified>"},
 		{"PROPFIND", "a/k", 207, "<D:getcontentlength>5</D:getcontentlength>"}, {"PROPFIND", "a/none", 404, ""}, {http.MethodGet, "a/", 404, "names no key"},
 	} {
 		if a := d.ask(c.method, c.path, ""); a.StatusCode != c.status || !strings.Contains(a.body, c.says) {
