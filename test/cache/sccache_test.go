@@ -73,7 +73,9 @@ func (s sccacheStats) hits() (n int) {
 }
 
 // errors are those that its user is not told of.
-func (s sccacheStats) errors() int { return s.Stats.WriteErrors + s.Stats.ReadErrors + s.Stats.Timeouts }
+func (s sccacheStats) errors() int {
+	return s.Stats.WriteErrors + s.Stats.ReadErrors + s.Stats.Timeouts
+}
 
 // sccache compiles a file on a machine that has nothing yet.
 func (w *world) sccache(program, folder string, env []string) (s sccacheStats) {
