@@ -1,5 +1,7 @@
 import { createRootRoute, createRoute, createRouter } from "@tanstack/react-router";
 
+import { cacheSearch } from "./cache/filter";
+import { CachePage } from "./pages/cache";
 import { HostsPage } from "./pages/hosts";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
@@ -28,9 +30,19 @@ const jobRoute = createRoute({
   },
 });
 
+const cacheRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/cache",
+  validateSearch: cacheSearch,
+  component: function Cache() {
+    const search = cacheRoute.useSearch();
+    return <CachePage key={JSON.stringify(search)} search={search} />;
+  },
+});
+
 const hostsRoute = createRoute({ getParentRoute: () => root, path: "/hosts", component: HostsPage });
 
-export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute]) });
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, cacheRoute, hostsRoute]) });
 
 declare module "@tanstack/react-router" {
   interface Register {

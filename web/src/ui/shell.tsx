@@ -26,6 +26,7 @@ export function Shell() {
           </Link>
           <nav aria-label="Main" className="flex gap-1">
             <NavLink to="/">Jobs</NavLink>
+            <NavLink to="/cache">Cache</NavLink>
             <NavLink to="/hosts">Hosts</NavLink>
           </nav>
           <div className="ml-auto flex items-center gap-2 text-sm sm:gap-4">
@@ -44,7 +45,7 @@ export function Shell() {
   );
 }
 
-function NavLink({ to, children }: { to: "/" | "/hosts"; children: string }) {
+function NavLink({ to, children }: { to: "/" | "/cache" | "/hosts"; children: string }) {
   return (
     <Link
       to={to}
