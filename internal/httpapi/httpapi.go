@@ -140,7 +140,9 @@ type Config struct {
 	Rates    Rates
 	OrgCache OrgCache
 	Shells   Shells
-	Pages    fs.FS
+	// Telemetry is what jobs tell by OTLP.
+	Telemetry Telemetry
+	Pages     fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
 	Cache Cache
 	// Caches is what people look at of it; nil where there is none.
@@ -236,6 +238,7 @@ func (a *api) services() map[string]http.Handler {
 	add(nimbusv1connect.NewCacheServiceHandler(cacheService{a}, options))
 	add(nimbusv1connect.NewShellServiceHandler(shellService{a}, options))
 	add(nimbusv1connect.NewRegistryServiceHandler(registryService{a}, options))
+	add(nimbusv1connect.NewTelemetryServiceHandler(telemetryService{a}, options))
 	return all
 }
 
@@ -272,6 +275,8 @@ func (a *api) handlers() map[string]http.Handler {
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
+		"GET /api/v1/jobs/{id}/log/outline":              a.plain(a.outlineLog),
+		"GET /api/v1/jobs/{id}/trace":                    a.plain(a.readTrace),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
 		"GET /api/v1/jobs/{id}/shells/{shell}/recording": a.plain(a.readRecording),
 
@@ -291,7 +296,10 @@ func (a *api) handlers() map[string]http.Handler {
 }
 
 // api is the handlers' common ground.
-type api struct{ Config }
+type api struct {
+	Config
+	outlines outlines
+}
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
 // also without TLS, time to read headers but not to stream.

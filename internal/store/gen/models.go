@@ -386,12 +386,35 @@ type Limit struct {
 	Used  int64
 }
 
-type LogPage struct {
+type LogOutbox struct {
 	AttemptID string
 	FirstSeq  int64
-	LastSeq   int64
 	OrgID     string
-	Lines     []byte
+	TextBytes int64
+	AddedAt   int64
+	Batch     int64
+}
+
+type LogPage struct {
+	AttemptID  string
+	FirstSeq   int64
+	LastSeq    int64
+	OrgID      string
+	Lines      []byte
+	Format     int64
+	TextBytes  int64
+	FirstAt    int64
+	LastAt     int64
+	DebugLines int64
+	InfoLines  int64
+	WarnLines  int64
+	ErrorLines int64
+	MaxLevel   int64
+}
+
+type LogRetention struct {
+	OrgID string
+	Days  int64
 }
 
 type Membership struct {
@@ -495,6 +518,21 @@ type RegistryManifest struct {
 	UsedAt       int64
 	PulledAt     int64
 	Platforms    string
+}
+
+type RegistryMirror struct {
+	OrgID        string
+	Name         string
+	Upstream     string
+	Username     string
+	Secret       string
+	Allowed      string
+	Since        int64
+	ChangedAt    int64
+	ChangedBy    string
+	Failure      string
+	FailedAt     int64
+	LimitedUntil int64
 }
 
 type RegistryRef struct {
@@ -687,6 +725,26 @@ type Stuck struct {
 	JobID      string
 	ClassID    string
 	ReasonCode string
+}
+
+type TelemetryBatch struct {
+	OrgID     string
+	JobID     string
+	AttemptID string
+	Seq       int64
+	Signal    string
+	Items     int64
+	FirstAt   int64
+	LastAt    int64
+	StoredAt  int64
+	Bytes     int64
+	Data      []byte
+}
+
+type TelemetryOrg struct {
+	OrgID string
+	Off   bool
+	Bytes int64
 }
 
 type Token struct {

@@ -174,7 +174,7 @@ function Filter({ search }: { search: CacheSearch }) {
       const value = said.get(name);
       if (typeof value === "string" && value.trim()) next[name] = value.trim();
     }
-    void navigate({ to: "/cache", search: next });
+    void navigate({ to: "/caches", search: next });
   };
   return (
     <form onSubmit={submit} className="mb-3 flex flex-wrap items-end gap-3" role="search">
@@ -190,7 +190,7 @@ function Filter({ search }: { search: CacheSearch }) {
         Filter
       </button>
       {(search.repo ?? search.prefix) !== undefined && (
-        <button type="button" className={plain} onClick={() => void navigate({ to: "/cache", search: {} })}>
+        <button type="button" className={plain} onClick={() => void navigate({ to: "/caches", search: {} })}>
           Show all
         </button>
       )}

@@ -155,7 +155,9 @@ type Assignment struct {
 	// cache for the job. It ends with the job.
 	CacheToken string `protobuf:"bytes,10,opt,name=cache_token,json=cacheToken,proto3" json:"cache_token,omitempty"`
 	// The host stands between a job of GitHub's and GitHub's cache service.
-	CacheDoor     bool `protobuf:"varint,11,opt,name=cache_door,json=cacheDoor,proto3" json:"cache_door,omitempty"`
+	CacheDoor bool `protobuf:"varint,11,opt,name=cache_door,json=cacheDoor,proto3" json:"cache_door,omitempty"`
+	// The sandbox has a receiver of OTLP.
+	Telemetry     bool `protobuf:"varint,12,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +265,13 @@ func (x *Assignment) GetCacheToken() string {
 func (x *Assignment) GetCacheDoor() bool {
 	if x != nil {
 		return x.CacheDoor
+	}
+	return false
+}
+
+func (x *Assignment) GetTelemetry() bool {
+	if x != nil {
+		return x.Telemetry
 	}
 	return false
 }
@@ -2134,6 +2143,192 @@ func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
 	return 0
 }
 
+// TelemetryBatch is what one request to the receiver had.
+type TelemetryBatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1 within an attempt, growing.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// "traces", "logs" or "metrics".
+	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// How many spans, log records or points it has, and the time that they span.
+	Items int32                  `protobuf:"varint,3,opt,name=items,proto3" json:"items,omitempty"`
+	First *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	Last  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
+	// TracesData, LogsData or MetricsData of OTLP, zstd.
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryBatch) Reset() {
+	*x = TelemetryBatch{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryBatch) ProtoMessage() {}
+
+func (x *TelemetryBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryBatch.ProtoReflect.Descriptor instead.
+func (*TelemetryBatch) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TelemetryBatch) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TelemetryBatch) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *TelemetryBatch) GetItems() int32 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
+}
+
+func (x *TelemetryBatch) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *TelemetryBatch) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *TelemetryBatch) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type AppendTelemetryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// At most 4 MiB together.
+	Batches       []*TelemetryBatch `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendTelemetryRequest) Reset() {
+	*x = AppendTelemetryRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendTelemetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendTelemetryRequest) ProtoMessage() {}
+
+func (x *AppendTelemetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendTelemetryRequest.ProtoReflect.Descriptor instead.
+func (*AppendTelemetryRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AppendTelemetryRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AppendTelemetryRequest) GetBatches() []*TelemetryBatch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+type AppendTelemetryResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	AcknowledgedSeq int64                  `protobuf:"varint,1,opt,name=acknowledged_seq,json=acknowledgedSeq,proto3" json:"acknowledged_seq,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *AppendTelemetryResponse) Reset() {
+	*x = AppendTelemetryResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendTelemetryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendTelemetryResponse) ProtoMessage() {}
+
+func (x *AppendTelemetryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendTelemetryResponse.ProtoReflect.Descriptor instead.
+func (*AppendTelemetryResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AppendTelemetryResponse) GetAcknowledgedSeq() int64 {
+	if x != nil {
+		return x.AcknowledgedSeq
+	}
+	return 0
+}
+
 type ReportUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 64.
@@ -2144,7 +2339,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2351,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2364,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
@@ -2187,7 +2382,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2394,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2407,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type FinishAttemptRequest struct {
@@ -2228,7 +2423,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2435,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2448,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -2287,7 +2482,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2494,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2507,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FinishAttemptResponse) GetHeld() bool {
@@ -2334,7 +2529,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05Offer\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
 	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12&\n" +
-	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xed\x02\n" +
+	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\x8b\x03\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
@@ -2350,7 +2545,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"cacheToken\x12\x1d\n" +
 	"\n" +
-	"cache_door\x18\v \x01(\bR\tcacheDoor\"\x85\x04\n" +
+	"cache_door\x18\v \x01(\bR\tcacheDoor\x12\x1c\n" +
+	"\ttelemetry\x18\f \x01(\bR\ttelemetry\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
@@ -2485,6 +2681,18 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"\xc6\x01\n" +
+	"\x0eTelemetryBatch\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x14\n" +
+	"\x05items\x18\x03 \x01(\x05R\x05items\x120\n" +
+	"\x05first\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"u\n" +
+	"\x16AppendTelemetryRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x123\n" +
+	"\abatches\x18\x02 \x03(\v2\x19.nimbus.v1.TelemetryBatchR\abatches\"D\n" +
+	"\x17AppendTelemetryResponse\x12)\n" +
 	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"E\n" +
 	"\x12ReportUsageRequest\x12/\n" +
 	"\x06usages\x18\x01 \x03(\v2\x17.nimbus.v1.AttemptUsageR\x06usages\"\x15\n" +
@@ -2494,7 +2702,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04hold\x18\x03 \x01(\bR\x04hold\"+\n" +
 	"\x15FinishAttemptResponse\x12\x12\n" +
-	"\x04held\x18\x01 \x01(\bR\x04held2\xb1\b\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held2\x8b\t\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -2504,7 +2712,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
 	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12[\n" +
 	"\x10CreateCacheToken\x12\".nimbus.v1.CreateCacheTokenRequest\x1a#.nimbus.v1.CreateCacheTokenResponse\x12F\n" +
-	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12L\n" +
+	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12X\n" +
+	"\x0fAppendTelemetry\x12!.nimbus.v1.AppendTelemetryRequest\x1a\".nimbus.v1.AppendTelemetryResponse\x12L\n" +
 	"\vReportUsage\x12\x1d.nimbus.v1.ReportUsageRequest\x1a\x1e.nimbus.v1.ReportUsageResponse\x12R\n" +
 	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponse\x12L\n" +
 	"\vAttachShell\x12\x1d.nimbus.v1.AttachShellRequest\x1a\x1e.nimbus.v1.AttachShellResponse\x12X\n" +
@@ -2523,7 +2732,7 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                     // 0: nimbus.v1.Lease
 	(*Offer)(nil),                     // 1: nimbus.v1.Offer
@@ -2559,62 +2768,65 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*CreateRunnerResponse)(nil),      // 31: nimbus.v1.CreateRunnerResponse
 	(*AppendLogRequest)(nil),          // 32: nimbus.v1.AppendLogRequest
 	(*AppendLogResponse)(nil),         // 33: nimbus.v1.AppendLogResponse
-	(*ReportUsageRequest)(nil),        // 34: nimbus.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),       // 35: nimbus.v1.ReportUsageResponse
-	(*FinishAttemptRequest)(nil),      // 36: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil),     // 37: nimbus.v1.FinishAttemptResponse
-	nil,                               // 38: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                     // 39: nimbus.v1.Class
-	(*Spec)(nil),                      // 40: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
-	(JobResult)(0),                    // 42: nimbus.v1.JobResult
-	(*Reason)(nil),                    // 43: nimbus.v1.Reason
-	(*UsageTotals)(nil),               // 44: nimbus.v1.UsageTotals
-	(*UsageSeries)(nil),               // 45: nimbus.v1.UsageSeries
-	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
-	(*Inventory)(nil),                 // 47: nimbus.v1.Inventory
-	(*HostLoad)(nil),                  // 48: nimbus.v1.HostLoad
-	(*HostCopies)(nil),                // 49: nimbus.v1.HostCopies
-	(*ShellSpec)(nil),                 // 50: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 51: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 52: nimbus.v1.ShellEnd
+	(*TelemetryBatch)(nil),            // 34: nimbus.v1.TelemetryBatch
+	(*AppendTelemetryRequest)(nil),    // 35: nimbus.v1.AppendTelemetryRequest
+	(*AppendTelemetryResponse)(nil),   // 36: nimbus.v1.AppendTelemetryResponse
+	(*ReportUsageRequest)(nil),        // 37: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),       // 38: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),      // 39: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 40: nimbus.v1.FinishAttemptResponse
+	nil,                               // 41: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 42: nimbus.v1.Class
+	(*Spec)(nil),                      // 43: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 44: google.protobuf.Duration
+	(JobResult)(0),                    // 45: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 46: nimbus.v1.Reason
+	(*UsageTotals)(nil),               // 47: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),               // 48: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil),     // 49: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 50: nimbus.v1.Inventory
+	(*HostLoad)(nil),                  // 51: nimbus.v1.HostLoad
+	(*HostCopies)(nil),                // 52: nimbus.v1.HostCopies
+	(*ShellSpec)(nil),                 // 53: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 54: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 55: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	39, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	42, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	39, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	40, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	41, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	42, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	43, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	41, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	41, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	44, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
-	45, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	42, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	43, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	44, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	45, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	46, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	44, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	44, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	47, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	48, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
 	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
-	45, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
-	46, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	47, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	47, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	48, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	49, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	50, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	50, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
 	25, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	41, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	38, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	48, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
-	49, // 22: nimbus.v1.PollRequest.copies:type_name -> nimbus.v1.HostCopies
+	44, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	41, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	51, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	52, // 22: nimbus.v1.PollRequest.copies:type_name -> nimbus.v1.HostCopies
 	1,  // 23: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
 	12, // 24: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
 	0,  // 25: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	50, // 26: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	53, // 26: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
 	0,  // 27: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	51, // 28: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	54, // 28: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
 	5,  // 29: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	52, // 30: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	55, // 30: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 31: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 32: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	51, // 33: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	52, // 34: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	44, // 32: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	54, // 33: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	55, // 34: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 35: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
 	2,  // 36: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
 	0,  // 37: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
@@ -2622,47 +2834,53 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	25, // 39: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
 	23, // 40: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
 	0,  // 41: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 42: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	44, // 42: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
 	0,  // 43: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
 	0,  // 44: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
 	0,  // 45: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
 	5,  // 46: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 47: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 48: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 49: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 50: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 51: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 52: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 53: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 54: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	26, // 55: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	30, // 56: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 57: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	32, // 58: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	34, // 59: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	36, // 60: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 61: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 62: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 63: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 64: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 65: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 66: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 67: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 68: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	27, // 69: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	31, // 70: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 71: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	33, // 72: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	35, // 73: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	37, // 74: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 75: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 76: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 77: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	64, // [64:78] is the sub-list for method output_type
-	50, // [50:64] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	49, // 47: nimbus.v1.TelemetryBatch.first:type_name -> google.protobuf.Timestamp
+	49, // 48: nimbus.v1.TelemetryBatch.last:type_name -> google.protobuf.Timestamp
+	0,  // 49: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 50: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
+	4,  // 51: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 52: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 53: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 54: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 55: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 56: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 57: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 58: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 59: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 60: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 61: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 62: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	35, // 63: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
+	37, // 64: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	39, // 65: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 66: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 67: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 68: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 69: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 70: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 71: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 72: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 73: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 74: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 75: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 76: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 77: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	36, // 78: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
+	38, // 79: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	40, // 80: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 81: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 82: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 83: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	69, // [69:84] is the sub-list for method output_type
+	54, // [54:69] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -2680,7 +2898,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
