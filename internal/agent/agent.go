@@ -297,6 +297,9 @@ func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 		if w, ok := e.(executor.Warmer); ok {
 			loops.Go(func() { a.keepWarm(ctx, e.Name(), w) })
 		}
+		if f, ok := e.(executor.Fetcher); ok {
+			loops.Go(func() { f.KeepImages(ctx, func() bool { return a.pressure.now().Closed == "" }) })
+		}
 		if eq, ok := e.(executor.Equipped); ok {
 			loops.Go(func() { a.watch(ctx, e.Name(), eq) })
 		}

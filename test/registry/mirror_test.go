@@ -407,6 +407,51 @@ func TestMirrorSecret(t *testing.T) {
 	})
 }
 
+// TestMirrorElsewhere: what was asked for while a mirror led somewhere else is not
+// kept, and what was here of that goes.
+func TestMirrorElsewhere(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		before := w.hub.client.image("lib/base", "v1", fresh(100))
+		w.hub.client.image("lib/base", "v2", fresh(100))
+		c := w.client(w.token)
+		if got := c.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, ""); !bytes.Equal(got.body, before) {
+			t.Error("another manifest comes")
+		}
+		other := newHub(t)
+		after := other.client.image("lib/base", "v1", fresh(100))
+		w.inside = append(w.inside, other.address)
+		w.replica()
+		came, goOn := make(chan struct{}), make(chan struct{})
+		w.hub.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/manifests/v2") && r.Header.Get("Authorization") != "" {
+				close(came)
+				<-goOn
+			}
+			return false
+		})
+		late := make(chan answer, 1)
+		go func() {
+			a, err := c.try("GET", "/v2/acme/hub.test/lib/base/manifests/v2", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			late <- a
+		}()
+		<-came
+		w.must(w.replicas[1].SetMirror(t.Context(), w.admin, w.acme.ID, nimbus.ImageMirrorChange{Name: "hub.test", Upstream: "http://" + other.address,
+			Username: "puller", Password: other.token, Allow: []string{"*"}}))
+		close(goOn)
+		(<-late).want(t, 409, "")
+		second := &pusher{t, w.replicas[1].url, w.token}
+		if got := second.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, ""); !bytes.Equal(got.body, after) {
+			t.Error("the manifest of before comes")
+		}
+		second.do("GET", "/v2/acme/hub.test/lib/base/manifests/v2", nil).want(t, 404, "")
+		second.do("GET", "/v2/acme/hub.test/lib/base/manifests/"+string(registry.Of(registry.SHA256, before)), nil).want(t, 404, "")
+	})
+}
+
 // TestMirrorInside asks nobody at an address of the server's own network whom the
 // operator has not named: neither an upstream nor whom that redirects to.
 func TestMirrorInside(t *testing.T) {
