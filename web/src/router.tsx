@@ -1,9 +1,13 @@
 import { createRootRoute, createRoute, createRouter } from "@tanstack/react-router";
 
+import { cacheSearch } from "./cache/filter";
+import { CachePage } from "./pages/cache";
 import { HostsPage } from "./pages/hosts";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
 import { NotFound } from "./pages/notfound";
+import { RegistryPage } from "./pages/registry";
+import { RepositoryPage } from "./pages/repository";
 import { Shell } from "./ui/shell";
 
 const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
@@ -28,9 +32,32 @@ const jobRoute = createRoute({
   },
 });
 
+const cacheRoute = createRoute({
+  getParentRoute: () => root,
+  // Not /cache: there clients find contents by their keys.
+  path: "/caches",
+  validateSearch: cacheSearch,
+  component: function Cache() {
+    const search = cacheRoute.useSearch();
+    return <CachePage key={JSON.stringify(search)} search={search} />;
+  },
+});
+
 const hostsRoute = createRoute({ getParentRoute: () => root, path: "/hosts", component: HostsPage });
 
-export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute]) });
+const registryRoute = createRoute({ getParentRoute: () => root, path: "/registry", component: RegistryPage });
+
+// Names of repositories have slashes. Without one it is the page above, too.
+const repositoryRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/registry/$",
+  component: function Repository() {
+    const { _splat: repo = "" } = repositoryRoute.useParams();
+    return repo ? <RepositoryPage key={repo} repo={repo} /> : <RegistryPage />;
+  },
+});
+
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, cacheRoute, hostsRoute, registryRoute, repositoryRoute]) });
 
 declare module "@tanstack/react-router" {
   interface Register {
