@@ -187,7 +187,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg, followed: logs.NewShared(cfg.Logs)}
+	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -297,7 +297,7 @@ func (a *api) handlers() map[string]http.Handler {
 type api struct {
 	Config
 
-	followed *logs.Shared // Logs, for those who follow
+	followed *sharedLog // Logs, for those who follow
 }
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
