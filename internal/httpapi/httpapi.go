@@ -273,6 +273,8 @@ func (a *api) handlers() map[string]http.Handler {
 		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/logs/export":                        a.plain(a.exportLogs),
+		"POST /api/v1/logs/import":                       a.plain(a.importLogs),
 		"GET /api/v1/logs/stream":                        a.plain(a.whileAllowed(a.streamLogs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
