@@ -33,7 +33,7 @@ func TestChallenges(t *testing.T) {
 
 func TestBudgets(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]string{"95;w=21600": "95 true", "0;w=21600": "0 true", " 7": "7 true", "many": "0 false", "": "0 false"} {
+	for text, want := range map[string]string{"95;w=21600": "95 true", "0;w=21600": "0 true", "7": "7 true", "many": "0 false", "": "0 false"} {
 		b, ok := budgetOf(http.Header{"Ratelimit-Remaining": {text}})
 		if got := fmt.Sprint(b.Remaining, " ", ok); got != want {
 			t.Errorf("%q is read as %s", text, got)
