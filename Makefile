@@ -147,8 +147,8 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 bench-registry: ## Pushes and pulls of images, beside a server that hashes, syncs and serves files; QUICK=1
 	@go build -o bin/bench-registry ./bench/registry && bin/bench-registry
 
-.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible
-bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible ## All figures; QUICK=1 for a short run
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible bench-logs
+bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible bench-logs ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -165,6 +165,8 @@ bench-accounting: build ## What it costs to know what jobs use
 bench-cache: build test/cache/clients/node_modules ## What the cache costs beside a plain file server, and the real client
 	@scripts/deps test
 	@go build -o bin/bench-cache ./bench/cache && bin/bench-cache
+bench-logs: build ## What lines cost on their way to disk and back, beside a loop that compresses and syncs
+	@go build -o bin/bench-logs ./bench/logs && bin/bench-logs
 bench-visible: build ## How soon what a job writes is seen by who follows it
 	@go build -o bin/bench-visible ./bench/visible && bin/bench-visible
 bench-idle: build ## What an idle `nimbus up` costs
