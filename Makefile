@@ -8,6 +8,7 @@ SHELL       := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOLS   := .cache/tools
+CHDB    := .cache/chdb/libchdb.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
@@ -63,7 +64,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw $(TOOLS)/conformance test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -199,6 +200,12 @@ $(TOOLS)/versitygw: tools/versitygw/go.mod
 # OCI's suite for registries.
 $(TOOLS)/conformance: tools/conformance/go.mod
 	@$(call tool,conformance,github.com/opencontainers/distribution-spec/conformance)
+# The ClickHouse that tests start: a library, and the program that serves it.
+$(TOOLS)/chdb: tools/chdb/go.mod tools/chdb/main.go tools/chdb/engine.go tools/chdb/http.go
+	@echo "build: chdb" >&2; mkdir -p $(TOOLS); cd tools/chdb && go build -o ../../$@ .
+$(CHDB): scripts/chdb
+	@scripts/chdb $@
+	@touch $@
 $(TOOLS)/buildkitd: tools/buildkit/go.mod # and buildctl
 	@echo "build: BuildKit (once, takes some minutes)" >&2; mkdir -p $(TOOLS); \
 	cd tools/buildkit && go build -o ../../$(TOOLS)/ github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd
