@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,12 +30,11 @@ type ClickHouseServer struct {
 }
 
 // ClickHouse starts a fresh engine, which requires "clickhouse". It listens on a
-// loopback port of its own and ends with the test. config is a configuration
-// file's text, "" for none; DIR in it is a folder of the test's own.
-func ClickHouse(t testing.TB, config string) *ClickHouseServer {
+// loopback port of its own and ends with the test.
+func ClickHouse(t testing.TB) *ClickHouseServer {
 	t.Helper()
 	Require(t, "clickhouse")
-	s, err := StartClickHouse(config)
+	s, err := StartClickHouse()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +48,7 @@ func ClickHouse(t testing.TB, config string) *ClickHouseServer {
 
 // StartClickHouse starts an engine for a program that is no test. It ends with the
 // process at the latest.
-func StartClickHouse(config string) (*ClickHouseServer, error) {
+func StartClickHouse() (*ClickHouseServer, error) {
 	program, library, err := chdb()
 	if err != nil {
 		return nil, err
@@ -58,12 +56,6 @@ func StartClickHouse(config string) (*ClickHouseServer, error) {
 	s := &ClickHouseServer{program: program, library: library}
 	if s.dir, err = os.MkdirTemp("", "nimbus-ch-"); err != nil {
 		return nil, fmt.Errorf("start ClickHouse: %w", err)
-	}
-	if config != "" {
-		s.config = filepath.Join(s.dir, "config.xml")
-		if err := os.WriteFile(s.config, []byte(strings.ReplaceAll(config, "DIR", s.dir)), 0o600); err != nil {
-			return nil, errors.Join(fmt.Errorf("start ClickHouse: %w", err), s.Close())
-		}
 	}
 	for range s3Tries {
 		if s.Address, err = freeAddress(); err != nil {
@@ -77,10 +69,16 @@ func StartClickHouse(config string) (*ClickHouseServer, error) {
 	return nil, errors.Join(err, s.Close())
 }
 
-// File writes a file into the server's folder, which its configuration can name.
-func (s *ClickHouseServer) File(name, text string) error {
-	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write a file for ClickHouse: %w", err)
+// Configure gives the next Start a configuration file, and that one of users.
+func (s *ClickHouseServer) Configure(users string) error {
+	s.config = filepath.Join(s.dir, "config.xml")
+	file := filepath.Join(s.dir, "users.xml")
+	err := errors.Join(
+		os.WriteFile(file, []byte(users), 0o600),
+		os.WriteFile(s.config, []byte("<clickhouse><users_config>"+file+"</users_config></clickhouse>"), 0o600),
+	)
+	if err != nil {
+		return fmt.Errorf("configure ClickHouse: %w", err)
 	}
 	return nil
 }

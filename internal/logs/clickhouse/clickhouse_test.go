@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func open(t *testing.T) *Store {
 	t.Helper()
 	testenv.Require(t, "clickhouse")
-	engine.once.Do(func() { engine.server, engine.err = testenv.StartClickHouse("") })
+	engine.once.Do(func() { engine.server, engine.err = testenv.StartClickHouse() })
 	if engine.err != nil {
 		t.Fatal(engine.err)
 	}

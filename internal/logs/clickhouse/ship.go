@@ -23,7 +23,7 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// How long after a failure it is tried again: more each time.
 	firstRetry = 250 * time.Millisecond
-	lastRetry  = 30 * time.Second
+	lastRetry  = 5 * time.Second
 	// lagFresh is how old a lag may be that metrics tell.
 	lagFresh   = 2 * time.Second
 	lagTimeout = 2 * time.Second
@@ -36,6 +36,8 @@ type Shipper struct {
 	store  *Store
 	outbox logs.Outbox
 	log    *slog.Logger
+	// How long is waited, at most, after a failure and between small blocks.
+	lastRetry, blockEvery time.Duration
 
 	mu      sync.Mutex
 	figures Figures
@@ -55,7 +57,7 @@ type Figures struct {
 
 // NewShipper returns one that copies from an outbox. It does nothing until Run.
 func NewShipper(store *Store, outbox logs.Outbox, log *slog.Logger) *Shipper {
-	return &Shipper{store: store, outbox: outbox, log: log}
+	return &Shipper{store: store, outbox: outbox, log: log, lastRetry: lastRetry, blockEvery: blockEvery}
 }
 
 // Run copies until ctx ends. Two at once waste work, and do no harm: the engine
@@ -72,12 +74,12 @@ func (s *Shipper) Run(ctx context.Context) {
 		case err != nil:
 			s.failed(ctx, err, retry)
 			wait = retry
-			retry = min(2*retry, lastRetry)
+			retry = min(2*retry, s.lastRetry)
 		case shipped:
 			s.recovered(ctx)
 			retry, wait = firstRetry, 0
 			if rows < fewRows && !s.isBehind(ctx) {
-				wait = blockEvery - time.Since(began)
+				wait = s.blockEvery - time.Since(began)
 			}
 		}
 		if err == nil && !shipped {
