@@ -140,7 +140,7 @@ func TestRowFilter(t *testing.T) {
 	err = server.Configure(`<clickhouse>
 <profiles><default></default></profiles><quotas><default></default></quotas>
 <users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
-<databases><filtered><log_lines><filter>org_id = toUUID('`+org.String()+`')</filter></log_lines></filtered></databases>
+<databases><filtered><log_lines><filter>org_id = toUUID('` + org.String() + `')</filter></log_lines></filtered></databases>
 </default></users></clickhouse>`)
 	if err != nil {
 		t.Fatal(err)
