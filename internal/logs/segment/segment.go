@@ -1,29 +1,31 @@
-// Package segment is the embedded log store: one file per attempt, made of
-// compressed frames, each synced before its lines are acknowledged.
+// Package segment is the embedded log store.
 //
-// A frame is a header and a payload:
+// What is appended goes to one journal of all logs, which is synced before it is
+// acknowledged; those who append at once share a sync. From memory, where readers
+// find it meanwhile, each log's lines go in compressed frames to a file of its own
+// (frame.go). A file of the journal is removed once all of its lines are in synced
+// frames, and the second store, where there is one, has them (keep.go).
 //
-//	magic 4, rows u32, first u64, compressed u32, raw u32, CRC u32   little endian
-//	zstd(records)                                                    see logs.AppendRecord
+//	journal/NUMBER         the journal, see journal.go
+//	journal/state          how far it is done with
+//	ORG/ATTEMPT.log        frames of one attempt, or of the recording of a shell
 //
-// The CRC covers header and payload. A frame that was torn by a crash can only
-// be the last; it is cut off when the file is opened.
+// The journal's name comes before those of orgs: a backup that copies files in
+// order has lines at least once.
 package segment
 
 import (
-	"bytes"
+	"container/list"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"io/fs"
-	"os"
+	"log/slog"
 	"path/filepath"
-	"sort"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -32,369 +34,318 @@ import (
 )
 
 const (
-	headerSize = 28
-	// maxFrame bounds one frame, packed or not: an append is at most 4 MiB of text.
-	maxFrame = 16 << 20
-	// maxOpen is how many logs are kept open; more are closed, the oldest first.
+	// maxAppend bounds one append: 4 MiB of text in a message of the API.
+	maxAppend = 16 << 20
+	// maxOpen is how many files of logs are kept open; more are closed, the oldest
+	// first.
 	maxOpen = 256
-	// zstdWindow keeps the memory of decoders small.
+	// maxPending is how much of all logs waits in memory; above it whoever appends
+	// writes its frame at once, however small.
+	maxPending = 64 << 20
+	// idle is how long a log may be silent before its lines leave memory.
+	idle = time.Minute
+	// zstdWindow keeps the memory of encoders and decoders small.
 	zstdWindow = 512 << 10
+	journalDir = "journal"
+	extension  = ".log"
 )
 
-var magic = [4]byte{'N', 'L', 'F', '1'}
-
-// Store implements logs.Store on a directory.
+// Store keeps logs in a directory. It implements logs.Store, logs.Looker and
+// logs.Searcher, and logs.Outbox when it was opened WithOutbox.
 type Store struct {
-	dir      string
-	maxBytes int64
-	encoder  *zstd.Encoder
-	decoder  *zstd.Decoder
+	dir         string
+	maxBytes    int64
+	disk        disk
+	log         *slog.Logger
+	journal     *journal
+	outbox      bool
+	journalSize int64
+	encoder     *zstd.Encoder
+	decoder     *zstd.Decoder
+	recent      *recent
 
 	mu   sync.Mutex
 	open map[nimbus.LogKey]*attempt
-	tick int64
+	used *list.List // of *attempt, the last used first
+
+	handles  atomic.Int64 // open files of logs
+	pending  atomic.Int64 // bytes in memory of all logs
+	newest   atomic.Int64 // the file of the journal that was written to last
+	settling sync.Mutex
+	wake     chan struct{}
+	stop     chan struct{}
+	keeping  sync.WaitGroup
 }
 
-var _ logs.Store = (*Store)(nil)
+var (
+	_ logs.Store    = (*Store)(nil)
+	_ logs.Looker   = (*Store)(nil)
+	_ logs.Searcher = (*Store)(nil)
+	_ logs.Outbox   = (*Store)(nil)
+)
 
-// Open opens the store in dir. A log may grow to maxBytes of stored bytes.
-func Open(dir string, maxBytes int64) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open log store: %w", err)
-	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return nil, fmt.Errorf("open log store: %w", err)
-	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxFrame), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return nil, fmt.Errorf("open log store: %w", err)
-	}
-	return &Store{dir: dir, maxBytes: maxBytes, encoder: enc, decoder: dec, open: map[nimbus.LogKey]*attempt{}}, nil
+// Option changes how a store is opened.
+type Option func(*Store)
+
+// WithOutbox keeps the journal until a second store has what is in it.
+func WithOutbox() Option { return func(s *Store) { s.outbox = true } }
+
+// WithLog says where it is told what goes wrong in the background. Default: nowhere.
+func WithLog(log *slog.Logger) Option { return func(s *Store) { s.log = log } }
+
+// Open opens the store in dir, and brings into logs what a crash left in the
+// journal. A log may grow to maxBytes of stored bytes.
+func Open(dir string, maxBytes int64, options ...Option) (*Store, error) {
+	return openOn(osDisk{}, dir, maxBytes, journalSize, options...)
 }
 
-// Close closes all files.
+func openOn(d disk, dir string, maxBytes, size int64, options ...Option) (_ *Store, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open log store: %w", err)
+		}
+	}()
+	s := &Store{
+		dir: dir, maxBytes: maxBytes, disk: d, log: slog.New(slog.DiscardHandler), journalSize: size, recent: newRecent(),
+		open: map[nimbus.LogKey]*attempt{}, used: list.New(), wake: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	for _, o := range options {
+		o(s)
+	}
+	if err := d.mkdir(filepath.Join(dir, journalDir)); err != nil {
+		return nil, err
+	}
+	cpus := runtime.GOMAXPROCS(0)
+	if s.encoder, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(cpus)); err != nil {
+		return nil, err
+	}
+	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxAppend*2), zstd.WithDecoderConcurrency(cpus)); err != nil {
+		return nil, err
+	}
+	if s.journal, err = openJournal(d, filepath.Join(dir, journalDir), size); err != nil {
+		return nil, err
+	}
+	if err := s.replay(); err != nil {
+		return nil, errors.Join(err, s.journal.close())
+	}
+	s.keeping.Go(s.keep)
+	return s, nil
+}
+
+// Close writes what is in memory into frames and closes all files.
 func (s *Store) Close() error {
+	select {
+	case <-s.stop:
+		return nil // it is closed
+	default:
+	}
+	close(s.stop)
+	s.keeping.Wait()
+	err := s.settle(everything)
+	return errors.Join(err, s.shut())
+}
+
+// shut closes files and nothing else.
+func (s *Store) shut() error {
+	errs := []error{s.journal.close()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	for key, a := range s.open {
-		a.mu.Lock()
-		errs = append(errs, a.close())
-		a.mu.Unlock()
-		delete(s.open, key)
+	for _, a := range s.open {
+		errs = append(errs, a.closeFile())
 	}
+	clear(s.open)
+	s.used.Init()
 	s.decoder.Close()
 	return errors.Join(append(errs, s.encoder.Close())...)
 }
 
-// path is the file of a log. Org and attempt become file names: both are
-// checked, whoever made them.
-func (s *Store) path(key nimbus.LogKey) (string, error) {
+// checkKey: org and attempt become file names, and both are checked, whoever made
+// them.
+func checkKey(key nimbus.LogKey) error {
 	if err := nimbus.CheckID(nimbus.PrefixOrg, key.OrgID); err != nil {
-		return "", err
+		return err
 	}
 	prefix := nimbus.PrefixAttempt
-	if strings.HasPrefix(key.AttemptID, nimbus.PrefixShell) {
+	if isRecording(key) {
 		prefix = nimbus.PrefixShell
 	}
-	if err := nimbus.CheckID(prefix, key.AttemptID); err != nil {
-		return "", err
-	}
-	return filepath.Join(s.dir, key.OrgID, key.AttemptID+".log"), nil
+	return nimbus.CheckID(prefix, key.AttemptID)
+}
+
+// isRecording tells whether a log is what passed in a shell: that is for operators,
+// and so neither searched nor handed on.
+func isRecording(key nimbus.LogKey) bool {
+	return strings.HasPrefix(key.AttemptID, nimbus.PrefixShell)
 }
 
 // Append implements logs.Store.
 func (s *Store) Append(_ context.Context, key nimbus.LogKey, lines []nimbus.Line) (int64, error) {
-	a, err := s.acquire(key, true)
+	a, err := s.lockForWriting(key)
 	if err != nil {
 		return 0, err
 	}
-	defer a.mu.Unlock()
-	for len(lines) > 0 && lines[0].Seq <= a.last {
+	defer s.release(a)
+	defer a.writing.Unlock()
+	last := a.end() // only writers change it
+	for len(lines) > 0 && lines[0].Seq <= last {
 		lines = lines[1:]
 	}
-	if len(lines) == 0 || lines[0].Seq != a.last+1 {
-		return a.last, nil
+	if len(lines) == 0 || lines[0].Seq != last+1 {
+		return last, nil
 	}
-	if a.size > s.maxBytes {
-		return a.last, nimbus.Errorf(nimbus.CodeTooLarge, "the log is larger than %d bytes", s.maxBytes)
+	if err := s.checkAppend(a, lines); err != nil {
+		return last, err
 	}
-	var raw []byte
+	if err := a.reserve(s); err != nil {
+		return last, err
+	}
+	number, err := s.journal.append(record(kindLines, key, lines))
+	if err != nil {
+		a.unreserve()
+		return last, fmt.Errorf("append to log: %w", err)
+	}
+	s.add(a, lines, number)
+	if s.newest.Swap(number) != number {
+		s.nudge()
+	}
+	return a.end(), nil
+}
+
+func (s *Store) checkAppend(a *attempt, lines []nimbus.Line) error {
+	if s.journal.number()-s.journal.current().Sealed > maxBehind {
+		s.nudge()
+		return nimbus.Errorf(nimbus.CodeUnavailable, "lines can't be written to their logs as fast as they come: see the server's log")
+	}
+	if a.stored() > s.maxBytes {
+		return nimbus.Errorf(nimbus.CodeTooLarge, "the log is larger than %d bytes", s.maxBytes)
+	}
+	size := 0
 	for i, line := range lines {
 		if line.Seq != lines[0].Seq+int64(i) {
-			return a.last, nimbus.Errorf(nimbus.CodeInvalid, "line %d follows line %d", line.Seq, lines[0].Seq+int64(i)-1)
+			return nimbus.Errorf(nimbus.CodeInvalid, "line %d follows line %d", line.Seq, lines[0].Seq+int64(i)-1)
 		}
-		raw = logs.AppendRecord(raw, line)
+		size += len(line.Text) + lineOverhead
 	}
-	if len(raw) > maxFrame {
-		return a.last, nimbus.Errorf(nimbus.CodeTooLarge, "%d bytes of lines in one call, at most %d", len(raw), maxFrame)
+	if size > maxAppend {
+		return nimbus.Errorf(nimbus.CodeTooLarge, "%d bytes of lines in one call, at most %d", size, maxAppend)
 	}
-	err = a.append(s.encode(lines, raw), index{first: lines[0].Seq, rows: len(lines)})
-	return a.last, err
+	return nil
 }
 
-func (s *Store) encode(lines []nimbus.Line, raw []byte) []byte {
-	out := make([]byte, headerSize, headerSize+len(raw)/2)
-	out = s.encoder.EncodeAll(raw, out)
-	copy(out, magic[:])
-	binary.LittleEndian.PutUint32(out[4:], uint32(len(lines)))
-	binary.LittleEndian.PutUint64(out[8:], uint64(lines[0].Seq))
-	binary.LittleEndian.PutUint32(out[16:], uint32(len(out)-headerSize))
-	binary.LittleEndian.PutUint32(out[20:], uint32(len(raw)))
-	binary.LittleEndian.PutUint32(out[24:], checksum(out))
-	return out
-}
-
-// checksum covers a whole frame but the checksum itself.
-func checksum(frame []byte) uint32 {
-	return crc32.Update(crc32.ChecksumIEEE(frame[:24]), crc32.IEEETable, frame[headerSize:])
-}
-
-// Read implements logs.Store.
-func (s *Store) Read(_ context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
-	a, err := s.acquire(key, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer a.mu.Unlock()
-	var out []nimbus.Line
-	i := sort.Search(len(a.frames), func(i int) bool { return a.frames[i].first+int64(a.frames[i].rows) > from })
-	for ; i < len(a.frames) && len(out) < limit; i++ {
-		lines, err := s.decode(a, a.frames[i])
-		if err != nil {
-			return nil, err
-		}
-		skip := max(0, from-a.frames[i].first)
-		lines = lines[min(int64(len(lines)), skip):]
-		out = append(out, lines[:min(len(lines), limit-len(out))]...)
-	}
-	return out, nil
-}
-
-func (s *Store) decode(a *attempt, x index) ([]nimbus.Line, error) {
-	frame := make([]byte, x.length)
-	if _, err := a.file.ReadAt(frame, x.offset); err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
-	}
-	if binary.LittleEndian.Uint32(frame[24:]) != checksum(frame) {
-		return nil, fmt.Errorf("read log: the frame of line %d is damaged", x.first)
-	}
-	raw, err := s.decoder.DecodeAll(frame[headerSize:], nil)
-	if err != nil {
-		return nil, fmt.Errorf("read log: the frame of line %d: %w", x.first, err)
-	}
-	out := make([]nimbus.Line, 0, x.rows)
-	for len(raw) > 0 {
-		var line nimbus.Line
-		if line, raw, err = logs.DecodeRecord(raw); err != nil {
-			return nil, fmt.Errorf("read log: %w", err)
-		}
-		out = append(out, line)
-	}
-	return out, nil
-}
-
-// Acked implements logs.Store.
-func (s *Store) Acked(_ context.Context, key nimbus.LogKey) (int64, error) {
-	a, err := s.acquire(key, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer a.mu.Unlock()
-	return a.last, nil
-}
-
-// Delete implements logs.Store.
+// Delete implements logs.Store. That it was deleted is in the journal before it is:
+// what the journal has of it is not brought back by a crash.
 func (s *Store) Delete(_ context.Context, key nimbus.LogKey) error {
-	path, err := s.path(key)
+	a, err := s.lockForWriting(key)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.open[key]; a != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(s.open, key)
-		if err := a.close(); err != nil {
-			return err
-		}
+	defer s.release(a)
+	defer a.writing.Unlock()
+	if a.end() == 0 {
+		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.journal.append(record(kindDelete, key, nil)); err != nil {
+		return fmt.Errorf("delete log: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.pending.Add(-int64(a.pending.size()))
+	a.empty()
+	if err := s.removeFile(a); err != nil {
+		a.torn = true // what is left of it is cut off before anything is written
 		return fmt.Errorf("delete log: %w", err)
 	}
 	return nil
 }
 
-// acquire returns an open log, locked. It is made when create says so, and is
-// fs.ErrNotExist otherwise when there is none.
-func (s *Store) acquire(key nimbus.LogKey, create bool) (*attempt, error) {
-	path, err := s.path(key)
+// removeFile removes a log's file, for good when it returns.
+func (s *Store) removeFile(a *attempt) error {
+	s.recent.forget(a)
+	if err := a.closeFile(); err != nil {
+		return err
+	}
+	if err := s.disk.remove(a.path); err != nil {
+		return err
+	}
+	return s.disk.syncDir(filepath.Dir(a.path))
+}
+
+// lockForWriting returns a log that nobody else appends to until its lock writing
+// is released. The caller releases the log, too.
+func (s *Store) lockForWriting(key nimbus.LogKey) (*attempt, error) {
+	a, err := s.acquire(key)
 	if err != nil {
 		return nil, err
 	}
+	a.writing.Lock()
+	return a, nil
+}
+
+// acquire returns a log, which stays in memory until it is released.
+func (s *Store) acquire(key nimbus.LogKey) (*attempt, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tick++
 	a := s.open[key]
 	if a == nil {
-		if a, err = openAttempt(path, create); err != nil {
-			return nil, err
-		}
-		s.evict()
+		a = &attempt{store: s, key: key, path: filepath.Join(s.dir, key.OrgID, key.AttemptID+extension)}
+		a.place = s.used.PushFront(a)
 		s.open[key] = a
 	}
-	a.used = s.tick
-	a.mu.Lock()
+	s.used.MoveToFront(a.place)
+	a.refs++
+	s.evict()
+	s.mu.Unlock()
+	if err := a.load(); err != nil {
+		s.release(a)
+		return nil, err
+	}
 	return a, nil
 }
 
-// evict closes the log that was not used for longest when too many are open.
+// release gives a log back. One of which there is nothing to remember is forgotten.
+func (s *Store) release(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.refs--; a.refs == 0 && a.nothing() {
+		s.forget(a)
+	}
+}
+
+// forget drops a log from memory. Called with mu held, of one that nobody uses.
+func (s *Store) forget(a *attempt) {
+	if err := a.closeFile(); err != nil { // what it wrote is synced
+		s.log.Warn("a file of a log could not be closed", "error", err)
+	}
+	s.used.Remove(a.place)
+	delete(s.open, a.key)
+}
+
+// evictSteps bounds what one call does about too many open logs.
+const evictSteps = 16
+
+// evict closes what was not used for longest. Logs whose lines are not all in synced
+// frames stay in memory, without their file. Called with mu held.
 func (s *Store) evict() {
-	if len(s.open) < maxOpen {
-		return
-	}
-	var oldest nimbus.LogKey
-	for key, a := range s.open {
-		if b := s.open[oldest]; b == nil || a.used < b.used {
-			oldest = key
+	for range evictSteps {
+		if s.used.Len() <= maxOpen && s.handles.Load() <= maxOpen {
+			return
 		}
-	}
-	a := s.open[oldest]
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_ = a.close() // every frame is synced: nothing is lost
-	delete(s.open, oldest)
-}
-
-// index is where a frame lies.
-type index struct {
-	first          int64
-	rows           int
-	offset, length int64
-}
-
-// attempt is one open log.
-type attempt struct {
-	used int64 // guarded by the store
-
-	mu     sync.Mutex
-	file   *os.File
-	frames []index
-	last   int64
-	size   int64
-}
-
-func openAttempt(path string, create bool) (*attempt, error) {
-	flags := os.O_RDWR
-	if create {
-		flags |= os.O_CREATE
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
+		a, ok := s.used.Back().Value.(*attempt)
+		if !ok {
+			return
 		}
-	}
-	f, err := os.OpenFile(path, flags, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	a := &attempt{file: f}
-	if err := a.scan(); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if a.size == 0 {
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			return nil, errors.Join(err, f.Close())
+		switch {
+		case a.refs > 0:
+		case a.settled():
+			s.forget(a)
+			continue
+		default:
+			if err := a.closeFile(); err != nil {
+				s.log.Warn("a file of a log could not be closed", "error", err)
+			}
 		}
+		s.used.MoveToFront(a.place)
 	}
-	return a, nil
-}
-
-// scan builds the index from the headers and cuts off a torn last frame.
-func (a *attempt) scan() error {
-	info, err := a.file.Stat()
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	var head [headerSize]byte
-	for a.size+headerSize <= info.Size() {
-		if _, err := a.file.ReadAt(head[:], a.size); err != nil {
-			return fmt.Errorf("open log: %w", err)
-		}
-		x := index{
-			first: int64(binary.LittleEndian.Uint64(head[8:])), rows: int(binary.LittleEndian.Uint32(head[4:])),
-			offset: a.size, length: headerSize + int64(binary.LittleEndian.Uint32(head[16:])),
-		}
-		if !bytes.Equal(head[:4], magic[:]) || x.first != a.last+1 || x.rows == 0 || x.offset+x.length > info.Size() {
-			break
-		}
-		// Only the last one can be torn; the others were synced before it.
-		if x.offset+x.length == info.Size() && !a.sound(x) {
-			break
-		}
-		a.add(x)
-	}
-	if a.size == info.Size() {
-		return nil
-	}
-	if err := a.file.Truncate(a.size); err != nil {
-		return fmt.Errorf("cut torn frame: %w", err)
-	}
-	return nil
-}
-
-func (a *attempt) sound(x index) bool {
-	if x.length > maxFrame+headerSize {
-		return false
-	}
-	frame := make([]byte, x.length)
-	if _, err := a.file.ReadAt(frame, x.offset); err != nil {
-		return false
-	}
-	return binary.LittleEndian.Uint32(frame[24:]) == checksum(frame)
-}
-
-func (a *attempt) add(x index) {
-	a.frames = append(a.frames, x)
-	a.last = x.first + int64(x.rows) - 1
-	a.size = x.offset + x.length
-}
-
-// append writes one frame to disk. After a failure the file ends where it did.
-func (a *attempt) append(frame []byte, x index) error {
-	x.offset, x.length = a.size, int64(len(frame))
-	_, err := a.file.WriteAt(frame, a.size)
-	if err == nil {
-		err = a.file.Sync()
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("append to log: %w", err), a.file.Truncate(a.size))
-	}
-	a.add(x)
-	return nil
-}
-
-func (a *attempt) close() error {
-	if err := a.file.Close(); err != nil {
-		return fmt.Errorf("close log: %w", err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync log folder: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("sync log folder: %w", err)
-	}
-	return nil
 }
