@@ -108,7 +108,7 @@ func (s *Shipper) next(ctx context.Context) (rows int, shipped bool, err error) 
 		return 0, false, wrap("read what is to be copied", err)
 	}
 	for _, block := range blocks(b.Logs) {
-		if err := s.write(ctx, block); err != nil {
+		if err := s.write(ctx, block, ""); err != nil {
 			return rows, false, err
 		}
 		rows += block.rows
@@ -122,11 +122,12 @@ func (s *Shipper) next(ctx context.Context) (rows int, shipped bool, err error) 
 	return rows, true, nil
 }
 
-// Write copies lines that an outbox has no more: for a log of which ClickHouse
-// lacks some.
+// Write copies lines of which ClickHouse lacks some although it took them once: it
+// may know the tokens of what it lost, so these have others.
 func (s *Shipper) Write(ctx context.Context, p logs.Part) error {
+	again := nimbus.NewID("again", time.Now())
 	for _, block := range blocks([]logs.Part{p}) {
-		if err := s.write(ctx, block); err != nil {
+		if err := s.write(ctx, block, again); err != nil {
 			return err
 		}
 	}
@@ -135,8 +136,8 @@ func (s *Shipper) Write(ctx context.Context, p logs.Part) error {
 
 // write writes a block. What the engine refuses for what is in it is cut in two
 // until the lines are found that are to blame; they are parked, and the others kept.
-func (s *Shipper) write(ctx context.Context, b block) error {
-	err := s.store.insert(ctx, b, b.token())
+func (s *Shipper) write(ctx context.Context, b block, salt string) error {
+	err := s.store.insert(ctx, b, b.token()+salt)
 	switch {
 	case err == nil:
 		s.mu.Lock()
@@ -147,7 +148,7 @@ func (s *Shipper) write(ctx context.Context, b block) error {
 		return err
 	case b.rows > 1:
 		for _, half := range b.halves() {
-			if err := s.write(ctx, half); err != nil {
+			if err := s.write(ctx, half, salt); err != nil {
 				return err
 			}
 		}
