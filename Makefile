@@ -125,7 +125,7 @@ soak-registry: ## Push, remove and collect for 60 s each, also while the registr
 test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real BuildKit, which is built first
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_TEST_BUILDKIT=$(CURDIR)/$(TOOLS) PATH=$$PATH:/usr/sbin:/sbin \
-		go test -count=1 -timeout 10m -v -tags buildkit -run TestBuildKit ./test/cache/
+		go test -count=1 -timeout 10m -v -tags buildkit -run TestBuildKit ./test/cache/ ./test/registry/
 
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run

@@ -18,7 +18,17 @@ type ImageRules struct {
 	Immutable bool // a tag that is there stays what it is
 	KeepDays  int  // images that nobody pulled or pushed for so long go; 0: none do
 	Evict     bool // its images make room when the org's quota is nearly used
+	// PushFrom are the repositories at GitHub, as "owner/name", whose jobs may push
+	// here besides those of the one that it is called after; OwnJobs for the org's
+	// own jobs, AllJobs for all of the org.
+	PushFrom []string
 }
+
+// AllJobs stands for all jobs of an org where a repository is named.
+const AllJobs = "*"
+
+// MaxPushFrom is how many repositories' jobs may push to one.
+const MaxPushFrom = 100
 
 // Image is what a tag stands for.
 type Image struct {
@@ -27,9 +37,12 @@ type Image struct {
 	MediaType    string
 	ArtifactType string
 	Bytes        int64 // with all that it names
-	PushedAt     time.Time
-	PulledAt     time.Time // zero for never
-	Referrers    []ImageReferrer
+	// Platforms are those that it is for, as "linux/arm64/v8"; up to 50, none where
+	// it does not say so.
+	Platforms []string
+	PushedAt  time.Time
+	PulledAt  time.Time // zero for never
+	Referrers []ImageReferrer
 }
 
 // ImageReferrer says something about an image, as a signature or an SBOM does.

@@ -18,13 +18,13 @@ func (c *Client) ImageRepos(ctx context.Context, page nimbus.PageRequest) (repos
 	return repos, wire.ToImageUsage(answer.GetUsage()), answer.GetNextPageToken(), err
 }
 
-// Images is a page of the tags of a repository.
-func (c *Client) Images(ctx context.Context, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+// Images is a repository, and a page of its tags.
+func (c *Client) Images(ctx context.Context, repo string, page nimbus.PageRequest) (r nimbus.ImageRepo, images []nimbus.Image, next string, err error) {
 	answer, err := call(ctx, c.registry.ListImages, &nimbusv1.ListImagesRequest{Repo: repo, PageSize: int32(page.Size), PageToken: page.Token})
 	for _, i := range answer.GetImages() {
 		images = append(images, wire.ToImage(i))
 	}
-	return images, answer.GetNextPageToken(), err
+	return wire.ToImageRepo(answer.GetRepo()), images, answer.GetNextPageToken(), err
 }
 
 // RemoveImages removes a tag, an image by its digest, or, without a reference, a

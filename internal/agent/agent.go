@@ -52,6 +52,7 @@ import (
 type Config struct {
 	Server    string // address of the control plane
 	Data      string // the agent's own directory
+	Keys      string // folder in memory for the key by which secrets in Data are sealed; default: keyFolders
 	Name      string // how the host is called; default the host's name
 	Version   string
 	JoinToken string // needed until the host has joined
@@ -200,6 +201,7 @@ type Agent struct {
 	executors map[string]executor.Executor
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
+	sealer    *sealer // valid while it runs
 	pressure  pressure
 	equipped  chan struct{} // holds one where hardware that jobs get has changed
 
@@ -260,6 +262,14 @@ func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 	if err := os.MkdirAll(a.attemptsDir(), 0o700); err != nil {
 		return fmt.Errorf("make the agent's folder: %w", err)
 	}
+	folders := keyFolders()
+	if a.cfg.Keys != "" {
+		folders = []string{a.cfg.Keys}
+	}
+	if a.sealer, err = openSealer(a.cfg.Data, folders); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.forgetKey()) }()
 	if err := a.join(ctx); err != nil {
 		return err
 	}
@@ -291,6 +301,14 @@ func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 	loops.Wait()
 	a.running.Wait()
 	return nil
+}
+
+// forgetKey removes the key where no attempt is left for the next agent.
+func (a *Agent) forgetKey() error {
+	if left, err := os.ReadDir(a.attemptsDir()); err != nil || len(left) > 0 {
+		return nil //nolint:nilerr // a key that stays harms nobody
+	}
+	return a.sealer.forget()
 }
 
 func (a *Agent) attemptsDir() string { return filepath.Join(a.cfg.Data, "attempts") }

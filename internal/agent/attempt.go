@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,6 +52,7 @@ type attempt struct {
 	assign nimbus.Assignment
 	dir    string
 	wal    *wal.Log
+	seal   cipher.AEAD
 	state  state // written by the attempt's own goroutine alone
 	tells  tells
 	usage  usage
@@ -86,19 +89,31 @@ func (a *Agent) newAttempt(as nimbus.Assignment, reserved nimbus.Reservation, se
 }
 
 func (a *Agent) openAttempt(dir string, as nimbus.Assignment, s state, renewed time.Time) (*attempt, error) {
+	seal, err := a.sealer.of(as.AttemptID)
+	if err != nil {
+		return nil, err
+	}
 	w, err := wal.Open(filepath.Join(dir, "wal"), walLimit)
 	if err != nil {
 		return nil, err
 	}
 	t := &attempt{
-		agent: a, assign: as, dir: dir, wal: w, state: s, renewed: renewed, ended: make(chan struct{}),
+		agent: a, assign: as, dir: dir, wal: w, seal: seal, state: s, renewed: renewed, ended: make(chan struct{}),
 		log: a.log.With("job", as.JobID, "attempt", as.AttemptID),
 	}
+	if err := t.state.unseal(seal); err != nil {
+		// What is to be hidden in the log, and how the process was started, is not known.
+		t.end(err)
+	}
+	t.assign.JobToken, t.assign.CacheToken = cmp.Or(t.state.JobToken, as.JobToken), cmp.Or(t.state.CacheToken, as.CacheToken)
 	if err := t.loadUsage(); err != nil {
 		t.log.Warn("what the attempt used so far is lost", "error", err)
 	}
 	return t, nil
 }
+
+// begun tells whether the process was started, or may have been.
+func (t *attempt) begun() bool { return t.state.Begun || t.state.Start != nil }
 
 func (t *attempt) lease() nimbus.Lease { return t.assign.Lease }
 
@@ -216,7 +231,7 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 	t.sandbox = sandbox
 	t.mu.Unlock()
 	t.measure(ctx) // from here on
-	if t.state.Start != nil {
+	if t.begun() {
 		t.renew(ctx, time.Time{}) // one that has ended meanwhile is found out by who follows it
 	} else if err := t.hold(ctx); err != nil { // from the creation's patience to the lease's
 		return t.notStarted(ctx, err)
@@ -253,7 +268,7 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 		return nil, nimbus.Errorf(nimbus.CodeUnsupported, "this host has no executor %q", t.assign.Class.Executor)
 	}
 	dir := filepath.Join(t.dir, "sandbox")
-	if t.state.Start != nil {
+	if t.begun() {
 		return e.Adopt(ctx, t.assign.AttemptID, dir)
 	}
 	// Whatever the control plane takes this host for.
@@ -324,7 +339,7 @@ func originOf(s executor.Sandbox) nimbus.Origin {
 func (t *attempt) notStarted(ctx context.Context, err error) nimbus.Outcome {
 	if why := t.why(); why != nil {
 		o := endedBy(why)
-		o.BeforeStart = t.state.Start == nil
+		o.BeforeStart = !t.begun()
 		return o
 	}
 	if ctx.Err() != nil {
@@ -337,7 +352,7 @@ func (t *attempt) notStarted(ctx context.Context, err error) nimbus.Outcome {
 	switch {
 	case errors.As(err, &failed):
 		reason = failed.reason
-	case errors.As(err, &image), nimbus.ErrorCode(err) == nimbus.CodeNotFound && t.state.Start == nil:
+	case errors.As(err, &image), nimbus.ErrorCode(err) == nimbus.CodeNotFound && !t.begun():
 		reason = nimbus.ReasonImageNotFound
 	}
 	message := err.Error()
@@ -348,7 +363,7 @@ func (t *attempt) notStarted(ctx context.Context, err error) nimbus.Outcome {
 	return nimbus.Outcome{
 		Result: nimbus.ResultFailure, Reason: nimbus.Reason{Code: reason, Message: message},
 		// A process may have run in a sandbox that could not be found again.
-		BeforeStart: t.state.Start == nil,
+		BeforeStart: !t.begun(),
 	}
 }
 
@@ -378,6 +393,8 @@ func endedBy(why error) nimbus.Outcome {
 		o.Result, o.Reason.Code = nimbus.ResultTimedOut, nimbus.ReasonTimeout
 	case errors.Is(why, errOutputLimit):
 		o.Result, o.Reason.Code = nimbus.ResultFailure, nimbus.ReasonOutputLimit
+	case errors.Is(why, errKeysLost):
+		o.Result, o.Reason.Code = nimbus.ResultFailure, nimbus.ReasonSandboxFailed
 	default:
 		o.Reason = nimbus.Reason{}
 	}

@@ -38,7 +38,7 @@ func (b *lateBeat) ReportPhase(_ context.Context, r *connect.Request[nimbusv1.Re
 func TestDestroyedIsToldWhateverTheLastBeatHeard(t *testing.T) {
 	t.Parallel()
 	control := &lateBeat{}
-	a := &Agent{cfg: Config{Data: t.TempDir()}, log: slog.New(slog.DiscardHandler), control: control}
+	a := &Agent{cfg: Config{Data: t.TempDir()}, log: slog.New(slog.DiscardHandler), control: control, sealer: &sealer{key: make([]byte, keyBytes)}}
 	at := &attempt{agent: a, dir: t.TempDir(), log: a.log, ended: make(chan struct{})}
 	control.beat = func() {
 		at.obey(t.Context(), nimbus.LeaseStatus{Verdict: nimbus.VerdictFenced}, at.renewed)

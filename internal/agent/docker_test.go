@@ -43,7 +43,7 @@ func TestWhoWantsDockerIsToldHow(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer w.Close()
-		a := &attempt{wal: w, log: slog.New(slog.DiscardHandler), assign: nimbus.Assignment{Class: nimbus.Class{Image: c.image, Executor: c.executor}}}
+		a := &attempt{wal: w, seal: testSeal(), log: slog.New(slog.DiscardHandler), assign: nimbus.Assignment{Class: nimbus.Class{Image: c.image, Executor: c.executor}}}
 		f := &follower{t: a}
 		for range 3 {
 			f.notice([]nimbus.Line{{Text: "before"}, {Text: text}})

@@ -153,7 +153,7 @@ func broken(err error) bool {
 // begin takes a fresh sandbox to a running process, or finds the one that runs.
 func (g *guest) begin(ctx context.Context) error {
 	t := g.t
-	adopted := t.state.Start != nil
+	adopted := t.begun()
 	if !adopted {
 		request, err := g.makeReady(ctx)
 		if err != nil {

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,35 +43,56 @@ type follower struct {
 	work     sync.WaitGroup
 }
 
+// said is the last event of the guest that is in the log, and how it goes on.
+func (t *attempt) said() (event int64, st lines.State) {
+	_, cp := t.wal.Last()
+	st = lines.State{Step: cp.Step, Pending: cp.Pending, Masks: cp.Masks}
+	if cp.State != nil {
+		plain, err := t.seal.Open(nil, nil, cp.State, nil)
+		if err != nil || json.Unmarshal(plain, &st) != nil {
+			t.end(errKeysLost)
+		}
+	}
+	st.Runner = t.assign.Source == nimbus.SourceGitHub
+	return cp.Event, st
+}
+
+// checkpoint says where the log stands.
+func (t *attempt) checkpoint(event int64, s *lines.Splitter) (wal.Checkpoint, error) {
+	plain, err := json.Marshal(s.State())
+	if err != nil {
+		return wal.Checkpoint{}, fmt.Errorf("encode where the log stands: %w", err)
+	}
+	return wal.Checkpoint{Event: event, State: t.seal.Seal(nil, nil, plain, nil)}, nil
+}
+
 // newSplitter goes on where the wal ends.
-func (t *attempt) newSplitter() (*lines.Splitter, wal.Checkpoint) {
-	last, cp := t.wal.Last()
-	s := lines.NewSplitter(nimbus.SystemClock{}, last, cp.Step)
-	for _, secret := range t.state.Secrets {
-		s.Mask(secret)
-	}
-	for _, secret := range cp.Masks {
-		s.Mask(secret)
-	}
-	s.Resume(cp.Pending)
-	return s, cp
+func (t *attempt) newSplitter() (s *lines.Splitter, event int64) {
+	last, _ := t.wal.Last()
+	event, st := t.said()
+	// Registered secrets come first: a job can't have them left out for want of room.
+	st.Masks = append(slices.Clone(t.state.Secrets), st.Masks...)
+	return lines.NewSplitter(nimbus.SystemClock{}, last, st), event
 }
 
 // say adds a line of Nimbus' own to the log, after the one that was begun.
 func (t *attempt) say(ctx context.Context, text string) {
-	s, cp := t.newSplitter()
+	s, event := t.newSplitter()
 	said := append(s.Flush(), s.System("nimbus: "+text))
-	cp.Pending = s.Pending()
-	if err := t.wal.Append(said, cp); err != nil {
+	cp, err := t.checkpoint(event, s)
+	if err == nil {
+		err = t.wal.Append(said, cp)
+	}
+	if err != nil {
 		t.log.ErrorContext(ctx, "append to log", "error", err)
 	}
 }
 
 // follow brings the output in until the process has ended, whatever ends it.
 func (t *attempt) follow(ctx context.Context, g *guest) nimbus.Outcome {
-	s, cp := t.newSplitter()
+	s, event := t.newSplitter()
 	begun := func() { t.reportPhase(ctx, nimbus.PhaseFirstOutput, nimbus.Start{}) }
-	f := &follower{t: t, g: g, splitter: s, event: cp.Event, first: cp.Event > 0, begun: begun}
+	f := &follower{t: t, g: g, splitter: s, event: event, first: event > 0, begun: begun}
 	following, cancel := context.WithCancel(ctx)
 	f.work.Go(func() { f.endOnDemand(following) })
 	f.work.Go(func() { f.endOnTimeout(following) })
@@ -213,9 +236,11 @@ func (f *follower) store(ctx context.Context, batch []nimbus.Line) error {
 		}
 	}
 	f.notice(batch)
-	_, step := f.splitter.Last()
-	cp := wal.Checkpoint{Event: f.event, Step: step, Pending: f.splitter.Pending(), Masks: f.splitter.Masks()}
-	if err := f.t.wal.Append(batch, cp); err != nil {
+	cp, err := f.t.checkpoint(f.event, f.splitter)
+	if err == nil {
+		err = f.t.wal.Append(batch, cp)
+	}
+	if err != nil {
 		return &hostError{err}
 	}
 	if !f.first && f.bytes > 0 {

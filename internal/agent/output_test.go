@@ -75,7 +75,7 @@ func TestWhyASandboxEnded(t *testing.T) {
 func followed(w *wal.Log) (*follower, *bytes.Buffer) {
 	var told bytes.Buffer
 	t := &attempt{
-		agent: &Agent{cfg: Config{MaxLogBytes: 1 << 30}}, wal: w, ended: make(chan struct{}),
+		agent: &Agent{cfg: Config{MaxLogBytes: 1 << 30}}, wal: w, seal: testSeal(), ended: make(chan struct{}),
 		log: slog.New(slog.NewTextHandler(&told, nil)),
 	}
 	f := &follower{t: t, g: &guest{t: t, dead: make(chan struct{})}, first: true}

@@ -33,7 +33,7 @@ func TestRefusedIsSaidAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	a := &attempt{wal: w, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	a := &attempt{wal: w, seal: testSeal(), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	a.sayRefused(t.Context(), &renewed{})                         // without a fence
 	a.sayRefused(t.Context(), fenced{})                           // that refused nothing
 	a.sayRefused(t.Context(), fenced{err: errors.New("is gone")}) // or is gone

@@ -368,6 +368,6 @@ func (s *shell) send(ctx context.Context, frames []*nimbusv1.ShellFrame, end *ni
 
 // secrets are what of the job must not be seen, by now.
 func (t *attempt) secrets() []string {
-	_, cp := t.wal.Last()
-	return append(append([]string(nil), t.state.Secrets...), cp.Masks...)
+	_, st := t.said()
+	return append(append([]string(nil), t.state.Secrets...), st.Masks...)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/cipher"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,25 +22,64 @@ type state struct {
 	Assignment json.RawMessage `json:"assignment"`
 	// Reserved is what the attempt takes of the host.
 	Reserved nimbus.Reservation `json:"reserved"`
-	// Start is the request that started the process, written before it is
-	// sent: with it an attempt can be taken over, without it not.
-	Start   json.RawMessage `json:"start,omitempty"`
-	Started time.Time       `json:"started"`
+	// Begun says that there is a Start.
+	Begun   bool      `json:"begun,omitempty"`
+	Started time.Time `json:"started"`
 	// CacheTrust is the authority of the door to GitHub's cache that the sandbox was
 	// given; "" where it has no such door.
 	CacheTrust string `json:"cacheTrust,omitempty"`
-	// Secrets must not be seen in the log.
-	Secrets []string `json:"secrets,omitempty"`
 	// Outcome is set once the process has ended.
 	Outcome json.RawMessage `json:"outcome,omitempty"`
+	// Sealed is the part that holds secrets, see sealer.
+	Sealed []byte `json:"sealed,omitempty"`
+
+	// What was kept open to read by agents that sealed nothing has the same names.
+	confidential
+}
+
+// confidential is what of an attempt's state is not to be read on a disk.
+type confidential struct {
+	// Start is the request that started the process, written before it is
+	// sent: with it an attempt can be taken over, without it not.
+	Start json.RawMessage `json:"start,omitempty"`
+	// Secrets must not be seen in the log.
+	Secrets []string `json:"secrets,omitempty"`
+	// JobToken and CacheToken are the assignment's.
+	JobToken   string `json:"jobToken,omitempty"`
+	CacheToken string `json:"cacheToken,omitempty"`
 }
 
 const stateFile = "attempt.json"
 
 // save writes the state to disk.
 func (t *attempt) save() error {
-	if err := writeJSON(filepath.Join(t.dir, stateFile), t.state); err != nil {
+	kept := t.state
+	kept.Begun = kept.Start != nil
+	plain, err := json.Marshal(kept.confidential)
+	if err != nil {
+		return fmt.Errorf("encode the attempt's state: %w", err)
+	}
+	kept.Sealed, kept.confidential = t.seal.Seal(nil, nil, plain, nil), confidential{}
+	if err := writeJSON(filepath.Join(t.dir, stateFile), kept); err != nil {
 		return fmt.Errorf("keep the attempt's state: %w", err)
+	}
+	return nil
+}
+
+// errKeysLost is told of what was sealed before the host's memory was lost.
+var errKeysLost = errors.New("its host has lost the key by which the attempt's state was sealed: it was started anew, or its memory was cleared")
+
+// unseal reads what was sealed.
+func (s *state) unseal(with cipher.AEAD) error {
+	if s.Sealed == nil {
+		return nil
+	}
+	plain, err := with.Open(nil, nil, s.Sealed, nil)
+	if err != nil {
+		return errKeysLost
+	}
+	if err := json.Unmarshal(plain, &s.confidential); err != nil {
+		return fmt.Errorf("decode the attempt's state: %w", err)
 	}
 	return nil
 }
@@ -69,6 +109,8 @@ func loadState(dir string) (state, nimbus.Assignment, error) {
 }
 
 func (s *state) setAssignment(a nimbus.Assignment) error {
+	s.JobToken, s.CacheToken = a.JobToken, a.CacheToken
+	a.JobToken, a.CacheToken = "", ""
 	raw, err := protojson.Marshal(wire.Assignment(a))
 	s.Assignment = raw
 	return err

@@ -23,7 +23,7 @@ import (
 // somebody's stays.
 func TestFoldersOfNobody(t *testing.T) {
 	t.Parallel()
-	a := &Agent{cfg: Config{Data: t.TempDir()}, log: slog.New(slog.DiscardHandler), attempts: map[string]*attempt{}}
+	a := &Agent{cfg: Config{Data: t.TempDir()}, log: slog.New(slog.DiscardHandler), sealer: &sealer{key: make([]byte, keyBytes)}, attempts: map[string]*attempt{}}
 	for _, name := range []string{"att_known", "att_new", "att_orphan"} {
 		if err := os.MkdirAll(filepath.Join(a.attemptsDir(), name, "sandbox"), 0o700); err != nil {
 			t.Fatal(err)

@@ -76,7 +76,7 @@ func (m *metered) Usage(context.Context) (nimbus.UsageSample, error) { return m.
 // TestUsageIsAdopted: the next agent goes on with the series of the one before.
 func TestUsageIsAdopted(t *testing.T) {
 	t.Parallel()
-	a := &Agent{log: slog.New(slog.DiscardHandler)}
+	a := &Agent{log: slog.New(slog.DiscardHandler), sealer: &sealer{key: make([]byte, keyBytes)}}
 	dir := t.TempDir()
 	open := func() *attempt {
 		t.Helper()

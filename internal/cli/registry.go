@@ -40,6 +40,7 @@ type (
 		Immutable bool       `json:"immutable"`
 		KeepDays  int        `json:"keep_days"`
 		Evict     bool       `json:"evict"`
+		PushFrom  []string   `json:"push_from,omitempty"`
 	}
 	taggedView struct {
 		Tag          string              `json:"tag"`
@@ -47,6 +48,7 @@ type (
 		MediaType    string              `json:"media_type"`
 		ArtifactType string              `json:"artifact_type,omitempty"`
 		Bytes        int64               `json:"bytes"`
+		Platforms    []string            `json:"platforms,omitempty"`
 		PushedAt     time.Time           `json:"pushed_at"`
 		PulledAt     *time.Time          `json:"pulled_at,omitempty"`
 		Referrers    []imageReferrerView `json:"referrers,omitempty"`
@@ -82,7 +84,7 @@ func (c *registryListCmd) Run(ctx context.Context, a *app) error {
 		}
 		var views []taggedView
 		for page := (nimbus.PageRequest{Size: nimbus.MaxPageSize}); len(views) < mostListed; {
-			images, next, err := cl.Images(ctx, c.Repo, page)
+			_, images, next, err := cl.Images(ctx, c.Repo, page)
 			if err != nil {
 				return err
 			}
@@ -93,19 +95,19 @@ func (c *registryListCmd) Run(ctx context.Context, a *app) error {
 				break
 			}
 		}
-		return list(a, "images", views, "TAG\tDIGEST\tSIZE\tPUSHED\tPULLED\tABOUT IT", func(v taggedView) string {
+		return list(a, "images", views, "TAG\tDIGEST\tSIZE\tPLATFORMS\tPUSHED\tPULLED\tABOUT IT", func(v taggedView) string {
 			about := make([]string, len(v.Referrers))
 			for i, r := range v.Referrers {
 				about[i] = r.ArtifactType
 			}
-			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", v.Tag, v.Digest, size(v.Bytes), v.PushedAt.Format(time.DateTime), sometime(v.PulledAt),
+			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", v.Tag, v.Digest, size(v.Bytes), strings.Join(v.Platforms, ","), v.PushedAt.Format(time.DateTime), sometime(v.PulledAt),
 				terminal.OneLine(strings.Join(about, ", ")))
 		})
 	})
 }
 
 func viewTagged(i nimbus.Image) taggedView {
-	v := taggedView{Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType, ArtifactType: i.ArtifactType, Bytes: i.Bytes, PushedAt: i.PushedAt, PulledAt: pulledAt(i.PulledAt)}
+	v := taggedView{Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType, ArtifactType: i.ArtifactType, Bytes: i.Bytes, Platforms: i.Platforms, PushedAt: i.PushedAt, PulledAt: pulledAt(i.PulledAt)}
 	for _, r := range i.Referrers {
 		v.Referrers = append(v.Referrers, imageReferrerView{r.Digest, r.ArtifactType, r.Bytes})
 	}
@@ -121,7 +123,7 @@ func listImageRepos(ctx context.Context, a *app, cl *client.Client) error {
 			return err
 		}
 		for _, r := range repos {
-			views = append(views, imageRepoView{r.Name, r.Tags, r.Manifests, r.Bytes, pulledAt(r.PulledAt), r.Immutable, r.KeepDays, r.Evict})
+			views = append(views, imageRepoView{r.Name, r.Tags, r.Manifests, r.Bytes, pulledAt(r.PulledAt), r.Immutable, r.KeepDays, r.Evict, r.PushFrom})
 		}
 		used = u
 		if page.Token = next; next == "" {
@@ -141,6 +143,9 @@ func listImageRepos(ctx context.Context, a *app, cl *client.Client) error {
 		}
 		if v.Evict {
 			rules = append(rules, "evict")
+		}
+		if len(v.PushFrom) > 0 {
+			rules = append(rules, "push from "+strings.Join(v.PushFrom, " "))
 		}
 		return fmt.Sprintf("%s\t%d\t%d\t%s\t%s\t%s", v.Name, v.Tags, v.Manifests, size(v.Bytes), sometime(v.PulledAt), strings.Join(rules, ", "))
 	})
@@ -178,23 +183,27 @@ func (c *registryRmCmd) Run(ctx context.Context, a *app) error {
 }
 
 type registryRulesCmd struct {
-	Repo      string `arg:"" help:"Repository, without the org."`
-	Immutable bool   `help:"A tag that is there stays what it is."`
-	KeepDays  int    `within:"0..3650" help:"Images that nobody pulled or pushed for so many days go. 0: none do." placeholder:"N"`
-	Evict     bool   `help:"The least recently used images make room when nine tenths of the org's quota are used."`
+	Repo      string   `arg:"" help:"Repository, without the org."`
+	Immutable bool     `help:"A tag that is there stays what it is."`
+	KeepDays  int      `within:"0..3650" help:"Images that nobody pulled or pushed for so many days go. 0: none do." placeholder:"N"`
+	Evict     bool     `help:"The least recently used images make room when nine tenths of the org's quota are used."`
+	PushFrom  []string `help:"Let jobs of this repository at GitHub push, too; - for the org's own jobs, * for all of the org. May be repeated." placeholder:"OWNER/NAME"`
 }
 
 func (*registryRulesCmd) Help() string {
-	return "What is not named is off: the rules are all set anew.\n\n" + usage("nimbus registry rules team/app --immutable", "nimbus registry rules cache/build --keep-days 14 --evict")
+	return "What is not named is off: the rules are all set anew. The repository may have nothing in it yet.\n\n" +
+		"Without a rule a job pushes only to what is called after its own repository: a job of octo/app to octo/app and what is below it. " +
+		"Jobs of pull requests from forks push nowhere.\n\n" +
+		usage("nimbus registry rules team/app --immutable --push-from octo/app", "nimbus registry rules cache/build --keep-days 14 --evict --push-from '*'")
 }
 
 func (c *registryRulesCmd) Run(ctx context.Context, a *app) error {
-	rules := nimbus.ImageRules{Immutable: c.Immutable, KeepDays: c.KeepDays, Evict: c.Evict}
+	rules := nimbus.ImageRules{Immutable: c.Immutable, KeepDays: c.KeepDays, Evict: c.Evict, PushFrom: c.PushFrom}
 	return a.asking(func(cl *client.Client) error {
 		if err := cl.SetImageRules(ctx, c.Repo, rules); err != nil {
 			return err
 		}
-		return a.say("repo", map[string]any{"name": c.Repo, "immutable": c.Immutable, "keep_days": c.KeepDays, "evict": c.Evict}, "the rules of %s are set", c.Repo)
+		return a.say("repo", map[string]any{"name": c.Repo, "immutable": c.Immutable, "keep_days": c.KeepDays, "evict": c.Evict, "push_from": c.PushFrom}, "the rules of %s are set", c.Repo)
 	})
 }
 

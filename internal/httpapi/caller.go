@@ -27,6 +27,13 @@ type caller struct {
 	from  string // address
 }
 
+// may tells whether a caller may make another call in the org, too: pages offer
+// nothing that is refused.
+func (c caller) may(procedure string) bool {
+	to := access[procedure]
+	return to.place == actsInOrg && c.org != "" && c.May(to.scope) && c.Role.Includes(to.least)
+}
+
 type callerKey struct{}
 
 // callerOf returns the caller that was put into ctx; handlers run only behind

@@ -68,7 +68,7 @@ var mutations = map[string]mutation{
 	"RerunService/SetRerunPolicy": {action: "rerun_policy.set", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
 	"RegistryService/RemoveImages":     {silent: ofTheRegistry},
-	"RegistryService/SetRegistryRules": {silent: ofTheRegistry},
+	"RegistryService/SetRegistryRules": {action: "registry.set_rules", body: `{"repo":"none"}`},
 	"RegistryService/SetRegistryQuota": {action: "registry.set_quota", body: `{"org":"$org","bytes":"1000"}`},
 	"RegistryService/CollectRegistry":  {silent: onlySooner},
 	"CacheService/RemoveCacheEntries":  {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/api/gen/nimbus/v1/nimbusv1connect"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -14,7 +15,7 @@ import (
 type Images interface {
 	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) (repos []nimbus.ImageRepo, next string, err error)
 	Usage(ctx context.Context, orgID string) (nimbus.ImageUsage, error)
-	ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error)
+	ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (r nimbus.ImageRepo, images []nimbus.Image, next string, err error)
 	Remove(ctx context.Context, p nimbus.Principal, orgID, repo, reference string) error
 	SetImageRules(ctx context.Context, p nimbus.Principal, orgID, repo string, r nimbus.ImageRules) error
 	SetQuota(ctx context.Context, p nimbus.Principal, orgID string, bytes int64) error
@@ -42,7 +43,11 @@ func (s registryService) ListRegistryRepos(ctx context.Context, r *connect.Reque
 		return nil, err
 	}
 	u, err := images.Usage(ctx, callerOf(ctx).org)
-	return reply(&nimbusv1.ListRegistryReposResponse{Repos: messages(repos, wire.ImageRepo), NextPageToken: next, Usage: wire.ImageUsage(u)}, err)
+	if err != nil {
+		return nil, err
+	}
+	org, err := s.api.Identity.Org(ctx, callerOf(ctx).org)
+	return reply(&nimbusv1.ListRegistryReposResponse{Repos: messages(repos, wire.ImageRepo), NextPageToken: next, Usage: wire.ImageUsage(u), Org: org.Name}, err)
 }
 
 func (s registryService) ListImages(ctx context.Context, r *connect.Request[nimbusv1.ListImagesRequest]) (*connect.Response[nimbusv1.ListImagesResponse], error) {
@@ -50,8 +55,14 @@ func (s registryService) ListImages(ctx context.Context, r *connect.Request[nimb
 	if err != nil {
 		return nil, err
 	}
-	all, next, err := images.ListImages(ctx, callerOf(ctx).org, r.Msg.GetRepo(), pageOf(r.Msg))
-	return reply(&nimbusv1.ListImagesResponse{Images: messages(all, wire.Image), NextPageToken: next}, err)
+	c := callerOf(ctx)
+	repo, all, next, err := images.ListImages(ctx, c.org, r.Msg.GetRepo(), pageOf(r.Msg))
+	if err != nil {
+		return nil, err
+	}
+	org, err := s.api.Identity.Org(ctx, c.org)
+	return reply(&nimbusv1.ListImagesResponse{Images: messages(all, wire.Image), NextPageToken: next, Repo: wire.ImageRepo(repo), Org: org.Name,
+		MayRemove: c.may(nimbusv1connect.RegistryServiceRemoveImagesProcedure)}, err)
 }
 
 func (s registryService) RemoveImages(ctx context.Context, r *connect.Request[nimbusv1.RemoveImagesRequest]) (*connect.Response[nimbusv1.RemoveImagesResponse], error) {

@@ -51,7 +51,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.RegistryService/ListRegistryRepos": {who: "viewer", scope: "registry:read", body: `{}`},
 	"/nimbus.v1.RegistryService/ListImages":        {who: "viewer", scope: "registry:read", body: `{"repo":"none"}`, refuses: true},
 	"/nimbus.v1.RegistryService/RemoveImages":      {who: "operator", scope: "registry:write", body: `{"repo":"none"}`, refuses: true},
-	"/nimbus.v1.RegistryService/SetRegistryRules":  {who: "operator", scope: "registry:write", body: `{"repo":"none"}`, refuses: true},
+	"/nimbus.v1.RegistryService/SetRegistryRules":  {who: "operator", scope: "registry:write", body: `{"repo":"none"}`},
 	"/nimbus.v1.RegistryService/SetRegistryQuota":  {who: "platform", scope: "org:write", body: `{"org":"$org","bytes":"-1"}`},
 	"/nimbus.v1.RegistryService/CollectRegistry":   {who: "platform", scope: "registry:write", body: `{}`},
 

@@ -22,6 +22,7 @@ func (s *Service) PutManifest(ctx context.Context, p Place, m Manifest, tags []s
 			return err
 		}
 	}
+	s.readPlatform(ctx, p, &m)
 	if err := s.store.PutRegistryManifest(ctx, p, m, tags, s.limits); err != nil {
 		return fmt.Errorf("keep a manifest: %w", err)
 	}
@@ -151,8 +152,8 @@ func (u *uses) take() map[named]time.Time {
 	return all
 }
 
-// flush writes down what was pulled.
-func (s *Service) flush(ctx context.Context) error {
+// Flush writes down what was pulled; Run does it each ten seconds.
+func (s *Service) Flush(ctx context.Context) error {
 	all, now := s.uses.take(), s.clock.Now()
 	used := make([]Use, 0, len(all))
 	for n, at := range all {

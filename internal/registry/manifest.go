@@ -29,6 +29,7 @@ type descriptor struct {
 	Digest    string   `json:"digest"`
 	Size      int64    `json:"size"`
 	URLs      []string `json:"urls"`
+	Platform  platform `json:"platform"`
 }
 
 // elsewhere tells whether content need not be here: it may be had from others, or
@@ -87,6 +88,9 @@ func ParseManifest(content []byte, mediaType string, digest Digest) (Manifest, e
 	m.ArtifactType = text.ArtifactType
 	if m.ArtifactType == "" && text.Config != nil && isManifest(m.MediaType) {
 		m.ArtifactType = text.Config.MediaType
+	}
+	if text.Config != nil && isManifest(m.MediaType) && (text.Config.MediaType == ociConfig || text.Config.MediaType == dockerConfig) {
+		m.config = Digest(text.Config.Digest) // which m.name has read
 	}
 	if len(m.ArtifactType) > maxMediaType {
 		return Manifest{}, invalidManifest("its artifactType has more than %d bytes", maxMediaType)
@@ -155,14 +159,16 @@ func (m *Manifest) name(all []descriptor) error {
 			continue
 		}
 		seen[digest] = true
-		if m.ImageSize += d.Size; m.ImageSize < 0 {
-			return &RefusalError{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest names more bytes than there can be")}
-		}
 		// BuildKit keeps caches as indexes of layers.
 		if isIndex(m.MediaType) && (d.MediaType == "" || isManifest(d.MediaType) || isIndex(d.MediaType)) {
 			m.Manifests = append(m.Manifests, digest)
+			m.isFor(d.Platform)
 			continue
 		}
+		if d.Size > MaxImageSize || m.ImageSize+d.Size > MaxImageSize {
+			return &RefusalError{SizeInvalid, nimbus.Errorf(nimbus.CodeInvalid, "the manifest names more bytes than there can be")}
+		}
+		m.ImageSize += d.Size
 		m.Blobs = append(m.Blobs, digest)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -54,39 +55,44 @@ func (s *Service) Repos(ctx context.Context, orgID string, page nimbus.PageReque
 	return repos, next, nil
 }
 
-// ListImages is a page of a repository's tags with what they stand for, and what is
-// said about it. Codes: not_found, invalid.
-func (s *Service) ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (images []nimbus.Image, next string, err error) {
+// ListImages is a repository, with a page of its tags, what they stand for, and what
+// is said about it. Codes: not_found, invalid.
+func (s *Service) ListImages(ctx context.Context, orgID, repo string, page nimbus.PageRequest) (r nimbus.ImageRepo, images []nimbus.Image, next string, err error) {
 	p := Place{orgID, repo}
 	if err := CheckRepo(repo); err != nil {
-		return nil, "", err
+		return r, nil, "", err
 	}
 	page = page.Bounded()
-	if _, err := s.store.RegistryRepo(ctx, p); err != nil {
-		return nil, "", fmt.Errorf("look up a repository: %w", err)
+	if r, err = s.store.RegistryRepo(ctx, p); err != nil {
+		return r, nil, "", fmt.Errorf("look up a repository: %w", err)
 	}
 	images, err = s.store.RegistryImages(ctx, p, page.Token, page.Size+1)
 	if err != nil {
-		return nil, "", fmt.Errorf("list images: %w", err)
+		return r, nil, "", fmt.Errorf("list images: %w", err)
 	}
 	if len(images) > page.Size {
 		images = images[:page.Size]
 		next = images[page.Size-1].Tag
 	}
-	return images, next, nil
+	return r, images, next, nil
 }
 
-// SetImageRules sets those of a repository. Codes: not_found, invalid.
-func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID, repo string, r nimbus.ImageRules) error {
+// SetImageRules sets those of a repository, which may have nothing in it yet. Codes:
+// invalid.
+func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID, repo string, r nimbus.ImageRules) (err error) {
 	p := Place{orgID, repo}
 	if err := CheckRepo(p.Repo); err != nil {
+		return err
+	}
+	if r.PushFrom, err = checkPushFrom(r.PushFrom); err != nil {
 		return err
 	}
 	if r.KeepDays < 0 || r.KeepDays > maxKeepDays {
 		return nimbus.Errorf(nimbus.CodeInvalid, "images can't be kept for %d days, up to %d are possible", r.KeepDays, maxKeepDays)
 	}
 	e := event(who, p.OrgID, "registry.set_rules", p.Repo, map[string]string{
-		"immutable": strconv.FormatBool(r.Immutable), "keep_days": strconv.Itoa(r.KeepDays), "evict": strconv.FormatBool(r.Evict)})
+		"immutable": strconv.FormatBool(r.Immutable), "keep_days": strconv.Itoa(r.KeepDays), "evict": strconv.FormatBool(r.Evict),
+		"push_from": strings.Join(r.PushFrom, " ")})
 	if err := s.store.SetRegistryRules(ctx, p, r, e); err != nil {
 		return fmt.Errorf("set the rules of a repository: %w", err)
 	}

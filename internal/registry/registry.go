@@ -18,6 +18,10 @@ const (
 	MaxAnnotations = 64 << 10
 	MaxSegments    = 10_000 // requests in which one blob may come
 	MaxPage        = 1000   // of lists
+	MaxPlatforms   = 50     // of one image, that are told
+	// MaxImageSize bounds what an image may say that it has, so that sums don't run
+	// over.
+	MaxImageSize = 1 << 48
 )
 
 // Place is a repository: its org, and its name within that.
@@ -65,10 +69,13 @@ type Manifest struct {
 	Annotations  map[string]string // of one that has a subject
 	Content      []byte
 	Size         int64
-	ImageSize    int64 // with all that it names, as it says
+	ImageSize    int64    // with all blobs that it names, as it says; the store adds its manifests
+	Platforms    []string // that it is for, as far as it says so
 
 	Blobs     []Digest // that have to be there
 	Manifests []Digest // likewise
+
+	config Digest // of an image, the blob that tells its platform; "" for none
 }
 
 // Reason is the word of OCI's specification for an error.

@@ -29,12 +29,12 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 	for {
 		select {
 		case <-ctx.Done():
-			if err := s.after(ctx, s.flush); err != nil {
+			if err := s.after(ctx, s.Flush); err != nil {
 				s.log.WarnContext(ctx, "the last pulls of images are not written", "error", err)
 			}
 			return nil
 		case <-flush.C:
-			if err := s.flush(ctx); err != nil && ctx.Err() == nil {
+			if err := s.Flush(ctx); err != nil && ctx.Err() == nil {
 				s.log.WarnContext(ctx, "the pulls of images could not be written", "error", err)
 			}
 		}

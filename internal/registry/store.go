@@ -115,7 +115,9 @@ type Keeping interface {
 	// recently used first.
 	OldestRegistryImages(ctx context.Context, orgID string, grace time.Duration, most int) ([]Loose, error)
 	// CollectRegistryManifest removes one if it was not used since, with its tags
-	// where tagged is set; else only if it has none, and no index names it.
+	// where tagged is set; else only if it has none, and no index names it. Of a
+	// tagged index the manifests go too that nothing else names, and that nobody used
+	// since UnusedSince: the image of each platform.
 	CollectRegistryManifest(ctx context.Context, m Loose, tagged bool) (removed bool, err error)
 	// RegistryGarbage are contents that nothing names since so long, behind one; up
 	// to most.
@@ -134,6 +136,8 @@ type Loose struct {
 	Digest Digest
 	UsedAt int64 // as the store has it: microseconds
 	Size   int64 // of an image
+	// UnusedSince is since when nobody may have used what goes with an image.
+	UnusedSince int64
 }
 
 // Garbage is content that nothing names.
@@ -157,7 +161,10 @@ type Books interface {
 	RegistryRepo(ctx context.Context, p Place) (nimbus.ImageRepo, error)
 	// RegistryImages are the tags of a repository behind one, with what they are.
 	RegistryImages(ctx context.Context, p Place, after string, most int) ([]nimbus.Image, error)
-	// SetRegistryRules sets those of a repository. Codes: not_found.
+	// RegistryRules are those of a repository. Codes: not_found.
+	RegistryRules(ctx context.Context, p Place) (nimbus.ImageRules, error)
+	// SetRegistryRules sets those of a repository, which is made for that where it is
+	// not there.
 	SetRegistryRules(ctx context.Context, p Place, r nimbus.ImageRules, e nimbus.AuditEvent) error
 	// DropRegistryRepo removes a repository with all that is in it. Codes: not_found.
 	DropRegistryRepo(ctx context.Context, p Place, e nimbus.AuditEvent) error

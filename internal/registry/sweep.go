@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
@@ -17,6 +19,8 @@ const (
 	// removed in one transaction.
 	atOnce        = 500
 	collectAtOnce = 50
+	// deletesAtOnce is how many contents are removed at once.
+	deletesAtOnce = 4
 	// orphanPages is how many pages of contents are looked through in one sweep; the
 	// next one goes on there.
 	orphanPages = 20
@@ -193,10 +197,8 @@ func (s *Service) clear(ctx context.Context) (n int, err error) {
 			return n, err //nolint:wrapcheck // told by Collect
 		}
 		for part := range slices.Chunk(all, collectAtOnce) {
-			for _, g := range part {
-				if err := s.blobs.Delete(ctx, key(g.OrgID, g.Path)); err != nil {
-					return n, err //nolint:wrapcheck // told by Collect
-				}
+			if err := s.delete(ctx, part); err != nil {
+				return n, err //nolint:wrapcheck // told by Collect
 			}
 			if err := s.store.ForgetRegistryGarbage(ctx, part); err != nil {
 				return n, err //nolint:wrapcheck // told by Collect
@@ -209,6 +211,16 @@ func (s *Service) clear(ctx context.Context) (n int, err error) {
 		after = all[len(all)-1]
 	}
 	return n, nil
+}
+
+// delete removes contents, some at once: a bucket takes its time for each.
+func (s *Service) delete(ctx context.Context, all []Garbage) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(deletesAtOnce)
+	for _, g := range all {
+		group.Go(func() error { return s.blobs.Delete(ctx, key(g.OrgID, g.Path)) })
+	}
+	return group.Wait() //nolint:wrapcheck // told by Collect
 }
 
 // orphans is how far contents were looked through.

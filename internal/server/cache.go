@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
@@ -39,10 +37,9 @@ type jobCache struct {
 	keyed     *keyed.Handler
 	keys      *actions.Keys
 	bound     boundJobs
-	forge     runForge
-	books     runBooks
+	runs      *runs
+	books     cacheBooks
 	log       *slog.Logger
-	flights   singleflight.Group // of questions about runs
 	service   *cache.Service
 	artifacts bool
 }
@@ -75,7 +72,7 @@ func (s *Server) openCache(ctx context.Context, secrets identity.Secrets) error 
 	mux.Handle("/", handler)
 	mux.Handle(keyed.Prefix, byKey)
 	s.cache = &jobCache{
-		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, forge: s.github.forge, books: s.store, log: s.cfg.Log, artifacts: s.cfg.Artifacts,
+		Handler: mux, keyed: byKey, keys: keys, service: service, bound: s.scheduler, runs: s.runs, books: s.store, log: s.cfg.Log, artifacts: s.cfg.Artifacts,
 	}
 	s.services = append(s.services, service)
 	s.metrics.ReadCaches(s.cacheUses(service), s.cfg.Log)

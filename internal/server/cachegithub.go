@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,24 +11,13 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/cache/actions"
 )
 
-// askRun is how long GitHub may take to say what a run came from: a step of the
-// job waits for it.
-const askRun = 10 * time.Second
-
 // boundJobs says which job an attempt is proved to run: *scheduler.Service.
 type boundJobs interface {
 	BoundJob(ctx context.Context, hostID string, l nimbus.Lease) (nimbus.Job, error)
 }
 
-// runForge asks GitHub what a run came from: *forge.Apps.
-type runForge interface {
-	RunOrigin(ctx context.Context, job nimbus.GitHubJob) (nimbus.RunOrigin, error)
-}
-
-// runBooks keep what GitHub said, and whose jobs have a cache: *store.Store.
-type runBooks interface {
-	RunOrigin(ctx context.Context, orgID, repo string, runID int64) (nimbus.RunOrigin, error)
-	SaveRunOrigin(ctx context.Context, orgID, repo string, runID int64, o nimbus.RunOrigin) error
+// cacheBooks know whose jobs have a cache: *store.Store.
+type cacheBooks interface {
 	GitHubJobsCached(ctx context.Context, orgID string) (bool, error)
 }
 
@@ -51,7 +39,7 @@ func (c *jobCache) GitHubToken(ctx context.Context, hostID string, l nimbus.Leas
 	if !on {
 		return "", "", nimbus.Errorf(nimbus.CodeForbidden, "the org has its jobs of GitHub's use GitHub's own cache").WithHint("nimbus orgs cache on changes that")
 	}
-	origin, err := c.origin(ctx, job)
+	origin, err := c.runs.origin(ctx, job)
 	if err != nil {
 		return "", "", fmt.Errorf("learn what the run of job %s came from: %w", job.ID, err)
 	}
@@ -69,30 +57,4 @@ func (c *jobCache) GitHubToken(ctx context.Context, hostID string, l nimbus.Leas
 		return "", "", fmt.Errorf("make a token for the cache: %w", err)
 	}
 	return token, reason, nil
-}
-
-// origin is what a run came from: kept, or asked once for all jobs of the run that
-// want to know at the same time.
-func (c *jobCache) origin(ctx context.Context, job nimbus.Job) (nimbus.RunOrigin, error) {
-	repo, run := strings.ToLower(job.Repo), job.GitHub.RunID
-	o, err := c.books.RunOrigin(ctx, job.OrgID, repo, run)
-	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
-		return o, err
-	}
-	answer := c.flights.DoChan(job.OrgID+" "+repo+" "+strconv.FormatInt(run, 10), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askRun)
-		defer cancel()
-		o, err := c.forge.RunOrigin(ctx, job.GitHub)
-		if err != nil {
-			return nil, err
-		}
-		return o, c.books.SaveRunOrigin(ctx, job.OrgID, repo, run, o)
-	})
-	select {
-	case got := <-answer:
-		o, _ := got.Val.(nimbus.RunOrigin)
-		return o, got.Err
-	case <-ctx.Done():
-		return nimbus.RunOrigin{}, context.Cause(ctx)
-	}
 }

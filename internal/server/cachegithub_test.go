@@ -74,7 +74,7 @@ func newCacheWorld(t *testing.T) (*cacheWorld, *jobCache) {
 		from: nimbus.RunOrigin{Event: "push", HeadBranch: "main", HeadRepo: "acme/web", DefaultBranch: "main", OnBranch: true},
 		kept: map[string]nimbus.RunOrigin{},
 	}
-	return w, &jobCache{keys: keys, bound: w, forge: cacheForge{w}, books: w, log: slog.New(slog.DiscardHandler)}
+	return w, &jobCache{keys: keys, bound: w, runs: &runs{forge: cacheForge{w}, books: w}, books: w, log: slog.New(slog.DiscardHandler)}
 }
 
 // TestTokensOfGitHubsJobs: they are the bound job's, say what its run may, and GitHub

@@ -99,6 +99,7 @@ type Server struct {
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
+	runs      *runs
 	ledger    *audit.Ledger
 	tally     *audit.Tally
 	registry  *registry.Service // nil where there is no place for images
@@ -200,7 +201,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes)
+	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, segment.WithLog(s.cfg.Log))
 	if err != nil {
 		return fmt.Errorf("open logs: %w", err)
 	}
@@ -239,6 +240,7 @@ func (s *Server) compose(ctx context.Context) error {
 		return fmt.Errorf("open the audit ledger: %w", err)
 	}
 	s.github = newGitHub(secrets, s.store, nimbus.SystemClock{}, s.cfg.Log)
+	s.runs = &runs{forge: s.github.forge, books: s.store}
 	if s.lead != nil {
 		host, err := os.Hostname()
 		if err != nil {

@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry"
@@ -91,8 +93,33 @@ func (t *tx) filledRegistryRepo(ctx context.Context, row *gen.RegistryRepo) (nim
 	if err != nil {
 		return nimbus.ImageRepo{}, fmt.Errorf("count what is in a repository: %w", err)
 	}
-	return nimbus.ImageRepo{Name: row.Repo, ImageRules: nimbus.ImageRules{Immutable: row.Immutable, KeepDays: int(row.KeepDays), Evict: row.Evict},
+	rules, err := registryRules(row)
+	if err != nil {
+		return nimbus.ImageRepo{}, err
+	}
+	return nimbus.ImageRepo{Name: row.Repo, ImageRules: rules,
 		CreatedAt: fromMicros(row.CreatedAt), Tags: sums.Tags, Manifests: sums.Manifests, Bytes: sums.Bytes, PulledAt: fromMicros(sums.PulledAt)}, nil
+}
+
+func registryRules(row *gen.RegistryRepo) (nimbus.ImageRules, error) {
+	r := nimbus.ImageRules{Immutable: row.Immutable, KeepDays: int(row.KeepDays), Evict: row.Evict}
+	if err := json.Unmarshal([]byte(row.PushFrom), &r.PushFrom); err != nil {
+		return r, fmt.Errorf("read whose jobs may push to a repository: %w", err)
+	}
+	return r, nil
+}
+
+// RegistryRules implements registry.Books.
+func (s *Store) RegistryRules(ctx context.Context, p registry.Place) (r nimbus.ImageRules, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		row, err := t.registryRepo(ctx, p)
+		if err != nil {
+			return err
+		}
+		r, err = registryRules(&row)
+		return err
+	})
+	return r, err
 }
 
 // referrersTold is how many referrers are told of each image.
@@ -108,7 +135,7 @@ func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after stri
 		images = make([]nimbus.Image, len(rows))
 		for i, r := range rows {
 			images[i] = nimbus.Image{Tag: string(r.Tag), Digest: r.Digest, MediaType: r.MediaType, ArtifactType: r.ArtifactType, Bytes: r.ImageSize,
-				PushedAt: fromMicros(r.PushedAt), PulledAt: fromMicros(r.PulledAt)}
+				PushedAt: fromMicros(r.PushedAt), PulledAt: fromMicros(r.PulledAt), Platforms: platformsOf(r.Platforms)}
 			about, err := t.registryReferrers(ctx, p, registry.Digest(r.Digest), "", "", referrersTold)
 			if err != nil {
 				return err
@@ -122,13 +149,26 @@ func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after stri
 	return images, err
 }
 
+// platformsOf are those of an image, as its row has them.
+func platformsOf(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
 // SetRegistryRules implements registry.Books.
 func (s *Store) SetRegistryRules(ctx context.Context, p registry.Place, r nimbus.ImageRules, e nimbus.AuditEvent) error {
+	from, err := json.Marshal(append([]string{}, r.PushFrom...))
+	if err != nil {
+		return fmt.Errorf("write whose jobs may push: %w", err)
+	}
 	return s.write(ctx, func(t *tx) error {
-		if _, err := t.registryRepo(ctx, p); err != nil {
+		if err := t.openRegistryRepo(ctx, p); err != nil {
 			return err
 		}
-		_, err := t.SetRegistryRepo(ctx, gen.SetRegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo, Immutable: r.Immutable, KeepDays: int64(r.KeepDays), Evict: r.Evict})
+		_, err := t.SetRegistryRepo(ctx, gen.SetRegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo, Immutable: r.Immutable, KeepDays: int64(r.KeepDays), Evict: r.Evict,
+			PushFrom: string(from)})
 		if err != nil {
 			return fmt.Errorf("write rules: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry"
@@ -78,9 +79,13 @@ func (t *tx) putRegistryManifest(ctx context.Context, p registry.Place, m regist
 			return false, fmt.Errorf("write annotations: %w", err)
 		}
 	}
+	size, err := t.registryImageSize(ctx, p, m)
+	if err != nil {
+		return false, err
+	}
 	at, err := t.PutRegistryManifest(ctx, gen.PutRegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(m.Digest), MediaType: m.MediaType,
-		ArtifactType: m.ArtifactType, Subject: string(m.Subject), Annotations: string(annotations), Size: m.Size, ImageSize: m.ImageSize, Content: m.Content,
-		PushedAt: micros(t.now)})
+		ArtifactType: m.ArtifactType, Subject: string(m.Subject), Annotations: string(annotations), Size: m.Size, ImageSize: size, Content: m.Content,
+		Platforms: strings.Join(m.Platforms, ","), PushedAt: micros(t.now)})
 	if err != nil {
 		return false, fmt.Errorf("write a manifest: %w", err)
 	}
@@ -94,6 +99,30 @@ func (t *tx) putRegistryManifest(ctx context.Context, p registry.Place, m regist
 	line := pipeline{tx: t}
 	line.write("write what a manifest names", bulkInsert("registry_refs", "org_id text, repo text, manifest text, digest text", "ON CONFLICT DO NOTHING"), refs)
 	return true, line.run(ctx)
+}
+
+// registryImageSize is the size of an image with those that an index names, which
+// are held.
+func (t *tx) registryImageSize(ctx context.Context, p registry.Place, m registry.Manifest) (size int64, err error) {
+	size = m.ImageSize
+	if len(m.Manifests) > 0 {
+		names := make([]string, len(m.Manifests))
+		for i, d := range m.Manifests {
+			names[i] = string(d)
+		}
+		list, err := t.dialect.list(names)
+		if err != nil {
+			return 0, err
+		}
+		var sum int64
+		err = t.db.QueryRowContext(ctx, "SELECT CAST(COALESCE(SUM(image_size), 0) AS BIGINT) FROM registry_manifests WHERE org_id = $1 AND repo = $2 AND "+
+			t.dialect.in("digest", 3), p.OrgID, p.Repo, list).Scan(&sum)
+		if err != nil {
+			return 0, fmt.Errorf("sum up the images of an index: %w", err)
+		}
+		size += sum
+	}
+	return min(size, registry.MaxImageSize), nil
 }
 
 // tagRegistry gives a manifest tags, unless they may not change.

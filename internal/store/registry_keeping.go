@@ -127,7 +127,8 @@ func (s *Store) UnusedRegistryImages(ctx context.Context, most int) (all []regis
 		rows, err := t.UnusedRegistryImages(ctx, gen.UnusedRegistryImagesParams{Now: micros(t.now), Day: (24 * time.Hour).Microseconds(), Most: int32(most)})
 		all = make([]registry.Loose, len(rows))
 		for i, r := range rows {
-			all[i] = registry.Loose{Place: registry.Place{OrgID: r.OrgID, Repo: r.Repo}, Digest: registry.Digest(r.Digest), UsedAt: r.UsedAt}
+			all[i] = registry.Loose{Place: registry.Place{OrgID: r.OrgID, Repo: r.Repo}, Digest: registry.Digest(r.Digest), UsedAt: r.UsedAt,
+				UnusedSince: r.UsedBefore}
 		}
 		return err
 	})
@@ -140,7 +141,8 @@ func (s *Store) OldestRegistryImages(ctx context.Context, orgID string, grace ti
 		rows, err := t.OldestRegistryImages(ctx, gen.OldestRegistryImagesParams{OrgID: orgID, UsedBefore: micros(t.now.Add(-grace)), Most: int32(most)})
 		all = make([]registry.Loose, len(rows))
 		for i, r := range rows {
-			all[i] = registry.Loose{Place: registry.Place{OrgID: orgID, Repo: r.Repo}, Digest: registry.Digest(r.Digest), UsedAt: r.UsedAt, Size: r.ImageSize}
+			all[i] = registry.Loose{Place: registry.Place{OrgID: orgID, Repo: r.Repo}, Digest: registry.Digest(r.Digest), UsedAt: r.UsedAt, Size: r.ImageSize,
+				UnusedSince: micros(t.now.Add(-grace))}
 		}
 		return err
 	})
@@ -150,28 +152,49 @@ func (s *Store) OldestRegistryImages(ctx context.Context, orgID string, grace ti
 // CollectRegistryManifest implements registry.Keeping.
 func (s *Store) CollectRegistryManifest(ctx context.Context, m registry.Loose, tagged bool) (removed bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		removed = false
-		// As holdLooseRegistryBlob does: a tag or an index that comes to name it has the row.
-		n, err := t.LockUnusedRegistryManifest(ctx, gen.LockUnusedRegistryManifestParams{OrgID: m.OrgID, Repo: m.Repo, Digest: string(m.Digest), UsedBefore: m.UsedAt + 1})
-		if err != nil || n == 0 {
+		removed, err = t.collectRegistryManifest(ctx, m.Place, m.Digest, m.UsedAt+1, tagged, m.UnusedSince)
+		if err != nil || !removed {
 			return err
 		}
-		if !tagged {
-			named, err := t.RegistryManifestIsNamed(ctx, gen.RegistryManifestIsNamedParams{OrgID: m.OrgID, Repo: m.Repo, Digest: string(m.Digest)})
-			if err != nil || named {
-				return err
-			}
-		}
-		if err := t.removeRegistryManifest(ctx, m.Place, m.Digest); err != nil {
-			if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
-				return nil
-			}
-			return err
-		}
-		removed = true
 		return t.GrowRegistryEpoch(ctx)
 	})
 	return removed, err
+}
+
+// registryChildren is how many manifests go with an index, in one transaction. What
+// is left goes like others that nothing names.
+const registryChildren = 500
+
+func (t *tx) collectRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest, usedBefore int64, tagged bool, unusedSince int64) (removed bool, err error) {
+	// As holdLooseRegistryBlob does: a tag or an index that comes to name it has the row.
+	n, err := t.LockUnusedRegistryManifest(ctx, gen.LockUnusedRegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(digest), UsedBefore: usedBefore})
+	if err != nil || n == 0 {
+		return false, err
+	}
+	var children []string
+	if tagged {
+		children, err = t.RegistryChildren(ctx, gen.RegistryChildrenParams{OrgID: p.OrgID, Repo: p.Repo, Manifest: string(digest), Limit: registryChildren})
+		if err != nil {
+			return false, fmt.Errorf("look what an index names: %w", err)
+		}
+	} else {
+		named, err := t.RegistryManifestIsNamed(ctx, gen.RegistryManifestIsNamedParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(digest)})
+		if err != nil || named {
+			return false, err
+		}
+	}
+	if err := t.removeRegistryManifest(ctx, p, digest); err != nil {
+		if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+			return false, nil
+		}
+		return false, err
+	}
+	for _, child := range children {
+		if _, err := t.collectRegistryManifest(ctx, p, registry.Digest(child), unusedSince, false, 0); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // RegistryGarbage implements registry.Keeping.

@@ -206,6 +206,15 @@ func (s *Store) JobToken(ctx context.Context, hash string) (orgID, attemptID str
 	return orgID, attemptID, err
 }
 
+// JobOfAttempt is the job that an attempt runs. Codes: not_found.
+func (s *Store) JobOfAttempt(ctx context.Context, orgID, attemptID string) (jobID string, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		jobID, err = t.JobOfAttempt(ctx, gen.JobOfAttemptParams{ID: attemptID, OrgID: orgID})
+		return err
+	})
+	return jobID, err
+}
+
 // ExpiredAttempts implements scheduler.Reader.
 func (t schedulerTx) ExpiredAttempts(ctx context.Context, most int) ([]string, error) {
 	return t.tx.ExpiredAttempts(ctx, gen.ExpiredAttemptsParams{ExpiresAt: t.nowMicros(), Limit: int32(most)})

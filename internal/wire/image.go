@@ -19,12 +19,12 @@ func ToImageRepo(r *nimbusv1.RegistryRepo) nimbus.ImageRepo {
 
 // ImageRules makes a message.
 func ImageRules(r nimbus.ImageRules) *nimbusv1.RegistryRules {
-	return &nimbusv1.RegistryRules{Immutable: r.Immutable, KeepDays: int32(r.KeepDays), Evict: r.Evict}
+	return &nimbusv1.RegistryRules{Immutable: r.Immutable, KeepDays: int32(r.KeepDays), Evict: r.Evict, PushFrom: r.PushFrom}
 }
 
 // ToImageRules reads some.
 func ToImageRules(r *nimbusv1.RegistryRules) nimbus.ImageRules {
-	return nimbus.ImageRules{Immutable: r.GetImmutable(), KeepDays: int(r.GetKeepDays()), Evict: r.GetEvict()}
+	return nimbus.ImageRules{Immutable: r.GetImmutable(), KeepDays: int(r.GetKeepDays()), Evict: r.GetEvict(), PushFrom: r.GetPushFrom()}
 }
 
 // ImageUsage makes a message.
@@ -39,7 +39,8 @@ func ToImageUsage(u *nimbusv1.RegistryUsage) nimbus.ImageUsage {
 
 // Image makes a message.
 func Image(i nimbus.Image) *nimbusv1.Image {
-	m := &nimbusv1.Image{Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType, ArtifactType: i.ArtifactType, Bytes: i.Bytes, PushedAt: Time(i.PushedAt), PulledAt: Time(i.PulledAt)}
+	m := &nimbusv1.Image{Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType, ArtifactType: i.ArtifactType, Bytes: i.Bytes, PushedAt: Time(i.PushedAt), PulledAt: Time(i.PulledAt),
+		Platforms: i.Platforms}
 	for _, r := range i.Referrers {
 		m.Referrers = append(m.Referrers, &nimbusv1.ImageReferrer{Digest: r.Digest, ArtifactType: r.ArtifactType, Bytes: r.Bytes})
 	}
@@ -49,7 +50,7 @@ func Image(i nimbus.Image) *nimbusv1.Image {
 // ToImage reads one.
 func ToImage(m *nimbusv1.Image) nimbus.Image {
 	i := nimbus.Image{Tag: m.GetTag(), Digest: m.GetDigest(), MediaType: m.GetMediaType(), ArtifactType: m.GetArtifactType(), Bytes: m.GetBytes(),
-		PushedAt: ToTime(m.GetPushedAt()), PulledAt: ToTime(m.GetPulledAt())}
+		PushedAt: ToTime(m.GetPushedAt()), PulledAt: ToTime(m.GetPulledAt()), Platforms: m.GetPlatforms()}
 	for _, r := range m.GetReferrers() {
 		i.Referrers = append(i.Referrers, nimbus.ImageReferrer{Digest: r.GetDigest(), ArtifactType: r.GetArtifactType(), Bytes: r.GetBytes()})
 	}

@@ -67,7 +67,7 @@ func TestLongManifests(t *testing.T) {
 func TestManyTags(t *testing.T) {
 	t.Parallel()
 	const all = 100_000
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	o := w.org("acme")
 	c := w.client(w.token(o, nimbus.RoleDeveloper))
 	m, err := registry.ParseManifest(c.image("acme/app", "v1", []byte("config")), "", "")

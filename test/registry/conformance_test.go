@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -28,20 +29,41 @@ var mayBeSkipped = map[string]string{
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	testenv.Require(t, "conformance")
-	for name, open := range map[string]func(testing.TB, registry.Limits) *control{"fs and SQLite": embedded, "S3 and PostgreSQL": replica} {
+	// Two are what Nimbus is run as, whole. The others are the registry alone.
+	alone := func(engine string, blobs func(*testing.T) registry.Blobs) func(*testing.T) tried {
+		return func(t *testing.T) tried {
+			w := newWorld(t, engines[engine](t), blobs(t), registry.Limits{})
+			return tried{strings.TrimPrefix(w.replicas[0].url, "http://"), "acme", w.token(w.org("acme"), nimbus.RoleOperator)}
+		}
+	}
+	whole := func(open func(testing.TB, registry.Limits) *control) func(*testing.T) tried {
+		return func(t *testing.T) tried {
+			c := open(t, registry.Limits{})
+			return tried{c.address, nimbus.DefaultOrg, c.token}
+		}
+	}
+	for name, open := range map[string]func(*testing.T) tried{
+		"fs and SQLite":     whole(embedded),
+		"S3 and PostgreSQL": whole(replica),
+		"fs and PostgreSQL": alone("postgres", func(t *testing.T) registry.Blobs { return folder(t, t.TempDir()) }),
+		"S3 and SQLite":     alone("sqlite", func(t *testing.T) registry.Blobs { return inBucket(t, bucket(t)) }),
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, version := range []string{"1.1", "dev"} {
-				t.Run(version, func(t *testing.T) { conforms(t, open(t, registry.Limits{}), version) })
+				t.Run(version, func(t *testing.T) { conforms(t, open(t), version) })
 			}
 		})
 	}
 }
 
+// tried is a registry that the suite is let loose on.
+type tried struct{ address, org, token string }
+
 // suiteFor is longer than the suite takes on a machine that is busy.
 const suiteFor = 5 * time.Minute
 
-func conforms(t *testing.T, c *control, version string) {
+func conforms(t *testing.T, c tried, version string) {
 	t.Helper()
 	program, err := testenv.Tool("conformance")
 	if err != nil {
@@ -50,7 +72,7 @@ func conforms(t *testing.T, c *control, version string) {
 	out := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Dir = out
-	cmd.Env = append(os.Environ(), "OCI_REGISTRY="+c.address, "OCI_TLS=disabled", "OCI_REPO1=default/conformance/one", "OCI_REPO2=default/conformance/two",
+	cmd.Env = append(os.Environ(), "OCI_REGISTRY="+c.address, "OCI_TLS=disabled", "OCI_REPO1="+c.org+"/conformance/one", "OCI_REPO2="+c.org+"/conformance/two",
 		"OCI_VERSION="+version, "OCI_RESULTS_DIR="+out, "OCI_USERNAME=anybody", "OCI_PASSWORD="+c.token)
 	cmd.WaitDelay = suiteFor
 	said, err := cmd.CombinedOutput()

@@ -3,15 +3,16 @@ package registry_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,34 +21,60 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/blob/s3"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/registry/distribution"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
-// childVariable has this program be a registry in a directory, instead of tests.
+// childVariable has this program be the registry of a home, instead of tests.
 const childVariable = "NIMBUS_TEST_REGISTRY_IN"
+
+// home is where a registry keeps what it has: in a directory, or in a bucket.
+type home struct {
+	DSN string `json:"dsn"`
+	Dir string `json:"dir"`
+
+	// Or, where URL is set, in a bucket.
+	URL         string `json:"url"`
+	Bucket      string `json:"bucket"`
+	Credentials string `json:"credentials"` // the file with them
+}
+
+func (h home) open() (blobs registry.Blobs, closed func() error, err error) {
+	if h.URL != "" {
+		place, err := s3.Open(s3.Config{Endpoint: h.URL, Bucket: h.Bucket, CredentialsFile: h.Credentials})
+		return place, place.Close, err
+	}
+	place, err := fs.Open(h.Dir)
+	return place, place.Close, err
+}
 
 // stressLimits have garbage collected sooner than many a push takes. What a kill
 // leaves without a row goes after some seconds, which no call here takes.
 func stressLimits() registry.Limits {
-	return registry.Limits{Grace: 150 * time.Millisecond, Untagged: 100 * time.Millisecond, Read: time.Millisecond, Idle: 5 * time.Second, Orphan: 5 * time.Second}
+	return registry.Limits{Grace: 150 * time.Millisecond, Untagged: 100 * time.Millisecond, Read: time.Millisecond, Idle: 5 * time.Second, Orphan: 10 * time.Second}
 }
 
-// child serves a directory until it is killed, and collects all the time.
-func child(dir string) error {
+// child serves a home until it is killed, and collects all the time.
+func child(text string) error {
 	ctx, log := context.Background(), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	db, err := store.Open(ctx, store.Config{DSN: "sqlite:" + filepath.Join(dir, "nimbus.db")})
+	var h home
+	if err := json.Unmarshal([]byte(text), &h); err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, store.Config{DSN: h.DSN})
 	if err != nil {
 		return err
 	}
-	blobs, err := fs.Open(filepath.Join(dir, "registry"))
+	blobs, _, err := h.open()
 	if err != nil {
 		return err
 	}
 	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log})
-	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Key: testKey, Log: log})
+	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Work: noJobs, Key: testKey, Log: log})
 	if err != nil {
 		return err
 	}
@@ -67,6 +94,10 @@ func child(dir string) error {
 	return http.Serve(l, handler)
 }
 
+func noJobs(context.Context, string, string) (registry.Work, error) {
+	return registry.Work{}, errors.New("there are no jobs here")
+}
+
 // onlyRoot takes everybody for the administrator.
 type onlyRoot struct{ *identity.Service }
 
@@ -77,15 +108,19 @@ func (onlyRoot) Authenticate(context.Context, string) (nimbus.Principal, error) 
 // process is a registry that may be killed at any time, and comes back.
 type process struct {
 	t       *testing.T
-	dir     string
+	home    home
 	cmd     *exec.Cmd
 	address atomic.Pointer[string]
 }
 
 func (p *process) start() {
 	p.t.Helper()
+	text, err := json.Marshal(p.home)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	p.cmd = exec.Command(os.Args[0])
-	p.cmd.Env = append(os.Environ(), childVariable+"="+p.dir)
+	p.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	p.cmd.Stderr = p.t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
@@ -111,11 +146,29 @@ func (p *process) kill() {
 // and removes and garbage is collected. Whatever was acknowledged then pulls, byte
 // by byte; and once everything is removed, nothing is left.
 func TestKilled(t *testing.T) {
-	p := &process{t: t, dir: t.TempDir()}
+	for name, of := range map[string]func(*testing.T) home{
+		"fs and SQLite": func(t *testing.T) home {
+			return home{DSN: storetest.SQLite(t), Dir: t.TempDir()}
+		},
+		"S3 and PostgreSQL": func(t *testing.T) home {
+			at := bucket(t)
+			return home{DSN: storetest.Postgres(t), URL: at.Endpoint, Bucket: at.Bucket, Credentials: at.CredentialsFile}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { killed(t, of(t)) })
+	}
+}
+
+func killed(t *testing.T, h home) {
+	p := &process{t: t, home: h}
 	p.start()
 	defer func() { p.kill() }()
 	c := newCrowd(nimbus.DefaultOrg)
-	until := time.Now().Add(stressFor(t))
+	lasts := stressFor(t)
+	if h.URL != "" {
+		lasts *= 2 // each call takes longer, and as many are wanted
+	}
+	until := time.Now().Add(lasts)
 	var group sync.WaitGroup
 	for n := range pushers {
 		group.Go(func() {
@@ -137,7 +190,12 @@ func TestKilled(t *testing.T) {
 	}
 	kills := 0
 	for time.Now().Before(until) {
-		time.Sleep(100*time.Millisecond + time.Duration(rand.IntN(400))*time.Millisecond)
+		// It lives for a few images, and then for any time.
+		few, lazy := c.images.Load()+5, time.Now().Add(5*time.Second)
+		for c.images.Load() < few && time.Now().Before(lazy) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
 		p.kill()
 		p.start()
 		kills++
@@ -151,18 +209,24 @@ func TestKilled(t *testing.T) {
 			cl.do("DELETE", fmt.Sprintf("/v2/%s/manifests/p%d", repo, n), nil)
 		}
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	blobs, closed, err := h.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed()
+	// It takes as long as it takes, but it goes on.
+	deadline, least := time.Now().Add(time.Minute), math.MaxInt
 	for left := -1; left != 0; {
-		files, err := filepath.Glob(filepath.Join(p.dir, "registry", "registry", "*", "*"))
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("%d contents are left of nothing, %v", len(files), err)
+		if left, err = contents(t.Context(), blobs); err != nil || left > 0 && time.Now().After(deadline) {
+			t.Fatalf("%d contents are left of nothing, %v", left, err)
 		}
-		if left = len(files); left > 0 {
-			time.Sleep(50 * time.Millisecond)
+		if left < least {
+			deadline, least = time.Now().Add(time.Minute), left
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	p.kill()
-	db, err := store.Open(t.Context(), store.Config{DSN: "sqlite:" + filepath.Join(p.dir, "nimbus.db")})
+	db, err := store.Open(t.Context(), store.Config{DSN: h.DSN})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package registry_test
 
 import (
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,16 +30,25 @@ func TestPeople(t *testing.T) {
 	must(err)
 	defer cl.Close()
 	ctx := t.Context()
-	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{Immutable: true, KeepDays: 7}))
+	rules := nimbus.ImageRules{Immutable: true, KeepDays: 7, PushFrom: []string{nimbus.OwnJobs, "octo/app"}}
+	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{Immutable: true, KeepDays: 7, PushFrom: []string{"Octo/App", nimbus.OwnJobs, "octo/app"}}))
+	for _, from := range []string{"octo", "octo/*", "", "a b/c"} {
+		if err := cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{PushFrom: []string{from}}); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("%q may push: %v", from, err)
+		}
+	}
 	repos, used, next, err := cl.ImageRepos(ctx, nimbus.PageRequest{})
 	must(err)
 	if len(repos) != 1 || next != "" || repos[0].Name != "team/app" || repos[0].Tags != 2 || repos[0].Manifests != 1 || repos[0].Bytes != 1100 ||
-		repos[0].ImageRules != (nimbus.ImageRules{Immutable: true, KeepDays: 7}) || used.Bytes != 1100+int64(len(m)) {
+		!reflect.DeepEqual(repos[0].ImageRules, rules) || used.Bytes != 1100+int64(len(m)) {
 		t.Errorf("the repositories are %+v, of %+v", repos, used)
 	}
-	images, next, err := cl.Images(ctx, "team/app", nimbus.PageRequest{Size: 1})
+	repo, images, next, err := cl.Images(ctx, "team/app", nimbus.PageRequest{Size: 1})
 	must(err)
 	digest := string(registry.Of(registry.SHA256, m))
+	if !reflect.DeepEqual(repo, repos[0]) {
+		t.Errorf("the repository is %+v, and was %+v", repo, repos[0])
+	}
 	if len(images) != 1 || next != "v1" || images[0].Tag != "v1" || images[0].Digest != digest || images[0].Bytes != 1100+int64(len(m)) || images[0].PushedAt.IsZero() {
 		t.Errorf("the images are %+v, then %q", images, next)
 	}
@@ -47,7 +58,7 @@ func TestPeople(t *testing.T) {
 		t.Errorf("a tag goes with its image, and can be removed once more: %v", err)
 	}
 	must(cl.RemoveImages(ctx, "team/app", ""))
-	if _, _, err := cl.Images(ctx, "team/app", nimbus.PageRequest{}); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+	if _, _, _, err := cl.Images(ctx, "team/app", nimbus.PageRequest{}); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		t.Errorf("it is removed, and listed: %v", err)
 	}
 	done, err := cl.CollectImages(ctx)
@@ -67,4 +78,37 @@ func TestPeople(t *testing.T) {
 	if told["registry.remove"] != 3 || told["registry.set_rules"] != 1 {
 		t.Errorf("the ledger has %v", told)
 	}
+}
+
+// TestPlatformsAreTold: an image says in its config for which platform it is, an
+// index for which of its images; what is none is not told.
+func TestPlatformsAreTold(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		c := w.client(w.token(o, nimbus.RoleDeveloper))
+		arm := []byte(`{"architecture":"arm64","os":"linux","variant":"v8","rootfs":{"type":"layers","diff_ids":[]}}`)
+		layer := fresh(1000)
+		one := c.image("acme/app", "arm", arm, layer)
+		c.image("acme/app", "broken", []byte(`{"architecture":`), layer)
+		c.image("acme/app", "strange", []byte(`{"architecture":"a,b","os":"linux"}`), layer)
+		both := c.index("acme/app", "both", map[string][][]byte{"linux/amd64": {fresh(10), layer}, "unknown/unknown": {fresh(10), fresh(50)}})
+		r, images, _, err := w.replicas[0].ListImages(t.Context(), o.ID, "app", nimbus.PageRequest{})
+		w.must(err)
+		if r.Tags != 4 || r.Name != "app" {
+			t.Errorf("the repository is %+v", r)
+		}
+		for _, i := range images {
+			want := map[string]string{"arm": "linux/arm64/v8", "both": "linux/amd64"}[i.Tag]
+			if got := strings.Join(i.Platforms, " "); got != want {
+				t.Errorf("%s is for %q, want %q", i.Tag, got, want)
+			}
+			if want := int64(len(one) + len(arm) + len(layer)); i.Tag == "arm" && i.Bytes != want {
+				t.Errorf("an image has %d bytes, want %d", i.Bytes, want)
+			}
+			if least := int64(len(both) + 10 + len(layer) + 10 + 50); i.Tag == "both" && (i.Bytes <= least || i.Bytes > least+2000) {
+				t.Errorf("an index has %d bytes, want those of its images, too: %d and their manifests", i.Bytes, least)
+			}
+		}
+	})
 }

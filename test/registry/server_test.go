@@ -12,7 +12,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/nimbus-ci/nimbus/internal/blob/s3"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/server"
@@ -20,8 +19,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childVariable); dir != "" {
-		fmt.Fprintln(os.Stderr, child(dir))
+	if text := os.Getenv(childVariable); text != "" {
+		fmt.Fprintln(os.Stderr, child(text))
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
@@ -46,16 +45,11 @@ func embedded(t testing.TB, limits registry.Limits) *control {
 // replica is one of a database of PostgreSQL and a bucket.
 func replica(t testing.TB, limits registry.Limits) *control {
 	t.Helper()
-	dir, objects := t.TempDir(), testenv.S3(t)
-	credentials := filepath.Join(dir, "credentials")
-	content := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", objects.AccessKey, objects.SecretKey)
-	if err := os.WriteFile(credentials, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, objects := t.TempDir(), bucket(t)
 	database := testenv.Postgres(t)
 	return start(t, func(ctx context.Context, l net.Listener, log *slog.Logger) (*server.Server, error) {
 		return server.OpenReplica(ctx, server.ReplicaConfig{Database: database, MasterKey: identity.KeySource{File: filepath.Join(dir, "key")}, Listener: l, Log: log,
-			S3:         &s3.Config{Endpoint: objects.URL, Bucket: objects.Bucket, Prefix: "nimbus/", CredentialsFile: credentials},
+			S3:         &objects,
 			Operations: server.Operations{Registry: limits}})
 	})
 }

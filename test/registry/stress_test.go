@@ -245,7 +245,7 @@ func TestStress(t *testing.T) {
 	limits := registry.Limits{Grace: 150 * time.Millisecond, Untagged: 100 * time.Millisecond, Read: time.Millisecond}
 	for name, dsn := range engines {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, dsn(t), t.TempDir(), limits)
+			w := newWorld(t, dsn(t), folder(t, t.TempDir()), limits)
 			w.replica()
 			o := w.org("acme")
 			token := w.token(o, nimbus.RoleOperator)

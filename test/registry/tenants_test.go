@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,12 +51,15 @@ func TestOrgsAreApart(t *testing.T) {
 // Nimbus and by one that the registry gives for it.
 func TestWhoMayWhat(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	acme := w.org("acme")
 	other := w.org("other")
 	operator := w.client(w.token(acme, nimbus.RoleOperator))
 	operator.image("acme/app", "v1", fresh(10))
-	w.jobs["a-job"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_1"}
+	w.jobs["a-job"], w.works["att_1"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_1"}, registry.Work{Repo: "Acme/App"}
+	w.jobs["own-job"], w.works["att_2"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_2"}, registry.Work{}
+	w.jobs["fork-job"], w.works["att_3"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_3"}, registry.Work{Repo: "acme/app", Stranger: "a fork"}
+	w.jobs["their-job"], w.works["att_4"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: other.ID, Subject: "att_4"}, registry.Work{Repo: "acme/app"}
 	w.jobs["a-host"] = nimbus.Principal{Kind: nimbus.PrincipalHost, Subject: "host_1"}
 	w.jobs["root"] = nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin", Platform: true}
 	for name, of := range map[string]struct {
@@ -69,6 +73,9 @@ func TestWhoMayWhat(t *testing.T) {
 		"admin that only writes images": {w.token(acme, nimbus.RoleAdmin, nimbus.ScopeRegistryWrite), false, true, true},
 		"admin of jobs":                 {w.token(acme, nimbus.RoleAdmin, nimbus.ScopeJobsWrite), false, false, false},
 		"a job":                         {"a-job", true, true, false},
+		"a job of the org's own":        {"own-job", true, false, false},
+		"a job of a fork":               {"fork-job", true, false, false},
+		"a job of another org":          {"their-job", false, false, false},
 		"a host":                        {"a-host", false, false, false},
 		"the platform":                  {"root", true, true, true},
 		"another org":                   {w.token(other, nimbus.RoleAdmin), false, false, false},
@@ -80,7 +87,7 @@ func TestWhoMayWhat(t *testing.T) {
 				"DELETE /v2/acme/app/manifests/none": of.remove} {
 				method, path, _ := strings.Cut(what, " ")
 				got := do(method, path, nil).status
-				if yes := got != no; yes != may {
+				if yes := got != no && got != http.StatusForbidden; yes != may {
 					t.Errorf("%s, %s: %s is answered by %d", name, how, what, got)
 				}
 			}
@@ -116,6 +123,61 @@ func TestWhoMayWhat(t *testing.T) {
 	c.do("GET", "/v2/_catalog", nil, "Authorization", "Bearer "+w.token(acme, nimbus.RoleOperator)).want(t, 403, "DENIED")
 }
 
+// TestWhereJobsPush: a job pushes to the repository that is called after its own, and
+// where rules let it; it pulls all of its org.
+func TestWhereJobsPush(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		acme := w.org("acme")
+		admin := nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "admin"}
+		for token, work := range map[string]registry.Work{
+			"web": {Repo: "Acme/Web"}, "octo": {Repo: "octo/web"}, "shadow": {Repo: "acme/octo"}, "own": {},
+			"fork": {Repo: "acme/web", Stranger: "its run came from evil/web"},
+		} {
+			w.jobs[token], w.works["att_"+token] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_" + token}, work
+		}
+		w.jobs["unknown"] = nimbus.Principal{Kind: nimbus.PrincipalJob, OrgID: acme.ID, Subject: "att_unknown"}
+		for repo, from := range map[string][]string{"team/app": {"octo/web"}, "team/own": {nimbus.OwnJobs}, "team/all": {nimbus.AllJobs}, "closed": nil} {
+			w.must(w.replicas[0].SetImageRules(t.Context(), admin, acme.ID, repo, nimbus.ImageRules{PushFrom: from}))
+		}
+		may := map[string]string{ // whose jobs
+			"acme/web": "web", "acme/web/cache": "web", "acme/website": "", "web": "web", "web/cache": "", "octo/web": "octo", "octo/web/x/y": "octo", "octo/other": "",
+			"octo": "shadow", "acme/octo": "shadow", "team/app": "octo", "team/app/below": "", "team/own": "own", "team/all": "web octo shadow own", "closed": "", "none": "",
+		}
+		for repo, who := range may {
+			for token := range w.jobs {
+				c := w.client(token)
+				direct := c.do("POST", "/v2/acme/"+repo+"/blobs/uploads/", nil)
+				bearer := (&pusher{t: t, url: c.url}).do("GET", "/v2/acme/"+repo+"/tags/list", nil, "Authorization", "Bearer "+c.bearer("repository:acme/"+repo+":pull"))
+				want := http.StatusForbidden
+				if slices.Contains(strings.Fields(who), token) {
+					want = http.StatusAccepted
+				} else if token == "unknown" {
+					want = http.StatusServiceUnavailable
+				}
+				if direct.status != want || bearer.status != http.StatusOK && bearer.status != http.StatusNotFound {
+					t.Errorf("the job %s pushes to %s: %d %s, want %d; and pulls: %d", token, repo, direct.status, direct.body, want, bearer.status)
+				}
+				if want == http.StatusForbidden && (direct.reason() != "DENIED" || token != "fork" && !strings.Contains(string(direct.body), "--push-from")) {
+					t.Errorf("the job %s is told %s", token, direct.body)
+				}
+			}
+		}
+		// A token of the registry for more gives no more.
+		c := w.client("web")
+		given := c.bearer("repository:acme/team/app:pull,push repository:acme/acme/web:pull,push")
+		with := &pusher{t: t, url: c.url}
+		with.do("POST", "/v2/acme/team/app/blobs/uploads/", nil, "Authorization", "Bearer "+given).want(t, 403, "DENIED")
+		with.do("POST", "/v2/acme/acme/web/blobs/uploads/", nil, "Authorization", "Bearer "+given).want(t, 202, "")
+		with.do("GET", "/v2/acme/team/app/tags/list", nil, "Authorization", "Bearer "+given).want(t, 200, "")
+		// A rule that is taken away holds within a second.
+		w.client("octo").do("POST", "/v2/acme/team/app/blobs/uploads/", nil).want(t, 202, "")
+		w.must(w.replicas[0].SetImageRules(t.Context(), admin, acme.ID, "team/app", nimbus.ImageRules{}))
+		w.pass(time.Second)
+		w.client("octo").do("POST", "/v2/acme/team/app/blobs/uploads/", nil).want(t, 403, "DENIED")
+	})
+}
+
 // bearer asks the registry for a token of its own.
 func (c *pusher) bearer(scope string) string {
 	c.t.Helper()
@@ -133,7 +195,7 @@ func (c *pusher) bearer(scope string) string {
 // that it was given for, nor than its time.
 func TestTokenEndsWithItsOwn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, engines["sqlite"](t), t.TempDir(), registry.Limits{})
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
 	acme := w.org("acme")
 	c := w.client(w.token(acme, nimbus.RoleDeveloper))
 	c.image("acme/app", "v1", fresh(10))

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,11 +20,13 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
+	"github.com/nimbus-ci/nimbus/internal/blob/s3"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/registry/distribution"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // world is a registry on a database and a disk, with as many replicas as a test
@@ -30,7 +34,7 @@ import (
 type world struct {
 	t        testing.TB
 	db       *store.Store
-	blobs    *fs.Store
+	blobs    registry.Blobs
 	identity *identity.Service
 	replicas []*replicaOf
 	limits   registry.Limits
@@ -38,6 +42,7 @@ type world struct {
 	mu     sync.Mutex
 	offset time.Duration
 	jobs   map[string]nimbus.Principal // tokens of jobs
+	works  map[string]registry.Work    // of attempts
 }
 
 // replicaOf is one replica.
@@ -78,21 +83,60 @@ func onEngines(t *testing.T, limits registry.Limits, test func(t *testing.T, w *
 	for name, dsn := range engines {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, newWorld(t, dsn(t), t.TempDir(), limits))
+			test(t, newWorld(t, dsn(t), folder(t, t.TempDir()), limits))
 		})
 	}
 }
 
-func newWorld(t testing.TB, dsn, dir string, limits registry.Limits) *world {
+// folder keeps contents in a directory.
+func folder(t testing.TB, dir string) registry.Blobs {
 	t.Helper()
-	w := &world{t: t, limits: limits, jobs: map[string]nimbus.Principal{}}
+	blobs, err := fs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := blobs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return blobs
+}
+
+// bucket is where contents are that are kept by S3, on a server of the test's.
+func bucket(t testing.TB) s3.Config {
+	t.Helper()
+	objects := testenv.S3(t)
+	credentials := filepath.Join(t.TempDir(), "credentials")
+	content := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", objects.AccessKey, objects.SecretKey)
+	if err := os.WriteFile(credentials, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s3.Config{Endpoint: objects.URL, Bucket: objects.Bucket, Prefix: "nimbus/", CredentialsFile: credentials}
+}
+
+// inBucket keeps contents there.
+func inBucket(t testing.TB, at s3.Config) registry.Blobs {
+	t.Helper()
+	blobs, err := s3.Open(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := blobs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return blobs
+}
+
+func newWorld(t testing.TB, dsn string, blobs registry.Blobs, limits registry.Limits) *world {
+	t.Helper()
+	w := &world{t: t, blobs: blobs, limits: limits, jobs: map[string]nimbus.Principal{}, works: map[string]registry.Work{}}
 	var err error
 	w.db, err = store.Open(t.Context(), store.Config{DSN: dsn})
 	w.must(err)
 	t.Cleanup(func() { w.must(w.db.Close()) })
-	w.blobs, err = fs.Open(dir)
-	w.must(err)
-	t.Cleanup(func() { w.must(w.blobs.Close()) })
 	w.identity = identity.New(w.db, nimbus.SystemClock{})
 	w.replica()
 	return w
@@ -105,13 +149,24 @@ func (w *world) replica() *replicaOf {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := registry.New(registry.Config{Store: w.db, Blobs: w.blobs, Key: testKey, Limits: w.limits, Clock: w, Log: log})
-	handler, err := distribution.New(distribution.Config{Registry: s, Identity: knowsJobs{w}, Key: testKey, Clock: w, Log: log})
+	handler, err := distribution.New(distribution.Config{Registry: s, Identity: knowsJobs{w}, Work: w.work, Key: testKey, Clock: w, Log: log})
 	w.must(err)
 	server := httptest.NewServer(handler)
 	w.t.Cleanup(server.Close)
 	r := &replicaOf{s, server.URL}
 	w.replicas = append(w.replicas, r)
 	return r
+}
+
+// work is what an attempt works on, as a test has made it up.
+func (w *world) work(_ context.Context, _, attemptID string) (registry.Work, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	work, ok := w.works[attemptID]
+	if !ok {
+		return work, nimbus.Errorf(nimbus.CodeUnavailable, "nobody knows what %s works on", attemptID)
+	}
+	return work, nil
 }
 
 // knowsJobs also knows the tokens of jobs that a test has made up.
@@ -302,14 +357,22 @@ func (w *world) swept() nimbus.ImagesSwept {
 }
 
 // stored is how many contents there are.
-func (w *world) stored() (n int) {
+func (w *world) stored() int {
 	w.t.Helper()
+	n, err := contents(w.t.Context(), w.blobs)
+	w.must(err)
+	return n
+}
+
+func contents(ctx context.Context, blobs registry.Blobs) (n int, err error) {
 	for after := ""; ; {
-		page, err := w.blobs.List(w.t.Context(), "registry/", after, 0)
-		w.must(err)
+		page, err := blobs.List(ctx, "registry/", after, 0)
+		if err != nil {
+			return n, err
+		}
 		n += len(page)
 		if len(page) == 0 {
-			return n
+			return n, nil
 		}
 		after = page[len(page)-1].Key
 	}

@@ -14,7 +14,7 @@ type fixedClock struct{}
 
 func (fixedClock) Now() time.Time { return time.Unix(1_700_000_000, 0).UTC() }
 
-func newSplitter() *Splitter { return NewSplitter(fixedClock{}, 0, 0) }
+func newSplitter() *Splitter { return NewSplitter(fixedClock{}, 0, State{}) }
 
 // shown is "stream/step text" of each line; it checks the numbering.
 func shown(t *testing.T, lines []nimbus.Line, first int64) []string {
@@ -42,7 +42,7 @@ func TestSplit(t *testing.T) {
 	if diff := cmp.Diff(want, shown(t, got, 1)); diff != "" {
 		t.Error(diff)
 	}
-	if seq, step := s.Last(); seq != 8 || step != 1 {
+	if seq, step := s.Last(), s.State().Step; seq != 8 || step != 1 {
 		t.Errorf("last %d in step %d", seq, step)
 	}
 }

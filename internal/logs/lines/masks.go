@@ -12,34 +12,67 @@ const hidden = "***"
 // second line by chance.
 const minSecret = 4
 
-// maxMasks bounds how many texts are hidden: a job can add more by directive,
-// they are then not hidden. Registered secrets come first and are few.
-const maxMasks = 1000
+const (
+	// maxMasks bounds how many secrets are hidden: a job can add more by directive.
+	// Registered ones come first and are few.
+	maxMasks = 1000
+	// maxForms bounds how many bytes all forms of all secrets have, maxFormsOfOne
+	// those of one: beyond, only its lines are looked for.
+	maxForms      = 2 << 20
+	maxFormsOfOne = 256 << 10
+	// youngForms is how many bytes of forms are searched for beside the others:
+	// where a job has each of many secrets hidden before it goes on, what finds all
+	// of them is not made anew each time.
+	youngForms = 32 << 10
+)
 
-// masks is a set of texts that must not be seen.
+// masks is a set of secrets that must not be seen, in no form of theirs.
 type masks struct {
-	secrets []string // longest first, so that one inside another stays hidden
+	secrets []string
+	texts   []string // forms of them
+	bytes   int      // of texts
 	longest int
+	full    bool // one was refused for want of room
+
+	old, young *automaton // of texts before settled, and of those after; nil: none, or to be made
+	settled    int
+	youngBytes int // of texts after settled
 }
 
-// add hides a secret; of one with several lines each line, since that is how
-// it would be printed.
+// add hides a secret from now on. It returns false for one that is too short to be
+// told from ordinary text, and where there are too many.
 func (m *masks) add(secret string) bool {
-	added := false
-	for part := range strings.Lines(secret) {
-		part = strings.TrimRight(part, "\r\n")
-		if len(strings.TrimSpace(part)) < minSecret || len(m.secrets) >= maxMasks {
-			continue
-		}
-		added = true
-		if slices.Contains(m.secrets, part) {
-			continue
-		}
-		m.secrets = append(m.secrets, part)
-		slices.SortStableFunc(m.secrets, func(a, b string) int { return len(b) - len(a) })
-		m.longest = max(m.longest, len(part))
+	if slices.Contains(m.secrets, secret) {
+		return true
 	}
-	return added
+	of := forms(secret)
+	if len(of) == 0 {
+		return false
+	}
+	size := total(of)
+	if size > maxFormsOfOne {
+		of = linesOf(secret)
+		size = total(of)
+	}
+	if len(m.secrets) >= maxMasks || m.bytes+size > maxForms {
+		m.full = true
+		return false
+	}
+	m.secrets = append(m.secrets, secret)
+	m.texts = append(m.texts, of...)
+	m.bytes += size
+	for _, text := range of {
+		m.longest = max(m.longest, len(text))
+	}
+	m.young, m.youngBytes = nil, m.youngBytes+size // made when it is needed: many are added at once
+	return true
+}
+
+func total(texts []string) (size int) {
+	for _, text := range texts {
+		size += len(text)
+	}
+	return size
 }
 
 func (m *masks) list() []string { return slices.Clone(m.secrets) }
@@ -47,34 +80,69 @@ func (m *masks) list() []string { return slices.Clone(m.secrets) }
 // span is where a secret stands in a text.
 type span struct{ from, to int }
 
-// find returns where secrets stand, overlapping ones as one.
-func (m *masks) find(text string) []span {
-	var found []span
-	for _, secret := range m.secrets {
-		for at := 0; ; {
-			i := strings.Index(text[at:], secret)
-			if i < 0 {
-				break
-			}
-			found = append(found, span{at + i, at + i + len(secret)})
-			at += i + 1
-		}
+// prepare makes what texts are searched with.
+func (m *masks) prepare() {
+	if m.young != nil || m.settled == len(m.texts) {
+		return
 	}
-	slices.SortFunc(found, func(a, b span) int { return a.from - b.from })
-	merged := found[:0]
-	for _, s := range found {
-		if n := len(merged); n > 0 && s.from < merged[n-1].to {
-			merged[n-1].to = max(merged[n-1].to, s.to)
+	if m.youngBytes > youngForms {
+		m.old, m.settled, m.youngBytes = newAutomaton(m.texts), len(m.texts), 0
+		return
+	}
+	m.young = newAutomaton(m.texts[m.settled:])
+}
+
+// find returns where secrets stand, overlapping ones as one, and how many bytes at
+// the end of the text may be the beginning of one.
+func (m *masks) find(text string) (found []span, begun int) {
+	m.prepare()
+	for _, search := range []*automaton{m.old, m.young} {
+		if search == nil {
 			continue
 		}
-		merged = append(merged, s)
+		at := int32(0)
+		var in []span
+		for i := range len(text) {
+			if at = search.step(at, text[i]); at == 0 {
+				continue
+			}
+			if n := int(search.nodes[at].longest); n > 0 {
+				in = push(in, span{i + 1 - n, i + 1})
+			}
+		}
+		found, begun = merge(found, in), max(begun, search.begun(at))
 	}
-	return merged
+	return found, begun
+}
+
+// merge makes one list of two.
+func merge(a, b []span) []span {
+	if len(a) == 0 {
+		return b
+	}
+	var out []span
+	for len(a) > 0 || len(b) > 0 {
+		if len(b) == 0 || len(a) > 0 && a[0].to <= b[0].to {
+			out, a = push(out, a[0]), a[1:]
+		} else {
+			out, b = push(out, b[0]), b[1:]
+		}
+	}
+	return out
+}
+
+// push adds a span that does not end before the others to them.
+func push(found []span, s span) []span {
+	for n := len(found); n > 0 && found[n-1].to > s.from; n-- {
+		s.from = min(s.from, found[n-1].from)
+		found = found[:n-1]
+	}
+	return append(found, s)
 }
 
 // hide replaces every secret in a text.
 func (m *masks) hide(text string) string {
-	found := m.find(text)
+	found, _ := m.find(text)
 	if len(found) == 0 {
 		return text
 	}
@@ -92,7 +160,8 @@ func (m *masks) hide(text string) string {
 // safeCut returns where a text can be cut, near n, without cutting a secret
 // that stands there or may be about to.
 func (m *masks) safeCut(text string, n int) int {
-	for _, s := range m.find(text) {
+	found, _ := m.find(text)
+	for _, s := range found {
 		if s.from < n && s.to > n {
 			return s.to
 		}

@@ -3,6 +3,7 @@ package lines
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,59 +11,68 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// Directives that a job may write as a line of stdout.
-const (
-	stepDirective = "::nimbus-step::" // begins a step: the rest is its name
-	maskDirective = "::add-mask::"    // GitHub's own: hides the rest from now on
-)
-
-// maxStepName is the longest name of a step; the rest is cut.
-const maxStepName = 256
-
 // Splitter makes lines of one attempt. Not safe for concurrent use.
 type Splitter struct {
 	clock   nimbus.Clock
 	masks   masks
+	runner  bool
 	seq     int64
 	step    int32
+	groups  int32   // that began so far
+	open    []int32 // groups that lines are in now, the innermost last
+	stopped string  // what ends that no commands are followed; "" where they are
 	pending map[nimbus.Stream][]byte
+	warned  bool // that no more can be hidden
 }
 
-// NewSplitter continues after line number last, which was in the given step.
-func NewSplitter(clock nimbus.Clock, last int64, step int32) *Splitter {
-	return &Splitter{clock: clock, seq: last, step: step, pending: map[nimbus.Stream][]byte{}}
+// State is what a splitter must know to go on where another one ended. It holds
+// secrets.
+type State struct {
+	// Runner says that the output is made of what GitHub's runner leaves: each of
+	// its steps begins by Nimbus' own command, whatever the one before has stopped.
+	Runner  bool                     `json:"runner,omitempty"`
+	Step    int32                    `json:"step,omitempty"`
+	Groups  int32                    `json:"groups,omitempty"`
+	Open    []int32                  `json:"open,omitempty"`
+	Stopped string                   `json:"stopped,omitempty"`
+	Pending map[nimbus.Stream][]byte `json:"pending,omitempty"` // begun lines
+	Masks   []string                 `json:"masks,omitempty"`   // in the order in which they were added
 }
 
-// Mask hides a secret, and each line of one that has several, from now on. It
-// returns false for one that is too short to be told from ordinary text.
-func (s *Splitter) Mask(secret string) bool { return s.masks.add(secret) }
+// NewSplitter continues after line number last.
+func NewSplitter(clock nimbus.Clock, last int64, from State) *Splitter {
+	s := &Splitter{
+		clock: clock, runner: from.Runner, seq: last, step: from.Step, groups: from.Groups, open: slices.Clone(from.Open), stopped: from.Stopped,
+		pending: map[nimbus.Stream][]byte{},
+	}
+	maps.Copy(s.pending, from.Pending)
+	for _, secret := range from.Masks {
+		s.masks.add(secret)
+	}
+	return s
+}
 
-// Masks returns what is hidden, for a splitter that continues this one.
-func (s *Splitter) Masks() []string { return s.masks.list() }
-
-// Pending returns the begun lines of each stream, nil when there are none.
-func (s *Splitter) Pending() map[nimbus.Stream][]byte {
-	var out map[nimbus.Stream][]byte
+// State is what a splitter that goes on needs.
+func (s *Splitter) State() State {
+	st := State{Runner: s.runner, Step: s.step, Groups: s.groups, Open: slices.Clone(s.open), Stopped: s.stopped, Masks: s.masks.list()}
 	for stream, begun := range s.pending {
 		if len(begun) > 0 {
-			if out == nil {
-				out = map[nimbus.Stream][]byte{}
+			if st.Pending == nil {
+				st.Pending = map[nimbus.Stream][]byte{}
 			}
-			out[stream] = begun
+			st.Pending[stream] = begun
 		}
 	}
-	return out
+	return st
 }
 
-// Resume takes over the begun lines of an earlier splitter.
-func (s *Splitter) Resume(pending map[nimbus.Stream][]byte) {
-	for stream, begun := range pending {
-		s.pending[stream] = begun
-	}
-}
+// Mask hides a secret in all its forms, and each line of one that has several, from
+// now on. It returns false for one that is too short to be told from ordinary text,
+// and where there are too many.
+func (s *Splitter) Mask(secret string) bool { return s.masks.add(secret) }
 
-// Last returns the number of the newest line and the step that it is in.
-func (s *Splitter) Last() (seq int64, step int32) { return s.seq, s.step }
+// Last returns the number of the newest line.
+func (s *Splitter) Last() int64 { return s.seq }
 
 // Write takes what a stream wrote and returns the lines that are whole now. A
 // line longer than nimbus.MaxLineBytes becomes several; a secret is never cut
@@ -101,22 +111,27 @@ func (s *Splitter) Flush() []nimbus.Line {
 	return out
 }
 
-// System makes a line of Nimbus' own.
+// System makes a line of Nimbus' own, which is in no group.
 func (s *Splitter) System(text string) nimbus.Line {
-	return s.line(nimbus.StreamSystem, s.masks.hide(text))
+	l := s.line(nimbus.StreamSystem, s.masks.hide(text))
+	l.Group = 0
+	return l
 }
 
 // whole makes lines of one whole line of output.
 func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
+	closes := false
 	if stream == nimbus.StreamStdout {
-		if secret, ok := strings.CutPrefix(text, maskDirective); ok {
-			s.masks.add(strings.TrimSpace(unescape(secret)))
-			return nil
-		}
-		if name, ok := strings.CutPrefix(text, stepDirective); ok {
-			s.step++
-			name = s.masks.hide(strings.TrimSpace(name))
-			return []nimbus.Line{s.line(nimbus.StreamStep, strings.ToValidUTF8(name[:min(len(name), maxStepName)], "�"))}
+		switch c := s.follow(text); c.what {
+		case commandMask:
+			return s.hideFrom(c.value)
+		case commandStep:
+			return []nimbus.Line{s.beginStep(c.value)}
+		case commandGroup:
+			s.beginGroup()
+		case commandEndGroup:
+			closes = true
+		case commandNone:
 		}
 	}
 	text = s.masks.hide(text)
@@ -125,15 +140,49 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 		out = append(out, s.line(stream, text[:nimbus.MaxLineBytes]))
 		text = text[nimbus.MaxLineBytes:]
 	}
-	return append(out, s.line(stream, text))
+	out = append(out, s.line(stream, text))
+	if closes && len(s.open) > 0 {
+		s.open = s.open[:len(s.open)-1]
+	}
+	return out
+}
+
+// tooManyMasks is said once, in the log of who relies on it.
+const tooManyMasks = "nimbus: too much is to be hidden: this secret and later ones are shown"
+
+// hideFrom hides what a job asks to.
+func (s *Splitter) hideFrom(secret string) []nimbus.Line {
+	s.masks.add(secret)
+	if !s.masks.full || s.warned {
+		return nil
+	}
+	s.warned = true
+	return []nimbus.Line{s.System(tooManyMasks)}
+}
+
+// beginStep ends the groups that are open.
+func (s *Splitter) beginStep(name string) nimbus.Line {
+	s.step++
+	s.open = s.open[:0]
+	name = s.masks.hide(strings.TrimSpace(name))
+	return s.line(nimbus.StreamStep, strings.ToValidUTF8(name[:min(len(name), maxStepName)], "�"))
+}
+
+// beginGroup has the lines from now on be in a group, in that which they are in. One
+// that is too deep is in the one above instead.
+func (s *Splitter) beginGroup() {
+	s.groups++
+	if len(s.open) == maxDepth {
+		s.open = s.open[:maxDepth-1]
+	}
+	s.open = append(s.open, s.groups)
 }
 
 func (s *Splitter) line(stream nimbus.Stream, text string) nimbus.Line {
 	s.seq++
-	return nimbus.Line{Seq: s.seq, At: s.clock.Now().Truncate(time.Microsecond), Stream: stream, Step: s.step, Text: text}
-}
-
-// unescape undoes what GitHub's toolkit does to values in directives.
-func unescape(s string) string {
-	return strings.NewReplacer("%0D", "\r", "%0A", "\n", "%25", "%").Replace(s)
+	l := nimbus.Line{Seq: s.seq, At: s.clock.Now().Truncate(time.Microsecond), Stream: stream, Step: s.step, Text: text}
+	if n := len(s.open); n > 0 {
+		l.Group = s.open[n-1]
+	}
+	return l
 }

@@ -36,16 +36,9 @@ func (v *Veil) Flush() string {
 // cut is where the part of a text begins that may be the beginning of a secret,
 // or belongs to one.
 func (v *Veil) cut(text string) int {
-	cut := len(text)
-	for _, secret := range v.masks.secrets {
-		for n := min(len(secret)-1, len(text)); n > len(text)-cut; n-- {
-			if strings.HasSuffix(text, secret[:n]) {
-				cut = len(text) - n
-				break
-			}
-		}
-	}
-	for _, s := range slices.Backward(v.masks.find(text)) {
+	found, begun := v.masks.find(text)
+	cut := len(text) - begun
+	for _, s := range slices.Backward(found) {
 		if s.from < cut && s.to > cut {
 			cut = s.from
 		}

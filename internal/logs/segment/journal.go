@@ -351,7 +351,7 @@ func (j *journal) read(number, from, size int64, each func(entry) (more bool, er
 	from = max(from, int64(len(journalMagic)))
 	head := make([]byte, len(journalMagic))
 	if _, err := in.ReadAt(head, 0); err != nil || string(head) != journalMagic {
-		return from, nil //nolint:nilerr // it was begun and no more
+		return from, nil // it was begun and no more
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(in, from, max(0, size-from)), 1<<20)
 	for {

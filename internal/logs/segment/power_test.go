@@ -74,7 +74,7 @@ func (d *badDisk) syncDir(dir string) error {
 	if d.fails() {
 		return errDisk
 	}
-	names, err := d.osDisk.names(dir)
+	names, err := d.names(dir)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for path := range d.removed {

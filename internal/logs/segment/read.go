@@ -31,7 +31,7 @@ func (s *Store) unpacked(a *attempt, i int) ([]row, error) {
 	}
 	var rows []row
 	var err error
-	bytes := 0
+	var bytes int
 	if i < len(a.frames) {
 		in, openErr := a.handle(0)
 		if openErr != nil {

@@ -48,10 +48,15 @@ const (
 
 // Checkpoint is where the attempt's output stands after the lines before it.
 type Checkpoint struct {
-	Event   int64                    `json:"event"` // last event of the guest that is in
-	Step    int32                    `json:"step"`
-	Pending map[nimbus.Stream][]byte `json:"pending,omitempty"` // begun lines
-	Masks   []string                 `json:"masks,omitempty"`   // added by the job itself
+	Event int64 `json:"event"` // last event of the guest that is in
+	// State is what its writer needs to go on, which nobody else reads: it may hold
+	// secrets, and is sealed then.
+	State []byte `json:"state,omitempty"`
+
+	// What was kept, open to read, before there was State.
+	Step    int32                    `json:"step,omitempty"`
+	Pending map[nimbus.Stream][]byte `json:"pending,omitempty"`
+	Masks   []string                 `json:"masks,omitempty"`
 }
 
 // file is one file of the log.

@@ -3,6 +3,7 @@ package distribution
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,14 +23,14 @@ const (
 	remove right = "delete"
 )
 
-// rights are what somebody may do in an org. Jobs make and use images of their
-// org; who may remove any is a person's business.
+// rights are what somebody may do in an org. Jobs use images of their org, and make
+// some: see pushes. Who may remove any is a person's business.
 func rights(p nimbus.Principal, orgID string) []right {
 	if p.Kind == nimbus.PrincipalJob {
 		if p.OrgID != orgID {
 			return nil
 		}
-		return []right{pull, push}
+		return []right{pull}
 	}
 	if !p.Person() {
 		return nil
@@ -59,8 +60,9 @@ type caller struct {
 	bound  bool    // the grants are all
 	until  time.Time
 
-	mu   sync.Mutex
-	orgs map[string]string // ids of orgs by their names, "" for none
+	mu     sync.Mutex
+	orgs   map[string]string        // ids of orgs by their names, "" for none
+	pushes map[registry.Place]error // of a job: why it may not push there, nil where it may
 }
 
 // grant is what a token may do with one repository.
@@ -119,7 +121,7 @@ func (h *Handler) caller(r *http.Request) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.orgs = map[string]string{}
+	c.orgs, c.pushes = map[string]string{}, map[registry.Place]error{}
 	if until := now.Add(callerFor); c.until.IsZero() || until.Before(c.until) {
 		c.until = until
 	}
@@ -183,9 +185,9 @@ func (h *Handler) org(ctx context.Context, c *caller, name string) (string, erro
 	return id, nil
 }
 
-// may tells what a caller may do with a repository, and where that is. Codes:
-// invalid.
-func (h *Handler) may(ctx context.Context, c *caller, name string) (registry.Place, []right, error) {
+// may tells what a caller may do with a repository, and where that is; whether a job
+// may push is looked for only where that is asked. Codes: invalid.
+func (h *Handler) may(ctx context.Context, c *caller, name string, pushing bool) (registry.Place, []right, error) {
 	org, repo, ok := strings.Cut(name, "/")
 	if !ok {
 		return registry.Place{}, nil, &registry.RefusalError{Reason: registry.NameInvalid, Err: nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no repository here", name).
@@ -198,15 +200,59 @@ func (h *Handler) may(ctx context.Context, c *caller, name string) (registry.Pla
 	if err != nil || id == "" {
 		return registry.Place{}, nil, err
 	}
-	all := rights(c.Principal, id)
+	place, all := registry.Place{OrgID: id, Repo: repo}, rights(c.Principal, id)
+	if pushing && c.Kind == nimbus.PrincipalJob && len(all) > 0 {
+		ok, err := h.pushes(ctx, c, place, org)
+		if err != nil {
+			return place, nil, err
+		}
+		if ok {
+			all = append(all, push)
+		}
+	}
 	if c.bound {
 		i := slices.IndexFunc(c.grants, func(g grant) bool { return g.Name == name })
 		if i < 0 {
-			return registry.Place{OrgID: id, Repo: repo}, nil, nil
+			return place, nil, nil
 		}
 		all = slices.DeleteFunc(all, func(r right) bool { return !slices.Contains(c.grants[i].Rights, r) })
 	}
-	return registry.Place{OrgID: id, Repo: repo}, all, nil
+	return place, all, nil
+}
+
+// mostPlaces bounds of how many repositories it is remembered whether a job may push
+// there.
+const mostPlaces = 100
+
+// pushes tells whether a job may push to a repository of its org.
+func (h *Handler) pushes(ctx context.Context, c *caller, p registry.Place, orgName string) (bool, error) {
+	c.mu.Lock()
+	why, known := c.pushes[p]
+	c.mu.Unlock()
+	if known {
+		return why == nil, nil
+	}
+	work, err := h.Work(ctx, c.OrgID, c.Subject)
+	if err != nil {
+		return false, fmt.Errorf("learn what a job works on: %w", err)
+	}
+	why = h.Registry.MayPush(ctx, p, orgName, work)
+	if why != nil && nimbus.ErrorCode(why) != nimbus.CodeForbidden {
+		return false, why //nolint:wrapcheck // it is told as it is
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pushes) < mostPlaces {
+		c.pushes[p] = why
+	}
+	return why == nil, nil
+}
+
+// refusedPush is why a job may not push to a repository, nil where that is not why.
+func (c *caller) refusedPush(p registry.Place) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pushes[p]
 }
 
 // permit says who sends a request, and lets him do what takes a right in a
@@ -220,7 +266,7 @@ func (h *Handler) permit(r *http.Request, name string, takes right) (*caller, re
 	if err != nil {
 		return nil, registry.Place{}, challenged(err, scope, "")
 	}
-	place, all, err := h.may(r.Context(), c, name)
+	place, all, err := h.may(r.Context(), c, name, takes == push)
 	if err != nil {
 		return nil, place, err
 	}
@@ -228,6 +274,9 @@ func (h *Handler) permit(r *http.Request, name string, takes right) (*caller, re
 		return c, place, nil
 	}
 	denied := registry.Refuse(registry.Denied, nimbus.CodeForbidden, "you may not %s in %.200s, or there is no such repository", takes, name)
+	if why := c.refusedPush(place); takes == push && why != nil {
+		return nil, place, &registry.RefusalError{Reason: registry.Denied, Err: why} // no other token may do it
+	}
 	if c.bound {
 		return nil, place, challenged(denied, scope, "insufficient_scope") // another token may do it
 	}

@@ -33,6 +33,7 @@ type Service interface {
 	Manifest(ctx context.Context, p registry.Place, reference string) (registry.Manifest, error)
 	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
 	Pulled(p registry.Place, digest registry.Digest)
+	MayPush(ctx context.Context, p registry.Place, orgName string, w registry.Work) error
 	Tags(ctx context.Context, p registry.Place, after string, most int) (tags []string, more bool, err error)
 	Referrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest) ([]registry.Manifest, registry.Digest, error)
 	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
@@ -49,6 +50,8 @@ type Identity interface {
 type Config struct {
 	Registry Service  // required
 	Identity Identity // required
+	// Work says what the attempt of a job works on. Required.
+	Work func(ctx context.Context, orgID, attemptID string) (registry.Work, error)
 	// Key is a secret that all replicas have; it seals tokens. 32 bytes.
 	Key []byte
 	// Stranger counts a request of somebody who has not said who he is, or not

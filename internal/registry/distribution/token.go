@@ -153,7 +153,7 @@ func (h *Handler) grants(r *http.Request, c *caller, scopes []string) (all []gra
 		if !ok {
 			continue
 		}
-		_, may, err := h.may(r.Context(), c, name)
+		_, may, err := h.may(r.Context(), c, name, slices.Contains(wants, string(push)) || slices.Contains(wants, "*"))
 		if code := nimbus.ErrorCode(err); err != nil && code != nimbus.CodeInvalid {
 			return nil, err
 		}

@@ -55,7 +55,7 @@ func (c *call) beginUpload() error {
 func (c *call) mount(from string, digest registry.Digest) (mounted bool, err error) {
 	source := c.place
 	if from != "" {
-		place, may, err := c.may(c.r.Context(), c.caller, from)
+		place, may, err := c.may(c.r.Context(), c.caller, from, false)
 		if err != nil && nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			return false, err
 		}

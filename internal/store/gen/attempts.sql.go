@@ -104,6 +104,22 @@ func (q *Queries) ExpiredAttempts(ctx context.Context, arg ExpiredAttemptsParams
 	return items, nil
 }
 
+const jobOfAttempt = `-- name: JobOfAttempt :one
+SELECT job_id FROM attempts WHERE id = $1 AND org_id = $2
+`
+
+type JobOfAttemptParams struct {
+	ID    string
+	OrgID string
+}
+
+func (q *Queries) JobOfAttempt(ctx context.Context, arg JobOfAttemptParams) (string, error) {
+	row := q.db.QueryRowContext(ctx, jobOfAttempt, arg.ID, arg.OrgID)
+	var job_id string
+	err := row.Scan(&job_id)
+	return job_id, err
+}
+
 const logStored = `-- name: LogStored :one
 UPDATE attempts SET log_stored = $3, log_complete = (log_total >= 0 AND $3 >= log_total)
 WHERE id = $1 AND org_id = $2 AND log_stored < $3

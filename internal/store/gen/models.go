@@ -494,6 +494,7 @@ type RegistryManifest struct {
 	PushedAt     int64
 	UsedAt       int64
 	PulledAt     int64
+	Platforms    string
 }
 
 type RegistryRef struct {
@@ -510,6 +511,7 @@ type RegistryRepo struct {
 	KeepDays  int64
 	Evict     bool
 	CreatedAt int64
+	PushFrom  string
 }
 
 type RegistrySegment struct {

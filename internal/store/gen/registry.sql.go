@@ -816,8 +816,8 @@ func (q *Queries) PutRegistryLink(ctx context.Context, arg PutRegistryLinkParams
 }
 
 const putRegistryManifest = `-- name: PutRegistryManifest :one
-INSERT INTO registry_manifests (org_id, repo, digest, media_type, artifact_type, subject, annotations, size, image_size, content, pushed_at, used_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+INSERT INTO registry_manifests (org_id, repo, digest, media_type, artifact_type, subject, annotations, size, image_size, content, platforms, pushed_at, used_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
 ON CONFLICT (org_id, repo, digest) DO UPDATE SET used_at = excluded.used_at RETURNING pushed_at
 `
 
@@ -832,6 +832,7 @@ type PutRegistryManifestParams struct {
 	Size         int64
 	ImageSize    int64
 	Content      []byte
+	Platforms    string
 	PushedAt     int64
 }
 
@@ -848,6 +849,7 @@ func (q *Queries) PutRegistryManifest(ctx context.Context, arg PutRegistryManife
 		arg.Size,
 		arg.ImageSize,
 		arg.Content,
+		arg.Platforms,
 		arg.PushedAt,
 	)
 	var pushed_at int64
@@ -909,6 +911,47 @@ func (q *Queries) PutRegistryTag(ctx context.Context, arg PutRegistryTagParams) 
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const registryChildren = `-- name: RegistryChildren :many
+SELECT m.digest FROM registry_refs r JOIN registry_manifests m ON m.org_id = r.org_id AND m.repo = r.repo AND m.digest = r.digest
+WHERE r.org_id = $1 AND r.repo = $2 AND r.manifest = $3 ORDER BY m.digest LIMIT $4
+`
+
+type RegistryChildrenParams struct {
+	OrgID    string
+	Repo     string
+	Manifest string
+	Limit    int32
+}
+
+// The manifests that an index names.
+func (q *Queries) RegistryChildren(ctx context.Context, arg RegistryChildrenParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, registryChildren,
+		arg.OrgID,
+		arg.Repo,
+		arg.Manifest,
+		arg.Limit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var digest string
+		if err := rows.Scan(&digest); err != nil {
+			return nil, err
+		}
+		items = append(items, digest)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const registryEpoch = `-- name: RegistryEpoch :one
@@ -1153,7 +1196,7 @@ func (q *Queries) RegistryRefsOf(ctx context.Context, arg RegistryRefsOfParams) 
 }
 
 const registryRepo = `-- name: RegistryRepo :one
-SELECT org_id, repo, immutable, keep_days, evict, created_at FROM registry_repos WHERE org_id = $1 AND repo = $2
+SELECT org_id, repo, immutable, keep_days, evict, created_at, push_from FROM registry_repos WHERE org_id = $1 AND repo = $2
 `
 
 type RegistryRepoParams struct {
@@ -1171,12 +1214,13 @@ func (q *Queries) RegistryRepo(ctx context.Context, arg RegistryRepoParams) (Reg
 		&i.KeepDays,
 		&i.Evict,
 		&i.CreatedAt,
+		&i.PushFrom,
 	)
 	return i, err
 }
 
 const registryRepos = `-- name: RegistryRepos :many
-SELECT org_id, repo, immutable, keep_days, evict, created_at FROM registry_repos WHERE org_id = $1 AND repo > $2 ORDER BY repo LIMIT $3
+SELECT org_id, repo, immutable, keep_days, evict, created_at, push_from FROM registry_repos WHERE org_id = $1 AND repo > $2 ORDER BY repo LIMIT $3
 `
 
 type RegistryReposParams struct {
@@ -1201,6 +1245,7 @@ func (q *Queries) RegistryRepos(ctx context.Context, arg RegistryReposParams) ([
 			&i.KeepDays,
 			&i.Evict,
 			&i.CreatedAt,
+			&i.PushFrom,
 		); err != nil {
 			return nil, err
 		}
@@ -1294,7 +1339,7 @@ func (q *Queries) RegistryTag(ctx context.Context, arg RegistryTagParams) (strin
 }
 
 const registryTagRows = `-- name: RegistryTagRows :many
-SELECT t.tag, t.digest, t.updated_at, m.media_type, m.artifact_type, m.size, m.image_size, m.pushed_at, m.pulled_at FROM registry_tags t
+SELECT t.tag, t.digest, t.updated_at, m.media_type, m.artifact_type, m.size, m.image_size, m.platforms, m.pushed_at, m.pulled_at FROM registry_tags t
 JOIN registry_manifests m ON m.org_id = t.org_id AND m.repo = t.repo AND m.digest = t.digest
 WHERE t.org_id = $1 AND t.repo = $2 AND t.tag > $3 ORDER BY t.tag LIMIT $4
 `
@@ -1314,6 +1359,7 @@ type RegistryTagRowsRow struct {
 	ArtifactType string
 	Size         int64
 	ImageSize    int64
+	Platforms    string
 	PushedAt     int64
 	PulledAt     int64
 }
@@ -1340,6 +1386,7 @@ func (q *Queries) RegistryTagRows(ctx context.Context, arg RegistryTagRowsParams
 			&i.ArtifactType,
 			&i.Size,
 			&i.ImageSize,
+			&i.Platforms,
 			&i.PushedAt,
 			&i.PulledAt,
 		); err != nil {
@@ -1507,7 +1554,7 @@ func (q *Queries) SetRegistryQuota(ctx context.Context, arg SetRegistryQuotaPara
 }
 
 const setRegistryRepo = `-- name: SetRegistryRepo :execrows
-UPDATE registry_repos SET immutable = $3, keep_days = $4, evict = $5 WHERE org_id = $1 AND repo = $2
+UPDATE registry_repos SET immutable = $3, keep_days = $4, evict = $5, push_from = $6 WHERE org_id = $1 AND repo = $2
 `
 
 type SetRegistryRepoParams struct {
@@ -1516,6 +1563,7 @@ type SetRegistryRepoParams struct {
 	Immutable bool
 	KeepDays  int64
 	Evict     bool
+	PushFrom  string
 }
 
 func (q *Queries) SetRegistryRepo(ctx context.Context, arg SetRegistryRepoParams) (int64, error) {
@@ -1525,6 +1573,7 @@ func (q *Queries) SetRegistryRepo(ctx context.Context, arg SetRegistryRepoParams
 		arg.Immutable,
 		arg.KeepDays,
 		arg.Evict,
+		arg.PushFrom,
 	)
 	if err != nil {
 		return 0, err
@@ -1557,7 +1606,7 @@ func (q *Queries) TouchRegistryLink(ctx context.Context, arg TouchRegistryLinkPa
 }
 
 const unusedRegistryImages = `-- name: UnusedRegistryImages :many
-SELECT m.org_id, m.repo, m.digest, m.used_at FROM registry_repos o
+SELECT m.org_id, m.repo, m.digest, m.used_at, CAST($1 - o.keep_days * CAST($2 AS BIGINT) AS BIGINT) AS used_before FROM registry_repos o
 JOIN registry_manifests m ON m.org_id = o.org_id AND m.repo = o.repo AND m.used_at < $1 - o.keep_days * CAST($2 AS BIGINT)
 WHERE o.keep_days > 0 AND EXISTS (SELECT 1 FROM registry_tags t WHERE t.org_id = m.org_id AND t.repo = m.repo AND t.digest = m.digest)
 ORDER BY m.org_id, m.repo, m.digest LIMIT $3
@@ -1570,10 +1619,11 @@ type UnusedRegistryImagesParams struct {
 }
 
 type UnusedRegistryImagesRow struct {
-	OrgID  string
-	Repo   string
-	Digest string
-	UsedAt int64
+	OrgID      string
+	Repo       string
+	Digest     string
+	UsedAt     int64
+	UsedBefore int64
 }
 
 // Tagged ones that the rules of their repositories have go.
@@ -1591,6 +1641,7 @@ func (q *Queries) UnusedRegistryImages(ctx context.Context, arg UnusedRegistryIm
 			&i.Repo,
 			&i.Digest,
 			&i.UsedAt,
+			&i.UsedBefore,
 		); err != nil {
 			return nil, err
 		}

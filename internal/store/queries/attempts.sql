@@ -12,6 +12,9 @@ RETURNING job_id, log_complete;
 -- name: RunnersToRemove :many
 SELECT id FROM attempts WHERE runner_todo > 0 AND runner_todo <= $1 ORDER BY runner_todo LIMIT $2;
 
+-- name: JobOfAttempt :one
+SELECT job_id FROM attempts WHERE id = $1 AND org_id = $2;
+
 -- name: AttemptByToken :one
 SELECT id, org_id FROM attempts
 WHERE token_hash = $1 AND token_hash <> '' AND state = 'live' AND running_at > 0 AND expires_at > $2;

@@ -123,8 +123,8 @@ INSERT INTO registry_usage (org_id, quota) VALUES ($1, $2) ON CONFLICT (org_id) 
 
 -- name: PutRegistryManifest :one
 -- Locks the row; pushed_at says whether it is new.
-INSERT INTO registry_manifests (org_id, repo, digest, media_type, artifact_type, subject, annotations, size, image_size, content, pushed_at, used_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+INSERT INTO registry_manifests (org_id, repo, digest, media_type, artifact_type, subject, annotations, size, image_size, content, platforms, pushed_at, used_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
 ON CONFLICT (org_id, repo, digest) DO UPDATE SET used_at = excluded.used_at RETURNING pushed_at;
 
 -- name: RegistryManifest :one
@@ -149,7 +149,7 @@ DELETE FROM registry_tags WHERE org_id = $1 AND repo = $2 AND digest = $3;
 SELECT tag FROM registry_tags WHERE org_id = $1 AND repo = $2 AND tag > $3 ORDER BY tag LIMIT $4;
 
 -- name: RegistryTagRows :many
-SELECT t.tag, t.digest, t.updated_at, m.media_type, m.artifact_type, m.size, m.image_size, m.pushed_at, m.pulled_at FROM registry_tags t
+SELECT t.tag, t.digest, t.updated_at, m.media_type, m.artifact_type, m.size, m.image_size, m.platforms, m.pushed_at, m.pulled_at FROM registry_tags t
 JOIN registry_manifests m ON m.org_id = t.org_id AND m.repo = t.repo AND m.digest = t.digest
 WHERE t.org_id = $1 AND t.repo = $2 AND t.tag > $3 ORDER BY t.tag LIMIT $4;
 
@@ -181,7 +181,7 @@ ORDER BY m.used_at, m.org_id, m.repo, m.digest LIMIT sqlc.arg(most);
 
 -- name: UnusedRegistryImages :many
 -- Tagged ones that the rules of their repositories have go.
-SELECT m.org_id, m.repo, m.digest, m.used_at FROM registry_repos o
+SELECT m.org_id, m.repo, m.digest, m.used_at, CAST(sqlc.arg(now) - o.keep_days * CAST(sqlc.arg(day) AS BIGINT) AS BIGINT) AS used_before FROM registry_repos o
 JOIN registry_manifests m ON m.org_id = o.org_id AND m.repo = o.repo AND m.used_at < sqlc.arg(now) - o.keep_days * CAST(sqlc.arg(day) AS BIGINT)
 WHERE o.keep_days > 0 AND EXISTS (SELECT 1 FROM registry_tags t WHERE t.org_id = m.org_id AND t.repo = m.repo AND t.digest = m.digest)
 ORDER BY m.org_id, m.repo, m.digest LIMIT sqlc.arg(most);
@@ -202,6 +202,11 @@ WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND digest = sqlc.arg(
 SELECT CAST(EXISTS (SELECT 1 FROM registry_tags t WHERE t.org_id = sqlc.arg(org_id) AND t.repo = sqlc.arg(repo) AND t.digest = sqlc.arg(digest))
   OR EXISTS (SELECT 1 FROM registry_refs r WHERE r.org_id = sqlc.arg(org_id) AND r.repo = sqlc.arg(repo) AND r.digest = sqlc.arg(digest)) AS BOOLEAN);
 
+-- name: RegistryChildren :many
+-- The manifests that an index names.
+SELECT m.digest FROM registry_refs r JOIN registry_manifests m ON m.org_id = r.org_id AND m.repo = r.repo AND m.digest = r.digest
+WHERE r.org_id = $1 AND r.repo = $2 AND r.manifest = $3 ORDER BY m.digest LIMIT $4;
+
 -- name: RegistryEpoch :one
 SELECT epoch FROM registry_epoch WHERE one = 1;
 
@@ -209,7 +214,7 @@ SELECT epoch FROM registry_epoch WHERE one = 1;
 UPDATE registry_epoch SET epoch = epoch + 1 WHERE one = 1;
 
 -- name: SetRegistryRepo :execrows
-UPDATE registry_repos SET immutable = $3, keep_days = $4, evict = $5 WHERE org_id = $1 AND repo = $2;
+UPDATE registry_repos SET immutable = $3, keep_days = $4, evict = $5, push_from = $6 WHERE org_id = $1 AND repo = $2;
 
 -- name: DropRegistryRepo :execrows
 DELETE FROM registry_repos WHERE org_id = $1 AND repo = $2;

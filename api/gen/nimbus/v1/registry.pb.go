@@ -29,7 +29,11 @@ type RegistryRules struct {
 	// Images that nobody pulled or pushed for so many days go; 0: none do.
 	KeepDays int32 `protobuf:"varint,2,opt,name=keep_days,json=keepDays,proto3" json:"keep_days,omitempty"`
 	// The least recently used images make room when the org's quota is nearly used.
-	Evict         bool `protobuf:"varint,3,opt,name=evict,proto3" json:"evict,omitempty"`
+	Evict bool `protobuf:"varint,3,opt,name=evict,proto3" json:"evict,omitempty"`
+	// Repositories at GitHub, as "owner/name", whose jobs may push here besides those
+	// of the one that it is called after; "-" for the org's own jobs, "*" for all of
+	// the org. Up to 100.
+	PushFrom      []string `protobuf:"bytes,4,rep,name=push_from,json=pushFrom,proto3" json:"push_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -83,6 +87,13 @@ func (x *RegistryRules) GetEvict() bool {
 		return x.Evict
 	}
 	return false
+}
+
+func (x *RegistryRules) GetPushFrom() []string {
+	if x != nil {
+		return x.PushFrom
+	}
+	return nil
 }
 
 type RegistryRepo struct {
@@ -299,6 +310,8 @@ type ListRegistryReposResponse struct {
 	Repos         []*RegistryRepo        `protobuf:"bytes,1,rep,name=repos,proto3" json:"repos,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Usage         *RegistryUsage         `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
+	// The name of the org, with which names of repositories begin.
+	Org           string `protobuf:"bytes,4,opt,name=org,proto3" json:"org,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +365,13 @@ func (x *ListRegistryReposResponse) GetUsage() *RegistryUsage {
 		return x.Usage
 	}
 	return nil
+}
+
+func (x *ListRegistryReposResponse) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
 }
 
 type ListImagesRequest struct {
@@ -426,7 +446,9 @@ type Image struct {
 	// Unset for never.
 	PulledAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=pulled_at,json=pulledAt,proto3" json:"pulled_at,omitempty"`
 	// What is said about it, such as signatures and SBOMs; up to 20.
-	Referrers     []*ImageReferrer `protobuf:"bytes,8,rep,name=referrers,proto3" json:"referrers,omitempty"`
+	Referrers []*ImageReferrer `protobuf:"bytes,8,rep,name=referrers,proto3" json:"referrers,omitempty"`
+	// Those that it is for, as "linux/arm64/v8"; up to 50.
+	Platforms     []string `protobuf:"bytes,9,rep,name=platforms,proto3" json:"platforms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +539,13 @@ func (x *Image) GetReferrers() []*ImageReferrer {
 	return nil
 }
 
+func (x *Image) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
 type ImageReferrer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -581,6 +610,11 @@ type ListImagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Images        []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Repo          *RegistryRepo          `protobuf:"bytes,3,opt,name=repo,proto3" json:"repo,omitempty"`
+	// The name of the org, with which names of repositories begin.
+	Org string `protobuf:"bytes,4,opt,name=org,proto3" json:"org,omitempty"`
+	// The caller may remove images.
+	MayRemove     bool `protobuf:"varint,5,opt,name=may_remove,json=mayRemove,proto3" json:"may_remove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -627,6 +661,27 @@ func (x *ListImagesResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListImagesResponse) GetRepo() *RegistryRepo {
+	if x != nil {
+		return x.Repo
+	}
+	return nil
+}
+
+func (x *ListImagesResponse) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
+}
+
+func (x *ListImagesResponse) GetMayRemove() bool {
+	if x != nil {
+		return x.MayRemove
+	}
+	return false
 }
 
 type RemoveImagesRequest struct {
@@ -1013,11 +1068,12 @@ var File_nimbus_v1_registry_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n" +
+	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n" +
 	"\rRegistryRules\x12\x1c\n" +
 	"\timmutable\x18\x01 \x01(\bR\timmutable\x12\x1b\n" +
 	"\tkeep_days\x18\x02 \x01(\x05R\bkeepDays\x12\x14\n" +
-	"\x05evict\x18\x03 \x01(\bR\x05evict\"\x8e\x02\n" +
+	"\x05evict\x18\x03 \x01(\bR\x05evict\x12\x1b\n" +
+	"\tpush_from\x18\x04 \x03(\tR\bpushFrom\"\x8e\x02\n" +
 	"\fRegistryRepo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x05rules\x18\x02 \x01(\v2\x18.nimbus.v1.RegistryRulesR\x05rules\x129\n" +
@@ -1034,16 +1090,17 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x18ListRegistryReposRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa2\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xb4\x01\n" +
 	"\x19ListRegistryReposResponse\x12-\n" +
 	"\x05repos\x18\x01 \x03(\v2\x17.nimbus.v1.RegistryRepoR\x05repos\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12.\n" +
-	"\x05usage\x18\x03 \x01(\v2\x18.nimbus.v1.RegistryUsageR\x05usage\"c\n" +
+	"\x05usage\x18\x03 \x01(\v2\x18.nimbus.v1.RegistryUsageR\x05usage\x12\x10\n" +
+	"\x03org\x18\x04 \x01(\tR\x03org\"c\n" +
 	"\x11ListImagesRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb5\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xd3\x02\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n" +
@@ -1053,14 +1110,19 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x127\n" +
 	"\tpushed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bpushedAt\x127\n" +
 	"\tpulled_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bpulledAt\x126\n" +
-	"\treferrers\x18\b \x03(\v2\x18.nimbus.v1.ImageReferrerR\treferrers\"b\n" +
+	"\treferrers\x18\b \x03(\v2\x18.nimbus.v1.ImageReferrerR\treferrers\x12\x1c\n" +
+	"\tplatforms\x18\t \x03(\tR\tplatforms\"b\n" +
 	"\rImageReferrer\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12#\n" +
 	"\rartifact_type\x18\x02 \x01(\tR\fartifactType\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"f\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xc4\x01\n" +
 	"\x12ListImagesResponse\x12(\n" +
 	"\x06images\x18\x01 \x03(\v2\x10.nimbus.v1.ImageR\x06images\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"G\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12+\n" +
+	"\x04repo\x18\x03 \x01(\v2\x17.nimbus.v1.RegistryRepoR\x04repo\x12\x10\n" +
+	"\x03org\x18\x04 \x01(\tR\x03org\x12\x1d\n" +
+	"\n" +
+	"may_remove\x18\x05 \x01(\bR\tmayRemove\"G\n" +
 	"\x13RemoveImagesRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\"\x16\n" +
@@ -1132,24 +1194,25 @@ var file_nimbus_v1_registry_proto_depIdxs = []int32{
 	17, // 6: nimbus.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
 	7,  // 7: nimbus.v1.Image.referrers:type_name -> nimbus.v1.ImageReferrer
 	6,  // 8: nimbus.v1.ListImagesResponse.images:type_name -> nimbus.v1.Image
-	0,  // 9: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
-	3,  // 10: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
-	5,  // 11: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
-	9,  // 12: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
-	11, // 13: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
-	13, // 14: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
-	15, // 15: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
-	4,  // 16: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
-	8,  // 17: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
-	10, // 18: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
-	12, // 19: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
-	14, // 20: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
-	16, // 21: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 9: nimbus.v1.ListImagesResponse.repo:type_name -> nimbus.v1.RegistryRepo
+	0,  // 10: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
+	3,  // 11: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
+	5,  // 12: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
+	9,  // 13: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
+	11, // 14: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
+	13, // 15: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
+	15, // 16: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
+	4,  // 17: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
+	8,  // 18: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
+	10, // 19: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
+	12, // 20: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
+	14, // 21: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
+	16, // 22: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_registry_proto_init() }

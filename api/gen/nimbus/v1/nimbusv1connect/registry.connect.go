@@ -64,7 +64,8 @@ type RegistryServiceClient interface {
 	// RemoveImages removes a tag, an image with all its tags, or a whole repository.
 	// Codes: not_found.
 	RemoveImages(context.Context, *connect.Request[v1.RemoveImagesRequest]) (*connect.Response[v1.RemoveImagesResponse], error)
-	// SetRegistryRules sets the rules of a repository. Codes: not_found.
+	// SetRegistryRules sets the rules of a repository, which may have nothing in it
+	// yet. Codes: invalid.
 	SetRegistryRules(context.Context, *connect.Request[v1.SetRegistryRulesRequest]) (*connect.Response[v1.SetRegistryRulesResponse], error)
 	// SetRegistryQuota says how many bytes an org may have. For administrators of the
 	// platform. Codes: not_found.
@@ -177,7 +178,8 @@ type RegistryServiceHandler interface {
 	// RemoveImages removes a tag, an image with all its tags, or a whole repository.
 	// Codes: not_found.
 	RemoveImages(context.Context, *connect.Request[v1.RemoveImagesRequest]) (*connect.Response[v1.RemoveImagesResponse], error)
-	// SetRegistryRules sets the rules of a repository. Codes: not_found.
+	// SetRegistryRules sets the rules of a repository, which may have nothing in it
+	// yet. Codes: invalid.
 	SetRegistryRules(context.Context, *connect.Request[v1.SetRegistryRulesRequest]) (*connect.Response[v1.SetRegistryRulesResponse], error)
 	// SetRegistryQuota says how many bytes an org may have. For administrators of the
 	// platform. Codes: not_found.

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/registry.proto.
  */
 export const file_nimbus_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChhuaW1idXMvdjEvcmVnaXN0cnkucHJvdG8SCW5pbWJ1cy52MSJECg1SZWdpc3RyeVJ1bGVzEhEKCWltbXV0YWJsZRgBIAEoCBIRCglrZWVwX2RheXMYAiABKAUSDQoFZXZpY3QYAyABKAgi1AEKDFJlZ2lzdHJ5UmVwbxIMCgRuYW1lGAEgASgJEicKBXJ1bGVzGAIgASgLMhgubmltYnVzLnYxLlJlZ2lzdHJ5UnVsZXMSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdGFncxgEIAEoAxIRCgltYW5pZmVzdHMYBSABKAMSDQoFYnl0ZXMYBiABKAMSLQoJcHVsbGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJACg1SZWdpc3RyeVVzYWdlEg0KBWJ5dGVzGAEgASgDEg0KBXF1b3RhGAIgASgDEhEKCW93bl9xdW90YRgDIAEoCCJBChhMaXN0UmVnaXN0cnlSZXBvc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkihQEKGUxpc3RSZWdpc3RyeVJlcG9zUmVzcG9uc2USJgoFcmVwb3MYASADKAsyFy5uaW1idXMudjEuUmVnaXN0cnlSZXBvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRInCgV1c2FnZRgDIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVVzYWdlIkgKEUxpc3RJbWFnZXNSZXF1ZXN0EgwKBHJlcG8YASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAki6QEKBUltYWdlEgsKA3RhZxgBIAEoCRIOCgZkaWdlc3QYAiABKAkSEgoKbWVkaWFfdHlwZRgDIAEoCRIVCg1hcnRpZmFjdF90eXBlGAQgASgJEg0KBWJ5dGVzGAUgASgDEi0KCXB1c2hlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJcHVsbGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCglyZWZlcnJlcnMYCCADKAsyGC5uaW1idXMudjEuSW1hZ2VSZWZlcnJlciJFCg1JbWFnZVJlZmVycmVyEg4KBmRpZ2VzdBgBIAEoCRIVCg1hcnRpZmFjdF90eXBlGAIgASgJEg0KBWJ5dGVzGAMgASgDIk8KEkxpc3RJbWFnZXNSZXNwb25zZRIgCgZpbWFnZXMYASADKAsyEC5uaW1idXMudjEuSW1hZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjYKE1JlbW92ZUltYWdlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRIRCglyZWZlcmVuY2UYAiABKAkiFgoUUmVtb3ZlSW1hZ2VzUmVzcG9uc2UiUAoXU2V0UmVnaXN0cnlSdWxlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRInCgVydWxlcxgCIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVJ1bGVzIhoKGFNldFJlZ2lzdHJ5UnVsZXNSZXNwb25zZSI1ChdTZXRSZWdpc3RyeVF1b3RhUmVxdWVzdBILCgNvcmcYASABKAkSDQoFYnl0ZXMYAiABKAMiGgoYU2V0UmVnaXN0cnlRdW90YVJlc3BvbnNlIhgKFkNvbGxlY3RSZWdpc3RyeVJlcXVlc3QibgoXQ29sbGVjdFJlZ2lzdHJ5UmVzcG9uc2USDwoHdXBsb2FkcxgBIAEoAxIOCgZpbWFnZXMYAiABKAMSEQoJbWFuaWZlc3RzGAMgASgDEg0KBWJsb2JzGAQgASgDEhAKCGNvbnRlbnRzGAUgASgDMqsECg9SZWdpc3RyeVNlcnZpY2USYwoRTGlzdFJlZ2lzdHJ5UmVwb3MSIy5uaW1idXMudjEuTGlzdFJlZ2lzdHJ5UmVwb3NSZXF1ZXN0GiQubmltYnVzLnYxLkxpc3RSZWdpc3RyeVJlcG9zUmVzcG9uc2UiA5ACARJOCgpMaXN0SW1hZ2VzEhwubmltYnVzLnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh0ubmltYnVzLnYxLkxpc3RJbWFnZXNSZXNwb25zZSIDkAIBEk8KDFJlbW92ZUltYWdlcxIeLm5pbWJ1cy52MS5SZW1vdmVJbWFnZXNSZXF1ZXN0Gh8ubmltYnVzLnYxLlJlbW92ZUltYWdlc1Jlc3BvbnNlElsKEFNldFJlZ2lzdHJ5UnVsZXMSIi5uaW1idXMudjEuU2V0UmVnaXN0cnlSdWxlc1JlcXVlc3QaIy5uaW1idXMudjEuU2V0UmVnaXN0cnlSdWxlc1Jlc3BvbnNlElsKEFNldFJlZ2lzdHJ5UXVvdGESIi5uaW1idXMudjEuU2V0UmVnaXN0cnlRdW90YVJlcXVlc3QaIy5uaW1idXMudjEuU2V0UmVnaXN0cnlRdW90YVJlc3BvbnNlElgKD0NvbGxlY3RSZWdpc3RyeRIhLm5pbWJ1cy52MS5Db2xsZWN0UmVnaXN0cnlSZXF1ZXN0GiIubmltYnVzLnYxLkNvbGxlY3RSZWdpc3RyeVJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChhuaW1idXMvdjEvcmVnaXN0cnkucHJvdG8SCW5pbWJ1cy52MSJXCg1SZWdpc3RyeVJ1bGVzEhEKCWltbXV0YWJsZRgBIAEoCBIRCglrZWVwX2RheXMYAiABKAUSDQoFZXZpY3QYAyABKAgSEQoJcHVzaF9mcm9tGAQgAygJItQBCgxSZWdpc3RyeVJlcG8SDAoEbmFtZRgBIAEoCRInCgVydWxlcxgCIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVJ1bGVzEi4KCmNyZWF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHRhZ3MYBCABKAMSEQoJbWFuaWZlc3RzGAUgASgDEg0KBWJ5dGVzGAYgASgDEi0KCXB1bGxlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQAoNUmVnaXN0cnlVc2FnZRINCgVieXRlcxgBIAEoAxINCgVxdW90YRgCIAEoAxIRCglvd25fcXVvdGEYAyABKAgiQQoYTGlzdFJlZ2lzdHJ5UmVwb3NSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIpIBChlMaXN0UmVnaXN0cnlSZXBvc1Jlc3BvbnNlEiYKBXJlcG9zGAEgAygLMhcubmltYnVzLnYxLlJlZ2lzdHJ5UmVwbxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSJwoFdXNhZ2UYAyABKAsyGC5uaW1idXMudjEuUmVnaXN0cnlVc2FnZRILCgNvcmcYBCABKAkiSAoRTGlzdEltYWdlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSL8AQoFSW1hZ2USCwoDdGFnGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgptZWRpYV90eXBlGAMgASgJEhUKDWFydGlmYWN0X3R5cGUYBCABKAkSDQoFYnl0ZXMYBSABKAMSLQoJcHVzaGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglwdWxsZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCXJlZmVycmVycxgIIAMoCzIYLm5pbWJ1cy52MS5JbWFnZVJlZmVycmVyEhEKCXBsYXRmb3JtcxgJIAMoCSJFCg1JbWFnZVJlZmVycmVyEg4KBmRpZ2VzdBgBIAEoCRIVCg1hcnRpZmFjdF90eXBlGAIgASgJEg0KBWJ5dGVzGAMgASgDIpcBChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAubmltYnVzLnYxLkltYWdlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIlCgRyZXBvGAMgASgLMhcubmltYnVzLnYxLlJlZ2lzdHJ5UmVwbxILCgNvcmcYBCABKAkSEgoKbWF5X3JlbW92ZRgFIAEoCCI2ChNSZW1vdmVJbWFnZXNSZXF1ZXN0EgwKBHJlcG8YASABKAkSEQoJcmVmZXJlbmNlGAIgASgJIhYKFFJlbW92ZUltYWdlc1Jlc3BvbnNlIlAKF1NldFJlZ2lzdHJ5UnVsZXNSZXF1ZXN0EgwKBHJlcG8YASABKAkSJwoFcnVsZXMYAiABKAsyGC5uaW1idXMudjEuUmVnaXN0cnlSdWxlcyIaChhTZXRSZWdpc3RyeVJ1bGVzUmVzcG9uc2UiNQoXU2V0UmVnaXN0cnlRdW90YVJlcXVlc3QSCwoDb3JnGAEgASgJEg0KBWJ5dGVzGAIgASgDIhoKGFNldFJlZ2lzdHJ5UXVvdGFSZXNwb25zZSIYChZDb2xsZWN0UmVnaXN0cnlSZXF1ZXN0Im4KF0NvbGxlY3RSZWdpc3RyeVJlc3BvbnNlEg8KB3VwbG9hZHMYASABKAMSDgoGaW1hZ2VzGAIgASgDEhEKCW1hbmlmZXN0cxgDIAEoAxINCgVibG9icxgEIAEoAxIQCghjb250ZW50cxgFIAEoAzKrBAoPUmVnaXN0cnlTZXJ2aWNlEmMKEUxpc3RSZWdpc3RyeVJlcG9zEiMubmltYnVzLnYxLkxpc3RSZWdpc3RyeVJlcG9zUmVxdWVzdBokLm5pbWJ1cy52MS5MaXN0UmVnaXN0cnlSZXBvc1Jlc3BvbnNlIgOQAgESTgoKTGlzdEltYWdlcxIcLm5pbWJ1cy52MS5MaXN0SW1hZ2VzUmVxdWVzdBodLm5pbWJ1cy52MS5MaXN0SW1hZ2VzUmVzcG9uc2UiA5ACARJPCgxSZW1vdmVJbWFnZXMSHi5uaW1idXMudjEuUmVtb3ZlSW1hZ2VzUmVxdWVzdBofLm5pbWJ1cy52MS5SZW1vdmVJbWFnZXNSZXNwb25zZRJbChBTZXRSZWdpc3RyeVJ1bGVzEiIubmltYnVzLnYxLlNldFJlZ2lzdHJ5UnVsZXNSZXF1ZXN0GiMubmltYnVzLnYxLlNldFJlZ2lzdHJ5UnVsZXNSZXNwb25zZRJbChBTZXRSZWdpc3RyeVF1b3RhEiIubmltYnVzLnYxLlNldFJlZ2lzdHJ5UXVvdGFSZXF1ZXN0GiMubmltYnVzLnYxLlNldFJlZ2lzdHJ5UXVvdGFSZXNwb25zZRJYCg9Db2xsZWN0UmVnaXN0cnkSIS5uaW1idXMudjEuQ29sbGVjdFJlZ2lzdHJ5UmVxdWVzdBoiLm5pbWJ1cy52MS5Db2xsZWN0UmVnaXN0cnlSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message nimbus.v1.RegistryRules
@@ -38,6 +38,15 @@ export type RegistryRules = Message<"nimbus.v1.RegistryRules"> & {
    * @generated from field: bool evict = 3;
    */
   evict: boolean;
+
+  /**
+   * Repositories at GitHub, as "owner/name", whose jobs may push here besides those
+   * of the one that it is called after; "-" for the org's own jobs, "*" for all of
+   * the org. Up to 100.
+   *
+   * @generated from field: repeated string push_from = 4;
+   */
+  pushFrom: string[];
 };
 
 /**
@@ -171,6 +180,13 @@ export type ListRegistryReposResponse = Message<"nimbus.v1.ListRegistryReposResp
    * @generated from field: nimbus.v1.RegistryUsage usage = 3;
    */
   usage?: RegistryUsage | undefined;
+
+  /**
+   * The name of the org, with which names of repositories begin.
+   *
+   * @generated from field: string org = 4;
+   */
+  org: string;
 };
 
 /**
@@ -256,6 +272,13 @@ export type Image = Message<"nimbus.v1.Image"> & {
    * @generated from field: repeated nimbus.v1.ImageReferrer referrers = 8;
    */
   referrers: ImageReferrer[];
+
+  /**
+   * Those that it is for, as "linux/arm64/v8"; up to 50.
+   *
+   * @generated from field: repeated string platforms = 9;
+   */
+  platforms: string[];
 };
 
 /**
@@ -305,6 +328,25 @@ export type ListImagesResponse = Message<"nimbus.v1.ListImagesResponse"> & {
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * @generated from field: nimbus.v1.RegistryRepo repo = 3;
+   */
+  repo?: RegistryRepo | undefined;
+
+  /**
+   * The name of the org, with which names of repositories begin.
+   *
+   * @generated from field: string org = 4;
+   */
+  org: string;
+
+  /**
+   * The caller may remove images.
+   *
+   * @generated from field: bool may_remove = 5;
+   */
+  mayRemove: boolean;
 };
 
 /**
@@ -518,7 +560,8 @@ export const RegistryService: GenService<{
     output: typeof RemoveImagesResponseSchema;
   },
   /**
-   * SetRegistryRules sets the rules of a repository. Codes: not_found.
+   * SetRegistryRules sets the rules of a repository, which may have nothing in it
+   * yet. Codes: invalid.
    *
    * @generated from rpc nimbus.v1.RegistryService.SetRegistryRules
    */
