@@ -11,16 +11,21 @@ import (
 )
 
 type logsCmd struct {
+	Show    logsShowCmd    `cmd:"" default:"withargs" help:"Show a job's log. This is what nimbus logs JOB does."`
+	Migrate logsMigrateCmd `cmd:"" help:"Make the tables of logs in ClickHouse, or bring them up to date."`
+}
+
+type logsShowCmd struct {
 	ID     string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown."`
 }
 
-func (*logsCmd) Help() string {
+func (*logsShowCmd) Help() string {
 	return "What the job wrote to stdout goes to stdout, everything else to stderr. A terminal gets of its control characters colours and styles alone; a pipe or a file gets what it wrote.\n\n" +
 		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
 }
 
-func (c *logsCmd) Run(ctx context.Context, a *app) error {
+func (c *logsShowCmd) Run(ctx context.Context, a *app) error {
 	cl, err := a.connect()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/logs/clickhouse"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
 	"github.com/nimbus-ci/nimbus/internal/registry"
@@ -32,6 +33,11 @@ type Operations struct {
 	Drain time.Duration
 	// Registry bounds what is kept of images. Zero fields mean the usual.
 	Registry registry.Limits
+	// ClickHouse is where logs are kept for long; nil for nowhere but here.
+	ClickHouse *clickhouse.Config
+	// LogsLocal is how long after its end a log is kept here, too, where there is
+	// ClickHouse. Default: a day.
+	LogsLocal time.Duration
 }
 
 // openMetrics comes before all that is counted.
@@ -113,6 +119,9 @@ func (s *Server) checks() []httpapi.Check {
 	}
 	if s.objects != nil { // without it GitHub's jobs go on
 		checks = append(checks, httpapi.Check{Name: "object store", Do: s.objects.Check})
+	}
+	if s.copies != nil { // without it logs wait to be copied, and older ones can't be read
+		checks = append(checks, httpapi.Check{Name: "clickhouse", Do: s.copies.tables.Check})
 	}
 	return checks
 }

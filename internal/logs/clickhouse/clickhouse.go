@@ -37,6 +37,11 @@ type Config struct {
 // Retention tells how long lines of an org are kept; 0 for ever.
 type Retention func(ctx context.Context, orgID string) (time.Duration, error)
 
+// Always is one time for all orgs.
+func Always(keep time.Duration) Retention {
+	return func(context.Context, string) (time.Duration, error) { return keep, nil }
+}
+
 // DefaultRetention is how long lines are kept where nothing else is said.
 const DefaultRetention = 90 * 24 * time.Hour
 
@@ -75,9 +80,15 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s := &Store{conn: conn, database: database, user: cmp.Or(cfg.User, "default"), retention: cfg.Retention}
 	if s.retention == nil {
-		s.retention = func(context.Context, string) (time.Duration, error) { return DefaultRetention, nil }
+		s.retention = Always(DefaultRetention)
 	}
 	return s, nil
+}
+
+// Check tells whether it can be used, without calling anybody. Codes: invalid.
+func (cfg Config) Check() error {
+	_, _, err := cfg.options()
+	return err
 }
 
 func (cfg Config) options() (*clickhouse.Options, string, error) {

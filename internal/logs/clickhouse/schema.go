@@ -185,15 +185,20 @@ func (s *Store) Reader(user, orgID string) ([]string, error) {
 	if user == s.user {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%q is the user that Nimbus has itself", user)
 	}
-	out := []string{fmt.Sprintf("GRANT SELECT ON %s TO `%s`", s.table("log_lines"), user), fmt.Sprintf("GRANT SELECT ON %s TO `%s`", s.table("log_stats"), user)}
+	var out []string
 	for _, table := range []string{"log_lines", "log_stats"} {
 		out = append(out,
-			fmt.Sprintf("CREATE ROW POLICY IF NOT EXISTS `%s_org` ON %s AS PERMISSIVE FOR SELECT USING org_id = toUUID('%s') TO `%s`", user, s.table(table), org, user),
 			// Where a table has a policy, who has none may see no row at all: Nimbus must.
 			fmt.Sprintf("CREATE ROW POLICY IF NOT EXISTS nimbus_all ON %s AS PERMISSIVE FOR SELECT USING 1 TO `%s`", s.table(table), s.user),
+			fmt.Sprintf("CREATE ROW POLICY IF NOT EXISTS `%s_org` ON %s AS PERMISSIVE FOR SELECT USING org_id = toUUID('%s') TO `%s`", user, s.table(table), org, user),
 		)
 	}
-	return append(out, fmt.Sprintf("CREATE SETTINGS PROFILE IF NOT EXISTS `%s_bounds` SETTINGS max_execution_time = 60, max_memory_usage = 4000000000, readonly = 1 TO `%s`", user, user)), nil
+	out = append(out, fmt.Sprintf("CREATE SETTINGS PROFILE IF NOT EXISTS `%s_bounds` SETTINGS max_execution_time = 60, max_memory_usage = 4000000000, readonly = 1 TO `%s`", user, user))
+	// The grants are last: there is no moment without the fence.
+	for _, table := range []string{"log_lines", "log_stats"} {
+		out = append(out, fmt.Sprintf("GRANT SELECT ON %s TO `%s`", s.table(table), user))
+	}
+	return out, nil
 }
 
 // insertSettings are of each insert.

@@ -134,13 +134,14 @@ func lifetime(started int64, keep time.Duration) (class uint16, expires time.Tim
 	if keep <= 0 {
 		return 0, forEver
 	}
-	days := (keep + 24*time.Hour - 1) / (24 * time.Hour)
-	expires = time.UnixMilli(started).UTC().Truncate(24 * time.Hour).Add(days * 24 * time.Hour)
+	const day = 24 * time.Hour
+	days := int((keep + day - 1) / day)
+	expires = time.UnixMilli(started).UTC().Truncate(day).AddDate(0, 0, days)
 	if expires.After(forEver) {
 		return 0, forEver
 	}
 	for _, class := range classes() {
-		if int64(class) >= int64(days) {
+		if int(class) >= days {
 			return class, expires
 		}
 	}

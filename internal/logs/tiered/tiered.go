@@ -141,7 +141,7 @@ func (s *Store) List(ctx context.Context, orgID, after string, limit int) ([]str
 	if err != nil {
 		return nil, err
 	}
-	all := append(first, second...)
+	all := slices.Concat(first, second)
 	slices.Sort(all)
 	all = slices.Compact(all)
 	return all[:min(len(all), limit)], nil
