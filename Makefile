@@ -101,6 +101,11 @@ soak-docker: ## 500 jobs in containers, while agent and daemon restart; JOBS=
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),500) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 3h -v -run TestNothingIsLeft ./internal/executor/docker/
 
+.PHONY: soak-logs
+soak-logs: $(TOOLS)/chdb $(CHDB) ## Kill agent, server and ClickHouse 200 times while jobs write; ROUNDS=, SEED=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test -count=1 -timeout 2h -v -run TestEveryLineOnce ./test/logs/ -args -loss.rounds $(or $(ROUNDS),200) -loss.seed $(or $(SEED),0)
+
 .PHONY: conformance
 conformance: ## What all executors do alike: their common suite, as a table
 	@scripts/deps test
@@ -141,6 +146,10 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 .PHONY: bench-registry
 bench-registry: ## Pushes and pulls of images, beside a server that hashes, syncs and serves files; QUICK=1
 	@go build -o bin/bench-registry ./bench/registry && bin/bench-registry
+
+.PHONY: bench-clickhouse
+bench-clickhouse: $(TOOLS)/chdb $(CHDB) ## Lines copied to ClickHouse, beside a bare loop of its client; QUICK=1
+	@go build -o bin/bench-clickhouse ./bench/clickhouse && bin/bench-clickhouse
 
 .PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache
 bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache ## All figures; QUICK=1 for a short run
