@@ -13,12 +13,11 @@ import (
 
 // clickhouseFlags say where ClickHouse is, and as whom it is called.
 type clickhouseFlags struct {
-	URL          string        `help:"URL of ClickHouse's HTTP interface, and the database in it, as https://host:8443/nimbus: logs are kept there for long. Default: none." name:"clickhouse" env:"NIMBUS_CLICKHOUSE" placeholder:"URL"`
-	User         string        `help:"User of ClickHouse." name:"clickhouse-user" env:"NIMBUS_CLICKHOUSE_USER" placeholder:"NAME"`
-	PasswordFile string        `help:"File with that user's password. Or set NIMBUS_CLICKHOUSE_PASSWORD to it." name:"clickhouse-password-file" type:"path" placeholder:"FILE"`
-	CA           string        `help:"File with CA certificates, PEM, that are trusted beside the system's." name:"clickhouse-ca" type:"path" placeholder:"FILE"`
-	Plain        bool          `help:"Send lines as they are, not compressed: for a ClickHouse nearby." name:"clickhouse-plain" env:"NIMBUS_CLICKHOUSE_PLAIN"`
-	Retention    time.Duration `within:"0s..876000h" help:"How long lines are kept in ClickHouse, from when their job began; 0 for ever." name:"clickhouse-retention" default:"2160h" env:"NIMBUS_CLICKHOUSE_RETENTION" placeholder:"TIME"`
+	URL          string `help:"URL of ClickHouse's HTTP interface, and the database in it, as https://host:8443/nimbus: logs are kept there for long. Default: none." name:"clickhouse" env:"NIMBUS_CLICKHOUSE" placeholder:"URL"`
+	User         string `help:"User of ClickHouse." name:"clickhouse-user" env:"NIMBUS_CLICKHOUSE_USER" placeholder:"NAME"`
+	PasswordFile string `help:"File with that user's password. Or set NIMBUS_CLICKHOUSE_PASSWORD to it." name:"clickhouse-password-file" type:"path" placeholder:"FILE"`
+	CA           string `help:"File with CA certificates, PEM, that are trusted beside the system's." name:"clickhouse-ca" type:"path" placeholder:"FILE"`
+	Plain        bool   `help:"Send lines as they are, not compressed: for a ClickHouse nearby." name:"clickhouse-plain" env:"NIMBUS_CLICKHOUSE_PLAIN"`
 }
 
 // config reads them: nil where there is no ClickHouse. Codes: invalid.
@@ -29,7 +28,7 @@ func (f clickhouseFlags) config() (*clickhouse.Config, error) {
 		}
 		return nil, nil
 	}
-	cfg := &clickhouse.Config{URL: f.URL, User: f.User, NoCompression: f.Plain, Retention: clickhouse.Always(f.Retention)}
+	cfg := &clickhouse.Config{URL: f.URL, User: f.User, NoCompression: f.Plain}
 	cfg.Password = os.Getenv("NIMBUS_CLICKHOUSE_PASSWORD")
 	if f.PasswordFile != "" {
 		raw, err := os.ReadFile(f.PasswordFile)

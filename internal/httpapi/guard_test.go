@@ -49,7 +49,7 @@ func TestBodiesMustKeepComing(t *testing.T) {
 // else's as the door does.
 func TestTheCacheKeepsTime(t *testing.T) {
 	t.Parallel()
-	a := &api{Config{Cache: struct{ Cache }{}, Observer: nobody{}, Log: slog.New(slog.DiscardHandler)}}
+	a := &api{Config: Config{Cache: struct{ Cache }{}, Observer: nobody{}, Log: slog.New(slog.DiscardHandler)}}
 	for path, steady := range map[string]bool{
 		cacheBlobs + "u/1": false, keyedPath + "o/k": false, cacheV1 + "caches/1": false, cacheTwirp + "CreateCacheEntry": false,
 		"/_cachette": true, "/v2/acme/app/blobs/uploads/": true, "/api/v1/workspaces": true,

@@ -131,7 +131,8 @@ type Config struct {
 	Reruns   Reruns
 	Hosts    Hosts
 	Identity Identity
-	Logs     logs.Store
+	Logs     logs.Store // searched and counted where it is a logs.Searcher and a logs.Looker
+	LogBooks LogBooks
 	Blobs    Blobs
 	Bus      bus.Bus
 	GitHub   GitHub
@@ -186,7 +187,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg}
+	api := &api{Config: cfg, followed: logs.NewShared(cfg.Logs)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -234,6 +235,7 @@ func (a *api) services() map[string]http.Handler {
 	add(nimbusv1connect.NewRateServiceHandler(rateService{a}, options))
 	add(nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{a}, options))
 	add(nimbusv1connect.NewCacheServiceHandler(cacheService{a}, options))
+	add(nimbusv1connect.NewLogServiceHandler(logService{a}, options))
 	add(nimbusv1connect.NewShellServiceHandler(shellService{a}, options))
 	add(nimbusv1connect.NewRegistryServiceHandler(registryService{a}, options))
 	return all
@@ -271,6 +273,7 @@ func (a *api) handlers() map[string]http.Handler {
 		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/logs/stream":                        a.plain(a.whileAllowed(a.streamLogs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
 		"GET /api/v1/jobs/{id}/shells/{shell}/recording": a.plain(a.readRecording),
@@ -291,7 +294,11 @@ func (a *api) handlers() map[string]http.Handler {
 }
 
 // api is the handlers' common ground.
-type api struct{ Config }
+type api struct {
+	Config
+
+	followed *logs.Shared // Logs, for those who follow
+}
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2
 // also without TLS, time to read headers but not to stream.

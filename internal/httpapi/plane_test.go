@@ -100,7 +100,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:   httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
 		Images: registry.New(registry.Config{Store: db, Blobs: mem.New(1 << 20), Key: []byte("key"), Log: log}),
-		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, Shells: p.shells, Caches: p.cache.Desk(),
+		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, LogBooks: db, Shells: p.shells, Caches: p.cache.Desk(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

@@ -36,7 +36,7 @@ const pageLines = 500
 // Tail reads a log from line number from on and hands each page to emit. At
 // its end it asks done whether more will come, and waits for more if so. done
 // is asked before the last read, so that nothing written before it is missed.
-func Tail(ctx context.Context, store Store, b bus.Bus, key nimbus.LogKey, from int64, done func(context.Context) (bool, error), emit func([]nimbus.Line) error) error {
+func Tail(ctx context.Context, store Reader, b bus.Bus, key nimbus.LogKey, from int64, done func(context.Context) (bool, error), emit func([]nimbus.Line) error) error {
 	sub := b.Subscribe(bus.LogTopic(key.AttemptID))
 	defer sub.Close()
 	poll := time.NewTicker(pollInterval)

@@ -40,7 +40,11 @@ func (s *Server) openCopies() error {
 	if !ok {
 		return nimbus.Errorf(nimbus.CodeInvalid, "logs of this profile can't be copied to ClickHouse")
 	}
-	tables, err := clickhouse.Open(*s.cfg.ClickHouse)
+	cfg := *s.cfg.ClickHouse
+	if cfg.Retention == nil {
+		cfg.Retention = s.logRetention
+	}
+	tables, err := clickhouse.Open(cfg)
 	if err != nil {
 		return err
 	}
@@ -63,6 +67,12 @@ func (s *Server) openCopies() error {
 	return nil
 }
 
+// logRetention is how long an org's lines are kept in ClickHouse: as long as here.
+func (s *Server) logRetention(ctx context.Context, orgID string) (time.Duration, error) {
+	days, _, err := s.store.LogRetention(ctx, orgID)
+	return time.Duration(days) * 24 * time.Hour, err
+}
+
 // copyLogs copies, and lets go of what is copied, on the replica that leads in it.
 func (s *Server) copyLogs(ctx context.Context, ready func()) error {
 	ready()
@@ -72,10 +82,10 @@ func (s *Server) copyLogs(ctx context.Context, ready func()) error {
 		both.Go(func() { s.copies.sweeper.Run(ctx) })
 		both.Wait()
 	}
-	if s.leadLogs == nil {
+	if s.leadCopy == nil {
 		work(ctx)
 	} else {
-		s.leadLogs(ctx, work)
+		s.leadCopy(ctx, work)
 	}
 	return nil
 }

@@ -2,11 +2,13 @@ package server
 
 import (
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/logs/clickhouse"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -16,9 +18,23 @@ import (
 // same.
 func TestLogsAreCopied(t *testing.T) {
 	t.Parallel()
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		tryCopies(t, func(ops Operations) *running { return serveTest(t, ops, nil) })
+	})
+	t.Run("replica", func(t *testing.T) {
+		t.Parallel()
+		tryCopies(t, func(ops Operations) *running {
+			return replicaTest(t, ReplicaConfig{Database: testenv.Postgres(t), MasterKey: identity.KeySource{File: filepath.Join(t.TempDir(), "key")}, Operations: ops})
+		})
+	})
+}
+
+func tryCopies(t *testing.T, serve func(Operations) *running) {
+	t.Helper()
 	engine := testenv.ClickHouse(t)
 	cfg := clickhouse.Config{URL: engine.URL + "/logs"}
-	s := serveTest(t, Operations{ClickHouse: &cfg}, nil)
+	s := serve(Operations{ClickHouse: &cfg})
 	key := nimbus.LogKey{OrgID: nimbus.DefaultOrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now())}
 	appended := int64(0)
 	write := func() {

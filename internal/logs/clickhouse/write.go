@@ -170,14 +170,18 @@ func (s *Store) encode(ctx context.Context, b block) (*columns, error) {
 		kind: make([]int8, 0, b.rows), seq: make([]uint64, 0, b.rows), step: make([]uint32, 0, b.rows), grp: make([]uint32, 0, b.rows),
 		stream: make([]int8, 0, b.rows), level: make([]int8, 0, b.rows), text: make([]string, 0, b.rows), class: make([]uint16, 0, b.rows), expires: make([]time.Time, 0, b.rows),
 	}
+	times := map[string]time.Duration{} // of orgs, each asked for once
 	for _, p := range b.parts {
 		id, err := identify(p.Key)
 		if err != nil {
 			return nil, err
 		}
-		keep, err := s.retention(ctx, p.Key.OrgID)
-		if err != nil {
-			return nil, wrap("read how long logs are kept", err)
+		keep, ok := times[p.Key.OrgID]
+		if !ok {
+			if keep, err = s.retention(ctx, p.Key.OrgID); err != nil {
+				return nil, wrap("read how long logs are kept", err)
+			}
+			times[p.Key.OrgID] = keep
 		}
 		class, expires := lifetime(id.started, keep)
 		for _, l := range p.Lines {

@@ -405,6 +405,27 @@ func pages(t *testing.T, s Store) {
 	if err != nil || len(page.Found) != 10 || page.Found[0].Line.Seq != 2001 || page.Next == "" || page.Scanned == 0 {
 		t.Errorf("%d lines, next %q, %v", len(page.Found), page.Next, err)
 	}
+	many := Key()
+	for i := range 230 { // more than a store lists at once
+		k := nimbus.LogKey{OrgID: many.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Duration(i)*time.Second))}
+		appendAll(t, s, k, Lines(1, 1))
+	}
+	found := map[string]bool{}
+	for q := (logs.Query{Limit: 100}); ; {
+		page, err := s.Search(t.Context(), many.OrgID, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range page.Found {
+			found[f.Key.AttemptID] = true
+		}
+		if q.After = page.Next; q.After == "" {
+			break
+		}
+	}
+	if len(found) != 230 {
+		t.Errorf("lines of %d logs were found of 230", len(found))
+	}
 	for _, q := range []logs.Query{{Text: "(", Pattern: true}, {After: "nowhere"}, {Limit: -1}} {
 		if _, err := s.Search(t.Context(), key.OrgID, q); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("%+v: %v", q, err)

@@ -9,6 +9,95 @@ import (
 	"context"
 )
 
+const assignLogOutbox = `-- name: AssignLogOutbox :exec
+UPDATE log_outbox SET batch = $3 WHERE attempt_id = $1 AND first_seq = $2
+`
+
+type AssignLogOutboxParams struct {
+	AttemptID string
+	FirstSeq  int64
+	Batch     int64
+}
+
+func (q *Queries) AssignLogOutbox(ctx context.Context, arg AssignLogOutboxParams) error {
+	_, err := q.db.ExecContext(ctx, assignLogOutbox, arg.AttemptID, arg.FirstSeq, arg.Batch)
+	return err
+}
+
+const attemptsOfJob = `-- name: AttemptsOfJob :many
+SELECT id FROM attempts WHERE org_id = $1 AND job_id = $2 ORDER BY id DESC LIMIT $3
+`
+
+type AttemptsOfJobParams struct {
+	OrgID string
+	JobID string
+	Limit int32
+}
+
+func (q *Queries) AttemptsOfJob(ctx context.Context, arg AttemptsOfJobParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, attemptsOfJob, arg.OrgID, arg.JobID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const attemptsOfRepo = `-- name: AttemptsOfRepo :many
+SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+WHERE attempts.org_id = $1 AND jobs.org_id = $1 AND jobs.repo_id <> '' AND jobs.repo_id IN (SELECT repos.id FROM repos WHERE repos.org_id = $1 AND repos.name = $2)
+  AND attempts.id < $3 ORDER BY attempts.id DESC LIMIT $4
+`
+
+type AttemptsOfRepoParams struct {
+	OrgID string
+	Name  string
+	ID    string
+	Limit int32
+}
+
+func (q *Queries) AttemptsOfRepo(ctx context.Context, arg AttemptsOfRepoParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, attemptsOfRepo,
+		arg.OrgID,
+		arg.Name,
+		arg.ID,
+		arg.Limit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deleteLog = `-- name: DeleteLog :exec
 DELETE FROM log_pages WHERE attempt_id = $1 AND org_id = $2
 `
@@ -23,16 +112,73 @@ func (q *Queries) DeleteLog(ctx context.Context, arg DeleteLogParams) error {
 	return err
 }
 
+const deleteLogFromOutbox = `-- name: DeleteLogFromOutbox :exec
+DELETE FROM log_outbox WHERE attempt_id = $1 AND org_id = $2
+`
+
+type DeleteLogFromOutboxParams struct {
+	AttemptID string
+	OrgID     string
+}
+
+func (q *Queries) DeleteLogFromOutbox(ctx context.Context, arg DeleteLogFromOutboxParams) error {
+	_, err := q.db.ExecContext(ctx, deleteLogFromOutbox, arg.AttemptID, arg.OrgID)
+	return err
+}
+
+const deleteLogRetention = `-- name: DeleteLogRetention :exec
+DELETE FROM log_retention WHERE org_id = $1
+`
+
+func (q *Queries) DeleteLogRetention(ctx context.Context, orgID string) error {
+	_, err := q.db.ExecContext(ctx, deleteLogRetention, orgID)
+	return err
+}
+
+const insertLogOutbox = `-- name: InsertLogOutbox :exec
+INSERT INTO log_outbox (attempt_id, first_seq, org_id, text_bytes, added_at) VALUES ($1, $2, $3, $4, $5)
+`
+
+type InsertLogOutboxParams struct {
+	AttemptID string
+	FirstSeq  int64
+	OrgID     string
+	TextBytes int64
+	AddedAt   int64
+}
+
+func (q *Queries) InsertLogOutbox(ctx context.Context, arg InsertLogOutboxParams) error {
+	_, err := q.db.ExecContext(ctx, insertLogOutbox,
+		arg.AttemptID,
+		arg.FirstSeq,
+		arg.OrgID,
+		arg.TextBytes,
+		arg.AddedAt,
+	)
+	return err
+}
+
 const insertLogPage = `-- name: InsertLogPage :exec
-INSERT INTO log_pages (attempt_id, first_seq, last_seq, org_id, lines) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO log_pages (
+    attempt_id, first_seq, last_seq, org_id, lines, format, text_bytes, first_at, last_at, debug_lines, info_lines, warn_lines, error_lines, max_level
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 `
 
 type InsertLogPageParams struct {
-	AttemptID string
-	FirstSeq  int64
-	LastSeq   int64
-	OrgID     string
-	Lines     []byte
+	AttemptID  string
+	FirstSeq   int64
+	LastSeq    int64
+	OrgID      string
+	Lines      []byte
+	Format     int64
+	TextBytes  int64
+	FirstAt    int64
+	LastAt     int64
+	DebugLines int64
+	InfoLines  int64
+	WarnLines  int64
+	ErrorLines int64
+	MaxLevel   int64
 }
 
 func (q *Queries) InsertLogPage(ctx context.Context, arg InsertLogPageParams) error {
@@ -42,8 +188,40 @@ func (q *Queries) InsertLogPage(ctx context.Context, arg InsertLogPageParams) er
 		arg.LastSeq,
 		arg.OrgID,
 		arg.Lines,
+		arg.Format,
+		arg.TextBytes,
+		arg.FirstAt,
+		arg.LastAt,
+		arg.DebugLines,
+		arg.InfoLines,
+		arg.WarnLines,
+		arg.ErrorLines,
+		arg.MaxLevel,
 	)
 	return err
+}
+
+const jobOfLog = `-- name: JobOfLog :one
+SELECT jobs.id, jobs.repo_id, COALESCE(repos.name, '') AS repo FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+LEFT JOIN repos ON repos.id = jobs.repo_id WHERE attempts.id = $1 AND attempts.org_id = $2
+`
+
+type JobOfLogParams struct {
+	ID    string
+	OrgID string
+}
+
+type JobOfLogRow struct {
+	ID     string
+	RepoID string
+	Repo   string
+}
+
+func (q *Queries) JobOfLog(ctx context.Context, arg JobOfLogParams) (JobOfLogRow, error) {
+	row := q.db.QueryRowContext(ctx, jobOfLog, arg.ID, arg.OrgID)
+	var i JobOfLogRow
+	err := row.Scan(&i.ID, &i.RepoID, &i.Repo)
+	return i, err
 }
 
 const logAcked = `-- name: LogAcked :one
@@ -73,8 +251,172 @@ func (q *Queries) LogBytes(ctx context.Context, attemptID string) (int64, error)
 	return column_1, err
 }
 
+const logCounts = `-- name: LogCounts :one
+SELECT CAST(COALESCE(SUM(last_seq - first_seq + 1), 0) AS BIGINT) AS lines,
+       CAST(COALESCE(SUM(text_bytes), 0) AS BIGINT) AS text_bytes,
+       CAST(COALESCE(MIN(first_at), 0) AS BIGINT) AS first_at,
+       CAST(COALESCE(MAX(last_at), 0) AS BIGINT) AS last_at,
+       CAST(COALESCE(SUM(debug_lines), 0) AS BIGINT) AS debug_lines,
+       CAST(COALESCE(SUM(info_lines), 0) AS BIGINT) AS info_lines,
+       CAST(COALESCE(SUM(warn_lines), 0) AS BIGINT) AS warn_lines,
+       CAST(COALESCE(SUM(error_lines), 0) AS BIGINT) AS error_lines
+FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND format > 0
+`
+
+type LogCountsParams struct {
+	AttemptID string
+	OrgID     string
+}
+
+type LogCountsRow struct {
+	Lines      int64
+	TextBytes  int64
+	FirstAt    int64
+	LastAt     int64
+	DebugLines int64
+	InfoLines  int64
+	WarnLines  int64
+	ErrorLines int64
+}
+
+func (q *Queries) LogCounts(ctx context.Context, arg LogCountsParams) (LogCountsRow, error) {
+	row := q.db.QueryRowContext(ctx, logCounts, arg.AttemptID, arg.OrgID)
+	var i LogCountsRow
+	err := row.Scan(
+		&i.Lines,
+		&i.TextBytes,
+		&i.FirstAt,
+		&i.LastAt,
+		&i.DebugLines,
+		&i.InfoLines,
+		&i.WarnLines,
+		&i.ErrorLines,
+	)
+	return i, err
+}
+
+const logOutboxBatch = `-- name: LogOutboxBatch :one
+SELECT CAST(COALESCE(MIN(batch), 0) AS BIGINT) AS oldest FROM log_outbox WHERE batch > 0
+`
+
+func (q *Queries) LogOutboxBatch(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, logOutboxBatch)
+	var oldest int64
+	err := row.Scan(&oldest)
+	return oldest, err
+}
+
+const logOutboxLag = `-- name: LogOutboxLag :one
+SELECT CAST(COALESCE(SUM(text_bytes), 0) AS BIGINT) AS text_bytes, CAST(COALESCE(MIN(added_at), 0) AS BIGINT) AS oldest FROM log_outbox
+`
+
+type LogOutboxLagRow struct {
+	TextBytes int64
+	Oldest    int64
+}
+
+func (q *Queries) LogOutboxLag(ctx context.Context) (LogOutboxLagRow, error) {
+	row := q.db.QueryRowContext(ctx, logOutboxLag)
+	var i LogOutboxLagRow
+	err := row.Scan(&i.TextBytes, &i.Oldest)
+	return i, err
+}
+
+const logOutboxNewestBatch = `-- name: LogOutboxNewestBatch :one
+SELECT CAST(COALESCE(MAX(batch), 0) AS BIGINT) AS newest FROM log_outbox
+`
+
+func (q *Queries) LogOutboxNewestBatch(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, logOutboxNewestBatch)
+	var newest int64
+	err := row.Scan(&newest)
+	return newest, err
+}
+
+const logOutboxPages = `-- name: LogOutboxPages :many
+SELECT attempt_id, first_seq, org_id, text_bytes FROM log_outbox WHERE batch = $1 ORDER BY added_at, attempt_id, first_seq LIMIT $2
+`
+
+type LogOutboxPagesParams struct {
+	Batch int64
+	Limit int32
+}
+
+type LogOutboxPagesRow struct {
+	AttemptID string
+	FirstSeq  int64
+	OrgID     string
+	TextBytes int64
+}
+
+func (q *Queries) LogOutboxPages(ctx context.Context, arg LogOutboxPagesParams) ([]LogOutboxPagesRow, error) {
+	rows, err := q.db.QueryContext(ctx, logOutboxPages, arg.Batch, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LogOutboxPagesRow
+	for rows.Next() {
+		var i LogOutboxPagesRow
+		if err := rows.Scan(
+			&i.AttemptID,
+			&i.FirstSeq,
+			&i.OrgID,
+			&i.TextBytes,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const logPage = `-- name: LogPage :many
+SELECT format, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND first_seq = $3
+`
+
+type LogPageParams struct {
+	AttemptID string
+	OrgID     string
+	FirstSeq  int64
+}
+
+type LogPageRow struct {
+	Format int64
+	Lines  []byte
+}
+
+func (q *Queries) LogPage(ctx context.Context, arg LogPageParams) ([]LogPageRow, error) {
+	rows, err := q.db.QueryContext(ctx, logPage, arg.AttemptID, arg.OrgID, arg.FirstSeq)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LogPageRow
+	for rows.Next() {
+		var i LogPageRow
+		if err := rows.Scan(&i.Format, &i.Lines); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const logPages = `-- name: LogPages :many
-SELECT lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4
+SELECT format, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4
 `
 
 type LogPagesParams struct {
@@ -84,13 +426,51 @@ type LogPagesParams struct {
 	Limit     int32
 }
 
-func (q *Queries) LogPages(ctx context.Context, arg LogPagesParams) ([][]byte, error) {
+type LogPagesRow struct {
+	Format int64
+	Lines  []byte
+}
+
+func (q *Queries) LogPages(ctx context.Context, arg LogPagesParams) ([]LogPagesRow, error) {
 	rows, err := q.db.QueryContext(ctx, logPages,
 		arg.AttemptID,
 		arg.OrgID,
 		arg.LastSeq,
 		arg.Limit,
 	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LogPagesRow
+	for rows.Next() {
+		var i LogPagesRow
+		if err := rows.Scan(&i.Format, &i.Lines); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const logPagesOfBefore = `-- name: LogPagesOfBefore :many
+SELECT lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND format = 0 AND first_seq > $3 ORDER BY first_seq LIMIT 1
+`
+
+type LogPagesOfBeforeParams struct {
+	AttemptID string
+	OrgID     string
+	FirstSeq  int64
+}
+
+func (q *Queries) LogPagesOfBefore(ctx context.Context, arg LogPagesOfBeforeParams) ([][]byte, error) {
+	rows, err := q.db.QueryContext(ctx, logPagesOfBefore, arg.AttemptID, arg.OrgID, arg.FirstSeq)
 	if err != nil {
 		return nil, err
 	}
@@ -110,4 +490,214 @@ func (q *Queries) LogPages(ctx context.Context, arg LogPagesParams) ([][]byte, e
 		return nil, err
 	}
 	return items, nil
+}
+
+const logPagesWith = `-- name: LogPagesWith :many
+SELECT format, first_seq, last_seq, lines FROM log_pages
+WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3
+  AND (format = 0 OR max_level >= $4 AND last_at >= $5 AND first_at < $6)
+ORDER BY first_seq LIMIT $7
+`
+
+type LogPagesWithParams struct {
+	AttemptID string
+	OrgID     string
+	LastSeq   int64
+	MaxLevel  int64
+	LastAt    int64
+	FirstAt   int64
+	Limit     int32
+}
+
+type LogPagesWithRow struct {
+	Format   int64
+	FirstSeq int64
+	LastSeq  int64
+	Lines    []byte
+}
+
+func (q *Queries) LogPagesWith(ctx context.Context, arg LogPagesWithParams) ([]LogPagesWithRow, error) {
+	rows, err := q.db.QueryContext(ctx, logPagesWith,
+		arg.AttemptID,
+		arg.OrgID,
+		arg.LastSeq,
+		arg.MaxLevel,
+		arg.LastAt,
+		arg.FirstAt,
+		arg.Limit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LogPagesWithRow
+	for rows.Next() {
+		var i LogPagesWithRow
+		if err := rows.Scan(
+			&i.Format,
+			&i.FirstSeq,
+			&i.LastSeq,
+			&i.Lines,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const logRetention = `-- name: LogRetention :many
+SELECT org_id, days FROM log_retention WHERE org_id = $1 OR org_id = '' ORDER BY org_id DESC LIMIT 1
+`
+
+func (q *Queries) LogRetention(ctx context.Context, orgID string) ([]LogRetention, error) {
+	rows, err := q.db.QueryContext(ctx, logRetention, orgID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LogRetention
+	for rows.Next() {
+		var i LogRetention
+		if err := rows.Scan(&i.OrgID, &i.Days); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const logsAfter = `-- name: LogsAfter :many
+SELECT DISTINCT attempt_id FROM log_pages
+WHERE org_id = $1 AND attempt_id > $2 AND attempt_id < 'atu' ORDER BY attempt_id LIMIT $3
+`
+
+type LogsAfterParams struct {
+	OrgID     string
+	AttemptID string
+	Limit     int32
+}
+
+func (q *Queries) LogsAfter(ctx context.Context, arg LogsAfterParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, logsAfter, arg.OrgID, arg.AttemptID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var attempt_id string
+		if err := rows.Scan(&attempt_id); err != nil {
+			return nil, err
+		}
+		items = append(items, attempt_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const logsBelow = `-- name: LogsBelow :many
+SELECT DISTINCT attempt_id FROM log_pages
+WHERE org_id = $1 AND attempt_id > 'att_' AND attempt_id < $2 ORDER BY attempt_id DESC LIMIT $3
+`
+
+type LogsBelowParams struct {
+	OrgID     string
+	AttemptID string
+	Limit     int32
+}
+
+func (q *Queries) LogsBelow(ctx context.Context, arg LogsBelowParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, logsBelow, arg.OrgID, arg.AttemptID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var attempt_id string
+		if err := rows.Scan(&attempt_id); err != nil {
+			return nil, err
+		}
+		items = append(items, attempt_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const orgsAfter = `-- name: OrgsAfter :many
+SELECT id FROM orgs WHERE id > $1 ORDER BY id LIMIT $2
+`
+
+type OrgsAfterParams struct {
+	ID    string
+	Limit int32
+}
+
+func (q *Queries) OrgsAfter(ctx context.Context, arg OrgsAfterParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, orgsAfter, arg.ID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const setLogRetention = `-- name: SetLogRetention :exec
+INSERT INTO log_retention (org_id, days) VALUES ($1, $2) ON CONFLICT (org_id) DO UPDATE SET days = EXCLUDED.days
+`
+
+type SetLogRetentionParams struct {
+	OrgID string
+	Days  int64
+}
+
+func (q *Queries) SetLogRetention(ctx context.Context, arg SetLogRetentionParams) error {
+	_, err := q.db.ExecContext(ctx, setLogRetention, arg.OrgID, arg.Days)
+	return err
+}
+
+const shipLogOutbox = `-- name: ShipLogOutbox :exec
+DELETE FROM log_outbox WHERE batch > 0 AND batch <= $1
+`
+
+func (q *Queries) ShipLogOutbox(ctx context.Context, batch int64) error {
+	_, err := q.db.ExecContext(ctx, shipLogOutbox, batch)
+	return err
 }

@@ -386,12 +386,35 @@ type Limit struct {
 	Used  int64
 }
 
-type LogPage struct {
+type LogOutbox struct {
 	AttemptID string
 	FirstSeq  int64
-	LastSeq   int64
 	OrgID     string
-	Lines     []byte
+	TextBytes int64
+	AddedAt   int64
+	Batch     int64
+}
+
+type LogPage struct {
+	AttemptID  string
+	FirstSeq   int64
+	LastSeq    int64
+	OrgID      string
+	Lines      []byte
+	Format     int64
+	TextBytes  int64
+	FirstAt    int64
+	LastAt     int64
+	DebugLines int64
+	InfoLines  int64
+	WarnLines  int64
+	ErrorLines int64
+	MaxLevel   int64
+}
+
+type LogRetention struct {
+	OrgID string
+	Days  int64
 }
 
 type Membership struct {
