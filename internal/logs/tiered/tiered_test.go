@@ -303,3 +303,58 @@ func TestSecondStoreAway(t *testing.T) {
 		t.Errorf("with nothing to let go of, a sweep fails: %v", err)
 	}
 }
+
+// TestBothAnswerTheSame: the embedded store and ClickHouse find the same by random
+// queries, in the same order.
+func TestBothAnswerTheSame(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var ids []string
+	for i := range 12 {
+		ids = append(ids, w.write(t, time.Duration(1+i/2)*7*time.Hour, 100).AttemptID)
+	}
+	w.ship(t)
+	texts := []string{"", "needle", "ERROR", "\xff", "INFO plain", "nothing has this"}
+	patterns := []string{"n.*e", "^(ERROR|INFO) ", `\s$`, "(?i)error needle", "[^a-z]{6}", `.\xff`}
+	everything := func(s logs.Searcher, q logs.Query) (out []logs.Found) {
+		t.Helper()
+		for {
+			page, err := s.Search(t.Context(), w.org, q)
+			if err != nil {
+				t.Fatalf("%+v: %v", q, err)
+			}
+			if out = append(out, page.Found...); page.Next == "" {
+				return out
+			}
+			q.After = page.Next
+		}
+	}
+	for range 60 {
+		q := logs.Query{Text: texts[rand.IntN(len(texts))], Limit: 20 + rand.IntN(200), Level: logs.Level(rand.IntN(5)), Step: rand.Int32N(3)}
+		if rand.IntN(2) == 0 {
+			q.Text, q.Pattern = patterns[rand.IntN(len(patterns))], true
+		}
+		if rand.IntN(3) == 0 {
+			q.Attempts = []string{ids[rand.IntN(len(ids))], ids[rand.IntN(len(ids))]}
+		}
+		if rand.IntN(3) == 0 {
+			q.Since = time.Now().Add(-time.Duration(rand.IntN(40)) * time.Hour)
+		}
+		if rand.IntN(3) == 0 {
+			q.Until = time.Now().Add(-time.Duration(rand.IntN(40)) * time.Hour)
+		}
+		if diff := cmp.Diff(everything(w.segments, q), everything(w.tables, q)); diff != "" {
+			t.Fatalf("%+v: %s", q, diff)
+		}
+	}
+	for _, id := range ids {
+		key := nimbus.LogKey{OrgID: w.org, AttemptID: id}
+		here, err := w.segments.Counts(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if there, err := w.tables.Counts(t.Context(), key); err != nil || cmp.Diff(here, there) != "" {
+			t.Errorf("counts: %v %s", err, cmp.Diff(here, there))
+		}
+	}
+}
