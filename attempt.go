@@ -48,6 +48,8 @@ type Assignment struct {
 	// CacheDoor has the host stand between a job of GitHub's and GitHub's cache
 	// service.
 	CacheDoor bool
+	// Telemetry gives the sandbox a receiver of OTLP.
+	Telemetry bool
 }
 
 // Phase is what a host reports of an attempt on its way.

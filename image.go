@@ -64,3 +64,33 @@ type ImageUsage struct {
 type ImagesSwept struct {
 	Uploads, Images, Manifests, Blobs, Contents, Orphans int
 }
+
+// ImageMirror is another registry whose images an org has by way of its own: what
+// is asked for at ORG/NAME/… and is not here is fetched there.
+type ImageMirror struct {
+	Name     string   // the first word of its repositories, as docker.io
+	Upstream string   // https://registry-1.docker.io
+	Username string   // "" for nobody; the password is never told
+	Allow    []string // which repositories may be had, * stands for anything; none: nothing
+	SetAt    time.Time
+	SetBy    string // an actor
+
+	// How it does. Failure is why it could not be asked the last time, "" where it
+	// answered; it is not asked before LimitedUntil.
+	Failure      string
+	FailedAt     time.Time
+	LimitedUntil time.Time
+	// What is here of it, and the room that all mirrors of the org have together.
+	Repos, Bytes, Quota int64
+}
+
+// ImageMirrorChange sets a mirror, all of it.
+type ImageMirrorChange struct {
+	Name     string
+	Upstream string // "" for the usual of that name
+	Username string
+	// Password is the one of the username. "" leaves the one that is there, where
+	// upstream and username are what they were.
+	Password string
+	Allow    []string
+}

@@ -73,13 +73,15 @@ type Client struct {
 	queue    nimbusv1connect.QueueServiceClient
 	rates    nimbusv1connect.RateServiceClient
 	orgCache nimbusv1connect.OrgCacheServiceClient
-	caches   nimbusv1connect.CacheServiceClient
-	reruns   nimbusv1connect.RerunServiceClient
-	reports  nimbusv1connect.ReportServiceClient
-	audit    nimbusv1connect.AuditServiceClient
-	shells   nimbusv1connect.ShellServiceClient
-	logs     nimbusv1connect.LogServiceClient
-	registry nimbusv1connect.RegistryServiceClient
+
+	telemetry nimbusv1connect.TelemetryServiceClient
+	caches    nimbusv1connect.CacheServiceClient
+	reruns    nimbusv1connect.RerunServiceClient
+	reports   nimbusv1connect.ReportServiceClient
+	audit     nimbusv1connect.AuditServiceClient
+	shells    nimbusv1connect.ShellServiceClient
+	logs      nimbusv1connect.LogServiceClient
+	registry  nimbusv1connect.RegistryServiceClient
 }
 
 // New checks the configuration; it makes no call.
@@ -106,6 +108,7 @@ func New(cfg Config) (*Client, error) {
 	c.caches = nimbusv1connect.NewCacheServiceClient(c.http, base.String(), opts...)
 	c.rates = nimbusv1connect.NewRateServiceClient(c.http, base.String(), opts...)
 	c.registry = nimbusv1connect.NewRegistryServiceClient(c.http, base.String(), opts...)
+	c.telemetry = nimbusv1connect.NewTelemetryServiceClient(c.http, base.String(), opts...)
 	c.orgCache = nimbusv1connect.NewOrgCacheServiceClient(c.http, base.String(), opts...)
 	c.reruns = nimbusv1connect.NewRerunServiceClient(c.http, base.String(), opts...)
 	c.reports = nimbusv1connect.NewReportServiceClient(c.http, base.String(), opts...)

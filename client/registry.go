@@ -51,3 +51,24 @@ func (c *Client) CollectImages(ctx context.Context) (nimbus.ImagesSwept, error) 
 	a, err := call(ctx, c.registry.CollectRegistry, &nimbusv1.CollectRegistryRequest{})
 	return nimbus.ImagesSwept{Uploads: int(a.GetUploads()), Images: int(a.GetImages()), Manifests: int(a.GetManifests()), Blobs: int(a.GetBlobs()), Contents: int(a.GetContents())}, err
 }
+
+// ImageMirrors are the registries whose images the org has by way of its own.
+func (c *Client) ImageMirrors(ctx context.Context) (all []nimbus.ImageMirror, err error) {
+	answer, err := call(ctx, c.registry.ListRegistryMirrors, &nimbusv1.ListRegistryMirrorsRequest{})
+	for _, m := range answer.GetMirrors() {
+		all = append(all, wire.ToImageMirror(m))
+	}
+	return all, err
+}
+
+// SetImageMirror sets one, all of it, and makes it where there is none of that name.
+func (c *Client) SetImageMirror(ctx context.Context, change nimbus.ImageMirrorChange) error {
+	_, err := call(ctx, c.registry.SetRegistryMirror, wire.ImageMirrorChange(change))
+	return err
+}
+
+// RemoveImageMirror removes one with all that is here of it.
+func (c *Client) RemoveImageMirror(ctx context.Context, name string) error {
+	_, err := call(ctx, c.registry.RemoveRegistryMirror, &nimbusv1.RemoveRegistryMirrorRequest{Name: name})
+	return err
+}

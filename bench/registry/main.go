@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -76,7 +75,7 @@ func run() (err error) {
 		return err
 	}
 	defer plain.stop()
-	b := &bench{size: n, nimbus: &target{running: nimbus, contents: filepath.Join(dir, "nimbus", "registry", "registry", "*", "*")}, floor: &target{running: plain, isFloor: true, contents: filepath.Join(dir, "floor", "*")},
+	b := &bench{size: n, report: report.New("registry"), nimbus: &target{running: nimbus, contents: filepath.Join(dir, "nimbus", "registry", "registry", "*", "*")}, floor: &target{running: plain, isFloor: true, contents: filepath.Join(dir, "floor", "*")},
 		took: map[string][2][]float64{}, cpu: map[string][2][]float64{}}
 	for round := range n.rounds {
 		fmt.Fprintf(os.Stderr, "bench-registry: round %d of %d\n", round+1, n.rounds)
@@ -103,6 +102,8 @@ type target struct {
 // bench is what was measured: of each phase the floor's figures, then ours.
 type bench struct {
 	size
+
+	report        *report.Report
 	nimbus, floor *target
 	took, cpu     map[string][2][]float64
 	large         []byte
@@ -348,39 +349,30 @@ func (t *target) get(path string, size int64) error {
 	return err
 }
 
-// tell writes the figures, and fails where one misses its goal.
+// tell writes the figures.
 func (b *bench) tell(rss float64) error {
-	r := report.New("registry")
-	goals := map[string]float64{"push large": 0.8, "push small": 0.8, "push chunked": 0.8, "pull large": 0.85, "pull small": 0.85, "manifests": 0.5}
-	for _, name := range []string{"push large", "push small", "push chunked", "pull large", "pull small", "manifests"} {
-		goal, unit, per := goals[name], "MB/s", 1e6
-		if name == "manifests" {
+	const what = "a server that hashes, syncs and serves files"
+	for _, f := range []struct {
+		phase, name string
+		least       float64
+	}{
+		{"push large", "push_1g", 0.8}, {"push small", "push_small_8", 0.8}, {"push chunked", "push_chunked", 0.8},
+		{"pull large", "pull_1g", 0.85}, {"pull small", "pull_small_8", 0.85}, {"manifests", "manifests_per_s", 0.5},
+	} {
+		unit, per := "MB/s", 1e6
+		if f.phase == "manifests" {
 			unit, per = "1/s", 1
 		}
-		f := r.Add(name, unit, scaled(b.took[name][1], 1/per), scaled(b.took[name][0], 1/per), "a server that hashes, syncs and serves files",
-			fmt.Sprintf("at least %v of the floor", goal), func(_, ratio float64) bool { return ratio >= goal })
-		f.Ratio = paired(b.took[name])
-		f.OK = f.Ratio >= goal
-		if name == "manifests" {
-			continue
+		took, cpu := b.took[f.phase], b.cpu[f.phase]
+		b.report.AddPaired(f.name, unit, scaled(took[1], 1/per), scaled(took[0], 1/per), what, fmt.Sprintf("ratio>=%v", f.least),
+			func(_, ratio float64) bool { return ratio >= f.least })
+		if f.phase != "manifests" {
+			b.report.AddPaired(f.name+"_cpu_s_per_gib", "s", scaled(cpu[1], 1<<30), scaled(cpu[0], 1<<30), what, "ratio<=1.25",
+				func(_, ratio float64) bool { return ratio <= 1.25 })
 		}
-		f = r.Add(name+": CPU", "s/GiB", scaled(b.cpu[name][1], 1<<30), scaled(b.cpu[name][0], 1<<30), "the same", "at most 1.25 of the floor",
-			func(_, ratio float64) bool { return ratio <= 1.25 })
-		f.Ratio = paired(b.cpu[name])
-		f.OK = f.Ratio <= 1.25
 	}
-	r.Add("peak RSS", "MiB", []float64{rss}, nil, "", "at most 100 MB", func(v, _ float64) bool { return v <= 95.4 })
-	return r.Write(os.Stdout) //nolint:wrapcheck // it is told as it is
-}
-
-// paired is the median of the rounds' own ratios: what else the machine does is
-// nearly the same for the two of a round.
-func paired(of [2][]float64) float64 {
-	ratios := make([]float64, len(of[1]))
-	for i := range ratios {
-		ratios[i] = of[1][i] / of[0][i]
-	}
-	return math.Round(report.Median(ratios)*1000) / 1000
+	b.report.Add("rss_mb", "MB", []float64{rss * mib / 1e6}, nil, "", "value<=100", func(v, _ float64) bool { return v <= 100 })
+	return b.report.Write(os.Stdout) //nolint:wrapcheck // it is told as it is
 }
 
 func scaled(all []float64, by float64) []float64 {

@@ -8,6 +8,7 @@
 //	usage.go      what each sandbox uses, each second
 //	output.go     the guest's output into lines on disk
 //	ship.go       lines to the server until it has them all
+//	telemetry.go  what jobs tell by OTLP: read, stamped, kept (spool.go), sent on
 //	adopt.go      takes running attempts over from an earlier process
 //	agent.go      lets executors keep sandboxes ready
 //	equipment.go  hardware that jobs get for themselves
@@ -199,6 +200,7 @@ type Agent struct {
 	control   nimbusv1connect.AgentServiceClient
 	session   *session
 	executors map[string]executor.Executor
+	decoding  chan struct{}    // held while telemetry of a job is in memory, decoded
 	has       nimbus.Inventory // all but what its executors say
 	capacity  *capacity
 	sealer    *sealer // valid while it runs
@@ -240,6 +242,7 @@ func New(cfg Config) (*Agent, error) {
 		a.executors[e.Name()] = e
 	}
 	a.session = newSession(filepath.Join(cfg.Data, "credential.json"), cfg)
+	a.decoding = make(chan struct{}, decodingAtOnce)
 	a.control = nimbusv1connect.NewAgentServiceClient(cfg.HTTP, cfg.Server,
 		connect.WithInterceptors(a.session, wire.Caller{Token: a.session.token}), connect.WithReadMaxBytes(8<<20))
 	return a, nil

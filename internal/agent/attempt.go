@@ -52,6 +52,7 @@ type attempt struct {
 	assign nimbus.Assignment
 	dir    string
 	wal    *wal.Log
+	spool  *spool // of its telemetry
 	seal   cipher.AEAD
 	state  state // written by the attempt's own goroutine alone
 	tells  tells
@@ -93,12 +94,16 @@ func (a *Agent) openAttempt(dir string, as nimbus.Assignment, s state, renewed t
 	if err != nil {
 		return nil, err
 	}
+	sp, err := openSpool(filepath.Join(dir, "otlp"), spoolLimit)
+	if err != nil {
+		return nil, err
+	}
 	w, err := wal.Open(filepath.Join(dir, "wal"), walLimit)
 	if err != nil {
 		return nil, err
 	}
 	t := &attempt{
-		agent: a, assign: as, dir: dir, wal: w, seal: seal, state: s, renewed: renewed, ended: make(chan struct{}),
+		agent: a, assign: as, dir: dir, wal: w, spool: sp, seal: seal, state: s, renewed: renewed, ended: make(chan struct{}),
 		log: a.log.With("job", as.JobID, "attempt", as.AttemptID),
 	}
 	if err := t.state.unseal(seal); err != nil {
@@ -182,6 +187,10 @@ func (t *attempt) run(ctx context.Context) {
 			t.log.WarnContext(ctx, "ship log", "error", err)
 		}
 	}()
+	var sending sync.WaitGroup
+	sending.Go(func() { t.runTelemetryLoop(shipCtx) })
+	defer sending.Wait()
+	defer stopShipping()
 
 	outcome, done := t.state.outcome()
 	if !done {
@@ -212,7 +221,7 @@ func (t *attempt) run(ctx context.Context) {
 		return // stopped meanwhile; the next agent goes on
 	}
 	release()
-	if t.awaitShipped(ctx, outcome.LogLines, shipped) {
+	if t.awaitShipped(ctx, outcome.LogLines, shipped) && t.spool.awaitEmpty(ctx) {
 		t.forget(ctx)
 	}
 	stopShipping()
@@ -242,7 +251,9 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 		return t.notStarted(ctx, err)
 	}
 	endShells := t.serveShells(ctx, g)
+	takeRest := g.takeTelemetry(ctx)
 	outcome := t.follow(ctx, g)
+	lost := takeRest()
 	if ctx.Err() != nil {
 		endShells(errAgentStopped)
 	} else {
@@ -254,6 +265,9 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 		outcome.Series = t.usage.end()
 		outcome.Usage.Sandbox = outcome.Series.Totals()
 		g.sayCache(ctx)
+		if lost != "" {
+			t.say(ctx, lost)
+		}
 		t.sayRefused(ctx, sandbox)
 	}
 	return outcome

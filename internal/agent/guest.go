@@ -173,8 +173,12 @@ func (g *guest) begin(ctx context.Context) error {
 	g.admitToCacheDoor()
 	startCtx, cancel := t.untilEnded(ctx, endGrace)
 	defer cancel()
+	fault := ""
 	err = g.do(startCtx, guestTimeout, func(ctx context.Context, c *guestlink.Client) error {
-		_, err := c.Start(ctx, connect.NewRequest(request))
+		answer, err := c.Start(ctx, connect.NewRequest(request))
+		if err == nil {
+			fault = answer.Msg.GetTelemetryFault()
+		}
 		return err
 	})
 	if errors.Is(err, errDead) && !t.state.Started.IsZero() {
@@ -191,6 +195,9 @@ func (g *guest) begin(ctx context.Context) error {
 	}
 	if !adopted {
 		t.reportPhase(ctx, nimbus.PhaseStarted, nimbus.Start{})
+		if fault != "" {
+			t.say(ctx, "its telemetry is not received: "+clipFault(fault))
+		}
 	}
 	return nil
 }
@@ -240,7 +247,7 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	if t.assign.Source != nimbus.SourceGitHub {
 		maps.Copy(env, g.cacheEnv())
 		maps.Copy(env, t.assign.Spec.Env)
-		return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: t.assign.Spec.Command, Env: env}, nil
+		return &nimbusv1.StartRequest{AttemptId: t.assign.AttemptID, Command: t.assign.Spec.Command, Env: env, Telemetry: t.telemetryReceiver()}, nil
 	}
 	runner, ok := t.agent.cfg.Runners[t.assign.Class.Executor]
 	if !ok {
@@ -267,6 +274,7 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	t.state.Secrets = append(slices.Clone(t.state.Secrets), answer.GetEncodedJitConfig())
 	return &nimbusv1.StartRequest{
 		AttemptId: t.assign.AttemptID, Command: runner.Command, Env: env, User: runner.User, RunnerDiagnostics: runner.Diagnostics,
+		Telemetry: t.telemetryReceiver(),
 	}, nil
 }
 

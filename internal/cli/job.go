@@ -15,6 +15,9 @@ import (
 type jobCmd struct {
 	Show  jobShowCmd  `cmd:"" default:"withargs" help:"Show a job, its timeline and its history."`
 	Usage jobUsageCmd `cmd:"" help:"Show what a job used of its host over its time."`
+	Trace jobTraceCmd `cmd:"" help:"Show a job's time, down to the spans that its processes sent."`
+
+	Telemetry jobTelemetryCmd `cmd:"" help:"Show log records or metrics that a job's processes sent by OTLP."`
 }
 
 type jobShowCmd struct {

@@ -15,6 +15,9 @@ type orgsCmd struct {
 	Owners orgsOwnersCmd `cmd:"" help:"Say which GitHub owners' repositories come into an org."`
 	Rates  ratesCmd      `cmd:"" help:"How often orgs may call."`
 	Cache  orgCacheCmd   `cmd:"" help:"Whether the org's jobs of GitHub's have the cache."`
+
+	Telemetry orgTelemetryCmd `cmd:"" help:"Whether the org's jobs have a receiver of OTLP."`
+
 	Delete orgsDeleteCmd `cmd:"" help:"Delete an org that never had a job or a repository."`
 }
 

@@ -12,11 +12,12 @@ import (
 )
 
 type registryCmd struct {
-	List  registryListCmd  `cmd:"" name:"ls" default:"withargs" help:"Show the org's repositories of images, or the images in one."`
-	Rm    registryRmCmd    `cmd:"" name:"rm" help:"Remove a tag, an image, or a whole repository."`
-	Rules registryRulesCmd `cmd:"" help:"Set what a repository keeps, and whether its tags change."`
-	GC    registryGCCmd    `cmd:"" name:"gc" help:"Remove now what nobody needs; for the platform's administrators."`
-	Quota registryQuotaCmd `cmd:"" help:"Say how much an org may have; for the platform's administrators."`
+	List   registryListCmd   `cmd:"" name:"ls" default:"withargs" help:"Show the org's repositories of images, or the images in one."`
+	Rm     registryRmCmd     `cmd:"" name:"rm" help:"Remove a tag, an image, or a whole repository."`
+	Rules  registryRulesCmd  `cmd:"" help:"Set what a repository keeps, and whether its tags change."`
+	GC     registryGCCmd     `cmd:"" name:"gc" help:"Remove now what nobody needs; for the platform's administrators."`
+	Mirror registryMirrorCmd `cmd:"" help:"Have images of other registries by way of the org's own."`
+	Quota  registryQuotaCmd  `cmd:"" help:"Say how much an org may have; for the platform's administrators."`
 }
 
 const aboutRegistry = "Images are pushed and pulled by docker and its like, at the server's own address: SERVER/ORG/REPO. See docs/registry.md.\n\n"

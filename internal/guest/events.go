@@ -23,9 +23,10 @@ type events struct {
 	size    int   // what the output in list takes
 	ended   bool  // the exit event is in: nothing follows
 	changed chan struct{}
+	end     chan struct{} // closed then
 }
 
-func newEvents() *events { return &events{changed: make(chan struct{})} }
+func newEvents() *events { return &events{changed: make(chan struct{}), end: make(chan struct{})} }
 
 // notify wakes all that wait. Called with mu held.
 func (e *events) notify() {
@@ -56,6 +57,9 @@ func (e *events) exited(x *nimbusv1.Exited) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.add(&nimbusv1.WatchResponse{Event: &nimbusv1.WatchResponse_Exited{Exited: x}})
+	if !e.ended {
+		close(e.end)
+	}
 	e.ended = true
 }
 

@@ -34,6 +34,9 @@ type service struct {
 	shells    int                     // that run now
 	rehearsed *events                 // what happened in the last rehearsal, nil where there was none
 	watching  context.CancelCauseFunc // ends the watcher before
+	receiver  *receiver               // of the job's telemetry, nil for none
+
+	receiverFault string // why it does not listen
 }
 
 func (s *service) Prepare(_ context.Context, r *connect.Request[nimbusv1.PrepareRequest]) (*connect.Response[nimbusv1.PrepareResponse], error) {
@@ -103,7 +106,7 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a rehearsal is going on"))
 	case s.attempt == "":
 	case s.attempt == r.Msg.GetAttemptId() && !rehearsal:
-		return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.process.pid()}), nil // the answer was lost
+		return connect.NewResponse(&nimbusv1.StartResponse{Pid: s.process.pid(), TelemetryFault: s.receiverFault}), nil // the answer was lost
 	default:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a sandbox serves one job: this one has served"))
 	}
@@ -114,6 +117,9 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 	if rehearsal {
 		heard = newEvents()
 	}
+	if !rehearsal {
+		s.openReceiver(r.Msg, heard.end)
+	}
 	p, err := s.begin(r.Msg, heard)
 	if err != nil {
 		return nil, err
@@ -123,7 +129,7 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 	} else {
 		s.attempt, s.process, s.started = r.Msg.GetAttemptId(), p, r.Msg
 	}
-	return connect.NewResponse(&nimbusv1.StartResponse{Pid: p.pid()}), nil
+	return connect.NewResponse(&nimbusv1.StartResponse{Pid: p.pid(), TelemetryFault: s.receiverFault}), nil
 }
 
 // begin starts a process that is heard of by e.

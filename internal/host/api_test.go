@@ -91,6 +91,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		"POST /nimbus.v1.AgentService/AppendLog":      "host",
 		"POST /nimbus.v1.AgentService/FinishAttempt":  "host",
 		"GET /api/v1/jobs/job_x/log":                  "admin",
+		"GET /api/v1/jobs/job_x/log/outline":          "admin",
 		"GET /api/v1/jobs/job_x/log/stream":           "admin",
 		"PUT /api/v1/workspaces":                      "admin",
 		"GET /api/v1/workspaces/x":                    "host",

@@ -123,12 +123,20 @@ var access = map[string]rule{
 	nimbusv1connect.RateServiceListRatesProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RateServiceSetRateProcedure:   onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
 
-	nimbusv1connect.RegistryServiceListRegistryReposProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
-	nimbusv1connect.RegistryServiceListImagesProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
-	nimbusv1connect.RegistryServiceRemoveImagesProcedure:      inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
-	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:  inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
-	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:  onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
-	nimbusv1connect.RegistryServiceCollectRegistryProcedure:   onPlatform(nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceListRegistryReposProcedure:    inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceListImagesProcedure:           inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceRemoveImagesProcedure:         inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryRulesProcedure:     inOrg(nimbus.RoleOperator, nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceSetRegistryQuotaProcedure:     onPlatform(nimbus.ScopeOrgWrite), // it protects all orgs
+	nimbusv1connect.RegistryServiceCollectRegistryProcedure:      onPlatform(nimbus.ScopeRegistryWrite),
+	nimbusv1connect.RegistryServiceListRegistryMirrorsProcedure:  inOrg(nimbus.RoleViewer, nimbus.ScopeRegistryRead),
+	nimbusv1connect.RegistryServiceSetRegistryMirrorProcedure:    inOrg(nimbus.RoleAdmin, nimbus.ScopeRegistryWrite), // it has the server ask others
+	nimbusv1connect.RegistryServiceRemoveRegistryMirrorProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeRegistryWrite),
+
+	nimbusv1connect.TelemetryServiceGetTraceProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.TelemetryServiceListTelemetryProcedure:   inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.TelemetryServiceGetOrgTelemetryProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.TelemetryServiceSetOrgTelemetryProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
 
 	nimbusv1connect.OrgCacheServiceGetOrgCacheProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.OrgCacheServiceSetOrgCacheProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
@@ -153,15 +161,18 @@ var access = map[string]rule{
 	nimbusv1connect.AuditServiceListAuditCheckpointsProcedure: inOrg(nimbus.RoleAdmin, nimbus.ScopeAuditRead),
 	nimbusv1connect.AuditServiceGetAuditKeyProcedure:          inOrg(nimbus.RoleAdmin, nimbus.ScopeAuditRead),
 
-	nimbusv1connect.AgentServiceJoinProcedure:          anybody,
-	nimbusv1connect.AgentServiceHelloProcedure:         aHost,
-	nimbusv1connect.AgentServicePollProcedure:          aHost,
-	nimbusv1connect.AgentServiceAcceptProcedure:        aHost,
-	nimbusv1connect.AgentServiceHeartbeatProcedure:     aHost,
-	nimbusv1connect.AgentServiceReportPhaseProcedure:   aHost,
-	nimbusv1connect.AgentServiceCreateRunnerProcedure:  aHost,
-	nimbusv1connect.AgentServiceAppendLogProcedure:     aHost,
-	nimbusv1connect.AgentServiceReportUsageProcedure:   aHost,
+	nimbusv1connect.AgentServiceJoinProcedure:         anybody,
+	nimbusv1connect.AgentServiceHelloProcedure:        aHost,
+	nimbusv1connect.AgentServicePollProcedure:         aHost,
+	nimbusv1connect.AgentServiceAcceptProcedure:       aHost,
+	nimbusv1connect.AgentServiceHeartbeatProcedure:    aHost,
+	nimbusv1connect.AgentServiceReportPhaseProcedure:  aHost,
+	nimbusv1connect.AgentServiceCreateRunnerProcedure: aHost,
+	nimbusv1connect.AgentServiceAppendLogProcedure:    aHost,
+	nimbusv1connect.AgentServiceReportUsageProcedure:  aHost,
+
+	nimbusv1connect.AgentServiceAppendTelemetryProcedure: aHost,
+
 	nimbusv1connect.AgentServiceFinishAttemptProcedure: aHost,
 
 	nimbusv1connect.AgentServiceCreateCacheTokenProcedure: aHost,
@@ -176,10 +187,12 @@ var access = map[string]rule{
 
 // routes says the same of what is plain HTTP, by its pattern.
 var routes = map[string]rule{
-	"GET /api/v1/jobs/stream":          inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
-	"GET /api/v1/logs/stream":          inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
-	"GET /api/v1/jobs/{id}/log":        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
-	"GET /api/v1/jobs/{id}/log/stream": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/logs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/log":         inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/log/outline": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/log/stream":  inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/jobs/{id}/trace":       inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	// What a terminal showed may be what the log masks by other words.
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording": inOrg(nimbus.RoleOperator, nimbus.ScopeJobsRead),
 

@@ -46,6 +46,9 @@ func (s agentService) Accept(ctx context.Context, r *connect.Request[nimbusv1.Ac
 	if err != nil {
 		return nil, err
 	}
+	if a.Telemetry, err = s.api.Telemetry.Wanted(ctx, a.OrgID); err != nil {
+		return nil, err
+	}
 	if s.api.Cache != nil {
 		if a.CacheToken, err = s.api.Cache.Token(a); err != nil {
 			return nil, err

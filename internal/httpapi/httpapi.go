@@ -141,7 +141,9 @@ type Config struct {
 	Rates    Rates
 	OrgCache OrgCache
 	Shells   Shells
-	Pages    fs.FS
+	// Telemetry is what jobs tell by OTLP.
+	Telemetry Telemetry
+	Pages     fs.FS
 	// Cache is what jobs save for later ones; nil where there is none.
 	Cache Cache
 	// Caches is what people look at of it; nil where there is none.
@@ -238,6 +240,7 @@ func (a *api) services() map[string]http.Handler {
 	add(nimbusv1connect.NewLogServiceHandler(logService{a}, options))
 	add(nimbusv1connect.NewShellServiceHandler(shellService{a}, options))
 	add(nimbusv1connect.NewRegistryServiceHandler(registryService{a}, options))
+	add(nimbusv1connect.NewTelemetryServiceHandler(telemetryService{a}, options))
 	return all
 }
 
@@ -275,6 +278,8 @@ func (a *api) handlers() map[string]http.Handler {
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
 		"GET /api/v1/logs/stream":                        a.plain(a.whileAllowed(a.streamLogs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
+		"GET /api/v1/jobs/{id}/log/outline":              a.plain(a.outlineLog),
+		"GET /api/v1/jobs/{id}/trace":                    a.plain(a.readTrace),
 		"GET /api/v1/jobs/{id}/log/stream":               a.plain(a.whileAllowed(a.streamLog)),
 		"GET /api/v1/jobs/{id}/shells/{shell}/recording": a.plain(a.readRecording),
 
@@ -298,6 +303,7 @@ type api struct {
 	Config
 
 	followed *logs.Shared // Logs, for those who follow
+	outlines outlines
 }
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2

@@ -122,12 +122,8 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	}
 	attempt, after := lastEvent(r)
 	if attempt == "" {
-		from, err := number(r, "from", 1)
-		if err != nil {
-			return err
-		}
-		attempt, after = j.AttemptID, from-1
-		if after, err = a.tailAfter(r, j, after); err != nil {
+		attempt = j.AttemptID
+		if after, err = a.begin(r, j); err != nil {
 			return err
 		}
 	}
@@ -154,6 +150,24 @@ func (a *api) tailAfter(r *http.Request, j nimbus.Job, after int64) (int64, erro
 	}
 	from, err := a.tailFrom(r.Context(), nimbus.LogKey{OrgID: j.OrgID, AttemptID: j.AttemptID}, tail)
 	return from - 1, err
+}
+
+// begin is after which line a reader begins who has none: ?from is the first that it
+// wants, ?tail how many of the last ones.
+func (a *api) begin(r *http.Request, j nimbus.Job) (after int64, err error) {
+	from, err := number(r, "from", 1)
+	if err != nil {
+		return 0, err
+	}
+	tail, err := number(r, "tail", maxLimit)
+	if err != nil || j.AttemptID == "" || tail == maxLimit {
+		return from - 1, err
+	}
+	last, err := a.Logs.Acked(r.Context(), nimbus.LogKey{OrgID: j.OrgID, AttemptID: j.AttemptID})
+	if err != nil {
+		return 0, err
+	}
+	return max(from-1, last-tail), nil
 }
 
 // lastEvent is where a reader that comes back was.

@@ -67,21 +67,25 @@ var mutations = map[string]mutation{
 
 	"RerunService/SetRerunPolicy": {action: "rerun_policy.set", body: `{"policy":{"perRun":1,"perHour":5}}`},
 
-	"RegistryService/RemoveImages":     {silent: ofTheRegistry},
-	"RegistryService/SetRegistryRules": {action: "registry.set_rules", body: `{"repo":"none"}`},
-	"RegistryService/SetRegistryQuota": {action: "registry.set_quota", body: `{"org":"$org","bytes":"1000"}`},
-	"RegistryService/CollectRegistry":  {silent: onlySooner},
-	"CacheService/RemoveCacheEntries":  {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
-	"CacheService/WarmCache":           {action: "cache.warm", body: `{"filter":{"id":"$warm_entry"}}`},
-	"CacheService/SetRepoCacheQuota":   {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
-	"CacheService/SetOrgCacheQuota":    {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
-	"CacheService/SetCacheRetention":   {action: "cache.set_retention", body: `{"retention":"86400s"}`},
+	"RegistryService/RemoveImages":         {silent: ofTheRegistry},
+	"RegistryService/SetRegistryRules":     {action: "registry.set_rules", body: `{"repo":"none"}`},
+	"RegistryService/SetRegistryQuota":     {action: "registry.set_quota", body: `{"org":"$org","bytes":"1000"}`},
+	"RegistryService/CollectRegistry":      {silent: onlySooner},
+	"RegistryService/SetRegistryMirror":    {action: "registry.set_mirror", body: `{"name":"new.test","allow":["*"]}`},
+	"RegistryService/RemoveRegistryMirror": {silent: ofTheRegistry},
+	"CacheService/RemoveCacheEntries":      {action: "cache.remove", body: `{"filter":{"id":"$cache_entry"}}`},
+	"CacheService/WarmCache":               {action: "cache.warm", body: `{"filter":{"id":"$warm_entry"}}`},
+	"CacheService/SetRepoCacheQuota":       {action: "cache.set_quota", body: `{"repo":"$repo_name","bytes":"1000000"}`},
+	"CacheService/SetOrgCacheQuota":        {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
+	"CacheService/SetCacheRetention":       {action: "cache.set_retention", body: `{"retention":"86400s"}`},
 
 	"LogService/SearchLogs":             {silent: onlyReads},
 	"LogService/SetLogRetention":        {action: "logs.set_retention", body: `{"days":30}`},
 	"LogService/SetDefaultLogRetention": {action: "logs.set_retention", body: `{"days":30}`},
 
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
+
+	"TelemetryService/SetOrgTelemetry": {action: "telemetry.set", body: `{"off":true}`},
 
 	"OrgCacheService/SetOrgCache": {action: "org_cache.set", body: `{"githubJobs":false}`},
 
@@ -129,6 +133,7 @@ var mutations = map[string]mutation{
 	"AgentService/AppendLog":        {silent: ofAHost},
 	"AgentService/ReportUsage":      {silent: ofAHost},
 	"AgentService/FinishAttempt":    {silent: ofAHost},
+	"AgentService/AppendTelemetry":  {silent: ofAHost},
 
 	"AgentService/AttachShell":       {silent: ofAShell},
 	"AgentService/SendShellOutput":   {silent: ofAShell},

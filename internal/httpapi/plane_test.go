@@ -31,6 +31,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
+	"github.com/nimbus-ci/nimbus/internal/traces"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 	"github.com/nimbus-ci/nimbus/web"
 )
@@ -43,12 +44,20 @@ type plane struct {
 	ledger       *audit.Ledger
 	tally        *audit.Tally
 	shells       *shells.Service
+	traces       *traces.Service
+	books        *store.Store
 	rates        *ratelimit.Overrides
 	blobs        httpapi.Blobs
 	cache        *cache.Service
 	admin        string
 	leases       map[string]nimbus.Lease // of the jobs of jobToken that run, by host
 }
+
+// unheard counts nothing.
+type unheard struct{}
+
+func (unheard) TelemetryStored(nimbus.Signal, int, int) {}
+func (unheard) TelemetryRefused(int)                    {}
 
 func startPlane(t *testing.T, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
@@ -83,7 +92,7 @@ func openStore(t *testing.T, dsn string) *store.Store {
 func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi.Blobs, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
 	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
-	p := &plane{identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
+	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
 	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "master.key"))
 	must(t, err)
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
@@ -95,12 +104,13 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 	p.scheduler = scheduler.New(scheduler.Config{AllowTrustedLocal: true}, db, b, nil, p.identity, log)
 	p.admin, _, err = p.identity.IssueAdmin(t.Context())
 	must(t, err)
+	p.traces = traces.New(traces.Config{Store: db, Jobs: p.scheduler, Observer: unheard{}, Log: log})
 	off := ratelimit.Unlimited()
 	cfg := httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:   httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
 		Images: registry.New(registry.Config{Store: db, Blobs: mem.New(1 << 20), Key: []byte("key"), Log: log}),
-		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, LogBooks: db, Shells: p.shells, Caches: p.cache.Desk(),
+		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, LogBooks: db, Shells: p.shells, Telemetry: p.traces, Caches: p.cache.Desk(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

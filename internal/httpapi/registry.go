@@ -20,6 +20,9 @@ type Images interface {
 	SetImageRules(ctx context.Context, p nimbus.Principal, orgID, repo string, r nimbus.ImageRules) error
 	SetQuota(ctx context.Context, p nimbus.Principal, orgID string, bytes int64) error
 	Collect(ctx context.Context) (nimbus.ImagesSwept, error)
+	Mirrors(ctx context.Context, orgID string) ([]nimbus.ImageMirror, error)
+	SetMirror(ctx context.Context, p nimbus.Principal, orgID string, c nimbus.ImageMirrorChange) error
+	RemoveMirror(ctx context.Context, p nimbus.Principal, orgID, name string) error
 }
 
 // registryService implements nimbusv1connect.RegistryServiceHandler.

@@ -83,6 +83,11 @@ func TestResumeIsExact(t *testing.T) {
 	if len(tail) != 11 || !strings.HasSuffix(tail[0], ":200") {
 		t.Errorf("from line 200: %v", tail)
 	}
+	for query, first := range map[string]string{"?tail=5": ":206", "?tail=1000": ":1", "?tail=50&from=200": ":200"} {
+		if tail, complete := p.follow(t, path+query, "", func(string) bool { return false }); !complete || !strings.HasSuffix(tail[0], first) || !strings.HasSuffix(tail[len(tail)-1], ":210") {
+			t.Errorf("%s: %v", query, tail)
+		}
+	}
 	again, complete := p.follow(t, path, "nonsense", func(string) bool { return false })
 	if len(again) != 210 || !complete {
 		t.Errorf("an unknown event's id: %d lines", len(again))

@@ -43,6 +43,7 @@ var probes = map[string]string{
 	"/nimbus.v1.ServiceAccountService/DeleteServiceAccount": `{"accountId":"$account"}`,
 	"/nimbus.v1.QueueService/SetRepoWeight":                 `{"repo":"$repo_name","percent":50}`,
 	"GET /api/v1/jobs/{id}/log":                             "/api/v1/jobs/$job/log",
+	"GET /api/v1/jobs/{id}/log/outline":                     "/api/v1/jobs/$job/log/outline",
 	"GET /api/v1/jobs/{id}/log/stream":                      "/api/v1/jobs/$job/log/stream",
 }
 

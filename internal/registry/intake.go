@@ -105,6 +105,7 @@ type intake struct {
 	org     string
 	from    io.Reader
 	size    int64 // -1: not known
+	most    int64 // that may come at all
 	sum     hash.Hash
 	claimed int64
 	came    int64
@@ -118,7 +119,7 @@ func (*intake) Unhashed() {}
 func (in *intake) claim() error {
 	step := in.size - in.claimed
 	if in.size < 0 {
-		step = claimStep
+		step = min(claimStep, max(0, in.most-in.claimed))
 	}
 	if err := in.service.claim(in.ctx, in.org, step); err != nil {
 		return err

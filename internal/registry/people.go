@@ -12,7 +12,7 @@ import (
 // usual sets the quota of an org that has none of its own.
 func (s *Service) usual(u nimbus.ImageUsage) nimbus.ImageUsage {
 	if !u.OwnQuota {
-		u.Quota = s.limits.Org
+		u.Quota = s.limits.of(u.OrgID).Org
 	}
 	return u
 }

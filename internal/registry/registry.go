@@ -39,6 +39,8 @@ type Blob struct {
 	// Path is the name of its content; "" where it is in segments, whose name is
 	// Content.
 	Path, Content string
+
+	coming *fill // whose content comes from a mirror's upstream only now
 }
 
 // Upload is a blob that comes in several requests.

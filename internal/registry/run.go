@@ -24,6 +24,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		s.lead(ctx, s.sweepAll)
 	}()
 	defer func() { <-swept }()
+	defer s.mirrors.stop()
 	flush := time.NewTicker(flushEvery)
 	defer flush.Stop()
 	for {

@@ -28,6 +28,11 @@ type Limits struct {
 	// Orphan is how old a content is at least that goes because nothing names it;
 	// 24 hours. It is longer than any call takes that stores one.
 	Orphan time.Duration
+	// Mirror is how many bytes an org may have of what its mirrors fetched; 50 GiB.
+	// It counts apart from Org, and makes room by itself.
+	Mirror int64
+	// Fresh is how long a mirror believes what a tag stands for; a minute.
+	Fresh time.Duration
 }
 
 // WithDefaults is a copy whose zero fields are set.
@@ -40,6 +45,8 @@ func (l Limits) WithDefaults() Limits {
 	l.Untagged = cmp.Or(l.Untagged, 30*24*time.Hour)
 	l.Read = cmp.Or(l.Read, time.Hour)
 	l.Orphan = cmp.Or(l.Orphan, 24*time.Hour)
+	l.Mirror = cmp.Or(l.Mirror, 50<<30)
+	l.Fresh = cmp.Or(l.Fresh, time.Minute)
 	return l
 }
 
@@ -54,6 +61,13 @@ type Config struct {
 	// Lead has one replica of many sweep; nil: this one.
 	Lead func(context.Context, func(context.Context))
 	Log  *slog.Logger
+	// Secrets keeps the passwords of mirrors. Required where there are any.
+	Secrets Secrets
+	// Inside are registries, HOST:PORT, that mirrors may ask though they are at
+	// addresses of the operator's own network, and without TLS.
+	Inside []string
+	// Mirrors hears what mirrors do; nil: nobody does.
+	Mirrors MirrorObserver
 }
 
 // Service is the registry of all orgs. Safe for concurrent use, and many replicas
@@ -72,6 +86,11 @@ type Service struct {
 	known   known
 	uses    uses
 	orphans orphans
+
+	secrets  Secrets
+	inside   []string
+	observer MirrorObserver
+	mirrors  mirrors
 }
 
 // New returns the service.
@@ -82,7 +101,10 @@ func New(cfg Config) *Service {
 	if cfg.Lead == nil {
 		cfg.Lead = func(ctx context.Context, work func(context.Context)) { work(ctx) }
 	}
-	return &Service{store: cfg.Store, blobs: cfg.Blobs, key: cfg.Key, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
+	if cfg.Mirrors == nil {
+		cfg.Mirrors = nobodyHears{}
+	}
+	return &Service{secrets: cfg.Secrets, inside: cfg.Inside, observer: cfg.Mirrors, mirrors: newMirrors(cfg.Inside), store: cfg.Store, blobs: cfg.Blobs, key: cfg.Key, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
 		room: room{orgs: map[string]*held{}}, known: newKnown(), uses: uses{at: map[named]time.Time{}}}
 }
 

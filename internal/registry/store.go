@@ -18,6 +18,45 @@ type Store interface {
 	Manifests
 	Keeping
 	Books
+	Mirrors
+}
+
+// Mirrors is what a store does for mirrors. What is kept of them is that of the
+// account of an org, see MirrorAccount.
+type Mirrors interface {
+	// RegistryMirrors are those of an org behind one, by name, up to most.
+	RegistryMirrors(ctx context.Context, orgID, after string, most int) ([]MirrorRow, error)
+	// SetRegistryMirror sets one. Where it leads somewhere else now, what is here of
+	// it is removed. Codes: conflict where the org has pushed below its name.
+	SetRegistryMirror(ctx context.Context, row MirrorRow, e nimbus.AuditEvent) error
+	// DropRegistryMirror removes one with what is here of it, and tells the name of
+	// its password. Codes: not_found.
+	DropRegistryMirror(ctx context.Context, orgID, name string, e nimbus.AuditEvent) (secret string, err error)
+	// NoteRegistryMirror notes how one does: why it can't be asked, "" for that it
+	// can, and how long it may not be.
+	NoteRegistryMirror(ctx context.Context, key MirrorKey, failure string, pause time.Duration) error
+	// RegistryMirrorTotals are how many repositories are here of one, and the bytes
+	// of their blobs.
+	RegistryMirrorTotals(ctx context.Context, orgID, name string) (repos, bytes int64, err error)
+	// RegistryMirrorTag is what a tag stood for when that was last asked, and how long
+	// ago that was. Codes: not_found.
+	RegistryMirrorTag(ctx context.Context, p Place, tag string) (digest Digest, age time.Duration, err error)
+	// RenewRegistryMirrorTag notes that a tag stands for what it did.
+	RenewRegistryMirrorTag(ctx context.Context, p Place, tag string, digest Digest) error
+	// RegistryMirrorTags are the tags that are here of a repository behind one.
+	RegistryMirrorTags(ctx context.Context, p Place, after string, most int) ([]string, error)
+	// PutRegistryMirrored keeps a manifest, whose parts need not be here, and gives it
+	// tags, if the mirror is what it was. Codes: conflict where it is not, too_large.
+	PutRegistryMirrored(ctx context.Context, key MirrorKey, p Place, m Manifest, tags []string, l Limits) error
+	// OldestRegistryMirrored are blobs and manifests of an account, the least
+	// recently used first.
+	OldestRegistryMirrored(ctx context.Context, account string, most int) (blobs, manifests []Loose, err error)
+	// EvictRegistryBlobs removes those of them that were not used since, whatever names
+	// them. Freed are their bytes.
+	EvictRegistryBlobs(ctx context.Context, blobs []Loose) (n int, freed int64, err error)
+	// UnusedRegistryMirrored are tagged manifests of mirrors that nobody pulled for so
+	// long; up to most.
+	UnusedRegistryMirrored(ctx context.Context, unused time.Duration, most int) ([]Loose, error)
 }
 
 // Uploads is what a store does for blobs that come.

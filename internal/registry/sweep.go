@@ -40,7 +40,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 
 // Collect is Sweep that tells what it has removed.
 func (s *Service) Collect(ctx context.Context) (done nimbus.ImagesSwept, err error) {
-	errs := make([]error, 0, 8)
+	errs := make([]error, 0, 9)
 	for _, part := range []struct {
 		what string
 		n    *int
@@ -49,6 +49,8 @@ func (s *Service) Collect(ctx context.Context) (done nimbus.ImagesSwept, err err
 		{"give idle uploads up", &done.Uploads, func(ctx context.Context) (int, error) { return s.store.GiveUpRegistryUploads(ctx, s.limits.Idle) }},
 		{"remove images that nobody uses", &done.Images, s.dropUnused},
 		{"have images make room", &done.Images, s.evict},
+		{"remove what nobody pulls of mirrors", &done.Images, s.dropUnusedMirrored},
+		{"have what mirrors fetched make room", &done.Blobs, s.evictAllMirrored},
 		{"remove manifests that nothing names", &done.Manifests, s.dropLooseManifests},
 		{"remove blobs that no manifest names", &done.Blobs, s.dropLooseBlobs},
 		{"remove what is garbage", &done.Contents, s.clear},
@@ -151,7 +153,7 @@ func (s *Service) evict(ctx context.Context) (n int, err error) {
 		}
 		for _, u := range orgs {
 			u = s.usual(u)
-			if float64(u.Bytes) > evictFrom*float64(u.Quota) {
+			if !IsMirrored(u.OrgID) && float64(u.Bytes) > evictFrom*float64(u.Quota) {
 				evicted, err := s.evictOf(ctx, u)
 				n += evicted
 				if err != nil {

@@ -22,10 +22,19 @@ import (
 type Chunk struct {
 	Body io.Reader
 	Size int64 // -1 where that is not known
+	Most int64 // that may come, where that is known though Size is not
 	At   int64 // where it begins; -1 for where the upload ends
 	// Algorithm is that of the digest that the blob will have, as far as the client
 	// says so; "" for sha256. Of another one all is read once more at the end.
 	Algorithm string
+}
+
+// most is how much may come, if not more than some bytes may.
+func (c Chunk) most(limit int64) int64 {
+	if c.Most > 0 {
+		return min(c.Most, limit)
+	}
+	return limit
 }
 
 // NewUpload is the id of an upload to a repository. Nothing is written down until
@@ -83,15 +92,21 @@ func (s *Service) Append(ctx context.Context, p Place, id string, c Chunk) (Uplo
 }
 
 func (s *Service) append(ctx context.Context, u Upload, c Chunk) (Upload, error) {
+	u, _, err := s.appendPart(ctx, u, c)
+	return u, err
+}
+
+// appendPart is append that tells what was added.
+func (s *Service) appendPart(ctx context.Context, u Upload, c Chunk) (Upload, Segment, error) {
 	if c.At >= 0 && c.At != u.Size {
-		return u, &OutOfOrderError{u.Size}
+		return u, Segment{}, &OutOfOrderError{u.Size}
 	}
 	if u.Segments >= MaxSegments {
-		return u, Refuse(BlobUploadInvalid, nimbus.CodeTooLarge, "the blob came in %d requests, which is the most", u.Segments)
+		return u, Segment{}, Refuse(BlobUploadInvalid, nimbus.CodeTooLarge, "the blob came in %d requests, which is the most", u.Segments)
 	}
 	body, empty, err := begun(c)
 	if err != nil || empty {
-		return u, err
+		return u, Segment{}, err
 	}
 	if u.Algorithm == "" {
 		u.Algorithm = c.Algorithm
@@ -101,30 +116,30 @@ func (s *Service) append(ctx context.Context, u Upload, c Chunk) (Upload, error)
 	}
 	sum, err := resumed(u)
 	if err != nil {
-		return u, err
+		return u, Segment{}, err
 	}
-	path, n, err := s.take(ctx, u.Place, body, c.Size, s.limits.Blob-u.Size, sum)
+	path, n, err := s.take(ctx, u.Place, body, c.Size, c.most(s.limits.Blob-u.Size), sum)
 	if err != nil {
-		return u, err
+		return u, Segment{}, err
 	}
 	seg := Segment{N: u.Segments, Offset: u.Size, Size: n, Path: path}
 	u.Size, u.Segments = u.Size+n, u.Segments+1
 	if u.Sum, err = stateOf(sum); err != nil {
-		return u, err
+		return u, Segment{}, err
 	}
-	err = s.store.GrowRegistryUpload(ctx, u, seg, s.limits)
+	err = s.store.GrowRegistryUpload(ctx, u, seg, s.limits.of(u.OrgID))
 	s.untake(ctx, u.OrgID, path, err)
 	if nimbus.ErrorCode(err) == nimbus.CodeConflict { // two at once
 		now, again := s.Upload(ctx, u.Place, u.ID)
 		if again != nil {
-			return u, again
+			return u, Segment{}, again
 		}
-		return now, &OutOfOrderError{now.Size}
+		return now, Segment{}, &OutOfOrderError{now.Size}
 	}
 	if err != nil {
-		return u, fmt.Errorf("write down what has come of a blob: %w", err)
+		return u, Segment{}, fmt.Errorf("write down what has come of a blob: %w", err)
 	}
-	return u, nil
+	return u, seg, nil
 }
 
 // begun looks whether anything comes at all, where nobody has said.
@@ -262,7 +277,7 @@ func (s *Service) PutBlob(ctx context.Context, p Place, c Chunk, digest Digest) 
 	}
 	generation := s.known.current()
 	b := Blob{Digest: digest, Size: n, Path: path, UsedAt: s.clock.Now()}
-	kept, err := s.store.PutRegistryBlob(ctx, p, b, s.limits)
+	kept, err := s.store.PutRegistryBlob(ctx, p, b, s.limits.of(p.OrgID))
 	s.untake(ctx, p.OrgID, path, err)
 	if err != nil {
 		return fmt.Errorf("write down a blob: %w", err)
@@ -295,7 +310,7 @@ func (s *Service) take(ctx context.Context, p Place, body io.Reader, size, most 
 	case size >= 0:
 		most = size
 	}
-	in := &intake{ctx: ctx, service: s, org: p.OrgID, from: body, size: size, sum: sum}
+	in := &intake{ctx: ctx, service: s, org: p.OrgID, from: body, size: size, most: most, sum: sum}
 	defer in.close()
 	if err := in.claim(); err != nil {
 		return "", 0, err

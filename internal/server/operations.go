@@ -9,11 +9,13 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/blob/breaker"
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/logs/clickhouse"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
+	"github.com/nimbus-ci/nimbus/internal/traces"
 )
 
 // Operations is how a server is watched, and kept from who asks too much. The
@@ -24,6 +26,10 @@ type Operations struct {
 	Origins httpapi.Origins // from where
 	// OTLP is the base URL of where traces of jobs are sent, "" for nowhere.
 	OTLP string
+	// SendOn has what jobs tell by OTLP sent there, too.
+	SendOn bool
+	// Telemetry bounds what is kept of it.
+	Telemetry traces.Limits
 	// Cache bounds what jobs save for later ones.
 	Cache cache.Limits
 	// Artifacts has jobs of a run give each other artifacts here.
@@ -38,6 +44,9 @@ type Operations struct {
 	// LogsLocal is how long after its end a log is kept here, too, where there is
 	// ClickHouse. Default: a day.
 	LogsLocal time.Duration
+	// MirrorInside are registries, HOST:PORT, that mirrors may ask though they are at
+	// addresses of the operator's own network.
+	MirrorInside []string
 }
 
 // openMetrics comes before all that is counted.
@@ -57,6 +66,41 @@ func (s *Server) openTraces(ctx context.Context) error {
 	s.metrics.OnEnd(tracer.Ended)
 	s.services = append(s.services, tracer) // before the scheduler, and so stopped after it
 	return nil
+}
+
+// openTelemetry keeps what jobs tell by OTLP, and sends it on where that is asked
+// for.
+func (s *Server) openTelemetry() error {
+	cfg := traces.Config{Store: s.store, Jobs: s.scheduler, Limits: s.cfg.Telemetry, Observer: s.metrics, Lead: s.leadTelem, Log: s.cfg.Log}
+	if finder, ok := s.logs.(logs.Searcher); ok {
+		cfg.Steps = stepsBy(finder)
+	}
+	if s.cfg.SendOn && s.cfg.OTLP == "" {
+		return nimbus.Errorf(nimbus.CodeInvalid, "telemetry of jobs is to be sent on, and it is not said where to").WithHint("--otlp-endpoint says where to")
+	}
+	if s.cfg.SendOn {
+		forwarder, err := telemetry.NewForwarder(s.cfg.OTLP, s.metrics, s.cfg.Log)
+		if err != nil {
+			return err
+		}
+		cfg.Forward = forwarder
+		s.services = append(s.services, forwarder)
+	}
+	s.traces = traces.New(cfg)
+	s.services = append(s.services, s.traces)
+	return nil
+}
+
+// stepsBy finds the lines that begin steps.
+func stepsBy(finder logs.Searcher) traces.Steps {
+	return func(ctx context.Context, key nimbus.LogKey, most int) ([]nimbus.Line, error) {
+		page, err := finder.Search(ctx, key.OrgID, logs.Query{Attempts: []string{key.AttemptID}, Streams: []nimbus.Stream{nimbus.StreamStep}, Limit: most})
+		lines := make([]nimbus.Line, len(page.Found))
+		for i, f := range page.Found {
+			lines[i] = f.Line
+		}
+		return lines, err
+	}
 }
 
 // openLimits has all replicas count together by a Redis, and each alone while

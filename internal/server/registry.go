@@ -27,7 +27,8 @@ func (s *Server) openRegistry(ctx context.Context, secrets identity.Secrets) (fu
 	if err != nil {
 		return nil, fmt.Errorf("open the registry: %w", err)
 	}
-	s.registry = registry.New(registry.Config{Store: s.store, Blobs: s.images, Key: secret, Limits: s.cfg.Registry, Lead: s.leadImage, Log: s.cfg.Log})
+	s.registry = registry.New(registry.Config{Store: s.store, Blobs: s.images, Key: secret, Limits: s.cfg.Registry, Lead: s.leadImage, Log: s.cfg.Log,
+		Secrets: secrets, Inside: s.cfg.MirrorInside, Mirrors: s.metrics})
 	handler, err := distribution.New(distribution.Config{Registry: s.registry, Identity: s.identity, Work: s.workOf, Key: secret, Log: s.cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("open the registry: %w", err)

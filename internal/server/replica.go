@@ -100,6 +100,7 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	s.leadCache = s.leading("cache", leader.Elector{Store: s.store, Name: "cache", Log: cfg.Log}.Run)
 	s.leadLogs = s.leading("logs", leader.Elector{Store: s.store, Name: "logs", Log: cfg.Log}.Run)
 	s.leadCopy = s.leading("log copies", leader.Elector{Store: s.store, Name: "log copies", Log: cfg.Log}.Run)
+	s.leadTelem = s.leading("telemetry", leader.Elector{Store: s.store, Name: "telemetry", Log: cfg.Log}.Run)
 	s.leadImage = s.leading("registry", leader.Elector{Store: s.store, Name: "registry", Log: cfg.Log}.Run)
 	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)
 	s.services = append(s.services, lifecycle.Func("blob sweep", func(ctx context.Context, ready func()) error {

@@ -40,6 +40,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
+	"github.com/nimbus-ci/nimbus/internal/traces"
 	"github.com/nimbus-ci/nimbus/web"
 )
 
@@ -96,6 +97,7 @@ type Server struct {
 	leadAudit func(context.Context, func(context.Context)) // the same of the audit ledger
 	leadShell func(context.Context, func(context.Context)) // and of shells
 	leadCache func(context.Context, func(context.Context)) // and of the cache
+	leadTelem func(context.Context, func(context.Context)) // and of jobs' telemetry
 	leadImage func(context.Context, func(context.Context)) // and of the registry
 	leadLogs  func(context.Context, func(context.Context)) // and of logs that are too old
 	leadCopy  func(context.Context, func(context.Context)) // and of the copies of logs
@@ -108,6 +110,7 @@ type Server struct {
 	registry  *registry.Service // nil where there is no place for images
 	cache     *jobCache         // nil where there is no place for what it keeps
 	shells    *shells.Service
+	traces    *traces.Service
 	handler   http.Handler
 
 	metrics   *telemetry.Metrics
@@ -266,6 +269,9 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.openTraces(ctx); err != nil {
 		return err
 	}
+	if err := s.openTelemetry(); err != nil {
+		return err
+	}
 	s.watch()
 	if kept, ok := s.logs.(keptLogs); ok {
 		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store, Lead: s.leadLogs, Log: s.cfg.Log})
@@ -285,7 +291,7 @@ func (s *Server) compose(ctx context.Context) error {
 	}
 	s.handler = httpapi.New(httpapi.Config{
 		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, LogBooks: s.store, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
-		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, OrgCache: s.store, Shells: s.shells, Secure: s.cfg.TLS != nil,
+		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, OrgCache: s.store, Shells: s.shells, Telemetry: s.traces, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 		Cache: s.cacheHandler(), Caches: s.caches(), Registry: images, Images: s.imagesOf(),

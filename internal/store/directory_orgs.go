@@ -125,7 +125,7 @@ func (s *Store) DeleteOrg(ctx context.Context, orgID string, e nimbus.AuditEvent
 		}
 		drops := []func(context.Context, string) error{
 			t.DropOwners, t.DropOrgMembers, t.DropOrgAccounts, t.DropOrgLimits, t.DropOrgRates, t.DropOrgRerunPolicy,
-			t.dropOrgCache, t.DropOrgGitHubRuns, t.SetOrgCacheOn, t.dropOrgRegistry,
+			t.dropOrgCache, t.DropOrgGitHubRuns, t.SetOrgCacheOn, t.dropOrgRegistry, t.DropOrgTelemetry,
 		}
 		for _, drop := range drops {
 			if err := drop(ctx, orgID); err != nil {

@@ -144,6 +144,12 @@ func testJobTokens(t *testing.T, st *store.Store) {
 	if err != nil || p.Kind != nimbus.PrincipalJob || p.OrgID != nimbus.DefaultOrgID || p.Subject != a.AttemptID {
 		t.Errorf("%+v, %v", p, err)
 	}
+	if job, err := st.JobOfAttempt(ctx, p.OrgID, p.Subject); err != nil || job != a.JobID {
+		t.Errorf("the attempt is of the job %q, %v", job, err)
+	}
+	if job, err := st.JobOfAttempt(ctx, nimbus.NewID(nimbus.PrefixOrg, time.Now()), p.Subject); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("another org is told of the job %q, %v", job, err)
+	}
 	_, err = s.AuthenticateSession(ctx, token)
 	refused(t, err)
 	set(func(a *scheduler.Attempt, now time.Time) { a.ExpiresAt = now.Add(-time.Second) })

@@ -16,7 +16,12 @@ var _ registry.Store = (*Store)(nil)
 // Whoever locks several rows of the registry takes uploads first, then links, then
 // blobs, manifests, tags, and the org's usage last.
 
+// openRegistryRepo writes a repository down, unless it is a mirror's: such a one has
+// no rules, and is there as long as its mirror is.
 func (t *tx) openRegistryRepo(ctx context.Context, p registry.Place) error {
+	if registry.IsMirrored(p.OrgID) {
+		return nil
+	}
 	if err := t.OpenRegistryRepo(ctx, gen.OpenRegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo, CreatedAt: micros(t.now)}); err != nil {
 		return fmt.Errorf("write a repository: %w", err)
 	}

@@ -222,8 +222,21 @@ func (t *tx) forgetRegistryRepo(ctx context.Context, p registry.Place) error {
 	return nil
 }
 
-// dropOrgRegistry removes all images of an org. Their contents are garbage then.
+// dropOrgRegistry removes all images of an org, its mirrors, and what is here of
+// them. Their contents are garbage then.
 func (t *tx) dropOrgRegistry(ctx context.Context, orgID string) error {
+	for _, drop := range []func(context.Context, string) error{t.DropOrgRegistryMirrors, t.DropOrgMirrorSecrets} {
+		if err := drop(ctx, orgID); err != nil {
+			return fmt.Errorf("remove the mirrors of an org: %w", err)
+		}
+	}
+	if err := t.dropRegistryAccount(ctx, registry.MirrorAccount(orgID)); err != nil {
+		return err
+	}
+	return t.dropRegistryAccount(ctx, orgID)
+}
+
+func (t *tx) dropRegistryAccount(ctx context.Context, orgID string) error {
 	if err := t.WasteOrgRegistryBlobs(ctx, gen.WasteOrgRegistryBlobsParams{Now: micros(t.now), OrgID: orgID}); err != nil {
 		return fmt.Errorf("write garbage: %w", err)
 	}

@@ -53,7 +53,12 @@ type Metrics struct {
 	blobTimes *prometheus.HistogramVec
 	blobMoved *prometheus.CounterVec
 
+	mirrored *prometheus.CounterVec
+	fetched  prometheus.Counter
+
 	leads *prometheus.GaugeVec
+
+	sent sent
 }
 
 // Buckets of histograms.
@@ -75,6 +80,8 @@ func NewMetrics(version string) *Metrics {
 	m.registerRequests()
 	m.registerStore()
 	m.registerBlobs()
+	m.registerMirrors()
+	m.registerSent()
 	return m
 }
 

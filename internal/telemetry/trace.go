@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -120,13 +119,6 @@ func (t *Tracer) trace(ctx context.Context, e endedJob) {
 	record(t.tracer, &j)
 }
 
-// TraceID is the id of a job's trace: the first half of the SHA-256 of its id,
-// so that whoever has the one finds the other.
-func TraceID(jobID string) trace.TraceID {
-	sum := sha256.Sum256([]byte(jobID))
-	return trace.TraceID(sum[:16])
-}
-
 // ids makes the ids of spans from what they are of, so that a trace that is made
 // twice is the same trace.
 type ids struct{}
@@ -139,15 +131,14 @@ type spanOf struct{ jobID, name string }
 // NewIDs implements sdktrace.IDGenerator.
 func (g ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	of, _ := ctx.Value(spanKey{}).(spanOf)
-	id := TraceID(of.jobID)
+	id := trace.TraceID(nimbus.TraceID(of.jobID))
 	return id, g.NewSpanID(ctx, id)
 }
 
 // NewSpanID implements sdktrace.IDGenerator.
 func (ids) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
 	of, _ := ctx.Value(spanKey{}).(spanOf)
-	sum := sha256.Sum256([]byte(of.jobID + " " + of.name))
-	return trace.SpanID(sum[:8])
+	return trace.SpanID(nimbus.SpanID(of.jobID, of.name))
 }
 
 // toldExporter logs when spans can't be sent and when they can be again. The

@@ -56,3 +56,25 @@ func ToImage(m *nimbusv1.Image) nimbus.Image {
 	}
 	return i
 }
+
+// ImageMirror makes a message.
+func ImageMirror(i nimbus.ImageMirror) *nimbusv1.RegistryMirror {
+	return &nimbusv1.RegistryMirror{Name: i.Name, Upstream: i.Upstream, Username: i.Username, Allow: i.Allow, SetAt: Time(i.SetAt), SetBy: i.SetBy,
+		Failure: i.Failure, FailedAt: Time(i.FailedAt), LimitedUntil: Time(i.LimitedUntil), Repos: i.Repos, Bytes: i.Bytes, Quota: i.Quota}
+}
+
+// ToImageMirror reads one.
+func ToImageMirror(m *nimbusv1.RegistryMirror) nimbus.ImageMirror {
+	return nimbus.ImageMirror{Name: m.GetName(), Upstream: m.GetUpstream(), Username: m.GetUsername(), Allow: m.GetAllow(), SetAt: ToTime(m.GetSetAt()), SetBy: m.GetSetBy(),
+		Failure: m.GetFailure(), FailedAt: ToTime(m.GetFailedAt()), LimitedUntil: ToTime(m.GetLimitedUntil()), Repos: m.GetRepos(), Bytes: m.GetBytes(), Quota: m.GetQuota()}
+}
+
+// ImageMirrorChange makes a message.
+func ImageMirrorChange(c nimbus.ImageMirrorChange) *nimbusv1.SetRegistryMirrorRequest {
+	return &nimbusv1.SetRegistryMirrorRequest{Name: c.Name, Upstream: c.Upstream, Username: c.Username, Password: c.Password, Allow: c.Allow}
+}
+
+// ToImageMirrorChange reads one.
+func ToImageMirrorChange(m *nimbusv1.SetRegistryMirrorRequest) nimbus.ImageMirrorChange {
+	return nimbus.ImageMirrorChange{Name: m.GetName(), Upstream: m.GetUpstream(), Username: m.GetUsername(), Password: m.GetPassword(), Allow: m.GetAllow()}
+}

@@ -129,7 +129,7 @@ func ToOffer(o *nimbusv1.Offer) nimbus.Offer {
 func Assignment(a nimbus.Assignment) *nimbusv1.Assignment {
 	return &nimbusv1.Assignment{
 		Lease: Lease(a.Lease), JobId: a.JobID, OrgId: a.OrgID, Source: string(a.Source), Name: a.Name, Class: Class(a.Class),
-		Spec: Spec(a.Spec), Timeout: Duration(a.Timeout), JobToken: a.JobToken, CacheToken: a.CacheToken, CacheDoor: a.CacheDoor,
+		Spec: Spec(a.Spec), Timeout: Duration(a.Timeout), JobToken: a.JobToken, CacheToken: a.CacheToken, CacheDoor: a.CacheDoor, Telemetry: a.Telemetry,
 	}
 }
 
@@ -137,7 +137,7 @@ func Assignment(a nimbus.Assignment) *nimbusv1.Assignment {
 func ToAssignment(a *nimbusv1.Assignment) nimbus.Assignment {
 	return nimbus.Assignment{
 		Lease: ToLease(a.GetLease()), JobID: a.GetJobId(), OrgID: a.GetOrgId(), Source: nimbus.Source(a.GetSource()), Name: a.GetName(),
-		Class: ToClass(a.GetClass()), Spec: ToSpec(a.GetSpec()), Timeout: a.GetTimeout().AsDuration(), JobToken: a.GetJobToken(), CacheToken: a.GetCacheToken(), CacheDoor: a.GetCacheDoor(),
+		Class: ToClass(a.GetClass()), Spec: ToSpec(a.GetSpec()), Timeout: a.GetTimeout().AsDuration(), JobToken: a.GetJobToken(), CacheToken: a.GetCacheToken(), CacheDoor: a.GetCacheDoor(), Telemetry: a.GetTelemetry(),
 	}
 }
 

@@ -71,7 +71,7 @@ var mayKnow = map[string][]string{
 	"examples":           {},
 	"images":             {},
 	"web":                {},
-	"internal/agent":     {"", "api/gen", "internal/bearer", "internal/datadir", "internal/executor", "internal/guestlink", "internal/logs", "internal/wholefile", "internal/wire"},
+	"internal/agent":     {"", "api/gen", "internal/bearer", "internal/datadir", "internal/executor", "internal/guestlink", "internal/logs", "internal/telemetry/otlp", "internal/wholefile", "internal/wire"},
 	"internal/audit":     {""},
 	"internal/backup":    {"", "internal/store"},
 	"internal/bearer":    {},
@@ -90,7 +90,7 @@ var mayKnow = map[string][]string{
 	"internal/forge":     {""},
 	"internal/guest":     {"", "api/gen", "internal/door", "internal/guestlink"},
 	"internal/guestlink": {"", "api/gen"},
-	"internal/httpapi":   {"", "api/gen", "internal/bearer", "internal/bus", "internal/identity", "internal/logs", "internal/ratelimit", "internal/report", "internal/scheduler", "internal/shells", "internal/wire"},
+	"internal/httpapi":   {"", "api/gen", "internal/bearer", "internal/bus", "internal/identity", "internal/logs", "internal/ratelimit", "internal/report", "internal/scheduler", "internal/shells", "internal/traces", "internal/wire"},
 	"internal/identity":  {"", "internal/bearer"},
 	"internal/leader":    {""},
 	"internal/lifecycle": {},
@@ -98,14 +98,15 @@ var mayKnow = map[string][]string{
 	"internal/migrate":   {""},
 	"internal/programs":  {"", "internal/wholefile"},
 	"internal/ratelimit": {""},
-	"internal/registry":  {"", "internal/blob"},
+	"internal/registry":  {"", "internal/blob", "internal/registry/upstream"},
 	"internal/report":    {""},
 	"internal/scheduler": {"", "internal/bus", "internal/lifecycle"},
 	"internal/server":    {"", "api/gen", "internal", "web"},
 	"internal/shells":    {"", "internal/bus", "internal/logs"},
 	"internal/shim":      {"", "internal/door", "internal/wholefile"},
-	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/registry", "internal/scheduler", "internal/shells", "internal/transfer"},
-	"internal/telemetry": {"", "internal/scheduler"},
+	"internal/store":     {"", "internal/audit", "internal/bearer", "internal/cache", "internal/demand", "internal/identity", "internal/leader", "internal/logs", "internal/registry", "internal/scheduler", "internal/shells", "internal/traces", "internal/transfer"},
+	"internal/telemetry": {"", "internal/scheduler", "internal/traces"},
+	"internal/traces":    {"", "internal/telemetry/otlp"},
 	"internal/systemd":   {"", "internal/wholefile"},
 	"internal/testenv":   {},
 	"internal/tlsfile":   {""},
@@ -129,7 +130,12 @@ var mayKnow = map[string][]string{
 	// It tells the addresses of the internet from others as the fence does.
 	"internal/cache/intercept": {"", "internal/transfer", "internal/executor/inside", "internal/wholefile"},
 
+	// Its messages are read by hosts and by the control plane.
+	"internal/telemetry/otlp": {""},
+
 	"internal/registry/distribution": {"", "internal/transfer", "internal/registry"},
+	// It tells the addresses of the internet from others as the fence does.
+	"internal/registry/upstream": {"", "internal/executor/inside"},
 }
 
 // rule finds the entry of mayKnow that governs a room.

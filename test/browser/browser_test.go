@@ -51,6 +51,17 @@ func TestFollowAJobToItsEnd(t *testing.T) {
 	})
 }
 
+// TestReadALongLog of a million lines: of it, a browser has what is looked at.
+func TestReadALongLog(t *testing.T) {
+	b := newBrowser(t)
+	env := b.start()
+	out := b.run(env, "run", "--executor", "local", "--no-files", "--detach", "--name", "Long log", "--", "sh", "-c",
+		"echo before all; echo '::nimbus-step::Everything'; echo '::group::Many <lines>'; seq -f 'line %.0f' 999997; echo ::endgroup::; echo the last line")
+	id := strings.TrimSpace(string(out))
+	b.run(env, "logs", "-f", id)
+	b.drive("longlog.mjs", env, nil)
+}
+
 // TestRunningAgain: jobs of GitHub's are run again from their pages, by GitHub or
 // by Nimbus, and what can't be says why.
 func TestRunningAgain(t *testing.T) {

@@ -25,7 +25,7 @@ export const check = (ok, what) => {
 
 /** Pictures of a page in both themes at both widths, and axe on each. */
 export async function look(page, name) {
-  for (const [width, height, device] of [[1280, 860, "desktop"], [375, 740, "phone"]]) {
+  for (const [width, height, device] of [[1280, 860, "desktop"], [360, 740, "phone"]]) {
     await page.setViewportSize({ width, height });
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });

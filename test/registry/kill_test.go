@@ -41,6 +41,11 @@ type home struct {
 	URL         string `json:"url"`
 	Bucket      string `json:"bucket"`
 	Credentials string `json:"credentials"` // the file with them
+
+	// Of mirrors: the file of the key by which their logins are sealed, and who may be
+	// asked though it is here.
+	Key    string `json:"key"`
+	Inside string `json:"inside"`
 }
 
 func (h home) open() (blobs registry.Blobs, closed func() error, err error) {
@@ -73,7 +78,15 @@ func child(text string) error {
 	if err != nil {
 		return err
 	}
-	s := registry.New(registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log})
+	cfg := registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log, Inside: []string{h.Inside}}
+	if h.Key != "" {
+		keyring, err := identity.OpenKeyring(h.Key)
+		if err != nil {
+			return err
+		}
+		cfg.Secrets = identity.Secrets{Store: db, Keyring: keyring}
+	}
+	s := registry.New(cfg)
 	handler, err := distribution.New(distribution.Config{Registry: s, Identity: onlyRoot{identity.New(db, nimbus.SystemClock{})}, Work: noJobs, Key: testKey, Log: log})
 	if err != nil {
 		return err

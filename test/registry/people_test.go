@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -65,9 +66,20 @@ func TestPeople(t *testing.T) {
 	if err != nil || done.Blobs != 2 {
 		t.Errorf("%+v is collected, %v", done, err)
 	}
+	must(cl.SetImageMirror(ctx, nimbus.ImageMirrorChange{Name: "docker.io", Username: "acme", Password: "a-password", Allow: []string{"library/*"}}))
+	mirrors, err := cl.ImageMirrors(ctx)
+	must(err)
+	if len(mirrors) != 1 || mirrors[0].Upstream != "https://registry-1.docker.io" || mirrors[0].Username != "acme" || len(mirrors[0].Allow) != 1 || mirrors[0].Quota == 0 ||
+		strings.Contains(fmt.Sprintf("%+v", mirrors), "a-password") {
+		t.Errorf("the mirrors are %+v", mirrors)
+	}
+	must(cl.RemoveImageMirror(ctx, "docker.io"))
+	if err := cl.RemoveImageMirror(ctx, "docker.io"); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("a mirror that was removed is removed once more: %v", err)
+	}
 	// Events are chained by who leads, a moment later.
 	told := map[string]int{}
-	for deadline := time.Now().Add(30 * time.Second); told["registry.remove"] < 3 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); told["registry.remove_mirror"] < 1 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		entries, _, err := cl.AuditEntries(ctx, false, nimbus.AuditFilter{}, nimbus.PageRequest{Size: nimbus.MaxPageSize})
 		must(err)
 		clear(told)
@@ -75,7 +87,7 @@ func TestPeople(t *testing.T) {
 			told[e.Action]++
 		}
 	}
-	if told["registry.remove"] != 3 || told["registry.set_rules"] != 1 {
+	if told["registry.remove"] != 3 || told["registry.set_rules"] != 1 || told["registry.set_mirror"] != 1 || told["registry.remove_mirror"] != 1 {
 		t.Errorf("the ledger has %v", told)
 	}
 }

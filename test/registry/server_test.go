@@ -36,9 +36,15 @@ type control struct {
 // embedded is one process with SQLite and a folder.
 func embedded(t testing.TB, limits registry.Limits) *control {
 	t.Helper()
+	return embeddedBeside(t, limits)
+}
+
+// embeddedBeside is one whose mirrors may ask registries that are here.
+func embeddedBeside(t testing.TB, limits registry.Limits, inside ...string) *control {
+	t.Helper()
 	dir := t.TempDir()
 	return start(t, func(ctx context.Context, l net.Listener, log *slog.Logger) (*server.Server, error) {
-		return server.Open(ctx, server.Config{Data: dir, Listener: l, Log: log, Operations: server.Operations{Registry: limits}})
+		return server.Open(ctx, server.Config{Data: dir, Listener: l, Log: log, Operations: server.Operations{Registry: limits, MirrorInside: inside}})
 	})
 }
 

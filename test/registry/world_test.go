@@ -43,6 +43,11 @@ type world struct {
 	offset time.Duration
 	jobs   map[string]nimbus.Principal // tokens of jobs
 	works  map[string]registry.Work    // of attempts
+
+	inside []string    // registries that mirrors may ask though they are here
+	heard  mirrorTally // what mirrors did
+	log    *safeLog    // of all replicas
+	keys   identity.Secrets
 }
 
 // replicaOf is one replica.
@@ -138,6 +143,10 @@ func newWorld(t testing.TB, dsn string, blobs registry.Blobs, limits registry.Li
 	w.must(err)
 	t.Cleanup(func() { w.must(w.db.Close()) })
 	w.identity = identity.New(w.db, nimbus.SystemClock{})
+	w.log = &safeLog{to: t.Output()}
+	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "key"))
+	w.must(err)
+	w.keys = identity.Secrets{Store: w.db, Keyring: keyring}
 	w.replica()
 	return w
 }
@@ -147,8 +156,8 @@ var testKey = []byte("a secret of the test's, thirty-two")
 // replica starts another one.
 func (w *world) replica() *replicaOf {
 	w.t.Helper()
-	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s := registry.New(registry.Config{Store: w.db, Blobs: w.blobs, Key: testKey, Limits: w.limits, Clock: w, Log: log})
+	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	s := registry.New(registry.Config{Store: w.db, Blobs: w.blobs, Key: testKey, Limits: w.limits, Clock: w, Log: log, Secrets: w.keys, Inside: w.inside, Mirrors: &w.heard})
 	handler, err := distribution.New(distribution.Config{Registry: s, Identity: knowsJobs{w}, Work: w.work, Key: testKey, Clock: w, Log: log})
 	w.must(err)
 	server := httptest.NewServer(handler)

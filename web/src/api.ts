@@ -3,6 +3,7 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 
 import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
+import { RegistryService } from "./gen/nimbus/v1/registry_pb";
 import { ShellService } from "./gen/nimbus/v1/shell_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
@@ -13,6 +14,7 @@ const transport = createConnectTransport({ baseUrl: window.location.origin, useH
 
 export const jobs = createClient(JobService, transport);
 export const hosts = createClient(HostService, transport);
+export const registry = createClient(RegistryService, transport);
 export const shells = createClient(ShellService, transport);
 
 /** Whether an error means that there is no session (any more). */

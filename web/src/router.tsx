@@ -4,6 +4,8 @@ import { HostsPage } from "./pages/hosts";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
 import { NotFound } from "./pages/notfound";
+import { RegistryPage } from "./pages/registry";
+import { RepositoryPage } from "./pages/repository";
 import { Shell } from "./ui/shell";
 
 const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
@@ -30,7 +32,19 @@ const jobRoute = createRoute({
 
 const hostsRoute = createRoute({ getParentRoute: () => root, path: "/hosts", component: HostsPage });
 
-export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute]) });
+const registryRoute = createRoute({ getParentRoute: () => root, path: "/registry", component: RegistryPage });
+
+// Names of repositories have slashes. Without one it is the page above, too.
+const repositoryRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/registry/$",
+  component: function Repository() {
+    const { _splat: repo = "" } = repositoryRoute.useParams();
+    return repo ? <RepositoryPage key={repo} repo={repo} /> : <RegistryPage />;
+  },
+});
+
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute, registryRoute, repositoryRoute]) });
 
 declare module "@tanstack/react-router" {
   interface Register {

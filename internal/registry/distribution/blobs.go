@@ -17,7 +17,7 @@ func (c *call) getBlob() error {
 	if err != nil {
 		return err //nolint:wrapcheck // it is told as it is
 	}
-	b, err := c.Registry.Blob(c.r.Context(), c.place, digest)
+	b, err := c.from.Blob(c.r.Context(), c.place, digest)
 	if err != nil {
 		return fmt.Errorf("look up a blob: %w", err)
 	}
@@ -50,7 +50,7 @@ func (c *call) getBlob() error {
 		c.w.WriteHeader(status)
 		return nil
 	}
-	content, err := c.Registry.Open(c.r.Context(), c.place, b, part.Offset, part.N)
+	content, err := c.from.Open(c.r.Context(), c.place, b, part.Offset, part.N)
 	if err != nil {
 		return fmt.Errorf("open a blob: %w", err)
 	}

@@ -6,6 +6,7 @@ package distribution
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -19,6 +20,10 @@ import (
 
 // Service is what the protocol speaks of. See registry.Service.
 type Service interface {
+	puller
+	// Mirror is who answers for a repository in a mirror, nil for one of the org's
+	// own.
+	Mirror(ctx context.Context, p registry.Place, look bool) (*registry.Mirrored, error)
 	NewUpload(p registry.Place) string
 	Upload(ctx context.Context, p registry.Place, id string) (registry.Upload, error)
 	Append(ctx context.Context, p registry.Place, id string, c registry.Chunk) (registry.Upload, error)
@@ -26,17 +31,21 @@ type Service interface {
 	Cancel(ctx context.Context, p registry.Place, id string) error
 	PutBlob(ctx context.Context, p registry.Place, c registry.Chunk, digest registry.Digest) error
 	Mount(ctx context.Context, from, to registry.Place, digest registry.Digest) error
-	Blob(ctx context.Context, p registry.Place, digest registry.Digest) (registry.Blob, error)
-	Open(ctx context.Context, p registry.Place, b registry.Blob, offset, n int64) (registry.Content, error)
 	RemoveBlob(ctx context.Context, p registry.Place, digest registry.Digest) error
 	PutManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string) error
-	Manifest(ctx context.Context, p registry.Place, reference string) (registry.Manifest, error)
 	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
-	Pulled(p registry.Place, digest registry.Digest)
 	MayPush(ctx context.Context, p registry.Place, orgName string, w registry.Work) error
+	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
+}
+
+// puller is what images are pulled from: the registry itself, or one of its mirrors.
+type puller interface {
+	Blob(ctx context.Context, p registry.Place, digest registry.Digest) (registry.Blob, error)
+	Open(ctx context.Context, p registry.Place, b registry.Blob, offset, n int64) (registry.Content, error)
+	Manifest(ctx context.Context, p registry.Place, reference string) (registry.Manifest, error)
+	Pulled(p registry.Place, digest registry.Digest)
 	Tags(ctx context.Context, p registry.Place, after string, most int) (tags []string, more bool, err error)
 	Referrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest) ([]registry.Manifest, registry.Digest, error)
-	Repos(ctx context.Context, orgID string, page nimbus.PageRequest) ([]nimbus.ImageRepo, string, error)
 }
 
 // Identity knows who calls, and which orgs there are.
@@ -128,8 +137,10 @@ type call struct {
 	r      *http.Request
 	caller *caller
 	place  registry.Place
-	name   string // of the repository, with its org
-	what   string // the digest, tag or upload
+	from   puller             // what it is pulled from
+	mirror *registry.Mirrored // which is that, nil where it is none
+	name   string             // of the repository, with its org
+	what   string             // the digest, tag or upload
 }
 
 // route is a kind of thing, and what can be done with it.
@@ -213,5 +224,22 @@ func (h *Handler) below(w http.ResponseWriter, r *http.Request, path string) err
 	if err != nil {
 		return err
 	}
-	return by.answer(&call{Handler: h, w: w, r: r, caller: who, place: place, name: name, what: what})
+	c := &call{Handler: h, w: w, r: r, caller: who, place: place, from: h.Registry, name: name, what: what}
+	if c.mirror, err = h.Registry.Mirror(r.Context(), place, r.Method == http.MethodHead); err != nil {
+		return fmt.Errorf("look for a mirror: %w", err)
+	}
+	if c.mirror != nil {
+		if by.takes != pull {
+			return c.mirror.NoPush()
+		}
+		c.from = c.mirror
+	}
+	return by.answer(c)
+}
+
+// stale tells who pulls from a mirror that what he gets may be old.
+func (c *call) stale() {
+	if c.mirror != nil && c.mirror.Stale() {
+		c.w.Header().Set("Warning", `110 - "Response is Stale"`)
+	}
 }

@@ -14,10 +14,11 @@ import (
 )
 
 func (c *call) getManifest() error {
-	m, err := c.Registry.Manifest(c.r.Context(), c.place, c.what)
+	m, err := c.from.Manifest(c.r.Context(), c.place, c.what)
 	if err != nil {
 		return fmt.Errorf("look up a manifest: %w", err)
 	}
+	c.stale()
 	header := c.w.Header()
 	header.Set("Docker-Content-Digest", string(m.Digest))
 	header.Set("ETag", etag(m.Digest))
@@ -31,7 +32,7 @@ func (c *call) getManifest() error {
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
-	c.Registry.Pulled(c.place, m.Digest)
+	c.from.Pulled(c.place, m.Digest)
 	_, _ = c.Bounds.Downstream(c.w).Write(m.Content) // the caller is gone: nobody to tell
 	return nil
 }
@@ -106,10 +107,11 @@ func (c *call) listTags() error {
 	if err != nil {
 		return err
 	}
-	tags, more, err := c.Registry.Tags(c.r.Context(), c.place, after, most)
+	tags, more, err := c.from.Tags(c.r.Context(), c.place, after, most)
 	if err != nil {
 		return fmt.Errorf("list tags: %w", err)
 	}
+	c.stale()
 	if more && len(tags) > 0 {
 		c.next(c.r.URL.Path, "n", strconv.Itoa(most), "last", tags[len(tags)-1])
 	}
@@ -150,7 +152,7 @@ func (c *call) listReferrers() error {
 		}
 	}
 	wants := query.Get("artifactType")
-	all, next, err := c.Registry.Referrers(c.r.Context(), c.place, digest, wants, after)
+	all, next, err := c.from.Referrers(c.r.Context(), c.place, digest, wants, after)
 	if err != nil {
 		return fmt.Errorf("list referrers: %w", err)
 	}

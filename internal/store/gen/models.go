@@ -520,6 +520,21 @@ type RegistryManifest struct {
 	Platforms    string
 }
 
+type RegistryMirror struct {
+	OrgID        string
+	Name         string
+	Upstream     string
+	Username     string
+	Secret       string
+	Allowed      string
+	Since        int64
+	ChangedAt    int64
+	ChangedBy    string
+	Failure      string
+	FailedAt     int64
+	LimitedUntil int64
+}
+
 type RegistryRef struct {
 	OrgID    string
 	Repo     string
@@ -710,6 +725,26 @@ type Stuck struct {
 	JobID      string
 	ClassID    string
 	ReasonCode string
+}
+
+type TelemetryBatch struct {
+	OrgID     string
+	JobID     string
+	AttemptID string
+	Seq       int64
+	Signal    string
+	Items     int64
+	FirstAt   int64
+	LastAt    int64
+	StoredAt  int64
+	Bytes     int64
+	Data      []byte
+}
+
+type TelemetryOrg struct {
+	OrgID string
+	Off   bool
+	Bytes int64
 }
 
 type Token struct {

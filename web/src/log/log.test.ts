@@ -1,34 +1,110 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
-import { type Line, lineOfHash, rowOf, rows } from "./fold";
-import { LogStream, type Source } from "./stream";
+import { type Line, LogModel, type OutlineAnswer, pageLines, type Server, type Source } from "./model";
+import { groupTitle, hiddenBy, Layout, lineOfHash, Outline, type Section } from "./outline";
+import { rowHeight, scrollFor, windowOf } from "./rows";
 
-function line(seq: number, text: string, stream: Line["stream"] = "stdout", step = 0): Line {
-  return { seq, at: "2026-11-24T12:00:00Z", stream, step, text };
+function line(seq: number, text = `line ${seq}`, change: Partial<Line> = {}): Line {
+  return { seq, at: "2026-11-24T12:00:00Z", stream: "stdout", step: 0, text, ...change };
 }
 
-const log = [line(1, "before"), line(2, "Build", "step", 1), line(3, "cc", "stdout", 1), line(4, "Test", "step", 2), line(5, "ok", "stdout", 2)];
+const grouped = [
+  line(1, "before"),
+  line(2, "Build", { stream: "step", step: 1 }),
+  line(3, "::group::Outer", { group: 1 }),
+  line(4, "##[group]Inner", { group: 2 }),
+  line(5, "::endgroup::", { group: 2 }), // commands are stopped: it ends nothing
+  line(6, "deep", { group: 2 }),
+  line(7, "::endgroup::", { group: 2 }),
+  line(8, "::endgroup::", { group: 1 }),
+  line(9, "::group::At once", { group: 3 }),
+  line(10, "Test", { stream: "step", step: 2 }),
+  line(11, "::group::Goes on", { group: 4 }),
+];
 
-describe("rows", () => {
-  it("counts the lines of each step and hides those of a folded one", () => {
-    const got = rows(log, new Set([1]));
-    expect(got.map((r) => (r.kind === "step" ? `${r.line.text}(${r.lines}${r.folded ? ", folded" : ""})` : r.line.text))).toEqual([
-      "before",
-      "Build(1, folded)",
-      "Test(1)",
-      "ok",
-    ]);
+const sections: Section[] = [
+  { kind: "step", id: 1, first: 2, last: 9, title: "Build" },
+  { kind: "group", id: 1, first: 3, last: 8, title: "Outer" },
+  { kind: "group", id: 2, first: 4, last: 7, title: "Inner" },
+  { kind: "group", id: 3, first: 9, last: 9, title: "At once" },
+  { kind: "step", id: 2, first: 10, last: 0, title: "Test" },
+  { kind: "group", id: 4, first: 11, last: 0, title: "Goes on" },
+];
+
+describe("Outline", () => {
+  it("finds steps, and groups in one another", () => {
+    const outline = new Outline();
+    for (const l of grouped) outline.add(l);
+    expect(outline.sections).toEqual(sections);
   });
 
-  it("finds the row of a line, or the head that hides it", () => {
-    expect(rowOf(rows(log, new Set()), 3)).toBe(2);
-    expect(rowOf(rows(log, new Set([1])), 3)).toBe(1);
+  it("goes on with what the server has found", () => {
+    for (let cut = 0; cut < grouped.length; cut++) {
+      const server = new Outline();
+      for (const l of grouped.slice(0, cut)) server.add(l);
+      const outline = new Outline();
+      outline.reset(server.sections, server.last);
+      for (const l of grouped) outline.add(l); // what it has seen is left out
+      expect(outline.sections, `cut at ${cut}`).toEqual(sections);
+    }
+  });
+
+  it("names groups as jobs and the runner write them", () => {
+    expect(["::group::A b", "##[group]A b", "::group title=x::A b"].map(groupTitle)).toEqual(["A b", "A b", "A b"]);
   });
 
   it("reads permalinks and nothing else", () => {
-    expect(lineOfHash("#L12")).toBe(12);
-    expect(lineOfHash("#L")).toBeUndefined();
-    expect(lineOfHash("#L1x")).toBeUndefined();
+    expect(["#L12", "#L", "#L1x"].map(lineOfHash)).toEqual([12, undefined, undefined]);
+  });
+});
+
+describe("Layout", () => {
+  it("leaves out what is folded, and finds each line's row", () => {
+    const hidden = hiddenBy(sections, (s) => s.kind === "group", 12);
+    expect(hidden).toEqual([
+      { from: 4, to: 8 },
+      { from: 12, to: 12 },
+    ]);
+    const layout = new Layout(hidden, 12);
+    expect(Array.from({ length: layout.rows }, (_, row) => layout.line(row))).toEqual([1, 2, 3, 9, 10, 11]);
+    expect(layout.row(6)).toBe(2); // the group that hides it
+    expect(layout.row(12)).toBe(5);
+  });
+
+  it("agrees with a plain list, whatever is folded", () => {
+    for (let round = 0; round < 300; round++) {
+      const last = 1 + Math.floor(Math.random() * 60);
+      const some = Array.from({ length: 6 }, (_, i): Section => {
+        const first = 1 + Math.floor(Math.random() * last);
+        return { kind: "group", id: i, first, last: Math.random() < 0.2 ? 0 : Math.min(last, first + Math.floor(Math.random() * 20)), title: "" };
+      });
+      const hidden = hiddenBy(some, () => true, last);
+      const plain = Array.from({ length: last }, (_, i) => i + 1).filter((n) => !some.some((s) => n > s.first && n <= (s.last || last)));
+      const layout = new Layout(hidden, last);
+      expect(Array.from({ length: layout.rows }, (_, row) => layout.line(row))).toEqual(plain);
+      for (let n = 1; n <= last; n++) expect(layout.row(n)).toBe(plain.findLastIndex((shown) => shown <= n));
+    }
+  });
+});
+
+describe("rows", () => {
+  it("draws what is seen and a little more", () => {
+    expect(windowOf(1000, 0, 400)).toEqual({ first: 0, end: 40, top: 0, height: 1000 * rowHeight });
+    expect(windowOf(1000, 5000, 400)).toMatchObject({ first: 230, end: 290, top: 230 * rowHeight });
+    expect(windowOf(3, 0, 400)).toMatchObject({ first: 0, end: 3 });
+  });
+
+  it("reaches both ends of a list that is taller than a page can be", () => {
+    const rows = 10_000_000;
+    const { height } = windowOf(rows, 0, 400);
+    expect(height).toBeLessThan(17_000_000); // what Firefox draws
+    expect(windowOf(rows, 0, 400).first).toBe(0);
+    expect(windowOf(rows, height - 400, 400).end).toBe(rows);
+    for (const row of [50, 1234, 5_000_000, 9_999_000]) {
+      const seen = windowOf(rows, Math.round(scrollFor(rows, row, 400)), 400);
+      expect(seen.first + 20).toBeGreaterThan(row - 3);
+      expect(seen.first + 20).toBeLessThan(row + 3);
+    }
   });
 });
 
@@ -46,34 +122,106 @@ class FakeSource implements Source {
   }
 }
 
-describe("LogStream", () => {
-  const start = () => {
-    const source = new FakeSource();
-    const stream = new LogStream("job_1", () => source, (run) => run());
-    stream.subscribe(() => undefined);
-    source.send("attempt", { attempt_id: "att_1" });
-    return { source, stream };
+class FakeServer implements Server {
+  source = new FakeSource();
+  asked: number[] = [];
+  answer: OutlineAnswer = { attempt_id: "att_1", lines: 0, sections: [] };
+  outlines = 0;
+  fail = false;
+  readonly #all: number;
+  constructor(all: number) {
+    this.#all = all;
+  }
+  open(): Source {
+    return this.source;
+  }
+  lines(_: string, from: number, limit: number): Promise<Line[]> {
+    this.asked.push(from);
+    if (this.fail) return Promise.reject(new Error("away"));
+    return Promise.resolve(Array.from({ length: Math.max(0, Math.min(limit, this.#all - from + 1)) }, (_, i) => line(from + i)));
+  }
+  outline(): Promise<OutlineAnswer> {
+    this.outlines++;
+    return Promise.resolve(this.answer);
+  }
+}
+
+describe("LogModel", () => {
+  const start = (all = 0) => {
+    const server = new FakeServer(all);
+    const model = new LogModel("job_1", server, (run) => run());
+    const stop = model.subscribe(() => undefined);
+    server.source.send("attempt", { attempt_id: "att_1" });
+    return { server, model, stop };
   };
 
   it("drops lines that it has after a reconnect", () => {
-    const { source, stream } = start();
-    for (const l of [log[0], log[1], log[0], log[1], log[2]]) source.send("line", l);
-    expect(stream.snapshot().lines.map((l) => l.seq)).toEqual([1, 2, 3]);
+    const { server, model } = start();
+    for (const seq of [1, 2, 1, 2, 3]) server.source.send("line", line(seq));
+    expect(model.snapshot().last).toBe(3);
+    expect(model.line(2)?.text).toBe("line 2");
   });
 
   it("starts anew with a new attempt", () => {
-    const { source, stream } = start();
-    source.send("line", log[0]);
-    source.send("attempt", { attempt_id: "att_2" });
-    expect(stream.snapshot().lines).toEqual([]);
-    source.send("line", log[0]);
-    expect(stream.snapshot().lines).toHaveLength(1);
+    const { server, model } = start();
+    server.source.send("line", line(1, "Build", { stream: "step", step: 1 }));
+    expect(model.snapshot().sections).toHaveLength(1);
+    server.source.send("attempt", { attempt_id: "att_2" });
+    expect(model.snapshot()).toMatchObject({ last: 0, sections: [] });
+    expect(model.line(1)).toBeUndefined();
   });
 
   it("closes at the end, and knows whether every line is there", () => {
-    const { source, stream } = start();
-    source.send("complete", { complete: false });
-    expect(stream.snapshot()).toMatchObject({ ended: true, complete: false });
-    expect(source.closed).toBe(true);
+    const { server, model } = start();
+    server.source.send("complete", { complete: false });
+    expect(model.snapshot()).toMatchObject({ ended: true, complete: false });
+    expect(server.source.closed).toBe(true);
+  });
+
+  it("fetches what is looked at, once, and keeps a bounded part of a log of a million lines", async () => {
+    const all = 1_000_000;
+    const { server, model } = start(all);
+    server.answer = { attempt_id: "att_1", lines: all, sections: [] };
+    for (let seq = all - 499; seq <= all; seq++) server.source.send("line", line(seq));
+    await vi.waitFor(() => expect(server.outlines).toBe(1));
+    model.want(500_000, 500_060);
+    model.want(500_000, 500_060);
+    await vi.waitFor(() => expect(model.line(500_060)).toBeDefined());
+    expect(server.asked).toEqual([500_000 - pageLines + 1, 500_001]); // the pages that the range touches
+    for (let at = 1; at < 450 * pageLines; at += pageLines) {
+      model.want(at, at + 10);
+      await new Promise((done) => setTimeout(done));
+      expect(model.line(at)).toBeDefined();
+    }
+    expect(model.line(500_060)).toBeUndefined(); // others were looked at since
+    model.want(all - 100, all);
+    expect(model.snapshot().last).toBe(all);
+  });
+
+  it("has the server outline what came before, and goes on by itself", async () => {
+    const { server, model } = start(11);
+    server.answer = { attempt_id: "att_1", lines: 9, sections: sections.slice(0, 4) };
+    for (const l of grouped.slice(8)) server.source.send("line", l);
+    await vi.waitFor(() => expect(model.snapshot().sections).toEqual(sections));
+    expect(server.outlines).toBe(1);
+  });
+
+  it("says what it can't read, and tries again", async () => {
+    vi.useFakeTimers();
+    const { server, model, stop } = start(1000);
+    server.fail = true;
+    server.source.send("line", line(1000));
+    model.want(1, 40);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(model.snapshot().fault).toBe("away");
+    server.fail = false;
+    const before = model.snapshot().version;
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(model.snapshot().version).toBeGreaterThan(before); // who shows lines wants them again
+    model.want(1, 40);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(model.snapshot().fault).toBe("");
+    stop();
+    vi.useRealTimers();
   });
 });

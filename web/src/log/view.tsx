@@ -1,53 +1,49 @@
-import { useVirtualizer } from "@tanstack/react-virtual";
-import Anser from "anser";
 import { memo, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 
-import { type Line, lineOfHash, type Row, rowOf, rows } from "./fold";
-import { LogStream } from "./stream";
+import { type Line, LogModel, type LogState } from "./model";
+import { endsGroup, groupTitle, hiddenBy, Layout, lineOfHash, type Section, sectionKey } from "./outline";
+import { rowHeight, scrollByRows, scrollToRow, useRows } from "./rows";
+import { Text } from "./text";
 
-/** Height of a row in px; lines don't wrap, the viewer scrolls sideways. */
-const rowHeight = 20;
-
-/** The live log of a job: steps fold, line numbers are links, the end is followed. */
+/** The live log of a job: steps and groups fold, line numbers are links, the end is followed. */
 export function LogView({ jobId }: { jobId: string }) {
-  const [stream] = useState(() => new LogStream(jobId));
-  const log = useSyncExternalStore(stream.subscribe, stream.snapshot);
-  const [folded, setFolded] = useState<ReadonlySet<number>>(new Set());
+  const [model] = useState(() => new LogModel(jobId));
+  const log = useSyncExternalStore(model.subscribe, model.snapshot);
   const [marked, setMarked] = useState(() => lineOfHash(window.location.hash));
+  const folds = useFolds(log, marked);
   const [follow, setFollow] = useState(marked === undefined);
   const [times, setTimes] = useState(false);
-  const shown = useMemo(() => rows(log.lines, folded), [log.lines, folded]);
+  const layout = useMemo(() => new Layout(hiddenBy(log.sections, folds.folded, log.last), log.last), [log.sections, log.last, folds.folded]);
   const box = useRef<HTMLDivElement>(null);
-  // The compiler's advice to leave its result unmemoised is heeded: it is used here alone.
-  // eslint-disable-next-line react-hooks/incompatible-library
-  const virtual = useVirtualizer({
-    count: shown.length,
-    getScrollElement: () => box.current,
-    estimateSize: () => rowHeight,
-    overscan: 20,
-  });
+  const rows = useRows(box, layout.rows);
 
   useEffect(() => {
-    if (follow && shown.length > 0) virtual.scrollToIndex(shown.length - 1, { align: "end" });
-  }, [follow, shown.length, virtual]);
+    if (follow && box.current) scrollToRow(box.current, layout.rows, layout.rows - 1, "end");
+  }, [follow, layout.rows]);
 
-  // A permalink is shown once its line has arrived.
-  const arrived = marked !== undefined && log.lines.length >= marked;
+  // What is seen is fetched.
+  const from = layout.rows > 0 ? layout.line(rows.first) : 1;
+  const to = layout.rows > 0 ? layout.line(Math.max(rows.first, rows.end - 1)) : 0;
   useEffect(() => {
-    if (arrived) virtual.scrollToIndex(rowOf(shown, marked), { align: "center" });
+    if (to > 0) model.want(from, to);
+  }, [model, from, to, log.version]);
+
+  // A permalink is shown once its line has arrived, and what it is in is known.
+  const arrived = marked !== undefined && log.last >= marked && log.outlined >= marked;
+  const reveal = (seq: number) => {
+    folds.open(seq);
+    setMarked(seq);
+    setFollow(false);
+  };
+  useEffect(() => {
+    if (arrived && box.current) scrollToRow(box.current, layout.rows, layout.row(marked), "center");
     // Only when the line arrives or another one is marked, not on each new line.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [arrived, marked]);
 
   const mark = (seq: number) => {
     window.history.replaceState(null, "", `#L${seq}`);
-    setMarked(seq);
-    setFollow(false);
-  };
-  const fold = (step: number) => {
-    const next = new Set(folded);
-    if (!next.delete(step)) next.add(step);
-    setFolded(next);
+    reveal(seq);
   };
 
   return (
@@ -55,13 +51,7 @@ export function LogView({ jobId }: { jobId: string }) {
       <div className="flex flex-wrap items-center gap-x-4 gap-y-1 border-b border-line bg-panel px-3 py-1.5 text-sm">
         <h2 className="font-semibold">Log</h2>
         <p role="status" data-testid="log-status" className="text-quiet">
-          {log.complete
-            ? `${log.lines.length.toLocaleString("en")} lines · complete`
-            : log.ended
-              ? `${log.lines.length.toLocaleString("en")} lines · the rest was lost with its host`
-            : log.connection === "retrying"
-              ? "Connection lost, trying again…"
-              : `${log.lines.length.toLocaleString("en")} lines · live`}
+          {standing(log)}
         </p>
         <div className="ml-auto flex gap-4">
           <Toggle label="Follow" on={follow} set={setFollow} />
@@ -88,23 +78,72 @@ export function LogView({ jobId }: { jobId: string }) {
         onKeyDown={(event) => {
           if (["ArrowUp", "PageUp", "Home"].includes(event.key)) setFollow(false);
           if (event.key === "End") setFollow(true);
+          const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+          if (by && event.target === event.currentTarget) {
+            event.preventDefault(); // by a row, however tall the list is
+            scrollByRows(event.currentTarget, layout.rows, by);
+          }
         }}
         className="min-h-0 flex-1 basis-0 overflow-auto font-mono text-[12.5px] leading-5 focus-visible:-outline-offset-2"
       >
-        {shown.length === 0 && <p className="px-4 py-6 text-quiet">{log.ended ? "This job wrote nothing." : "No output yet."}</p>}
-        <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
-          {virtual.getVirtualItems().map((item) => {
-            const row = shown[item.index];
-            return row ? (
-              <div key={item.key} style={{ position: "absolute", top: item.start, minWidth: "100%", height: rowHeight }}>
-                <RowView row={row} times={times} marked={row.line.seq === marked} onMark={mark} onFold={fold} />
-              </div>
-            ) : null;
-          })}
+        {layout.rows === 0 && <p className="px-4 py-6 text-quiet">{log.ended ? "This job wrote nothing." : "No output yet."}</p>}
+        <div style={{ height: rows.height, position: "relative" }}>
+          <div style={{ position: "absolute", top: rows.top, minWidth: "100%" }}>
+            {Array.from({ length: rows.end - rows.first }, (_, i) => {
+              const seq = layout.line(rows.first + i);
+              const section = folds.at(seq);
+              return (
+                <RowView
+                  key={seq}
+                  seq={seq}
+                  line={model.line(seq)}
+                  section={section}
+                  folded={section !== undefined && folds.folded(section)}
+                  last={log.last}
+                  times={times}
+                  marked={seq === marked}
+                  onMark={mark}
+                  onFold={folds.toggle}
+                />
+              );
+            })}
+          </div>
         </div>
       </div>
     </section>
   );
+}
+
+function standing(log: LogState): string {
+  const lines = log.last === 1 ? "1 line" : `${log.last.toLocaleString("en")} lines`;
+  if (log.fault) return `Lines can't be read: ${log.fault}. Trying again…`;
+  if (log.complete) return `${lines} · complete`;
+  if (log.ended) return `${lines} · the rest was lost with its host`;
+  return log.connection === "retrying" ? "Connection lost, trying again…" : `${lines} · live`;
+}
+
+/**
+ * Which sections are folded: steps that the reader folds, and groups that have ended
+ * until the reader opens them, or a link leads into them.
+ */
+function useFolds(log: LogState, marked: number | undefined) {
+  const [chosen, setChosen] = useState<ReadonlyMap<string, boolean>>(new Map());
+  const { starts, folded } = useMemo(() => {
+    const starts = new Map(log.sections.map((s) => [s.first, s]));
+    const hides = (s: Section) => s.kind === "group" && s.last > 0 && !(marked !== undefined && s.first < marked && marked <= s.last);
+    return { starts, folded: (s: Section) => chosen.get(sectionKey(s)) ?? hides(s) };
+  }, [log.sections, chosen, marked]);
+  return {
+    folded,
+    /** The section that a line begins. */
+    at: (seq: number) => starts.get(seq),
+    toggle: (s: Section) => setChosen(new Map(chosen).set(sectionKey(s), !folded(s))),
+    /** Opens what a line is in. */
+    open: (seq: number) => {
+      const around = log.sections.filter((s) => s.first < seq && seq <= (s.last || log.last) && folded(s));
+      if (around.length > 0) setChosen(new Map([...chosen, ...around.map((s): [string, boolean] => [sectionKey(s), false])]));
+    },
+  };
 }
 
 function Toggle({ label, on, set }: { label: string; on: boolean; set: (on: boolean) => void }) {
@@ -117,57 +156,54 @@ function Toggle({ label, on, set }: { label: string; on: boolean; set: (on: bool
 }
 
 interface RowProps {
-  row: Row;
+  seq: number;
+  line: Line | undefined;
+  /** What the line begins. */
+  section: Section | undefined;
+  folded: boolean;
+  /** The newest line. */
+  last: number;
   times: boolean;
   marked: boolean;
   onMark: (seq: number) => void;
-  onFold: (step: number) => void;
+  onFold: (s: Section) => void;
 }
 
-const RowView = memo(function RowView({ row, times, marked, onMark, onFold }: RowProps) {
-  const { line } = row;
+const RowView = memo(function RowView({ seq, line, section, folded, last, times, marked, onMark, onFold }: RowProps) {
   return (
-    <div className={`flex whitespace-pre ${marked ? "bg-hover" : ""}`}>
+    <div className={`flex whitespace-pre ${marked ? "bg-hover" : ""}`} style={{ height: rowHeight }}>
       <a
-        href={`#L${line.seq}`}
-        aria-label={`Line ${line.seq}`}
+        href={`#L${seq}`}
+        aria-label={`Line ${seq}`}
         onClick={(event) => {
           event.preventDefault();
-          onMark(line.seq);
+          onMark(seq);
         }}
-        className="w-14 shrink-0 pr-3 text-right text-quiet no-underline select-none hover:text-ink"
+        style={{ width: `${Math.max(5, String(last).length + 1)}ch` }}
+        className="mr-3 shrink-0 text-right text-quiet no-underline select-none hover:text-ink"
       >
-        {line.seq}
+        {seq}
       </a>
-      {times && <time className="shrink-0 pr-3 text-quiet">{line.at.slice(11, 23)}</time>}
-      {row.kind === "step" ? (
-        <button type="button" aria-expanded={!row.folded} onClick={() => onFold(line.step)} className="font-semibold text-accent">
-          {row.folded ? "▸" : "▾"} {line.text}
-          <span className="pl-3 font-normal text-quiet">{row.lines === 1 ? "1 line" : `${row.lines} lines`}</span>
-        </button>
+      {times && <time className="w-27 shrink-0 pr-3 text-quiet">{line?.at.slice(11, 23)}</time>}
+      {section ? (
+        <Head section={section} text={line?.text} folded={folded} last={last} onFold={onFold} />
+      ) : line ? (
+        endsGroup(line.text) && line.group ? <span className="pr-4 text-quiet">{line.text}</span> : <Text line={line} find={undefined} />
       ) : (
-        <Text line={line} />
+        <span aria-label="not read yet" className="my-1 h-3 w-40 animate-pulse rounded bg-hover" />
       )}
     </div>
   );
 });
 
-function Text({ line }: { line: Line }) {
-  if (line.stream === "system") return <span className="pr-4 text-quiet italic">{line.text}</span>;
-  const colour = line.stream === "stderr" ? "text-warn" : "";
-  if (!line.text.includes("\u001b")) return <span className={`pr-4 ${colour}`}>{line.text || " "}</span>;
+/** The line that begins a step or a group, which folds it. */
+function Head({ section, text, folded, last, onFold }: { section: Section; text: string | undefined; folded: boolean; last: number; onFold: (s: Section) => void }) {
+  const lines = (section.last || last) - section.first;
+  const title = section.kind === "group" ? groupTitle(text ?? section.title) : (text ?? section.title);
   return (
-    <span className={`pr-4 ${colour}`}>
-      {Anser.ansiToJson(line.text, { use_classes: true, remove_empty: true }).map((part, i) => (
-        <span key={i} className={[part.fg, ...part.decorations.map((d) => `ansi-${d}`)].filter(Boolean).map(cssClass).join(" ")}>
-          {part.content}
-        </span>
-      ))}
-    </span>
+    <button type="button" aria-expanded={!folded} onClick={() => onFold(section)} className={`text-left ${section.kind === "step" ? "font-semibold text-accent" : "text-ink"}`}>
+      {folded ? "▸" : "▾"} {title || (section.kind === "group" ? "Group" : "Step")}
+      <span className="pl-3 font-normal text-quiet">{lines === 1 ? "1 line" : `${lines.toLocaleString("en")} lines`}</span>
+    </button>
   );
-}
-
-/** anser says "ansi-red" for a foreground; ours ends in -fg. */
-function cssClass(name: string): string {
-  return /^ansi-(bright-)?(black|red|green|yellow|blue|magenta|cyan|white)$/.test(name) ? `${name}-fg` : name;
 }

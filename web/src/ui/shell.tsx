@@ -19,14 +19,17 @@ export function Shell() {
         Skip to content
       </a>
       <header className="border-b border-line bg-panel">
-        <div className="mx-auto flex max-w-6xl items-center gap-1 px-3 py-2 sm:px-6">
+        <div className="mx-auto flex max-w-6xl flex-wrap items-center gap-1 px-3 py-2 sm:px-6">
           <Link to="/" className="mr-2 flex items-center gap-2 font-semibold no-underline">
             <img src={mark} alt="" width={24} height={24} />
             <span className="max-sm:sr-only">Nimbus</span>
           </Link>
-          <nav aria-label="Main" className="flex gap-1">
+          <nav aria-label="Main" className="flex flex-wrap gap-1 max-sm:order-last max-sm:w-full">
             <NavLink to="/">Jobs</NavLink>
             <NavLink to="/hosts">Hosts</NavLink>
+            <NavLink to="/registry" below>
+              Registry
+            </NavLink>
           </nav>
           <div className="ml-auto flex items-center gap-2 text-sm sm:gap-4">
             <Connection live={live} />
@@ -44,11 +47,12 @@ export function Shell() {
   );
 }
 
-function NavLink({ to, children }: { to: "/" | "/hosts"; children: string }) {
+/** A page of the main ones; `below` has it be the current one on those below it, too. */
+function NavLink({ to, below = false, children }: { to: "/" | "/hosts" | "/registry"; below?: boolean; children: string }) {
   return (
     <Link
       to={to}
-      activeOptions={{ exact: true, includeSearch: false }}
+      activeOptions={{ exact: !below, includeSearch: false }}
       className="rounded px-2.5 py-1 text-quiet no-underline hover:bg-hover hover:text-ink aria-[current=page]:font-semibold aria-[current=page]:text-ink"
     >
       {children}

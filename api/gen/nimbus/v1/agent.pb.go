@@ -155,7 +155,9 @@ type Assignment struct {
 	// cache for the job. It ends with the job.
 	CacheToken string `protobuf:"bytes,10,opt,name=cache_token,json=cacheToken,proto3" json:"cache_token,omitempty"`
 	// The host stands between a job of GitHub's and GitHub's cache service.
-	CacheDoor     bool `protobuf:"varint,11,opt,name=cache_door,json=cacheDoor,proto3" json:"cache_door,omitempty"`
+	CacheDoor bool `protobuf:"varint,11,opt,name=cache_door,json=cacheDoor,proto3" json:"cache_door,omitempty"`
+	// The sandbox has a receiver of OTLP.
+	Telemetry     bool `protobuf:"varint,12,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +265,13 @@ func (x *Assignment) GetCacheToken() string {
 func (x *Assignment) GetCacheDoor() bool {
 	if x != nil {
 		return x.CacheDoor
+	}
+	return false
+}
+
+func (x *Assignment) GetTelemetry() bool {
+	if x != nil {
+		return x.Telemetry
 	}
 	return false
 }
@@ -2126,6 +2135,192 @@ func (x *AppendLogResponse) GetAcknowledgedSeq() int64 {
 	return 0
 }
 
+// TelemetryBatch is what one request to the receiver had.
+type TelemetryBatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1 within an attempt, growing.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// "traces", "logs" or "metrics".
+	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// How many spans, log records or points it has, and the time that they span.
+	Items int32                  `protobuf:"varint,3,opt,name=items,proto3" json:"items,omitempty"`
+	First *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	Last  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
+	// TracesData, LogsData or MetricsData of OTLP, zstd.
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryBatch) Reset() {
+	*x = TelemetryBatch{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryBatch) ProtoMessage() {}
+
+func (x *TelemetryBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryBatch.ProtoReflect.Descriptor instead.
+func (*TelemetryBatch) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TelemetryBatch) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TelemetryBatch) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *TelemetryBatch) GetItems() int32 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
+}
+
+func (x *TelemetryBatch) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *TelemetryBatch) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *TelemetryBatch) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type AppendTelemetryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// At most 4 MiB together.
+	Batches       []*TelemetryBatch `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendTelemetryRequest) Reset() {
+	*x = AppendTelemetryRequest{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendTelemetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendTelemetryRequest) ProtoMessage() {}
+
+func (x *AppendTelemetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendTelemetryRequest.ProtoReflect.Descriptor instead.
+func (*AppendTelemetryRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AppendTelemetryRequest) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AppendTelemetryRequest) GetBatches() []*TelemetryBatch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+type AppendTelemetryResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	AcknowledgedSeq int64                  `protobuf:"varint,1,opt,name=acknowledged_seq,json=acknowledgedSeq,proto3" json:"acknowledged_seq,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *AppendTelemetryResponse) Reset() {
+	*x = AppendTelemetryResponse{}
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendTelemetryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendTelemetryResponse) ProtoMessage() {}
+
+func (x *AppendTelemetryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendTelemetryResponse.ProtoReflect.Descriptor instead.
+func (*AppendTelemetryResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AppendTelemetryResponse) GetAcknowledgedSeq() int64 {
+	if x != nil {
+		return x.AcknowledgedSeq
+	}
+	return 0
+}
+
 type ReportUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 64.
@@ -2136,7 +2331,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2343,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[34]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2356,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReportUsageRequest) GetUsages() []*AttemptUsage {
@@ -2179,7 +2374,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2386,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[35]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2399,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type FinishAttemptRequest struct {
@@ -2220,7 +2415,7 @@ type FinishAttemptRequest struct {
 
 func (x *FinishAttemptRequest) Reset() {
 	*x = FinishAttemptRequest{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2427,7 @@ func (x *FinishAttemptRequest) String() string {
 func (*FinishAttemptRequest) ProtoMessage() {}
 
 func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[36]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2440,7 @@ func (x *FinishAttemptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptRequest.ProtoReflect.Descriptor instead.
 func (*FinishAttemptRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FinishAttemptRequest) GetLease() *Lease {
@@ -2279,7 +2474,7 @@ type FinishAttemptResponse struct {
 
 func (x *FinishAttemptResponse) Reset() {
 	*x = FinishAttemptResponse{}
-	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2486,7 @@ func (x *FinishAttemptResponse) String() string {
 func (*FinishAttemptResponse) ProtoMessage() {}
 
 func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_agent_proto_msgTypes[37]
+	mi := &file_nimbus_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2499,7 @@ func (x *FinishAttemptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttemptResponse.ProtoReflect.Descriptor instead.
 func (*FinishAttemptResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_nimbus_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FinishAttemptResponse) GetHeld() bool {
@@ -2326,7 +2521,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05Offer\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
 	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12&\n" +
-	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\xed\x02\n" +
+	"\x05class\x18\x03 \x01(\v2\x10.nimbus.v1.ClassR\x05class\"\x8b\x03\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12\x15\n" +
@@ -2342,7 +2537,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"cacheToken\x12\x1d\n" +
 	"\n" +
-	"cache_door\x18\v \x01(\bR\tcacheDoor\"\x85\x04\n" +
+	"cache_door\x18\v \x01(\bR\tcacheDoor\x12\x1c\n" +
+	"\ttelemetry\x18\f \x01(\bR\ttelemetry\"\x85\x04\n" +
 	"\aOutcome\x12,\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x14.nimbus.v1.JobResultR\x06result\x12 \n" +
 	"\texit_code\x18\x02 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
@@ -2476,6 +2672,18 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"\xc6\x01\n" +
+	"\x0eTelemetryBatch\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x14\n" +
+	"\x05items\x18\x03 \x01(\x05R\x05items\x120\n" +
+	"\x05first\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"u\n" +
+	"\x16AppendTelemetryRequest\x12&\n" +
+	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x123\n" +
+	"\abatches\x18\x02 \x03(\v2\x19.nimbus.v1.TelemetryBatchR\abatches\"D\n" +
+	"\x17AppendTelemetryResponse\x12)\n" +
 	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"E\n" +
 	"\x12ReportUsageRequest\x12/\n" +
 	"\x06usages\x18\x01 \x03(\v2\x17.nimbus.v1.AttemptUsageR\x06usages\"\x15\n" +
@@ -2485,7 +2693,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.nimbus.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04hold\x18\x03 \x01(\bR\x04hold\"+\n" +
 	"\x15FinishAttemptResponse\x12\x12\n" +
-	"\x04held\x18\x01 \x01(\bR\x04held2\xb1\b\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held2\x8b\t\n" +
 	"\fAgentService\x127\n" +
 	"\x04Join\x12\x16.nimbus.v1.JoinRequest\x1a\x17.nimbus.v1.JoinResponse\x12:\n" +
 	"\x05Hello\x12\x17.nimbus.v1.HelloRequest\x1a\x18.nimbus.v1.HelloResponse\x127\n" +
@@ -2495,7 +2703,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\vReportPhase\x12\x1d.nimbus.v1.ReportPhaseRequest\x1a\x1e.nimbus.v1.ReportPhaseResponse\x12O\n" +
 	"\fCreateRunner\x12\x1e.nimbus.v1.CreateRunnerRequest\x1a\x1f.nimbus.v1.CreateRunnerResponse\x12[\n" +
 	"\x10CreateCacheToken\x12\".nimbus.v1.CreateCacheTokenRequest\x1a#.nimbus.v1.CreateCacheTokenResponse\x12F\n" +
-	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12L\n" +
+	"\tAppendLog\x12\x1b.nimbus.v1.AppendLogRequest\x1a\x1c.nimbus.v1.AppendLogResponse\x12X\n" +
+	"\x0fAppendTelemetry\x12!.nimbus.v1.AppendTelemetryRequest\x1a\".nimbus.v1.AppendTelemetryResponse\x12L\n" +
 	"\vReportUsage\x12\x1d.nimbus.v1.ReportUsageRequest\x1a\x1e.nimbus.v1.ReportUsageResponse\x12R\n" +
 	"\rFinishAttempt\x12\x1f.nimbus.v1.FinishAttemptRequest\x1a .nimbus.v1.FinishAttemptResponse\x12L\n" +
 	"\vAttachShell\x12\x1d.nimbus.v1.AttachShellRequest\x1a\x1e.nimbus.v1.AttachShellResponse\x12X\n" +
@@ -2514,7 +2723,7 @@ func file_nimbus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_agent_proto_rawDescData
 }
 
-var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_nimbus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*Lease)(nil),                     // 0: nimbus.v1.Lease
 	(*Offer)(nil),                     // 1: nimbus.v1.Offer
@@ -2550,60 +2759,63 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*CreateRunnerResponse)(nil),      // 31: nimbus.v1.CreateRunnerResponse
 	(*AppendLogRequest)(nil),          // 32: nimbus.v1.AppendLogRequest
 	(*AppendLogResponse)(nil),         // 33: nimbus.v1.AppendLogResponse
-	(*ReportUsageRequest)(nil),        // 34: nimbus.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),       // 35: nimbus.v1.ReportUsageResponse
-	(*FinishAttemptRequest)(nil),      // 36: nimbus.v1.FinishAttemptRequest
-	(*FinishAttemptResponse)(nil),     // 37: nimbus.v1.FinishAttemptResponse
-	nil,                               // 38: nimbus.v1.PollRequest.FreeGpusEntry
-	(*Class)(nil),                     // 39: nimbus.v1.Class
-	(*Spec)(nil),                      // 40: nimbus.v1.Spec
-	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
-	(JobResult)(0),                    // 42: nimbus.v1.JobResult
-	(*Reason)(nil),                    // 43: nimbus.v1.Reason
-	(*UsageTotals)(nil),               // 44: nimbus.v1.UsageTotals
-	(*UsageSeries)(nil),               // 45: nimbus.v1.UsageSeries
-	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
-	(*Inventory)(nil),                 // 47: nimbus.v1.Inventory
-	(*HostLoad)(nil),                  // 48: nimbus.v1.HostLoad
-	(*ShellSpec)(nil),                 // 49: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 50: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 51: nimbus.v1.ShellEnd
+	(*TelemetryBatch)(nil),            // 34: nimbus.v1.TelemetryBatch
+	(*AppendTelemetryRequest)(nil),    // 35: nimbus.v1.AppendTelemetryRequest
+	(*AppendTelemetryResponse)(nil),   // 36: nimbus.v1.AppendTelemetryResponse
+	(*ReportUsageRequest)(nil),        // 37: nimbus.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),       // 38: nimbus.v1.ReportUsageResponse
+	(*FinishAttemptRequest)(nil),      // 39: nimbus.v1.FinishAttemptRequest
+	(*FinishAttemptResponse)(nil),     // 40: nimbus.v1.FinishAttemptResponse
+	nil,                               // 41: nimbus.v1.PollRequest.FreeGpusEntry
+	(*Class)(nil),                     // 42: nimbus.v1.Class
+	(*Spec)(nil),                      // 43: nimbus.v1.Spec
+	(*durationpb.Duration)(nil),       // 44: google.protobuf.Duration
+	(JobResult)(0),                    // 45: nimbus.v1.JobResult
+	(*Reason)(nil),                    // 46: nimbus.v1.Reason
+	(*UsageTotals)(nil),               // 47: nimbus.v1.UsageTotals
+	(*UsageSeries)(nil),               // 48: nimbus.v1.UsageSeries
+	(*timestamppb.Timestamp)(nil),     // 49: google.protobuf.Timestamp
+	(*Inventory)(nil),                 // 50: nimbus.v1.Inventory
+	(*HostLoad)(nil),                  // 51: nimbus.v1.HostLoad
+	(*ShellSpec)(nil),                 // 52: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 53: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 54: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
-	39, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
+	42, // 1: nimbus.v1.Offer.class:type_name -> nimbus.v1.Class
 	0,  // 2: nimbus.v1.Assignment.lease:type_name -> nimbus.v1.Lease
-	39, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
-	40, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
-	41, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	42, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
-	43, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
-	41, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	41, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
-	44, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
-	45, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
+	42, // 3: nimbus.v1.Assignment.class:type_name -> nimbus.v1.Class
+	43, // 4: nimbus.v1.Assignment.spec:type_name -> nimbus.v1.Spec
+	44, // 5: nimbus.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	45, // 6: nimbus.v1.Outcome.result:type_name -> nimbus.v1.JobResult
+	46, // 7: nimbus.v1.Outcome.reason:type_name -> nimbus.v1.Reason
+	44, // 8: nimbus.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	44, // 9: nimbus.v1.Outcome.wall_duration:type_name -> google.protobuf.Duration
+	47, // 10: nimbus.v1.Outcome.sandbox:type_name -> nimbus.v1.UsageTotals
+	48, // 11: nimbus.v1.Outcome.series:type_name -> nimbus.v1.UsageSeries
 	0,  // 12: nimbus.v1.AttemptUsage.lease:type_name -> nimbus.v1.Lease
-	45, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
-	46, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
-	47, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
-	47, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
+	48, // 13: nimbus.v1.AttemptUsage.series:type_name -> nimbus.v1.UsageSeries
+	49, // 14: nimbus.v1.Line.at:type_name -> google.protobuf.Timestamp
+	50, // 15: nimbus.v1.JoinRequest.inventory:type_name -> nimbus.v1.Inventory
+	50, // 16: nimbus.v1.HelloRequest.inventory:type_name -> nimbus.v1.Inventory
 	0,  // 17: nimbus.v1.HelloRequest.leases:type_name -> nimbus.v1.Lease
 	25, // 18: nimbus.v1.HelloResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	41, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
-	38, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
-	48, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
+	44, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
+	41, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
+	51, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
 	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
 	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
 	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	49, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	52, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
 	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	50, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	53, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
 	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	51, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	54, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	50, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	51, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	44, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	53, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	54, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
 	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
 	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
 	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
@@ -2611,47 +2823,53 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	25, // 38: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
 	23, // 39: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
 	0,  // 40: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	41, // 41: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	44, // 41: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
 	0,  // 42: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
 	0,  // 43: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
 	0,  // 44: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
 	5,  // 45: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	4,  // 46: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 47: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 48: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 49: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 50: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 51: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 52: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 53: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	26, // 54: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	30, // 55: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 56: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	32, // 57: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	34, // 58: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	36, // 59: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 60: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 61: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 62: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 63: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 64: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 65: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 66: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 67: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	27, // 68: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	31, // 69: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 70: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	33, // 71: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	35, // 72: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	37, // 73: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 74: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 75: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 76: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	63, // [63:77] is the sub-list for method output_type
-	49, // [49:63] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	49, // 46: nimbus.v1.TelemetryBatch.first:type_name -> google.protobuf.Timestamp
+	49, // 47: nimbus.v1.TelemetryBatch.last:type_name -> google.protobuf.Timestamp
+	0,  // 48: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 49: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
+	4,  // 50: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 51: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 52: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 53: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 54: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 55: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 56: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 57: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 58: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 59: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 60: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 61: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	35, // 62: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
+	37, // 63: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	39, // 64: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 65: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 66: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 67: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 68: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 69: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 70: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 71: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 72: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 73: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 74: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 75: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 76: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	36, // 77: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
+	38, // 78: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	40, // 79: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 80: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 81: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 82: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	68, // [68:83] is the sub-list for method output_type
+	53, // [53:68] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }
@@ -2669,7 +2887,7 @@ func file_nimbus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_agent_proto_rawDesc), len(file_nimbus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

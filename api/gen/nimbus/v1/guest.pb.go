@@ -23,6 +23,304 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TakeTelemetryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last request that was taken, 0 for none: it and those before are freed.
+	TakenSeq int64 `protobuf:"varint,1,opt,name=taken_seq,json=takenSeq,proto3" json:"taken_seq,omitempty"`
+	// What its sender is answered.
+	Verdict *TelemetryVerdict `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Of the next one, the first byte that is wanted.
+	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How long to wait for it, at most 30 s.
+	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeTelemetryRequest) Reset() {
+	*x = TakeTelemetryRequest{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeTelemetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeTelemetryRequest) ProtoMessage() {}
+
+func (x *TakeTelemetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeTelemetryRequest.ProtoReflect.Descriptor instead.
+func (*TakeTelemetryRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *TakeTelemetryRequest) GetTakenSeq() int64 {
+	if x != nil {
+		return x.TakenSeq
+	}
+	return 0
+}
+
+func (x *TakeTelemetryRequest) GetVerdict() *TelemetryVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *TakeTelemetryRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *TakeTelemetryRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// TelemetryVerdict is what became of a request of the job's.
+type TelemetryVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of HTTP: 200, 400, 413, 415, 503.
+	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// Why not 200, or why not all of it.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// Of its spans, log records or points, those that were not taken.
+	Rejected      int64 `protobuf:"varint,3,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryVerdict) Reset() {
+	*x = TelemetryVerdict{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryVerdict) ProtoMessage() {}
+
+func (x *TelemetryVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryVerdict.ProtoReflect.Descriptor instead.
+func (*TelemetryVerdict) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TelemetryVerdict) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *TelemetryVerdict) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *TelemetryVerdict) GetRejected() int64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+// TakeTelemetryResponse is a request to the receiver of OTLP, as it came.
+type TakeTelemetryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1, without gaps; 0: there is none yet.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// "traces", "logs" or "metrics".
+	Signal          string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	ContentType     string `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	ContentEncoding string `protobuf:"bytes,4,opt,name=content_encoding,json=contentEncoding,proto3" json:"content_encoding,omitempty"`
+	// Of the whole body.
+	Size int64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	// From the offset on, at most 512 KiB.
+	Piece []byte `protobuf:"bytes,6,opt,name=piece,proto3" json:"piece,omitempty"`
+	// The job has ended, and there is no more.
+	Ended bool `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Requests that found no room so far.
+	Refused       int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeTelemetryResponse) Reset() {
+	*x = TakeTelemetryResponse{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeTelemetryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeTelemetryResponse) ProtoMessage() {}
+
+func (x *TakeTelemetryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeTelemetryResponse.ProtoReflect.Descriptor instead.
+func (*TakeTelemetryResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TakeTelemetryResponse) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TakeTelemetryResponse) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *TakeTelemetryResponse) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *TakeTelemetryResponse) GetContentEncoding() string {
+	if x != nil {
+		return x.ContentEncoding
+	}
+	return ""
+}
+
+func (x *TakeTelemetryResponse) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *TakeTelemetryResponse) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+func (x *TakeTelemetryResponse) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *TakeTelemetryResponse) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+// TelemetryReceiver listens for what the job tells by OTLP over HTTP.
+type TelemetryReceiver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the loopback: "127.0.0.1:4318"; port 0 for a free one.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Variables that the process gets unless its environment has them.
+	Env           map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryReceiver) Reset() {
+	*x = TelemetryReceiver{}
+	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryReceiver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryReceiver) ProtoMessage() {}
+
+func (x *TelemetryReceiver) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryReceiver.ProtoReflect.Descriptor instead.
+func (*TelemetryReceiver) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TelemetryReceiver) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *TelemetryReceiver) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
 type ShellRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -36,7 +334,7 @@ type ShellRequest struct {
 
 func (x *ShellRequest) Reset() {
 	*x = ShellRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +346,7 @@ func (x *ShellRequest) String() string {
 func (*ShellRequest) ProtoMessage() {}
 
 func (x *ShellRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[0]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +359,7 @@ func (x *ShellRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShellRequest.ProtoReflect.Descriptor instead.
 func (*ShellRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{0}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ShellRequest) GetMessage() isShellRequest_Message {
@@ -118,7 +416,7 @@ type ShellResponse struct {
 
 func (x *ShellResponse) Reset() {
 	*x = ShellResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +428,7 @@ func (x *ShellResponse) String() string {
 func (*ShellResponse) ProtoMessage() {}
 
 func (x *ShellResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[1]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +441,7 @@ func (x *ShellResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShellResponse.ProtoReflect.Descriptor instead.
 func (*ShellResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ShellResponse) GetMessage() isShellResponse_Message {
@@ -199,7 +497,7 @@ type ShellExit struct {
 
 func (x *ShellExit) Reset() {
 	*x = ShellExit{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +509,7 @@ func (x *ShellExit) String() string {
 func (*ShellExit) ProtoMessage() {}
 
 func (x *ShellExit) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[2]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +522,7 @@ func (x *ShellExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShellExit.ProtoReflect.Descriptor instead.
 func (*ShellExit) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ShellExit) GetCode() int32 {
@@ -257,7 +555,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +567,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[3]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +580,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PrepareRequest) GetNow() *timestamppb.Timestamp {
@@ -344,7 +642,7 @@ type NetworkConfig struct {
 
 func (x *NetworkConfig) Reset() {
 	*x = NetworkConfig{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +654,7 @@ func (x *NetworkConfig) String() string {
 func (*NetworkConfig) ProtoMessage() {}
 
 func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[4]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +667,7 @@ func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkConfig.ProtoReflect.Descriptor instead.
 func (*NetworkConfig) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NetworkConfig) GetDevice() string {
@@ -418,7 +716,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +728,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[5]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +741,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PrepareResponse) GetVersion() string {
@@ -469,7 +767,7 @@ type PutWorkspaceRequest struct {
 
 func (x *PutWorkspaceRequest) Reset() {
 	*x = PutWorkspaceRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +779,7 @@ func (x *PutWorkspaceRequest) String() string {
 func (*PutWorkspaceRequest) ProtoMessage() {}
 
 func (x *PutWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[6]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +792,7 @@ func (x *PutWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*PutWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutWorkspaceRequest) GetChunk() []byte {
@@ -514,7 +812,7 @@ type PutWorkspaceResponse struct {
 
 func (x *PutWorkspaceResponse) Reset() {
 	*x = PutWorkspaceResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +824,7 @@ func (x *PutWorkspaceResponse) String() string {
 func (*PutWorkspaceResponse) ProtoMessage() {}
 
 func (x *PutWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[7]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +837,7 @@ func (x *PutWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*PutWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutWorkspaceResponse) GetFiles() int64 {
@@ -572,14 +870,16 @@ type StartRequest struct {
 	RunnerDiagnostics []string `protobuf:"bytes,6,rep,name=runner_diagnostics,json=runnerDiagnostics,proto3" json:"runner_diagnostics,omitempty"`
 	// Nothing of this one is kept: it is there so that the job's own start finds
 	// all that it needs in memory. Refused once the job's was started.
-	Rehearsal     bool `protobuf:"varint,7,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
+	Rehearsal bool `protobuf:"varint,7,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
+	// Absent: nobody listens.
+	Telemetry     *TelemetryReceiver `protobuf:"bytes,8,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +891,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[8]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +904,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartRequest) GetAttemptId() string {
@@ -656,16 +956,25 @@ func (x *StartRequest) GetRehearsal() bool {
 	return false
 }
 
+func (x *StartRequest) GetTelemetry() *TelemetryReceiver {
+	if x != nil {
+		return x.Telemetry
+	}
+	return nil
+}
+
 type StartResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pid           int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pid   int64                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Why nobody listens for telemetry though that was asked for.
+	TelemetryFault string `protobuf:"bytes,2,opt,name=telemetry_fault,json=telemetryFault,proto3" json:"telemetry_fault,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +986,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[9]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +999,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartResponse) GetPid() int64 {
@@ -698,6 +1007,13 @@ func (x *StartResponse) GetPid() int64 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *StartResponse) GetTelemetryFault() string {
+	if x != nil {
+		return x.TelemetryFault
+	}
+	return ""
 }
 
 type WatchRequest struct {
@@ -712,7 +1028,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +1040,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[10]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +1053,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchRequest) GetFromSeq() int64 {
@@ -769,7 +1085,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +1097,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[11]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +1110,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchResponse) GetSeq() int64 {
@@ -857,7 +1173,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1185,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[12]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1198,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Output) GetStream() string {
@@ -922,7 +1238,7 @@ type Exited struct {
 
 func (x *Exited) Reset() {
 	*x = Exited{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1250,7 @@ func (x *Exited) String() string {
 func (*Exited) ProtoMessage() {}
 
 func (x *Exited) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[13]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1263,7 @@ func (x *Exited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exited.ProtoReflect.Descriptor instead.
 func (*Exited) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Exited) GetCode() int32 {
@@ -1027,7 +1343,7 @@ type RunnerExit struct {
 
 func (x *RunnerExit) Reset() {
 	*x = RunnerExit{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1355,7 @@ func (x *RunnerExit) String() string {
 func (*RunnerExit) ProtoMessage() {}
 
 func (x *RunnerExit) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[14]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1368,7 @@ func (x *RunnerExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunnerExit.ProtoReflect.Descriptor instead.
 func (*RunnerExit) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RunnerExit) GetHadJob() bool {
@@ -1078,7 +1394,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1406,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[15]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1419,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AcknowledgeRequest) GetSeq() int64 {
@@ -1121,7 +1437,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1449,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[16]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1462,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{20}
 }
 
 type SignalRequest struct {
@@ -1159,7 +1475,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1487,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[17]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1500,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalRequest) GetSignal() string {
@@ -1202,7 +1518,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1530,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_guest_proto_msgTypes[18]
+	mi := &file_nimbus_v1_guest_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,14 +1543,38 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_guest_proto_rawDescGZIP(), []int{22}
 }
 
 var File_nimbus_v1_guest_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\n" +
-	"\x15nimbus/v1/guest.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15nimbus/v1/shell.proto\"v\n" +
+	"\x15nimbus/v1/guest.proto\x12\tnimbus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15nimbus/v1/shell.proto\"\xb1\x01\n" +
+	"\x14TakeTelemetryRequest\x12\x1b\n" +
+	"\ttaken_seq\x18\x01 \x01(\x03R\btakenSeq\x125\n" +
+	"\averdict\x18\x02 \x01(\v2\x1b.nimbus.v1.TelemetryVerdictR\averdict\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12-\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"`\n" +
+	"\x10TelemetryVerdict\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1a\n" +
+	"\brejected\x18\x03 \x01(\x03R\brejected\"\xe9\x01\n" +
+	"\x15TakeTelemetryResponse\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signal\x12!\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\x12)\n" +
+	"\x10content_encoding\x18\x04 \x01(\tR\x0fcontentEncoding\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05piece\x18\x06 \x01(\fR\x05piece\x12\x14\n" +
+	"\x05ended\x18\a \x01(\bR\x05ended\x12\x18\n" +
+	"\arefused\x18\b \x01(\x03R\arefused\"\x9e\x01\n" +
+	"\x11TelemetryReceiver\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x127\n" +
+	"\x03env\x18\x02 \x03(\v2%.nimbus.v1.TelemetryReceiver.EnvEntryR\x03env\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"v\n" +
 	"\fShellRequest\x12,\n" +
 	"\x05start\x18\x01 \x01(\v2\x14.nimbus.v1.ShellSpecH\x00R\x05start\x12-\n" +
 	"\x05frame\x18\x02 \x01(\v2\x15.nimbus.v1.ShellFrameH\x00R\x05frameB\t\n" +
@@ -1272,7 +1612,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"B\n" +
 	"\x14PutWorkspaceResponse\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\x03R\x05files\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xc1\x02\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\xfd\x02\n" +
 	"\fStartRequest\x12\x1d\n" +
 	"\n" +
 	"attempt_id\x18\x01 \x01(\tR\tattemptId\x12\x18\n" +
@@ -1281,12 +1621,14 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x11working_directory\x18\x04 \x01(\tR\x10workingDirectory\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12-\n" +
 	"\x12runner_diagnostics\x18\x06 \x03(\tR\x11runnerDiagnostics\x12\x1c\n" +
-	"\trehearsal\x18\a \x01(\bR\trehearsal\x1a6\n" +
+	"\trehearsal\x18\a \x01(\bR\trehearsal\x12:\n" +
+	"\ttelemetry\x18\b \x01(\v2\x1c.nimbus.v1.TelemetryReceiverR\ttelemetry\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
 	"\rStartResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x03R\x03pid\"G\n" +
+	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12'\n" +
+	"\x0ftelemetry_fault\x18\x02 \x01(\tR\x0etelemetryFault\"G\n" +
 	"\fWatchRequest\x12\x19\n" +
 	"\bfrom_seq\x18\x01 \x01(\x03R\afromSeq\x12\x1c\n" +
 	"\trehearsal\x18\x02 \x01(\bR\trehearsal\"\x84\x01\n" +
@@ -1320,7 +1662,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x13AcknowledgeResponse\"'\n" +
 	"\rSignalRequest\x12\x16\n" +
 	"\x06signal\x18\x01 \x01(\tR\x06signal\"\x10\n" +
-	"\x0eSignalResponse2\xea\x03\n" +
+	"\x0eSignalResponse2\xbe\x04\n" +
 	"\fGuestService\x12@\n" +
 	"\aPrepare\x12\x19.nimbus.v1.PrepareRequest\x1a\x1a.nimbus.v1.PrepareResponse\x12Q\n" +
 	"\fPutWorkspace\x12\x1e.nimbus.v1.PutWorkspaceRequest\x1a\x1f.nimbus.v1.PutWorkspaceResponse(\x01\x12:\n" +
@@ -1328,7 +1670,8 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x05Watch\x12\x17.nimbus.v1.WatchRequest\x1a\x18.nimbus.v1.WatchResponse0\x01\x12L\n" +
 	"\vAcknowledge\x12\x1d.nimbus.v1.AcknowledgeRequest\x1a\x1e.nimbus.v1.AcknowledgeResponse\x12=\n" +
 	"\x06Signal\x12\x18.nimbus.v1.SignalRequest\x1a\x19.nimbus.v1.SignalResponse\x12>\n" +
-	"\x05Shell\x12\x17.nimbus.v1.ShellRequest\x1a\x18.nimbus.v1.ShellResponse(\x010\x01B8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x05Shell\x12\x17.nimbus.v1.ShellRequest\x1a\x18.nimbus.v1.ShellResponse(\x010\x01\x12R\n" +
+	"\rTakeTelemetry\x12\x1f.nimbus.v1.TakeTelemetryRequest\x1a .nimbus.v1.TakeTelemetryResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_guest_proto_rawDescOnce sync.Once
@@ -1342,68 +1685,79 @@ func file_nimbus_v1_guest_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_guest_proto_rawDescData
 }
 
-var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nimbus_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_nimbus_v1_guest_proto_goTypes = []any{
-	(*ShellRequest)(nil),          // 0: nimbus.v1.ShellRequest
-	(*ShellResponse)(nil),         // 1: nimbus.v1.ShellResponse
-	(*ShellExit)(nil),             // 2: nimbus.v1.ShellExit
-	(*PrepareRequest)(nil),        // 3: nimbus.v1.PrepareRequest
-	(*NetworkConfig)(nil),         // 4: nimbus.v1.NetworkConfig
-	(*PrepareResponse)(nil),       // 5: nimbus.v1.PrepareResponse
-	(*PutWorkspaceRequest)(nil),   // 6: nimbus.v1.PutWorkspaceRequest
-	(*PutWorkspaceResponse)(nil),  // 7: nimbus.v1.PutWorkspaceResponse
-	(*StartRequest)(nil),          // 8: nimbus.v1.StartRequest
-	(*StartResponse)(nil),         // 9: nimbus.v1.StartResponse
-	(*WatchRequest)(nil),          // 10: nimbus.v1.WatchRequest
-	(*WatchResponse)(nil),         // 11: nimbus.v1.WatchResponse
-	(*Output)(nil),                // 12: nimbus.v1.Output
-	(*Exited)(nil),                // 13: nimbus.v1.Exited
-	(*RunnerExit)(nil),            // 14: nimbus.v1.RunnerExit
-	(*AcknowledgeRequest)(nil),    // 15: nimbus.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),   // 16: nimbus.v1.AcknowledgeResponse
-	(*SignalRequest)(nil),         // 17: nimbus.v1.SignalRequest
-	(*SignalResponse)(nil),        // 18: nimbus.v1.SignalResponse
-	nil,                           // 19: nimbus.v1.NetworkConfig.HostsEntry
-	nil,                           // 20: nimbus.v1.StartRequest.EnvEntry
-	(*ShellSpec)(nil),             // 21: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),            // 22: nimbus.v1.ShellFrame
-	(*ShellOutput)(nil),           // 23: nimbus.v1.ShellOutput
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*TakeTelemetryRequest)(nil),  // 0: nimbus.v1.TakeTelemetryRequest
+	(*TelemetryVerdict)(nil),      // 1: nimbus.v1.TelemetryVerdict
+	(*TakeTelemetryResponse)(nil), // 2: nimbus.v1.TakeTelemetryResponse
+	(*TelemetryReceiver)(nil),     // 3: nimbus.v1.TelemetryReceiver
+	(*ShellRequest)(nil),          // 4: nimbus.v1.ShellRequest
+	(*ShellResponse)(nil),         // 5: nimbus.v1.ShellResponse
+	(*ShellExit)(nil),             // 6: nimbus.v1.ShellExit
+	(*PrepareRequest)(nil),        // 7: nimbus.v1.PrepareRequest
+	(*NetworkConfig)(nil),         // 8: nimbus.v1.NetworkConfig
+	(*PrepareResponse)(nil),       // 9: nimbus.v1.PrepareResponse
+	(*PutWorkspaceRequest)(nil),   // 10: nimbus.v1.PutWorkspaceRequest
+	(*PutWorkspaceResponse)(nil),  // 11: nimbus.v1.PutWorkspaceResponse
+	(*StartRequest)(nil),          // 12: nimbus.v1.StartRequest
+	(*StartResponse)(nil),         // 13: nimbus.v1.StartResponse
+	(*WatchRequest)(nil),          // 14: nimbus.v1.WatchRequest
+	(*WatchResponse)(nil),         // 15: nimbus.v1.WatchResponse
+	(*Output)(nil),                // 16: nimbus.v1.Output
+	(*Exited)(nil),                // 17: nimbus.v1.Exited
+	(*RunnerExit)(nil),            // 18: nimbus.v1.RunnerExit
+	(*AcknowledgeRequest)(nil),    // 19: nimbus.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),   // 20: nimbus.v1.AcknowledgeResponse
+	(*SignalRequest)(nil),         // 21: nimbus.v1.SignalRequest
+	(*SignalResponse)(nil),        // 22: nimbus.v1.SignalResponse
+	nil,                           // 23: nimbus.v1.TelemetryReceiver.EnvEntry
+	nil,                           // 24: nimbus.v1.NetworkConfig.HostsEntry
+	nil,                           // 25: nimbus.v1.StartRequest.EnvEntry
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*ShellSpec)(nil),             // 27: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),            // 28: nimbus.v1.ShellFrame
+	(*ShellOutput)(nil),           // 29: nimbus.v1.ShellOutput
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_nimbus_v1_guest_proto_depIdxs = []int32{
-	21, // 0: nimbus.v1.ShellRequest.start:type_name -> nimbus.v1.ShellSpec
-	22, // 1: nimbus.v1.ShellRequest.frame:type_name -> nimbus.v1.ShellFrame
-	23, // 2: nimbus.v1.ShellResponse.output:type_name -> nimbus.v1.ShellOutput
-	2,  // 3: nimbus.v1.ShellResponse.exited:type_name -> nimbus.v1.ShellExit
-	24, // 4: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
-	4,  // 5: nimbus.v1.PrepareRequest.network:type_name -> nimbus.v1.NetworkConfig
-	19, // 6: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
-	25, // 7: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
-	20, // 8: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
-	12, // 9: nimbus.v1.WatchResponse.output:type_name -> nimbus.v1.Output
-	13, // 10: nimbus.v1.WatchResponse.exited:type_name -> nimbus.v1.Exited
-	25, // 11: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
-	14, // 12: nimbus.v1.Exited.runner:type_name -> nimbus.v1.RunnerExit
-	3,  // 13: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
-	6,  // 14: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
-	8,  // 15: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
-	10, // 16: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
-	15, // 17: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
-	17, // 18: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
-	0,  // 19: nimbus.v1.GuestService.Shell:input_type -> nimbus.v1.ShellRequest
-	5,  // 20: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
-	7,  // 21: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
-	9,  // 22: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
-	11, // 23: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
-	16, // 24: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
-	18, // 25: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
-	1,  // 26: nimbus.v1.GuestService.Shell:output_type -> nimbus.v1.ShellResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	1,  // 0: nimbus.v1.TakeTelemetryRequest.verdict:type_name -> nimbus.v1.TelemetryVerdict
+	26, // 1: nimbus.v1.TakeTelemetryRequest.wait:type_name -> google.protobuf.Duration
+	23, // 2: nimbus.v1.TelemetryReceiver.env:type_name -> nimbus.v1.TelemetryReceiver.EnvEntry
+	27, // 3: nimbus.v1.ShellRequest.start:type_name -> nimbus.v1.ShellSpec
+	28, // 4: nimbus.v1.ShellRequest.frame:type_name -> nimbus.v1.ShellFrame
+	29, // 5: nimbus.v1.ShellResponse.output:type_name -> nimbus.v1.ShellOutput
+	6,  // 6: nimbus.v1.ShellResponse.exited:type_name -> nimbus.v1.ShellExit
+	30, // 7: nimbus.v1.PrepareRequest.now:type_name -> google.protobuf.Timestamp
+	8,  // 8: nimbus.v1.PrepareRequest.network:type_name -> nimbus.v1.NetworkConfig
+	24, // 9: nimbus.v1.NetworkConfig.hosts:type_name -> nimbus.v1.NetworkConfig.HostsEntry
+	26, // 10: nimbus.v1.PrepareResponse.uptime:type_name -> google.protobuf.Duration
+	25, // 11: nimbus.v1.StartRequest.env:type_name -> nimbus.v1.StartRequest.EnvEntry
+	3,  // 12: nimbus.v1.StartRequest.telemetry:type_name -> nimbus.v1.TelemetryReceiver
+	16, // 13: nimbus.v1.WatchResponse.output:type_name -> nimbus.v1.Output
+	17, // 14: nimbus.v1.WatchResponse.exited:type_name -> nimbus.v1.Exited
+	26, // 15: nimbus.v1.Exited.cpu_time:type_name -> google.protobuf.Duration
+	18, // 16: nimbus.v1.Exited.runner:type_name -> nimbus.v1.RunnerExit
+	7,  // 17: nimbus.v1.GuestService.Prepare:input_type -> nimbus.v1.PrepareRequest
+	10, // 18: nimbus.v1.GuestService.PutWorkspace:input_type -> nimbus.v1.PutWorkspaceRequest
+	12, // 19: nimbus.v1.GuestService.Start:input_type -> nimbus.v1.StartRequest
+	14, // 20: nimbus.v1.GuestService.Watch:input_type -> nimbus.v1.WatchRequest
+	19, // 21: nimbus.v1.GuestService.Acknowledge:input_type -> nimbus.v1.AcknowledgeRequest
+	21, // 22: nimbus.v1.GuestService.Signal:input_type -> nimbus.v1.SignalRequest
+	4,  // 23: nimbus.v1.GuestService.Shell:input_type -> nimbus.v1.ShellRequest
+	0,  // 24: nimbus.v1.GuestService.TakeTelemetry:input_type -> nimbus.v1.TakeTelemetryRequest
+	9,  // 25: nimbus.v1.GuestService.Prepare:output_type -> nimbus.v1.PrepareResponse
+	11, // 26: nimbus.v1.GuestService.PutWorkspace:output_type -> nimbus.v1.PutWorkspaceResponse
+	13, // 27: nimbus.v1.GuestService.Start:output_type -> nimbus.v1.StartResponse
+	15, // 28: nimbus.v1.GuestService.Watch:output_type -> nimbus.v1.WatchResponse
+	20, // 29: nimbus.v1.GuestService.Acknowledge:output_type -> nimbus.v1.AcknowledgeResponse
+	22, // 30: nimbus.v1.GuestService.Signal:output_type -> nimbus.v1.SignalResponse
+	5,  // 31: nimbus.v1.GuestService.Shell:output_type -> nimbus.v1.ShellResponse
+	2,  // 32: nimbus.v1.GuestService.TakeTelemetry:output_type -> nimbus.v1.TakeTelemetryResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_guest_proto_init() }
@@ -1412,28 +1766,28 @@ func file_nimbus_v1_guest_proto_init() {
 		return
 	}
 	file_nimbus_v1_shell_proto_init()
-	file_nimbus_v1_guest_proto_msgTypes[0].OneofWrappers = []any{
+	file_nimbus_v1_guest_proto_msgTypes[4].OneofWrappers = []any{
 		(*ShellRequest_Start)(nil),
 		(*ShellRequest_Frame)(nil),
 	}
-	file_nimbus_v1_guest_proto_msgTypes[1].OneofWrappers = []any{
+	file_nimbus_v1_guest_proto_msgTypes[5].OneofWrappers = []any{
 		(*ShellResponse_Output)(nil),
 		(*ShellResponse_Exited)(nil),
 	}
-	file_nimbus_v1_guest_proto_msgTypes[2].OneofWrappers = []any{}
-	file_nimbus_v1_guest_proto_msgTypes[11].OneofWrappers = []any{
+	file_nimbus_v1_guest_proto_msgTypes[6].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[15].OneofWrappers = []any{
 		(*WatchResponse_Output)(nil),
 		(*WatchResponse_Exited)(nil),
 	}
-	file_nimbus_v1_guest_proto_msgTypes[13].OneofWrappers = []any{}
-	file_nimbus_v1_guest_proto_msgTypes[14].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[17].OneofWrappers = []any{}
+	file_nimbus_v1_guest_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_guest_proto_rawDesc), len(file_nimbus_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

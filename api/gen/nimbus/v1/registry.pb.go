@@ -22,6 +22,419 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RegistryMirror struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What its repositories begin with, as docker.io.
+	Name     string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Upstream string `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// The password is never told.
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// Patterns of the repositories that it gives; a * stands for anything.
+	Allow []string               `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`
+	SetAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=set_at,json=setAt,proto3" json:"set_at,omitempty"`
+	SetBy string                 `protobuf:"bytes,6,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	// Why the upstream could not be asked the last time; "" where it answered.
+	Failure  string                 `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	FailedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=failed_at,json=failedAt,proto3" json:"failed_at,omitempty"`
+	// Until when it is not asked, since it wants a pause.
+	LimitedUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=limited_until,json=limitedUntil,proto3" json:"limited_until,omitempty"`
+	// What is here of it.
+	Repos int64 `protobuf:"varint,10,opt,name=repos,proto3" json:"repos,omitempty"`
+	Bytes int64 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of all mirrors of the org together.
+	Quota         int64 `protobuf:"varint,12,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryMirror) Reset() {
+	*x = RegistryMirror{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryMirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryMirror) ProtoMessage() {}
+
+func (x *RegistryMirror) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryMirror.ProtoReflect.Descriptor instead.
+func (*RegistryMirror) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RegistryMirror) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetSetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SetAt
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetSetBy() string {
+	if x != nil {
+		return x.SetBy
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *RegistryMirror) GetFailedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedAt
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetLimitedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LimitedUntil
+	}
+	return nil
+}
+
+func (x *RegistryMirror) GetRepos() int64 {
+	if x != nil {
+		return x.Repos
+	}
+	return 0
+}
+
+func (x *RegistryMirror) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RegistryMirror) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+type ListRegistryMirrorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRegistryMirrorsRequest) Reset() {
+	*x = ListRegistryMirrorsRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRegistryMirrorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRegistryMirrorsRequest) ProtoMessage() {}
+
+func (x *ListRegistryMirrorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRegistryMirrorsRequest.ProtoReflect.Descriptor instead.
+func (*ListRegistryMirrorsRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{1}
+}
+
+type ListRegistryMirrorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mirrors       []*RegistryMirror      `protobuf:"bytes,1,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRegistryMirrorsResponse) Reset() {
+	*x = ListRegistryMirrorsResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRegistryMirrorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRegistryMirrorsResponse) ProtoMessage() {}
+
+func (x *ListRegistryMirrorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRegistryMirrorsResponse.ProtoReflect.Descriptor instead.
+func (*ListRegistryMirrorsResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListRegistryMirrorsResponse) GetMirrors() []*RegistryMirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
+type SetRegistryMirrorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "" for the usual one of that name.
+	Upstream string `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// "" leaves the one that is there, where upstream and username stay.
+	Password      string   `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	Allow         []string `protobuf:"bytes,5,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRegistryMirrorRequest) Reset() {
+	*x = SetRegistryMirrorRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRegistryMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRegistryMirrorRequest) ProtoMessage() {}
+
+func (x *SetRegistryMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRegistryMirrorRequest.ProtoReflect.Descriptor instead.
+func (*SetRegistryMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetRegistryMirrorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *SetRegistryMirrorRequest) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+type SetRegistryMirrorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRegistryMirrorResponse) Reset() {
+	*x = SetRegistryMirrorResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRegistryMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRegistryMirrorResponse) ProtoMessage() {}
+
+func (x *SetRegistryMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRegistryMirrorResponse.ProtoReflect.Descriptor instead.
+func (*SetRegistryMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{4}
+}
+
+type RemoveRegistryMirrorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRegistryMirrorRequest) Reset() {
+	*x = RemoveRegistryMirrorRequest{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRegistryMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRegistryMirrorRequest) ProtoMessage() {}
+
+func (x *RemoveRegistryMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRegistryMirrorRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRegistryMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RemoveRegistryMirrorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveRegistryMirrorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRegistryMirrorResponse) Reset() {
+	*x = RemoveRegistryMirrorResponse{}
+	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRegistryMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRegistryMirrorResponse) ProtoMessage() {}
+
+func (x *RemoveRegistryMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRegistryMirrorResponse.ProtoReflect.Descriptor instead.
+func (*RemoveRegistryMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{6}
+}
+
 type RegistryRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A tag that is there stays what it is.
@@ -40,7 +453,7 @@ type RegistryRules struct {
 
 func (x *RegistryRules) Reset() {
 	*x = RegistryRules{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +465,7 @@ func (x *RegistryRules) String() string {
 func (*RegistryRules) ProtoMessage() {}
 
 func (x *RegistryRules) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[0]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +478,7 @@ func (x *RegistryRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryRules.ProtoReflect.Descriptor instead.
 func (*RegistryRules) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{0}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RegistryRules) GetImmutable() bool {
@@ -114,7 +527,7 @@ type RegistryRepo struct {
 
 func (x *RegistryRepo) Reset() {
 	*x = RegistryRepo{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +539,7 @@ func (x *RegistryRepo) String() string {
 func (*RegistryRepo) ProtoMessage() {}
 
 func (x *RegistryRepo) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[1]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +552,7 @@ func (x *RegistryRepo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryRepo.ProtoReflect.Descriptor instead.
 func (*RegistryRepo) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RegistryRepo) GetName() string {
@@ -204,7 +617,7 @@ type RegistryUsage struct {
 
 func (x *RegistryUsage) Reset() {
 	*x = RegistryUsage{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +629,7 @@ func (x *RegistryUsage) String() string {
 func (*RegistryUsage) ProtoMessage() {}
 
 func (x *RegistryUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[2]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +642,7 @@ func (x *RegistryUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryUsage.ProtoReflect.Descriptor instead.
 func (*RegistryUsage) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RegistryUsage) GetBytes() int64 {
@@ -263,7 +676,7 @@ type ListRegistryReposRequest struct {
 
 func (x *ListRegistryReposRequest) Reset() {
 	*x = ListRegistryReposRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +688,7 @@ func (x *ListRegistryReposRequest) String() string {
 func (*ListRegistryReposRequest) ProtoMessage() {}
 
 func (x *ListRegistryReposRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[3]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +701,7 @@ func (x *ListRegistryReposRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRegistryReposRequest.ProtoReflect.Descriptor instead.
 func (*ListRegistryReposRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRegistryReposRequest) GetPageSize() int32 {
@@ -318,7 +731,7 @@ type ListRegistryReposResponse struct {
 
 func (x *ListRegistryReposResponse) Reset() {
 	*x = ListRegistryReposResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +743,7 @@ func (x *ListRegistryReposResponse) String() string {
 func (*ListRegistryReposResponse) ProtoMessage() {}
 
 func (x *ListRegistryReposResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[4]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +756,7 @@ func (x *ListRegistryReposResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRegistryReposResponse.ProtoReflect.Descriptor instead.
 func (*ListRegistryReposResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRegistryReposResponse) GetRepos() []*RegistryRepo {
@@ -385,7 +798,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +810,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[5]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +823,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListImagesRequest) GetRepo() string {
@@ -455,7 +868,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +880,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[6]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +893,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Image) GetTag() string {
@@ -557,7 +970,7 @@ type ImageReferrer struct {
 
 func (x *ImageReferrer) Reset() {
 	*x = ImageReferrer{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +982,7 @@ func (x *ImageReferrer) String() string {
 func (*ImageReferrer) ProtoMessage() {}
 
 func (x *ImageReferrer) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[7]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +995,7 @@ func (x *ImageReferrer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageReferrer.ProtoReflect.Descriptor instead.
 func (*ImageReferrer) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ImageReferrer) GetDigest() string {
@@ -621,7 +1034,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +1046,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[8]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +1059,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -695,7 +1108,7 @@ type RemoveImagesRequest struct {
 
 func (x *RemoveImagesRequest) Reset() {
 	*x = RemoveImagesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1120,7 @@ func (x *RemoveImagesRequest) String() string {
 func (*RemoveImagesRequest) ProtoMessage() {}
 
 func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[9]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1133,7 @@ func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImagesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveImagesRequest) GetRepo() string {
@@ -745,7 +1158,7 @@ type RemoveImagesResponse struct {
 
 func (x *RemoveImagesResponse) Reset() {
 	*x = RemoveImagesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +1170,7 @@ func (x *RemoveImagesResponse) String() string {
 func (*RemoveImagesResponse) ProtoMessage() {}
 
 func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[10]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +1183,7 @@ func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImagesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{17}
 }
 
 type SetRegistryRulesRequest struct {
@@ -783,7 +1196,7 @@ type SetRegistryRulesRequest struct {
 
 func (x *SetRegistryRulesRequest) Reset() {
 	*x = SetRegistryRulesRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1208,7 @@ func (x *SetRegistryRulesRequest) String() string {
 func (*SetRegistryRulesRequest) ProtoMessage() {}
 
 func (x *SetRegistryRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[11]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1221,7 @@ func (x *SetRegistryRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRegistryRulesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetRegistryRulesRequest) GetRepo() string {
@@ -833,7 +1246,7 @@ type SetRegistryRulesResponse struct {
 
 func (x *SetRegistryRulesResponse) Reset() {
 	*x = SetRegistryRulesResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1258,7 @@ func (x *SetRegistryRulesResponse) String() string {
 func (*SetRegistryRulesResponse) ProtoMessage() {}
 
 func (x *SetRegistryRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[12]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1271,7 @@ func (x *SetRegistryRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryRulesResponse.ProtoReflect.Descriptor instead.
 func (*SetRegistryRulesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{19}
 }
 
 type SetRegistryQuotaRequest struct {
@@ -873,7 +1286,7 @@ type SetRegistryQuotaRequest struct {
 
 func (x *SetRegistryQuotaRequest) Reset() {
 	*x = SetRegistryQuotaRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1298,7 @@ func (x *SetRegistryQuotaRequest) String() string {
 func (*SetRegistryQuotaRequest) ProtoMessage() {}
 
 func (x *SetRegistryQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[13]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1311,7 @@ func (x *SetRegistryQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetRegistryQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetRegistryQuotaRequest) GetOrg() string {
@@ -923,7 +1336,7 @@ type SetRegistryQuotaResponse struct {
 
 func (x *SetRegistryQuotaResponse) Reset() {
 	*x = SetRegistryQuotaResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1348,7 @@ func (x *SetRegistryQuotaResponse) String() string {
 func (*SetRegistryQuotaResponse) ProtoMessage() {}
 
 func (x *SetRegistryQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[14]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1361,7 @@ func (x *SetRegistryQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRegistryQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetRegistryQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{21}
 }
 
 type CollectRegistryRequest struct {
@@ -959,7 +1372,7 @@ type CollectRegistryRequest struct {
 
 func (x *CollectRegistryRequest) Reset() {
 	*x = CollectRegistryRequest{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1384,7 @@ func (x *CollectRegistryRequest) String() string {
 func (*CollectRegistryRequest) ProtoMessage() {}
 
 func (x *CollectRegistryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[15]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1397,7 @@ func (x *CollectRegistryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRegistryRequest.ProtoReflect.Descriptor instead.
 func (*CollectRegistryRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{22}
 }
 
 type CollectRegistryResponse struct {
@@ -1001,7 +1414,7 @@ type CollectRegistryResponse struct {
 
 func (x *CollectRegistryResponse) Reset() {
 	*x = CollectRegistryResponse{}
-	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1426,7 @@ func (x *CollectRegistryResponse) String() string {
 func (*CollectRegistryResponse) ProtoMessage() {}
 
 func (x *CollectRegistryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_registry_proto_msgTypes[16]
+	mi := &file_nimbus_v1_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1439,7 @@ func (x *CollectRegistryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRegistryResponse.ProtoReflect.Descriptor instead.
 func (*CollectRegistryResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CollectRegistryResponse) GetUploads() int64 {
@@ -1068,7 +1481,34 @@ var File_nimbus_v1_registry_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n" +
+	"\x18nimbus/v1/registry.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n" +
+	"\x0eRegistryMirror\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bupstream\x18\x02 \x01(\tR\bupstream\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x14\n" +
+	"\x05allow\x18\x04 \x03(\tR\x05allow\x121\n" +
+	"\x06set_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\x12\x15\n" +
+	"\x06set_by\x18\x06 \x01(\tR\x05setBy\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\x127\n" +
+	"\tfailed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bfailedAt\x12?\n" +
+	"\rlimited_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flimitedUntil\x12\x14\n" +
+	"\x05repos\x18\n" +
+	" \x01(\x03R\x05repos\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05quota\x18\f \x01(\x03R\x05quota\"\x1c\n" +
+	"\x1aListRegistryMirrorsRequest\"R\n" +
+	"\x1bListRegistryMirrorsResponse\x123\n" +
+	"\amirrors\x18\x01 \x03(\v2\x19.nimbus.v1.RegistryMirrorR\amirrors\"\x98\x01\n" +
+	"\x18SetRegistryMirrorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bupstream\x18\x02 \x01(\tR\bupstream\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x14\n" +
+	"\x05allow\x18\x05 \x03(\tR\x05allow\"\x1b\n" +
+	"\x19SetRegistryMirrorResponse\"1\n" +
+	"\x1bRemoveRegistryMirrorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1e\n" +
+	"\x1cRemoveRegistryMirrorResponse\"}\n" +
 	"\rRegistryRules\x12\x1c\n" +
 	"\timmutable\x18\x01 \x01(\bR\timmutable\x12\x1b\n" +
 	"\tkeep_days\x18\x02 \x01(\x05R\bkeepDays\x12\x14\n" +
@@ -1141,7 +1581,7 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\x06images\x18\x02 \x01(\x03R\x06images\x12\x1c\n" +
 	"\tmanifests\x18\x03 \x01(\x03R\tmanifests\x12\x14\n" +
 	"\x05blobs\x18\x04 \x01(\x03R\x05blobs\x12\x1a\n" +
-	"\bcontents\x18\x05 \x01(\x03R\bcontents2\xab\x04\n" +
+	"\bcontents\x18\x05 \x01(\x03R\bcontents2\xdf\x06\n" +
 	"\x0fRegistryService\x12c\n" +
 	"\x11ListRegistryRepos\x12#.nimbus.v1.ListRegistryReposRequest\x1a$.nimbus.v1.ListRegistryReposResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\n" +
@@ -1149,7 +1589,10 @@ const file_nimbus_v1_registry_proto_rawDesc = "" +
 	"\fRemoveImages\x12\x1e.nimbus.v1.RemoveImagesRequest\x1a\x1f.nimbus.v1.RemoveImagesResponse\x12[\n" +
 	"\x10SetRegistryRules\x12\".nimbus.v1.SetRegistryRulesRequest\x1a#.nimbus.v1.SetRegistryRulesResponse\x12[\n" +
 	"\x10SetRegistryQuota\x12\".nimbus.v1.SetRegistryQuotaRequest\x1a#.nimbus.v1.SetRegistryQuotaResponse\x12X\n" +
-	"\x0fCollectRegistry\x12!.nimbus.v1.CollectRegistryRequest\x1a\".nimbus.v1.CollectRegistryResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
+	"\x0fCollectRegistry\x12!.nimbus.v1.CollectRegistryRequest\x1a\".nimbus.v1.CollectRegistryResponse\x12i\n" +
+	"\x13ListRegistryMirrors\x12%.nimbus.v1.ListRegistryMirrorsRequest\x1a&.nimbus.v1.ListRegistryMirrorsResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\x11SetRegistryMirror\x12#.nimbus.v1.SetRegistryMirrorRequest\x1a$.nimbus.v1.SetRegistryMirrorResponse\x12g\n" +
+	"\x14RemoveRegistryMirror\x12&.nimbus.v1.RemoveRegistryMirrorRequest\x1a'.nimbus.v1.RemoveRegistryMirrorResponseB8Z6github.com/nimbus-ci/nimbus/api/gen/nimbus/v1;nimbusv1b\x06proto3"
 
 var (
 	file_nimbus_v1_registry_proto_rawDescOnce sync.Once
@@ -1163,56 +1606,73 @@ func file_nimbus_v1_registry_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_registry_proto_rawDescData
 }
 
-var file_nimbus_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_nimbus_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_nimbus_v1_registry_proto_goTypes = []any{
-	(*RegistryRules)(nil),             // 0: nimbus.v1.RegistryRules
-	(*RegistryRepo)(nil),              // 1: nimbus.v1.RegistryRepo
-	(*RegistryUsage)(nil),             // 2: nimbus.v1.RegistryUsage
-	(*ListRegistryReposRequest)(nil),  // 3: nimbus.v1.ListRegistryReposRequest
-	(*ListRegistryReposResponse)(nil), // 4: nimbus.v1.ListRegistryReposResponse
-	(*ListImagesRequest)(nil),         // 5: nimbus.v1.ListImagesRequest
-	(*Image)(nil),                     // 6: nimbus.v1.Image
-	(*ImageReferrer)(nil),             // 7: nimbus.v1.ImageReferrer
-	(*ListImagesResponse)(nil),        // 8: nimbus.v1.ListImagesResponse
-	(*RemoveImagesRequest)(nil),       // 9: nimbus.v1.RemoveImagesRequest
-	(*RemoveImagesResponse)(nil),      // 10: nimbus.v1.RemoveImagesResponse
-	(*SetRegistryRulesRequest)(nil),   // 11: nimbus.v1.SetRegistryRulesRequest
-	(*SetRegistryRulesResponse)(nil),  // 12: nimbus.v1.SetRegistryRulesResponse
-	(*SetRegistryQuotaRequest)(nil),   // 13: nimbus.v1.SetRegistryQuotaRequest
-	(*SetRegistryQuotaResponse)(nil),  // 14: nimbus.v1.SetRegistryQuotaResponse
-	(*CollectRegistryRequest)(nil),    // 15: nimbus.v1.CollectRegistryRequest
-	(*CollectRegistryResponse)(nil),   // 16: nimbus.v1.CollectRegistryResponse
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*RegistryMirror)(nil),               // 0: nimbus.v1.RegistryMirror
+	(*ListRegistryMirrorsRequest)(nil),   // 1: nimbus.v1.ListRegistryMirrorsRequest
+	(*ListRegistryMirrorsResponse)(nil),  // 2: nimbus.v1.ListRegistryMirrorsResponse
+	(*SetRegistryMirrorRequest)(nil),     // 3: nimbus.v1.SetRegistryMirrorRequest
+	(*SetRegistryMirrorResponse)(nil),    // 4: nimbus.v1.SetRegistryMirrorResponse
+	(*RemoveRegistryMirrorRequest)(nil),  // 5: nimbus.v1.RemoveRegistryMirrorRequest
+	(*RemoveRegistryMirrorResponse)(nil), // 6: nimbus.v1.RemoveRegistryMirrorResponse
+	(*RegistryRules)(nil),                // 7: nimbus.v1.RegistryRules
+	(*RegistryRepo)(nil),                 // 8: nimbus.v1.RegistryRepo
+	(*RegistryUsage)(nil),                // 9: nimbus.v1.RegistryUsage
+	(*ListRegistryReposRequest)(nil),     // 10: nimbus.v1.ListRegistryReposRequest
+	(*ListRegistryReposResponse)(nil),    // 11: nimbus.v1.ListRegistryReposResponse
+	(*ListImagesRequest)(nil),            // 12: nimbus.v1.ListImagesRequest
+	(*Image)(nil),                        // 13: nimbus.v1.Image
+	(*ImageReferrer)(nil),                // 14: nimbus.v1.ImageReferrer
+	(*ListImagesResponse)(nil),           // 15: nimbus.v1.ListImagesResponse
+	(*RemoveImagesRequest)(nil),          // 16: nimbus.v1.RemoveImagesRequest
+	(*RemoveImagesResponse)(nil),         // 17: nimbus.v1.RemoveImagesResponse
+	(*SetRegistryRulesRequest)(nil),      // 18: nimbus.v1.SetRegistryRulesRequest
+	(*SetRegistryRulesResponse)(nil),     // 19: nimbus.v1.SetRegistryRulesResponse
+	(*SetRegistryQuotaRequest)(nil),      // 20: nimbus.v1.SetRegistryQuotaRequest
+	(*SetRegistryQuotaResponse)(nil),     // 21: nimbus.v1.SetRegistryQuotaResponse
+	(*CollectRegistryRequest)(nil),       // 22: nimbus.v1.CollectRegistryRequest
+	(*CollectRegistryResponse)(nil),      // 23: nimbus.v1.CollectRegistryResponse
+	(*timestamppb.Timestamp)(nil),        // 24: google.protobuf.Timestamp
 }
 var file_nimbus_v1_registry_proto_depIdxs = []int32{
-	0,  // 0: nimbus.v1.RegistryRepo.rules:type_name -> nimbus.v1.RegistryRules
-	17, // 1: nimbus.v1.RegistryRepo.created_at:type_name -> google.protobuf.Timestamp
-	17, // 2: nimbus.v1.RegistryRepo.pulled_at:type_name -> google.protobuf.Timestamp
-	1,  // 3: nimbus.v1.ListRegistryReposResponse.repos:type_name -> nimbus.v1.RegistryRepo
-	2,  // 4: nimbus.v1.ListRegistryReposResponse.usage:type_name -> nimbus.v1.RegistryUsage
-	17, // 5: nimbus.v1.Image.pushed_at:type_name -> google.protobuf.Timestamp
-	17, // 6: nimbus.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
-	7,  // 7: nimbus.v1.Image.referrers:type_name -> nimbus.v1.ImageReferrer
-	6,  // 8: nimbus.v1.ListImagesResponse.images:type_name -> nimbus.v1.Image
-	1,  // 9: nimbus.v1.ListImagesResponse.repo:type_name -> nimbus.v1.RegistryRepo
-	0,  // 10: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
-	3,  // 11: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
-	5,  // 12: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
-	9,  // 13: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
-	11, // 14: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
-	13, // 15: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
-	15, // 16: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
-	4,  // 17: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
-	8,  // 18: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
-	10, // 19: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
-	12, // 20: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
-	14, // 21: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
-	16, // 22: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	24, // 0: nimbus.v1.RegistryMirror.set_at:type_name -> google.protobuf.Timestamp
+	24, // 1: nimbus.v1.RegistryMirror.failed_at:type_name -> google.protobuf.Timestamp
+	24, // 2: nimbus.v1.RegistryMirror.limited_until:type_name -> google.protobuf.Timestamp
+	0,  // 3: nimbus.v1.ListRegistryMirrorsResponse.mirrors:type_name -> nimbus.v1.RegistryMirror
+	7,  // 4: nimbus.v1.RegistryRepo.rules:type_name -> nimbus.v1.RegistryRules
+	24, // 5: nimbus.v1.RegistryRepo.created_at:type_name -> google.protobuf.Timestamp
+	24, // 6: nimbus.v1.RegistryRepo.pulled_at:type_name -> google.protobuf.Timestamp
+	8,  // 7: nimbus.v1.ListRegistryReposResponse.repos:type_name -> nimbus.v1.RegistryRepo
+	9,  // 8: nimbus.v1.ListRegistryReposResponse.usage:type_name -> nimbus.v1.RegistryUsage
+	24, // 9: nimbus.v1.Image.pushed_at:type_name -> google.protobuf.Timestamp
+	24, // 10: nimbus.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
+	14, // 11: nimbus.v1.Image.referrers:type_name -> nimbus.v1.ImageReferrer
+	13, // 12: nimbus.v1.ListImagesResponse.images:type_name -> nimbus.v1.Image
+	8,  // 13: nimbus.v1.ListImagesResponse.repo:type_name -> nimbus.v1.RegistryRepo
+	7,  // 14: nimbus.v1.SetRegistryRulesRequest.rules:type_name -> nimbus.v1.RegistryRules
+	10, // 15: nimbus.v1.RegistryService.ListRegistryRepos:input_type -> nimbus.v1.ListRegistryReposRequest
+	12, // 16: nimbus.v1.RegistryService.ListImages:input_type -> nimbus.v1.ListImagesRequest
+	16, // 17: nimbus.v1.RegistryService.RemoveImages:input_type -> nimbus.v1.RemoveImagesRequest
+	18, // 18: nimbus.v1.RegistryService.SetRegistryRules:input_type -> nimbus.v1.SetRegistryRulesRequest
+	20, // 19: nimbus.v1.RegistryService.SetRegistryQuota:input_type -> nimbus.v1.SetRegistryQuotaRequest
+	22, // 20: nimbus.v1.RegistryService.CollectRegistry:input_type -> nimbus.v1.CollectRegistryRequest
+	1,  // 21: nimbus.v1.RegistryService.ListRegistryMirrors:input_type -> nimbus.v1.ListRegistryMirrorsRequest
+	3,  // 22: nimbus.v1.RegistryService.SetRegistryMirror:input_type -> nimbus.v1.SetRegistryMirrorRequest
+	5,  // 23: nimbus.v1.RegistryService.RemoveRegistryMirror:input_type -> nimbus.v1.RemoveRegistryMirrorRequest
+	11, // 24: nimbus.v1.RegistryService.ListRegistryRepos:output_type -> nimbus.v1.ListRegistryReposResponse
+	15, // 25: nimbus.v1.RegistryService.ListImages:output_type -> nimbus.v1.ListImagesResponse
+	17, // 26: nimbus.v1.RegistryService.RemoveImages:output_type -> nimbus.v1.RemoveImagesResponse
+	19, // 27: nimbus.v1.RegistryService.SetRegistryRules:output_type -> nimbus.v1.SetRegistryRulesResponse
+	21, // 28: nimbus.v1.RegistryService.SetRegistryQuota:output_type -> nimbus.v1.SetRegistryQuotaResponse
+	23, // 29: nimbus.v1.RegistryService.CollectRegistry:output_type -> nimbus.v1.CollectRegistryResponse
+	2,  // 30: nimbus.v1.RegistryService.ListRegistryMirrors:output_type -> nimbus.v1.ListRegistryMirrorsResponse
+	4,  // 31: nimbus.v1.RegistryService.SetRegistryMirror:output_type -> nimbus.v1.SetRegistryMirrorResponse
+	6,  // 32: nimbus.v1.RegistryService.RemoveRegistryMirror:output_type -> nimbus.v1.RemoveRegistryMirrorResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_registry_proto_init() }
@@ -1226,7 +1686,7 @@ func file_nimbus_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_registry_proto_rawDesc), len(file_nimbus_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,6 +54,9 @@ const (
 	AgentServiceCreateCacheTokenProcedure = "/nimbus.v1.AgentService/CreateCacheToken"
 	// AgentServiceAppendLogProcedure is the fully-qualified name of the AgentService's AppendLog RPC.
 	AgentServiceAppendLogProcedure = "/nimbus.v1.AgentService/AppendLog"
+	// AgentServiceAppendTelemetryProcedure is the fully-qualified name of the AgentService's
+	// AppendTelemetry RPC.
+	AgentServiceAppendTelemetryProcedure = "/nimbus.v1.AgentService/AppendTelemetry"
 	// AgentServiceReportUsageProcedure is the fully-qualified name of the AgentService's ReportUsage
 	// RPC.
 	AgentServiceReportUsageProcedure = "/nimbus.v1.AgentService/ReportUsage"
@@ -98,6 +101,10 @@ type AgentServiceClient interface {
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
+	// AppendTelemetry stores batches of what a job told by OTLP. The answer is the
+	// highest batch stored; what is at or below it is ignored. Codes: fenced,
+	// too_large once there is no room for more of this attempt or its org.
+	AppendTelemetry(context.Context, *connect.Request[v1.AppendTelemetryRequest]) (*connect.Response[v1.AppendTelemetryResponse], error)
 	// ReportUsage tells what attempts have used of the host so far. What is said of
 	// one whose lease is over is passed over: the heartbeat tells the host of it.
 	ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error)
@@ -178,6 +185,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("AppendLog")),
 			connect.WithClientOptions(opts...),
 		),
+		appendTelemetry: connect.NewClient[v1.AppendTelemetryRequest, v1.AppendTelemetryResponse](
+			httpClient,
+			baseURL+AgentServiceAppendTelemetryProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("AppendTelemetry")),
+			connect.WithClientOptions(opts...),
+		),
 		reportUsage: connect.NewClient[v1.ReportUsageRequest, v1.ReportUsageResponse](
 			httpClient,
 			baseURL+AgentServiceReportUsageProcedure,
@@ -222,6 +235,7 @@ type agentServiceClient struct {
 	createRunner      *connect.Client[v1.CreateRunnerRequest, v1.CreateRunnerResponse]
 	createCacheToken  *connect.Client[v1.CreateCacheTokenRequest, v1.CreateCacheTokenResponse]
 	appendLog         *connect.Client[v1.AppendLogRequest, v1.AppendLogResponse]
+	appendTelemetry   *connect.Client[v1.AppendTelemetryRequest, v1.AppendTelemetryResponse]
 	reportUsage       *connect.Client[v1.ReportUsageRequest, v1.ReportUsageResponse]
 	finishAttempt     *connect.Client[v1.FinishAttemptRequest, v1.FinishAttemptResponse]
 	attachShell       *connect.Client[v1.AttachShellRequest, v1.AttachShellResponse]
@@ -272,6 +286,11 @@ func (c *agentServiceClient) CreateCacheToken(ctx context.Context, req *connect.
 // AppendLog calls nimbus.v1.AgentService.AppendLog.
 func (c *agentServiceClient) AppendLog(ctx context.Context, req *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error) {
 	return c.appendLog.CallUnary(ctx, req)
+}
+
+// AppendTelemetry calls nimbus.v1.AgentService.AppendTelemetry.
+func (c *agentServiceClient) AppendTelemetry(ctx context.Context, req *connect.Request[v1.AppendTelemetryRequest]) (*connect.Response[v1.AppendTelemetryResponse], error) {
+	return c.appendTelemetry.CallUnary(ctx, req)
 }
 
 // ReportUsage calls nimbus.v1.AgentService.ReportUsage.
@@ -326,6 +345,10 @@ type AgentServiceHandler interface {
 	// AppendLog stores lines. The answer is the highest line up to which the
 	// log is stored without gaps; what is at or below it is ignored.
 	AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error)
+	// AppendTelemetry stores batches of what a job told by OTLP. The answer is the
+	// highest batch stored; what is at or below it is ignored. Codes: fenced,
+	// too_large once there is no room for more of this attempt or its org.
+	AppendTelemetry(context.Context, *connect.Request[v1.AppendTelemetryRequest]) (*connect.Response[v1.AppendTelemetryResponse], error)
 	// ReportUsage tells what attempts have used of the host so far. What is said of
 	// one whose lease is over is passed over: the heartbeat tells the host of it.
 	ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error)
@@ -402,6 +425,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("AppendLog")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceAppendTelemetryHandler := connect.NewUnaryHandler(
+		AgentServiceAppendTelemetryProcedure,
+		svc.AppendTelemetry,
+		connect.WithSchema(agentServiceMethods.ByName("AppendTelemetry")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceReportUsageHandler := connect.NewUnaryHandler(
 		AgentServiceReportUsageProcedure,
 		svc.ReportUsage,
@@ -452,6 +481,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceCreateCacheTokenHandler.ServeHTTP(w, r)
 		case AgentServiceAppendLogProcedure:
 			agentServiceAppendLogHandler.ServeHTTP(w, r)
+		case AgentServiceAppendTelemetryProcedure:
+			agentServiceAppendTelemetryHandler.ServeHTTP(w, r)
 		case AgentServiceReportUsageProcedure:
 			agentServiceReportUsageHandler.ServeHTTP(w, r)
 		case AgentServiceFinishAttemptProcedure:
@@ -505,6 +536,10 @@ func (UnimplementedAgentServiceHandler) CreateCacheToken(context.Context, *conne
 
 func (UnimplementedAgentServiceHandler) AppendLog(context.Context, *connect.Request[v1.AppendLogRequest]) (*connect.Response[v1.AppendLogResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.AppendLog is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) AppendTelemetry(context.Context, *connect.Request[v1.AppendTelemetryRequest]) (*connect.Response[v1.AppendTelemetryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.AgentService.AppendTelemetry is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) ReportUsage(context.Context, *connect.Request[v1.ReportUsageRequest]) (*connect.Response[v1.ReportUsageResponse], error) {

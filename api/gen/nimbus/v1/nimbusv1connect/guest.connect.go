@@ -49,6 +49,9 @@ const (
 	GuestServiceSignalProcedure = "/nimbus.v1.GuestService/Signal"
 	// GuestServiceShellProcedure is the fully-qualified name of the GuestService's Shell RPC.
 	GuestServiceShellProcedure = "/nimbus.v1.GuestService/Shell"
+	// GuestServiceTakeTelemetryProcedure is the fully-qualified name of the GuestService's
+	// TakeTelemetry RPC.
+	GuestServiceTakeTelemetryProcedure = "/nimbus.v1.GuestService/TakeTelemetry"
 )
 
 // GuestServiceClient is a client for the nimbus.v1.GuestService service.
@@ -74,6 +77,9 @@ type GuestServiceClient interface {
 	// is there. The first message begins it. It ends with the stream, and what
 	// the stream does not take it waits for.
 	Shell(context.Context) *connect.BidiStreamForClient[v1.ShellRequest, v1.ShellResponse]
+	// TakeTelemetry tells what became of the request that was taken last, frees it,
+	// and waits for the next, of which it returns a piece. Repeating it is safe.
+	TakeTelemetry(context.Context, *connect.Request[v1.TakeTelemetryRequest]) (*connect.Response[v1.TakeTelemetryResponse], error)
 }
 
 // NewGuestServiceClient constructs a client for the nimbus.v1.GuestService service. By default, it
@@ -129,18 +135,25 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(guestServiceMethods.ByName("Shell")),
 			connect.WithClientOptions(opts...),
 		),
+		takeTelemetry: connect.NewClient[v1.TakeTelemetryRequest, v1.TakeTelemetryResponse](
+			httpClient,
+			baseURL+GuestServiceTakeTelemetryProcedure,
+			connect.WithSchema(guestServiceMethods.ByName("TakeTelemetry")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // guestServiceClient implements GuestServiceClient.
 type guestServiceClient struct {
-	prepare      *connect.Client[v1.PrepareRequest, v1.PrepareResponse]
-	putWorkspace *connect.Client[v1.PutWorkspaceRequest, v1.PutWorkspaceResponse]
-	start        *connect.Client[v1.StartRequest, v1.StartResponse]
-	watch        *connect.Client[v1.WatchRequest, v1.WatchResponse]
-	acknowledge  *connect.Client[v1.AcknowledgeRequest, v1.AcknowledgeResponse]
-	signal       *connect.Client[v1.SignalRequest, v1.SignalResponse]
-	shell        *connect.Client[v1.ShellRequest, v1.ShellResponse]
+	prepare       *connect.Client[v1.PrepareRequest, v1.PrepareResponse]
+	putWorkspace  *connect.Client[v1.PutWorkspaceRequest, v1.PutWorkspaceResponse]
+	start         *connect.Client[v1.StartRequest, v1.StartResponse]
+	watch         *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	acknowledge   *connect.Client[v1.AcknowledgeRequest, v1.AcknowledgeResponse]
+	signal        *connect.Client[v1.SignalRequest, v1.SignalResponse]
+	shell         *connect.Client[v1.ShellRequest, v1.ShellResponse]
+	takeTelemetry *connect.Client[v1.TakeTelemetryRequest, v1.TakeTelemetryResponse]
 }
 
 // Prepare calls nimbus.v1.GuestService.Prepare.
@@ -178,6 +191,11 @@ func (c *guestServiceClient) Shell(ctx context.Context) *connect.BidiStreamForCl
 	return c.shell.CallBidiStream(ctx)
 }
 
+// TakeTelemetry calls nimbus.v1.GuestService.TakeTelemetry.
+func (c *guestServiceClient) TakeTelemetry(ctx context.Context, req *connect.Request[v1.TakeTelemetryRequest]) (*connect.Response[v1.TakeTelemetryResponse], error) {
+	return c.takeTelemetry.CallUnary(ctx, req)
+}
+
 // GuestServiceHandler is an implementation of the nimbus.v1.GuestService service.
 type GuestServiceHandler interface {
 	// Prepare is the first call: who the sandbox is. May be repeated.
@@ -201,6 +219,9 @@ type GuestServiceHandler interface {
 	// is there. The first message begins it. It ends with the stream, and what
 	// the stream does not take it waits for.
 	Shell(context.Context, *connect.BidiStream[v1.ShellRequest, v1.ShellResponse]) error
+	// TakeTelemetry tells what became of the request that was taken last, frees it,
+	// and waits for the next, of which it returns a piece. Repeating it is safe.
+	TakeTelemetry(context.Context, *connect.Request[v1.TakeTelemetryRequest]) (*connect.Response[v1.TakeTelemetryResponse], error)
 }
 
 // NewGuestServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -252,6 +273,12 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(guestServiceMethods.ByName("Shell")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestServiceTakeTelemetryHandler := connect.NewUnaryHandler(
+		GuestServiceTakeTelemetryProcedure,
+		svc.TakeTelemetry,
+		connect.WithSchema(guestServiceMethods.ByName("TakeTelemetry")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.GuestService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case GuestServicePrepareProcedure:
@@ -268,6 +295,8 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 			guestServiceSignalHandler.ServeHTTP(w, r)
 		case GuestServiceShellProcedure:
 			guestServiceShellHandler.ServeHTTP(w, r)
+		case GuestServiceTakeTelemetryProcedure:
+			guestServiceTakeTelemetryHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -303,4 +332,8 @@ func (UnimplementedGuestServiceHandler) Signal(context.Context, *connect.Request
 
 func (UnimplementedGuestServiceHandler) Shell(context.Context, *connect.BidiStream[v1.ShellRequest, v1.ShellResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GuestService.Shell is not implemented"))
+}
+
+func (UnimplementedGuestServiceHandler) TakeTelemetry(context.Context, *connect.Request[v1.TakeTelemetryRequest]) (*connect.Response[v1.TakeTelemetryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.GuestService.TakeTelemetry is not implemented"))
 }

@@ -51,6 +51,15 @@ const (
 	// RegistryServiceCollectRegistryProcedure is the fully-qualified name of the RegistryService's
 	// CollectRegistry RPC.
 	RegistryServiceCollectRegistryProcedure = "/nimbus.v1.RegistryService/CollectRegistry"
+	// RegistryServiceListRegistryMirrorsProcedure is the fully-qualified name of the RegistryService's
+	// ListRegistryMirrors RPC.
+	RegistryServiceListRegistryMirrorsProcedure = "/nimbus.v1.RegistryService/ListRegistryMirrors"
+	// RegistryServiceSetRegistryMirrorProcedure is the fully-qualified name of the RegistryService's
+	// SetRegistryMirror RPC.
+	RegistryServiceSetRegistryMirrorProcedure = "/nimbus.v1.RegistryService/SetRegistryMirror"
+	// RegistryServiceRemoveRegistryMirrorProcedure is the fully-qualified name of the RegistryService's
+	// RemoveRegistryMirror RPC.
+	RegistryServiceRemoveRegistryMirrorProcedure = "/nimbus.v1.RegistryService/RemoveRegistryMirror"
 )
 
 // RegistryServiceClient is a client for the nimbus.v1.RegistryService service.
@@ -73,6 +82,15 @@ type RegistryServiceClient interface {
 	// CollectRegistry removes now what would be removed within a minute. For
 	// administrators of the platform.
 	CollectRegistry(context.Context, *connect.Request[v1.CollectRegistryRequest]) (*connect.Response[v1.CollectRegistryResponse], error)
+	// ListRegistryMirrors returns the registries whose images the org has by way of
+	// its own, by name, with how they do.
+	ListRegistryMirrors(context.Context, *connect.Request[v1.ListRegistryMirrorsRequest]) (*connect.Response[v1.ListRegistryMirrorsResponse], error)
+	// SetRegistryMirror sets a mirror, all of it, and makes it where there is none of
+	// that name. What is here of one that leads somewhere else then is removed. Codes:
+	// conflict where images were pushed below the name.
+	SetRegistryMirror(context.Context, *connect.Request[v1.SetRegistryMirrorRequest]) (*connect.Response[v1.SetRegistryMirrorResponse], error)
+	// RemoveRegistryMirror removes one with all that is here of it. Codes: not_found.
+	RemoveRegistryMirror(context.Context, *connect.Request[v1.RemoveRegistryMirrorRequest]) (*connect.Response[v1.RemoveRegistryMirrorResponse], error)
 }
 
 // NewRegistryServiceClient constructs a client for the nimbus.v1.RegistryService service. By
@@ -124,17 +142,39 @@ func NewRegistryServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(registryServiceMethods.ByName("CollectRegistry")),
 			connect.WithClientOptions(opts...),
 		),
+		listRegistryMirrors: connect.NewClient[v1.ListRegistryMirrorsRequest, v1.ListRegistryMirrorsResponse](
+			httpClient,
+			baseURL+RegistryServiceListRegistryMirrorsProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("ListRegistryMirrors")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRegistryMirror: connect.NewClient[v1.SetRegistryMirrorRequest, v1.SetRegistryMirrorResponse](
+			httpClient,
+			baseURL+RegistryServiceSetRegistryMirrorProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("SetRegistryMirror")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRegistryMirror: connect.NewClient[v1.RemoveRegistryMirrorRequest, v1.RemoveRegistryMirrorResponse](
+			httpClient,
+			baseURL+RegistryServiceRemoveRegistryMirrorProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("RemoveRegistryMirror")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // registryServiceClient implements RegistryServiceClient.
 type registryServiceClient struct {
-	listRegistryRepos *connect.Client[v1.ListRegistryReposRequest, v1.ListRegistryReposResponse]
-	listImages        *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
-	removeImages      *connect.Client[v1.RemoveImagesRequest, v1.RemoveImagesResponse]
-	setRegistryRules  *connect.Client[v1.SetRegistryRulesRequest, v1.SetRegistryRulesResponse]
-	setRegistryQuota  *connect.Client[v1.SetRegistryQuotaRequest, v1.SetRegistryQuotaResponse]
-	collectRegistry   *connect.Client[v1.CollectRegistryRequest, v1.CollectRegistryResponse]
+	listRegistryRepos    *connect.Client[v1.ListRegistryReposRequest, v1.ListRegistryReposResponse]
+	listImages           *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
+	removeImages         *connect.Client[v1.RemoveImagesRequest, v1.RemoveImagesResponse]
+	setRegistryRules     *connect.Client[v1.SetRegistryRulesRequest, v1.SetRegistryRulesResponse]
+	setRegistryQuota     *connect.Client[v1.SetRegistryQuotaRequest, v1.SetRegistryQuotaResponse]
+	collectRegistry      *connect.Client[v1.CollectRegistryRequest, v1.CollectRegistryResponse]
+	listRegistryMirrors  *connect.Client[v1.ListRegistryMirrorsRequest, v1.ListRegistryMirrorsResponse]
+	setRegistryMirror    *connect.Client[v1.SetRegistryMirrorRequest, v1.SetRegistryMirrorResponse]
+	removeRegistryMirror *connect.Client[v1.RemoveRegistryMirrorRequest, v1.RemoveRegistryMirrorResponse]
 }
 
 // ListRegistryRepos calls nimbus.v1.RegistryService.ListRegistryRepos.
@@ -167,6 +207,21 @@ func (c *registryServiceClient) CollectRegistry(ctx context.Context, req *connec
 	return c.collectRegistry.CallUnary(ctx, req)
 }
 
+// ListRegistryMirrors calls nimbus.v1.RegistryService.ListRegistryMirrors.
+func (c *registryServiceClient) ListRegistryMirrors(ctx context.Context, req *connect.Request[v1.ListRegistryMirrorsRequest]) (*connect.Response[v1.ListRegistryMirrorsResponse], error) {
+	return c.listRegistryMirrors.CallUnary(ctx, req)
+}
+
+// SetRegistryMirror calls nimbus.v1.RegistryService.SetRegistryMirror.
+func (c *registryServiceClient) SetRegistryMirror(ctx context.Context, req *connect.Request[v1.SetRegistryMirrorRequest]) (*connect.Response[v1.SetRegistryMirrorResponse], error) {
+	return c.setRegistryMirror.CallUnary(ctx, req)
+}
+
+// RemoveRegistryMirror calls nimbus.v1.RegistryService.RemoveRegistryMirror.
+func (c *registryServiceClient) RemoveRegistryMirror(ctx context.Context, req *connect.Request[v1.RemoveRegistryMirrorRequest]) (*connect.Response[v1.RemoveRegistryMirrorResponse], error) {
+	return c.removeRegistryMirror.CallUnary(ctx, req)
+}
+
 // RegistryServiceHandler is an implementation of the nimbus.v1.RegistryService service.
 type RegistryServiceHandler interface {
 	// ListRegistryRepos returns the repositories of the org, by name, and how much
@@ -187,6 +242,15 @@ type RegistryServiceHandler interface {
 	// CollectRegistry removes now what would be removed within a minute. For
 	// administrators of the platform.
 	CollectRegistry(context.Context, *connect.Request[v1.CollectRegistryRequest]) (*connect.Response[v1.CollectRegistryResponse], error)
+	// ListRegistryMirrors returns the registries whose images the org has by way of
+	// its own, by name, with how they do.
+	ListRegistryMirrors(context.Context, *connect.Request[v1.ListRegistryMirrorsRequest]) (*connect.Response[v1.ListRegistryMirrorsResponse], error)
+	// SetRegistryMirror sets a mirror, all of it, and makes it where there is none of
+	// that name. What is here of one that leads somewhere else then is removed. Codes:
+	// conflict where images were pushed below the name.
+	SetRegistryMirror(context.Context, *connect.Request[v1.SetRegistryMirrorRequest]) (*connect.Response[v1.SetRegistryMirrorResponse], error)
+	// RemoveRegistryMirror removes one with all that is here of it. Codes: not_found.
+	RemoveRegistryMirror(context.Context, *connect.Request[v1.RemoveRegistryMirrorRequest]) (*connect.Response[v1.RemoveRegistryMirrorResponse], error)
 }
 
 // NewRegistryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -234,6 +298,25 @@ func NewRegistryServiceHandler(svc RegistryServiceHandler, opts ...connect.Handl
 		connect.WithSchema(registryServiceMethods.ByName("CollectRegistry")),
 		connect.WithHandlerOptions(opts...),
 	)
+	registryServiceListRegistryMirrorsHandler := connect.NewUnaryHandler(
+		RegistryServiceListRegistryMirrorsProcedure,
+		svc.ListRegistryMirrors,
+		connect.WithSchema(registryServiceMethods.ByName("ListRegistryMirrors")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	registryServiceSetRegistryMirrorHandler := connect.NewUnaryHandler(
+		RegistryServiceSetRegistryMirrorProcedure,
+		svc.SetRegistryMirror,
+		connect.WithSchema(registryServiceMethods.ByName("SetRegistryMirror")),
+		connect.WithHandlerOptions(opts...),
+	)
+	registryServiceRemoveRegistryMirrorHandler := connect.NewUnaryHandler(
+		RegistryServiceRemoveRegistryMirrorProcedure,
+		svc.RemoveRegistryMirror,
+		connect.WithSchema(registryServiceMethods.ByName("RemoveRegistryMirror")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nimbus.v1.RegistryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case RegistryServiceListRegistryReposProcedure:
@@ -248,6 +331,12 @@ func NewRegistryServiceHandler(svc RegistryServiceHandler, opts ...connect.Handl
 			registryServiceSetRegistryQuotaHandler.ServeHTTP(w, r)
 		case RegistryServiceCollectRegistryProcedure:
 			registryServiceCollectRegistryHandler.ServeHTTP(w, r)
+		case RegistryServiceListRegistryMirrorsProcedure:
+			registryServiceListRegistryMirrorsHandler.ServeHTTP(w, r)
+		case RegistryServiceSetRegistryMirrorProcedure:
+			registryServiceSetRegistryMirrorHandler.ServeHTTP(w, r)
+		case RegistryServiceRemoveRegistryMirrorProcedure:
+			registryServiceRemoveRegistryMirrorHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -279,4 +368,16 @@ func (UnimplementedRegistryServiceHandler) SetRegistryQuota(context.Context, *co
 
 func (UnimplementedRegistryServiceHandler) CollectRegistry(context.Context, *connect.Request[v1.CollectRegistryRequest]) (*connect.Response[v1.CollectRegistryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.RegistryService.CollectRegistry is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) ListRegistryMirrors(context.Context, *connect.Request[v1.ListRegistryMirrorsRequest]) (*connect.Response[v1.ListRegistryMirrorsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.RegistryService.ListRegistryMirrors is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) SetRegistryMirror(context.Context, *connect.Request[v1.SetRegistryMirrorRequest]) (*connect.Response[v1.SetRegistryMirrorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.RegistryService.SetRegistryMirror is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) RemoveRegistryMirror(context.Context, *connect.Request[v1.RemoveRegistryMirrorRequest]) (*connect.Response[v1.RemoveRegistryMirrorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.RegistryService.RemoveRegistryMirror is not implemented"))
 }

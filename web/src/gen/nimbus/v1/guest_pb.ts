@@ -14,7 +14,176 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/guest.proto.
  */
 export const file_nimbus_v1_guest: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSJoCgxTaGVsbFJlcXVlc3QSJQoFc3RhcnQYASABKAsyFC5uaW1idXMudjEuU2hlbGxTcGVjSAASJgoFZnJhbWUYAiABKAsyFS5uaW1idXMudjEuU2hlbGxGcmFtZUgAQgkKB21lc3NhZ2UibAoNU2hlbGxSZXNwb25zZRIoCgZvdXRwdXQYASABKAsyFi5uaW1idXMudjEuU2hlbGxPdXRwdXRIABImCgZleGl0ZWQYAiABKAsyFC5uaW1idXMudjEuU2hlbGxFeGl0SABCCQoHbWVzc2FnZSI3CglTaGVsbEV4aXQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCUIHCgVfY29kZSKrAQoOUHJlcGFyZVJlcXVlc3QSJwoDbm93GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoHbmV0d29yaxgFIAEoCzIYLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnEg4KBmNhX3BlbRgGIAEoDCK4AQoNTmV0d29ya0NvbmZpZxIOCgZkZXZpY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEhMKC25hbWVzZXJ2ZXJzGAQgAygJEjIKBWhvc3RzGAUgAygLMiMubmltYnVzLnYxLk5ldHdvcmtDb25maWcuSG9zdHNFbnRyeRosCgpIb3N0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoPUHJlcGFyZVJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSKQoGdXB0aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiQKE1B1dFdvcmtzcGFjZVJlcXVlc3QSDQoFY2h1bmsYASABKAwiNAoUUHV0V29ya3NwYWNlUmVzcG9uc2USDQoFZmlsZXMYASABKAMSDQoFYnl0ZXMYAiABKAMi5gEKDFN0YXJ0UmVxdWVzdBISCgphdHRlbXB0X2lkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLQoDZW52GAMgAygLMiAubmltYnVzLnYxLlN0YXJ0UmVxdWVzdC5FbnZFbnRyeRIZChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCRIMCgR1c2VyGAUgASgJEhoKEnJ1bm5lcl9kaWFnbm9zdGljcxgGIAMoCRIRCglyZWhlYXJzYWwYByABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIcCg1TdGFydFJlc3BvbnNlEgsKA3BpZBgBIAEoAyIzCgxXYXRjaFJlcXVlc3QSEAoIZnJvbV9zZXEYASABKAMSEQoJcmVoZWFyc2FsGAIgASgIIm8KDVdhdGNoUmVzcG9uc2USCwoDc2VxGAEgASgDEiMKBm91dHB1dBgCIAEoCzIRLm5pbWJ1cy52MS5PdXRwdXRIABIjCgZleGl0ZWQYAyABKAsyES5uaW1idXMudjEuRXhpdGVkSABCBwoFZXZlbnQiJgoGT3V0cHV0Eg4KBnN0cmVhbRgBIAEoCRIMCgRkYXRhGAIgASgMIvcBCgZFeGl0ZWQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCRIVCg1vdXRfb2ZfbWVtb3J5GAMgASgIEisKCGNwdV90aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYBSABKAMSEgoKZGlza19ieXRlcxgGIAEoAxIlCgZydW5uZXIYByABKAsyFS5uaW1idXMudjEuUnVubmVyRXhpdBIRCglkaXNrX2Z1bGwYCCABKAgSGAoQb3V0X29mX3Byb2Nlc3NlcxgJIAEoCEIHCgVfY29kZSJLCgpSdW5uZXJFeGl0Eg8KB2hhZF9qb2IYASABKAgSGgoNbGlzdGVuZXJfY29kZRgCIAEoBUgAiAEBQhAKDl9saXN0ZW5lcl9jb2RlIiEKEkFja25vd2xlZGdlUmVxdWVzdBILCgNzZXEYASABKAMiFQoTQWNrbm93bGVkZ2VSZXNwb25zZSIfCg1TaWduYWxSZXF1ZXN0Eg4KBnNpZ25hbBgBIAEoCSIQCg5TaWduYWxSZXNwb25zZTLqAwoMR3Vlc3RTZXJ2aWNlEkAKB1ByZXBhcmUSGS5uaW1idXMudjEuUHJlcGFyZVJlcXVlc3QaGi5uaW1idXMudjEuUHJlcGFyZVJlc3BvbnNlElEKDFB1dFdvcmtzcGFjZRIeLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXF1ZXN0Gh8ubmltYnVzLnYxLlB1dFdvcmtzcGFjZVJlc3BvbnNlKAESOgoFU3RhcnQSFy5uaW1idXMudjEuU3RhcnRSZXF1ZXN0GhgubmltYnVzLnYxLlN0YXJ0UmVzcG9uc2USPAoFV2F0Y2gSFy5uaW1idXMudjEuV2F0Y2hSZXF1ZXN0GhgubmltYnVzLnYxLldhdGNoUmVzcG9uc2UwARJMCgtBY2tub3dsZWRnZRIdLm5pbWJ1cy52MS5BY2tub3dsZWRnZVJlcXVlc3QaHi5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXNwb25zZRI9CgZTaWduYWwSGC5uaW1idXMudjEuU2lnbmFsUmVxdWVzdBoZLm5pbWJ1cy52MS5TaWduYWxSZXNwb25zZRI+CgVTaGVsbBIXLm5pbWJ1cy52MS5TaGVsbFJlcXVlc3QaGC5uaW1idXMudjEuU2hlbGxSZXNwb25zZSgBMAFCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_shell]);
+  fileDesc("ChVuaW1idXMvdjEvZ3Vlc3QucHJvdG8SCW5pbWJ1cy52MSKQAQoUVGFrZVRlbGVtZXRyeVJlcXVlc3QSEQoJdGFrZW5fc2VxGAEgASgDEiwKB3ZlcmRpY3QYAiABKAsyGy5uaW1idXMudjEuVGVsZW1ldHJ5VmVyZGljdBIOCgZvZmZzZXQYAyABKAMSJwoEd2FpdBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJFChBUZWxlbWV0cnlWZXJkaWN0Eg4KBnN0YXR1cxgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEhAKCHJlamVjdGVkGAMgASgDIqEBChVUYWtlVGVsZW1ldHJ5UmVzcG9uc2USCwoDc2VxGAEgASgDEg4KBnNpZ25hbBgCIAEoCRIUCgxjb250ZW50X3R5cGUYAyABKAkSGAoQY29udGVudF9lbmNvZGluZxgEIAEoCRIMCgRzaXplGAUgASgDEg0KBXBpZWNlGAYgASgMEg0KBWVuZGVkGAcgASgIEg8KB3JlZnVzZWQYCCABKAMihAEKEVRlbGVtZXRyeVJlY2VpdmVyEg8KB2FkZHJlc3MYASABKAkSMgoDZW52GAIgAygLMiUubmltYnVzLnYxLlRlbGVtZXRyeVJlY2VpdmVyLkVudkVudHJ5GioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiaAoMU2hlbGxSZXF1ZXN0EiUKBXN0YXJ0GAEgASgLMhQubmltYnVzLnYxLlNoZWxsU3BlY0gAEiYKBWZyYW1lGAIgASgLMhUubmltYnVzLnYxLlNoZWxsRnJhbWVIAEIJCgdtZXNzYWdlImwKDVNoZWxsUmVzcG9uc2USKAoGb3V0cHV0GAEgASgLMhYubmltYnVzLnYxLlNoZWxsT3V0cHV0SAASJgoGZXhpdGVkGAIgASgLMhQubmltYnVzLnYxLlNoZWxsRXhpdEgAQgkKB21lc3NhZ2UiNwoJU2hlbGxFeGl0EhEKBGNvZGUYASABKAVIAIgBARIOCgZzaWduYWwYAiABKAlCBwoFX2NvZGUiqwEKDlByZXBhcmVSZXF1ZXN0EicKA25vdxgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHZW50cm9weRgCIAEoDBIQCghob3N0bmFtZRgDIAEoCRISCgptYWNoaW5lX2lkGAQgASgJEikKB25ldHdvcmsYBSABKAsyGC5uaW1idXMudjEuTmV0d29ya0NvbmZpZxIOCgZjYV9wZW0YBiABKAwiuAEKDU5ldHdvcmtDb25maWcSDgoGZGV2aWNlGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRITCgtuYW1lc2VydmVycxgEIAMoCRIyCgVob3N0cxgFIAMoCzIjLm5pbWJ1cy52MS5OZXR3b3JrQ29uZmlnLkhvc3RzRW50cnkaLAoKSG9zdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIk0KD1ByZXBhcmVSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEikKBnVwdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIkChNQdXRXb3Jrc3BhY2VSZXF1ZXN0Eg0KBWNodW5rGAEgASgMIjQKFFB1dFdvcmtzcGFjZVJlc3BvbnNlEg0KBWZpbGVzGAEgASgDEg0KBWJ5dGVzGAIgASgDIpcCCgxTdGFydFJlcXVlc3QSEgoKYXR0ZW1wdF9pZBgBIAEoCRIPCgdjb21tYW5kGAIgAygJEi0KA2VudhgDIAMoCzIgLm5pbWJ1cy52MS5TdGFydFJlcXVlc3QuRW52RW50cnkSGQoRd29ya2luZ19kaXJlY3RvcnkYBCABKAkSDAoEdXNlchgFIAEoCRIaChJydW5uZXJfZGlhZ25vc3RpY3MYBiADKAkSEQoJcmVoZWFyc2FsGAcgASgIEi8KCXRlbGVtZXRyeRgIIAEoCzIcLm5pbWJ1cy52MS5UZWxlbWV0cnlSZWNlaXZlchoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjUKDVN0YXJ0UmVzcG9uc2USCwoDcGlkGAEgASgDEhcKD3RlbGVtZXRyeV9mYXVsdBgCIAEoCSIzCgxXYXRjaFJlcXVlc3QSEAoIZnJvbV9zZXEYASABKAMSEQoJcmVoZWFyc2FsGAIgASgIIm8KDVdhdGNoUmVzcG9uc2USCwoDc2VxGAEgASgDEiMKBm91dHB1dBgCIAEoCzIRLm5pbWJ1cy52MS5PdXRwdXRIABIjCgZleGl0ZWQYAyABKAsyES5uaW1idXMudjEuRXhpdGVkSABCBwoFZXZlbnQiJgoGT3V0cHV0Eg4KBnN0cmVhbRgBIAEoCRIMCgRkYXRhGAIgASgMIvcBCgZFeGl0ZWQSEQoEY29kZRgBIAEoBUgAiAEBEg4KBnNpZ25hbBgCIAEoCRIVCg1vdXRfb2ZfbWVtb3J5GAMgASgIEisKCGNwdV90aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9yc3NfYnl0ZXMYBSABKAMSEgoKZGlza19ieXRlcxgGIAEoAxIlCgZydW5uZXIYByABKAsyFS5uaW1idXMudjEuUnVubmVyRXhpdBIRCglkaXNrX2Z1bGwYCCABKAgSGAoQb3V0X29mX3Byb2Nlc3NlcxgJIAEoCEIHCgVfY29kZSJLCgpSdW5uZXJFeGl0Eg8KB2hhZF9qb2IYASABKAgSGgoNbGlzdGVuZXJfY29kZRgCIAEoBUgAiAEBQhAKDl9saXN0ZW5lcl9jb2RlIiEKEkFja25vd2xlZGdlUmVxdWVzdBILCgNzZXEYASABKAMiFQoTQWNrbm93bGVkZ2VSZXNwb25zZSIfCg1TaWduYWxSZXF1ZXN0Eg4KBnNpZ25hbBgBIAEoCSIQCg5TaWduYWxSZXNwb25zZTK+BAoMR3Vlc3RTZXJ2aWNlEkAKB1ByZXBhcmUSGS5uaW1idXMudjEuUHJlcGFyZVJlcXVlc3QaGi5uaW1idXMudjEuUHJlcGFyZVJlc3BvbnNlElEKDFB1dFdvcmtzcGFjZRIeLm5pbWJ1cy52MS5QdXRXb3Jrc3BhY2VSZXF1ZXN0Gh8ubmltYnVzLnYxLlB1dFdvcmtzcGFjZVJlc3BvbnNlKAESOgoFU3RhcnQSFy5uaW1idXMudjEuU3RhcnRSZXF1ZXN0GhgubmltYnVzLnYxLlN0YXJ0UmVzcG9uc2USPAoFV2F0Y2gSFy5uaW1idXMudjEuV2F0Y2hSZXF1ZXN0GhgubmltYnVzLnYxLldhdGNoUmVzcG9uc2UwARJMCgtBY2tub3dsZWRnZRIdLm5pbWJ1cy52MS5BY2tub3dsZWRnZVJlcXVlc3QaHi5uaW1idXMudjEuQWNrbm93bGVkZ2VSZXNwb25zZRI9CgZTaWduYWwSGC5uaW1idXMudjEuU2lnbmFsUmVxdWVzdBoZLm5pbWJ1cy52MS5TaWduYWxSZXNwb25zZRI+CgVTaGVsbBIXLm5pbWJ1cy52MS5TaGVsbFJlcXVlc3QaGC5uaW1idXMudjEuU2hlbGxSZXNwb25zZSgBMAESUgoNVGFrZVRlbGVtZXRyeRIfLm5pbWJ1cy52MS5UYWtlVGVsZW1ldHJ5UmVxdWVzdBogLm5pbWJ1cy52MS5UYWtlVGVsZW1ldHJ5UmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_shell]);
+
+/**
+ * @generated from message nimbus.v1.TakeTelemetryRequest
+ */
+export type TakeTelemetryRequest = Message<"nimbus.v1.TakeTelemetryRequest"> & {
+  /**
+   * The last request that was taken, 0 for none: it and those before are freed.
+   *
+   * @generated from field: int64 taken_seq = 1;
+   */
+  takenSeq: bigint;
+
+  /**
+   * What its sender is answered.
+   *
+   * @generated from field: nimbus.v1.TelemetryVerdict verdict = 2;
+   */
+  verdict?: TelemetryVerdict | undefined;
+
+  /**
+   * Of the next one, the first byte that is wanted.
+   *
+   * @generated from field: int64 offset = 3;
+   */
+  offset: bigint;
+
+  /**
+   * How long to wait for it, at most 30 s.
+   *
+   * @generated from field: google.protobuf.Duration wait = 4;
+   */
+  wait?: Duration | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.TakeTelemetryRequest.
+ * Use `create(TakeTelemetryRequestSchema)` to create a new message.
+ */
+export const TakeTelemetryRequestSchema: GenMessage<TakeTelemetryRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 0);
+
+/**
+ * TelemetryVerdict is what became of a request of the job's.
+ *
+ * @generated from message nimbus.v1.TelemetryVerdict
+ */
+export type TelemetryVerdict = Message<"nimbus.v1.TelemetryVerdict"> & {
+  /**
+   * Of HTTP: 200, 400, 413, 415, 503.
+   *
+   * @generated from field: int32 status = 1;
+   */
+  status: number;
+
+  /**
+   * Why not 200, or why not all of it.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * Of its spans, log records or points, those that were not taken.
+   *
+   * @generated from field: int64 rejected = 3;
+   */
+  rejected: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.TelemetryVerdict.
+ * Use `create(TelemetryVerdictSchema)` to create a new message.
+ */
+export const TelemetryVerdictSchema: GenMessage<TelemetryVerdict> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 1);
+
+/**
+ * TakeTelemetryResponse is a request to the receiver of OTLP, as it came.
+ *
+ * @generated from message nimbus.v1.TakeTelemetryResponse
+ */
+export type TakeTelemetryResponse = Message<"nimbus.v1.TakeTelemetryResponse"> & {
+  /**
+   * From 1, without gaps; 0: there is none yet.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * "traces", "logs" or "metrics".
+   *
+   * @generated from field: string signal = 2;
+   */
+  signal: string;
+
+  /**
+   * @generated from field: string content_type = 3;
+   */
+  contentType: string;
+
+  /**
+   * @generated from field: string content_encoding = 4;
+   */
+  contentEncoding: string;
+
+  /**
+   * Of the whole body.
+   *
+   * @generated from field: int64 size = 5;
+   */
+  size: bigint;
+
+  /**
+   * From the offset on, at most 512 KiB.
+   *
+   * @generated from field: bytes piece = 6;
+   */
+  piece: Uint8Array;
+
+  /**
+   * The job has ended, and there is no more.
+   *
+   * @generated from field: bool ended = 7;
+   */
+  ended: boolean;
+
+  /**
+   * Requests that found no room so far.
+   *
+   * @generated from field: int64 refused = 8;
+   */
+  refused: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.TakeTelemetryResponse.
+ * Use `create(TakeTelemetryResponseSchema)` to create a new message.
+ */
+export const TakeTelemetryResponseSchema: GenMessage<TakeTelemetryResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 2);
+
+/**
+ * TelemetryReceiver listens for what the job tells by OTLP over HTTP.
+ *
+ * @generated from message nimbus.v1.TelemetryReceiver
+ */
+export type TelemetryReceiver = Message<"nimbus.v1.TelemetryReceiver"> & {
+  /**
+   * Of the loopback: "127.0.0.1:4318"; port 0 for a free one.
+   *
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * Variables that the process gets unless its environment has them.
+   *
+   * @generated from field: map<string, string> env = 2;
+   */
+  env: { [key: string]: string };
+};
+
+/**
+ * Describes the message nimbus.v1.TelemetryReceiver.
+ * Use `create(TelemetryReceiverSchema)` to create a new message.
+ */
+export const TelemetryReceiverSchema: GenMessage<TelemetryReceiver> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_guest, 3);
 
 /**
  * @generated from message nimbus.v1.ShellRequest
@@ -43,7 +212,7 @@ export type ShellRequest = Message<"nimbus.v1.ShellRequest"> & {
  * Use `create(ShellRequestSchema)` to create a new message.
  */
 export const ShellRequestSchema: GenMessage<ShellRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 0);
+  messageDesc(file_nimbus_v1_guest, 4);
 
 /**
  * @generated from message nimbus.v1.ShellResponse
@@ -74,7 +243,7 @@ export type ShellResponse = Message<"nimbus.v1.ShellResponse"> & {
  * Use `create(ShellResponseSchema)` to create a new message.
  */
 export const ShellResponseSchema: GenMessage<ShellResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 1);
+  messageDesc(file_nimbus_v1_guest, 5);
 
 /**
  * @generated from message nimbus.v1.ShellExit
@@ -98,7 +267,7 @@ export type ShellExit = Message<"nimbus.v1.ShellExit"> & {
  * Use `create(ShellExitSchema)` to create a new message.
  */
 export const ShellExitSchema: GenMessage<ShellExit> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 2);
+  messageDesc(file_nimbus_v1_guest, 6);
 
 /**
  * @generated from message nimbus.v1.PrepareRequest
@@ -144,7 +313,7 @@ export type PrepareRequest = Message<"nimbus.v1.PrepareRequest"> & {
  * Use `create(PrepareRequestSchema)` to create a new message.
  */
 export const PrepareRequestSchema: GenMessage<PrepareRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 3);
+  messageDesc(file_nimbus_v1_guest, 7);
 
 /**
  * NetworkConfig is the address of a microVM. Absent in a container.
@@ -189,7 +358,7 @@ export type NetworkConfig = Message<"nimbus.v1.NetworkConfig"> & {
  * Use `create(NetworkConfigSchema)` to create a new message.
  */
 export const NetworkConfigSchema: GenMessage<NetworkConfig> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 4);
+  messageDesc(file_nimbus_v1_guest, 8);
 
 /**
  * @generated from message nimbus.v1.PrepareResponse
@@ -213,7 +382,7 @@ export type PrepareResponse = Message<"nimbus.v1.PrepareResponse"> & {
  * Use `create(PrepareResponseSchema)` to create a new message.
  */
 export const PrepareResponseSchema: GenMessage<PrepareResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 5);
+  messageDesc(file_nimbus_v1_guest, 9);
 
 /**
  * @generated from message nimbus.v1.PutWorkspaceRequest
@@ -230,7 +399,7 @@ export type PutWorkspaceRequest = Message<"nimbus.v1.PutWorkspaceRequest"> & {
  * Use `create(PutWorkspaceRequestSchema)` to create a new message.
  */
 export const PutWorkspaceRequestSchema: GenMessage<PutWorkspaceRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 6);
+  messageDesc(file_nimbus_v1_guest, 10);
 
 /**
  * @generated from message nimbus.v1.PutWorkspaceResponse
@@ -252,7 +421,7 @@ export type PutWorkspaceResponse = Message<"nimbus.v1.PutWorkspaceResponse"> & {
  * Use `create(PutWorkspaceResponseSchema)` to create a new message.
  */
 export const PutWorkspaceResponseSchema: GenMessage<PutWorkspaceResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 7);
+  messageDesc(file_nimbus_v1_guest, 11);
 
 /**
  * @generated from message nimbus.v1.StartRequest
@@ -305,6 +474,13 @@ export type StartRequest = Message<"nimbus.v1.StartRequest"> & {
    * @generated from field: bool rehearsal = 7;
    */
   rehearsal: boolean;
+
+  /**
+   * Absent: nobody listens.
+   *
+   * @generated from field: nimbus.v1.TelemetryReceiver telemetry = 8;
+   */
+  telemetry?: TelemetryReceiver | undefined;
 };
 
 /**
@@ -312,7 +488,7 @@ export type StartRequest = Message<"nimbus.v1.StartRequest"> & {
  * Use `create(StartRequestSchema)` to create a new message.
  */
 export const StartRequestSchema: GenMessage<StartRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 8);
+  messageDesc(file_nimbus_v1_guest, 12);
 
 /**
  * @generated from message nimbus.v1.StartResponse
@@ -322,6 +498,13 @@ export type StartResponse = Message<"nimbus.v1.StartResponse"> & {
    * @generated from field: int64 pid = 1;
    */
   pid: bigint;
+
+  /**
+   * Why nobody listens for telemetry though that was asked for.
+   *
+   * @generated from field: string telemetry_fault = 2;
+   */
+  telemetryFault: string;
 };
 
 /**
@@ -329,7 +512,7 @@ export type StartResponse = Message<"nimbus.v1.StartResponse"> & {
  * Use `create(StartResponseSchema)` to create a new message.
  */
 export const StartResponseSchema: GenMessage<StartResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 9);
+  messageDesc(file_nimbus_v1_guest, 13);
 
 /**
  * @generated from message nimbus.v1.WatchRequest
@@ -355,7 +538,7 @@ export type WatchRequest = Message<"nimbus.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 10);
+  messageDesc(file_nimbus_v1_guest, 14);
 
 /**
  * @generated from message nimbus.v1.WatchResponse
@@ -391,7 +574,7 @@ export type WatchResponse = Message<"nimbus.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 11);
+  messageDesc(file_nimbus_v1_guest, 15);
 
 /**
  * Output is a piece of what the process wrote, at most 32 KiB.
@@ -417,7 +600,7 @@ export type Output = Message<"nimbus.v1.Output"> & {
  * Use `create(OutputSchema)` to create a new message.
  */
 export const OutputSchema: GenMessage<Output> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 12);
+  messageDesc(file_nimbus_v1_guest, 16);
 
 /**
  * Exited is the last event.
@@ -486,7 +669,7 @@ export type Exited = Message<"nimbus.v1.Exited"> & {
  * Use `create(ExitedSchema)` to create a new message.
  */
 export const ExitedSchema: GenMessage<Exited> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 13);
+  messageDesc(file_nimbus_v1_guest, 17);
 
 /**
  * RunnerExit is what GitHub's runner said about its own end: the exit code of
@@ -515,7 +698,7 @@ export type RunnerExit = Message<"nimbus.v1.RunnerExit"> & {
  * Use `create(RunnerExitSchema)` to create a new message.
  */
 export const RunnerExitSchema: GenMessage<RunnerExit> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 14);
+  messageDesc(file_nimbus_v1_guest, 18);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeRequest
@@ -532,7 +715,7 @@ export type AcknowledgeRequest = Message<"nimbus.v1.AcknowledgeRequest"> & {
  * Use `create(AcknowledgeRequestSchema)` to create a new message.
  */
 export const AcknowledgeRequestSchema: GenMessage<AcknowledgeRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 15);
+  messageDesc(file_nimbus_v1_guest, 19);
 
 /**
  * @generated from message nimbus.v1.AcknowledgeResponse
@@ -545,7 +728,7 @@ export type AcknowledgeResponse = Message<"nimbus.v1.AcknowledgeResponse"> & {
  * Use `create(AcknowledgeResponseSchema)` to create a new message.
  */
 export const AcknowledgeResponseSchema: GenMessage<AcknowledgeResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 16);
+  messageDesc(file_nimbus_v1_guest, 20);
 
 /**
  * @generated from message nimbus.v1.SignalRequest
@@ -564,7 +747,7 @@ export type SignalRequest = Message<"nimbus.v1.SignalRequest"> & {
  * Use `create(SignalRequestSchema)` to create a new message.
  */
 export const SignalRequestSchema: GenMessage<SignalRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 17);
+  messageDesc(file_nimbus_v1_guest, 21);
 
 /**
  * @generated from message nimbus.v1.SignalResponse
@@ -577,7 +760,7 @@ export type SignalResponse = Message<"nimbus.v1.SignalResponse"> & {
  * Use `create(SignalResponseSchema)` to create a new message.
  */
 export const SignalResponseSchema: GenMessage<SignalResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_guest, 18);
+  messageDesc(file_nimbus_v1_guest, 22);
 
 /**
  * GuestService is served by nimbus-guest inside a sandbox and called by the
@@ -666,6 +849,17 @@ export const GuestService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof ShellRequestSchema;
     output: typeof ShellResponseSchema;
+  },
+  /**
+   * TakeTelemetry tells what became of the request that was taken last, frees it,
+   * and waits for the next, of which it returns a piece. Repeating it is safe.
+   *
+   * @generated from rpc nimbus.v1.GuestService.TakeTelemetry
+   */
+  takeTelemetry: {
+    methodKind: "unary";
+    input: typeof TakeTelemetryRequestSchema;
+    output: typeof TakeTelemetryResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_guest, 0);

@@ -12,7 +12,207 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/registry.proto.
  */
 export const file_nimbus_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChhuaW1idXMvdjEvcmVnaXN0cnkucHJvdG8SCW5pbWJ1cy52MSJXCg1SZWdpc3RyeVJ1bGVzEhEKCWltbXV0YWJsZRgBIAEoCBIRCglrZWVwX2RheXMYAiABKAUSDQoFZXZpY3QYAyABKAgSEQoJcHVzaF9mcm9tGAQgAygJItQBCgxSZWdpc3RyeVJlcG8SDAoEbmFtZRgBIAEoCRInCgVydWxlcxgCIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVJ1bGVzEi4KCmNyZWF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHRhZ3MYBCABKAMSEQoJbWFuaWZlc3RzGAUgASgDEg0KBWJ5dGVzGAYgASgDEi0KCXB1bGxlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQAoNUmVnaXN0cnlVc2FnZRINCgVieXRlcxgBIAEoAxINCgVxdW90YRgCIAEoAxIRCglvd25fcXVvdGEYAyABKAgiQQoYTGlzdFJlZ2lzdHJ5UmVwb3NSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIpIBChlMaXN0UmVnaXN0cnlSZXBvc1Jlc3BvbnNlEiYKBXJlcG9zGAEgAygLMhcubmltYnVzLnYxLlJlZ2lzdHJ5UmVwbxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSJwoFdXNhZ2UYAyABKAsyGC5uaW1idXMudjEuUmVnaXN0cnlVc2FnZRILCgNvcmcYBCABKAkiSAoRTGlzdEltYWdlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSL8AQoFSW1hZ2USCwoDdGFnGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgptZWRpYV90eXBlGAMgASgJEhUKDWFydGlmYWN0X3R5cGUYBCABKAkSDQoFYnl0ZXMYBSABKAMSLQoJcHVzaGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglwdWxsZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCXJlZmVycmVycxgIIAMoCzIYLm5pbWJ1cy52MS5JbWFnZVJlZmVycmVyEhEKCXBsYXRmb3JtcxgJIAMoCSJFCg1JbWFnZVJlZmVycmVyEg4KBmRpZ2VzdBgBIAEoCRIVCg1hcnRpZmFjdF90eXBlGAIgASgJEg0KBWJ5dGVzGAMgASgDIpcBChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAubmltYnVzLnYxLkltYWdlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIlCgRyZXBvGAMgASgLMhcubmltYnVzLnYxLlJlZ2lzdHJ5UmVwbxILCgNvcmcYBCABKAkSEgoKbWF5X3JlbW92ZRgFIAEoCCI2ChNSZW1vdmVJbWFnZXNSZXF1ZXN0EgwKBHJlcG8YASABKAkSEQoJcmVmZXJlbmNlGAIgASgJIhYKFFJlbW92ZUltYWdlc1Jlc3BvbnNlIlAKF1NldFJlZ2lzdHJ5UnVsZXNSZXF1ZXN0EgwKBHJlcG8YASABKAkSJwoFcnVsZXMYAiABKAsyGC5uaW1idXMudjEuUmVnaXN0cnlSdWxlcyIaChhTZXRSZWdpc3RyeVJ1bGVzUmVzcG9uc2UiNQoXU2V0UmVnaXN0cnlRdW90YVJlcXVlc3QSCwoDb3JnGAEgASgJEg0KBWJ5dGVzGAIgASgDIhoKGFNldFJlZ2lzdHJ5UXVvdGFSZXNwb25zZSIYChZDb2xsZWN0UmVnaXN0cnlSZXF1ZXN0Im4KF0NvbGxlY3RSZWdpc3RyeVJlc3BvbnNlEg8KB3VwbG9hZHMYASABKAMSDgoGaW1hZ2VzGAIgASgDEhEKCW1hbmlmZXN0cxgDIAEoAxINCgVibG9icxgEIAEoAxIQCghjb250ZW50cxgFIAEoAzKrBAoPUmVnaXN0cnlTZXJ2aWNlEmMKEUxpc3RSZWdpc3RyeVJlcG9zEiMubmltYnVzLnYxLkxpc3RSZWdpc3RyeVJlcG9zUmVxdWVzdBokLm5pbWJ1cy52MS5MaXN0UmVnaXN0cnlSZXBvc1Jlc3BvbnNlIgOQAgESTgoKTGlzdEltYWdlcxIcLm5pbWJ1cy52MS5MaXN0SW1hZ2VzUmVxdWVzdBodLm5pbWJ1cy52MS5MaXN0SW1hZ2VzUmVzcG9uc2UiA5ACARJPCgxSZW1vdmVJbWFnZXMSHi5uaW1idXMudjEuUmVtb3ZlSW1hZ2VzUmVxdWVzdBofLm5pbWJ1cy52MS5SZW1vdmVJbWFnZXNSZXNwb25zZRJbChBTZXRSZWdpc3RyeVJ1bGVzEiIubmltYnVzLnYxLlNldFJlZ2lzdHJ5UnVsZXNSZXF1ZXN0GiMubmltYnVzLnYxLlNldFJlZ2lzdHJ5UnVsZXNSZXNwb25zZRJbChBTZXRSZWdpc3RyeVF1b3RhEiIubmltYnVzLnYxLlNldFJlZ2lzdHJ5UXVvdGFSZXF1ZXN0GiMubmltYnVzLnYxLlNldFJlZ2lzdHJ5UXVvdGFSZXNwb25zZRJYCg9Db2xsZWN0UmVnaXN0cnkSIS5uaW1idXMudjEuQ29sbGVjdFJlZ2lzdHJ5UmVxdWVzdBoiLm5pbWJ1cy52MS5Db2xsZWN0UmVnaXN0cnlSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChhuaW1idXMvdjEvcmVnaXN0cnkucHJvdG8SCW5pbWJ1cy52MSKtAgoOUmVnaXN0cnlNaXJyb3ISDAoEbmFtZRgBIAEoCRIQCgh1cHN0cmVhbRgCIAEoCRIQCgh1c2VybmFtZRgDIAEoCRINCgVhbGxvdxgEIAMoCRIqCgZzZXRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNldF9ieRgGIAEoCRIPCgdmYWlsdXJlGAcgASgJEi0KCWZhaWxlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGltaXRlZF91bnRpbBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVwb3MYCiABKAMSDQoFYnl0ZXMYCyABKAMSDQoFcXVvdGEYDCABKAMiHAoaTGlzdFJlZ2lzdHJ5TWlycm9yc1JlcXVlc3QiSQobTGlzdFJlZ2lzdHJ5TWlycm9yc1Jlc3BvbnNlEioKB21pcnJvcnMYASADKAsyGS5uaW1idXMudjEuUmVnaXN0cnlNaXJyb3IibQoYU2V0UmVnaXN0cnlNaXJyb3JSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIdXBzdHJlYW0YAiABKAkSEAoIdXNlcm5hbWUYAyABKAkSEAoIcGFzc3dvcmQYBCABKAkSDQoFYWxsb3cYBSADKAkiGwoZU2V0UmVnaXN0cnlNaXJyb3JSZXNwb25zZSIrChtSZW1vdmVSZWdpc3RyeU1pcnJvclJlcXVlc3QSDAoEbmFtZRgBIAEoCSIeChxSZW1vdmVSZWdpc3RyeU1pcnJvclJlc3BvbnNlIlcKDVJlZ2lzdHJ5UnVsZXMSEQoJaW1tdXRhYmxlGAEgASgIEhEKCWtlZXBfZGF5cxgCIAEoBRINCgVldmljdBgDIAEoCBIRCglwdXNoX2Zyb20YBCADKAki1AEKDFJlZ2lzdHJ5UmVwbxIMCgRuYW1lGAEgASgJEicKBXJ1bGVzGAIgASgLMhgubmltYnVzLnYxLlJlZ2lzdHJ5UnVsZXMSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdGFncxgEIAEoAxIRCgltYW5pZmVzdHMYBSABKAMSDQoFYnl0ZXMYBiABKAMSLQoJcHVsbGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJACg1SZWdpc3RyeVVzYWdlEg0KBWJ5dGVzGAEgASgDEg0KBXF1b3RhGAIgASgDEhEKCW93bl9xdW90YRgDIAEoCCJBChhMaXN0UmVnaXN0cnlSZXBvc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkikgEKGUxpc3RSZWdpc3RyeVJlcG9zUmVzcG9uc2USJgoFcmVwb3MYASADKAsyFy5uaW1idXMudjEuUmVnaXN0cnlSZXBvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRInCgV1c2FnZRgDIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVVzYWdlEgsKA29yZxgEIAEoCSJIChFMaXN0SW1hZ2VzUmVxdWVzdBIMCgRyZXBvGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIvwBCgVJbWFnZRILCgN0YWcYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCm1lZGlhX3R5cGUYAyABKAkSFQoNYXJ0aWZhY3RfdHlwZRgEIAEoCRINCgVieXRlcxgFIAEoAxItCglwdXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXB1bGxlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoJcmVmZXJyZXJzGAggAygLMhgubmltYnVzLnYxLkltYWdlUmVmZXJyZXISEQoJcGxhdGZvcm1zGAkgAygJIkUKDUltYWdlUmVmZXJyZXISDgoGZGlnZXN0GAEgASgJEhUKDWFydGlmYWN0X3R5cGUYAiABKAkSDQoFYnl0ZXMYAyABKAMilwEKEkxpc3RJbWFnZXNSZXNwb25zZRIgCgZpbWFnZXMYASADKAsyEC5uaW1idXMudjEuSW1hZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEiUKBHJlcG8YAyABKAsyFy5uaW1idXMudjEuUmVnaXN0cnlSZXBvEgsKA29yZxgEIAEoCRISCgptYXlfcmVtb3ZlGAUgASgIIjYKE1JlbW92ZUltYWdlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRIRCglyZWZlcmVuY2UYAiABKAkiFgoUUmVtb3ZlSW1hZ2VzUmVzcG9uc2UiUAoXU2V0UmVnaXN0cnlSdWxlc1JlcXVlc3QSDAoEcmVwbxgBIAEoCRInCgVydWxlcxgCIAEoCzIYLm5pbWJ1cy52MS5SZWdpc3RyeVJ1bGVzIhoKGFNldFJlZ2lzdHJ5UnVsZXNSZXNwb25zZSI1ChdTZXRSZWdpc3RyeVF1b3RhUmVxdWVzdBILCgNvcmcYASABKAkSDQoFYnl0ZXMYAiABKAMiGgoYU2V0UmVnaXN0cnlRdW90YVJlc3BvbnNlIhgKFkNvbGxlY3RSZWdpc3RyeVJlcXVlc3QibgoXQ29sbGVjdFJlZ2lzdHJ5UmVzcG9uc2USDwoHdXBsb2FkcxgBIAEoAxIOCgZpbWFnZXMYAiABKAMSEQoJbWFuaWZlc3RzGAMgASgDEg0KBWJsb2JzGAQgASgDEhAKCGNvbnRlbnRzGAUgASgDMt8GCg9SZWdpc3RyeVNlcnZpY2USYwoRTGlzdFJlZ2lzdHJ5UmVwb3MSIy5uaW1idXMudjEuTGlzdFJlZ2lzdHJ5UmVwb3NSZXF1ZXN0GiQubmltYnVzLnYxLkxpc3RSZWdpc3RyeVJlcG9zUmVzcG9uc2UiA5ACARJOCgpMaXN0SW1hZ2VzEhwubmltYnVzLnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh0ubmltYnVzLnYxLkxpc3RJbWFnZXNSZXNwb25zZSIDkAIBEk8KDFJlbW92ZUltYWdlcxIeLm5pbWJ1cy52MS5SZW1vdmVJbWFnZXNSZXF1ZXN0Gh8ubmltYnVzLnYxLlJlbW92ZUltYWdlc1Jlc3BvbnNlElsKEFNldFJlZ2lzdHJ5UnVsZXMSIi5uaW1idXMudjEuU2V0UmVnaXN0cnlSdWxlc1JlcXVlc3QaIy5uaW1idXMudjEuU2V0UmVnaXN0cnlSdWxlc1Jlc3BvbnNlElsKEFNldFJlZ2lzdHJ5UXVvdGESIi5uaW1idXMudjEuU2V0UmVnaXN0cnlRdW90YVJlcXVlc3QaIy5uaW1idXMudjEuU2V0UmVnaXN0cnlRdW90YVJlc3BvbnNlElgKD0NvbGxlY3RSZWdpc3RyeRIhLm5pbWJ1cy52MS5Db2xsZWN0UmVnaXN0cnlSZXF1ZXN0GiIubmltYnVzLnYxLkNvbGxlY3RSZWdpc3RyeVJlc3BvbnNlEmkKE0xpc3RSZWdpc3RyeU1pcnJvcnMSJS5uaW1idXMudjEuTGlzdFJlZ2lzdHJ5TWlycm9yc1JlcXVlc3QaJi5uaW1idXMudjEuTGlzdFJlZ2lzdHJ5TWlycm9yc1Jlc3BvbnNlIgOQAgESXgoRU2V0UmVnaXN0cnlNaXJyb3ISIy5uaW1idXMudjEuU2V0UmVnaXN0cnlNaXJyb3JSZXF1ZXN0GiQubmltYnVzLnYxLlNldFJlZ2lzdHJ5TWlycm9yUmVzcG9uc2USZwoUUmVtb3ZlUmVnaXN0cnlNaXJyb3ISJi5uaW1idXMudjEuUmVtb3ZlUmVnaXN0cnlNaXJyb3JSZXF1ZXN0GicubmltYnVzLnYxLlJlbW92ZVJlZ2lzdHJ5TWlycm9yUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_timestamp]);
+
+/**
+ * @generated from message nimbus.v1.RegistryMirror
+ */
+export type RegistryMirror = Message<"nimbus.v1.RegistryMirror"> & {
+  /**
+   * What its repositories begin with, as docker.io.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string upstream = 2;
+   */
+  upstream: string;
+
+  /**
+   * The password is never told.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * Patterns of the repositories that it gives; a * stands for anything.
+   *
+   * @generated from field: repeated string allow = 4;
+   */
+  allow: string[];
+
+  /**
+   * @generated from field: google.protobuf.Timestamp set_at = 5;
+   */
+  setAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: string set_by = 6;
+   */
+  setBy: string;
+
+  /**
+   * Why the upstream could not be asked the last time; "" where it answered.
+   *
+   * @generated from field: string failure = 7;
+   */
+  failure: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp failed_at = 8;
+   */
+  failedAt?: Timestamp | undefined;
+
+  /**
+   * Until when it is not asked, since it wants a pause.
+   *
+   * @generated from field: google.protobuf.Timestamp limited_until = 9;
+   */
+  limitedUntil?: Timestamp | undefined;
+
+  /**
+   * What is here of it.
+   *
+   * @generated from field: int64 repos = 10;
+   */
+  repos: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 11;
+   */
+  bytes: bigint;
+
+  /**
+   * Of all mirrors of the org together.
+   *
+   * @generated from field: int64 quota = 12;
+   */
+  quota: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.RegistryMirror.
+ * Use `create(RegistryMirrorSchema)` to create a new message.
+ */
+export const RegistryMirrorSchema: GenMessage<RegistryMirror> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 0);
+
+/**
+ * @generated from message nimbus.v1.ListRegistryMirrorsRequest
+ */
+export type ListRegistryMirrorsRequest = Message<"nimbus.v1.ListRegistryMirrorsRequest"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.ListRegistryMirrorsRequest.
+ * Use `create(ListRegistryMirrorsRequestSchema)` to create a new message.
+ */
+export const ListRegistryMirrorsRequestSchema: GenMessage<ListRegistryMirrorsRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 1);
+
+/**
+ * @generated from message nimbus.v1.ListRegistryMirrorsResponse
+ */
+export type ListRegistryMirrorsResponse = Message<"nimbus.v1.ListRegistryMirrorsResponse"> & {
+  /**
+   * @generated from field: repeated nimbus.v1.RegistryMirror mirrors = 1;
+   */
+  mirrors: RegistryMirror[];
+};
+
+/**
+ * Describes the message nimbus.v1.ListRegistryMirrorsResponse.
+ * Use `create(ListRegistryMirrorsResponseSchema)` to create a new message.
+ */
+export const ListRegistryMirrorsResponseSchema: GenMessage<ListRegistryMirrorsResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 2);
+
+/**
+ * @generated from message nimbus.v1.SetRegistryMirrorRequest
+ */
+export type SetRegistryMirrorRequest = Message<"nimbus.v1.SetRegistryMirrorRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * "" for the usual one of that name.
+   *
+   * @generated from field: string upstream = 2;
+   */
+  upstream: string;
+
+  /**
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * "" leaves the one that is there, where upstream and username stay.
+   *
+   * @generated from field: string password = 4;
+   */
+  password: string;
+
+  /**
+   * @generated from field: repeated string allow = 5;
+   */
+  allow: string[];
+};
+
+/**
+ * Describes the message nimbus.v1.SetRegistryMirrorRequest.
+ * Use `create(SetRegistryMirrorRequestSchema)` to create a new message.
+ */
+export const SetRegistryMirrorRequestSchema: GenMessage<SetRegistryMirrorRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 3);
+
+/**
+ * @generated from message nimbus.v1.SetRegistryMirrorResponse
+ */
+export type SetRegistryMirrorResponse = Message<"nimbus.v1.SetRegistryMirrorResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.SetRegistryMirrorResponse.
+ * Use `create(SetRegistryMirrorResponseSchema)` to create a new message.
+ */
+export const SetRegistryMirrorResponseSchema: GenMessage<SetRegistryMirrorResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 4);
+
+/**
+ * @generated from message nimbus.v1.RemoveRegistryMirrorRequest
+ */
+export type RemoveRegistryMirrorRequest = Message<"nimbus.v1.RemoveRegistryMirrorRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message nimbus.v1.RemoveRegistryMirrorRequest.
+ * Use `create(RemoveRegistryMirrorRequestSchema)` to create a new message.
+ */
+export const RemoveRegistryMirrorRequestSchema: GenMessage<RemoveRegistryMirrorRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 5);
+
+/**
+ * @generated from message nimbus.v1.RemoveRegistryMirrorResponse
+ */
+export type RemoveRegistryMirrorResponse = Message<"nimbus.v1.RemoveRegistryMirrorResponse"> & {
+};
+
+/**
+ * Describes the message nimbus.v1.RemoveRegistryMirrorResponse.
+ * Use `create(RemoveRegistryMirrorResponseSchema)` to create a new message.
+ */
+export const RemoveRegistryMirrorResponseSchema: GenMessage<RemoveRegistryMirrorResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_registry, 6);
 
 /**
  * @generated from message nimbus.v1.RegistryRules
@@ -54,7 +254,7 @@ export type RegistryRules = Message<"nimbus.v1.RegistryRules"> & {
  * Use `create(RegistryRulesSchema)` to create a new message.
  */
 export const RegistryRulesSchema: GenMessage<RegistryRules> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 0);
+  messageDesc(file_nimbus_v1_registry, 7);
 
 /**
  * @generated from message nimbus.v1.RegistryRepo
@@ -107,7 +307,7 @@ export type RegistryRepo = Message<"nimbus.v1.RegistryRepo"> & {
  * Use `create(RegistryRepoSchema)` to create a new message.
  */
 export const RegistryRepoSchema: GenMessage<RegistryRepo> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 1);
+  messageDesc(file_nimbus_v1_registry, 8);
 
 /**
  * @generated from message nimbus.v1.RegistryUsage
@@ -138,7 +338,7 @@ export type RegistryUsage = Message<"nimbus.v1.RegistryUsage"> & {
  * Use `create(RegistryUsageSchema)` to create a new message.
  */
 export const RegistryUsageSchema: GenMessage<RegistryUsage> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 2);
+  messageDesc(file_nimbus_v1_registry, 9);
 
 /**
  * @generated from message nimbus.v1.ListRegistryReposRequest
@@ -160,7 +360,7 @@ export type ListRegistryReposRequest = Message<"nimbus.v1.ListRegistryReposReque
  * Use `create(ListRegistryReposRequestSchema)` to create a new message.
  */
 export const ListRegistryReposRequestSchema: GenMessage<ListRegistryReposRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 3);
+  messageDesc(file_nimbus_v1_registry, 10);
 
 /**
  * @generated from message nimbus.v1.ListRegistryReposResponse
@@ -194,7 +394,7 @@ export type ListRegistryReposResponse = Message<"nimbus.v1.ListRegistryReposResp
  * Use `create(ListRegistryReposResponseSchema)` to create a new message.
  */
 export const ListRegistryReposResponseSchema: GenMessage<ListRegistryReposResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 4);
+  messageDesc(file_nimbus_v1_registry, 11);
 
 /**
  * @generated from message nimbus.v1.ListImagesRequest
@@ -221,7 +421,7 @@ export type ListImagesRequest = Message<"nimbus.v1.ListImagesRequest"> & {
  * Use `create(ListImagesRequestSchema)` to create a new message.
  */
 export const ListImagesRequestSchema: GenMessage<ListImagesRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 5);
+  messageDesc(file_nimbus_v1_registry, 12);
 
 /**
  * @generated from message nimbus.v1.Image
@@ -286,7 +486,7 @@ export type Image = Message<"nimbus.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 6);
+  messageDesc(file_nimbus_v1_registry, 13);
 
 /**
  * @generated from message nimbus.v1.ImageReferrer
@@ -313,7 +513,7 @@ export type ImageReferrer = Message<"nimbus.v1.ImageReferrer"> & {
  * Use `create(ImageReferrerSchema)` to create a new message.
  */
 export const ImageReferrerSchema: GenMessage<ImageReferrer> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 7);
+  messageDesc(file_nimbus_v1_registry, 14);
 
 /**
  * @generated from message nimbus.v1.ListImagesResponse
@@ -354,7 +554,7 @@ export type ListImagesResponse = Message<"nimbus.v1.ListImagesResponse"> & {
  * Use `create(ListImagesResponseSchema)` to create a new message.
  */
 export const ListImagesResponseSchema: GenMessage<ListImagesResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 8);
+  messageDesc(file_nimbus_v1_registry, 15);
 
 /**
  * @generated from message nimbus.v1.RemoveImagesRequest
@@ -378,7 +578,7 @@ export type RemoveImagesRequest = Message<"nimbus.v1.RemoveImagesRequest"> & {
  * Use `create(RemoveImagesRequestSchema)` to create a new message.
  */
 export const RemoveImagesRequestSchema: GenMessage<RemoveImagesRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 9);
+  messageDesc(file_nimbus_v1_registry, 16);
 
 /**
  * @generated from message nimbus.v1.RemoveImagesResponse
@@ -391,7 +591,7 @@ export type RemoveImagesResponse = Message<"nimbus.v1.RemoveImagesResponse"> & {
  * Use `create(RemoveImagesResponseSchema)` to create a new message.
  */
 export const RemoveImagesResponseSchema: GenMessage<RemoveImagesResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 10);
+  messageDesc(file_nimbus_v1_registry, 17);
 
 /**
  * @generated from message nimbus.v1.SetRegistryRulesRequest
@@ -413,7 +613,7 @@ export type SetRegistryRulesRequest = Message<"nimbus.v1.SetRegistryRulesRequest
  * Use `create(SetRegistryRulesRequestSchema)` to create a new message.
  */
 export const SetRegistryRulesRequestSchema: GenMessage<SetRegistryRulesRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 11);
+  messageDesc(file_nimbus_v1_registry, 18);
 
 /**
  * @generated from message nimbus.v1.SetRegistryRulesResponse
@@ -426,7 +626,7 @@ export type SetRegistryRulesResponse = Message<"nimbus.v1.SetRegistryRulesRespon
  * Use `create(SetRegistryRulesResponseSchema)` to create a new message.
  */
 export const SetRegistryRulesResponseSchema: GenMessage<SetRegistryRulesResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 12);
+  messageDesc(file_nimbus_v1_registry, 19);
 
 /**
  * @generated from message nimbus.v1.SetRegistryQuotaRequest
@@ -452,7 +652,7 @@ export type SetRegistryQuotaRequest = Message<"nimbus.v1.SetRegistryQuotaRequest
  * Use `create(SetRegistryQuotaRequestSchema)` to create a new message.
  */
 export const SetRegistryQuotaRequestSchema: GenMessage<SetRegistryQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 13);
+  messageDesc(file_nimbus_v1_registry, 20);
 
 /**
  * @generated from message nimbus.v1.SetRegistryQuotaResponse
@@ -465,7 +665,7 @@ export type SetRegistryQuotaResponse = Message<"nimbus.v1.SetRegistryQuotaRespon
  * Use `create(SetRegistryQuotaResponseSchema)` to create a new message.
  */
 export const SetRegistryQuotaResponseSchema: GenMessage<SetRegistryQuotaResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 14);
+  messageDesc(file_nimbus_v1_registry, 21);
 
 /**
  * @generated from message nimbus.v1.CollectRegistryRequest
@@ -478,7 +678,7 @@ export type CollectRegistryRequest = Message<"nimbus.v1.CollectRegistryRequest">
  * Use `create(CollectRegistryRequestSchema)` to create a new message.
  */
 export const CollectRegistryRequestSchema: GenMessage<CollectRegistryRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 15);
+  messageDesc(file_nimbus_v1_registry, 22);
 
 /**
  * @generated from message nimbus.v1.CollectRegistryResponse
@@ -517,7 +717,7 @@ export type CollectRegistryResponse = Message<"nimbus.v1.CollectRegistryResponse
  * Use `create(CollectRegistryResponseSchema)` to create a new message.
  */
 export const CollectRegistryResponseSchema: GenMessage<CollectRegistryResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_registry, 16);
+  messageDesc(file_nimbus_v1_registry, 23);
 
 /**
  * RegistryService is what people do with the images of their org. Images
@@ -591,6 +791,39 @@ export const RegistryService: GenService<{
     methodKind: "unary";
     input: typeof CollectRegistryRequestSchema;
     output: typeof CollectRegistryResponseSchema;
+  },
+  /**
+   * ListRegistryMirrors returns the registries whose images the org has by way of
+   * its own, by name, with how they do.
+   *
+   * @generated from rpc nimbus.v1.RegistryService.ListRegistryMirrors
+   */
+  listRegistryMirrors: {
+    methodKind: "unary";
+    input: typeof ListRegistryMirrorsRequestSchema;
+    output: typeof ListRegistryMirrorsResponseSchema;
+  },
+  /**
+   * SetRegistryMirror sets a mirror, all of it, and makes it where there is none of
+   * that name. What is here of one that leads somewhere else then is removed. Codes:
+   * conflict where images were pushed below the name.
+   *
+   * @generated from rpc nimbus.v1.RegistryService.SetRegistryMirror
+   */
+  setRegistryMirror: {
+    methodKind: "unary";
+    input: typeof SetRegistryMirrorRequestSchema;
+    output: typeof SetRegistryMirrorResponseSchema;
+  },
+  /**
+   * RemoveRegistryMirror removes one with all that is here of it. Codes: not_found.
+   *
+   * @generated from rpc nimbus.v1.RegistryService.RemoveRegistryMirror
+   */
+  removeRegistryMirror: {
+    methodKind: "unary";
+    input: typeof RemoveRegistryMirrorRequestSchema;
+    output: typeof RemoveRegistryMirrorResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nimbus_v1_registry, 0);

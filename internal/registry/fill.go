@@ -1,0 +1,412 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob"
+	"github.com/nimbus-ci/nimbus/internal/registry/upstream"
+)
+
+// A blob comes from an upstream once for all who wait, and goes on to come when
+// they have gone. It comes in parts, which are stored like those of an upload, and
+// who waits reads them as they are stored: but the last one only when all of it
+// has the digest that it should have, so that nobody ever gets the whole of
+// anything else.
+
+const (
+	// firstPart and part are the bytes of parts; a part also ends after partTime, so
+	// that who waits is not taken for gone by what is between.
+	firstPart, part = 1 << 20, 16 << 20
+	partTime        = 10 * time.Second
+	// slotWait is how long a blob waits for others to come before it does.
+	slotWait = time.Minute
+)
+
+// fills are the blobs that come now.
+type fills struct {
+	mu     sync.Mutex
+	by     map[named]*fill
+	ended  bool
+	all    sync.WaitGroup
+	ctx    context.Context //nolint:containedctx // of all of them: it ends with the service
+	cancel context.CancelFunc
+}
+
+func newMirrors(inside []string) mirrors {
+	isNamed := make(map[string]bool, len(inside))
+	for _, address := range inside {
+		isNamed[address] = true
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return mirrors{line: upstream.NewLine(func(address string) bool { return isNamed[address] }), slots: semaphore.NewWeighted(fillsAtOnce),
+		orgs: map[string]*mirrorsOf{}, fills: fills{by: map[named]*fill{}, ctx: ctx, cancel: cancel}}
+}
+
+// stop gives up all that comes, and waits for it.
+func (m *mirrors) stop() {
+	m.fills.mu.Lock()
+	m.fills.ended = true
+	m.fills.mu.Unlock()
+	m.fills.cancel()
+	m.fills.all.Wait()
+	m.line.Close()
+}
+
+// fill is a blob that comes.
+type fill struct {
+	begun chan struct{} // closed once its size is known, or it has ended
+
+	mu    sync.Mutex
+	size  int64 // -1: not known
+	parts []Segment
+	err   error
+	ended bool
+	grown chan struct{} // closed, and made anew, with each change
+}
+
+func newFill() *fill {
+	return &fill{begun: make(chan struct{}), size: -1, grown: make(chan struct{})}
+}
+
+// change changes a fill, and tells those who wait.
+func (f *fill) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
+	close(f.grown)
+	f.grown = make(chan struct{})
+}
+
+func (f *fill) begin(size int64) {
+	f.change(func() { f.size = size })
+	close(f.begun)
+}
+
+func (f *fill) add(s Segment) { f.change(func() { f.parts = append(f.parts, s) }) }
+
+func (f *fill) end(err error) {
+	f.change(func() { f.ended, f.err = true, err })
+	select {
+	case <-f.begun:
+	default:
+		close(f.begun)
+	}
+}
+
+// wait waits until a fill has ended.
+func (f *fill) wait(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		ended, err, grown := f.ended, f.err, f.grown
+		f.mu.Unlock()
+		if ended {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for an upstream: %w", context.Cause(ctx))
+		case <-grown:
+		}
+	}
+}
+
+// partAt waits for the part in which a byte is.
+func (f *fill) partAt(ctx context.Context, offset int64) (Segment, error) {
+	for {
+		f.mu.Lock()
+		for _, s := range f.parts {
+			if offset >= s.Offset && offset < s.Offset+s.Size {
+				f.mu.Unlock()
+				return s, nil
+			}
+		}
+		ended, err, grown := f.ended, f.err, f.grown
+		f.mu.Unlock()
+		if err != nil {
+			return Segment{}, err
+		}
+		if ended {
+			return Segment{}, io.ErrUnexpectedEOF
+		}
+		select {
+		case <-ctx.Done():
+			return Segment{}, fmt.Errorf("wait for an upstream: %w", context.Cause(ctx))
+		case <-grown:
+		}
+	}
+}
+
+// Blob is a blob that is here, or comes from the upstream from now on. Codes:
+// not_found, forbidden, rate_limited, unavailable, too_large.
+func (m *Mirrored) Blob(ctx context.Context, _ Place, digest Digest) (Blob, error) {
+	s := m.service
+	b, err := s.Blob(ctx, m.place, digest)
+	if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		m.told("blob", err, "hit")
+		return b, err
+	}
+	if m.look {
+		b, err := m.lookAt(ctx, digest)
+		if err != nil || b.Size >= 0 {
+			m.told("blob", err, "fetched")
+			return b, err
+		}
+	}
+	b, err = m.come(ctx, digest)
+	m.told("blob", err, "fetched")
+	return b, err
+}
+
+// lookAt asks the upstream how large a blob is.
+func (m *Mirrored) lookAt(ctx context.Context, digest Digest) (Blob, error) {
+	c, err := m.client(ctx)
+	if err != nil {
+		return Blob{}, err
+	}
+	size, err := c.Size(ctx, m.at, string(digest))
+	return Blob{Digest: digest, Size: size}, m.heard(ctx, err, NoBlob(digest))
+}
+
+// come has a blob come. One of a few bytes is here when it is told.
+func (m *Mirrored) come(ctx context.Context, digest Digest) (Blob, error) {
+	f, err := m.join(digest)
+	if err != nil {
+		return Blob{}, err
+	}
+	select {
+	case <-ctx.Done():
+		return Blob{}, fmt.Errorf("wait for an upstream: %w", context.Cause(ctx))
+	case <-f.begun:
+	}
+	f.mu.Lock()
+	size := f.size
+	f.mu.Unlock()
+	if size > firstPart {
+		return Blob{Digest: digest, Size: size, coming: f}, nil
+	}
+	if err := f.wait(ctx); err != nil {
+		return Blob{}, err
+	}
+	return m.service.Blob(ctx, m.place, digest)
+}
+
+// Open opens n bytes of a blob from offset on, which may still come.
+func (m *Mirrored) Open(ctx context.Context, _ Place, b Blob, offset, n int64) (Content, error) {
+	s := m.service
+	if b.coming == nil {
+		content, err := s.Open(ctx, m.place, b, offset, n)
+		if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			return content, err
+		}
+		// Its content is lost: it comes anew.
+		again, err := m.come(ctx, b.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if again.Size != b.Size {
+			return nil, nimbus.Errorf(nimbus.CodeInternal, "%s had %d bytes, and has %d", b.Digest, b.Size, again.Size)
+		}
+		if again.coming == nil {
+			return s.Open(ctx, m.place, again, offset, n)
+		}
+		b = again
+	}
+	if offset < 0 || n < 0 || offset > b.Size || n > b.Size-offset {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "there are no %d bytes from %d on: the blob has %d", n, offset, b.Size)
+	}
+	return blob.OpenSegments(offset, n, func(at, most int64) (io.ReadCloser, int64, error) { //nolint:wrapcheck // its errors are ours
+		seg, err := b.coming.partAt(ctx, at)
+		if err != nil {
+			return nil, 0, err
+		}
+		skip := at - seg.Offset
+		take := min(seg.Size-skip, most)
+		r, err := s.blobs.OpenRange(ctx, key(m.place.OrgID, seg.Path), skip, take)
+		if err != nil {
+			return nil, 0, fmt.Errorf("open byte %d of %s, which comes: %w", at, b.Digest, err)
+		}
+		return r, take, nil
+	})
+}
+
+// join is the coming of a blob: one for all who want it.
+func (m *Mirrored) join(digest Digest) (*fill, error) {
+	all, name := &m.service.mirrors.fills, named{m.place, digest}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if f, ok := all.by[name]; ok {
+		return f, nil
+	}
+	if all.ended {
+		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping")
+	}
+	if len(all.by) >= fillsWaiting {
+		return nil, m.busy()
+	}
+	f := newFill()
+	all.by[name] = f
+	all.all.Add(1)
+	go func() {
+		defer all.all.Done()
+		err := m.fill(all.ctx, f, digest)
+		if err != nil && all.ctx.Err() == nil {
+			m.service.log.WarnContext(all.ctx, "a blob of a mirror could not be fetched", "mirror", m.mirror.Name, "repo", m.at, "digest", digest, "error", err)
+		}
+		// First it is here, or not, for those who ask from now on.
+		all.mu.Lock()
+		delete(all.by, name)
+		all.mu.Unlock()
+		f.end(err)
+	}()
+	return f, nil
+}
+
+func (m *Mirrored) busy() error {
+	err := nimbus.Errorf(nimbus.CodeRateLimited, "the mirror %s has too much to fetch now", m.mirror.Name)
+	err.RetryAfter = 5 * time.Second
+	return &RefusalError{TooManyRequests, err}
+}
+
+// fill fetches a blob.
+func (m *Mirrored) fill(ctx context.Context, f *fill, digest Digest) error {
+	s := m.service
+	for _, slots := range []*semaphore.Weighted{m.mirror.slots, s.mirrors.slots} {
+		wait, cancel := context.WithTimeout(ctx, slotWait)
+		err := slots.Acquire(wait, 1)
+		cancel()
+		if err != nil {
+			return m.busy()
+		}
+		defer slots.Release(1)
+	}
+	if b, err := s.Blob(ctx, m.place, digest); nimbus.ErrorCode(err) != nimbus.CodeNotFound { // it has come since it was looked for
+		if err == nil {
+			f.begin(min(b.Size, firstPart)) // it is waited for, which takes no time
+		}
+		return err
+	}
+	c, err := m.client(ctx)
+	if err != nil {
+		return err
+	}
+	body, size, err := c.Blob(ctx, m.at, string(digest))
+	if err := m.heard(ctx, err, NoBlob(digest)); err != nil {
+		return err
+	}
+	defer body.Close()
+	if size > s.limits.Blob {
+		return Refuse(BlobUnknown, nimbus.CodeTooLarge, "the upstream's blob has %d bytes, %d is the most", size, s.limits.Blob)
+	}
+	if err := s.makeRoom(ctx, m.place.OrgID, max(size, 0)); err != nil {
+		return err
+	}
+	f.begin(size)
+	if size >= 0 && size <= firstPart {
+		s.observer.Fetched(size)
+		return m.broken(ctx, digest, s.PutBlob(ctx, m.place, Chunk{Body: body, Size: size, At: -1}, digest))
+	}
+	return m.broken(ctx, digest, m.fillParts(ctx, f, body, size, digest))
+}
+
+// broken tells what came of a download that had begun.
+func (m *Mirrored) broken(ctx context.Context, digest Digest, err error) error {
+	var of *upstream.Error
+	var refused *RefusalError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &of):
+		return m.heard(ctx, of, NoBlob(digest))
+	case errors.As(err, &refused) && (refused.Reason == DigestInvalid || refused.Reason == SizeInvalid):
+		return m.unusable("the blob "+string(digest), err)
+	}
+	return fmt.Errorf("keep a blob of a mirror: %w", err)
+}
+
+// fillParts stores what comes part by part, then makes a blob of it.
+func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size int64, digest Digest) (err error) {
+	s := m.service
+	u := Upload{ID: s.NewUpload(m.place), Place: m.place}
+	defer func() {
+		if err != nil && u.Segments > 0 {
+			err = errors.Join(err, s.after(ctx, func(ctx context.Context) error { return s.store.EndRegistryUpload(ctx, u) }))
+		}
+	}()
+	in := &counted{Reader: body}
+	var last Segment
+	for most := int64(firstPart); !in.ended && u.Size != size; most = part {
+		if u.Segments > 0 {
+			f.add(last)
+		}
+		if size >= 0 {
+			most = min(most, size-u.Size)
+		}
+		grown, seg, err := s.appendPart(ctx, u, Chunk{Body: &partOf{from: in, left: most, until: s.clock.Now().Add(partTime), clock: s.clock},
+			Size: -1, Most: most, At: -1, Algorithm: digest.Algorithm()})
+		if err != nil {
+			return err
+		}
+		u, last = grown, seg
+		s.observer.Fetched(seg.Size)
+	}
+	if size >= 0 && u.Size != size {
+		return Refuse(SizeInvalid, nimbus.CodeInvalid, "%d bytes came, and %d were announced", u.Size, size)
+	}
+	if u.Segments == 0 { // and so there is no upload
+		return s.PutBlob(ctx, m.place, Chunk{}, digest)
+	}
+	got, err := s.sumUp(ctx, u, digest.Algorithm())
+	if err != nil {
+		return err
+	}
+	if got != digest {
+		return notThatDigest(digest, got)
+	}
+	if err := s.store.CommitRegistryUpload(ctx, u, digest); err != nil {
+		return fmt.Errorf("make a blob of what came: %w", err)
+	}
+	f.add(last)
+	return nil
+}
+
+// counted is what comes, and whether that has ended.
+type counted struct {
+	io.Reader
+
+	ended bool
+}
+
+// Read implements io.Reader.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.ended = c.ended || errors.Is(err, io.EOF)
+	return n, err //nolint:wrapcheck // an io.Reader's error is its own
+}
+
+// partOf is the next part of what comes.
+type partOf struct {
+	from  io.Reader
+	left  int64
+	until time.Time
+	clock nimbus.Clock
+	some  bool
+}
+
+// Read implements io.Reader.
+func (p *partOf) Read(b []byte) (int, error) {
+	if p.left <= 0 || p.some && p.clock.Now().After(p.until) {
+		return 0, io.EOF
+	}
+	n, err := p.from.Read(b[:min(int64(len(b)), p.left)])
+	p.left -= int64(n)
+	p.some = p.some || n > 0
+	return n, err //nolint:wrapcheck // an io.Reader's error is its own
+}

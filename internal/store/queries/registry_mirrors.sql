@@ -1,0 +1,59 @@
+-- name: RegistryMirrors :many
+SELECT * FROM registry_mirrors WHERE org_id = $1 AND name > $2 ORDER BY name LIMIT $3;
+
+-- name: LockRegistryMirror :one
+-- Whoever keeps something of a mirror holds its row: it does not go meanwhile.
+UPDATE registry_mirrors SET name = name WHERE org_id = $1 AND name = $2 RETURNING *;
+
+-- name: PutRegistryMirror :exec
+INSERT INTO registry_mirrors (org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (org_id, name) DO UPDATE SET upstream = excluded.upstream, username = excluded.username, secret = excluded.secret, allowed = excluded.allowed,
+  since = excluded.since, changed_at = excluded.changed_at, changed_by = excluded.changed_by, failure = '', failed_at = 0, limited_until = 0;
+
+-- name: DropRegistryMirror :exec
+DELETE FROM registry_mirrors WHERE org_id = $1 AND name = $2;
+
+-- name: NoteRegistryMirror :exec
+UPDATE registry_mirrors SET failure = sqlc.arg(failure), failed_at = sqlc.arg(failed_at), limited_until = sqlc.arg(limited_until)
+WHERE org_id = sqlc.arg(org_id) AND name = sqlc.arg(name) AND since = sqlc.arg(since);
+
+-- name: RegistryReposBelow :one
+SELECT CAST(EXISTS (SELECT 1 FROM registry_repos WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT)) AS BOOLEAN);
+
+-- name: RegistryMirrorTotals :one
+SELECT COUNT(DISTINCT l.repo) AS repos, CAST(COALESCE(SUM(b.size), 0) AS BIGINT) AS bytes FROM registry_links l
+JOIN registry_blobs b ON b.org_id = l.org_id AND b.digest = l.digest
+WHERE l.org_id = sqlc.arg(org_id) AND substr(l.repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT);
+
+-- name: RegistryMirrorTag :one
+SELECT digest, updated_at FROM registry_tags WHERE org_id = $1 AND repo = $2 AND tag = $3;
+
+-- name: RenewRegistryTag :exec
+UPDATE registry_tags SET updated_at = sqlc.arg(now) WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND tag = sqlc.arg(tag) AND digest = sqlc.arg(digest);
+
+-- name: OldestRegistryLinks :many
+SELECT l.repo, l.digest, l.used_at, b.size FROM registry_links l JOIN registry_blobs b ON b.org_id = l.org_id AND b.digest = l.digest
+WHERE l.org_id = $1 ORDER BY l.used_at, l.repo, l.digest LIMIT $2;
+
+-- name: OldestRegistryManifests :many
+SELECT repo, digest, used_at, size FROM registry_manifests WHERE org_id = $1 ORDER BY used_at, repo, digest LIMIT $2;
+
+-- name: UnusedRegistryMirrored :many
+SELECT m.org_id, m.repo, m.digest, m.used_at FROM registry_manifests m
+WHERE m.used_at < sqlc.arg(used_before) AND m.org_id LIKE '%.mirror'
+  AND EXISTS (SELECT 1 FROM registry_tags t WHERE t.org_id = m.org_id AND t.repo = m.repo AND t.digest = m.digest)
+ORDER BY m.used_at, m.org_id, m.repo, m.digest LIMIT sqlc.arg(most);
+
+-- name: RegistryManifestsBelow :many
+SELECT repo, digest FROM registry_manifests WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT) LIMIT sqlc.arg(most);
+
+-- name: AgeRegistryLinksBelow :exec
+-- Has them go with the next sweep, unless something names them.
+UPDATE registry_links SET used_at = 0 WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT);
+
+-- name: DropOrgRegistryMirrors :exec
+DELETE FROM registry_mirrors WHERE org_id = $1;
+
+-- name: DropOrgMirrorSecrets :exec
+DELETE FROM secrets WHERE org_id = $1 AND name LIKE 'registry-mirror/%';

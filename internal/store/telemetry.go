@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/store/gen"
+	"github.com/nimbus-ci/nimbus/internal/traces"
+)
+
+var _ traces.Store = (*Store)(nil)
+
+// AppendTelemetry implements traces.Store.
+func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attemptMost, orgMost int64) (added traces.Added, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		job, err := t.JobOfAttempt(ctx, gen.JobOfAttemptParams{ID: key.AttemptID, OrgID: key.OrgID})
+		if err != nil {
+			return fmt.Errorf("find the attempt: %w", err)
+		}
+		// Its row is the org's lock: two that append at once count each other.
+		if _, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: key.OrgID, Bytes: 0}); err != nil {
+			return fmt.Errorf("count telemetry: %w", err)
+		}
+		has, err := t.TelemetryOfAttempt(ctx, gen.TelemetryOfAttemptParams{OrgID: key.OrgID, JobID: job, AttemptID: key.AttemptID})
+		if err != nil {
+			return fmt.Errorf("look what there is: %w", err)
+		}
+		added = traces.Added{JobID: job, Before: has.LastSeq, Acked: has.LastSeq}
+		size := int64(0)
+		for _, b := range batches {
+			if b.Seq <= added.Acked {
+				continue
+			}
+			err := t.InsertTelemetry(ctx, gen.InsertTelemetryParams{OrgID: key.OrgID, JobID: job, AttemptID: key.AttemptID, Seq: b.Seq, Signal: string(b.Signal),
+				Items: int64(b.Items), FirstAt: micros(b.First), LastAt: micros(b.Last), StoredAt: micros(t.now), Bytes: int64(len(b.Data)), Data: b.Data})
+			if err != nil {
+				return fmt.Errorf("store telemetry: %w", err)
+			}
+			added.Acked, size = b.Seq, size+int64(len(b.Data))
+		}
+		if size == 0 {
+			return nil
+		}
+		if has.Bytes+size > attemptMost {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the attempt sent more than %d MiB of telemetry, packed: more is not kept", attemptMost>>20)
+		}
+		total, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: key.OrgID, Bytes: size})
+		if err != nil {
+			return fmt.Errorf("count telemetry: %w", err)
+		}
+		if total > orgMost {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the org has %d MiB of telemetry, packed: more is not kept until some is old enough to go", orgMost>>20)
+		}
+		return nil
+	})
+	return added, err
+}
+
+// TelemetryBatches implements traces.Store.
+func (s *Store) TelemetryBatches(ctx context.Context, orgID, jobID string, signal nimbus.Signal, after traces.Position, most int) (found []traces.Stored, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		found = nil
+		rows, err := t.TelemetryBatches(ctx, gen.TelemetryBatchesParams{OrgID: orgID, JobID: jobID, Signal: string(signal), AttemptID: after.AttemptID, Seq: after.Seq, Limit: int32(most)})
+		for _, r := range rows {
+			found = append(found, traces.Stored{Position: traces.Position{AttemptID: r.AttemptID, Seq: r.Seq}, Data: r.Data})
+		}
+		return err
+	})
+	return found, err
+}
+
+// CountTelemetry implements traces.Store.
+func (s *Store) CountTelemetry(ctx context.Context, orgID, jobID string) (counts map[nimbus.Signal]int64, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		rows, err := t.CountTelemetry(ctx, gen.CountTelemetryParams{OrgID: orgID, JobID: jobID})
+		counts = make(map[nimbus.Signal]int64, len(rows))
+		for _, r := range rows {
+			counts[nimbus.Signal(r.Signal)] = r.Items
+		}
+		return err
+	})
+	return counts, err
+}
+
+// ForgetTelemetry implements traces.Store.
+func (s *Store) ForgetTelemetry(ctx context.Context, olderThan time.Duration) (n int, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		n = 0
+		old, err := t.OldTelemetry(ctx, gen.OldTelemetryParams{StoredAt: micros(t.now.Add(-olderThan)), Limit: sweptAtOnce})
+		if err != nil {
+			return fmt.Errorf("look for old telemetry: %w", err)
+		}
+		freed := map[string]int64{}
+		for _, b := range old {
+			gone, err := t.DeleteTelemetry(ctx, gen.DeleteTelemetryParams{OrgID: b.OrgID, JobID: b.JobID, AttemptID: b.AttemptID, Seq: b.Seq})
+			if err != nil {
+				return fmt.Errorf("remove old telemetry: %w", err)
+			}
+			freed[b.OrgID] += gone * b.Bytes
+			n += int(gone)
+		}
+		for org, bytes := range freed {
+			if _, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: org, Bytes: -bytes}); err != nil {
+				return fmt.Errorf("count telemetry: %w", err)
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+// OrgTelemetry implements traces.Store.
+func (s *Store) OrgTelemetry(ctx context.Context, orgID string) (off bool, bytes int64, err error) {
+	row, err := gen.New(s.reader).OrgTelemetry(ctx, orgID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, 0, nil
+	}
+	return row.Off, row.Bytes, interpret(err)
+}
+
+// SetOrgTelemetry implements traces.Store.
+func (s *Store) SetOrgTelemetry(ctx context.Context, orgID string, off bool, e nimbus.AuditEvent) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.SetOrgTelemetry(ctx, gen.SetOrgTelemetryParams{OrgID: orgID, Off: off}); err != nil {
+			return fmt.Errorf("set telemetry: %w", err)
+		}
+		return t.audit(ctx, e)
+	})
+}

@@ -1,0 +1,358 @@
+package otlp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// Attribute says something of who sent a batch.
+type Attribute struct{ Key, Value string }
+
+// reserved are the names that nobody but Nimbus gives a value: whose telemetry it
+// is would else be the job's word.
+var reserved = []string{"nimbus.", "cicd.", "vcs."}
+
+func isReserved(key string) bool {
+	return slices.ContainsFunc(reserved, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+}
+
+// Stamp says on each resource whose it is, and nothing that its sender said of
+// that stays.
+func (b *Batch) Stamp(whose []Attribute) {
+	for _, resource := range b.resources() {
+		resource.Attributes = slices.DeleteFunc(resource.Attributes, func(a *commonpb.KeyValue) bool { return isReserved(a.GetKey()) })
+		for _, a := range whose {
+			if a.Value == "" {
+				continue
+			}
+			resource.Attributes = append(resource.Attributes, &commonpb.KeyValue{Key: a.Key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: a.Value}}})
+		}
+	}
+}
+
+// resources are those of a batch; where one is missing it is made.
+func (b *Batch) resources() (all []*resourcepb.Resource) {
+	add := func(r **resourcepb.Resource) {
+		if *r == nil {
+			*r = &resourcepb.Resource{}
+		}
+		all = append(all, *r)
+	}
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		for _, r := range d.GetResourceSpans() {
+			add(&r.Resource)
+		}
+	case *logspb.LogsData:
+		for _, r := range d.GetResourceLogs() {
+			add(&r.Resource)
+		}
+	case *metricspb.MetricsData:
+		for _, r := range d.GetResourceMetrics() {
+			add(&r.Resource)
+		}
+	}
+	return all
+}
+
+// Resources are the attributes of who sent what a batch holds.
+func (b *Batch) Resources() (all []map[string]string) {
+	for _, r := range b.resources() {
+		all = append(all, attributesOf(r.GetAttributes()))
+	}
+	return all
+}
+
+// Rewrite has each text of a batch, names and values alike, go through f.
+func (b *Batch) Rewrite(f func(string) string) { rewrite(b.data.ProtoReflect(), f) }
+
+func rewrite(m protoreflect.Message, f func(string) string) {
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch kind := field.Kind(); {
+		case field.IsList() && kind == protoreflect.MessageKind:
+			for i, list := 0, v.List(); i < list.Len(); i++ {
+				rewrite(list.Get(i).Message(), f)
+			}
+		case field.IsList():
+			for i, list := 0, v.List(); kind == protoreflect.StringKind && i < list.Len(); i++ {
+				list.Set(i, protoreflect.ValueOfString(f(list.Get(i).String())))
+			}
+		case kind == protoreflect.MessageKind:
+			rewrite(v.Message(), f)
+		case kind == protoreflect.StringKind:
+			if text := f(v.String()); text != v.String() {
+				m.Set(field, protoreflect.ValueOfString(text))
+			}
+		case kind == protoreflect.BytesKind && field.Name() == "bytes_value":
+			m.Set(field, protoreflect.ValueOfBytes([]byte(f(string(v.Bytes())))))
+		}
+		return true
+	})
+}
+
+// trim cuts texts and lists of attributes that are too long.
+func (b *Batch) trim() {
+	b.Rewrite(cut)
+	trimAttributes(b.data.ProtoReflect())
+}
+
+func cut(text string) string {
+	if len(text) <= maxValue {
+		return text
+	}
+	text = text[:maxValue]
+	for !utf8.ValidString(text[len(text)-min(len(text), utf8.UTFMax):]) && len(text) > maxValue-utf8.UTFMax {
+		text = text[:len(text)-1]
+	}
+	return text + "…"
+}
+
+func trimAttributes(m protoreflect.Message) {
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if field.Kind() != protoreflect.MessageKind || field.Message().FullName() == "opentelemetry.proto.common.v1.AnyValue" {
+			return true
+		}
+		if !field.IsList() {
+			trimAttributes(v.Message())
+			return true
+		}
+		list := v.List()
+		if field.Name() == "attributes" {
+			if more := list.Len() - maxKeyed; more > 0 {
+				list.Truncate(maxKeyed)
+				if dropped := m.Descriptor().Fields().ByName("dropped_attributes_count"); dropped != nil {
+					m.Set(dropped, protoreflect.ValueOfUint32(uint32(min(m.Get(dropped).Uint()+uint64(more), math.MaxUint32))))
+				}
+			}
+			return true
+		}
+		for i := range list.Len() {
+			trimAttributes(list.Get(i).Message())
+		}
+		return true
+	})
+}
+
+// Lengths of ids.
+const (
+	traceIDBytes = 16
+	spanIDBytes  = 8
+)
+
+func isID(id []byte, length int) bool {
+	return len(id) == length && slices.ContainsFunc(id, func(b byte) bool { return b != 0 })
+}
+
+func mayBeID(id []byte, length int) bool { return len(id) == 0 || len(id) == length }
+
+// check drops what has ids of no length that an id has.
+func (b *Batch) check() {
+	drop := func(bad bool) bool {
+		if bad {
+			b.Rejected++
+			b.Why = "ids of spans have 8 bytes, those of traces 16, and not all are 0"
+		}
+		return bad
+	}
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		for _, r := range d.GetResourceSpans() {
+			for _, s := range r.GetScopeSpans() {
+				s.Spans = slices.DeleteFunc(s.Spans, func(span *tracepb.Span) bool {
+					span.Links = slices.DeleteFunc(span.Links, func(l *tracepb.Span_Link) bool {
+						return !isID(l.GetTraceId(), traceIDBytes) || !isID(l.GetSpanId(), spanIDBytes)
+					})
+					return drop(!isID(span.GetTraceId(), traceIDBytes) || !isID(span.GetSpanId(), spanIDBytes) || !mayBeID(span.GetParentSpanId(), spanIDBytes))
+				})
+			}
+		}
+	case *logspb.LogsData:
+		for _, r := range d.GetResourceLogs() {
+			for _, s := range r.GetScopeLogs() {
+				s.LogRecords = slices.DeleteFunc(s.LogRecords, func(l *logspb.LogRecord) bool {
+					return drop(!mayBeID(l.GetTraceId(), traceIDBytes) || !mayBeID(l.GetSpanId(), spanIDBytes))
+				})
+			}
+		}
+	}
+}
+
+// Encode makes a batch to be kept, without a number yet. ok is false where there
+// is nothing in it. Its error is a *RefusalError.
+func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
+	out = nimbus.TelemetryBatch{Signal: b.Signal}
+	b.eachTime(func(nanos uint64) {
+		out.Items++
+		at := timeOf(nanos)
+		if at.IsZero() {
+			return
+		}
+		if out.First.IsZero() || at.Before(out.First) {
+			out.First = at
+		}
+		if at.After(out.Last) {
+			out.Last = at
+		}
+	})
+	if out.Items == 0 {
+		return out, false, nil
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(b.data)
+	if err != nil {
+		return out, false, refuse(http.StatusBadRequest, "it can't be kept: %v", err)
+	}
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return out, false, refuse(http.StatusServiceUnavailable, "it can't be packed: %v", err)
+	}
+	if out.Data = z.EncodeAll(raw, nil); len(out.Data) > nimbus.MaxTelemetryBatch {
+		return out, false, refuse(http.StatusRequestEntityTooLarge, "the body packs to more than %d bytes: send smaller batches", nimbus.MaxTelemetryBatch)
+	}
+	return out, true, nil
+}
+
+// Request is the body of a request with it, in protobuf.
+func (b *Batch) Request() ([]byte, error) {
+	raw, err := proto.Marshal(b.data)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInternal, "encode telemetry: %w", err)
+	}
+	return raw, nil
+}
+
+// Confine gives each trace of a batch but the job's own an id that only the job's
+// spans can have: it keeps spans together, and what a job sends out of the traces
+// of others.
+func (b *Batch) Confine(jobID string) {
+	own := nimbus.TraceID(jobID)
+	confined := func(id []byte) []byte {
+		if len(id) == 0 || bytes.Equal(id, own[:]) {
+			return id
+		}
+		sum := sha256.Sum256(append([]byte(jobID+" "), id...))
+		return sum[:traceIDBytes]
+	}
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		for _, r := range d.GetResourceSpans() {
+			for _, s := range r.GetScopeSpans() {
+				for _, span := range s.GetSpans() {
+					span.TraceId = confined(span.GetTraceId())
+					for _, l := range span.GetLinks() {
+						l.TraceId = confined(l.GetTraceId())
+					}
+				}
+			}
+		}
+	case *logspb.LogsData:
+		for _, r := range d.GetResourceLogs() {
+			for _, s := range r.GetScopeLogs() {
+				for _, l := range s.GetLogRecords() {
+					l.TraceId = confined(l.GetTraceId())
+				}
+			}
+		}
+	case *metricspb.MetricsData:
+		exemplars(d.ProtoReflect(), func(e *metricspb.Exemplar) { e.TraceId = confined(e.GetTraceId()) })
+	}
+}
+
+// exemplars calls f with each example of a point.
+func exemplars(m protoreflect.Message, f func(*metricspb.Exemplar)) {
+	if e, ok := m.Interface().(*metricspb.Exemplar); ok {
+		f(e)
+		return
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Kind() != protoreflect.MessageKind:
+		case field.IsList():
+			for i, list := 0, v.List(); i < list.Len(); i++ {
+				exemplars(list.Get(i).Message(), f)
+			}
+		default:
+			exemplars(v.Message(), f)
+		}
+		return true
+	})
+}
+
+// Open reads what Encode made, wherever it was since.
+func Open(s nimbus.Signal, data []byte) (*Batch, error) {
+	b, err := newBatch(s)
+	if err != nil {
+		return nil, err
+	}
+	const slack = 4 << 20 // what was stamped on it
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*maxUnpacked+slack))
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInternal, "open a batch of telemetry: %w", err)
+	}
+	defer z.Close()
+	raw, err := z.DecodeAll(data, nil)
+	if err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "unpack a batch of telemetry: %w", err)
+	}
+	if err := b.decodeBinary(raw); err != nil {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "open a batch of telemetry: %w", err)
+	}
+	return b, nil
+}
+
+// eachTime calls f with when each item was.
+func (b *Batch) eachTime(f func(nanos uint64)) {
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		for _, r := range d.GetResourceSpans() {
+			for _, s := range r.GetScopeSpans() {
+				for _, span := range s.GetSpans() {
+					f(span.GetStartTimeUnixNano())
+				}
+			}
+		}
+	case *logspb.LogsData:
+		for _, r := range d.GetResourceLogs() {
+			for _, s := range r.GetScopeLogs() {
+				for _, l := range s.GetLogRecords() {
+					f(recordNanos(l))
+				}
+			}
+		}
+	case *metricspb.MetricsData:
+		for _, p := range b.Points() {
+			f(uint64(max(p.At.UnixNano(), 0)))
+		}
+	}
+}
+
+func recordNanos(l *logspb.LogRecord) uint64 {
+	if at := l.GetTimeUnixNano(); at != 0 {
+		return at
+	}
+	return l.GetObservedTimeUnixNano()
+}
+
+// timeOf is zero for what is no time.
+func timeOf(nanos uint64) time.Time {
+	if nanos == 0 || nanos > math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(nanos)).UTC()
+}
