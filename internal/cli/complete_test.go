@@ -57,8 +57,7 @@ func TestComplete(t *testing.T) {
 		{"hosts cordon _", []string{"rack-7", "rack-8", ids[2], ids[3]}, []string{"twin", "two words; rm -rf"}},
 		{"hosts cordon rack-7 _", nil, []string{"rack-8"}},
 		{"hosts drain --timeout 5m rack", []string{"rack-7", "rack-8"}, []string{ids[2]}},
-		{"logs _", []string{"show", "search", "migrate"}, nil},
-		{"logs show _", []string{"last", id}, nil},
+		{"logs _", []string{"last", id}, nil},
 		{"accounts _", []string{"list"}, nil},
 		{"bogus --bogus _", nil, []string{completeWord}},
 	} {

@@ -189,7 +189,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg, followed: logs.NewShared(cfg.Logs)}
+	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -276,6 +276,8 @@ func (a *api) handlers() map[string]http.Handler {
 		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/logs/export":                        a.plain(a.exportLogs),
+		"POST /api/v1/logs/import":                       a.plain(a.importLogs),
 		"GET /api/v1/logs/stream":                        a.plain(a.whileAllowed(a.streamLogs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
 		"GET /api/v1/jobs/{id}/log/outline":              a.plain(a.outlineLog),
@@ -302,7 +304,7 @@ func (a *api) handlers() map[string]http.Handler {
 type api struct {
 	Config
 
-	followed *logs.Shared // Logs, for those who follow
+	followed *sharedLog // Logs, for those who follow
 	outlines outlines
 }
 

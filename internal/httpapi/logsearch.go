@@ -22,6 +22,9 @@ type LogBooks interface {
 	LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error)
 	SetLogRetention(ctx context.Context, orgID string, days int32, e nimbus.AuditEvent) error
 	ClearLogRetention(ctx context.Context, orgID string, e nimbus.AuditEvent) error
+	// MayImportLog tells whether an org may bring a log of an attempt back. Codes: conflict.
+	MayImportLog(ctx context.Context, orgID, attemptID string) error
+	RecordLogImport(ctx context.Context, e nimbus.AuditEvent) error
 }
 
 // Bounds of a search.

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/nimbus-ci/nimbus"
 )
 
 type foundAnswer struct {
@@ -149,5 +151,38 @@ func TestManyLogsOneStream(t *testing.T) {
 	}
 	if got := p.asAdmin(t, http.MethodGet, "/api/v1/logs/stream", ""); got.status == http.StatusOK {
 		t.Errorf("no jobs: %d", got.status)
+	}
+}
+
+// TestExportAndImport: what was exported and then lost comes back once the attempt has
+// ended, and not before; what is there stays.
+func TestExportAndImport(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	h, j := p.join(t), p.submit(t)
+	lease := h.accept(t)
+	h.write(t, lease, 1, 30)
+	archive := p.asAdmin(t, http.MethodGet, "/api/v1/logs/export", "")
+	if archive.status != http.StatusOK {
+		t.Fatalf("%d %s", archive.status, archive.body)
+	}
+	bring := func() answer { return p.asAdmin(t, http.MethodPost, "/api/v1/logs/import", archive.body) }
+	if got := bring(); got.status != http.StatusOK || !strings.Contains(got.body, `"skipped":1`) {
+		t.Errorf("what is there: %d %s", got.status, got.body)
+	}
+	key := nimbus.LogKey{OrgID: nimbus.DefaultOrgID, AttemptID: lease.GetAttemptId()}
+	must(t, p.logs.Delete(t.Context(), key))
+	if got := bring(); got.status != http.StatusConflict {
+		t.Errorf("while a host writes it: %d %s", got.status, got.body)
+	}
+	h.finish(t, lease, 30)
+	if got := bring(); got.status != http.StatusOK || !strings.Contains(got.body, `"lines":30`) {
+		t.Errorf("what was lost: %d %s", got.status, got.body)
+	}
+	if a, _ := p.search(t, fmt.Sprintf(`{"jobId":%q}`, j.ID)); len(a.Lines) != 30 {
+		t.Errorf("%d lines are back", len(a.Lines))
+	}
+	if got := p.asAdmin(t, http.MethodPost, "/api/v1/logs/import", "nonsense"); got.status != http.StatusBadRequest {
+		t.Errorf("nonsense: %d %s", got.status, got.body)
 	}
 }

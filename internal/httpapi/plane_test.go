@@ -38,6 +38,7 @@ import (
 
 // plane is the door with the real rooms behind it; tests play the host.
 type plane struct {
+	logs         logs.Store
 	url, address string
 	identity     *identity.Service
 	scheduler    *scheduler.Service
@@ -92,7 +93,7 @@ func openStore(t *testing.T, dsn string) *store.Store {
 func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi.Blobs, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
 	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
-	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
+	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs, logs: lines}
 	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "master.key"))
 	must(t, err)
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})

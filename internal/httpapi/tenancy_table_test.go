@@ -167,6 +167,8 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.SessionService/EnrollKey":   {who: "host", body: `{"publicKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`},
 
 	"GET /api/v1/jobs/stream":                            {who: "viewer", scope: "jobs:read"},
+	"GET /api/v1/logs/export":                            {who: "admin", scope: "jobs:read"},
+	"POST /api/v1/logs/import":                           {who: "admin", scope: "org:write", refuses: true},
 	"GET /api/v1/logs/stream":                            {who: "viewer", scope: "jobs:read", path: "/api/v1/logs/stream?jobs=$job"},
 	"GET /api/v1/jobs/{id}/log":                          {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
 	"GET /api/v1/jobs/{id}/log/outline":                  {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/outline"},

@@ -27,6 +27,11 @@ type Store interface {
 	Delete(ctx context.Context, key nimbus.LogKey) error
 }
 
+// Reader is what a tail needs of a store.
+type Reader interface {
+	Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error)
+}
+
 // pollInterval is how often a tail looks by itself: announcements may be lost.
 const pollInterval = time.Second
 

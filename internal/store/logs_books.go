@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
@@ -69,4 +70,24 @@ func (s *Store) ClearLogRetention(ctx context.Context, orgID string, e nimbus.Au
 func (s *Store) OrgsAfter(ctx context.Context, orgID string, limit int32) ([]string, error) {
 	ids, err := gen.New(s.reader).OrgsAfter(ctx, gen.OrgsAfterParams{ID: orgID, Limit: limit})
 	return ids, interpret(err)
+}
+
+// MayImportLog tells whether an org may bring a log of an attempt back: not of another
+// org's, and not while a host writes it. Codes: conflict.
+func (s *Store) MayImportLog(ctx context.Context, orgID, attemptID string) error {
+	row, err := gen.New(s.reader).AttemptState(ctx, attemptID)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil // its job is forgotten, or of another server
+	case err != nil:
+		return interpret(err)
+	case row.OrgID != orgID || row.State != string(scheduler.AttemptEnded):
+		return nimbus.Errorf(nimbus.CodeConflict, "the log of %s can't be imported: its attempt has not ended here", attemptID)
+	}
+	return nil
+}
+
+// RecordLogImport writes to the audit ledger that logs were imported.
+func (s *Store) RecordLogImport(ctx context.Context, e nimbus.AuditEvent) error {
+	return s.write(ctx, func(t *tx) error { return t.audit(ctx, e) })
 }

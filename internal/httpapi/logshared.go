@@ -1,4 +1,4 @@
-package logs
+package httpapi
 
 import (
 	"context"
@@ -8,29 +8,25 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 )
-
-// Reader is what a tail needs of a store.
-type Reader interface {
-	Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error)
-}
 
 // sharedTimeout bounds a read that many wait for: it does not end with the one of
 // them who came first.
 const sharedTimeout = 30 * time.Second
 
-// Shared reads once for all who want the same page at the same time: those who follow
+// sharedLog reads once for all who want the same page at the same time: those who follow
 // one job are all at its end, and awake together. Nobody changes what they get.
-type Shared struct {
-	store Reader
+type sharedLog struct {
+	store logs.Reader
 	reads singleflight.Group
 }
 
-// NewShared returns a reader of a store for those who follow.
-func NewShared(store Reader) *Shared { return &Shared{store: store} }
+// newSharedLog returns a reader of a store for those who follow.
+func newSharedLog(store logs.Reader) *sharedLog { return &sharedLog{store: store} }
 
-// Read implements Reader.
-func (s *Shared) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
+// Read implements logs.Reader.
+func (s *sharedLog) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
 	read := s.reads.DoChan(fmt.Sprintf("%s/%s/%d/%d", key.OrgID, key.AttemptID, from, limit), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedTimeout)
 		defer cancel()
