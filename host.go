@@ -99,6 +99,7 @@ type Capacity struct {
 	GPUs      map[string]int `json:",omitempty"` // by profile
 	Warm      []string       `json:",omitempty"` // the id of its class for each sandbox that is ready
 	Load      Load           `json:",omitzero"`
+	Copies    CacheCopies    `json:",omitzero"` // told beside it
 }
 
 // Total is what a host has free when nothing runs on it.
@@ -371,6 +372,9 @@ func (f Capacity) Check() error {
 		if !validWord(profile) {
 			return Errorf(CodeInvalid, "%q is not a GPU profile", clip(profile))
 		}
+	}
+	if err := f.Copies.Check(); err != nil {
+		return err
 	}
 	return f.Load.Check()
 }

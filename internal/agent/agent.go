@@ -297,6 +297,9 @@ func (a *Agent) Run(ctx context.Context, ready func()) (err error) {
 		if w, ok := e.(executor.Warmer); ok {
 			loops.Go(func() { a.keepWarm(ctx, e.Name(), w) })
 		}
+		if f, ok := e.(executor.Fetcher); ok {
+			loops.Go(func() { f.KeepImages(ctx, func() bool { return a.pressure.now().Closed == "" }) })
+		}
 		if eq, ok := e.(executor.Equipped); ok {
 			loops.Go(func() { a.watch(ctx, e.Name(), eq) })
 		}
@@ -344,8 +347,11 @@ func (a *Agent) status(ctx context.Context, e executor.Executor) nimbus.Executor
 // while it is pressed. More tells when there is more of it.
 func (a *Agent) free() (c nimbus.Capacity, more <-chan struct{}) {
 	c, more = a.capacity.now()
+	if a.cfg.Copies != nil {
+		c.Copies = a.cfg.Copies.Copies()
+	}
 	if c.Load = a.pressure.now(); c.Load.Closed != "" {
-		return nimbus.Capacity{Load: c.Load}, more
+		return nimbus.Capacity{Load: c.Load, Copies: c.Copies}, more
 	}
 	for _, e := range a.cfg.Executors {
 		if w, ok := e.(executor.Warmer); ok {

@@ -94,3 +94,33 @@ func TestHeartbeatCarriesWishes(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// told are figures of copies.
+type told struct {
+	*near.Door
+
+	figures nimbus.CacheCopies
+}
+
+func (t told) Copies() nimbus.CacheCopies { return t.figures }
+
+// TestPollsTellOfCopies, whether the host asks for jobs or not.
+func TestPollsTellOfCopies(t *testing.T) {
+	t.Parallel()
+	figures := nimbus.CacheCopies{Hits: 1, Misses: 2, SentBytes: 3, OriginBytes: 4, Saved: 5, Evicted: 6, EvictedBytes: 7, Refused: 8, Corrupt: 9, Entries: 10, Bytes: 11, Limit: 12}
+	a := &Agent{cfg: Config{Copies: told{figures: figures}}, capacity: newCapacity(nimbus.Capacity{CPUs: 1})}
+	for _, load := range []nimbus.Load{{}, {Memory: 50, Closed: nimbus.PressureMemory, Why: "everything waits"}} {
+		a.pressure.load = load
+		free, _ := a.free()
+		if got := wire.ToFree(wire.PollRequest(free, time.Second)); got.Copies != figures || got.Check() != nil {
+			t.Errorf("%+v", got)
+		}
+	}
+	if free, _ := (&Agent{capacity: newCapacity(nimbus.Capacity{CPUs: 1})}).free(); free.Copies != (nimbus.CacheCopies{}) {
+		t.Errorf("%+v", free)
+	}
+	wrong := nimbus.Capacity{Copies: nimbus.CacheCopies{Hits: -1}}
+	if err := wrong.Check(); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+		t.Errorf("a negative figure: %v", err)
+	}
+}

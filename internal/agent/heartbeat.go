@@ -36,6 +36,8 @@ type Copies interface {
 	// Warmed is told until Forget.
 	Warmed(most int) []nimbus.CacheWarmed
 	Forget(told []nimbus.CacheWarmed)
+	// Copies is what they did, and what they take: each poll tells it.
+	Copies() nimbus.CacheCopies
 }
 
 // maxWarmed is of how many contents a heartbeat tells.

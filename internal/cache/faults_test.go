@@ -80,6 +80,20 @@ func (s faultyStore) CommitCache(ctx context.Context, id, size int64) (e cache.E
 	return e, loose, err
 }
 
+func (s faultyStore) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again) (e cache.Entry, kept bool, loose []string, err error) {
+	err = s.do(func() error { e, kept, loose, err = s.Store.ReplaceCache(ctx, id, size, p, meta, again); return err })
+	return e, kept, loose, err
+}
+
+func (s faultyStore) AbandonCache(ctx context.Context, id int64) error {
+	return s.do(func() error { return s.Store.AbandonCache(ctx, id) })
+}
+
+func (s faultyStore) CacheEntry(ctx context.Context, id int64) (e cache.Entry, err error) {
+	err = s.do(func() error { e, err = s.Store.CacheEntry(ctx, id); return err })
+	return e, err
+}
+
 func (s faultyStore) CacheAt(ctx context.Context, p cache.Place) (id int64, err error) {
 	err = s.do(func() error { id, err = s.Store.CacheAt(ctx, p); return err })
 	return id, err

@@ -17,6 +17,7 @@ type cacheCmd struct {
 	Ls        cacheLsCmd        `cmd:"" help:"List what jobs saved, newest first."`
 	Rm        cacheRmCmd        `cmd:"" help:"Remove what jobs saved."`
 	Warm      cacheWarmCmd      `cmd:"" help:"Bring what jobs saved to hosts, ahead of the jobs that restore it."`
+	Hosts     cacheHostsCmd     `cmd:"" help:"Show what hosts keep of it on their own disks, and how often that was of use."`
 	Quota     cacheQuotaCmd     `cmd:"" help:"Say how much may be kept."`
 	Retention cacheRetentionCmd `cmd:"" help:"Say for how long what nobody finds is kept."`
 }
@@ -160,11 +161,7 @@ func (a *app) printCacheStats(st nimbus.CacheStats) error {
 	}
 	rows := make([]string, 0, len(repos)+1)
 	row := func(name string, v cacheUsageView) {
-		hits := "-"
-		if v.Hits+v.Misses > 0 {
-			hits = fmt.Sprintf("%.0f %%", 100*v.HitRatio)
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d", name, v.Entries, size(v.Bytes), size(v.QuotaBytes), hits, size(v.BytesIn), size(v.BytesOut), v.Evicted, v.Refused))
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d", name, v.Entries, size(v.Bytes), size(v.QuotaBytes), hits(v.Hits, v.Misses, v.HitRatio), size(v.BytesIn), size(v.BytesOut), v.Evicted, v.Refused))
 	}
 	row("(all)", org)
 	for _, v := range repos {
@@ -173,7 +170,7 @@ func (a *app) printCacheStats(st nimbus.CacheStats) error {
 	if err := a.table("REPO\tENTRIES\tSIZE\tQUOTA\tHITS\tIN\tOUT\tEVICTED\tREFUSED", rows); err != nil {
 		return err
 	}
-	a.info("what nobody finds goes after %s", days(st.Retention))
+	a.info("what nobody finds goes after %s; what hosts keep of it: nimbus cache hosts", days(st.Retention))
 	return nil
 }
 

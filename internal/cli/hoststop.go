@@ -24,7 +24,7 @@ type hostsTopCmd struct {
 }
 
 func (*hostsTopCmd) Help() string {
-	return "A live table of the hosts and of what each of them runs, with what each job uses of the CPUs and the memory that it has, as its host told some seconds ago. CPU, MEM and IO are the shares of the time in which work waited for them. Ctrl-C ends it. Where the output is no terminal, and with --json, it is shown once.\n\n" +
+	return "A live table of the hosts and of what each of them runs, with what each job uses of the CPUs and the memory that it has, as its host told some seconds ago. CPU, MEM and IO are the shares of the time in which work waited for them; CACHE is what the host keeps of the cache, and how many of the contents that jobs asked for came from there. Ctrl-C ends it. Where the output is no terminal, and with --json, it is shown once.\n\n" +
 		usage("nimbus hosts top", "nimbus hosts top --json | jq '.jobs[] | select(.cpus_used < 0.1)'")
 }
 
@@ -110,11 +110,11 @@ func (t top) text(now time.Time) []byte {
 	}
 	fmt.Fprintf(&out, "%s, %s, %s\n\n", terminal.Count(len(t.hosts), "host"), terminal.Count(running, "job"), t.at.Format("15:04:05"))
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "HOST / JOB\tSTATE\tCPUS\tMEMORY\tCPU\tMEM\tIO\tDISK\tSINCE")
+	fmt.Fprintln(w, "HOST / JOB\tSTATE\tCPUS\tMEMORY\tCPU\tMEM\tIO\tDISK\tCACHE\tSINCE")
 	for _, h := range t.hosts {
 		v := viewHost(h)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clip(terminal.OneLine(h.Name)), duty(v), taken(v, v.Free.CPUs, max(v.CPUs, v.GivesCPUs)),
-			taken(v, v.Free.MemoryMiB, max(v.MemoryMiB, v.GivesMemory))+" MiB", percent(v.Load.CPU), percent(v.Load.Memory), percent(v.Load.IO), percent(v.Load.Disk),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clip(terminal.OneLine(h.Name)), duty(v), taken(v, v.Free.CPUs, max(v.CPUs, v.GivesCPUs)),
+			taken(v, v.Free.MemoryMiB, max(v.MemoryMiB, v.GivesMemory))+" MiB", percent(v.Load.CPU), percent(v.Load.Memory), percent(v.Load.IO), percent(v.Load.Disk), cacheWord(v.Copies),
 			"seen "+since(h.SeenAt))
 		for _, j := range t.jobs {
 			if j.HostID != h.ID {
@@ -124,7 +124,7 @@ func (t top) text(now time.Time) []byte {
 			if !j.ToldAt.IsZero() {
 				cpus, memory = fmt.Sprintf("%.2f/%d", j.CPUs, j.Class.CPUs), fmt.Sprintf("%d/%d MiB", j.MemoryBytes>>20, j.Class.MemoryMiB)
 			}
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t\t\t\t\t%s\n", clip(terminal.OneLine(j.Name)), j.JobID, cpus, memory, roughly(now.Sub(j.AcceptedAt)))
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t\t\t\t\t\t%s\n", clip(terminal.OneLine(j.Name)), j.JobID, cpus, memory, roughly(now.Sub(j.AcceptedAt)))
 		}
 	}
 	_ = w.Flush() // into memory
@@ -143,6 +143,14 @@ func taken(h hostView, free, of int) string {
 		return fmt.Sprintf("-/%d", of)
 	}
 	return fmt.Sprintf("%d/%d", of-free, of)
+}
+
+// cacheWord is what a host keeps of the cache, and how often that was of use.
+func cacheWord(c *copiesView) string {
+	if c == nil {
+		return "-"
+	}
+	return size(c.Bytes) + ", " + hits(c.Hits, c.Misses, c.HitRatio)
 }
 
 func percent(v float64) string { return fmt.Sprintf("%.0f %%", v) }

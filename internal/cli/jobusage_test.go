@@ -57,7 +57,8 @@ func TestTopIsATable(t *testing.T) {
 	all := top{at: now, more: true,
 		hosts: []nimbus.Host{
 			{ID: "host_a", Name: "rack-1", State: nimbus.HostReady, SeenAt: now, Running: 2, Inventory: nimbus.Inventory{CPUs: 8, MemoryMiB: 16384},
-				Free: nimbus.Capacity{CPUs: 3, MemoryMiB: 8192, Sandboxes: 60, Load: nimbus.Load{CPU: 12.4, Disk: 40}}},
+				Free: nimbus.Capacity{CPUs: 3, MemoryMiB: 8192, Sandboxes: 60, Load: nimbus.Load{CPU: 12.4, Disk: 40},
+					Copies: nimbus.CacheCopies{Hits: 7, Misses: 1, Bytes: 3 << 30, Limit: 10 << 30}}},
 			{ID: "host_b", Name: "rack-2", State: nimbus.HostReady, SeenAt: now, Inventory: nimbus.Inventory{CPUs: 4, MemoryMiB: 4096, GivesCPUs: 6},
 				Free: nimbus.Capacity{Load: nimbus.Load{Memory: 33, Closed: nimbus.PressureMemory, Why: "everything waits"}}},
 		},
@@ -76,11 +77,11 @@ func TestTopIsATable(t *testing.T) {
 	}
 	want := []string{
 		"2 hosts, 2 jobs, " + now.Format("15:04:05"), "",
-		"HOST / JOB STATE CPUS MEMORY CPU MEM IO DISK SINCE",
-		"rack-1 ready 5/8 8192/16384 MiB 12 % 0 % 0 % 40 % seen 0 ms ago",
+		"HOST / JOB STATE CPUS MEMORY CPU MEM IO DISK CACHE SINCE",
+		"rack-1 ready 5/8 8192/16384 MiB 12 % 0 % 0 % 40 % 3.0 GiB, 88 % seen 0 ms ago",
 		"build [2J job_1 3.26/4 1024/6144 MiB 60 s",
 		"lint job_2 -/1 -/2048 MiB 1 s",
-		"rack-2 ready, closed: memory ?/6 ?/4096 MiB 0 % 33 % 0 % 0 % seen 0 ms ago",
+		"rack-2 ready, closed: memory ?/6 ?/4096 MiB 0 % 33 % 0 % 0 % - seen 0 ms ago",
 		"", "only the first 2 jobs are shown",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -129,6 +129,7 @@ type hostView struct {
 	GivesCPUs    int                     `json:"gives_cpus,omitempty"` // in all, where that is more than it has
 	GivesMemory  int                     `json:"gives_memory_mib,omitempty"`
 	Load         loadView                `json:"load"`
+	Copies       *copiesView             `json:"cache_copies,omitempty"` // not set where it keeps none
 	Runner       *runnerView             `json:"runner,omitempty"`
 }
 
@@ -198,7 +199,7 @@ func viewHost(h nimbus.Host) hostView {
 		CPUs: h.Inventory.CPUs, MemoryMiB: h.Inventory.MemoryMiB, Running: h.Running, Executors: []executorView{}, Cordoned: h.Cordoned,
 		Sandboxes: h.Inventory.Sandboxes, CPUModel: h.Inventory.CPUModel, Capabilities: h.Inventory.Capabilities,
 		Network: h.Inventory.Network, Reach: h.Inventory.Reach.Words(),
-		Runner: viewRunner(h), GivesCPUs: h.Inventory.GivesCPUs, GivesMemory: h.Inventory.GivesMemoryMiB, Load: loadView(h.Free.Load),
+		Runner: viewRunner(h), GivesCPUs: h.Inventory.GivesCPUs, GivesMemory: h.Inventory.GivesMemoryMiB, Load: loadView(h.Free.Load), Copies: viewCopies(h.Free.Copies),
 		Free: freeView{CPUs: h.Free.CPUs, MemoryMiB: h.Free.MemoryMiB, Sandboxes: h.Free.Sandboxes, GPUs: h.Free.GPUs, Warm: h.Free.Warm},
 	}
 	for _, g := range h.Inventory.GPUs {

@@ -56,6 +56,13 @@ type Warmer interface {
 	KeepWarm(ctx context.Context, free func() nimbus.Capacity, changed func()) error
 }
 
+// Fetcher is an Executor whose sandboxes are of images that it fetches.
+type Fetcher interface {
+	// KeepImages has images be here that jobs lately asked for, before the next one
+	// does, until ctx ends: none while may says no.
+	KeepImages(ctx context.Context, may func() bool)
+}
+
 // Equipped is an Executor that gives jobs hardware of their own.
 type Equipped interface {
 	// Equipment is what there is of it now, fit for work. It is asked at each

@@ -86,6 +86,7 @@ type MicroVMFlags struct {
 	ImageAlias  map[string]string `help:"Let jobs call a container image by a short name: NAME=REFERENCE; may be repeated." env:"NIMBUS_IMAGE_ALIASES" mapsep:"," placeholder:"NAME=REFERENCE"`
 	ImageAllow  []string          `help:"Container images that jobs may use, like docker.io/library/*; may be repeated. A registry that is not at a public address must be named here, like registry.corp:5000/*. Default: all of public ones." env:"NIMBUS_IMAGE_ALLOW" placeholder:"PATTERN"`
 	ImageDeny   []string          `help:"Container images that jobs may not use, whatever is allowed; may be repeated." env:"NIMBUS_IMAGE_DENY" placeholder:"PATTERN"`
+	ImageAhead  []string          `help:"Have an image be here before any job wants it, beside the 10 that jobs lately asked for; may be repeated." env:"NIMBUS_IMAGE_AHEAD" placeholder:"IMAGE"`
 	ImageMirror map[string]string `help:"Ask for the images of a registry at a mirror first: docker.io=nimbus.example/acme/docker.io, a registry and what is put before its images' paths; may be repeated." env:"NIMBUS_IMAGE_MIRROR" mapsep:"," placeholder:"REGISTRY=PREFIX"`
 	GPUImage    map[string]string `name:"gpu-image" help:"The container image of jobs with GPUs that name none, by the framework that they ask for: pytorch, tensorflow, jax, onnx, vllm, triton, or gpu for those that ask for none; may be repeated." env:"NIMBUS_GPU_IMAGES" mapsep:"," placeholder:"FRAMEWORK=REFERENCE"`
 	ImageGiB    int               `within:"0.." name:"image-storage" help:"How many GiB converted container images may take." env:"NIMBUS_IMAGE_STORAGE" default:"50" placeholder:"GIB"`
@@ -109,7 +110,7 @@ func (f MicroVMFlags) Apply(cfg *Config) error {
 		return fmt.Errorf("--image-mirror: %w", err)
 	}
 	cfg.Containers = library.Config{
-		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Mirrors: mirrors, Bytes: int64(f.ImageGiB) << 30,
+		Aliases: f.ImageAlias, Policy: library.Policy{Allow: f.ImageAllow, Deny: f.ImageDeny}, Mirrors: mirrors, Bytes: int64(f.ImageGiB) << 30, Ahead: f.ImageAhead,
 	}
 	if f.Warm < 0 || f.WarmMemory < 0 || f.WarmContainers < 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "less than no machines can't wait").WithHint("--warm 0 keeps none ready")

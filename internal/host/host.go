@@ -227,6 +227,7 @@ func MicroVMs(cfg Config) (*microvm.Executor, error) {
 		return nil, err
 	}
 	dir := filepath.Join(cfg.Data, "microvm")
+	cfg.Containers.Asked = filepath.Join(cfg.Data, "asked-microvm.json")
 	driver, err := choice.New(cmp.Or(cfg.VMM, choice.Auto), qemu.New(), firecracker.New(firecracker.Config{
 		Dir: filepath.Join(dir, "firecracker"), Shim: p.shim, FirstUID: firstUID(p.owner), UIDs: uidsPerAgent,
 	}))
@@ -249,8 +250,8 @@ func (c Config) containers(p parts) (docker.Config, error) {
 	return docker.Config{
 		Shim: p.shim, Guest: p.guest, Runner: program, StandIn: c.StandIn, Host: c.DockerHost, Owner: p.owner, Dir: filepath.Join(c.Data, "docker"),
 		Built:   image.Store{Dir: c.images()},
-		Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy, Mirrors: c.Containers.Mirrors},
-		Relays:  c.Relays, Resolvers: c.Resolvers,
+		Catalog: library.Catalog{Aliases: c.Containers.Aliases, Policy: c.Containers.Policy, Mirrors: c.Containers.Mirrors}, Ahead: c.Containers.Ahead,
+		Relays: c.Relays, Resolvers: c.Resolvers,
 		Warm: docker.WarmConfig{Containers: c.WarmContainers, MemoryMiB: c.WarmMemoryMiB}, Log: c.Log,
 	}, nil
 }

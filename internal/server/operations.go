@@ -120,6 +120,10 @@ func (s *Server) openLimits(url string) error {
 // watch has metrics tell of what the rooms do not count.
 func (s *Server) watch() {
 	s.metrics.ReadBooks(s.store, s.cfg.Log)
+	s.metrics.ReadCopies(func(ctx context.Context, most int) ([]nimbus.Host, error) {
+		hosts, _, err := s.scheduler.HostPage(ctx, most, "")
+		return hosts, err
+	}, s.cfg.Log)
 	s.metrics.Watch("nimbus_bus_connected", "1 while other replicas can be woken; always 1 where there is one alone.", func() bool {
 		return s.connected == nil || s.connected()
 	})

@@ -2,9 +2,9 @@
 // format of Prometheus, and a trace for each job by OTLP.
 //
 // Labels of metrics have few values, whoever uses Nimbus: no id, name or text
-// that comes from a job, a repository or a host is one, and the name of an org
-// only with what its cache is used for (caches.go). Traces carry
-// ids. Other rooms know none of this: each declares what it wants to be heard,
+// that comes from a job, a repository or a host is one, but for
+// the name of an org with what its cache is used for (caches.go), and that of a
+// host with what it keeps of it (copies.go), of so many. Traces carry ids. Other rooms know none of this: each declares what it wants to be heard,
 // and Metrics hears all of them.
 package telemetry
 

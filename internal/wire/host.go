@@ -84,13 +84,13 @@ func ToRunnerStanding(m *nimbusv1.RunnerStanding) nimbus.RunnerStanding {
 // Capacity makes a message.
 func Capacity(c nimbus.Capacity) *nimbusv1.Capacity {
 	return &nimbusv1.Capacity{Cpus: int32(c.CPUs), MemoryMib: int32(c.MemoryMiB), Sandboxes: int32(c.Sandboxes),
-		Gpus: counts(c.GPUs), WarmClassIds: c.Warm, Load: Load(c.Load)}
+		Gpus: counts(c.GPUs), WarmClassIds: c.Warm, Load: Load(c.Load), Copies: Copies(c.Copies)}
 }
 
 // ToCapacity reads one.
 func ToCapacity(c *nimbusv1.Capacity) nimbus.Capacity {
 	return nimbus.Capacity{CPUs: int(c.GetCpus()), MemoryMiB: int(c.GetMemoryMib()), Sandboxes: int(c.GetSandboxes()),
-		GPUs: toCounts(c.GetGpus()), Warm: c.GetWarmClassIds(), Load: ToLoad(c.GetLoad())}
+		GPUs: toCounts(c.GetGpus()), Warm: c.GetWarmClassIds(), Load: ToLoad(c.GetLoad()), Copies: ToCopies(c.GetCopies())}
 }
 
 // Load makes a message; one that tells nothing is absent.
@@ -107,18 +107,33 @@ func ToLoad(m *nimbusv1.HostLoad) nimbus.Load {
 		Closed: nimbus.Pressure(m.GetClosed()), Why: m.GetWhy()}
 }
 
+// Copies makes a message; one that tells nothing is absent.
+func Copies(c nimbus.CacheCopies) *nimbusv1.HostCopies {
+	if c == (nimbus.CacheCopies{}) {
+		return nil
+	}
+	return &nimbusv1.HostCopies{Hits: c.Hits, Misses: c.Misses, SentBytes: c.SentBytes, OriginBytes: c.OriginBytes, Saved: c.Saved,
+		Evicted: c.Evicted, EvictedBytes: c.EvictedBytes, Refused: c.Refused, Corrupt: c.Corrupt, Entries: c.Entries, Bytes: c.Bytes, LimitBytes: c.Limit}
+}
+
+// ToCopies reads one.
+func ToCopies(m *nimbusv1.HostCopies) nimbus.CacheCopies {
+	return nimbus.CacheCopies{Hits: m.GetHits(), Misses: m.GetMisses(), SentBytes: m.GetSentBytes(), OriginBytes: m.GetOriginBytes(), Saved: m.GetSaved(),
+		Evicted: m.GetEvicted(), EvictedBytes: m.GetEvictedBytes(), Refused: m.GetRefused(), Corrupt: m.GetCorrupt(), Entries: m.GetEntries(), Bytes: m.GetBytes(), Limit: m.GetLimitBytes()}
+}
+
 // PollRequest makes the question of a host that has this much free. What more
 // than that is in use counts as nothing free.
 func PollRequest(free nimbus.Capacity, wait time.Duration) *nimbusv1.PollRequest {
 	c := Capacity(free)
 	return &nimbusv1.PollRequest{FreeCpus: max(0, c.Cpus), FreeMemoryMib: max(0, c.MemoryMib), FreeSandboxes: max(0, c.Sandboxes),
-		FreeGpus: c.Gpus, WarmClassIds: c.WarmClassIds, Wait: Duration(wait), Load: c.Load}
+		FreeGpus: c.Gpus, WarmClassIds: c.WarmClassIds, Wait: Duration(wait), Load: c.Load, Copies: c.Copies}
 }
 
 // ToFree reads what a host that asks has free.
 func ToFree(r *nimbusv1.PollRequest) nimbus.Capacity {
 	return nimbus.Capacity{CPUs: int(r.GetFreeCpus()), MemoryMiB: int(r.GetFreeMemoryMib()), Sandboxes: int(r.GetFreeSandboxes()),
-		GPUs: toCounts(r.GetFreeGpus()), Warm: r.GetWarmClassIds(), Load: ToLoad(r.GetLoad())}
+		GPUs: toCounts(r.GetFreeGpus()), Warm: r.GetWarmClassIds(), Load: ToLoad(r.GetLoad()), Copies: ToCopies(r.GetCopies())}
 }
 
 func counts(m map[string]int) map[string]int32 {

@@ -124,6 +124,27 @@ func TestShells(t *testing.T) {
 	})
 }
 
+// TestCache: an org's cache before anything is in it and after, and what is removed
+// from its page is gone.
+func TestCache(t *testing.T) {
+	b := newBrowser(t)
+	env := b.start()
+	b.drive("cache.mjs", env, map[string]func(){
+		"save": func() {
+			const saves = `set -e
+put() { printf "$2" | curl -sSf -T - -H "Authorization: Bearer $NIMBUS_CACHE_TOKEN" "$NIMBUS_CACHE_URL/$1"; }
+put deps/first content; put deps/second 'more content'
+i=0; while [ $i -lt 55 ]; do put other/a-key-that-is-rather-long-as-those-of-package-managers-are-$i x; i=$((i+1)); done`
+			b.run(env, "run", "--executor", "local", "--no-files", "--", "sh", "-c", saves)
+		},
+		"gone": func() {
+			if left := string(b.run(env, "cache", "ls", "--prefix", "deps/")); strings.Contains(left, "deps/first") || !strings.Contains(left, "deps/second") {
+				t.Errorf("there is\n%s", left)
+			}
+		},
+	})
+}
+
 // browser is what a test with a browser needs.
 type browser struct {
 	t            *testing.T

@@ -249,7 +249,7 @@ func TestNearAsksTheServer(t *testing.T) {
 // TestNearForgets: only as much is kept as may be, the last used of it.
 func TestNearForgets(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, 3*MiB+256<<10)
+	h := newHost(t, 4*MiB+512<<10) // of which a quarter is set aside
 	me := h.as(job())
 	content := func(key string) string { return strings.Repeat(key, MiB) }
 	for _, key := range []string{"a", "b", "c"} {

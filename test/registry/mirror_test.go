@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -407,6 +409,51 @@ func TestMirrorSecret(t *testing.T) {
 	})
 }
 
+// TestMirrorElsewhere: what was asked for while a mirror led somewhere else is not
+// kept, and what was here of that goes.
+func TestMirrorElsewhere(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		before := w.hub.client.image("lib/base", "v1", fresh(100))
+		w.hub.client.image("lib/base", "v2", fresh(100))
+		c := w.client(w.token)
+		if got := c.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, ""); !bytes.Equal(got.body, before) {
+			t.Error("another manifest comes")
+		}
+		other := newHub(t)
+		after := other.client.image("lib/base", "v1", fresh(100))
+		w.inside = append(w.inside, other.address)
+		w.replica()
+		came, goOn := make(chan struct{}), make(chan struct{})
+		w.hub.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/manifests/v2") && r.Header.Get("Authorization") != "" {
+				close(came)
+				<-goOn
+			}
+			return false
+		})
+		late := make(chan answer, 1)
+		go func() {
+			a, err := c.try("GET", "/v2/acme/hub.test/lib/base/manifests/v2", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			late <- a
+		}()
+		<-came
+		w.must(w.replicas[1].SetMirror(t.Context(), w.admin, w.acme.ID, nimbus.ImageMirrorChange{Name: "hub.test", Upstream: "http://" + other.address,
+			Username: "puller", Password: other.token, Allow: []string{"*"}}))
+		close(goOn)
+		(<-late).want(t, 409, "")
+		second := &pusher{t, w.replicas[1].url, w.token}
+		if got := second.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, ""); !bytes.Equal(got.body, after) {
+			t.Error("the manifest of before comes")
+		}
+		second.do("GET", "/v2/acme/hub.test/lib/base/manifests/v2", nil).want(t, 404, "")
+		second.do("GET", "/v2/acme/hub.test/lib/base/manifests/"+string(registry.Of(registry.SHA256, before)), nil).want(t, 404, "")
+	})
+}
+
 // TestMirrorInside asks nobody at an address of the server's own network whom the
 // operator has not named: neither an upstream nor whom that redirects to.
 func TestMirrorInside(t *testing.T) {
@@ -414,7 +461,7 @@ func TestMirrorInside(t *testing.T) {
 	w := newMirrorWorld(t, engines["sqlite"](t), registry.Limits{})
 	blob := fresh(2000)
 	w.hub.client.image("lib/base", "v1", blob)
-	other := newHub(t)
+	other, came := inside(t)
 	c := w.client(w.token)
 	at := "/v2/acme/hub.test/lib/base/blobs/" + string(registry.Of(registry.SHA256, blob))
 	for _, scheme := range []string{"http://", "https://"} {
@@ -422,7 +469,7 @@ func TestMirrorInside(t *testing.T) {
 			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
 				return false
 			}
-			http.Redirect(rw, r, scheme+other.address+"/", http.StatusTemporaryRedirect)
+			http.Redirect(rw, r, scheme+other+"/", http.StatusTemporaryRedirect)
 			return true
 		})
 		c.do("GET", at, nil).want(t, 503, "")
@@ -438,7 +485,7 @@ func TestMirrorInside(t *testing.T) {
 	w.hub.breaks(nil)
 	c.do("GET", at, nil).want(t, 200, "")
 	for upstream, code := range map[string]nimbus.Code{
-		"http://" + other.address: nimbus.CodeInvalid, "https://user:pass@example.test": nimbus.CodeInvalid, "file:///etc": nimbus.CodeInvalid, "https://" + other.address: "",
+		"http://" + other: nimbus.CodeInvalid, "https://user:pass@example.test": nimbus.CodeInvalid, "file:///etc": nimbus.CodeInvalid, "https://" + other: "",
 	} {
 		err := w.replicas[0].SetMirror(t.Context(), w.admin, w.acme.ID, nimbus.ImageMirrorChange{Name: "other.test", Upstream: upstream, Allow: []string{"*"}})
 		if err != nil && nimbus.ErrorCode(err) != code || err == nil && code != "" {
@@ -447,8 +494,34 @@ func TestMirrorInside(t *testing.T) {
 	}
 	w.pass(2 * time.Second)
 	c.do("GET", "/v2/acme/other.test/lib/base/manifests/v1", nil).want(t, 503, "")
-	if other.mu.Lock(); len(other.logs) != 0 {
-		t.Errorf("who is inside was asked: %q", other.logs)
+	if n := came.Load(); n != 0 {
+		t.Errorf("who is inside was connected to %d times", n)
 	}
-	other.mu.Unlock()
+}
+
+// inside is somebody at an address of this machine, who counts who comes.
+func inside(t *testing.T) (address string, came *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	came = new(atomic.Int32)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			came.Add(1)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-ended
+	})
+	return l.Addr().String(), came
 }

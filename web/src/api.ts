@@ -1,6 +1,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 
+import { CacheService } from "./gen/nimbus/v1/cache_pb";
 import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
 import { RegistryService } from "./gen/nimbus/v1/registry_pb";
@@ -14,6 +15,7 @@ const transport = createConnectTransport({ baseUrl: window.location.origin, useH
 
 export const jobs = createClient(JobService, transport);
 export const hosts = createClient(HostService, transport);
+export const caches = createClient(CacheService, transport);
 export const registry = createClient(RegistryService, transport);
 export const shells = createClient(ShellService, transport);
 
@@ -37,6 +39,21 @@ function decodeHint(encoded: string): string {
     return ""; // not of ours
   }
 }
+
+/** Who is signed in, and what they are in the org that the session is bound to. */
+export interface Me {
+  role?: string;
+  platform_admin: boolean;
+}
+
+export async function whoAmI(signal: AbortSignal): Promise<Me> {
+  const answer = await fetch("/api/v1/me", { signal });
+  if (!answer.ok) throw new Error(`who is signed in can't be told (${answer.status})`);
+  return (await answer.json()) as Me;
+}
+
+/** Whether somebody may do what takes an operator of the org. */
+export const mayOperate = (me: Me | undefined): boolean => me !== undefined && (me.platform_admin || me.role === "operator" || me.role === "admin");
 
 export async function signOut(): Promise<void> {
   await fetch("/api/v1/logout", { method: "POST" });

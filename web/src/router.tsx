@@ -1,5 +1,7 @@
 import { createRootRoute, createRoute, createRouter } from "@tanstack/react-router";
 
+import { cacheSearch } from "./cache/filter";
+import { CachePage } from "./pages/cache";
 import { HostsPage } from "./pages/hosts";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
@@ -30,6 +32,17 @@ const jobRoute = createRoute({
   },
 });
 
+const cacheRoute = createRoute({
+  getParentRoute: () => root,
+  // Not /cache: there clients find contents by their keys.
+  path: "/caches",
+  validateSearch: cacheSearch,
+  component: function Cache() {
+    const search = cacheRoute.useSearch();
+    return <CachePage key={JSON.stringify(search)} search={search} />;
+  },
+});
+
 const hostsRoute = createRoute({ getParentRoute: () => root, path: "/hosts", component: HostsPage });
 
 const registryRoute = createRoute({ getParentRoute: () => root, path: "/registry", component: RegistryPage });
@@ -44,7 +57,7 @@ const repositoryRoute = createRoute({
   },
 });
 
-export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, hostsRoute, registryRoute, repositoryRoute]) });
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, cacheRoute, hostsRoute, registryRoute, repositoryRoute]) });
 
 declare module "@tanstack/react-router" {
   interface Register {

@@ -15,6 +15,10 @@ const (
 	mkcol    = "MKCOL"
 )
 
+// always is when a folder was last changed: opendal, which sccache has inside, takes
+// one without that for none that it can write to.
+const always = "Thu, 01 Jan 1970 00:00:00 GMT"
+
 // folder answers what is asked of a path that ends with a slash.
 func folder(w http.ResponseWriter, r *http.Request) error {
 	switch r.Method {
@@ -22,7 +26,7 @@ func folder(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusCreated)
 		return nil
 	case propfind:
-		return writeProperties(w, r.URL.EscapedPath(), properties{Kind: &kind{&struct{}{}}})
+		return writeProperties(w, r.URL.EscapedPath(), properties{Kind: &kind{&struct{}{}}, Modified: always})
 	}
 	return nimbus.Errorf(nimbus.CodeNotFound, "the path names no key")
 }

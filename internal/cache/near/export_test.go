@@ -25,3 +25,6 @@ const (
 	MaxWaiting  = maxWaiting
 	SharePart   = sharePart
 )
+
+// GiveWay holds the copies to their bounds now, as the door does now and then.
+func (d *Door) GiveWay() { d.tier.Load().shelf.giveWay(d.cfg.over()) }

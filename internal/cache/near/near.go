@@ -225,7 +225,10 @@ var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/
 func only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.EscapedPath()
-		plain := !strings.Contains(path, "//") && !strings.Contains(path, "/.") && !strings.ContainsAny(path, "%\\")
+		plain := !strings.Contains(path, "//") && !strings.ContainsAny(path, "%\\")
+		for part := range strings.SplitSeq(path, "/") {
+			plain = plain && part != "." && part != ".." // sccache's keys begin with a dot
+		}
 		if !plain || !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) }) {
 			refuse(w, http.StatusNotFound, "not_found", "only the cache is here")
 			return

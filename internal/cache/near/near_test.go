@@ -74,6 +74,7 @@ func TestDoorPassesOn(t *testing.T) {
 		{http.MethodPost, "/twirp/github.actions.results.api.v1.CacheService/CreateCacheEntry", 10},
 		{http.MethodPut, "/_cache/uploads/17?sig=a%2Fb&comp=block&blockid=AA%3D%3D", size},
 		{http.MethodGet, "/_apis/artifactcache/cache?keys=a,b&version=1", 0},
+		{http.MethodDelete, "/cache/org/sccache/.sccache_check", 0},
 	} {
 		if want := fmt.Sprint(c.method, " gateway.nimbus.internal:9180 ", c.path, " ", c.n, " <nil>"); got(c.method, c.path, c.n) != want {
 			t.Errorf("%q, want %q", got(c.method, c.path, c.n), want)
@@ -90,7 +91,7 @@ func TestDoorLeadsNowhereElse(t *testing.T) {
 	url, _ := open(t, server.URL)
 	for _, path := range []string{
 		"/", "/healthz", "/nimbus.v1.JobService/ListJobs", "/_cache", "/twirp/github.actions.results.api.v1.CacheServic/x",
-		"/_cache/../healthz", "/_cache/%2e%2e/healthz", "/_cache/./x", "//_cache/x", "/_cache//x", "/_cache/%2F..%2Fhealthz", "/_cache/..%5chealthz",
+		"/_cache/../healthz", "/_cache/%2e%2e/healthz", "/_cache/./x", "//_cache/x", "/_cache//x", "/_cache/%2F..%2Fhealthz", "/_cache/..", "/_cache/.", "/cache/x/../../healthz", "/_cache/..%5chealthz",
 	} {
 		if status, said := ask(t, http.MethodPost, url+path, "", strings.NewReader("{}")); status != http.StatusNotFound || !strings.Contains(said, `"code":"not_found"`) {
 			t.Errorf("%s: %d %s", path, status, said)

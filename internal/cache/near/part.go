@@ -10,21 +10,23 @@ import (
 	"os"
 )
 
-// claimStep is how many bytes are counted at once for a part whose size is not
-// known.
+// claimStep is how many bytes are counted at once for a part of an upload, of
+// which nobody knows how large it will be.
 const claimStep = 1 << 20
 
 // part is a file that is being written for the shelf. Its bytes are counted
-// before they are written. It is one goroutine's at a time.
+// before they are written: those of an upload where they take nobody's place, as
+// it is not known yet whether the origin takes them. It is one goroutine's at a time.
 type part struct {
 	shelf   *shelf
 	file    *os.File // nil while it has no byte
 	path    string
 	sum     hash.Hash
 	size    int64
-	claimed int64
-	counted bool // its bytes were, by who has it made
-	over    bool // its end, one way or the other
+	claimed int64 // of the shelf, where it was free
+	aside   int64 // of what the shelf sets aside
+	counted bool  // its bytes were, by who has it made
+	over    bool  // its end, one way or the other
 }
 
 func (s *shelf) newPart() *part { return &part{shelf: s, path: s.draftPath(), sum: sha256.New()} }
@@ -44,12 +46,8 @@ func (p *part) write(b []byte) error {
 	if !p.shelf.fits(p.size + int64(len(b))) {
 		return errNoRoom
 	}
-	if need := p.size + int64(len(b)) - p.claimed; need > 0 && !p.counted {
-		step := blocks(max(need, claimStep))
-		if !p.shelf.claim(step) {
-			return errNoRoom
-		}
-		p.claimed += step
+	if need := p.size + int64(len(b)) - p.claimed - p.aside; need > 0 && !p.counted && !p.claim(blocks(max(need, claimStep))) {
+		return errNoRoom
 	}
 	if p.file == nil {
 		f, err := os.OpenFile(p.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -67,11 +65,24 @@ func (p *part) write(b []byte) error {
 	return nil
 }
 
+// claim counts bytes of an upload.
+func (p *part) claim(step int64) bool {
+	switch {
+	case p.shelf.claimAside(step):
+		p.aside += step
+	case p.shelf.claimFree(step):
+		p.claimed += step
+	default:
+		return false
+	}
+	return true
+}
+
 // errNoRoom is why a content is not kept here, which is no fault of anybody's.
 var errNoRoom = errors.New("there is no room for it on this host")
 
-// end is the piece that was written; what was claimed for it beyond its size is
-// given back, and the rest is the caller's to give back.
+// end is the piece that was written. One of an upload was taken by the origin: room
+// is made for it now, and its bytes are the caller's to give back.
 func (p *part) end() (piece, error) {
 	if p.file == nil {
 		p.over = true
@@ -81,10 +92,16 @@ func (p *part) end() (piece, error) {
 		p.discard()
 		return piece{}, fmt.Errorf("write a piece: %w", err)
 	}
-	p.over = true
 	if !p.counted {
-		p.shelf.free(p.claimed - blocks(p.size))
+		need := blocks(p.size) - p.claimed
+		if need > 0 && !p.shelf.claim(need) {
+			p.discard()
+			return piece{}, errNoRoom
+		}
+		p.shelf.free(min(need, 0) * -1)
+		p.shelf.freeAside(p.aside)
 	}
+	p.over = true
 	return piece{Size: p.size, SHA256: hex.EncodeToString(p.sum.Sum(nil)), file: p.path}, nil
 }
 
@@ -99,6 +116,7 @@ func (p *part) discard() {
 		p.shelf.throw(piece{file: p.path})
 	}
 	p.shelf.free(p.claimed)
+	p.shelf.freeAside(p.aside)
 }
 
 // throw removes the file of a piece that nobody needs; its bytes are the caller's

@@ -32,6 +32,10 @@ const (
 	blockBytes = 4 << 10
 	// maxManifest bounds a manifest that is read: the most pieces fit.
 	maxManifest = 8 << 20
+	// Of how many parts of a shelf one is set aside for what comes of uploads before
+	// the origin has taken it, and how many bytes of a small one.
+	spareParts = 8
+	minSpare   = 4 << 20
 	// touchAfter is how often it is written to the disk that an entry was used.
 	touchAfter = time.Minute
 )
@@ -83,7 +87,8 @@ type held struct {
 // others, which is found out by their hash before they are sent.
 type shelf struct {
 	dir   string
-	most  int64
+	most  int64 // bytes, without what is set aside
+	spare int64 // what is set aside for uploads that the origin has not taken
 	log   *slog.Logger
 	tally *tally
 
@@ -91,6 +96,7 @@ type shelf struct {
 	held    map[name]*held
 	recent  *list.List // of *held, the last used first
 	used    int64      // bytes of what is held, and of drafts
+	aside   int64      // bytes of drafts in what is set aside
 	pressed bool       // the disk is full: nothing more is taken
 	trash   []string   // folders of what was removed
 }
@@ -109,7 +115,8 @@ func (s *shelf) unlock() {
 
 // openShelf opens the shelf in a folder, which is one process's alone.
 func openShelf(dir string, most int64, t *tally, log *slog.Logger) (*shelf, error) {
-	s := &shelf{dir: dir, most: most, log: log, tally: t, held: map[name]*held{}, recent: list.New()}
+	spare := min(max(most/spareParts, minSpare), most/4)
+	s := &shelf{dir: dir, most: most - spare, spare: spare, log: log, tally: t, held: map[name]*held{}, recent: list.New()}
 	if err := errors.Join(os.RemoveAll(s.path(draftsDir)), os.MkdirAll(s.path(draftsDir), 0o700), os.MkdirAll(s.path(entriesDir), 0o700)); err != nil {
 		return nil, fmt.Errorf("open the cache of this host: %w", err)
 	}
@@ -217,6 +224,35 @@ func (s *shelf) claimUnused(bytes int64) bool {
 	return true
 }
 
+// claimFree is claim, but nothing goes for it.
+func (s *shelf) claimFree(bytes int64) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.pressed || s.used+bytes > s.most {
+		return false
+	}
+	s.used += bytes
+	return true
+}
+
+// claimAside counts bytes in what is set aside.
+func (s *shelf) claimAside(bytes int64) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.pressed || s.aside+bytes > s.spare {
+		return false
+	}
+	s.aside += bytes
+	return true
+}
+
+// freeAside gives back what was counted there.
+func (s *shelf) freeAside(bytes int64) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.aside -= bytes
+}
+
 // lately is for how long what was used stays when room is made for what nobody has
 // asked for yet.
 const lately = time.Hour
@@ -230,7 +266,7 @@ func (s *shelf) free(bytes int64) {
 
 // fits tells whether a content of a size is kept at all: one of more than half of
 // what there is would have everything else go.
-func (s *shelf) fits(size int64) bool { return size <= s.most/2 }
+func (s *shelf) fits(size int64) bool { return size <= (s.most+s.spare)/2 }
 
 // makeRoom removes what was not used for longest until so many bytes more fit.
 // The caller holds the lock.
@@ -341,7 +377,7 @@ type holding struct {
 func (s *shelf) holds() holding {
 	s.mu.Lock()
 	defer s.unlock()
-	return holding{int64(len(s.held)), s.used}
+	return holding{int64(len(s.held)), s.used + s.aside}
 }
 
 // scan finds what an earlier process kept. What is not as its manifest says goes.

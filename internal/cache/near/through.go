@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbus-ci/nimbus/internal/transfer"
@@ -48,7 +49,7 @@ func (t *tier) put(w http.ResponseWriter, r *http.Request) {
 
 // passing says which part of an upload a request carries.
 func (t *tier) passing(r *http.Request) (*passing, bool) {
-	p := &passing{announced: r.ContentLength, log: func(err error) { t.log.WarnContext(r.Context(), "an upload is not kept on this host", "error", err) }}
+	p := &passing{announced: r.ContentLength, refused: &t.tally.refused, log: func(err error) { t.log.WarnContext(r.Context(), "an upload is not kept on this host", "error", err) }}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	switch {
 	case err != nil:
@@ -77,7 +78,11 @@ func (t *tier) passing(r *http.Request) (*passing, bool) {
 		p.key = blockPart
 	}
 	p.part = t.shelf.newPart()
-	return p, p.key != "" && t.shelf.fits(r.ContentLength)
+	if fits := t.shelf.fits(r.ContentLength); p.key != "" && !fits {
+		t.tally.refused.Add(1)
+		return nil, false
+	}
+	return p, p.key != ""
 }
 
 // passing is a body on its way to the origin. It implements io.ReadCloser.
@@ -86,6 +91,7 @@ type passing struct {
 	key       string
 	announced int64 // bytes, -1 for unknown
 	log       func(error)
+	refused   *atomic.Int64 // for want of room
 
 	mu   sync.Mutex // who sends may still read while its answer comes
 	part *part
@@ -109,7 +115,9 @@ func (p *passing) Read(b []byte) (int, error) {
 	}
 	if failed := p.keep(b[:n]); failed != nil { // who uploads is not bothered with that
 		p.lose()
-		if !errors.Is(failed, errNoRoom) {
+		if errors.Is(failed, errNoRoom) {
+			p.refused.Add(1)
+		} else {
 			p.log(failed)
 		}
 	}
@@ -153,7 +161,10 @@ func (p *passing) piece() (piece, bool) {
 		return piece{}, false
 	}
 	made, err := p.part.end()
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoRoom):
+		p.refused.Add(1)
+	case err != nil:
 		p.log(err)
 	}
 	p.lost = true
@@ -176,6 +187,9 @@ func (p *passing) blocks() ([]string, bool) {
 func (t *tier) answered(answer *http.Response) error {
 	entry, isEntry := transfer.TakeEntry(answer.Header)
 	upload, isUpload := transfer.TakeUpload(answer.Header)
+	if answer.Request.Method == http.MethodGet && isEntry && answer.StatusCode < 300 {
+		answer.Body = counted{answer.Body, &t.tally.passedBytes}
+	}
 	if answer.StatusCode < 200 || answer.StatusCode > 299 || answer.Request.Method == http.MethodGet || answer.Request.Method == http.MethodHead {
 		return nil
 	}
@@ -282,7 +296,11 @@ func (s *stages) add(sh *shelf, n name, key string, p piece, ok bool) {
 	g.shelf = sh
 	before, twice := g.parts[key]
 	g.bytes += p.Size
-	g.broken = g.broken || !ok || s.parts >= maxParts || !sh.fits(g.bytes) || twice && (before.SHA256 != p.SHA256 || before.Size != p.Size)
+	if !g.broken && (s.parts >= maxParts || !sh.fits(g.bytes)) {
+		g.broken = true
+		sh.tally.refused.Add(1)
+	}
+	g.broken = g.broken || !ok || twice && (before.SHA256 != p.SHA256 || before.Size != p.Size)
 	if g.broken || twice {
 		sh.throw(p)
 		sh.free(blocks(p.Size))

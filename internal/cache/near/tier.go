@@ -167,6 +167,7 @@ func (t *tier) find(r *http.Request, n name, size int64, wanted transfer.Span) (
 func (t *tier) fetch(r *http.Request, n name, size int64, claim func(int64) bool) (*fill, bool) {
 	reserved := fillCost(size)
 	if t.open >= maxFills || !t.shelf.fits(size) || !claim(reserved) {
+		t.tally.refused.Add(1)
 		return nil, false
 	}
 	// It goes on without the one who began it, for the others.
@@ -299,7 +300,9 @@ func (t *tier) rest(out io.Writer, r *http.Request, entry transfer.Entry, left t
 	if answer.StatusCode != http.StatusPartialContent || err != nil || got != left || !known || now.OrgID != entry.OrgID || now.ID != entry.ID {
 		t.brokeOff(r, fmt.Errorf("the origin answers %s, of entry %d and not %d", answer.Status, now.ID, entry.ID))
 	}
-	if n, err := io.Copy(out, answer.Body); err != nil || n != left.N {
+	n, err := io.Copy(out, answer.Body)
+	t.tally.passedBytes.Add(n)
+	if err != nil || n != left.N {
 		t.brokeOff(r, fmt.Errorf("%d of %d bytes came: %w", n, left.N, err))
 	}
 }

@@ -143,7 +143,7 @@ func TestWishesTakeNothingAway(t *testing.T) {
 		contents[id+1] = content
 	}
 	o := newOrigin(t, contents)
-	d := keeping(t, o.URL, 4<<20)
+	d := keeping(t, o.URL, 5<<20) // of which some is set aside for uploads
 	d.Wish([]nimbus.CacheWish{wish(1, size), wish(2, size), wish(3, size), wish(4, size), wish(5, 3*size)})
 	here := nimbus.CacheHere
 	becomes(t, d, map[int64]nimbus.CacheWarmState{1: here, 2: here, 3: here, 4: nimbus.CacheNoRoom, 5: nimbus.CacheTooLarge})

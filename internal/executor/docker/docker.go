@@ -68,6 +68,9 @@ type Config struct {
 	// Refresh is after how long a tag is looked up again. Default
 	// library.DefaultRefresh.
 	Refresh time.Duration
+	// Ahead are images that are fetched before any job asks for them, beside those
+	// that jobs lately asked for.
+	Ahead []string
 	// Relays are ports of the gateway that every container can reach, as
 	// GatewayName, whatever its network profile.
 	Relays []netslot.Relay

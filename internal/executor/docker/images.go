@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/executor/ahead"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/source"
 )
 
@@ -49,28 +50,48 @@ type images struct {
 	slots  chan struct{}
 
 	fetched *fetched
+	ahead   *ahead.Keeper
 
 	mu     sync.Mutex
 	lookup map[string]time.Time // when a tag was looked up last, by its canonical name
 }
 
 func newImages(d *daemon, cfg Config) *images {
-	return &images{daemon: d, cfg: cfg, slots: make(chan struct{}, parallel), lookup: map[string]time.Time{},
+	i := &images{daemon: d, cfg: cfg, slots: make(chan struct{}, parallel), lookup: map[string]time.Time{},
 		fetched: newFetched(filepath.Join(cfg.Dir, "fetched"))}
+	i.ahead = ahead.New(ahead.Config{File: filepath.Join(cfg.Dir, "asked.json"), Always: cfg.Ahead, Fetch: i.fetchAhead, Log: cfg.Log})
+	return i
 }
+
+// soon is the part of Refresh after which a tag is looked up ahead, so that no job
+// does.
+const soon = 0.75
+
+// fetchAhead has an image be here that no job has asked for now.
+func (i *images) fetchAhead(ctx context.Context, name string) error {
+	g := i.fetched.grip()
+	defer g.release()
+	_, err := i.find(ctx, g, name, time.Duration(soon*float64(i.cfg.Refresh)), func(string) {})
+	return err
+}
+
+// KeepImages implements executor.Fetcher.
+func (e *Executor) KeepImages(ctx context.Context, may func() bool) { e.images.ahead.Run(ctx, may) }
 
 // get finds the image that a job names, or fetches it, which may take minutes
 // and is told in words. It stays while g is held. Codes: not_found, forbidden,
 // invalid, too_large, unavailable.
 func (i *images) get(ctx context.Context, g *grip, what string, tell func(string)) (picture, error) {
-	p, err := i.find(ctx, g, what, tell)
+	p, err := i.find(ctx, g, what, i.cfg.Refresh, tell)
 	if err == nil {
+		i.ahead.Used(what)
 		i.fetched.used(p.id)
 	}
 	return p, err
 }
 
-func (i *images) find(ctx context.Context, g *grip, what string, tell func(string)) (picture, error) {
+// find is get of an image whose tag is looked up again after some time.
+func (i *images) find(ctx context.Context, g *grip, what string, refresh time.Duration, tell func(string)) (picture, error) {
 	built, err := i.cfg.Built.Open(what)
 	if err == nil {
 		return i.builtIn(ctx, g, built, tell)
@@ -91,7 +112,7 @@ func (i *images) find(ctx context.Context, g *grip, what string, tell func(strin
 	switch {
 	case !have && nimbus.ErrorCode(err) != nimbus.CodeNotFound:
 		return picture{}, err
-	case have && (len(digests) == 0 || source.IsDigest(canonical) || i.fresh(reference)):
+	case have && (len(digests) == 0 || source.IsDigest(canonical) || i.fresh(reference, refresh)):
 		return p, nil // without digests it never was in a registry
 	}
 	stale := func(err error) (picture, error) {
@@ -115,11 +136,11 @@ func (i *images) find(ctx context.Context, g *grip, what string, tell func(strin
 	return fetched, err
 }
 
-func (i *images) fresh(reference string) bool {
+func (i *images) fresh(reference string, refresh time.Duration) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	at, ok := i.lookup[reference]
-	return ok && time.Since(at) < i.cfg.Refresh
+	return ok && time.Since(at) < refresh
 }
 
 // maxLookups bounds what is remembered: names are the tenants' choice.

@@ -97,6 +97,18 @@ type reclaimer interface {
 	Reclaim(ctx context.Context, percent int) (freed int64, err error)
 }
 
+// fetcher are Images that can be made ahead of jobs.
+type fetcher interface {
+	KeepImages(ctx context.Context, may func() bool)
+}
+
+// KeepImages implements executor.Fetcher.
+func (e *Executor) KeepImages(ctx context.Context, may func() bool) {
+	if f, ok := e.cfg.Images.(fetcher); ok {
+		f.KeepImages(ctx, may)
+	}
+}
+
 // Reclaim implements executor.Reclaimer.
 func (e *Executor) Reclaim(ctx context.Context, percent int) (freed int64, err error) {
 	if r, ok := e.cfg.Images.(reclaimer); ok {

@@ -38,6 +38,8 @@ func RunCache(t *testing.T, open func(t *testing.T) CacheStore) {
 		"gives back no more than an upload has":   testCacheFrees,
 		"bounds the blocks and bytes of an entry": testCacheBounds,
 		"keeps what hosts are asked for":          testCacheWarm,
+		"replaces what has a place":               testCacheReplaces,
+		"replaces at once":                        testCacheReplacesAtOnce,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -799,8 +799,9 @@ type PollRequest struct {
 	// By profile.
 	FreeGpus map[string]int32 `protobuf:"bytes,5,rep,name=free_gpus,json=freeGpus,proto3" json:"free_gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string  `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
-	Load          *HostLoad `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	WarmClassIds  []string    `protobuf:"bytes,6,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad   `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	Copies        *HostCopies `protobuf:"bytes,8,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +881,13 @@ func (x *PollRequest) GetWarmClassIds() []string {
 func (x *PollRequest) GetLoad() *HostLoad {
 	if x != nil {
 		return x.Load
+	}
+	return nil
+}
+
+func (x *PollRequest) GetCopies() *HostCopies {
+	if x != nil {
+		return x.Copies
 	}
 	return nil
 }
@@ -2583,7 +2591,7 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\tinventory\x18\x02 \x01(\v2\x14.nimbus.v1.InventoryR\tinventory\x12(\n" +
 	"\x06leases\x18\x03 \x03(\v2\x10.nimbus.v1.LeaseR\x06leases\"?\n" +
 	"\rHelloResponse\x12.\n" +
-	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xf7\x02\n" +
+	"\x06leases\x18\x01 \x03(\v2\x16.nimbus.v1.LeaseStatusR\x06leases\"\xa6\x03\n" +
 	"\vPollRequest\x12\x1b\n" +
 	"\tfree_cpus\x18\x01 \x01(\x05R\bfreeCpus\x12&\n" +
 	"\x0ffree_memory_mib\x18\x02 \x01(\x05R\rfreeMemoryMib\x12%\n" +
@@ -2591,7 +2599,8 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12A\n" +
 	"\tfree_gpus\x18\x05 \x03(\v2$.nimbus.v1.PollRequest.FreeGpusEntryR\bfreeGpus\x12$\n" +
 	"\x0ewarm_class_ids\x18\x06 \x03(\tR\fwarmClassIds\x12'\n" +
-	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a;\n" +
+	"\x04load\x18\a \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x12-\n" +
+	"\x06copies\x18\b \x01(\v2\x15.nimbus.v1.HostCopiesR\x06copies\x1a;\n" +
 	"\rFreeGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x94\x01\n" +
@@ -2777,9 +2786,10 @@ var file_nimbus_v1_agent_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),     // 49: google.protobuf.Timestamp
 	(*Inventory)(nil),                 // 50: nimbus.v1.Inventory
 	(*HostLoad)(nil),                  // 51: nimbus.v1.HostLoad
-	(*ShellSpec)(nil),                 // 52: nimbus.v1.ShellSpec
-	(*ShellFrame)(nil),                // 53: nimbus.v1.ShellFrame
-	(*ShellEnd)(nil),                  // 54: nimbus.v1.ShellEnd
+	(*HostCopies)(nil),                // 52: nimbus.v1.HostCopies
+	(*ShellSpec)(nil),                 // 53: nimbus.v1.ShellSpec
+	(*ShellFrame)(nil),                // 54: nimbus.v1.ShellFrame
+	(*ShellEnd)(nil),                  // 55: nimbus.v1.ShellEnd
 }
 var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: nimbus.v1.Offer.lease:type_name -> nimbus.v1.Lease
@@ -2804,72 +2814,73 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	44, // 19: nimbus.v1.PollRequest.wait:type_name -> google.protobuf.Duration
 	41, // 20: nimbus.v1.PollRequest.free_gpus:type_name -> nimbus.v1.PollRequest.FreeGpusEntry
 	51, // 21: nimbus.v1.PollRequest.load:type_name -> nimbus.v1.HostLoad
-	1,  // 22: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
-	12, // 23: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
-	0,  // 24: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
-	52, // 25: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
-	0,  // 26: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
-	53, // 27: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
-	5,  // 28: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
-	54, // 29: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 30: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
-	44, // 31: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
-	53, // 32: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
-	54, // 33: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
-	0,  // 34: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
-	2,  // 35: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
-	0,  // 36: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
-	24, // 37: nimbus.v1.HeartbeatRequest.warmed:type_name -> nimbus.v1.CacheWarmed
-	25, // 38: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
-	23, // 39: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
-	0,  // 40: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
-	44, // 41: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
-	0,  // 42: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 43: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
-	0,  // 44: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
-	5,  // 45: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	49, // 46: nimbus.v1.TelemetryBatch.first:type_name -> google.protobuf.Timestamp
-	49, // 47: nimbus.v1.TelemetryBatch.last:type_name -> google.protobuf.Timestamp
-	0,  // 48: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
-	34, // 49: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
-	4,  // 50: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 51: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 52: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 53: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 54: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 55: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 56: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 57: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	26, // 58: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	30, // 59: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 60: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	32, // 61: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	35, // 62: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
-	37, // 63: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	39, // 64: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 65: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 66: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 67: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 68: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 69: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 70: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 71: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 72: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	27, // 73: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	31, // 74: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 75: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	33, // 76: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	36, // 77: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
-	38, // 78: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	40, // 79: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 80: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 81: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 82: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	68, // [68:83] is the sub-list for method output_type
-	53, // [53:68] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	52, // 22: nimbus.v1.PollRequest.copies:type_name -> nimbus.v1.HostCopies
+	1,  // 23: nimbus.v1.PollResponse.offers:type_name -> nimbus.v1.Offer
+	12, // 24: nimbus.v1.PollResponse.shells:type_name -> nimbus.v1.ShellCall
+	0,  // 25: nimbus.v1.AttachShellRequest.lease:type_name -> nimbus.v1.Lease
+	53, // 26: nimbus.v1.AttachShellResponse.spec:type_name -> nimbus.v1.ShellSpec
+	0,  // 27: nimbus.v1.SendShellOutputRequest.lease:type_name -> nimbus.v1.Lease
+	54, // 28: nimbus.v1.SendShellOutputRequest.frames:type_name -> nimbus.v1.ShellFrame
+	5,  // 29: nimbus.v1.SendShellOutputRequest.recorded:type_name -> nimbus.v1.Line
+	55, // 30: nimbus.v1.SendShellOutputRequest.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 31: nimbus.v1.ReceiveShellInputRequest.lease:type_name -> nimbus.v1.Lease
+	44, // 32: nimbus.v1.ReceiveShellInputRequest.wait:type_name -> google.protobuf.Duration
+	54, // 33: nimbus.v1.ReceiveShellInputResponse.frames:type_name -> nimbus.v1.ShellFrame
+	55, // 34: nimbus.v1.ReceiveShellInputResponse.end:type_name -> nimbus.v1.ShellEnd
+	0,  // 35: nimbus.v1.AcceptRequest.lease:type_name -> nimbus.v1.Lease
+	2,  // 36: nimbus.v1.AcceptResponse.assignment:type_name -> nimbus.v1.Assignment
+	0,  // 37: nimbus.v1.HeartbeatRequest.leases:type_name -> nimbus.v1.Lease
+	24, // 38: nimbus.v1.HeartbeatRequest.warmed:type_name -> nimbus.v1.CacheWarmed
+	25, // 39: nimbus.v1.HeartbeatResponse.leases:type_name -> nimbus.v1.LeaseStatus
+	23, // 40: nimbus.v1.HeartbeatResponse.wishes:type_name -> nimbus.v1.CacheWish
+	0,  // 41: nimbus.v1.ReportPhaseRequest.lease:type_name -> nimbus.v1.Lease
+	44, // 42: nimbus.v1.ReportPhaseRequest.took:type_name -> google.protobuf.Duration
+	0,  // 43: nimbus.v1.CreateCacheTokenRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 44: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
+	0,  // 45: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
+	5,  // 46: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
+	49, // 47: nimbus.v1.TelemetryBatch.first:type_name -> google.protobuf.Timestamp
+	49, // 48: nimbus.v1.TelemetryBatch.last:type_name -> google.protobuf.Timestamp
+	0,  // 49: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 50: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
+	4,  // 51: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 52: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 53: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 54: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 55: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 56: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 57: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 58: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 59: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 60: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 61: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 62: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	35, // 63: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
+	37, // 64: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	39, // 65: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 66: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 67: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 68: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 69: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 70: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 71: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 72: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 73: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 74: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 75: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 76: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 77: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	36, // 78: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
+	38, // 79: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	40, // 80: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 81: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 82: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 83: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	69, // [69:84] is the sub-list for method output_type
+	54, // [54:69] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }

@@ -226,8 +226,9 @@ type Capacity struct {
 	// By profile.
 	Gpus map[string]int32 `protobuf:"bytes,4,rep,name=gpus,proto3" json:"gpus,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The id of its class for each sandbox that is ready.
-	WarmClassIds  []string  `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
-	Load          *HostLoad `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
+	WarmClassIds  []string    `protobuf:"bytes,5,rep,name=warm_class_ids,json=warmClassIds,proto3" json:"warm_class_ids,omitempty"`
+	Load          *HostLoad   `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
+	Copies        *HostCopies `protobuf:"bytes,7,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +305,158 @@ func (x *Capacity) GetLoad() *HostLoad {
 	return nil
 }
 
+func (x *Capacity) GetCopies() *HostCopies {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+// HostCopies is what a host's copies of contents of the cache did since its agent
+// started, and what they take of its disk. Absent where it keeps none.
+type HostCopies struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Contents that were sent from the host, whoever had them fetched.
+	Hits int64 `protobuf:"varint,1,opt,name=hits,proto3" json:"hits,omitempty"`
+	// Contents that were fetched to keep, or passed by.
+	Misses int64 `protobuf:"varint,2,opt,name=misses,proto3" json:"misses,omitempty"`
+	// From the host.
+	SentBytes int64 `protobuf:"varint,3,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	// Of contents, that came from the control plane.
+	OriginBytes int64 `protobuf:"varint,4,opt,name=origin_bytes,json=originBytes,proto3" json:"origin_bytes,omitempty"`
+	// Contents that were kept as jobs saved them.
+	Saved int64 `protobuf:"varint,5,opt,name=saved,proto3" json:"saved,omitempty"`
+	// Contents that made room.
+	Evicted      int64 `protobuf:"varint,6,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	EvictedBytes int64 `protobuf:"varint,7,opt,name=evicted_bytes,json=evictedBytes,proto3" json:"evicted_bytes,omitempty"`
+	// Contents, or parts of them, that were not kept for want of room.
+	Refused int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Contents that were dropped because their bytes had changed.
+	Corrupt int64 `protobuf:"varint,9,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	// That are there now.
+	Entries int64 `protobuf:"varint,10,opt,name=entries,proto3" json:"entries,omitempty"`
+	// That they take, with what is being written.
+	Bytes int64 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Bytes that they may take.
+	LimitBytes    int64 `protobuf:"varint,12,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCopies) Reset() {
+	*x = HostCopies{}
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCopies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCopies) ProtoMessage() {}
+
+func (x *HostCopies) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCopies.ProtoReflect.Descriptor instead.
+func (*HostCopies) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HostCopies) GetHits() int64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *HostCopies) GetMisses() int64 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
+func (x *HostCopies) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *HostCopies) GetOriginBytes() int64 {
+	if x != nil {
+		return x.OriginBytes
+	}
+	return 0
+}
+
+func (x *HostCopies) GetSaved() int64 {
+	if x != nil {
+		return x.Saved
+	}
+	return 0
+}
+
+func (x *HostCopies) GetEvicted() int64 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
+func (x *HostCopies) GetEvictedBytes() int64 {
+	if x != nil {
+		return x.EvictedBytes
+	}
+	return 0
+}
+
+func (x *HostCopies) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *HostCopies) GetCorrupt() int64 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *HostCopies) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *HostCopies) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HostCopies) GetLimitBytes() int64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
+}
+
 // HostLoad is how hard pressed a host is: shares of the time in which work
 // waited, as its kernel tells it (PSI), and of its disk. What the kernel does not
 // tell is 0.
@@ -328,7 +481,7 @@ type HostLoad struct {
 
 func (x *HostLoad) Reset() {
 	*x = HostLoad{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +493,7 @@ func (x *HostLoad) String() string {
 func (*HostLoad) ProtoMessage() {}
 
 func (x *HostLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[3]
+	mi := &file_nimbus_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +506,7 @@ func (x *HostLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLoad.ProtoReflect.Descriptor instead.
 func (*HostLoad) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HostLoad) GetCpuPercent() float64 {
@@ -437,7 +590,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +602,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[4]
+	mi := &file_nimbus_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +615,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Inventory) GetArch() string {
@@ -592,7 +745,7 @@ type GpuGroup struct {
 
 func (x *GpuGroup) Reset() {
 	*x = GpuGroup{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +757,7 @@ func (x *GpuGroup) String() string {
 func (*GpuGroup) ProtoMessage() {}
 
 func (x *GpuGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[5]
+	mi := &file_nimbus_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +770,7 @@ func (x *GpuGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GpuGroup.ProtoReflect.Descriptor instead.
 func (*GpuGroup) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GpuGroup) GetProfile() string {
@@ -661,7 +814,7 @@ type GpuFault struct {
 
 func (x *GpuFault) Reset() {
 	*x = GpuFault{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +826,7 @@ func (x *GpuFault) String() string {
 func (*GpuFault) ProtoMessage() {}
 
 func (x *GpuFault) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[6]
+	mi := &file_nimbus_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +839,7 @@ func (x *GpuFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GpuFault.ProtoReflect.Descriptor instead.
 func (*GpuFault) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GpuFault) GetGpu() string {
@@ -720,7 +873,7 @@ type ExecutorStatus struct {
 
 func (x *ExecutorStatus) Reset() {
 	*x = ExecutorStatus{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +885,7 @@ func (x *ExecutorStatus) String() string {
 func (*ExecutorStatus) ProtoMessage() {}
 
 func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[7]
+	mi := &file_nimbus_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +898,7 @@ func (x *ExecutorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorStatus.ProtoReflect.Descriptor instead.
 func (*ExecutorStatus) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExecutorStatus) GetName() string {
@@ -794,7 +947,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +959,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[8]
+	mi := &file_nimbus_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +972,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListHostsRequest) GetPageSize() int32 {
@@ -848,7 +1001,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1013,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[9]
+	mi := &file_nimbus_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1026,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -898,7 +1051,7 @@ type ListHostJobsRequest struct {
 
 func (x *ListHostJobsRequest) Reset() {
 	*x = ListHostJobsRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1063,7 @@ func (x *ListHostJobsRequest) String() string {
 func (*ListHostJobsRequest) ProtoMessage() {}
 
 func (x *ListHostJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[10]
+	mi := &file_nimbus_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1076,7 @@ func (x *ListHostJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostJobsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 type ListHostJobsResponse struct {
@@ -938,7 +1091,7 @@ type ListHostJobsResponse struct {
 
 func (x *ListHostJobsResponse) Reset() {
 	*x = ListHostJobsResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1103,7 @@ func (x *ListHostJobsResponse) String() string {
 func (*ListHostJobsResponse) ProtoMessage() {}
 
 func (x *ListHostJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[11]
+	mi := &file_nimbus_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1116,7 @@ func (x *ListHostJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostJobsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListHostJobsResponse) GetJobs() []*HostJob {
@@ -1002,7 +1155,7 @@ type HostJob struct {
 
 func (x *HostJob) Reset() {
 	*x = HostJob{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1167,7 @@ func (x *HostJob) String() string {
 func (*HostJob) ProtoMessage() {}
 
 func (x *HostJob) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[12]
+	mi := &file_nimbus_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1180,7 @@ func (x *HostJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostJob.ProtoReflect.Descriptor instead.
 func (*HostJob) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HostJob) GetHostId() string {
@@ -1117,7 +1270,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1282,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[13]
+	mi := &file_nimbus_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1295,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateJoinTokenRequest) GetValidFor() *durationpb.Duration {
@@ -1163,7 +1316,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[14]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1328,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[14]
+	mi := &file_nimbus_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1341,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1215,7 +1368,7 @@ type CordonHostRequest struct {
 
 func (x *CordonHostRequest) Reset() {
 	*x = CordonHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[15]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1380,7 @@ func (x *CordonHostRequest) String() string {
 func (*CordonHostRequest) ProtoMessage() {}
 
 func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[15]
+	mi := &file_nimbus_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1393,7 @@ func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
 func (*CordonHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CordonHostRequest) GetHostId() string {
@@ -1265,7 +1418,7 @@ type CordonHostResponse struct {
 
 func (x *CordonHostResponse) Reset() {
 	*x = CordonHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[16]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1430,7 @@ func (x *CordonHostResponse) String() string {
 func (*CordonHostResponse) ProtoMessage() {}
 
 func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[16]
+	mi := &file_nimbus_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1443,7 @@ func (x *CordonHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonHostResponse.ProtoReflect.Descriptor instead.
 func (*CordonHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 type RemoveHostRequest struct {
@@ -1303,7 +1456,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[17]
+	mi := &file_nimbus_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1468,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[17]
+	mi := &file_nimbus_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1481,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveHostRequest) GetHostId() string {
@@ -1353,7 +1506,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_nimbus_v1_host_proto_msgTypes[18]
+	mi := &file_nimbus_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1518,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_host_proto_msgTypes[18]
+	mi := &file_nimbus_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1531,7 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 var File_nimbus_v1_host_proto protoreflect.FileDescriptor
@@ -1404,7 +1557,7 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\vnewer_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"newerSince\x129\n" +
 	"\n" +
-	"refused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\"\x96\x02\n" +
+	"refused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\"\xc5\x02\n" +
 	"\bCapacity\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12\x1d\n" +
 	"\n" +
@@ -1412,10 +1565,28 @@ const file_nimbus_v1_host_proto_rawDesc = "" +
 	"\tsandboxes\x18\x03 \x01(\x05R\tsandboxes\x121\n" +
 	"\x04gpus\x18\x04 \x03(\v2\x1d.nimbus.v1.Capacity.GpusEntryR\x04gpus\x12$\n" +
 	"\x0ewarm_class_ids\x18\x05 \x03(\tR\fwarmClassIds\x12'\n" +
-	"\x04load\x18\x06 \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x1a7\n" +
+	"\x04load\x18\x06 \x01(\v2\x13.nimbus.v1.HostLoadR\x04load\x12-\n" +
+	"\x06copies\x18\a \x01(\v2\x15.nimbus.v1.HostCopiesR\x06copies\x1a7\n" +
 	"\tGpusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xbe\x01\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xd4\x02\n" +
+	"\n" +
+	"HostCopies\x12\x12\n" +
+	"\x04hits\x18\x01 \x01(\x03R\x04hits\x12\x16\n" +
+	"\x06misses\x18\x02 \x01(\x03R\x06misses\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x03 \x01(\x03R\tsentBytes\x12!\n" +
+	"\forigin_bytes\x18\x04 \x01(\x03R\voriginBytes\x12\x14\n" +
+	"\x05saved\x18\x05 \x01(\x03R\x05saved\x12\x18\n" +
+	"\aevicted\x18\x06 \x01(\x03R\aevicted\x12#\n" +
+	"\revicted_bytes\x18\a \x01(\x03R\fevictedBytes\x12\x18\n" +
+	"\arefused\x18\b \x01(\x03R\arefused\x12\x18\n" +
+	"\acorrupt\x18\t \x01(\x03R\acorrupt\x12\x18\n" +
+	"\aentries\x18\n" +
+	" \x01(\x03R\aentries\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vlimit_bytes\x18\f \x01(\x03R\n" +
+	"limitBytes\"\xbe\x01\n" +
 	"\bHostLoad\x12\x1f\n" +
 	"\vcpu_percent\x18\x01 \x01(\x01R\n" +
 	"cpuPercent\x12%\n" +
@@ -1522,67 +1693,69 @@ func file_nimbus_v1_host_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_host_proto_rawDescData
 }
 
-var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_nimbus_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nimbus_v1_host_proto_goTypes = []any{
 	(*Host)(nil),                    // 0: nimbus.v1.Host
 	(*RunnerStanding)(nil),          // 1: nimbus.v1.RunnerStanding
 	(*Capacity)(nil),                // 2: nimbus.v1.Capacity
-	(*HostLoad)(nil),                // 3: nimbus.v1.HostLoad
-	(*Inventory)(nil),               // 4: nimbus.v1.Inventory
-	(*GpuGroup)(nil),                // 5: nimbus.v1.GpuGroup
-	(*GpuFault)(nil),                // 6: nimbus.v1.GpuFault
-	(*ExecutorStatus)(nil),          // 7: nimbus.v1.ExecutorStatus
-	(*ListHostsRequest)(nil),        // 8: nimbus.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),       // 9: nimbus.v1.ListHostsResponse
-	(*ListHostJobsRequest)(nil),     // 10: nimbus.v1.ListHostJobsRequest
-	(*ListHostJobsResponse)(nil),    // 11: nimbus.v1.ListHostJobsResponse
-	(*HostJob)(nil),                 // 12: nimbus.v1.HostJob
-	(*CreateJoinTokenRequest)(nil),  // 13: nimbus.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 14: nimbus.v1.CreateJoinTokenResponse
-	(*CordonHostRequest)(nil),       // 15: nimbus.v1.CordonHostRequest
-	(*CordonHostResponse)(nil),      // 16: nimbus.v1.CordonHostResponse
-	(*RemoveHostRequest)(nil),       // 17: nimbus.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),      // 18: nimbus.v1.RemoveHostResponse
-	nil,                             // 19: nimbus.v1.Capacity.GpusEntry
-	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
-	(*Class)(nil),                   // 21: nimbus.v1.Class
-	(*durationpb.Duration)(nil),     // 22: google.protobuf.Duration
+	(*HostCopies)(nil),              // 3: nimbus.v1.HostCopies
+	(*HostLoad)(nil),                // 4: nimbus.v1.HostLoad
+	(*Inventory)(nil),               // 5: nimbus.v1.Inventory
+	(*GpuGroup)(nil),                // 6: nimbus.v1.GpuGroup
+	(*GpuFault)(nil),                // 7: nimbus.v1.GpuFault
+	(*ExecutorStatus)(nil),          // 8: nimbus.v1.ExecutorStatus
+	(*ListHostsRequest)(nil),        // 9: nimbus.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),       // 10: nimbus.v1.ListHostsResponse
+	(*ListHostJobsRequest)(nil),     // 11: nimbus.v1.ListHostJobsRequest
+	(*ListHostJobsResponse)(nil),    // 12: nimbus.v1.ListHostJobsResponse
+	(*HostJob)(nil),                 // 13: nimbus.v1.HostJob
+	(*CreateJoinTokenRequest)(nil),  // 14: nimbus.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 15: nimbus.v1.CreateJoinTokenResponse
+	(*CordonHostRequest)(nil),       // 16: nimbus.v1.CordonHostRequest
+	(*CordonHostResponse)(nil),      // 17: nimbus.v1.CordonHostResponse
+	(*RemoveHostRequest)(nil),       // 18: nimbus.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),      // 19: nimbus.v1.RemoveHostResponse
+	nil,                             // 20: nimbus.v1.Capacity.GpusEntry
+	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
+	(*Class)(nil),                   // 22: nimbus.v1.Class
+	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
 }
 var file_nimbus_v1_host_proto_depIdxs = []int32{
-	20, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	20, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
-	4,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
+	21, // 0: nimbus.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	21, // 1: nimbus.v1.Host.seen_at:type_name -> google.protobuf.Timestamp
+	5,  // 2: nimbus.v1.Host.inventory:type_name -> nimbus.v1.Inventory
 	2,  // 3: nimbus.v1.Host.free:type_name -> nimbus.v1.Capacity
 	1,  // 4: nimbus.v1.Host.runner:type_name -> nimbus.v1.RunnerStanding
-	20, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
-	20, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
-	19, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
-	3,  // 8: nimbus.v1.Capacity.load:type_name -> nimbus.v1.HostLoad
-	7,  // 9: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
-	5,  // 10: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
-	6,  // 11: nimbus.v1.Inventory.gpu_faults:type_name -> nimbus.v1.GpuFault
-	0,  // 12: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
-	12, // 13: nimbus.v1.ListHostJobsResponse.jobs:type_name -> nimbus.v1.HostJob
-	21, // 14: nimbus.v1.HostJob.class:type_name -> nimbus.v1.Class
-	20, // 15: nimbus.v1.HostJob.accepted_at:type_name -> google.protobuf.Timestamp
-	20, // 16: nimbus.v1.HostJob.told_at:type_name -> google.protobuf.Timestamp
-	22, // 17: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	20, // 18: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	8,  // 19: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
-	10, // 20: nimbus.v1.HostService.ListHostJobs:input_type -> nimbus.v1.ListHostJobsRequest
-	13, // 21: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
-	15, // 22: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
-	17, // 23: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
-	9,  // 24: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
-	11, // 25: nimbus.v1.HostService.ListHostJobs:output_type -> nimbus.v1.ListHostJobsResponse
-	14, // 26: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
-	16, // 27: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
-	18, // 28: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	21, // 5: nimbus.v1.RunnerStanding.newer_since:type_name -> google.protobuf.Timestamp
+	21, // 6: nimbus.v1.RunnerStanding.refused_at:type_name -> google.protobuf.Timestamp
+	20, // 7: nimbus.v1.Capacity.gpus:type_name -> nimbus.v1.Capacity.GpusEntry
+	4,  // 8: nimbus.v1.Capacity.load:type_name -> nimbus.v1.HostLoad
+	3,  // 9: nimbus.v1.Capacity.copies:type_name -> nimbus.v1.HostCopies
+	8,  // 10: nimbus.v1.Inventory.executors:type_name -> nimbus.v1.ExecutorStatus
+	6,  // 11: nimbus.v1.Inventory.gpus:type_name -> nimbus.v1.GpuGroup
+	7,  // 12: nimbus.v1.Inventory.gpu_faults:type_name -> nimbus.v1.GpuFault
+	0,  // 13: nimbus.v1.ListHostsResponse.hosts:type_name -> nimbus.v1.Host
+	13, // 14: nimbus.v1.ListHostJobsResponse.jobs:type_name -> nimbus.v1.HostJob
+	22, // 15: nimbus.v1.HostJob.class:type_name -> nimbus.v1.Class
+	21, // 16: nimbus.v1.HostJob.accepted_at:type_name -> google.protobuf.Timestamp
+	21, // 17: nimbus.v1.HostJob.told_at:type_name -> google.protobuf.Timestamp
+	23, // 18: nimbus.v1.CreateJoinTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	21, // 19: nimbus.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	9,  // 20: nimbus.v1.HostService.ListHosts:input_type -> nimbus.v1.ListHostsRequest
+	11, // 21: nimbus.v1.HostService.ListHostJobs:input_type -> nimbus.v1.ListHostJobsRequest
+	14, // 22: nimbus.v1.HostService.CreateJoinToken:input_type -> nimbus.v1.CreateJoinTokenRequest
+	16, // 23: nimbus.v1.HostService.CordonHost:input_type -> nimbus.v1.CordonHostRequest
+	18, // 24: nimbus.v1.HostService.RemoveHost:input_type -> nimbus.v1.RemoveHostRequest
+	10, // 25: nimbus.v1.HostService.ListHosts:output_type -> nimbus.v1.ListHostsResponse
+	12, // 26: nimbus.v1.HostService.ListHostJobs:output_type -> nimbus.v1.ListHostJobsResponse
+	15, // 27: nimbus.v1.HostService.CreateJoinToken:output_type -> nimbus.v1.CreateJoinTokenResponse
+	17, // 28: nimbus.v1.HostService.CordonHost:output_type -> nimbus.v1.CordonHostResponse
+	19, // 29: nimbus.v1.HostService.RemoveHost:output_type -> nimbus.v1.RemoveHostResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_host_proto_init() }
@@ -1597,7 +1770,7 @@ func file_nimbus_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_host_proto_rawDesc), len(file_nimbus_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
+	"github.com/nimbus-ci/nimbus/internal/executor/ahead"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/flatten"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/rootfs"
@@ -44,6 +45,10 @@ type Config struct {
 	Bytes int64
 	// Refresh is after how long a tag is looked up again.
 	Refresh time.Duration
+	// Asked is the file in which it stands what jobs lately asked for: that is made
+	// ahead of jobs, and so are the images of Ahead. "": none are.
+	Asked   string
+	Ahead   []string
 	Limits  flatten.Limits
 	Builder string // the host's name, for the attestations
 	Log     *slog.Logger
@@ -54,6 +59,7 @@ type Library struct {
 	cfg   Config
 	roots *rootfs.Store
 	slots chan struct{}
+	ahead *ahead.Keeper
 
 	mu      sync.Mutex
 	flights map[string]*flight
@@ -73,10 +79,34 @@ func New(cfg Config) *Library {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Library{
+	l := &Library{
 		cfg: cfg, roots: rootfs.Open(filepath.Join(cfg.Images.Dir, RootsDir)),
 		slots: make(chan struct{}, parallel), flights: map[string]*flight{},
 	}
+	if cfg.Asked != "" {
+		l.ahead = ahead.New(ahead.Config{File: cfg.Asked, Always: cfg.Ahead, Fetch: l.fetchAhead, Log: cfg.Log})
+	}
+	return l
+}
+
+// KeepImages makes images ahead of jobs until ctx ends: none while may says no.
+func (l *Library) KeepImages(ctx context.Context, may func() bool) {
+	if l.ahead != nil {
+		l.ahead.Run(ctx, may)
+	}
+}
+
+// soon is the part of Refresh after which a tag is looked up ahead, so that no job
+// does.
+const soon = 0.75
+
+// fetchAhead has an image be here that no job has asked for now.
+func (l *Library) fetchAhead(ctx context.Context, name string) error {
+	if _, err := l.cfg.Images.Open(name); err == nil {
+		return nil // it was built
+	}
+	_, err := l.root(ctx, name, time.Duration(soon*float64(l.cfg.Refresh)), func(string) {})
+	return err
 }
 
 // Roots is the store of converted images.
@@ -168,17 +198,22 @@ func (l *Library) Get(ctx context.Context, name, user string, tell func(string))
 	if _, err := l.cfg.Images.Open(nimbus.DefaultImage); err != nil {
 		return image.Image{}, fmt.Errorf("find a kernel for image %s: %w", name, err)
 	}
-	root, err := l.root(ctx, name, tell)
+	root, err := l.root(ctx, name, l.cfg.Refresh, tell)
 	if err != nil {
 		return image.Image{}, err
 	}
 	if err := l.roots.Use(ctx, root, user); err != nil {
 		return image.Image{}, err
 	}
+	if l.ahead != nil {
+		l.ahead.Used(name)
+	}
 	return l.furnished(name, root)
 }
 
-func (l *Library) root(ctx context.Context, name string, tell func(string)) (rootfs.Root, error) {
+// root finds or makes a container image, whose tag is looked up again after some
+// time.
+func (l *Library) root(ctx context.Context, name string, refresh time.Duration, tell func(string)) (rootfs.Root, error) {
 	if root, ok, err := l.imported(name); ok {
 		return root, err
 	}
@@ -194,7 +229,7 @@ func (l *Library) root(ctx context.Context, name string, tell func(string)) (roo
 			have = false
 		}
 	}
-	if have && (source.IsDigest(canonical) || time.Since(ref.At) < l.cfg.Refresh) {
+	if have && (source.IsDigest(canonical) || time.Since(ref.At) < refresh) {
 		return root, nil
 	}
 	made, err := l.shared(ctx, canonical, tell)

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/host.proto.
  */
 export const file_nimbus_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLUAQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRIhCgRsb2FkGAYgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIn4KCEhvc3RMb2FkEhMKC2NwdV9wZXJjZW50GAEgASgBEhYKDm1lbW9yeV9wZXJjZW50GAIgASgBEhIKCmlvX3BlcmNlbnQYAyABKAESFAoMZGlza19wZXJjZW50GAQgASgBEg4KBmNsb3NlZBgFIAEoCRILCgN3aHkYBiABKAki+QIKCUludmVudG9yeRIMCgRhcmNoGAEgASgJEgwKBGNwdXMYAiABKAUSEgoKbWVtb3J5X21pYhgDIAEoBRIsCglleGVjdXRvcnMYBCADKAsyGS5uaW1idXMudjEuRXhlY3V0b3JTdGF0dXMSEQoJY3B1X21vZGVsGAUgASgJEiEKBGdwdXMYBiADKAsyEy5uaW1idXMudjEuR3B1R3JvdXASFAoMY2FwYWJpbGl0aWVzGAcgAygJEhEKCXNhbmRib3hlcxgIIAEoBRIQCghwcm90b2NvbBgJIAEoBRIPCgduZXR3b3JrGAogAygJEg0KBXJlYWNoGAsgAygJEhYKDnJ1bm5lcl92ZXJzaW9uGAwgASgJEg4KBnNoZWxscxgNIAEoCBISCgpnaXZlc19jcHVzGA4gASgFEhgKEGdpdmVzX21lbW9yeV9taWIYDyABKAUSJwoKZ3B1X2ZhdWx0cxgUIAMoCzITLm5pbWJ1cy52MS5HcHVGYXVsdCJNCghHcHVHcm91cBIPCgdwcm9maWxlGAEgASgJEg0KBW1vZGVsGAIgASgJEhIKCm1lbW9yeV9taWIYAyABKAUSDQoFY291bnQYBCABKAUiJAoIR3B1RmF1bHQSCwoDZ3B1GAEgASgJEgsKA3doeRgCIAEoCSJeCg5FeGVjdXRvclN0YXR1cxIMCgRuYW1lGAEgASgJEhEKCWF2YWlsYWJsZRgCIAEoCBIOCgZkZXRhaWwYAyABKAkSDAoEaGludBgEIAEoCRINCgVsYWNrcxgFIAMoCSI5ChBMaXN0SG9zdHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIkwKEUxpc3RIb3N0c1Jlc3BvbnNlEh4KBWhvc3RzGAEgAygLMg8ubmltYnVzLnYxLkhvc3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIhUKE0xpc3RIb3N0Sm9ic1JlcXVlc3QiRgoUTGlzdEhvc3RKb2JzUmVzcG9uc2USIAoEam9icxgBIAMoCzISLm5pbWJ1cy52MS5Ib3N0Sm9iEgwKBG1vcmUYAiABKAgijQIKB0hvc3RKb2ISDwoHaG9zdF9pZBgBIAEoCRIOCgZqb2JfaWQYAiABKAkSDgoGb3JnX2lkGAMgASgJEhIKCmF0dGVtcHRfaWQYBCABKAkSDAoEbmFtZRgFIAEoCRIMCgRyZXBvGAYgASgJEh8KBWNsYXNzGAcgASgLMhAubmltYnVzLnYxLkNsYXNzEi8KC2FjY2VwdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgd0b2xkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRjcHVzGAogASgBEhQKDG1lbW9yeV9ieXRlcxgLIAEoAyJGChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EiwKCXZhbGlkX2ZvchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJYChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI2ChFDb3Jkb25Ib3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEhAKCGNvcmRvbmVkGAIgASgIIhQKEkNvcmRvbkhvc3RSZXNwb25zZSIzChFSZW1vdmVIb3N0UmVxdWVzdBIPCgdob3N0X2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZUhvc3RSZXNwb25zZTKgAwoLSG9zdFNlcnZpY2USSwoJTGlzdEhvc3RzEhsubmltYnVzLnYxLkxpc3RIb3N0c1JlcXVlc3QaHC5uaW1idXMudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJUCgxMaXN0SG9zdEpvYnMSHi5uaW1idXMudjEuTGlzdEhvc3RKb2JzUmVxdWVzdBofLm5pbWJ1cy52MS5MaXN0SG9zdEpvYnNSZXNwb25zZSIDkAIBElgKD0NyZWF0ZUpvaW5Ub2tlbhIhLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiIubmltYnVzLnYxLkNyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEkkKCkNvcmRvbkhvc3QSHC5uaW1idXMudjEuQ29yZG9uSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuQ29yZG9uSG9zdFJlc3BvbnNlEkkKClJlbW92ZUhvc3QSHC5uaW1idXMudjEuUmVtb3ZlSG9zdFJlcXVlc3QaHS5uaW1idXMudjEuUmVtb3ZlSG9zdFJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_job]);
+  fileDesc("ChRuaW1idXMvdjEvaG9zdC5wcm90bxIJbmltYnVzLnYxIrYCCgRIb3N0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFc3RhdGUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRItCglqb2luZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3NlZW5fYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKCWludmVudG9yeRgHIAEoCzIULm5pbWJ1cy52MS5JbnZlbnRvcnkSDwoHcnVubmluZxgIIAEoBRIhCgRmcmVlGAkgASgLMhMubmltYnVzLnYxLkNhcGFjaXR5EhAKCGNvcmRvbmVkGAogASgIEikKBnJ1bm5lchgMIAEoCzIZLm5pbWJ1cy52MS5SdW5uZXJTdGFuZGluZyKBAQoOUnVubmVyU3RhbmRpbmcSDgoGbGF0ZXN0GAEgASgJEi8KC25ld2VyX3NpbmNlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWZ1c2VkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCL7AQoIQ2FwYWNpdHkSDAoEY3B1cxgBIAEoBRISCgptZW1vcnlfbWliGAIgASgFEhEKCXNhbmRib3hlcxgDIAEoBRIrCgRncHVzGAQgAygLMh0ubmltYnVzLnYxLkNhcGFjaXR5LkdwdXNFbnRyeRIWCg53YXJtX2NsYXNzX2lkcxgFIAMoCRIhCgRsb2FkGAYgASgLMhMubmltYnVzLnYxLkhvc3RMb2FkEiUKBmNvcGllcxgHIAEoCzIVLm5pbWJ1cy52MS5Ib3N0Q29waWVzGisKCUdwdXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAU6AjgBIuIBCgpIb3N0Q29waWVzEgwKBGhpdHMYASABKAMSDgoGbWlzc2VzGAIgASgDEhIKCnNlbnRfYnl0ZXMYAyABKAMSFAoMb3JpZ2luX2J5dGVzGAQgASgDEg0KBXNhdmVkGAUgASgDEg8KB2V2aWN0ZWQYBiABKAMSFQoNZXZpY3RlZF9ieXRlcxgHIAEoAxIPCgdyZWZ1c2VkGAggASgDEg8KB2NvcnJ1cHQYCSABKAMSDwoHZW50cmllcxgKIAEoAxINCgVieXRlcxgLIAEoAxITCgtsaW1pdF9ieXRlcxgMIAEoAyJ+CghIb3N0TG9hZBITCgtjcHVfcGVyY2VudBgBIAEoARIWCg5tZW1vcnlfcGVyY2VudBgCIAEoARISCgppb19wZXJjZW50GAMgASgBEhQKDGRpc2tfcGVyY2VudBgEIAEoARIOCgZjbG9zZWQYBSABKAkSCwoDd2h5GAYgASgJIvkCCglJbnZlbnRvcnkSDAoEYXJjaBgBIAEoCRIMCgRjcHVzGAIgASgFEhIKCm1lbW9yeV9taWIYAyABKAUSLAoJZXhlY3V0b3JzGAQgAygLMhkubmltYnVzLnYxLkV4ZWN1dG9yU3RhdHVzEhEKCWNwdV9tb2RlbBgFIAEoCRIhCgRncHVzGAYgAygLMhMubmltYnVzLnYxLkdwdUdyb3VwEhQKDGNhcGFiaWxpdGllcxgHIAMoCRIRCglzYW5kYm94ZXMYCCABKAUSEAoIcHJvdG9jb2wYCSABKAUSDwoHbmV0d29yaxgKIAMoCRINCgVyZWFjaBgLIAMoCRIWCg5ydW5uZXJfdmVyc2lvbhgMIAEoCRIOCgZzaGVsbHMYDSABKAgSEgoKZ2l2ZXNfY3B1cxgOIAEoBRIYChBnaXZlc19tZW1vcnlfbWliGA8gASgFEicKCmdwdV9mYXVsdHMYFCADKAsyEy5uaW1idXMudjEuR3B1RmF1bHQiTQoIR3B1R3JvdXASDwoHcHJvZmlsZRgBIAEoCRINCgVtb2RlbBgCIAEoCRISCgptZW1vcnlfbWliGAMgASgFEg0KBWNvdW50GAQgASgFIiQKCEdwdUZhdWx0EgsKA2dwdRgBIAEoCRILCgN3aHkYAiABKAkiXgoORXhlY3V0b3JTdGF0dXMSDAoEbmFtZRgBIAEoCRIRCglhdmFpbGFibGUYAiABKAgSDgoGZGV0YWlsGAMgASgJEgwKBGhpbnQYBCABKAkSDQoFbGFja3MYBSADKAkiOQoQTGlzdEhvc3RzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJMChFMaXN0SG9zdHNSZXNwb25zZRIeCgVob3N0cxgBIAMoCzIPLm5pbWJ1cy52MS5Ib3N0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIVChNMaXN0SG9zdEpvYnNSZXF1ZXN0IkYKFExpc3RIb3N0Sm9ic1Jlc3BvbnNlEiAKBGpvYnMYASADKAsyEi5uaW1idXMudjEuSG9zdEpvYhIMCgRtb3JlGAIgASgIIo0CCgdIb3N0Sm9iEg8KB2hvc3RfaWQYASABKAkSDgoGam9iX2lkGAIgASgJEg4KBm9yZ19pZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEgwKBG5hbWUYBSABKAkSDAoEcmVwbxgGIAEoCRIfCgVjbGFzcxgHIAEoCzIQLm5pbWJ1cy52MS5DbGFzcxIvCgthY2NlcHRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHdG9sZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEY3B1cxgKIAEoARIUCgxtZW1vcnlfYnl0ZXMYCyABKAMiRgoWQ3JlYXRlSm9pblRva2VuUmVxdWVzdBIsCgl2YWxpZF9mb3IYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iWAoXQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSLgoKZXhwaXJlc19hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoRQ29yZG9uSG9zdFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRIQCghjb3Jkb25lZBgCIAEoCCIUChJDb3Jkb25Ib3N0UmVzcG9uc2UiMwoRUmVtb3ZlSG9zdFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRINCgVmb3JjZRgCIAEoCCIUChJSZW1vdmVIb3N0UmVzcG9uc2UyoAMKC0hvc3RTZXJ2aWNlEksKCUxpc3RIb3N0cxIbLm5pbWJ1cy52MS5MaXN0SG9zdHNSZXF1ZXN0GhwubmltYnVzLnYxLkxpc3RIb3N0c1Jlc3BvbnNlIgOQAgESVAoMTGlzdEhvc3RKb2JzEh4ubmltYnVzLnYxLkxpc3RIb3N0Sm9ic1JlcXVlc3QaHy5uaW1idXMudjEuTGlzdEhvc3RKb2JzUmVzcG9uc2UiA5ACARJYCg9DcmVhdGVKb2luVG9rZW4SIS5uaW1idXMudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBoiLm5pbWJ1cy52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZRJJCgpDb3Jkb25Ib3N0EhwubmltYnVzLnYxLkNvcmRvbkhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLkNvcmRvbkhvc3RSZXNwb25zZRJJCgpSZW1vdmVIb3N0EhwubmltYnVzLnYxLlJlbW92ZUhvc3RSZXF1ZXN0Gh0ubmltYnVzLnYxLlJlbW92ZUhvc3RSZXNwb25zZUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nimbus_v1_job]);
 
 /**
  * Host is a machine that runs jobs.
@@ -168,6 +168,11 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
    * @generated from field: nimbus.v1.HostLoad load = 6;
    */
   load?: HostLoad | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.HostCopies copies = 7;
+   */
+  copies?: HostCopies | undefined;
 };
 
 /**
@@ -176,6 +181,103 @@ export type Capacity = Message<"nimbus.v1.Capacity"> & {
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_host, 2);
+
+/**
+ * HostCopies is what a host's copies of contents of the cache did since its agent
+ * started, and what they take of its disk. Absent where it keeps none.
+ *
+ * @generated from message nimbus.v1.HostCopies
+ */
+export type HostCopies = Message<"nimbus.v1.HostCopies"> & {
+  /**
+   * Contents that were sent from the host, whoever had them fetched.
+   *
+   * @generated from field: int64 hits = 1;
+   */
+  hits: bigint;
+
+  /**
+   * Contents that were fetched to keep, or passed by.
+   *
+   * @generated from field: int64 misses = 2;
+   */
+  misses: bigint;
+
+  /**
+   * From the host.
+   *
+   * @generated from field: int64 sent_bytes = 3;
+   */
+  sentBytes: bigint;
+
+  /**
+   * Of contents, that came from the control plane.
+   *
+   * @generated from field: int64 origin_bytes = 4;
+   */
+  originBytes: bigint;
+
+  /**
+   * Contents that were kept as jobs saved them.
+   *
+   * @generated from field: int64 saved = 5;
+   */
+  saved: bigint;
+
+  /**
+   * Contents that made room.
+   *
+   * @generated from field: int64 evicted = 6;
+   */
+  evicted: bigint;
+
+  /**
+   * @generated from field: int64 evicted_bytes = 7;
+   */
+  evictedBytes: bigint;
+
+  /**
+   * Contents, or parts of them, that were not kept for want of room.
+   *
+   * @generated from field: int64 refused = 8;
+   */
+  refused: bigint;
+
+  /**
+   * Contents that were dropped because their bytes had changed.
+   *
+   * @generated from field: int64 corrupt = 9;
+   */
+  corrupt: bigint;
+
+  /**
+   * That are there now.
+   *
+   * @generated from field: int64 entries = 10;
+   */
+  entries: bigint;
+
+  /**
+   * That they take, with what is being written.
+   *
+   * @generated from field: int64 bytes = 11;
+   */
+  bytes: bigint;
+
+  /**
+   * Bytes that they may take.
+   *
+   * @generated from field: int64 limit_bytes = 12;
+   */
+  limitBytes: bigint;
+};
+
+/**
+ * Describes the message nimbus.v1.HostCopies.
+ * Use `create(HostCopiesSchema)` to create a new message.
+ */
+export const HostCopiesSchema: GenMessage<HostCopies> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_host, 3);
 
 /**
  * HostLoad is how hard pressed a host is: shares of the time in which work
@@ -234,7 +336,7 @@ export type HostLoad = Message<"nimbus.v1.HostLoad"> & {
  * Use `create(HostLoadSchema)` to create a new message.
  */
 export const HostLoadSchema: GenMessage<HostLoad> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 3);
+  messageDesc(file_nimbus_v1_host, 4);
 
 /**
  * Inventory is what a host says it has.
@@ -352,7 +454,7 @@ export type Inventory = Message<"nimbus.v1.Inventory"> & {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 4);
+  messageDesc(file_nimbus_v1_host, 5);
 
 /**
  * GpuGroup is GPUs of one kind: whole ones of a model, or slices of a size.
@@ -390,7 +492,7 @@ export type GpuGroup = Message<"nimbus.v1.GpuGroup"> & {
  * Use `create(GpuGroupSchema)` to create a new message.
  */
 export const GpuGroupSchema: GenMessage<GpuGroup> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 5);
+  messageDesc(file_nimbus_v1_host, 6);
 
 /**
  * GpuFault is a GPU that no job gets.
@@ -418,7 +520,7 @@ export type GpuFault = Message<"nimbus.v1.GpuFault"> & {
  * Use `create(GpuFaultSchema)` to create a new message.
  */
 export const GpuFaultSchema: GenMessage<GpuFault> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 6);
+  messageDesc(file_nimbus_v1_host, 7);
 
 /**
  * ExecutorStatus tells whether a host can use an executor.
@@ -463,7 +565,7 @@ export type ExecutorStatus = Message<"nimbus.v1.ExecutorStatus"> & {
  * Use `create(ExecutorStatusSchema)` to create a new message.
  */
 export const ExecutorStatusSchema: GenMessage<ExecutorStatus> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 7);
+  messageDesc(file_nimbus_v1_host, 8);
 
 /**
  * @generated from message nimbus.v1.ListHostsRequest
@@ -487,7 +589,7 @@ export type ListHostsRequest = Message<"nimbus.v1.ListHostsRequest"> & {
  * Use `create(ListHostsRequestSchema)` to create a new message.
  */
 export const ListHostsRequestSchema: GenMessage<ListHostsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 8);
+  messageDesc(file_nimbus_v1_host, 9);
 
 /**
  * @generated from message nimbus.v1.ListHostsResponse
@@ -513,7 +615,7 @@ export type ListHostsResponse = Message<"nimbus.v1.ListHostsResponse"> & {
  * Use `create(ListHostsResponseSchema)` to create a new message.
  */
 export const ListHostsResponseSchema: GenMessage<ListHostsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 9);
+  messageDesc(file_nimbus_v1_host, 10);
 
 /**
  * @generated from message nimbus.v1.ListHostJobsRequest
@@ -526,7 +628,7 @@ export type ListHostJobsRequest = Message<"nimbus.v1.ListHostJobsRequest"> & {
  * Use `create(ListHostJobsRequestSchema)` to create a new message.
  */
 export const ListHostJobsRequestSchema: GenMessage<ListHostJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 10);
+  messageDesc(file_nimbus_v1_host, 11);
 
 /**
  * @generated from message nimbus.v1.ListHostJobsResponse
@@ -552,7 +654,7 @@ export type ListHostJobsResponse = Message<"nimbus.v1.ListHostJobsResponse"> & {
  * Use `create(ListHostJobsResponseSchema)` to create a new message.
  */
 export const ListHostJobsResponseSchema: GenMessage<ListHostJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 11);
+  messageDesc(file_nimbus_v1_host, 12);
 
 /**
  * HostJob is a job that a host runs.
@@ -625,7 +727,7 @@ export type HostJob = Message<"nimbus.v1.HostJob"> & {
  * Use `create(HostJobSchema)` to create a new message.
  */
 export const HostJobSchema: GenMessage<HostJob> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 12);
+  messageDesc(file_nimbus_v1_host, 13);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenRequest
@@ -644,7 +746,7 @@ export type CreateJoinTokenRequest = Message<"nimbus.v1.CreateJoinTokenRequest">
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 13);
+  messageDesc(file_nimbus_v1_host, 14);
 
 /**
  * @generated from message nimbus.v1.CreateJoinTokenResponse
@@ -668,7 +770,7 @@ export type CreateJoinTokenResponse = Message<"nimbus.v1.CreateJoinTokenResponse
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 14);
+  messageDesc(file_nimbus_v1_host, 15);
 
 /**
  * @generated from message nimbus.v1.CordonHostRequest
@@ -690,7 +792,7 @@ export type CordonHostRequest = Message<"nimbus.v1.CordonHostRequest"> & {
  * Use `create(CordonHostRequestSchema)` to create a new message.
  */
 export const CordonHostRequestSchema: GenMessage<CordonHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 15);
+  messageDesc(file_nimbus_v1_host, 16);
 
 /**
  * @generated from message nimbus.v1.CordonHostResponse
@@ -703,7 +805,7 @@ export type CordonHostResponse = Message<"nimbus.v1.CordonHostResponse"> & {
  * Use `create(CordonHostResponseSchema)` to create a new message.
  */
 export const CordonHostResponseSchema: GenMessage<CordonHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 16);
+  messageDesc(file_nimbus_v1_host, 17);
 
 /**
  * @generated from message nimbus.v1.RemoveHostRequest
@@ -725,7 +827,7 @@ export type RemoveHostRequest = Message<"nimbus.v1.RemoveHostRequest"> & {
  * Use `create(RemoveHostRequestSchema)` to create a new message.
  */
 export const RemoveHostRequestSchema: GenMessage<RemoveHostRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 17);
+  messageDesc(file_nimbus_v1_host, 18);
 
 /**
  * @generated from message nimbus.v1.RemoveHostResponse
@@ -738,7 +840,7 @@ export type RemoveHostResponse = Message<"nimbus.v1.RemoveHostResponse"> & {
  * Use `create(RemoveHostResponseSchema)` to create a new message.
  */
 export const RemoveHostResponseSchema: GenMessage<RemoveHostResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_host, 18);
+  messageDesc(file_nimbus_v1_host, 19);
 
 /**
  * HostService is for operators: which machines run jobs, and how one joins.

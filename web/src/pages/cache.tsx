@@ -1,0 +1,263 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { type SubmitEvent, useEffect, useRef, useState } from "react";
+
+import { caches, mayOperate, message, whoAmI } from "../api";
+import { ago, bytes, ofRepo, percent, ratio } from "../cache/figures";
+import type { CacheSearch } from "../cache/filter";
+import type { CacheEntry, CacheUsage, GetCacheStatsResponse } from "../gen/nimbus/v1/cache_pb";
+import { millis } from "../job/timeline";
+import { Command, Loading, Notice } from "../ui/notice";
+import { useNow } from "../ui/now";
+
+const statsKey = ["cache", "stats"];
+
+export function CachePage({ search }: { search: CacheSearch }) {
+  const { data, error, isPending } = useQuery({
+    queryKey: statsKey,
+    queryFn: ({ signal }) => caches.getCacheStats({}, { signal }),
+    refetchInterval: 10_000,
+    retry: (count, e) => count < 2 && ConnectError.from(e).code !== Code.Unimplemented,
+  });
+  return (
+    <>
+      <h1 className="mb-4 text-xl font-semibold">Cache</h1>
+      {isPending ? (
+        <Loading what="the cache" />
+      ) : error && !data ? (
+        <Notice title="The cache can't be read">
+          <p>{message(error)}</p>
+        </Notice>
+      ) : !isUsed(data) ? (
+        <Empty />
+      ) : (
+        <div className="grid gap-6">
+          <Usage stats={data} />
+          <Entries search={search} />
+        </div>
+      )}
+    </>
+  );
+}
+
+/** Whether anything was ever saved or looked for. */
+function isUsed({ org }: GetCacheStatsResponse): boolean {
+  return org !== undefined && (org.entries > 0n || org.hits + org.misses + org.bytesIn > 0n);
+}
+
+function Empty() {
+  return (
+    <Notice title="Nothing is cached yet">
+      <p>
+        Steps with <Command>uses: actions/cache@v4</Command>, and the setup actions, save here without anything being set.
+      </p>
+      <p>In jobs of the command line, any client does:</p>
+      <p>
+        <Command>curl -fT file -H "Authorization: Bearer $NIMBUS_CACHE_TOKEN" $NIMBUS_CACHE_URL/my/key</Command>
+      </p>
+    </Notice>
+  );
+}
+
+/** What is used of the quotas, in all and by repository. */
+function Usage({ stats }: { stats: GetCacheStatsResponse }) {
+  const { org } = stats;
+  if (!org) return null;
+  return (
+    <section aria-label="Usage" className="rounded-lg border border-line bg-panel p-4">
+      <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-5">
+        <Figure name="Used" value={bytes(org.bytes)} note={`of ${bytes(org.quotaBytes)}`} />
+        <Figure name="Look-ups that found something" value={ratio(org.hits, org.misses)} note={`${org.hits} of ${org.hits + org.misses}`} />
+        <Figure name="Saved" value={bytes(org.bytesIn)} />
+        <Figure name="Restored" value={bytes(org.bytesOut)} />
+        <Figure name="Made room" value={String(org.evicted)} note={org.refused > 0n ? `${org.refused} refused` : undefined} />
+      </dl>
+      <Meter label="Of the org's quota" usage={org} />
+      {stats.repos.length > 0 && (
+        <ul className="mt-4 grid gap-3 border-t border-line pt-4">
+          {stats.repos.slice(0, reposShown).map((repo) => (
+            <li key={repo.repo}>
+              <p className="flex flex-wrap justify-between gap-x-4 text-sm">
+                <span className="min-w-0 font-medium break-all">{ofRepo(repo.repo)}</span>
+                <span className="text-quiet tabular-nums">
+                  {bytes(repo.bytes)} of {bytes(repo.quotaBytes)} · hits {ratio(repo.hits, repo.misses)}
+                </span>
+              </p>
+              <Meter label={`Of the quota of ${ofRepo(repo.repo)}`} usage={repo} />
+            </li>
+          ))}
+        </ul>
+      )}
+      {stats.repos.length > reposShown && (
+        <p className="mt-3 text-sm text-quiet">
+          The {reposShown} largest of {stats.repos.length}. <Command>nimbus cache</Command> has all of them.
+        </p>
+      )}
+    </section>
+  );
+}
+
+const reposShown = 10;
+
+function Figure({ name, value, note }: { name: string; value: string; note?: string | undefined }) {
+  return (
+    <div>
+      <dt className="text-sm text-quiet">{name}</dt>
+      <dd className="text-lg font-semibold tabular-nums">
+        {value} {note && <span className="text-sm font-normal whitespace-nowrap text-quiet">{note}</span>}
+      </dd>
+    </div>
+  );
+}
+
+function Meter({ label, usage }: { label: string; usage: CacheUsage }) {
+  const used = percent(usage.bytes, usage.quotaBytes);
+  return (
+    <div role="meter" aria-label={label} aria-valuemin={0} aria-valuemax={100} aria-valuenow={used} className="mt-2 h-2 overflow-hidden rounded-full bg-hover">
+      <div className={`h-full ${used >= 90 ? "bg-warn" : "bg-accent"}`} style={{ width: `${used}%` }} />
+    </div>
+  );
+}
+
+/** The entries that the address asks for, newest first, a page at a time. */
+function Entries({ search }: { search: CacheSearch }) {
+  const now = useNow(false);
+  const me = useQuery({ queryKey: ["me"], queryFn: ({ signal }) => whoAmI(signal), staleTime: 60_000 });
+  const { data, error, isPending, hasNextPage, isFetchingNextPage, fetchNextPage } = useInfiniteQuery({
+    queryKey: ["cache", "entries", search],
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) =>
+      caches.listCacheEntries({ filter: { repo: search.repo ?? "", keyPrefix: search.prefix ?? "" }, pageSize: 50, pageToken: pageParam }, { signal }),
+    getNextPageParam: (last) => last.nextPageToken || undefined,
+  });
+  const [removing, setRemoving] = useState<CacheEntry>();
+  const entries = data?.pages.flatMap((page) => page.entries) ?? [];
+  return (
+    <section aria-label="Entries">
+      <Filter search={search} />
+      {isPending ? (
+        <Loading what="entries" />
+      ) : error && entries.length === 0 ? (
+        <Notice title="The entries can't be read">
+          <p>{message(error)}</p>
+        </Notice>
+      ) : entries.length === 0 ? (
+        <Notice title="No entry matches this filter" />
+      ) : (
+        <ul aria-label="Entries, newest first" className="divide-y divide-line overflow-hidden rounded-lg border border-line bg-panel">
+          {entries.map((entry) => (
+            <EntryRow key={entry.id} entry={entry} now={now} onRemove={mayOperate(me.data) ? () => setRemoving(entry) : undefined} />
+          ))}
+        </ul>
+      )}
+      {hasNextPage && (
+        <button type="button" disabled={isFetchingNextPage} onClick={() => void fetchNextPage()} className={`mt-3 ${plain}`}>
+          {isFetchingNextPage ? "Loading…" : "Show more"}
+        </button>
+      )}
+      {removing && <Removal entry={removing} onEnd={() => setRemoving(undefined)} />}
+    </section>
+  );
+}
+
+const plain = "rounded border border-line px-3 py-1.5 text-sm hover:bg-hover disabled:text-quiet";
+const field = "w-full rounded border border-line bg-panel px-2.5 py-1.5 text-sm";
+
+function Filter({ search }: { search: CacheSearch }) {
+  const navigate = useNavigate();
+  const submit = (event: SubmitEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const said = new FormData(event.currentTarget);
+    const next: CacheSearch = {};
+    for (const name of ["repo", "prefix"] as const) {
+      const value = said.get(name);
+      if (typeof value === "string" && value.trim()) next[name] = value.trim();
+    }
+    void navigate({ to: "/caches", search: next });
+  };
+  return (
+    <form onSubmit={submit} className="mb-3 flex flex-wrap items-end gap-3" role="search">
+      <label className="grid min-w-40 flex-1 gap-1 text-sm text-quiet">
+        Repository
+        <input name="repo" defaultValue={search.repo ?? ""} placeholder="owner/name, or - for the org's own" maxLength={512} className={`${field} text-ink`} />
+      </label>
+      <label className="grid min-w-40 flex-1 gap-1 text-sm text-quiet">
+        Keys that begin with
+        <input name="prefix" defaultValue={search.prefix ?? ""} placeholder="linux-go-" maxLength={512} className={`${field} font-mono text-ink`} />
+      </label>
+      <button type="submit" className={plain}>
+        Filter
+      </button>
+      {(search.repo ?? search.prefix) !== undefined && (
+        <button type="button" className={plain} onClick={() => void navigate({ to: "/caches", search: {} })}>
+          Show all
+        </button>
+      )}
+    </form>
+  );
+}
+
+function EntryRow({ entry, now, onRemove }: { entry: CacheEntry; now: number; onRemove: (() => void) | undefined }) {
+  return (
+    <li className="grid grid-cols-[1fr_auto] items-start gap-x-4 gap-y-1 px-4 py-2.5 sm:grid-cols-[1fr_auto_auto]">
+      <span className="min-w-0">
+        <span className="block font-mono text-sm break-all">{entry.key}</span>
+        <span className="block text-sm break-all text-quiet">
+          {ofRepo(entry.repo)} · {entry.scope}
+        </span>
+      </span>
+      <span className="text-right text-sm text-quiet tabular-nums max-sm:col-start-1 max-sm:text-left">
+        <span className="text-ink">{bytes(entry.bytes)}</span> · used {ago(millis(entry.usedAt), now)}
+      </span>
+      {onRemove && (
+        <button
+          type="button"
+          onClick={onRemove}
+          aria-label={`Remove ${entry.key}`}
+          className="rounded border border-line px-2 py-1 text-sm text-quiet hover:bg-hover hover:text-bad max-sm:col-start-2 max-sm:row-span-2 max-sm:row-start-1"
+        >
+          Remove
+        </button>
+      )}
+    </li>
+  );
+}
+
+/** Asks before an entry goes. Escape and Keep do nothing. */
+function Removal({ entry, onEnd }: { entry: CacheEntry; onEnd: () => void }) {
+  const queries = useQueryClient();
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  const remove = useMutation({
+    mutationFn: () => caches.removeCacheEntries({ filter: { id: entry.id } }),
+    onSuccess: async () => {
+      await queries.invalidateQueries({ queryKey: ["cache"] });
+      onEnd();
+    },
+  });
+  return (
+    <dialog ref={dialog} onClose={onEnd} aria-labelledby="removal" className="m-auto max-w-md rounded-lg border border-line bg-panel p-5 text-ink backdrop:bg-black/50">
+      <h2 id="removal" className="font-semibold">
+        Remove this entry?
+      </h2>
+      <p className="mt-2 font-mono text-sm break-all">{entry.key}</p>
+      <p className="mt-2 text-sm text-quiet">
+        {bytes(entry.bytes)} of {ofRepo(entry.repo)}, {entry.scope}. Jobs don't find it any more; one that is reading it goes on.
+      </p>
+      {remove.error && (
+        <p role="alert" className="mt-2 text-sm text-bad">
+          {message(remove.error)}
+        </p>
+      )}
+      <div className="mt-4 flex justify-end gap-2">
+        <button type="button" onClick={onEnd} className={plain}>
+          Keep
+        </button>
+        <button type="button" disabled={remove.isPending} onClick={() => remove.mutate()} className={`${plain} border-bad text-bad`}>
+          {remove.isPending ? "Removing…" : "Remove"}
+        </button>
+      </div>
+    </dialog>
+  );
+}
