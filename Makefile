@@ -175,10 +175,10 @@ bench-accounting: build ## What it costs to know what jobs use
 bench-cache: build test/cache/clients/node_modules ## What the cache costs beside a plain file server, and the real client
 	@scripts/deps test
 	@go build -o bin/bench-cache ./bench/cache && bin/bench-cache
-bench-visible: build ## How soon what a job writes is seen by who follows it
-	@go build -o bin/bench-visible ./bench/visible && bin/bench-visible
 bench-logs: build ## What lines cost on their way to disk and back, beside a loop that compresses and syncs
 	@go build -o bin/bench-logs ./bench/logs && bin/bench-logs
+bench-visible: build ## How soon what a job writes is seen by who follows it
+	@go build -o bin/bench-visible ./bench/visible && bin/bench-visible
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 

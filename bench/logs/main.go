@@ -50,14 +50,15 @@ func progress(format string, args ...any) {
 
 // result is what one turn tells.
 type result struct {
-	LinesPerS   float64 // of the time that is measured
-	LinesPerCPU float64 // of a second of CPU
-	RawBytes    float64
-	DiskBytes   float64
-	RSS         float64 // the most that it had
-	Job, Tail   float64 // ms
-	Search      float64
-	Absent      float64 // a search that finds nothing
+	LinesPerS   float64 `json:"lines_per_s"`     // of the time that is measured
+	LinesPerCPU float64 `json:"lines_per_cpu_s"` // of a second of CPU
+	RawBytes    float64 `json:"raw_bytes"`
+	DiskBytes   float64 `json:"disk_bytes"`
+	RSS         float64 `json:"rss"` // the most that it had
+	Job         float64 `json:"job_ms"`
+	Tail        float64 `json:"tail_ms"`
+	Search      float64 `json:"search_ms"`
+	Absent      float64 `json:"absent_ms"` // a search that finds nothing
 }
 
 func tell(r result, err error) error {

@@ -188,13 +188,13 @@ var access = map[string]rule{
 // routes says the same of what is plain HTTP, by its pattern.
 var routes = map[string]rule{
 	"GET /api/v1/jobs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
-	"GET /api/v1/logs/export":           inOrg(nimbus.RoleAdmin, nimbus.ScopeJobsRead),
-	"POST /api/v1/logs/import":          inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
-	"GET /api/v1/logs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log":         inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log/outline": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log/stream":  inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/trace":       inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/logs/export":           inOrg(nimbus.RoleAdmin, nimbus.ScopeJobsRead),
+	"POST /api/v1/logs/import":          inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+	"GET /api/v1/logs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	// What a terminal showed may be what the log masks by other words.
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording": inOrg(nimbus.RoleOperator, nimbus.ScopeJobsRead),
 

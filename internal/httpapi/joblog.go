@@ -138,20 +138,6 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// tailAfter is the line after which a stream begins: the last ones that ?tail= asks for
-// come first, or else those after one.
-func (a *api) tailAfter(r *http.Request, j nimbus.Job, after int64) (int64, error) {
-	if !r.URL.Query().Has("tail") || j.AttemptID == "" {
-		return after, nil
-	}
-	tail, err := number(r, "tail", 1)
-	if err != nil {
-		return 0, err
-	}
-	from, err := a.tailFrom(r.Context(), nimbus.LogKey{OrgID: j.OrgID, AttemptID: j.AttemptID}, tail)
-	return from - 1, err
-}
-
 // begin is after which line a reader begins who has none: ?from is the first that it
 // wants, ?tail how many of the last ones.
 func (a *api) begin(r *http.Request, j nimbus.Job) (after int64, err error) {

@@ -41,7 +41,7 @@ func (a *api) streamLogs(w http.ResponseWriter, r *http.Request) error {
 		}
 		if f.attempt == "" {
 			f.attempt = j.AttemptID
-			if f.seq, err = a.tailAfter(r, j, 0); err != nil {
+			if f.seq, err = a.begin(r, j); err != nil {
 				return err
 			}
 		}

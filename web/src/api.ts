@@ -6,6 +6,7 @@ import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
 import { RegistryService } from "./gen/nimbus/v1/registry_pb";
 import { ShellService } from "./gen/nimbus/v1/shell_pb";
+import { TelemetryService } from "./gen/nimbus/v1/telemetry_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
 // In binary what one side does not know is ignored by both, so that a page goes
@@ -18,6 +19,7 @@ export const hosts = createClient(HostService, transport);
 export const caches = createClient(CacheService, transport);
 export const registry = createClient(RegistryService, transport);
 export const shells = createClient(ShellService, transport);
+export const telemetry = createClient(TelemetryService, transport);
 
 /** Whether an error means that there is no session (any more). */
 export function isSignedOut(error: unknown): boolean {
