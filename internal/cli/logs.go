@@ -14,6 +14,7 @@ type logsCmd struct {
 	Show      logsShowCmd      `cmd:"" default:"withargs" help:"Show a job's log."`
 	Search    logsSearchCmd    `cmd:"" help:"Find lines in the logs of the org's jobs."`
 	Retention logsRetentionCmd `cmd:"" help:"Show or say how long the org's logs are kept."`
+	Migrate   logsMigrateCmd   `cmd:"" help:"Make the tables of logs in ClickHouse, or bring them up to date."`
 	Export    logsExportCmd    `cmd:"" help:"Keep the org's logs in a file."`
 	Import    logsImportCmd    `cmd:"" help:"Bring them back."`
 }

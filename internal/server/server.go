@@ -88,6 +88,7 @@ type Server struct {
 
 	store     *store.Store
 	logs      logs.Store
+	copies    *logCopies // nil: there is no ClickHouse
 	blobs     httpapi.Blobs
 	saved     cache.Blobs    // what jobs save for later ones; nil for no cache
 	images    registry.Blobs // and images; nil for no registry
@@ -99,6 +100,7 @@ type Server struct {
 	leadTelem func(context.Context, func(context.Context)) // and of jobs' telemetry
 	leadImage func(context.Context, func(context.Context)) // and of the registry
 	leadLogs  func(context.Context, func(context.Context)) // and of logs that are too old
+	leadCopy  func(context.Context, func(context.Context)) // and of the copies of logs
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
@@ -205,7 +207,11 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, segment.WithLog(s.cfg.Log))
+	options := []segment.Option{segment.WithLog(s.cfg.Log)}
+	if s.cfg.ClickHouse != nil {
+		options = append(options, segment.WithOutbox())
+	}
+	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, options...)
 	if err != nil {
 		return fmt.Errorf("open logs: %w", err)
 	}
@@ -267,10 +273,13 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	s.watch()
-	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	if kept, ok := s.logs.(keptLogs); ok {
 		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store, Lead: s.leadLogs, Log: s.cfg.Log})
 	}
+	if err := s.openCopies(); err != nil { // what is in ClickHouse has a time of its own
+		return err
+	}
+	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
 	if err := s.openCache(ctx, secrets); err != nil {
