@@ -8,6 +8,7 @@ SHELL       := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOLS   := .cache/tools
+CHDB    := .cache/chdb/libchdb.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
@@ -63,7 +64,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw $(TOOLS)/conformance test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -99,6 +100,11 @@ soak-docker: ## 500 jobs in containers, while agent and daemon restart; JOBS=
 	@scripts/deps test
 	@NIMBUS_TEST_REQUIRE=all NIMBUS_SOAK_JOBS=$(or $(JOBS),500) PATH=$$PATH:/usr/sbin:/sbin \
 		go test -count=1 -timeout 3h -v -run TestNothingIsLeft ./internal/executor/docker/
+
+.PHONY: soak-logs
+soak-logs: $(TOOLS)/chdb $(CHDB) ## Kill agent, server and ClickHouse 200 times while jobs write; ROUNDS=, SEED=
+	@scripts/deps test
+	@NIMBUS_TEST_REQUIRE=all go test -count=1 -timeout 2h -v -run TestEveryLineOnce ./test/logs/ -args -loss.rounds $(or $(ROUNDS),200) -loss.seed $(or $(SEED),0)
 
 .PHONY: conformance
 conformance: ## What all executors do alike: their common suite, as a table
@@ -147,8 +153,12 @@ fuzz: ## Fuzz every target for FUZZTIME (30s)
 bench-registry: ## Pushes and pulls of images, beside a server that hashes, syncs and serves files; QUICK=1
 	@go build -o bin/bench-registry ./bench/registry && bin/bench-registry
 
-.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible
-bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible ## All figures; QUICK=1 for a short run
+.PHONY: bench-clickhouse
+bench-clickhouse: $(TOOLS)/chdb $(CHDB) ## Lines copied to ClickHouse, beside a bare loop of its client; QUICK=1
+	@go build -o bin/bench-clickhouse ./bench/clickhouse && bin/bench-clickhouse
+
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible bench-logs
+bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible bench-logs ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -165,6 +175,8 @@ bench-accounting: build ## What it costs to know what jobs use
 bench-cache: build test/cache/clients/node_modules ## What the cache costs beside a plain file server, and the real client
 	@scripts/deps test
 	@go build -o bin/bench-cache ./bench/cache && bin/bench-cache
+bench-logs: build ## What lines cost on their way to disk and back, beside a loop that compresses and syncs
+	@go build -o bin/bench-logs ./bench/logs && bin/bench-logs
 bench-visible: build ## How soon what a job writes is seen by who follows it
 	@go build -o bin/bench-visible ./bench/visible && bin/bench-visible
 bench-idle: build ## What an idle `nimbus up` costs
@@ -207,6 +219,12 @@ $(TOOLS)/versitygw: tools/versitygw/go.mod
 # OCI's suite for registries.
 $(TOOLS)/conformance: tools/conformance/go.mod
 	@$(call tool,conformance,github.com/opencontainers/distribution-spec/conformance)
+# The ClickHouse that tests start: a library, and the program that serves it.
+$(TOOLS)/chdb: tools/chdb/go.mod tools/chdb/main.go tools/chdb/engine.go tools/chdb/http.go
+	@echo "build: chdb" >&2; mkdir -p $(TOOLS); cd tools/chdb && go build -o ../../$@ .
+$(CHDB): scripts/chdb
+	@scripts/chdb $@
+	@touch $@
 $(TOOLS)/buildkitd: tools/buildkit/go.mod # and buildctl
 	@echo "build: BuildKit (once, takes some minutes)" >&2; mkdir -p $(TOOLS); \
 	cd tools/buildkit && go build -o ../../$(TOOLS)/ github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd

@@ -49,3 +49,21 @@ func TestIDTime(t *testing.T) {
 		t.Error("a host's id was taken for a job's")
 	}
 }
+
+func TestIDBytes(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		id := NewID(PrefixOrg, time.Now())
+		b, err := IDBytes(PrefixOrg, id)
+		if err != nil || IDOf(PrefixOrg, b) != id {
+			t.Fatalf("%s becomes %s, %v", id, IDOf(PrefixOrg, b), err)
+		}
+	}
+	for id, want := range map[string]bool{DefaultOrgID: true, "org_7" + strings.Repeat("z", 25): true, "org_8" + strings.Repeat("0", 25): false, "org_z" + strings.Repeat("z", 25): false, "org_" + strings.Repeat("0", 25): false} {
+		// 26 digits are two bits more than there are bytes: what differs in those alone
+		// would be one org to who keeps the bytes.
+		if b, err := IDBytes(PrefixOrg, id); (err == nil) != want || want && IDOf(PrefixOrg, b) != id {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}

@@ -80,6 +80,7 @@ type Client struct {
 	reports   nimbusv1connect.ReportServiceClient
 	audit     nimbusv1connect.AuditServiceClient
 	shells    nimbusv1connect.ShellServiceClient
+	logs      nimbusv1connect.LogServiceClient
 	registry  nimbusv1connect.RegistryServiceClient
 }
 
@@ -120,6 +121,7 @@ func New(cfg Config) (*Client, error) {
 	c.accounts = nimbusv1connect.NewServiceAccountServiceClient(c.http, base.String(), opts...)
 	c.tokens = nimbusv1connect.NewTokenServiceClient(c.http, base.String(), opts...)
 	c.shells = nimbusv1connect.NewShellServiceClient(c.http, base.String(), opts...)
+	c.logs = nimbusv1connect.NewLogServiceClient(c.http, base.String(), opts...)
 	c.audit = nimbusv1connect.NewAuditServiceClient(c.http, base.String(), opts...)
 	return c, nil
 }

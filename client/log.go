@@ -43,9 +43,12 @@ func (c *Client) Log(ctx context.Context, jobID string, from int64) iter.Seq2[ni
 }
 
 func (c *Client) logPage(ctx context.Context, jobID string, from int64) ([]nimbus.Line, error) {
+	return c.logLines(ctx, jobID, url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(logPage)}})
+}
+
+func (c *Client) logLines(ctx context.Context, jobID string, query url.Values) ([]nimbus.Line, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	query := url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(logPage)}}
 	resp, err := c.do(ctx, http.MethodGet, "/api/v1/jobs/"+url.PathEscape(jobID)+"/log", query, nil, nil)
 	if err != nil {
 		return nil, err

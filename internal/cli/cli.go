@@ -44,7 +44,7 @@ type root struct {
 	Run      runCmd       `cmd:"" help:"Run a command in a sandbox, with the files of this directory." group:"jobs"`
 	Jobs     jobsCmd      `cmd:"" help:"List jobs, newest first." group:"jobs"`
 	Job      jobCmd       `cmd:"" help:"Show a job, its timeline and its history." group:"jobs"`
-	Logs     logsCmd      `cmd:"" help:"Show a job's log." group:"jobs"`
+	Logs     logsCmd      `cmd:"" help:"Show a job's log, or set up where logs are kept for long." group:"jobs"`
 	Cancel   cancelCmd    `cmd:"" help:"Stop a job." group:"jobs"`
 	Shell    shellCmd     `cmd:"" help:"Open a terminal in a job's sandbox, or show what was recorded of one." group:"jobs"`
 	SSH      shellOpenCmd `cmd:"" name:"ssh" help:"The same as nimbus shell: a terminal in a job's sandbox." group:"jobs"`

@@ -44,7 +44,7 @@ func (a *app) complete(ctx context.Context, p *kong.Kong, words []string) int {
 	}
 	found, ask := l.next(last)
 	if ask != "" {
-		found = a.known(ctx, p, l.global, ask)
+		found = append(found, a.known(ctx, p, l.global, ask)...)
 	}
 	flag, _, isValue := strings.Cut(last, "=")
 	for _, c := range found {
@@ -139,8 +139,13 @@ func (l *line) next(begun string) (found []candidate, ask string) {
 			found = append(found, candidate{child.Name, child.Help})
 		}
 	}
-	if args := l.node.Positional; len(found) == 0 && len(args) > 0 && (l.args < len(args) || args[len(args)-1].IsCumulative()) {
-		return values(args[min(l.args, len(args)-1)])
+	command := l.node
+	if command.DefaultCmd != nil {
+		command = command.DefaultCmd // its arguments may stand beside the names of the others
+	}
+	if args := command.Positional; len(args) > 0 && (l.args < len(args) || args[len(args)-1].IsCumulative()) {
+		more, ask := values(args[min(l.args, len(args)-1)])
+		return append(found, more...), ask
 	}
 	return found, ""
 }

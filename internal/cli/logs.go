@@ -11,16 +11,27 @@ import (
 )
 
 type logsCmd struct {
+	Show      logsShowCmd      `cmd:"" default:"withargs" help:"Show a job's log."`
+	Search    logsSearchCmd    `cmd:"" help:"Find lines in the logs of the org's jobs."`
+	Retention logsRetentionCmd `cmd:"" help:"Show or say how long the org's logs are kept."`
+	Migrate   logsMigrateCmd   `cmd:"" help:"Make the tables of logs in ClickHouse, or bring them up to date."`
+	Export    logsExportCmd    `cmd:"" help:"Keep the org's logs in a file."`
+	Import    logsImportCmd    `cmd:"" help:"Bring them back."`
+}
+
+type logsShowCmd struct {
 	ID     string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
-	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown."`
+	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown." xor:"how"`
+	Tail   int    `within:"0..1000" help:"Only so many lines, the last ones. 0: all." default:"0" placeholder:"LINES" short:"n" xor:"how"`
+	Raw    bool   `help:"Byte for byte as the job wrote it, to stdout." xor:"how"`
 }
 
-func (*logsCmd) Help() string {
+func (*logsShowCmd) Help() string {
 	return "What the job wrote to stdout goes to stdout, everything else to stderr. A terminal gets of its control characters colours and styles alone; a pipe or a file gets what it wrote.\n\n" +
-		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
+		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs --tail 50 last", "nimbus logs --raw last > job.log", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
 }
 
-func (c *logsCmd) Run(ctx context.Context, a *app) error {
+func (c *logsShowCmd) Run(ctx context.Context, a *app) error {
 	cl, err := a.connect()
 	if err != nil {
 		return err
@@ -30,7 +41,22 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if c.Raw {
+		return cl.RawLog(ctx, j.ID, a.Out)
+	}
 	p := newLogPrinter(a)
+	if c.Tail > 0 {
+		lines, err := cl.LogTail(ctx, j.ID, c.Tail)
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			if err := p.line(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	if c.Follow {
 		for e, err := range cl.FollowLog(ctx, j.ID) {
 			if err != nil {

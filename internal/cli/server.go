@@ -23,7 +23,8 @@ type serverCmd struct {
 	DatabaseFile string        `help:"File with the postgres:// URL of the database that all replicas share. Or set NIMBUS_DATABASE to the URL." type:"path" placeholder:"FILE"`
 	RedisFile    string        `help:"File with the redis:// URL of what wakes other replicas. Or set NIMBUS_REDIS to it. Without one they learn of work a second or two later." type:"path" placeholder:"FILE"`
 
-	S3 s3Flags `embed:"" prefix:"s3-"`
+	S3     s3Flags      `embed:"" prefix:"s3-"`
+	Copies logCopyFlags `embed:""`
 
 	masterKeyFlags `embed:""`
 
@@ -79,6 +80,9 @@ func (c *serverCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	cfg.Drain = c.Drain
+	if err := c.Copies.apply(&cfg.Operations); err != nil {
+		return err
+	}
 	if cfg.TLS, err = c.tls(); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type upCmd struct {
 	masterKeyFlags `embed:""`
 
 	Operations operationsFlags `embed:""`
+	Copies     logCopyFlags    `embed:""`
 
 	Agent             bool     `help:"Run jobs on this machine too." default:"true" negatable:""`
 	Executors         []string `help:"Executors that this machine uses: microvm, firecracker, docker, gpu, local. Default: all but docker and gpu, whose jobs share this machine's kernel." enum:"microvm,firecracker,docker,gpu,local" placeholder:"NAME"`
@@ -68,6 +69,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if e.Operations, err = c.Operations.read(a.version); err != nil {
+		return err
+	}
+	if err := c.Copies.apply(&e.Operations); err != nil {
 		return err
 	}
 	if e.TLS, err = c.tls(); err != nil {

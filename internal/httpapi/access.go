@@ -72,6 +72,12 @@ var access = map[string]rule{
 	nimbusv1connect.RerunServiceGetRerunPolicyProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
 	nimbusv1connect.RerunServiceSetRerunPolicyProcedure: inOrg(nimbus.RoleOperator, nimbus.ScopeOrgWrite),
 
+	nimbusv1connect.LogServiceSearchLogsProcedure:             inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.LogServiceGetLogStatsProcedure:            inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.LogServiceGetLogRetentionProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeOrgRead),
+	nimbusv1connect.LogServiceSetLogRetentionProcedure:        inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+	nimbusv1connect.LogServiceSetDefaultLogRetentionProcedure: onPlatform(nimbus.ScopeOrgWrite),
+
 	nimbusv1connect.ReportServiceGetReportProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 
 	nimbusv1connect.HostServiceListHostsProcedure:       onPlatform(nimbus.ScopeHostsRead),
@@ -186,6 +192,9 @@ var routes = map[string]rule{
 	"GET /api/v1/jobs/{id}/log/outline": inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/log/stream":  inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	"GET /api/v1/jobs/{id}/trace":       inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	"GET /api/v1/logs/export":           inOrg(nimbus.RoleAdmin, nimbus.ScopeJobsRead),
+	"POST /api/v1/logs/import":          inOrg(nimbus.RoleAdmin, nimbus.ScopeOrgWrite),
+	"GET /api/v1/logs/stream":           inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	// What a terminal showed may be what the log masks by other words.
 	"GET /api/v1/jobs/{id}/shells/{shell}/recording": inOrg(nimbus.RoleOperator, nimbus.ScopeJobsRead),
 

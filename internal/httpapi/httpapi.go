@@ -131,7 +131,8 @@ type Config struct {
 	Reruns   Reruns
 	Hosts    Hosts
 	Identity Identity
-	Logs     logs.Store
+	Logs     logs.Store // searched and counted where it is a logs.Searcher and a logs.Looker
+	LogBooks LogBooks
 	Blobs    Blobs
 	Bus      bus.Bus
 	GitHub   GitHub
@@ -188,7 +189,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg}
+	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -236,6 +237,7 @@ func (a *api) services() map[string]http.Handler {
 	add(nimbusv1connect.NewRateServiceHandler(rateService{a}, options))
 	add(nimbusv1connect.NewOrgCacheServiceHandler(orgCacheService{a}, options))
 	add(nimbusv1connect.NewCacheServiceHandler(cacheService{a}, options))
+	add(nimbusv1connect.NewLogServiceHandler(logService{a}, options))
 	add(nimbusv1connect.NewShellServiceHandler(shellService{a}, options))
 	add(nimbusv1connect.NewRegistryServiceHandler(registryService{a}, options))
 	add(nimbusv1connect.NewTelemetryServiceHandler(telemetryService{a}, options))
@@ -274,6 +276,9 @@ func (a *api) handlers() map[string]http.Handler {
 		keyedPath:      keyed,
 
 		"GET /api/v1/jobs/stream":                        a.plain(a.whileAllowed(a.streamJobs)),
+		"GET /api/v1/logs/export":                        a.plain(a.exportLogs),
+		"POST /api/v1/logs/import":                       a.plain(a.importLogs),
+		"GET /api/v1/logs/stream":                        a.plain(a.whileAllowed(a.streamLogs)),
 		"GET /api/v1/jobs/{id}/log":                      a.plain(a.readLog),
 		"GET /api/v1/jobs/{id}/log/outline":              a.plain(a.outlineLog),
 		"GET /api/v1/jobs/{id}/trace":                    a.plain(a.readTrace),
@@ -298,6 +303,8 @@ func (a *api) handlers() map[string]http.Handler {
 // api is the handlers' common ground.
 type api struct {
 	Config
+
+	followed *sharedLog // Logs, for those who follow
 	outlines outlines
 }
 

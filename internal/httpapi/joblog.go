@@ -59,6 +59,15 @@ func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	key := nimbus.LogKey{OrgID: j.OrgID, AttemptID: j.AttemptID}
+	if r.URL.Query().Has("tail") {
+		tail, err := number(r, "tail", 1)
+		if err == nil {
+			from, err = a.tailFrom(ctx, key, tail)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	rc, enc := http.NewResponseController(w), json.NewEncoder(w)
 	for left > 0 {
 		page, err := a.Logs.Read(ctx, key, from, int(min(left, downloadPage)))
@@ -122,7 +131,7 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return nil //nolint:nilerr // the reader is gone: nobody to tell
 	}
-	f := logFollower{api: a, org: org, job: j, stream: s, attempt: attempt, seq: after, quiet: time.Now()}
+	f := logFollower{api: a, org: org, job: j, send: s.send, comment: s.comment, attempt: attempt, seq: after, quiet: time.Now()}
 	if err := f.run(ctx); err != nil {
 		return endStream(ctx, a, err)
 	}
@@ -149,7 +158,12 @@ func (a *api) begin(r *http.Request, j nimbus.Job) (after int64, err error) {
 
 // lastEvent is where a reader that comes back was.
 func lastEvent(r *http.Request) (attempt string, seq int64) {
-	attempt, text, ok := strings.Cut(r.Header.Get("Last-Event-ID"), ":")
+	return eventPlace(r.Header.Get("Last-Event-ID"))
+}
+
+// eventPlace reads the id of an event; attempt is "" if it is none.
+func eventPlace(id string) (attempt string, seq int64) {
+	attempt, text, ok := strings.Cut(id, ":")
 	seq, err := strconv.ParseInt(text, 10, 64)
 	if !ok || err != nil || seq < 0 || nimbus.CheckID(nimbus.PrefixAttempt, attempt) != nil {
 		return "", 0
@@ -162,7 +176,8 @@ type logFollower struct {
 	api     *api
 	org     string
 	job     nimbus.Job
-	stream  *eventStream
+	send    func(...event) error
+	comment func() error
 	attempt string
 	seq     int64
 	quiet   time.Time // when something was sent last
@@ -182,12 +197,12 @@ func (f *logFollower) run(ctx context.Context) error {
 		if f.job.AttemptID != f.attempt {
 			f.attempt, f.seq = f.job.AttemptID, 0
 		}
-		err := f.send(event{name: "attempt", id: f.id(), data: map[string]string{"attempt_id": f.attempt}})
+		err := f.say(event{name: "attempt", id: f.id(), data: map[string]string{"attempt_id": f.attempt}})
 		if err != nil {
 			return err
 		}
 		key := nimbus.LogKey{OrgID: f.job.OrgID, AttemptID: f.attempt}
-		if err := logs.Tail(ctx, f.api.Logs, f.api.Bus, key, f.seq+1, f.over, f.lines); err != nil {
+		if err := logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f.over, f.lines); err != nil {
 			return err
 		}
 		if f.job.AttemptID == f.attempt {
@@ -198,16 +213,16 @@ func (f *logFollower) run(ctx context.Context) error {
 
 func (f *logFollower) id() string { return f.attempt + ":" + strconv.FormatInt(f.seq, 10) }
 
-func (f *logFollower) send(events ...event) error {
+func (f *logFollower) say(events ...event) error {
 	f.quiet = time.Now()
-	return f.stream.send(events...)
+	return f.send(events...)
 }
 
 // over tells whether no more lines will come of this attempt.
 func (f *logFollower) over(ctx context.Context) (bool, error) {
 	if time.Since(f.quiet) > keepAlive {
 		f.quiet = time.Now()
-		if err := f.stream.comment(); err != nil {
+		if err := f.comment(); err != nil {
 			return false, err
 		}
 	}
@@ -228,11 +243,11 @@ func (f *logFollower) lines(page []nimbus.Line) error {
 		f.seq = l.Seq
 		events[i] = event{name: "line", id: f.id(), data: toJSON(l)}
 	}
-	return f.send(events...)
+	return f.say(events...)
 }
 
 func (f *logFollower) complete() error {
-	return f.send(event{name: "complete", data: map[string]any{
+	return f.say(event{name: "complete", data: map[string]any{
 		"complete": f.job.LogComplete || f.job.AttemptID == "", "result": f.job.Result, "lines": f.seq,
 	}})
 }

@@ -79,6 +79,10 @@ var mutations = map[string]mutation{
 	"CacheService/SetOrgCacheQuota":        {action: "cache.set_quota", body: `{"org":"$org","bytes":"1000000"}`},
 	"CacheService/SetCacheRetention":       {action: "cache.set_retention", body: `{"retention":"86400s"}`},
 
+	"LogService/SearchLogs":             {silent: onlyReads},
+	"LogService/SetLogRetention":        {action: "logs.set_retention", body: `{"days":30}`},
+	"LogService/SetDefaultLogRetention": {action: "logs.set_retention", body: `{"days":30}`},
+
 	"RateService/SetRate": {action: "rate.set", body: `{"org":"$org","kind":"RATE_KIND_WEBHOOKS","rate":"5/10"}`},
 
 	"TelemetryService/SetOrgTelemetry": {action: "telemetry.set", body: `{"off":true}`},

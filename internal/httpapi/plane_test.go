@@ -38,6 +38,7 @@ import (
 
 // plane is the door with the real rooms behind it; tests play the host.
 type plane struct {
+	logs         logs.Store
 	url, address string
 	identity     *identity.Service
 	scheduler    *scheduler.Service
@@ -92,7 +93,7 @@ func openStore(t *testing.T, dsn string) *store.Store {
 func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi.Blobs, edit ...func(*httpapi.Config)) *plane {
 	t.Helper()
 	log, b := slog.New(slog.DiscardHandler), bus.NewInProcess()
-	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs}
+	p := &plane{books: db, identity: identity.New(db, nimbus.SystemClock{}), blobs: blobs, logs: lines}
 	keyring, err := identity.OpenKeyring(filepath.Join(t.TempDir(), "master.key"))
 	must(t, err)
 	p.ledger, err = audit.Open(t.Context(), audit.Config{Log: log}, db, identity.Secrets{Store: db, Keyring: keyring})
@@ -110,7 +111,7 @@ func startPlaneOn(t *testing.T, db *store.Store, lines logs.Store, blobs httpapi
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Identity: p.identity, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), GitHub: noApps{}, Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Log: log,
 		Gate:   httpapi.NewGate(httpapi.Limits{API: off, Submit: off, Webhook: off, Stranger: off, Host: off}, p.rates, nil, nil),
 		Images: registry.New(registry.Config{Store: db, Blobs: mem.New(1 << 20), Key: []byte("key"), Log: log}),
-		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, Shells: p.shells, Telemetry: p.traces, Caches: p.cache.Desk(),
+		Audit:  p.ledger, Tally: p.tally, Rates: p.rates, OrgCache: db, LogBooks: db, Shells: p.shells, Telemetry: p.traces, Caches: p.cache.Desk(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 	}
 	for _, e := range edit {

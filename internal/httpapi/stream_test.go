@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,4 +123,49 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 			t.Errorf("%s goes on: %v", path, err)
 		}
 	}
+}
+
+// followMany reads a stream of many jobs until it ends or has given so many lines.
+func (p *plane) followMany(t *testing.T, path, lastID string, most int) (lines []string, id string, ended bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+p.admin)
+	if lastID != "" {
+		r.Header.Set("Last-Event-ID", lastID)
+	}
+	got, err := http.DefaultClient.Do(r)
+	must(t, err)
+	defer got.Body.Close()
+	id = lastID
+	name := ""
+	for in := bufio.NewScanner(got.Body); in.Scan(); {
+		field, value, _ := strings.Cut(in.Text(), ": ")
+		switch field {
+		case "id":
+			id = value
+		case "event":
+			name = value
+		case "data":
+			var data struct {
+				JobID string `json:"job_id"`
+				Event struct {
+					Seq int `json:"seq"`
+				} `json:"event"`
+			}
+			must(t, json.Unmarshal([]byte(value), &data))
+			switch name {
+			case "line":
+				lines = append(lines, fmt.Sprintf("%s %d", data.JobID, data.Event.Seq))
+			case "end":
+				return lines, id, true
+			}
+		}
+		if len(lines) >= most && in.Text() == "" && field == "" && id != lastID {
+			return lines, id, false
+		}
+	}
+	return lines, id, false
 }

@@ -100,6 +100,14 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.GitHubRunnerService/AddScaleSet":      {who: "platform", scope: "org:write", body: `{"installationId":"1","name":"x"}`},
 	"/nimbus.v1.GitHubRunnerService/RemoveScaleSet":   {who: "platform", scope: "org:write", body: `{"id":"x"}`},
 
+	"/nimbus.v1.LogService/SearchLogs":             {who: "viewer", scope: "jobs:read", body: `{}`},
+	"/nimbus.v1.LogService/SearchLogs#job":         {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.LogService/SearchLogs#repo":        {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
+	"/nimbus.v1.LogService/GetLogStats":            {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
+	"/nimbus.v1.LogService/GetLogRetention":        {who: "viewer", scope: "org:read", body: `{}`},
+	"/nimbus.v1.LogService/SetLogRetention":        {who: "admin", scope: "org:write", body: `{"days":30}`},
+	"/nimbus.v1.LogService/SetDefaultLogRetention": {who: "platform", scope: "org:write", body: `{"days":30}`},
+
 	"/nimbus.v1.ReportService/GetReport": {who: "viewer", scope: "jobs:read", body: `{"span":"86400s"}`},
 
 	"/nimbus.v1.OrgService/ListOrgs":     {who: "person", scope: "org:read", body: `{}`, bound: true},
@@ -159,6 +167,9 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.SessionService/EnrollKey":   {who: "host", body: `{"publicKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`},
 
 	"GET /api/v1/jobs/stream":                            {who: "viewer", scope: "jobs:read"},
+	"GET /api/v1/logs/export":                            {who: "admin", scope: "jobs:read"},
+	"POST /api/v1/logs/import":                           {who: "admin", scope: "org:write", refuses: true},
+	"GET /api/v1/logs/stream":                            {who: "viewer", scope: "jobs:read", path: "/api/v1/logs/stream?jobs=$job"},
 	"GET /api/v1/jobs/{id}/log":                          {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log"},
 	"GET /api/v1/jobs/{id}/log/outline":                  {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/log/outline"},
 	"GET /api/v1/jobs/{id}/trace":                        {who: "viewer", scope: "jobs:read", path: "/api/v1/jobs/$job/trace"},

@@ -311,7 +311,7 @@ func (m *matrix) ask(t *testing.T, call string, about tenant, headers []string) 
 // askUntil makes a request; a stream is read until our own job has appeared.
 func (m *matrix) askUntil(t *testing.T, method, path, body string, headers []string) answer {
 	t.Helper()
-	if !strings.HasSuffix(path, "/stream") {
+	if route, _, _ := strings.Cut(path, "?"); !strings.HasSuffix(route, "/stream") {
 		return m.plane.ask(t, method, path, body, headers...)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

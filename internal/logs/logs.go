@@ -27,6 +27,11 @@ type Store interface {
 	Delete(ctx context.Context, key nimbus.LogKey) error
 }
 
+// Reader is what a tail needs of a store.
+type Reader interface {
+	Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error)
+}
+
 // pollInterval is how often a tail looks by itself: announcements may be lost.
 const pollInterval = time.Second
 
@@ -36,7 +41,7 @@ const pageLines = 500
 // Tail reads a log from line number from on and hands each page to emit. At
 // its end it asks done whether more will come, and waits for more if so. done
 // is asked before the last read, so that nothing written before it is missed.
-func Tail(ctx context.Context, store Store, b bus.Bus, key nimbus.LogKey, from int64, done func(context.Context) (bool, error), emit func([]nimbus.Line) error) error {
+func Tail(ctx context.Context, store Reader, b bus.Bus, key nimbus.LogKey, from int64, done func(context.Context) (bool, error), emit func([]nimbus.Line) error) error {
 	sub := b.Subscribe(bus.LogTopic(key.AttemptID))
 	defer sub.Close()
 	poll := time.NewTicker(pollInterval)

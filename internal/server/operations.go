@@ -10,6 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/logs"
+	"github.com/nimbus-ci/nimbus/internal/logs/clickhouse"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit/redis"
 	"github.com/nimbus-ci/nimbus/internal/registry"
@@ -38,6 +39,11 @@ type Operations struct {
 	Drain time.Duration
 	// Registry bounds what is kept of images. Zero fields mean the usual.
 	Registry registry.Limits
+	// ClickHouse is where logs are kept for long; nil for nowhere but here.
+	ClickHouse *clickhouse.Config
+	// LogsLocal is how long after its end a log is kept here, too, where there is
+	// ClickHouse. Default: a day.
+	LogsLocal time.Duration
 	// MirrorInside are registries, HOST:PORT, that mirrors may ask though they are at
 	// addresses of the operator's own network.
 	MirrorInside []string
@@ -161,6 +167,9 @@ func (s *Server) checks() []httpapi.Check {
 	}
 	if s.objects != nil { // without it GitHub's jobs go on
 		checks = append(checks, httpapi.Check{Name: "object store", Do: s.objects.Check})
+	}
+	if s.copies != nil { // without it logs wait to be copied, and older ones can't be read
+		checks = append(checks, httpapi.Check{Name: "clickhouse", Do: s.copies.tables.Check})
 	}
 	return checks
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/httpapi"
 	"github.com/nimbus-ci/nimbus/internal/identity"
+	"github.com/nimbus-ci/nimbus/internal/logs/clickhouse"
 	"github.com/nimbus-ci/nimbus/internal/ratelimit"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -360,7 +361,7 @@ var described = regexp.MustCompile(`fqName: "([^"]*)", help: "([^"]*)", unit: "[
 // registry of a server.
 func TestTheMetricsPageIsTrue(t *testing.T) {
 	t.Parallel()
-	s := serveTest(t, Operations{OTLP: "http://127.0.0.1:9"}, nil)
+	s := serveTest(t, Operations{OTLP: "http://127.0.0.1:9", ClickHouse: &clickhouse.Config{URL: "http://127.0.0.1:9"}}, nil)
 	registry, ok := s.metrics.Gatherer().(prometheus.Collector)
 	if !ok {
 		t.Fatal("the registry can't be described")

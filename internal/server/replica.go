@@ -80,7 +80,11 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	if s.logs, err = s.store.Logs(maxLogBytes); err != nil {
+	var options []store.LogsOption
+	if cfg.ClickHouse != nil {
+		options = append(options, store.WithOutbox())
+	}
+	if s.logs, err = s.store.Logs(maxLogBytes, options...); err != nil {
 		return nil, fmt.Errorf("open logs: %w", err)
 	}
 	sweepers, err := s.openBlobs(ctx, cfg.S3)
@@ -94,6 +98,8 @@ func OpenReplica(ctx context.Context, cfg ReplicaConfig) (_ *Server, err error) 
 	sweep := s.leading("blobs", leader.Elector{Store: s.store, Name: "blobs", Log: cfg.Log}.Run)
 	s.leadShell = s.leading("shells", leader.Elector{Store: s.store, Name: "shells", Log: cfg.Log}.Run)
 	s.leadCache = s.leading("cache", leader.Elector{Store: s.store, Name: "cache", Log: cfg.Log}.Run)
+	s.leadLogs = s.leading("logs", leader.Elector{Store: s.store, Name: "logs", Log: cfg.Log}.Run)
+	s.leadCopy = s.leading("log copies", leader.Elector{Store: s.store, Name: "log copies", Log: cfg.Log}.Run)
 	s.leadTelem = s.leading("telemetry", leader.Elector{Store: s.store, Name: "telemetry", Log: cfg.Log}.Run)
 	s.leadImage = s.leading("registry", leader.Elector{Store: s.store, Name: "registry", Log: cfg.Log}.Run)
 	s.leadAudit = s.leading("audit", leader.Elector{Store: s.store, Name: "audit", Log: cfg.Log}.Run)

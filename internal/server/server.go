@@ -88,6 +88,7 @@ type Server struct {
 
 	store     *store.Store
 	logs      logs.Store
+	copies    *logCopies // nil: there is no ClickHouse
 	blobs     httpapi.Blobs
 	saved     cache.Blobs    // what jobs save for later ones; nil for no cache
 	images    registry.Blobs // and images; nil for no registry
@@ -98,6 +99,8 @@ type Server struct {
 	leadCache func(context.Context, func(context.Context)) // and of the cache
 	leadTelem func(context.Context, func(context.Context)) // and of jobs' telemetry
 	leadImage func(context.Context, func(context.Context)) // and of the registry
+	leadLogs  func(context.Context, func(context.Context)) // and of logs that are too old
+	leadCopy  func(context.Context, func(context.Context)) // and of the copies of logs
 	identity  *identity.Service
 	scheduler *scheduler.Service
 	github    *gitHub
@@ -204,7 +207,11 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, segment.WithLog(s.cfg.Log))
+	options := []segment.Option{segment.WithLog(s.cfg.Log)}
+	if s.cfg.ClickHouse != nil {
+		options = append(options, segment.WithOutbox())
+	}
+	lines, err := segment.Open(filepath.Join(s.cfg.Data, "logs"), maxLogBytes, options...)
 	if err != nil {
 		return fmt.Errorf("open logs: %w", err)
 	}
@@ -266,6 +273,12 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	s.watch()
+	if kept, ok := s.logs.(keptLogs); ok {
+		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store, Lead: s.leadLogs, Log: s.cfg.Log})
+	}
+	if err := s.openCopies(); err != nil { // what is in ClickHouse has a time of its own
+		return err
+	}
 	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)
@@ -277,13 +290,19 @@ func (s *Server) compose(ctx context.Context) error {
 		return err
 	}
 	s.handler = httpapi.New(httpapi.Config{
-		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
+		Jobs: s.scheduler, Queue: s.scheduler, Reruns: s.scheduler, Hosts: s.scheduler, Identity: s.identity, Logs: s.logs, LogBooks: s.store, Blobs: s.blobs, Bus: s.bus, Pages: web.Pages(),
 		Webhook: s.github.webhook(s.admitDelivery), GitHub: s.github, Audit: s.ledger, Tally: s.tally, Rates: s.rates, OrgCache: s.store, Shells: s.shells, Telemetry: s.traces, Secure: s.cfg.TLS != nil,
 		HostCertificates: s.cfg.TLS != nil && s.cfg.TLS.ClientCAs != nil, Log: s.cfg.Log,
 		Checks: s.checks(), Metrics: s.metrics.Handler(s.cfg.Log), Observer: s.metrics, Gate: s.gate, Origins: s.cfg.Origins,
 		Cache: s.cacheHandler(), Caches: s.caches(), Registry: images, Images: s.imagesOf(),
 	})
 	return s.issueAdmin(ctx)
+}
+
+// keptLogs is a store whose logs can be too old.
+type keptLogs interface {
+	logs.Store
+	logs.Looker
 }
 
 // How often who waits for a shell looks into the store by itself: where no bus

@@ -264,6 +264,16 @@ func (m *Metrics) Leads(work string, leads bool) {
 	m.leads.WithLabelValues(work).Set(value)
 }
 
+// Gauge has a number told as it is when metrics are read. value returns soon.
+func (m *Metrics) Gauge(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// Count is Gauge of a number that only grows.
+func (m *Metrics) Count(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
+}
+
 // Watch has a gauge asked when metrics are read. is returns at once.
 func (m *Metrics) Watch(name, help string, is func() bool) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {

@@ -3,14 +3,12 @@ package testenv
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // S3Server is a real server of S3 of one test, which the test may stop and
@@ -89,32 +87,12 @@ func (s *S3Server) start() error {
 		_ = cmd.Wait() // it is killed
 		close(ended)
 	}(s.cmd, s.ended)
-	if err := s.await(); err != nil {
+	if err := awaitURL(s.URL, s.ended); err != nil {
 		s.Stop()
 		said, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("start S3: %w\n%s", err, said[max(0, len(said)-4<<10):])
 	}
 	return nil
-}
-
-// await returns once it answers, with whatever.
-func (s *S3Server) await() error {
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	deadline := time.After(startTimeout)
-	for {
-		answer, err := client.Get(s.URL)
-		if err == nil {
-			answer.Body.Close()
-			return nil
-		}
-		select {
-		case <-s.ended:
-			return errors.New("it ended")
-		case <-deadline:
-			return fmt.Errorf("it does not answer: %w", err)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }
 
 // Stop kills it. What it holds it still has after Start.
@@ -135,6 +113,11 @@ func Tool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
+	return cached(filepath.Join("tools", name))
+}
+
+// cached finds a file in the repository's .cache, where make puts it.
+func cached(name string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("look for %s: %w", name, err)
@@ -145,12 +128,12 @@ func Tool(name string) (string, error) {
 			break
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("no %s in PATH", name)
+			return "", fmt.Errorf("no %s: this is not the repository", name)
 		}
 	}
-	path := filepath.Join(dir, ".cache", "tools", name)
+	path := filepath.Join(dir, ".cache", name)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no %s in PATH, and none built: make .cache/tools/%s: %w", name, name, err)
+		return "", fmt.Errorf("make .cache/%s: %w", name, err)
 	}
 	return path, nil
 }

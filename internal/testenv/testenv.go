@@ -20,7 +20,7 @@ import (
 const requireVariable = "NIMBUS_TEST_REQUIRE"
 
 // Require skips the test unless the machine has everything named in what:
-// "root" (effective user id 0), "postgres", "redis", "s3", "conformance", "qemu", a file by its whole
+// "root" (effective user id 0), "postgres", "redis", "s3", "clickhouse", "conformance", "qemu", a file by its whole
 // path, or else a program that is looked up in PATH, like "chromium". Under NIMBUS_TEST_REQUIRE=all it
 // fails the test instead.
 func Require(t testing.TB, what ...string) {
@@ -52,6 +52,9 @@ func look(name string) error {
 		return lookPath("redis-server")
 	case "s3":
 		_, err := versitygw()
+		return err
+	case "clickhouse":
+		_, _, err := chdb()
 		return err
 	case "conformance": // OCI's suite for registries
 		_, err := Tool(name)

@@ -58,6 +58,32 @@ await drive(async (page) => {
   await page.reload();
   await page.getByText("line 699997", { exact: true }).waitFor({ timeout: 30_000 });
 
+  // The server searches: what is found is shown, marked, and gone through.
+  const box = page.getByRole("searchbox", { name: "Search the log" });
+  const found = page.getByTestId("log-search");
+  await box.fill("LINE 123456");
+  await box.press("Enter");
+  await found.getByText("Not found", { exact: true }).waitFor({ timeout: 30_000 });
+  await box.fill("line 77777");
+  await box.press("Enter");
+  await found.getByText("1 of 11", { exact: true }).waitFor({ timeout: 30_000 });
+  await box.press("Enter");
+  await found.getByText("2 of 11", { exact: true }).waitFor();
+  check((await page.getByRole("mark").or(page.locator("mark")).count()) > 0, "nothing is marked");
+  await box.press("Shift+Enter");
+  await box.press("Shift+Enter");
+  await found.getByText("11 of 11", { exact: true }).waitFor();
+  await look(page, "longlog-search");
+  await page.getByRole("checkbox", { name: "Pattern" }).check();
+  await box.fill("^line 9{6}$|last (line|one)$");
+  await box.press("Enter");
+  await found.getByText("1 of 1", { exact: true }).waitFor({ timeout: 30_000 });
+  await box.fill("(");
+  await box.press("Enter");
+  await found.getByText(/missing closing/).waitFor({ timeout: 30_000 });
+  await box.press("Escape");
+  check((await found.textContent()) === "", "a search that was ended is still told");
+
   // It takes the memory of what is looked at.
   const heap = await page.evaluate(() => window.performance.memory.usedJSHeapSize / 1e6);
   console.error(`heap: ${heap.toFixed(0)} MB`);

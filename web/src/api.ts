@@ -4,8 +4,10 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 import { CacheService } from "./gen/nimbus/v1/cache_pb";
 import { HostService } from "./gen/nimbus/v1/host_pb";
 import { JobService } from "./gen/nimbus/v1/job_pb";
+import { LogService } from "./gen/nimbus/v1/log_pb";
 import { RegistryService } from "./gen/nimbus/v1/registry_pb";
 import { ShellService } from "./gen/nimbus/v1/shell_pb";
+import { TelemetryService } from "./gen/nimbus/v1/telemetry_pb";
 
 // Calls carry the session cookie; the server binds them to the caller's org.
 // In binary what one side does not know is ignored by both, so that a page goes
@@ -14,10 +16,12 @@ import { ShellService } from "./gen/nimbus/v1/shell_pb";
 const transport = createConnectTransport({ baseUrl: window.location.origin, useHttpGet: true, useBinaryFormat: true });
 
 export const jobs = createClient(JobService, transport);
+export const logs = createClient(LogService, transport);
 export const hosts = createClient(HostService, transport);
 export const caches = createClient(CacheService, transport);
 export const registry = createClient(RegistryService, transport);
 export const shells = createClient(ShellService, transport);
+export const telemetry = createClient(TelemetryService, transport);
 
 /** Whether an error means that there is no session (any more). */
 export function isSignedOut(error: unknown): boolean {

@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { type Line, LogModel, type OutlineAnswer, pageLines, type Server, type Source } from "./model";
 import { groupTitle, hiddenBy, Layout, lineOfHash, Outline, type Section } from "./outline";
 import { rowHeight, scrollFor, windowOf } from "./rows";
+import { Search, told } from "./search";
 
 function line(seq: number, text = `line ${seq}`, change: Partial<Line> = {}): Line {
   return { seq, at: "2026-11-24T12:00:00Z", stream: "stdout", step: 0, text, ...change };
@@ -223,5 +224,53 @@ describe("LogModel", () => {
     expect(model.snapshot().fault).toBe("");
     stop();
     vi.useRealTimers();
+  });
+});
+
+describe("Search", () => {
+  const start = (pages: { lines: number[]; next: string }[]) => {
+    const asked: [string, boolean, string][] = [];
+    const search = new Search((text, pattern, token) => {
+      asked.push([text, pattern, token]);
+      const page = pages[asked.length - 1];
+      return page ? Promise.resolve(page) : Promise.reject(new Error("away"));
+    });
+    return { asked, search };
+  };
+
+  it("goes to the first line that is not above, on, back and around", async () => {
+    const { search } = start([{ lines: [3, 8, 12], next: "" }]);
+    expect(await search.look("x", false, 5)).toBe(8);
+    expect(told(search.snapshot())).toBe("2 of 3");
+    expect([await search.step(1), await search.step(1), await search.step(-1)]).toEqual([12, 3, 12]);
+  });
+
+  it("asks on at the end of a page, and past pages that have nothing", async () => {
+    const { asked, search } = start([
+      { lines: [], next: "a" },
+      { lines: [4], next: "b" },
+      { lines: [], next: "c" },
+      { lines: [9], next: "" },
+    ]);
+    expect(await search.look("Text", false, 1)).toBe(4);
+    expect(told(search.snapshot())).toBe("1 of 1+");
+    expect(await search.step(1)).toBe(9);
+    expect(asked).toEqual(["", "a", "b", "c"].map((token) => ["Text", false, token]));
+    expect(search.snapshot().whole).toBe(true);
+  });
+
+  it("finds what is written small in capitals too, and nothing of it is a pattern", async () => {
+    const { asked, search } = start([{ lines: [], next: "" }]);
+    await search.look("a.b (c)", false, 1);
+    expect(asked).toEqual([["(?i)a\\.b \\(c\\)", true, ""]]);
+    expect("A.B (C) a-b (c)".replace(search.snapshot().marks ?? /^/, "!")).toBe("! a-b (c)");
+    expect(told(search.snapshot())).toBe("Not found");
+  });
+
+  it("says what went wrong", async () => {
+    const { search } = start([]);
+    expect(await search.look("(", true, 1)).toBeUndefined();
+    expect(told(search.snapshot())).toContain("away");
+    expect(search.snapshot().marks).toBeUndefined();
   });
 });

@@ -2,6 +2,8 @@ import { memo, useEffect, useMemo, useRef, useState, useSyncExternalStore } from
 
 import { type Line, LogModel, type LogState } from "./model";
 import { endsGroup, groupTitle, hiddenBy, Layout, lineOfHash, type Section, sectionKey } from "./outline";
+import { logs, message } from "../api";
+import { type Ask, Search, told } from "./search";
 import { rowHeight, scrollByRows, scrollToRow, useRows } from "./rows";
 import { Text } from "./text";
 
@@ -11,6 +13,8 @@ export function LogView({ jobId }: { jobId: string }) {
   const log = useSyncExternalStore(model.subscribe, model.snapshot);
   const [marked, setMarked] = useState(() => lineOfHash(window.location.hash));
   const folds = useFolds(log, marked);
+  const [search] = useState(() => new Search(ask(jobId)));
+  const found = useSyncExternalStore(search.subscribe, search.snapshot);
   const [follow, setFollow] = useState(marked === undefined);
   const [times, setTimes] = useState(false);
   const layout = useMemo(() => new Layout(hiddenBy(log.sections, folds.folded, log.last), log.last), [log.sections, log.last, folds.folded]);
@@ -53,6 +57,13 @@ export function LogView({ jobId }: { jobId: string }) {
         <p role="status" data-testid="log-status" className="text-quiet">
           {standing(log)}
         </p>
+        <SearchBox
+          search={search}
+          from={from}
+          onFound={(seq) => {
+            if (seq !== undefined) mark(seq);
+          }}
+        />
         <div className="ml-auto flex gap-4">
           <Toggle label="Follow" on={follow} set={setFollow} />
           <Toggle label="Times" on={times} set={setTimes} />
@@ -102,6 +113,7 @@ export function LogView({ jobId }: { jobId: string }) {
                   last={log.last}
                   times={times}
                   marked={seq === marked}
+                  find={found.marks}
                   onMark={mark}
                   onFold={folds.toggle}
                 />
@@ -146,6 +158,89 @@ function useFolds(log: LogState, marked: number | undefined) {
   };
 }
 
+/** How the server is asked for what a job's log has. */
+const ask =
+  (jobId: string): Ask =>
+  async (text, pattern, pageToken, signal) => {
+    try {
+      const page = await logs.searchLogs({ jobId, text, pattern, pageToken, pageSize: 1000 }, { signal });
+      return { lines: page.lines.map((line) => Number(line.seq)), next: page.nextPageToken };
+    } catch (error) {
+      throw new Error(message(error), { cause: error });
+    }
+  };
+
+/** Finds lines of the whole log: Enter goes on, Shift and Enter back, Escape ends it. */
+function SearchBox({ search, from, onFound }: { search: Search; from: number; onFound: (seq: number | undefined) => void }) {
+  const found = useSyncExternalStore(search.subscribe, search.snapshot);
+  const [text, setText] = useState("");
+  const [pattern, setPattern] = useState(false);
+  const [asked, setAsked] = useState(false); // of the text as it is now
+  const go = async (by: 1 | -1) => {
+    if (asked && found.text === text) {
+      onFound(await search.step(by));
+      return;
+    }
+    setAsked(true);
+    onFound(await search.look(text, pattern, from));
+  };
+  return (
+    <form
+      role="search"
+      className="flex min-w-0 flex-wrap items-center gap-x-2 gap-y-1 max-sm:order-last max-sm:basis-full"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void go(1);
+      }}
+    >
+      <input
+        type="search"
+        aria-label="Search the log"
+        placeholder="Search"
+        value={text}
+        maxLength={1000}
+        onChange={(event) => {
+          setText(event.target.value);
+          setAsked(false);
+          if (!event.target.value) void search.look("", false, 1);
+        }}
+        onKeyDown={(event) => {
+          if (event.key === "Enter" && event.shiftKey) {
+            event.preventDefault();
+            void go(-1);
+          }
+          if (event.key === "Escape") {
+            setText("");
+            void search.look("", false, 1);
+          }
+        }}
+        className="w-44 min-w-0 rounded border border-line bg-page px-2 py-0.5 text-ink placeholder:text-quiet max-sm:flex-1"
+      />
+      <label className="flex cursor-pointer items-center gap-1.5 text-quiet hover:text-ink" title="A regular expression (RE2)">
+        <input
+          type="checkbox"
+          checked={pattern}
+          onChange={(event) => {
+            setPattern(event.target.checked);
+            setAsked(false);
+          }}
+          className="accent-accent"
+        />
+        Pattern
+      </label>
+      <button type="button" aria-label="Previous match" disabled={found.lines.length === 0} onClick={() => void go(-1)} className="rounded px-1 text-quiet hover:text-ink disabled:opacity-50">
+        ↑
+      </button>
+      <button type="submit" aria-label="Next match" disabled={!text} className="rounded px-1 text-quiet hover:text-ink disabled:opacity-50">
+        ↓
+      </button>
+      <span role="status" data-testid="log-search" className={`min-w-0 break-words ${found.error ? "text-bad" : "text-quiet"}`}>
+        {told(found)}
+      </span>
+    </form>
+  );
+}
+
 function Toggle({ label, on, set }: { label: string; on: boolean; set: (on: boolean) => void }) {
   return (
     <label className="flex cursor-pointer items-center gap-1.5 text-quiet hover:text-ink">
@@ -165,11 +260,12 @@ interface RowProps {
   last: number;
   times: boolean;
   marked: boolean;
+  find: RegExp | undefined;
   onMark: (seq: number) => void;
   onFold: (s: Section) => void;
 }
 
-const RowView = memo(function RowView({ seq, line, section, folded, last, times, marked, onMark, onFold }: RowProps) {
+const RowView = memo(function RowView({ seq, line, section, folded, last, times, marked, find, onMark, onFold }: RowProps) {
   return (
     <div className={`flex whitespace-pre ${marked ? "bg-hover" : ""}`} style={{ height: rowHeight }}>
       <a
@@ -188,7 +284,7 @@ const RowView = memo(function RowView({ seq, line, section, folded, last, times,
       {section ? (
         <Head section={section} text={line?.text} folded={folded} last={last} onFold={onFold} />
       ) : line ? (
-        endsGroup(line.text) && line.group ? <span className="pr-4 text-quiet">{line.text}</span> : <Text line={line} find={undefined} />
+        endsGroup(line.text) && line.group ? <span className="pr-4 text-quiet">{line.text}</span> : <Text line={line} find={find} />
       ) : (
         <span aria-label="not read yet" className="my-1 h-3 w-40 animate-pulse rounded bg-hover" />
       )}

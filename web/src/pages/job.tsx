@@ -8,6 +8,7 @@ import { placeWords } from "../job/place";
 import { isFinished, mayRunAgain } from "../job/state";
 import { millis } from "../job/timeline";
 import { TimelineView } from "../job/timeline-view";
+import { TraceView } from "../job/trace-view";
 import { UsageView } from "../job/usage-view";
 import { jobKey, useJob } from "../live";
 import { LogView } from "../log/view";
@@ -37,6 +38,7 @@ export function JobPage({ jobId }: { jobId: string }) {
       <Head job={job} />
       <TimelineView timeline={job.timeline} running={ongoing} />
       <UsageView job={job} />
+      <TraceView job={job} />
       <LogView key={job.id} jobId={job.id} />
       <Shells jobId={job.id} ongoing={ongoing || job.heldUntil !== undefined} />
       <Events jobId={job.id} />

@@ -1,0 +1,46 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/wire"
+)
+
+// ImportedLogs is what an import brought back.
+type ImportedLogs struct {
+	Attempts int   `json:"attempts"`
+	Lines    int64 `json:"lines"`
+	Skipped  int   `json:"skipped"` // have a log already, which was left as it is
+}
+
+// ExportLogs writes an archive of the org's logs, packed. Codes: forbidden.
+func (c *Client) ExportLogs(ctx context.Context, to io.Writer) error {
+	answer, err := c.do(ctx, http.MethodGet, "/api/v1/logs/export", nil, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(to, answer.Body); err != nil {
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the archive broke off: %w", wire.Unreachable(err))
+	}
+	return nil
+}
+
+// ImportLogs brings an archive of the org's logs back. What is there stays as it is.
+// Codes: forbidden, invalid, conflict.
+func (c *Client) ImportLogs(ctx context.Context, archive io.Reader) (done ImportedLogs, err error) {
+	header := http.Header{"Content-Type": {"application/zstd"}}
+	answer, err := c.do(ctx, http.MethodPost, "/api/v1/logs/import", nil, header, archive)
+	if err != nil {
+		return done, err
+	}
+	defer answer.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&done); err != nil {
+		return done, nimbus.Errorf(nimbus.CodeUnavailable, "the answer broke off: %w", wire.Unreachable(err))
+	}
+	return done, nil
+}

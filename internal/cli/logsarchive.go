@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/client"
+)
+
+type logsExportCmd struct {
+	File string `arg:"" help:"File to write; one that is there stays." type:"path"`
+}
+
+func (*logsExportCmd) Help() string {
+	return "Keeps all logs of the org in a file, for the org's admins. Recordings of shells are not among them.\n\n" +
+		usage("nimbus logs export acme.logs", "nimbus logs export --org acme /mnt/archive/acme.logs")
+}
+
+func (c *logsExportCmd) Run(ctx context.Context, a *app) (err error) {
+	part := c.File + ".part"
+	if _, err := os.Stat(c.File); err == nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "%s is there already", c.File).WithHint("name another file")
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the file can't be written: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(part))
+		}
+	}()
+	err = a.asking(func(cl *client.Client) error { return cl.ExportLogs(ctx, f) })
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(part, c.File); err != nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the file can't be put in place: %w", err)
+	}
+	return a.say("file", c.File, "the org's logs are in %s", c.File)
+}
+
+type logsImportCmd struct {
+	File string `arg:"" help:"A file that nimbus logs export wrote." type:"existingfile"`
+}
+
+func (*logsImportCmd) Help() string {
+	return "Brings logs back that an org had, for its admins: of attempts that have none now and that no host writes. Logs that are there stay as they are, and the file has to be of the same org.\n\n" +
+		usage("nimbus logs import acme.logs", "nimbus logs import acme.logs --json | jq .imported.skipped")
+}
+
+func (c *logsImportCmd) Run(ctx context.Context, a *app) error {
+	f, err := os.Open(c.File)
+	if err != nil {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the file can't be read: %w", err)
+	}
+	defer f.Close()
+	return a.asking(func(cl *client.Client) error {
+		done, err := cl.ImportLogs(ctx, f)
+		if err != nil {
+			return err
+		}
+		return a.say("imported", done, "%d logs with %d lines are back; %d were there", done.Attempts, done.Lines, done.Skipped)
+	})
+}

@@ -1,0 +1,242 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/nimbus-ci/nimbus"
+)
+
+// An archive is the logs of an org: archiveMagic, the org, then chunks of lines of one
+// attempt after the other, and an empty chunk as its end, so that one that was cut off
+// is known as such. A chunk is the attempt, length, CRC, and lines (see AppendRecord).
+// Ids are a byte of length and the id; numbers are u32, little endian.
+const (
+	archiveMagic = "NIMBLA1\n"
+	archiveLines = 1000
+	// maxChunk bounds a chunk: lines of the largest size.
+	maxChunk = archiveLines * (nimbus.MaxLineBytes + 64)
+	// listPage is how many attempts are listed at once.
+	listPage = 200
+)
+
+// Archived is what was written to, or read from, an archive.
+type Archived struct {
+	Attempts int   `json:"attempts"`
+	Lines    int64 `json:"lines"`
+	// Skipped attempts have a log already: it was left as it is.
+	Skipped int `json:"skipped,omitempty"`
+}
+
+// Export writes all logs of an org.
+func Export(ctx context.Context, store interface {
+	Reader
+	Looker
+}, orgID string, w io.Writer,
+) (a Archived, err error) {
+	out := bufio.NewWriterSize(w, 256<<10)
+	if _, err := out.WriteString(archiveMagic); err != nil {
+		return a, err
+	}
+	writeID(out, orgID)
+	for after := ""; ; {
+		ids, err := store.List(ctx, orgID, after, listPage)
+		if err != nil {
+			return a, err
+		}
+		if len(ids) == 0 {
+			break
+		}
+		for _, id := range ids {
+			n, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
+			if err != nil {
+				return a, err
+			}
+			a.Attempts++
+			a.Lines += n
+			after = id
+		}
+	}
+	writeChunk(out, "", nil)
+	return a, out.Flush()
+}
+
+func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, err error) {
+	for {
+		lines, err := store.Read(ctx, key, n+1, archiveLines)
+		if err != nil || len(lines) == 0 {
+			return n, err
+		}
+		var b []byte
+		for _, l := range lines {
+			b = AppendRecord(b, l)
+		}
+		writeChunk(out, key.AttemptID, b)
+		if err := out.Flush(); err != nil { // a writer keeps its first error
+			return n, err
+		}
+		n += int64(len(lines))
+	}
+}
+
+func writeID(out *bufio.Writer, id string) {
+	_ = out.WriteByte(byte(len(id)))
+	_, _ = out.WriteString(id)
+}
+
+func writeChunk(out *bufio.Writer, attempt string, lines []byte) {
+	writeID(out, attempt)
+	var head [8]byte
+	binary.LittleEndian.PutUint32(head[:], uint32(len(lines)))
+	binary.LittleEndian.PutUint32(head[4:], crc32.ChecksumIEEE(lines))
+	_, _ = out.Write(head[:])
+	_, _ = out.Write(lines)
+}
+
+// Import reads an archive of an org into a store. What the store has stays as it is;
+// allowed is asked before anything is written of an attempt. What was not read to its
+// end is not kept. Codes: invalid for what is no archive, or one of another org.
+func Import(ctx context.Context, store Store, orgID string, r io.Reader, allowed func(ctx context.Context, attemptID string) error) (a Archived, err error) {
+	in := &importer{store: store, org: orgID, in: bufio.NewReaderSize(r, 256<<10), allowed: allowed}
+	if err := in.begin(); err != nil {
+		return a, err
+	}
+	for {
+		attempt, lines, err := in.chunk()
+		if err == nil && attempt == "" {
+			return in.done, nil
+		}
+		if err == nil {
+			err = in.take(ctx, attempt, lines)
+		}
+		if err != nil {
+			return in.done, errors.Join(err, in.giveUp(ctx))
+		}
+	}
+}
+
+// importer is one import.
+type importer struct {
+	store   Store
+	org     string
+	in      *bufio.Reader
+	allowed func(context.Context, string) error
+	done    Archived
+	attempt string // that is being read
+	skip    bool
+	last    int64 // its last line
+}
+
+var errNoArchive = nimbus.Errorf(nimbus.CodeInvalid, "this is no whole archive of logs") //nolint:gochecknoglobals // a constant
+
+func (i *importer) begin() error {
+	head := make([]byte, len(archiveMagic))
+	if _, err := io.ReadFull(i.in, head); err != nil || string(head) != archiveMagic {
+		return errNoArchive
+	}
+	org, err := i.id()
+	if err != nil {
+		return err
+	}
+	if org != i.org {
+		return nimbus.Errorf(nimbus.CodeInvalid, "this is an archive of another org's logs (%.40q)", org)
+	}
+	return nil
+}
+
+func (i *importer) id() (string, error) {
+	n, err := i.in.ReadByte()
+	if err != nil {
+		return "", errNoArchive
+	}
+	id := make([]byte, n)
+	if _, err := io.ReadFull(i.in, id); err != nil {
+		return "", errNoArchive
+	}
+	return string(id), nil
+}
+
+func (i *importer) chunk() (attempt string, lines []nimbus.Line, err error) {
+	if attempt, err = i.id(); err != nil {
+		return "", nil, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(i.in, head[:]); err != nil {
+		return "", nil, errNoArchive
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > maxChunk || attempt != "" && nimbus.CheckID(nimbus.PrefixAttempt, attempt) != nil {
+		return "", nil, errNoArchive
+	}
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(i.in, raw); err != nil || crc32.ChecksumIEEE(raw) != binary.LittleEndian.Uint32(head[4:]) {
+		return "", nil, errNoArchive
+	}
+	for len(raw) > 0 {
+		var l nimbus.Line
+		if l, raw, err = DecodeRecord(raw); err != nil || len(l.Text) > nimbus.MaxLineBytes {
+			return "", nil, errNoArchive
+		}
+		lines = append(lines, l)
+	}
+	return attempt, lines, nil
+}
+
+func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line) error {
+	key := nimbus.LogKey{OrgID: i.org, AttemptID: attempt}
+	if attempt != i.attempt {
+		have, err := i.store.Acked(ctx, key)
+		if err != nil {
+			return err
+		}
+		i.attempt, i.skip, i.last = attempt, have > 0, 0
+		if i.skip {
+			i.done.Skipped++
+			return nil
+		}
+		if err := i.allowed(ctx, attempt); err != nil {
+			i.skip = true // nothing to give up
+			return err
+		}
+		i.done.Attempts++
+	}
+	if i.skip || len(lines) == 0 {
+		return nil
+	}
+	// An append is bounded: a chunk of long lines is several.
+	for len(lines) > 0 {
+		n, size := 0, 0
+		for n < len(lines) && size < 1<<20 {
+			size += len(lines[n].Text)
+			n++
+		}
+		acked, err := i.store.Append(ctx, key, lines[:n])
+		if err != nil {
+			return err
+		}
+		if acked != lines[n-1].Seq || lines[0].Seq != i.last+1 {
+			return nimbus.Errorf(nimbus.CodeConflict, "the log of %s was written by somebody else meanwhile", attempt)
+		}
+		i.last, i.done.Lines = acked, i.done.Lines+int64(n)
+		lines = lines[n:]
+	}
+	return nil
+}
+
+// giveUp removes what was read of an attempt that is not whole.
+func (i *importer) giveUp(ctx context.Context) error {
+	if i.attempt == "" || i.skip {
+		return nil
+	}
+	i.done.Attempts--
+	i.done.Lines -= i.last
+	if err := i.store.Delete(context.WithoutCancel(ctx), nimbus.LogKey{OrgID: i.org, AttemptID: i.attempt}); err != nil {
+		return fmt.Errorf("remove what was read of %s: %w", i.attempt, err)
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package segment_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
+	"github.com/nimbus-ci/nimbus/internal/logs/logstest"
+	"github.com/nimbus-ci/nimbus/internal/logs/segment"
+)
+
+// TestArchive: an org's logs come back as they were, where there are none; what is cut
+// off, changed or another org's is refused, and leaves no half a log.
+func TestArchive(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	open := func() *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	from, key, other := open(), logstest.Key(), logstest.Key()
+	second := nimbus.LogKey{OrgID: key.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Second))}
+	for k, n := range map[nimbus.LogKey]int64{key: 2500, second: 3, other: 7} {
+		if _, err := from.Append(ctx, k, logstest.Lines(1, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var archive bytes.Buffer
+	if a, err := logs.Export(ctx, from, key.OrgID, &archive); err != nil || a.Attempts != 2 || a.Lines != 2503 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	yes := func(context.Context, string) error { return nil }
+	whole := archive.Bytes()
+	to := open()
+	if _, err := to.Append(ctx, second, logstest.Lines(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(whole), yes)
+	if want := (logs.Archived{Attempts: 1, Lines: 2500, Skipped: 1}); err != nil || a != want {
+		t.Errorf("%+v, %v", a, err)
+	}
+	got, err := to.Read(ctx, key, 1, 1<<20)
+	if diff := cmp.Diff(logstest.Lines(1, 2500), got); err != nil || diff != "" {
+		t.Errorf("%v %.1000s", err, diff)
+	}
+	if n, err := to.Acked(ctx, second); err != nil || n != 1 {
+		t.Errorf("what was there has %d lines, %v", n, err)
+	}
+	for name, b := range map[string][]byte{"no end": whole[:len(whole)-9], "half": whole[:len(whole)/2], "empty": nil, "changed": changed(whole, len(whole)/2)} {
+		to := open()
+		if a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(b), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+		if n, err := to.Acked(ctx, key); err != nil || n != 0 && n != 2500 {
+			t.Errorf("%s: a log of %d lines is left, %v", name, n, err)
+		}
+	}
+	if _, err := logs.Import(ctx, open(), other.OrgID, bytes.NewReader(whole), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+		t.Errorf("another org's: %v", err)
+	}
+	refused, no := open(), errors.New("no")
+	if _, err := logs.Import(ctx, refused, key.OrgID, bytes.NewReader(whole), func(context.Context, string) error { return no }); !errors.Is(err, no) {
+		t.Errorf("refused: %v", err)
+	}
+	if n, err := refused.Acked(ctx, key); err != nil || n != 0 {
+		t.Errorf("what was refused has %d lines, %v", n, err)
+	}
+}
+
+func changed(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 1
+	return b
+}
