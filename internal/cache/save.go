@@ -34,7 +34,7 @@ type Saving struct {
 
 // savingVersion is where uploads are until they came whole: under names that
 // nobody knows, so that those who save the same at once don't wait for each other.
-const savingVersion = "\u2026saving"
+const savingVersion = Own + "saving"
 
 // Save stores what r holds. Nobody finds it before it is whole; of a content that
 // breaks off, or is refused, nothing is kept. kept tells that the entry is one
@@ -52,7 +52,7 @@ func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) 
 			return e, kept, err
 		}
 	}
-	u, err := s.Reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
+	u, err := s.reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
 	if err != nil {
 		return Entry{}, false, err
 	}

@@ -30,6 +30,13 @@ const (
 // send, 0 for one that does not say; it is refused at once where that can't fit.
 // Codes: invalid, forbidden, conflict, too_large, rate_limited.
 func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, size int64) (Upload, error) {
+	if err := checkTheirs(version); err != nil {
+		return Upload{}, err
+	}
+	return s.reserve(ctx, c, key, version, size)
+}
+
+func (s *Service) reserve(ctx context.Context, c Caller, key, version string, size int64) (Upload, error) {
 	p, err := c.place(key, version)
 	if err != nil {
 		return Upload{}, err

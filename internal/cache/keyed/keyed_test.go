@@ -152,14 +152,14 @@ func TestProtocolsAreApart(t *testing.T) {
 	d := open(t)
 	hash := hex.EncodeToString(bytes.Repeat([]byte{0xab}, sha256.Size))
 	for path, want := range map[string]cache.Saving{
-		"any/key":                         {Version: "http", Key: "any/key"},
-		"ac/" + hash:                      {Version: "bazel-ac", Key: hash},
-		"cas/" + hash:                     {Version: "bazel-cas", Key: hash, Again: cache.AgainKeeps, SHA256: hash},
-		"cas/" + strings.ToUpper(hash):    {Version: "http", Key: "cas/" + strings.ToUpper(hash)}, // which no client of Bazel's sends
-		"cas/" + hash[1:]:                 {Version: "http", Key: "cas/" + hash[1:]},
-		"v8/artifacts/" + hash[:16]:       {Version: "turborepo", Key: hash[:16]},
-		"v1/cache/" + hash[:20]:           {Version: "nx", Key: hash[:20], Again: cache.AgainRefused},
-		"v1/cache/" + hash[:20] + "/more": {Version: "http", Key: "v1/cache/" + hash[:20] + "/more"},
+		"any/key":                         {Version: cache.Own + "http", Key: "any/key"},
+		"ac/" + hash:                      {Version: cache.Own + "bazel-ac", Key: hash},
+		"cas/" + hash:                     {Version: cache.Own + "bazel-cas", Key: hash, Again: cache.AgainKeeps, SHA256: hash},
+		"cas/" + strings.ToUpper(hash):    {Version: cache.Own + "http", Key: "cas/" + strings.ToUpper(hash)}, // which no client of Bazel's sends
+		"cas/" + hash[1:]:                 {Version: cache.Own + "http", Key: "cas/" + hash[1:]},
+		"v8/artifacts/" + hash[:16]:       {Version: cache.Own + "turborepo", Key: hash[:16]},
+		"v1/cache/" + hash[:20]:           {Version: cache.Own + "nx", Key: hash[:20], Again: cache.AgainRefused},
+		"v1/cache/" + hash[:20] + "/more": {Version: cache.Own + "http", Key: "v1/cache/" + hash[:20] + "/more"},
 	} {
 		d.ask(http.MethodPut, path, "content")
 		want.Size = int64(len("content"))
