@@ -103,7 +103,7 @@ func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID
 const maxKeepDays = 3650
 
 // Remove removes a tag, an image by its digest, or, without a reference, a whole
-// repository. Codes: not_found, invalid.
+// repository. Codes: not_found, invalid, conflict where its tags do not change.
 func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo, reference string) error {
 	p := Place{orgID, repo}
 	if reference == "" {
@@ -115,7 +115,8 @@ func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo,
 	return s.RemoveManifest(ctx, who, p, reference)
 }
 
-// RemoveRepo removes a repository with all its images. Codes: not_found, invalid.
+// RemoveRepo removes a repository with all its images. Codes: not_found, invalid,
+// conflict where its tags do not change.
 func (s *Service) RemoveRepo(ctx context.Context, who nimbus.Principal, p Place) error {
 	if err := CheckRepo(p.Repo); err != nil {
 		return err

@@ -109,9 +109,11 @@ type Manifests interface {
 	RegistryManifest(ctx context.Context, p Place, digest Digest) (Manifest, error)
 	// RegistryTag is the digest that a tag stands for. Codes: not_found.
 	RegistryTag(ctx context.Context, p Place, tag string) (Digest, error)
-	// DropRegistryManifest removes a manifest with its tags. Codes: not_found.
+	// DropRegistryManifest removes a manifest with its tags. Codes:
+	// not_found, conflict where its tags do not change.
 	DropRegistryManifest(ctx context.Context, p Place, digest Digest, e nimbus.AuditEvent) error
-	// DropRegistryTag removes a tag. Codes: not_found.
+	// DropRegistryTag removes a tag. Codes: not_found, conflict where it does
+	// not change.
 	DropRegistryTag(ctx context.Context, p Place, tag string, e nimbus.AuditEvent) error
 	// RegistryTags are the tags of a repository behind one, in the order of their
 	// bytes; up to most. Codes: not_found for a repository that is not there.
@@ -205,7 +207,8 @@ type Books interface {
 	// SetRegistryRules sets those of a repository, which is made for that where it is
 	// not there.
 	SetRegistryRules(ctx context.Context, p Place, r nimbus.ImageRules, e nimbus.AuditEvent) error
-	// DropRegistryRepo removes a repository with all that is in it. Codes: not_found.
+	// DropRegistryRepo removes a repository with all that is in it. Codes:
+	// not_found, conflict where it has tags that do not change.
 	DropRegistryRepo(ctx context.Context, p Place, e nimbus.AuditEvent) error
 }
 
