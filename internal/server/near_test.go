@@ -183,8 +183,12 @@ func TestPeopleShareTheCacheOfJobs(t *testing.T) {
 		if status, got := r.send(t, http.MethodGet, at(c.org), c.token, ""); status != c.get || status != http.StatusOK && strings.Contains(got, secret) {
 			t.Errorf("%s gets %d %s, want %d", what, status, got, c.get)
 		}
-		if status, said := r.send(t, http.MethodPut, at(c.org), c.token, secret); status != c.put {
+		status, said := r.send(t, http.MethodPut, at(c.org), c.token, secret)
+		if status != c.put {
 			t.Errorf("%s puts: %d %s, want %d", what, status, said, c.put)
+		}
+		if strings.HasPrefix(said, "{") { // whoever is refused is told so in one form
+			t.Errorf("%s is told %s", what, said)
 		}
 	}
 }
