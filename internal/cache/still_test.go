@@ -55,6 +55,7 @@ func TestWhatIsTooLargeIsCounted(t *testing.T) {
 		if _, err := w.Reserve(ctx, job(), "k", version, 1<<50); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
 			w.t.Fatal(err)
 		}
+		w.must(cache.Flush(ctx, w.Service))
 		st, err := w.Stats(ctx, nimbus.DefaultOrgID)
 		if w.must(err); st.Refused != 1 {
 			w.t.Errorf("%d were refused, want 1", st.Refused)
