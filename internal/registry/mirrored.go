@@ -74,8 +74,8 @@ func (m *Mirrored) heard(ctx context.Context, err, missing error) error {
 	if err != nil && !errors.As(err, &of) {
 		return err // ours
 	}
-	if err != nil && m.service.mirrors.fills.ctx.Err() != nil {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping") // which is not the upstream's fault
+	if err != nil && (errors.Is(ctx.Err(), context.Canceled) || m.service.mirrors.fills.ctx.Err() != nil) {
+		return m.ended(ctx) // who wanted it has gone, or we have
 	}
 	if of != nil && of.Kind == upstream.Limited {
 		m.mirror.heard(m.service.clock.Now().Add(of.After))

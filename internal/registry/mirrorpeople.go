@@ -94,7 +94,7 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 		s.dropSecret(ctx, orgID, before.Secret)
 	}
 	s.known.forget()
-	s.forgetMirrors(orgID)
+	s.renewMirrors(ctx, orgID)
 	return nil
 }
 
@@ -114,7 +114,7 @@ func (s *Service) dropSecret(ctx context.Context, orgID, name string) {
 func (s *Service) RemoveMirror(ctx context.Context, who nimbus.Principal, orgID, name string) error {
 	secret, err := s.store.DropRegistryMirror(ctx, orgID, name, event(who, orgID, "registry.remove_mirror", name, nil))
 	s.known.forget()
-	s.forgetMirrors(orgID)
+	s.renewMirrors(ctx, orgID)
 	if err != nil {
 		return fmt.Errorf("remove a mirror: %w", err)
 	}
