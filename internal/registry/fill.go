@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -360,6 +361,9 @@ func (m *Mirrored) join(digest Digest) (*fill, error) {
 		defer all.all.Done()
 		defer cancel(nil)
 		err := m.fill(ctx, f, digest)
+		if of := m.keepOnly(ctx, digest); err == nil {
+			err = of
+		}
 		if ctx.Err() != nil && err != nil {
 			err = m.ended(ctx)
 		} else if err != nil {
@@ -515,6 +519,27 @@ func (m *Mirrored) still(ctx context.Context) error {
 		return errMirrorChanged()
 	}
 	return err
+}
+
+// keepOnly looks, once a blob is here, whether the mirror is what it was: what was
+// here of another upstream has been removed by then, and this goes, too.
+func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
+	s := m.service
+	return s.after(ctx, func(ctx context.Context) error {
+		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, "", mostMirrors)
+		if err != nil {
+			return fmt.Errorf("look whether a mirror was changed: %w", err)
+		}
+		if slices.ContainsFunc(rows, func(r MirrorRow) bool { return r.MirrorKey == m.mirror.MirrorKey }) {
+			return nil
+		}
+		_, _, err = s.store.EvictRegistryBlobs(ctx, []Loose{{Place: m.place, Digest: digest, UsedAt: WheneverUsed}})
+		s.known.forget()
+		if err != nil {
+			return fmt.Errorf("remove what came of a mirror that was changed: %w", err)
+		}
+		return errMirrorChanged()
+	})
 }
 
 // counted is what comes, and whether that has ended.

@@ -106,3 +106,71 @@ func within(t *testing.T, what string, come <-chan string, n int) {
 		}
 	}
 }
+
+// TestMirrorGoesAtOnce: nothing of a mirror that was removed is given, nor kept by
+// being asked for, once there is one of its name again; and so where it leads
+// elsewhere.
+func TestMirrorGoesAtOnce(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		layer := fresh(1000)
+		w.hub.client.image("lib/base", "v1", layer)
+		other := newHub(t)
+		w.inside = append(w.inside, other.address)
+		w.replica()
+		at := w.replicas[1]
+		c := &pusher{t, at.url, w.token}
+		path := "/v2/acme/hub.test/lib/base/blobs/" + string(registry.Of(registry.SHA256, layer))
+		set := func(h *hub) {
+			t.Helper()
+			w.must(at.SetMirror(t.Context(), w.admin, w.acme.ID, nimbus.ImageMirrorChange{Name: "hub.test", Upstream: "http://" + h.address, Username: "puller", Password: h.token, Allow: []string{"*"}}))
+		}
+		set(w.hub)
+		c.do("GET", path, nil).want(t, 200, "")
+		set(other)
+		c.do("GET", path, nil).want(t, 404, "")
+		set(w.hub)
+		c.do("GET", path, nil).want(t, 200, "")
+		w.must(at.RemoveMirror(t.Context(), w.admin, w.acme.ID, "hub.test"))
+		set(other)
+		c.do("GET", path, nil).want(t, 404, "")
+		if used := w.used(nimbus.Org{ID: registry.MirrorAccount(w.acme.ID)}); used != 0 {
+			t.Errorf("%d bytes are still counted", used)
+		}
+	})
+}
+
+// TestMirrorsAreNoOrdinaryRepositories: rules and removal, which would do nothing, are
+// refused; rules of a repository in which nothing is keep no mirror away; and what is
+// here is told, also where it is only manifests.
+func TestMirrorsAreNoOrdinaryRepositories(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		at := w.replicas[0]
+		w.hub.client.image("lib/base", "v1", fresh(1000))
+		w.client(w.token).do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, "")
+		if m := w.shown(); m.Repos != 1 {
+			t.Errorf("a manifest is here, and it has %d repositories", m.Repos)
+		}
+		refused := map[string]error{
+			"rules": at.SetImageRules(t.Context(), w.admin, w.acme.ID, "hub.test/lib/base", nimbus.ImageRules{KeepDays: 1}),
+			"rm":    at.Remove(t.Context(), w.admin, w.acme.ID, "hub.test/lib/base", ""),
+			"a tag": at.Remove(t.Context(), w.admin, w.acme.ID, "hub.test/lib/base", "v1"),
+		}
+		for what, err := range refused {
+			if nimbus.ErrorCode(err) != nimbus.CodeInvalid || !strings.Contains(err.Error(), "in the mirror hub.test") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		w.must(at.SetImageRules(t.Context(), w.admin, w.acme.ID, "own.test/x", nimbus.ImageRules{KeepDays: 1}))
+		for upstream, bad := range map[string]bool{"https://own.test/../..": true, "https://own.test/a/./b": true, "https://own.test/a%2f..": true, "https://own.test/a/b/": false} {
+			err := at.SetMirror(t.Context(), w.admin, w.acme.ID, nimbus.ImageMirrorChange{Name: "own.test", Upstream: upstream})
+			if bad && nimbus.ErrorCode(err) != nimbus.CodeInvalid || !bad && err != nil {
+				t.Errorf("%s: %v", upstream, err)
+			}
+		}
+		if repos, _, err := at.Repos(t.Context(), w.acme.ID, nimbus.PageRequest{}); err != nil || len(repos) != 0 {
+			t.Errorf("there are %+v, %v", repos, err)
+		}
+	})
+}
