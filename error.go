@@ -3,6 +3,7 @@ package nimbus
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 )
 
@@ -96,4 +97,9 @@ func ErrorRetryAfter(err error) time.Duration {
 		return e.RetryAfter
 	}
 	return 0
+}
+
+// IsFull tells whether an error is of a disk, or a quota of one, without room.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -292,7 +291,7 @@ func (a *api) judge(ctx context.Context, what string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
 		return nimbus.Errorf(nimbus.CodeUnavailable, "the time that the caller gave was over")
 	}
-	if isFull(err) {
+	if nimbus.ErrorCode(err) == nimbus.CodeInternal && nimbus.IsFull(err) {
 		err = &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the server's disk is full", Hint: fullHint, Err: err}
 	}
 	code := nimbus.ErrorCode(err)
@@ -307,11 +306,6 @@ func (a *api) judge(ctx context.Context, what string, err error) error {
 
 // fullHint is for who runs the server; others can but tell them.
 const fullHint = "whoever runs the server has to make room on the disk of its data directory (--data), then the same call works"
-
-// isFull tells a disk without room from other faults of ours.
-func isFull(err error) bool {
-	return nimbus.ErrorCode(err) == nimbus.CodeInternal && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT))
-}
 
 // describe is an error with its cause, for the operator.
 func describe(err error) string {

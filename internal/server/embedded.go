@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/host"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/lifecycle"
@@ -75,7 +76,10 @@ func (e Embedded) agent(ctx context.Context, s *Server) (lifecycle.Service, erro
 	cfg.Server = "http://" + listener.Addr().String()
 	cfg.Data, cfg.Log = filepath.Join(e.Data, "agent"), e.Log
 	var err error
-	if cfg.JoinToken, _, err = s.identity.IssueJoin(ctx, identity.Root(), joinFor); err != nil {
+	if cfg.JoinToken, _, err = s.identity.IssueJoin(ctx, identity.Root(), joinFor); nimbus.IsFull(err) {
+		// It needs none if it has joined before, and what makes room needs a server.
+		e.Log.ErrorContext(ctx, "the agent gets no join token", "error", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("make a join token for the agent: %w", err)
 	}
 	return host.New(ctx, cfg)

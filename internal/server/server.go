@@ -221,13 +221,13 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("open blobs: %w", err)
 	}
 	s.closers = append(s.closers, workspaces.Close)
-	saved, err := fs.Open(filepath.Join(s.cfg.Data, "cache"))
+	saved, err := fs.Open(filepath.Join(s.cfg.Data, "cache"), fs.WithReserve())
 	if err != nil {
 		return fmt.Errorf("open the cache: %w", err)
 	}
 	s.closers = append(s.closers, saved.Close)
 	s.saved = saved
-	images, err := fs.Open(filepath.Join(s.cfg.Data, "registry"))
+	images, err := fs.Open(filepath.Join(s.cfg.Data, "registry"), fs.WithReserve())
 	if err != nil {
 		return fmt.Errorf("open the registry: %w", err)
 	}

@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -52,7 +54,7 @@ func interpret(err error) error {
 	case errors.Is(err, context.Canceled):
 		return &nimbus.Error{Code: nimbus.CodeCancelled, Message: "cancelled", Err: err}
 	case isFull(err):
-		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the disk of the server's database is full", Err: err,
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the disk of the server's database is full", Err: fmt.Errorf("%w: %w", syscall.ENOSPC, err),
 			Hint: "whoever runs the server has to make room there, then the same call works"}
 	case isUnavailable(err):
 		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the database does not answer", Err: err}

@@ -12,6 +12,7 @@ import (
 	"path"
 	"sync"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 )
 
@@ -24,13 +25,24 @@ const copyBytes = 128 << 10
 // Store implements blob.Store.
 type Store struct {
 	root    *os.Root
+	reserve *reserve  // nil: none
 	buffers sync.Pool // of *[copyBytes]byte
+}
+
+// Option changes how a store is opened.
+type Option func(*Store)
+
+// WithReserve has the store leave a part of its disk free (reserveOf), so that what
+// it holds never takes the last of it: without any a database on the same disk can't
+// even note that something is to be removed. Deletes go on.
+func WithReserve() Option {
+	return func(s *Store) { s.reserve = &reserve{root: s.root} }
 }
 
 var _ blob.Store = (*Store)(nil)
 
 // Open opens the store in dir and removes what a crash left half-written.
-func Open(dir string) (*Store, error) {
+func Open(dir string, options ...Option) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open blob store: %w", err)
 	}
@@ -41,7 +53,11 @@ func Open(dir string) (*Store, error) {
 	if err := errors.Join(root.RemoveAll(incoming), root.Mkdir(incoming, 0o700)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open blob store: %w", err), root.Close())
 	}
-	return &Store{root: root}, nil
+	s := &Store{root: root}
+	for _, o := range options {
+		o(s)
+	}
+	return s, nil
 }
 
 // Close closes the store.
@@ -69,8 +85,14 @@ func (s *Store) PutAddressed(ctx context.Context, prefix string, r io.Reader, ma
 	return info.SHA256, err
 }
 
-// put receives a blob and shows it under the key that it then has.
+// put receives a blob and shows it under the key that it then has. Codes:
+// unavailable for a disk without room, of which nimbus.IsFull tells.
 func (s *Store) put(ctx context.Context, r io.Reader, maxBytes int64, key func(blob.Info) string) (_ blob.Info, err error) {
+	if s.reserve != nil { // before anything is made
+		if err := s.reserve.take(0); err != nil {
+			return blob.Info{}, err
+		}
+	}
 	temp := path.Join(incoming, rand.Text())
 	info, err := s.receive(temp, blob.NewIntake(ctx, r, maxBytes))
 	if err == nil {
@@ -78,6 +100,9 @@ func (s *Store) put(ctx context.Context, r io.Reader, maxBytes int64, key func(b
 	}
 	if err != nil {
 		_ = s.root.Remove(temp) // the next Open removes it too
+		if nimbus.ErrorCode(err) == nimbus.CodeInternal && nimbus.IsFull(err) {
+			err = full("the server's disk is full", err)
+		}
 		return blob.Info{}, err
 	}
 	return info, nil
@@ -94,7 +119,11 @@ func (s *Store) receive(temp string, in *blob.Intake) (blob.Info, error) {
 		buffer = new([copyBytes]byte)
 	}
 	defer s.buffers.Put(buffer)
-	_, err = io.CopyBuffer(plainWriter{f}, in, buffer[:])
+	var to io.Writer = f
+	if s.reserve != nil {
+		to = sparing{f, s.reserve}
+	}
+	_, err = io.CopyBuffer(plainWriter{to}, in, buffer[:])
 	if err == nil {
 		err = f.Sync()
 	}

@@ -45,6 +45,17 @@ var refusals = map[nimbus.Code]refusal{
 	nimbus.CodeInternal:    {twirp: "internal", status: 500, blob: "InternalError", blobIs: 500, v1: "InternalException", ours: true},
 }
 
+// fullDisk is how a disk without room is told, the database's or that of contents:
+// 424, at which no client tries again. At a 5xx go-actions-cache does for a
+// quarter of an hour.
+var fullDisk = refusal{twirp: "failed_precondition", status: 424, blob: "InsufficientStorage", blobIs: 424, v1: "InsufficientStorageException"}
+
+// isFull tells such an error from those that only have one among their causes.
+func isFull(err error) bool {
+	code := nimbus.ErrorCode(err)
+	return (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
+}
+
 // told is an error as somebody may see it.
 type told struct {
 	refusal
@@ -62,6 +73,12 @@ func (h *handler) tell(r *http.Request, err error) told {
 	if t.twirp == "" {
 		t.refusal = refusals[nimbus.CodeInternal]
 	}
+	text := string(code)
+	if isFull(err) {
+		t.refusal, text = fullDisk, "the server's disk is full"
+		h.Log.LogAttrs(r.Context(), slog.LevelError, "a disk is full, clients go on without the cache",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
+	}
 	if t.ours {
 		// The query is left out: it holds a signature.
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "the Actions cache could not answer",
@@ -71,7 +88,7 @@ func (h *handler) tell(r *http.Request, err error) told {
 	}
 	// The outermost of ours alone, which a person may read: clients look for how it
 	// begins.
-	t.text = string(code)
+	t.text = text
 	if own := (*nimbus.Error)(nil); errors.As(err, &own) {
 		t.text = own.Message
 	}

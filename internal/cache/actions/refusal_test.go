@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,5 +106,24 @@ func TestWhoHasGoneIsNoFault(t *testing.T) {
 	}
 	if got := h.tell(r, errors.New("the disk is on fire")); got.twirp != "internal" {
 		t.Errorf("a fault that is found as a caller leaves: %+v", got)
+	}
+}
+
+// TestAFullDiskIsNotTriedAgain: neither that of contents nor that of the database
+// is told by a status at which a client tries again.
+func TestAFullDiskIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHandler(t)
+	for _, failure := range []error{
+		fmt.Errorf("write blob: %w", syscall.ENOSPC), fmt.Errorf("write blob: %w", syscall.EDQUOT),
+		&nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the disk is full", Hint: "make room", Err: syscall.ENOSPC},
+	} {
+		for _, write := range []writer{writeTwirpError, writeV1Error, writeBlobError} {
+			w := httptest.NewRecorder()
+			h.reply(w, httptest.NewRequest(http.MethodPut, "/", nil), fmt.Errorf("take a block: %w", failure), write)
+			if w.Code != http.StatusFailedDependency || w.Header().Get("Retry-After") != "" || !strings.Contains(w.Body.String(), "disk is full") {
+				t.Errorf("%v: %d, %v, %s", failure, w.Code, w.Header(), w.Body)
+			}
+		}
 	}
 }

@@ -149,7 +149,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 	}
 	body := h.bounds().Upstream(w, r, part.N)
 	err = h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N)
-	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable {
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !isFull(err) {
 		return h.without(w, r, func(w http.ResponseWriter, t told) {
 			t.status = http.StatusFailedDependency
 			writeV1Error(w, t)

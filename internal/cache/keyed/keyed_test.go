@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -294,6 +295,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{nimbus.Errorf(nimbus.CodeTooLarge, "an entry has 10 GiB at most"), 413, "an entry has", nil},
 		{nimbus.Errorf(nimbus.CodeTooLarge, "insufficient usage: the quota is full").WithHint("ask"), 507, "full (ask)", nil},
+		{&nimbus.Error{Code: nimbus.CodeUnavailable, Message: "the disk is full", Err: syscall.ENOSPC}, 507, "the disk is full", nil},
+		{fmt.Errorf("a secret: %w", syscall.EDQUOT), 507, "the server's disk is full", nil},
 		{nimbus.Errorf(nimbus.CodeConflict, "there"), 409, "there", nil},
 		{nimbus.Errorf(nimbus.CodeConflict, "there"), 412, "there", []string{"If-None-Match", "*"}},
 		{nimbus.Errorf(nimbus.CodeUnavailable, "away"), 503, "away", nil},

@@ -39,12 +39,19 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if hint := nimbus.ErrorHint(err); hint != "" {
 		text += " (" + hint + ")"
 	}
-	if !known {
+	full := (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
+	switch {
+	case full:
+		h.cfg.Log.ErrorContext(r.Context(), "a disk is full, clients go on without the cache", "method", r.Method, "path", r.URL.Path, "error", err)
+		if !known {
+			text = "the server's disk is full"
+		}
+	case !known:
 		h.cfg.Log.ErrorContext(r.Context(), "the cache could not answer", "method", r.Method, "path", r.URL.Path, "error", err)
 		status, text = http.StatusInternalServerError, "a fault of the server's: its log says which"
 	}
 	switch {
-	case strings.HasPrefix(text, quotaIsFull):
+	case full, strings.HasPrefix(text, quotaIsFull):
 		status = http.StatusInsufficientStorage
 	case status == http.StatusConflict && r.Header.Get("If-None-Match") == "*":
 		status = http.StatusPreconditionFailed

@@ -49,6 +49,9 @@ func statusOf(err error) (t told) {
 	if !ok {
 		t = codes[nimbus.CodeInternal]
 	}
+	if isFull(err) {
+		t = told{http.StatusInsufficientStorage, registry.Denied}
+	}
 	var r *registry.RefusalError
 	if errors.As(err, &r) {
 		t.reason = r.Reason
@@ -62,6 +65,12 @@ func statusOf(err error) (t told) {
 		t.status = http.StatusMethodNotAllowed
 	}
 	return t
+}
+
+// isFull tells a disk without room, the database's or that of contents.
+func isFull(err error) bool {
+	code := nimbus.ErrorCode(err)
+	return (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
 }
 
 // refuse answers with an error, in the form of the specification.
@@ -80,6 +89,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		err = nimbus.Errorf(nimbus.CodeCancelled, "the caller is gone") // nobody reads this
 	}
 	t, text := statusOf(err), "a fault of the server's: its log says which"
+	if isFull(err) {
+		text = "the server's disk is full"
+	}
 	if t.status >= http.StatusInternalServerError {
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "the registry could not answer",
 			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
