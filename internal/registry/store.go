@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"io"
+	"math"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -27,7 +28,8 @@ type Mirrors interface {
 	// RegistryMirrors are those of an org behind one, by name, up to most.
 	RegistryMirrors(ctx context.Context, orgID, after string, most int) ([]MirrorRow, error)
 	// SetRegistryMirror sets one. Where it leads somewhere else now, what is here of
-	// it is removed. Codes: conflict where the org has pushed below its name.
+	// it is removed. Repositories below its name that have no images go. Codes:
+	// conflict where the org has pushed below its name.
 	SetRegistryMirror(ctx context.Context, row MirrorRow, e nimbus.AuditEvent) error
 	// DropRegistryMirror removes one with what is here of it, and tells the name of
 	// its password. Codes: not_found.
@@ -180,6 +182,9 @@ type Loose struct {
 	// UnusedSince is since when nobody may have used what goes with an image.
 	UnusedSince int64
 }
+
+// WheneverUsed is when something was used that goes whenever that was.
+const WheneverUsed = math.MaxInt64 - 1
 
 // Garbage is content that nothing names.
 type Garbage struct {
