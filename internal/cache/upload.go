@@ -45,6 +45,7 @@ func (s *Service) reserve(ctx context.Context, c Caller, key, version string, si
 		return Upload{}, nimbus.Errorf(nimbus.CodeInvalid, "an entry can't have %d bytes", size)
 	}
 	if size > s.limits.Entry {
+		s.uses(p.OrgID, p.Repo, Use{Refused: 1})
 		return Upload{}, s.tooLarge(size)
 	}
 	u, err := s.store.ReserveCache(ctx, p, c.JobID, size, s.limits)

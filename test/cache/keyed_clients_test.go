@@ -1,11 +1,14 @@
 package cache_test
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
@@ -37,82 +40,29 @@ func (w *world) write(folder string, files map[string]string) {
 // TestCcache compiles on one machine, and on another without compiling, in each of
 // its layouts.
 func TestCcache(t *testing.T) {
-	testenv.Require(t, "ccache", "gcc")
 	for _, layout := range []string{"flat", "subdirs", "bazel"} {
-		both(t, func(t *testing.T, w *world) {
-			me := w.as(job())
-			folder := t.TempDir()
-			w.write(folder, map[string]string{"a.c": "int answer(void) { return 42; }\n"})
-			machine := func(token string) (counted func(string) int) {
-				env := []string{
-					"CCACHE_DIR=" + t.TempDir(), "CCACHE_REMOTE_ONLY=true",
-					"CCACHE_REMOTE_STORAGE=" + strings.Replace(me.path("ccache"), "http://", "http://job:"+token+"@", 1) + "|layout=" + layout,
+		t.Run(layout, func(t *testing.T) {
+			both(t, func(t *testing.T, w *world) {
+				cc := ccache(layout)
+				w.compiles(cc, small, compiled{misses: 1})
+				w.compiles(cc, small, compiled{hits: 1})
+				if got := cc.compile(w, "wrong", small, false); got.hits != 0 || got.misses != 1 {
+					t.Errorf("who has no token has hits, or does not go on without: %+v", got)
 				}
-				if layout == "bazel" { // at ac/, as Bazel's own
-					env[2] = strings.Replace(env[2], "/ccache|", "|", 1)
-				}
-				w.start(folder, env, "ccache", "gcc", "-c", "a.c", "-o", "a.o")
-				stats := w.start(folder, env, "ccache", "--print-stats")
-				return func(name string) int {
-					for line := range strings.Lines(stats) {
-						if key, value, _ := strings.Cut(strings.TrimSpace(line), "\t"); key == name {
-							n, err := strconv.Atoi(value)
-							w.must(err)
-							return n
-						}
-					}
-					return 0
-				}
-			}
-			if first := machine(me.token); first("remote_storage_hit") != 0 || first("remote_storage_error") != 0 || first("cache_miss") != 1 {
-				t.Error("the first machine has hits or errors")
-			}
-			if second := machine(me.token); second("remote_storage_hit") == 0 || second("remote_storage_error") != 0 || second("cache_miss") != 0 {
-				t.Errorf("the second machine compiles, or has errors: %d hits, %d errors, %d misses", second("remote_storage_hit"), second("remote_storage_error"), second("cache_miss"))
-			}
-			if third := machine("wrong"); third("remote_storage_hit") != 0 || third("cache_miss") != 1 {
-				t.Error("who has no token has hits, or does not go on without")
-			}
+			})
 		})
 	}
 }
 
 // TestTurborepo runs a task on one machine, and restores it on another.
 func TestTurborepo(t *testing.T) {
-	turbo, err := filepath.Abs("clients/node_modules/.bin/turbo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	testenv.Require(t, "node", "npm", "git", turbo)
 	both(t, func(t *testing.T, w *world) {
-		me := w.as(job())
-		machine := func() (folder, said string) {
-			folder = t.TempDir()
-			w.write(folder, map[string]string{
-				"package.json":       `{"name":"root","private":true,"packageManager":"npm@10.0.0","workspaces":["app"]}`,
-				"package-lock.json":  `{"name":"root","lockfileVersion":3,"requires":true,"packages":{"":{"name":"root","workspaces":["app"]},"app":{"version":"1.0.0"},"node_modules/app":{"resolved":"app","link":true}}}`,
-				"turbo.json":         `{"tasks":{"build":{"outputs":["dist/**"]}}}`,
-				"app/package.json":   `{"name":"app","version":"1.0.0","scripts":{"build":"mkdir -p dist && date +%N > dist/built"}}`,
-				"app/index.js":       "1\n",
-				"node_modules/.keep": "",
-				".gitignore":         "node_modules\ndist\n.turbo\n",
-			})
-			said = w.start(folder, []string{
-				"TURBO_API=" + me.url + "/cache/" + nimbus.DefaultOrgID, "TURBO_TOKEN=" + me.token, "TURBO_TEAM=nimbus",
-				"TURBO_TELEMETRY_DISABLED=1", "TURBO_NO_UPDATE_NOTIFIER=1", "TURBO_REMOTE_CACHE_SIGNATURE_KEY=a key of the test's", "CI=1",
-			}, turbo, "run", "build", "--cache=remote:rw", "--no-daemon")
-			return folder, said
+		first := w.turbo("1", 100)
+		if first.hit {
+			t.Fatal(first.said)
 		}
-		first, said := machine()
-		if !strings.Contains(said, "cache miss") {
-			t.Fatal(said)
-		}
-		built, err := os.ReadFile(filepath.Join(first, "app/dist/built"))
-		w.must(err)
-		second, said := machine()
-		again, err := os.ReadFile(filepath.Join(second, "app/dist/built"))
-		if err != nil || string(again) != string(built) || !strings.Contains(said, "cache hit") {
-			t.Errorf("%v\n%s", err, said)
+		if second := w.turbo("1", 100); !second.hit || second.built != first.built {
+			t.Errorf("another content\n%s", second.said)
 		}
 		entries, _, err := w.cache.List(t.Context(), nimbus.DefaultOrgID, job().Repo, cache.Filter{}, nimbus.PageRequest{})
 		w.must(err)
@@ -120,4 +70,98 @@ func TestTurborepo(t *testing.T) {
 			t.Errorf("%+v", entries)
 		}
 	})
+}
+
+// turboRun is what a machine has of a task.
+type turboRun struct {
+	said  string
+	hit   bool   // it came from the cache
+	built string // the hash of what it made, or has from there
+}
+
+// turbo runs a task with an input on a machine that has nothing yet. The task makes
+// a file of random bytes.
+func (w *world) turbo(input string, size int, cached ...string) (r turboRun) {
+	w.t.Helper()
+	program, err := filepath.Abs("clients/node_modules/.bin/turbo")
+	w.must(err)
+	testenv.Require(w.t, "node", "npm", "git", program)
+	me, folder := w.as(job()), w.t.TempDir()
+	w.write(folder, map[string]string{
+		"package.json":       `{"name":"root","private":true,"packageManager":"npm@10.0.0","workspaces":["app"]}`,
+		"package-lock.json":  `{"name":"root","lockfileVersion":3,"requires":true,"packages":{"":{"name":"root","workspaces":["app"]},"app":{"version":"1.0.0"},"node_modules/app":{"resolved":"app","link":true}}}`,
+		"turbo.json":         `{"tasks":{"build":{"outputs":["dist/**"]}}}`,
+		"app/package.json":   fmt.Sprintf(`{"name":"app","version":"1.0.0","scripts":{"build":"mkdir -p dist && head -c %d /dev/urandom > dist/built"}}`, size),
+		"app/index.js":       input + "\n",
+		"node_modules/.keep": "",
+		".gitignore":         "node_modules\ndist\n.turbo\n",
+	})
+	r.said = w.start(folder, []string{
+		"TURBO_API=" + me.url + "/cache/" + nimbus.DefaultOrgID, "TURBO_TOKEN=" + me.token, "TURBO_TEAM=nimbus",
+		"TURBO_TELEMETRY_DISABLED=1", "TURBO_NO_UPDATE_NOTIFIER=1", "TURBO_REMOTE_CACHE_SIGNATURE_KEY=a key of the test's", "CI=1",
+	}, program, "run", "build", "--no-daemon", cmp.Or(strings.Join(cached, " "), "--cache=remote:rw"))
+	r.hit = strings.Contains(r.said, "cache hit")
+	if !r.hit && !strings.Contains(r.said, "cache miss") && !strings.Contains(r.said, "cache bypass") {
+		w.t.Errorf("it tells neither of a hit nor of a miss:\n%s", r.said)
+	}
+	r.built = w.hash(filepath.Join(folder, "app/dist/built"))
+	return r
+}
+
+// ofTurbo are the cells of Turborepo.
+func ofTurbo() map[string]cell {
+	cells := map[string]cell{"prefix": {why: exactKeys}}
+	for what, test := range map[string]func(*testing.T, *world){
+		"save": func(t *testing.T, w *world) {
+			if r := w.turbo("1", 100); r.hit {
+				t.Error(r.said)
+			}
+			w.hasOne("", 100)
+		},
+		"restore": func(_ *testing.T, w *world) { w.turboHits(100, w.turbo("1", 100)) },
+		"miss": func(t *testing.T, w *world) {
+			w.turbo("1", 100)
+			if r := w.turbo("2", 100); r.hit {
+				t.Error(r.said)
+			}
+		},
+		"conflict": func(_ *testing.T, w *world) {
+			first, second := w.turbo("1", 100), w.turbo("1", 100, "--cache=remote:w") // which does not look
+			w.turboHits(100, first, second)
+			w.hasOne("", 100)
+		},
+		"quota": func(t *testing.T, w *world) {
+			for range 2 {
+				if r := w.turbo("1", 2*MiB); r.hit {
+					t.Error(r.said)
+				}
+			}
+			if st := w.usage(); st.Entries != 0 || st.Bytes != 0 {
+				t.Errorf("the books: %+v", st)
+			}
+		},
+		"large": func(_ *testing.T, w *world) { w.turboHits(20*MiB, w.turbo("1", 20*MiB)) },
+		"concurrent": func(_ *testing.T, w *world) {
+			runs := make([]turboRun, 3)
+			var all sync.WaitGroup
+			for n := range runs {
+				all.Go(func() { runs[n] = w.turbo("1", 100) })
+			}
+			all.Wait()
+			w.turboHits(100, runs...)
+			w.hasOne("", 100)
+		},
+	} {
+		cells[what] = cell{test: func(t *testing.T) { test(t, newWorld(t, limitsOf(what))) }}
+	}
+	return cells
+}
+
+// turboHits fails unless another machine has what one of some has made.
+func (w *world) turboHits(size int, made ...turboRun) {
+	w.t.Helper()
+	again := w.turbo("1", size)
+	if !again.hit || again.built == "" || !slices.ContainsFunc(made, func(r turboRun) bool { return r.built == again.built }) {
+		w.t.Errorf("it has what none of %d has made\n%s", len(made), again.said)
+	}
 }

@@ -309,7 +309,7 @@ func (k *killing) settle(dsn string, blobs blob.Store) {
 	defer db.Close()
 	// Uploads are idle at once, and what nothing names is old at once.
 	service := cache.New(cache.Config{Store: db, Blobs: blobs, Log: slog.New(slog.DiscardHandler), Limits: cache.Limits{Idle: time.Nanosecond, Orphan: time.Nanosecond}})
-	k.must(service.Sweep(ctx))
+	stored := k.swept(service, blobs)
 	var named []string
 	there, bytes, entries := map[string]bool{}, int64(0), int64(0)
 	for token := ""; ; {
@@ -333,17 +333,6 @@ func (k *killing) settle(dsn string, blobs blob.Store) {
 			k.t.Errorf("%s was committed, and is gone", key)
 		}
 	}
-	var stored []string
-	for after := ""; ; {
-		page, err := blobs.List(ctx, "cache/", after, 0)
-		k.must(err)
-		for _, b := range page {
-			stored, after = append(stored, b.Key), b.Key
-		}
-		if len(page) == 0 {
-			break
-		}
-	}
 	slices.Sort(named)
 	if diff := cmp.Diff(named, stored); diff != "" {
 		k.t.Errorf("contents (-named +stored):\n%s", diff)
@@ -354,6 +343,37 @@ func (k *killing) settle(dsn string, blobs blob.Store) {
 		if u.Bytes != bytes || u.Entries != entries {
 			k.t.Errorf("the books of %q have %d entries of %d bytes, there are %d of %d", u.Repo, u.Entries, u.Bytes, entries, bytes)
 		}
+	}
+}
+
+// swept sweeps until nothing more goes, and returns the contents that stay: each sweep
+// gives only so many uploads up, and looks through only so many contents.
+func (k *killing) swept(service *cache.Service, blobs blob.Store) (stored []string) {
+	k.t.Helper()
+	ctx := k.t.Context()
+	before := int64(-1)
+	for n := 0; ; n++ {
+		k.must(service.Sweep(ctx))
+		stored = nil
+		for after := ""; ; {
+			page, err := blobs.List(ctx, "cache/", after, 0)
+			k.must(err)
+			for _, b := range page {
+				stored, after = append(stored, b.Key), b.Key
+			}
+			if len(page) == 0 {
+				break
+			}
+		}
+		st, err := service.Stats(ctx, nimbus.DefaultOrgID)
+		k.must(err)
+		if st.Entries == before && n > len(stored)/(10*blob.MaxList) { // a sweep looks through more
+			return stored
+		}
+		if n > *killUploads {
+			k.t.Fatalf("after %d sweeps there is still something that goes", n)
+		}
+		before = st.Entries
 	}
 }
 

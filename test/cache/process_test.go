@@ -81,7 +81,7 @@ func (p *process) start() {
 	p.mu.Lock()
 	p.cmd = cmd
 	p.mu.Unlock()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if answer, err := http.Get(p.url + "/readyz"); err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
