@@ -73,7 +73,7 @@ type ImageMirror struct {
 	Username string   // "" for nobody; the password is never told
 	Allow    []string // which repositories may be had, * stands for anything; none: nothing
 	SetAt    time.Time
-	SetBy    string // an actor
+	SetBy    string // what people call who did
 
 	// How it does. Failure is why it could not be asked the last time, "" where it
 	// answered; it is not asked before LimitedUntil.

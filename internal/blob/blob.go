@@ -55,8 +55,8 @@ type Store interface {
 	Open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 	// OpenRange opens n bytes of a blob from offset on, or as many as there are;
 	// n < 0 is all to the end. On disk the reader is an io.WriterTo whose copy to
-	// an HTTP response, or another socket, is made by the kernel. Codes: not_found;
-	// invalid where offset is negative or behind the end.
+	// an HTTP response, or another socket, is made by the kernel. It is a Sized.
+	// Codes: not_found; invalid where offset is negative or behind the end.
 	OpenRange(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error)
 	// Stat tells the size of a blob. Codes: not_found.
 	Stat(ctx context.Context, key string) (int64, error)
@@ -66,6 +66,13 @@ type Store interface {
 	List(ctx context.Context, prefix, after string, most int) ([]Listed, error)
 	// Delete removes a blob; one that isn't there is fine.
 	Delete(ctx context.Context, key string) error
+}
+
+// Sized is what reads a part of a blob, and knows how large all of it is, there
+// where it lies.
+type Sized interface {
+	// BlobSize is that; ok is false where the place has not said so.
+	BlobSize() (size int64, ok bool)
 }
 
 // Sweeper is a Store that has to be swept now and then, by one replica.

@@ -190,6 +190,14 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// BlobSize implements Sized.
+func (w *watched) BlobSize() (int64, bool) {
+	if s, ok := w.ReadCloser.(Sized); ok {
+		return s.BlobSize()
+	}
+	return 0, false
+}
+
 func (w *watched) tell(n int64) {
 	if w.read != nil && n > 0 {
 		w.read(n)

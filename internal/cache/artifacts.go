@@ -72,6 +72,9 @@ func checkArtifactName(name string) error {
 	if err := checkText("name", name, MaxArtifactName); err != nil {
 		return err
 	}
+	if name == "." || name == ".." {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the name %q is a folder's on every system, which no artifact's may be", name)
+	}
 	if i := strings.IndexAny(name, "\":<>|*?\\/"); i >= 0 {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the name %.80q has %q in it, which no artifact's may", name, name[i])
 	}

@@ -60,6 +60,19 @@ func checkNames(key, version string) error {
 	return checkText("version", version, MaxVersion)
 }
 
+// Own is how the versions begin under which nothing is put but by Save: what comes
+// by GitHub's protocols, whose clients name versions themselves, is never found in
+// the place of what was checked on its way in.
+const Own = "\u2026"
+
+// checkTheirs refuses a version that no client may name. Codes: invalid.
+func checkTheirs(version string) error {
+	if strings.HasPrefix(version, Own) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "no version may begin with %s", Own)
+	}
+	return nil
+}
+
 // place is where a caller's new entry is. Codes: forbidden, invalid.
 func (c Caller) place(key, version string) (Place, error) {
 	if err := c.check(); err != nil {

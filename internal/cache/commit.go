@@ -31,6 +31,9 @@ func (s *Service) Arrange(ctx context.Context, uploadID int64, blocks []string) 
 // has that size. Twice the same is fine. Codes: invalid, forbidden, not_found,
 // conflict for an entry of another size.
 func (s *Service) Commit(ctx context.Context, c Caller, key, version string, size int64) (Entry, error) {
+	if err := checkTheirs(version); err != nil {
+		return Entry{}, err
+	}
 	p, err := c.place(key, version)
 	if err != nil {
 		return Entry{}, err

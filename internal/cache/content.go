@@ -75,7 +75,7 @@ func (c *content) next(offset, most int64) (io.ReadCloser, int64, error) {
 	if n <= 0 { // an empty block
 		return nil, 0, nil
 	}
-	r, err := c.service.blobs.OpenRange(c.ctx, blobKey(c.entry.OrgID, c.entry.ID, seg.Blob), skip, n)
+	r, err := blob.OpenPart(c.ctx, c.service.blobs, blobKey(c.entry.OrgID, c.entry.ID, seg.Blob), seg.Size, skip, n)
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
 		return nil, 0, c.gone(err)
 	}
@@ -86,11 +86,11 @@ func (c *content) next(offset, most int64) (io.ReadCloser, int64, error) {
 }
 
 // gone removes an entry whose content is missing, as after an older database was
-// put back: its key can be saved anew, instead of failing jobs until nobody looks
+// put back, or damaged: its key can be saved anew, instead of failing jobs until nobody looks
 // for it any more.
 func (c *content) gone(cause error) error {
 	s := c.service
-	s.log.ErrorContext(c.ctx, "the content of an entry of the cache is missing, the entry is removed", "org", c.entry.OrgID, "entry", c.entry.ID, "error", cause)
+	s.log.ErrorContext(c.ctx, "the content of an entry of the cache is missing or damaged, the entry is removed", "org", c.entry.OrgID, "entry", c.entry.ID, "error", cause)
 	err := s.after(c.ctx, func(ctx context.Context) error { return s.store.RemoveCache(ctx, c.entry.OrgID, c.entry.ID) })
 	if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		s.log.WarnContext(c.ctx, "it could not be removed, it is tried when it is opened again", "entry", c.entry.ID, "error", err)

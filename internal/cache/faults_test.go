@@ -80,8 +80,11 @@ func (s faultyStore) CommitCache(ctx context.Context, id, size int64) (e cache.E
 	return e, loose, err
 }
 
-func (s faultyStore) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again) (e cache.Entry, kept bool, loose []string, err error) {
-	err = s.do(func() error { e, kept, loose, err = s.Store.ReplaceCache(ctx, id, size, p, meta, again); return err })
+func (s faultyStore) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again, match func(int64) bool) (e cache.Entry, kept bool, loose []string, err error) {
+	err = s.do(func() error {
+		e, kept, loose, err = s.Store.ReplaceCache(ctx, id, size, p, meta, again, match)
+		return err
+	})
 	return e, kept, loose, err
 }
 

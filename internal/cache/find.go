@@ -13,6 +13,9 @@ import (
 // that was found is kept for some minutes, so that it can be opened. ok is false
 // where nothing is. Codes: invalid.
 func (s *Service) Find(ctx context.Context, c Caller, key string, restore []string, version string) (e Entry, ok bool, err error) {
+	if err := checkTheirs(version); err != nil {
+		return Entry{}, false, err
+	}
 	in, err := ranges(c, key, restore, version)
 	if err != nil {
 		return Entry{}, false, err

@@ -28,18 +28,20 @@ func TestMissingContent(t *testing.T) {
 		short := w.saved(job(), "short", "hello ", "world")
 		_, err := w.blobs.Put(ctx, lose(short, 6), strings.NewReader("wo"), 10)
 		w.must(err)
-		if got, err := w.read(short.ID, 0, -1); err == nil {
-			w.t.Errorf("a segment that is shorter reads as %q", got)
+		if got, err := w.read(short.ID, 0, 6); err != nil || got != "hello " {
+			w.t.Errorf("the other one reads as %q, %v", got, err)
 		}
 		r, err := w.Open(ctx, short, 0, -1)
 		w.must(err)
 		defer r.Close()
-		if n, err := io.Copy(io.Discard, r); err == nil {
-			w.t.Errorf("a segment that is shorter is sent as %d bytes", n)
+		if n, err := io.Copy(io.Discard, r); n != 6 || nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			w.t.Errorf("a segment that is shorter is sent as %d bytes, %v", n, err)
 		}
-		if got, err := w.read(short.ID, 0, 6); err != nil || got != "hello " {
-			w.t.Errorf("the other one reads as %q, %v", got, err)
-		}
+		long := w.saved(job(), "long", "hello")
+		_, err = w.blobs.Put(ctx, lose(long, 0), strings.NewReader("hello, too"), 10)
+		w.must(err)
+		_, err = w.Open(ctx, long, 0, -1)
+		w.wants("a segment that is longer", err, nimbus.CodeNotFound)
 
 		later, first := w.saved(job(), "later", "hello ", "world"), w.saved(job(), "first", "hello ")
 		lose(later, 6)
@@ -49,7 +51,7 @@ func TestMissingContent(t *testing.T) {
 		lose(first, 0)
 		_, err = w.Open(ctx, first, 0, -1)
 		w.wants("the first segment is gone", err, nimbus.CodeNotFound)
-		for _, key := range []string{"later", "first"} {
+		for _, key := range []string{"short", "long", "later", "first"} {
 			if e, ok, err := w.Find(ctx, job(), key, nil, version); ok || err != nil {
 				w.t.Errorf("%+v is found, %v", e, err)
 			}

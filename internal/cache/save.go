@@ -30,15 +30,22 @@ type Saving struct {
 	Size         int64  // -1 where it is not known
 	Again        Again
 	SHA256       string // that it must have, in lower-case hex; "" for any
+	// Still says, once all has come, whether who saves it still may: a transfer takes
+	// up to hours. nil: always.
+	Still func(ctx context.Context) error
+	// Match says whether the entry that is there, 0 for none, is the one that may be
+	// replaced. nil: any is.
+	Match func(id int64) bool
 }
 
 // savingVersion is where uploads are until they came whole: under names that
 // nobody knows, so that those who save the same at once don't wait for each other.
-const savingVersion = "\u2026saving"
+const savingVersion = Own + "saving"
 
 // Save stores what r holds. Nobody finds it before it is whole; of a content that
 // breaks off, or is refused, nothing is kept. kept tells that the entry is one
-// that was there. Codes: invalid, forbidden, conflict, too_large, rate_limited.
+// that was there. Codes: invalid, forbidden, conflict, fenced where another is there
+// than was named, too_large, rate_limited, and what Still says.
 func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) (e Entry, kept bool, err error) {
 	p, err := c.place(what.Key, what.Version)
 	if err != nil {
@@ -47,20 +54,28 @@ func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) 
 	if len(what.Meta) > MaxMeta {
 		return Entry{}, false, nimbus.Errorf(nimbus.CodeTooLarge, "what is kept with the content has %d bytes, %d is the most", len(what.Meta), MaxMeta)
 	}
+	if what.Match != nil { // before all of it is taken in, and again in its place
+		if err := s.matches(ctx, p, what.Match); err != nil {
+			return Entry{}, false, err
+		}
+	}
 	if what.Again != AgainReplaces {
 		if e, kept, err = s.there(ctx, p, what.Again, r); kept || err != nil {
 			return e, kept, err
 		}
 	}
-	u, err := s.Reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
+	u, err := s.reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
 	if err != nil {
 		return Entry{}, false, err
 	}
 	defer s.credits.end(u.ID)
 	size, err := s.takeIn(ctx, u.ID, what, r)
+	if err == nil && what.Still != nil {
+		err = what.Still(ctx)
+	}
 	if err == nil {
 		var loose []string
-		e, kept, loose, err = s.store.ReplaceCache(ctx, u.ID, size, p, what.Meta, what.Again)
+		e, kept, loose, err = s.store.ReplaceCache(ctx, u.ID, size, p, what.Meta, what.Again, what.Match)
 		s.drop(ctx, p.OrgID, u.ID, loose...)
 	}
 	if err != nil {
@@ -92,6 +107,28 @@ func (s *Service) there(ctx context.Context, p Place, again Again, r io.Reader) 
 		return Entry{}, false, fmt.Errorf("take a content that is there: %w", err)
 	}
 	return e, true, nil
+}
+
+func (s *Service) matches(ctx context.Context, p Place, match func(int64) bool) error {
+	id, err := s.store.CacheAt(ctx, p)
+	if err == nil {
+		_, err = s.store.CacheEntry(ctx, id) // an upload is none
+	}
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound {
+		id, err = 0, nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for an entry: %w", err)
+	}
+	if !match(id) {
+		return NotTheOne()
+	}
+	return nil
+}
+
+// NotTheOne is why an entry is not replaced. Codes: fenced.
+func NotTheOne() error {
+	return nimbus.Errorf(nimbus.CodeFenced, "what is under the key is not what was named: it was replaced or removed meanwhile")
 }
 
 // takeIn stores a content as blocks, as many as it needs, and in order.
@@ -136,6 +173,9 @@ func (s *Service) Delete(ctx context.Context, c Caller, key, version string) err
 		return err
 	}
 	id, err := s.store.CacheAt(ctx, p)
+	if nimbus.ErrorCode(err) == nimbus.CodeNotFound { // it speaks of uploads, too
+		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry in the cache")
+	}
 	if err != nil {
 		return fmt.Errorf("look for an entry: %w", err)
 	}

@@ -60,8 +60,9 @@ type Uploads interface {
 	CommitCache(ctx context.Context, uploadID, size int64) (e Entry, loose []string, err error)
 	// ReplaceCache is CommitCache at another place than the upload has, where again
 	// says what becomes of an entry that is there: kept tells that it stays, and
-	// the upload is given up. Codes: conflict.
-	ReplaceCache(ctx context.Context, id, size int64, p Place, meta string, again Again) (e Entry, kept bool, loose []string, err error)
+	// the upload is given up. match, unless nil, says whether the entry that is there,
+	// 0 for none, may be. Codes: conflict, fenced where it may not.
+	ReplaceCache(ctx context.Context, id, size int64, p Place, meta string, again Again, match func(id int64) bool) (e Entry, kept bool, loose []string, err error)
 	// AbandonCache gives an upload up, be it idle or not.
 	AbandonCache(ctx context.Context, id int64) error
 	// CacheAt is the id of who has a place, whether an entry or an upload. Codes:
@@ -90,7 +91,7 @@ type Entries interface {
 
 // Keeping is what a store does to hold caches within their bounds.
 type Keeping interface {
-	// GiveUpCache gives uploads up that are idle.
+	// GiveUpCache gives uploads up that are idle, and those of jobs that have ended.
 	GiveUpCache(ctx context.Context, idle time.Duration) (n int, err error)
 	// ForgetUnusedCache has entries go that were not used for long: for unused, or
 	// for the time of their org; and artifacts that have expired.

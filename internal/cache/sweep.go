@@ -21,7 +21,7 @@ const (
 	orphanPages = 20
 )
 
-// Sweep gives idle uploads up, has entries go that were not used for long or are
+// Sweep gives uploads up that are idle or of jobs that have ended, has entries go that were not used for long or are
 // over a quota, then the content of all that is no more, and content that nothing
 // names. It may be called at any time, by one replica or by many; what fails is
 // done by the next.

@@ -30,6 +30,13 @@ const (
 // send, 0 for one that does not say; it is refused at once where that can't fit.
 // Codes: invalid, forbidden, conflict, too_large, rate_limited.
 func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, size int64) (Upload, error) {
+	if err := checkTheirs(version); err != nil {
+		return Upload{}, err
+	}
+	return s.reserve(ctx, c, key, version, size)
+}
+
+func (s *Service) reserve(ctx context.Context, c Caller, key, version string, size int64) (Upload, error) {
 	p, err := c.place(key, version)
 	if err != nil {
 		return Upload{}, err
@@ -38,6 +45,7 @@ func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, si
 		return Upload{}, nimbus.Errorf(nimbus.CodeInvalid, "an entry can't have %d bytes", size)
 	}
 	if size > s.limits.Entry {
+		s.uses(p.OrgID, p.Repo, Use{Refused: 1})
 		return Upload{}, s.tooLarge(size)
 	}
 	u, err := s.store.ReserveCache(ctx, p, c.JobID, size, s.limits)

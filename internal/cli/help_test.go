@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/cli"
 )
 
@@ -27,5 +28,19 @@ func TestHelp(t *testing.T) {
 	}
 	if say() != say("help") {
 		t.Error("nimbus alone says something else than nimbus help")
+	}
+}
+
+// TestScopesAreTold: who makes a token is told all scopes that there are.
+func TestScopesAreTold(t *testing.T) {
+	t.Parallel()
+	var out, err bytes.Buffer
+	if code := cli.Main(t.Context(), "test", []string{"tokens", "create", "--help"}, cli.Streams{Out: &out, Err: &err}); code != cli.ExitOK {
+		t.Fatalf("exit code %d, %s", code, err.String())
+	}
+	for _, scope := range nimbus.Scopes() {
+		if !strings.Contains(out.String(), string(scope)) {
+			t.Errorf("the help does not name %s", scope)
+		}
 	}
 }

@@ -185,7 +185,7 @@ func (c *registryRmCmd) Run(ctx context.Context, a *app) error {
 
 type registryRulesCmd struct {
 	Repo      string   `arg:"" help:"Repository, without the org."`
-	Immutable bool     `help:"A tag that is there stays what it is."`
+	Immutable bool     `help:"A tag that is there stays what it is, and is not removed."`
 	KeepDays  int      `within:"0..3650" help:"Images that nobody pulled or pushed for so many days go. 0: none do." placeholder:"N"`
 	Evict     bool     `help:"The least recently used images make room when nine tenths of the org's quota are used."`
 	PushFrom  []string `help:"Let jobs of this repository at GitHub push, too; - for the org's own jobs, * for all of the org. May be repeated." placeholder:"OWNER/NAME"`

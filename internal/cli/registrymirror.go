@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,18 +134,47 @@ func (c *registryMirrorShowCmd) Run(ctx context.Context, a *app) error {
 
 type registryMirrorAddCmd struct {
 	Name         string   `arg:"" help:"What it is called: like its registry, as docker.io."`
-	Upstream     string   `help:"Address of the registry. Default: https://NAME, and that of Docker's for docker.io." placeholder:"URL"`
-	Allow        []string `help:"Repositories that it gives, * stands for anything; may be repeated. Default: none." placeholder:"PATTERN"`
-	Username     string   `help:"Who to be at the registry. Default: nobody." placeholder:"NAME"`
+	Upstream     string   `help:"Address of the registry. Default: what it is; of a new one https://NAME, and that of Docker's for docker.io." placeholder:"URL"`
+	Allow        []string `help:"Repositories that it gives, in place of those that it does; * stands for anything; may be repeated. Default of a new one: none." placeholder:"PATTERN" xor:"allow"`
+	Also         []string `help:"Repositories that it gives beside those that it does; may be repeated." placeholder:"PATTERN"`
+	AllowNothing bool     `help:"Have it give nothing." xor:"allow"`
+	Username     string   `help:"Who to be at the registry. Default: who it is; of a new one nobody." placeholder:"NAME" xor:"login"`
 	PasswordFile string   `help:"File with the password or token, - for the standard input. It may be left out while upstream and username stay." placeholder:"FILE"`
+	NoLogin      bool     `help:"Be nobody at the registry, and forget the login." xor:"login"`
 }
 
 func (*registryMirrorAddCmd) Help() string {
-	return aboutMirrors + "All is set anew, so that a change takes all flags again, but for the password. It counts on all replicas within a second. " +
+	return aboutMirrors + "Of a mirror that is there only what is given is changed. It counts on all replicas within a second. " +
 		"A mirror that leads somewhere else then loses what is here of it.\n\n" +
 		usage("nimbus registry mirror add docker.io --allow 'library/*' --allow 'acme/*' --username acme --password-file hub.token",
+			"nimbus registry mirror add docker.io --also 'bitnami/*'",
 			"nimbus registry mirror add ghcr.io --allow 'acme/*'",
 			"nimbus registry mirror add registry.corp --upstream http://10.0.0.5:5000 --allow '*'")
+}
+
+// of is the change of a mirror that is there, or of the zero one: what is not given
+// stays.
+func (c *registryMirrorAddCmd) of(before nimbus.ImageMirror, password string) (nimbus.ImageMirrorChange, error) {
+	change := nimbus.ImageMirrorChange{Name: c.Name, Upstream: cmp.Or(c.Upstream, before.Upstream), Username: cmp.Or(c.Username, before.Username), Password: password, Allow: before.Allow}
+	if c.NoLogin {
+		if password != "" {
+			return change, badUsage(errors.New("--no-login goes without --password-file"))
+		}
+		change.Username = ""
+	}
+	if len(c.Allow) > 0 || c.AllowNothing {
+		change.Allow = c.Allow
+	}
+	change.Allow = slices.Clone(change.Allow)
+	for _, pattern := range c.Also {
+		if !slices.Contains(change.Allow, pattern) {
+			change.Allow = append(change.Allow, pattern)
+		}
+	}
+	if slices.Contains(change.Allow, "") {
+		return change, badUsage(errors.New("an empty pattern allows nothing: --allow-nothing says that"))
+	}
+	return change, nil
 }
 
 // maxPassword bounds the file of a password.
@@ -178,15 +208,26 @@ func (c *registryMirrorAddCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	change := nimbus.ImageMirrorChange{Name: c.Name, Upstream: c.Upstream, Username: c.Username, Password: password, Allow: c.Allow}
 	return a.asking(func(cl *client.Client) error {
+		all, err := cl.ImageMirrors(ctx)
+		if err != nil {
+			return err
+		}
+		var before nimbus.ImageMirror
+		if i := slices.IndexFunc(all, func(m nimbus.ImageMirror) bool { return m.Name == c.Name }); i >= 0 {
+			before = all[i]
+		}
+		change, err := c.of(before, password)
+		if err != nil {
+			return err
+		}
 		if err := cl.SetImageMirror(ctx, change); err != nil {
 			return err
 		}
-		if len(c.Allow) == 0 {
+		if len(change.Allow) == 0 {
 			a.info("it gives nothing yet: --allow says what it may")
 		}
-		return a.say("mirror", map[string]any{"name": c.Name, "allow": append([]string{}, c.Allow...)}, "the mirror %s is set", c.Name)
+		return a.say("mirror", map[string]any{"name": c.Name, "allow": append([]string{}, change.Allow...)}, "the mirror %s is set", c.Name)
 	})
 }
 

@@ -72,7 +72,7 @@ type tokensCreateCmd struct {
 	Account  string         `help:"Of this service account, by its id; for admins of the org. Default: one's own." placeholder:"ID"`
 	Platform bool           `help:"It administers the platform; for who does."`
 	Role     nimbus.Role    `help:"The most that it may do: viewer, developer, operator or admin. Default: its owner's." placeholder:"ROLE"`
-	Scopes   []nimbus.Scope `name:"scope" help:"Narrows it further; may be given again: jobs:read, jobs:write, hosts:read, hosts:write, org:read, org:write, tokens:read, tokens:write, audit:read, metrics:read, shells." placeholder:"SCOPE"`
+	Scopes   []nimbus.Scope `name:"scope" help:"Narrows it further; may be given again: jobs:read, jobs:write, hosts:read, hosts:write, org:read, org:write, tokens:read, tokens:write, audit:read, metrics:read, shells, registry:read, registry:write." placeholder:"SCOPE"`
 	ValidFor time.Duration  `within:"1s..8784h" help:"How long it works, at most 8784h." default:"2160h"`
 }
 

@@ -45,6 +45,9 @@ func TestEveryNumberHasARange(t *testing.T) {
 	all := leaves(t)
 	n := 0
 	for name, v := range all {
+		if err := flagrange.Valid(v); err != nil {
+			t.Errorf("the range of %s: %v", name, err)
+		}
 		if flagrange.Ranged(v) {
 			n++
 			if v.Tag.Get(flagrange.Tag) == "" {

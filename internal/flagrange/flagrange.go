@@ -43,7 +43,8 @@ func Check(parsed *kong.Context) error {
 	return nil
 }
 
-// Ranged tells whether values of this kind need the tag.
+// Ranged tells whether values of this kind need the tag. Numbers with a fraction may
+// have it.
 func Ranged(v *kong.Value) bool {
 	switch v.Target.Interface().(type) {
 	case int, int64, time.Duration, *int, *int64, *time.Duration:
@@ -62,7 +63,7 @@ func check(name string, v *kong.Value) error {
 	if err != nil {
 		return fmt.Errorf("range %q of %s: %w", text, name, err)
 	}
-	if got := target.Int(); got >= r.least && got <= r.most {
+	if r.holds(target) {
 		return nil
 	}
 	return nimbus.Errorf(nimbus.CodeInvalid, "%s is %v; allowed is %s", name, target.Interface(), Words(text))
@@ -77,8 +78,31 @@ func Words(tag string) string {
 	return low + " to " + high
 }
 
+// Valid tells what is wrong with the tag of a value, if it has one.
+func Valid(v *kong.Value) error {
+	text := v.Tag.Get(Tag)
+	if text == "" {
+		return nil
+	}
+	target := v.Target
+	if target.Kind() == reflect.Pointer {
+		target = reflect.New(target.Type().Elem()).Elem()
+	}
+	_, err := parse(text, target)
+	return err
+}
+
+// span is a range of whole numbers, or of others.
 type span struct {
-	least, most int64
+	least, most           int64
+	leastFloat, mostFloat float64
+}
+
+func (s span) holds(v reflect.Value) bool {
+	if v.CanFloat() { // NaN is in none
+		return v.Float() >= s.leastFloat && v.Float() <= s.mostFloat
+	}
+	return v.Int() >= s.least && v.Int() <= s.most
 }
 
 // parse reads a range for values of the kind of v.
@@ -87,18 +111,29 @@ func parse(text string, v reflect.Value) (span, error) {
 	if !ok || low == "" {
 		return span{}, errors.New("it looks like 1..9, or 1.. without an end")
 	}
-	out := span{most: math.MaxInt64}
-	number := func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
-	if v.Type() == reflect.TypeFor[time.Duration]() {
-		number = func(s string) (int64, error) {
+	out := span{most: math.MaxInt64, mostFloat: math.MaxFloat64}
+	read := func(s string, whole *int64, _ *float64) (err error) {
+		*whole, err = strconv.ParseInt(s, 10, 64)
+		return err
+	}
+	switch {
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		read = func(s string, whole *int64, _ *float64) error {
 			d, err := time.ParseDuration(s)
-			return int64(d), err
+			*whole = int64(d)
+			return err
 		}
+	case v.CanFloat():
+		read = func(s string, _ *int64, float *float64) (err error) {
+			*float, err = strconv.ParseFloat(s, 64)
+			return err
+		}
+	case !v.CanInt():
+		return span{}, fmt.Errorf("a %s has no range", v.Type())
 	}
-	var err, highErr error
-	out.least, err = number(low)
+	err := read(low, &out.least, &out.leastFloat)
 	if high != "" {
-		out.most, highErr = number(high)
+		err = cmp.Or(err, read(high, &out.most, &out.mostFloat))
 	}
-	return out, cmp.Or(err, highErr)
+	return out, err
 }

@@ -18,6 +18,8 @@ type line struct {
 		Keep    time.Duration `within:"0s.." default:"1h"`
 		ID      int64         `within:"1.."`
 		Size    *int          `within:"0..9"`
+		GiB     float64       `within:"0.001..10.5" name:"gib" default:"10"`
+		Share   *float64      `within:"0.5.."`
 		Percent int           `arg:"" optional:"" within:"1..10000"`
 	} `cmd:""`
 }
@@ -42,6 +44,15 @@ func TestCheck(t *testing.T) {
 		"do --size 0":             "",
 		"do --size 9":             "",
 		"do --size 10":            "--size is 10; allowed is 0 to 9",
+		"do --gib 0.001":          "",
+		"do --gib 10.5":           "",
+		"do --gib 0.0009":         "--gib is 0.0009; allowed is 0.001 to 10.5",
+		"do --gib 10.51":          "--gib is 10.51; allowed is 0.001 to 10.5",
+		"do --gib NaN":            "--gib is NaN; allowed is 0.001 to 10.5",
+		"do --gib=-Inf":           "--gib is -Inf; allowed is 0.001 to 10.5",
+		"do --share 1e9":          "",
+		"do --share Inf":          "--share is +Inf; allowed is 0.5 or more",
+		"do --share 0.4":          "--share is 0.4; allowed is 0.5 or more",
 		"do --id 9 --cpu 600 100": "--cpu is 600",
 	} {
 		p, err := kong.New(&line{})

@@ -112,8 +112,11 @@ type Cache interface {
 	// cache.
 	Token(a nimbus.Assignment) (string, error)
 	// As answers somebody, other than a job, who acts in an org and may read what
-	// its own jobs saved; and save, too.
-	As(p nimbus.Principal, saves bool) http.Handler
+	// its own jobs saved; and save, too. still says whether that one still may, and is
+	// asked while a content comes, and once it came.
+	As(p nimbus.Principal, saves bool, still func(context.Context) error) http.Handler
+	// Refuse answers, as that would, somebody who may not.
+	Refuse(w http.ResponseWriter, r *http.Request, err error)
 	// GitHubToken is for the host that holds a lease on an attempt that is proved to
 	// run a job of GitHub's; reason is why that may do less than others. Codes:
 	// conflict until it is proved, forbidden for one that has no cache, fenced.

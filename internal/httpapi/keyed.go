@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -41,12 +42,19 @@ func (a *api) keyed(next Cache) http.Handler {
 		c, err := a.enter(q, keyedPath, to)
 		if err != nil {
 			if r.Context().Err() == nil {
-				wire.WriteHTTPError(w, a.judge(r.Context(), r.URL.Path, err))
+				err = a.judge(r.Context(), r.URL.Path, err)
+				w.Header().Set(wire.CodeHeader, string(nimbus.ErrorCode(err)))
+				next.Refuse(w, r, err)
 			}
 			return
 		}
+		asked := q.Clone(r.Context())
 		q.URL.Path, q.URL.RawPath = keyedPath+c.org+"/"+rest, ""
-		next.As(c.Principal, writes).ServeHTTP(w, q)
+		still := func(ctx context.Context) error {
+			_, err := a.allow(asked.WithContext(ctx), to)
+			return err
+		}
+		next.As(c.Principal, writes, still).ServeHTTP(w, q)
 	})
 }
 

@@ -64,7 +64,7 @@ func (c *content) next(offset, most int64) (io.ReadCloser, int64, error) {
 	if n <= 0 {
 		return nil, 0, nil
 	}
-	r, err := c.service.blobs.OpenRange(c.ctx, key(c.org, seg.Path), skip, n)
+	r, err := blob.OpenPart(c.ctx, c.service.blobs, key(c.org, seg.Path), seg.Size, skip, n)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open byte %d of %s: %w", offset, c.blob.Digest, c.lost(err))
 	}
@@ -72,13 +72,14 @@ func (c *content) next(offset, most int64) (io.ReadCloser, int64, error) {
 }
 
 // lost forgets a blob whose content is missing, as after an older database was put
-// back: it can be pushed anew.
+// back, or has another size than it had, as after damage to a file system: it can be
+// pushed anew.
 func (c *content) lost(cause error) error {
 	if nimbus.ErrorCode(cause) != nimbus.CodeNotFound || c.blob.Digest == "" {
 		return cause
 	}
 	s := c.service
-	s.log.ErrorContext(c.ctx, "the content of a blob is missing, it has to be pushed anew", "org", c.org, "digest", c.blob.Digest, "error", cause)
+	s.log.ErrorContext(c.ctx, "the content of a blob is missing or damaged, it has to be pushed anew", "org", c.org, "digest", c.blob.Digest, "error", cause)
 	err := s.after(c.ctx, func(ctx context.Context) error { return s.store.LoseRegistryBlob(ctx, c.org, c.blob) })
 	s.known.forget()
 	if err != nil {

@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob"
 	"github.com/nimbus-ci/nimbus/internal/registry/upstream"
 )
 
-// A blob comes from an upstream once for all who wait, and goes on to come when
-// they have gone. It comes in parts, which are stored like those of an upload, and
+// A blob comes from an upstream once for all who wait, and goes on to come for a
+// while when they have gone. It comes in parts, which are stored like those of an upload, and
 // who waits reads them as they are stored: but the last one only when all of it
 // has the digest that it should have, so that nobody ever gets the whole of
 // anything else.
@@ -28,12 +27,17 @@ const (
 	partTime        = 10 * time.Second
 	// slotWait is how long a blob waits for others to come before it does.
 	slotWait = time.Minute
+	// unwaitedFor is how long a blob goes on to come that nobody waits for: clients
+	// that break off try again.
+	unwaitedFor = time.Minute
 )
 
 // fills are the blobs that come now.
 type fills struct {
 	mu     sync.Mutex
 	by     map[named]*fill
+	count  int
+	of     map[string]int // how many of them, by account
 	ended  bool
 	all    sync.WaitGroup
 	ctx    context.Context //nolint:containedctx // of all of them: it ends with the service
@@ -46,8 +50,8 @@ func newMirrors(inside []string) mirrors {
 		isNamed[address] = true
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return mirrors{line: upstream.NewLine(func(address string) bool { return isNamed[address] }), slots: semaphore.NewWeighted(fillsAtOnce),
-		orgs: map[string]*mirrorsOf{}, fills: fills{by: map[named]*fill{}, ctx: ctx, cancel: cancel}}
+	return mirrors{line: upstream.NewLine(func(address string) bool { return isNamed[address] }), slots: newSlots(),
+		orgs: map[string]*mirrorsOf{}, fills: fills{by: map[named]*fill{}, of: map[string]int{}, ctx: ctx, cancel: cancel}}
 }
 
 // stop gives up all that comes, and waits for it.
@@ -62,18 +66,84 @@ func (m *mirrors) stop() {
 
 // fill is a blob that comes.
 type fill struct {
-	begun chan struct{} // closed once its size is known, or it has ended
+	begun  chan struct{} // closed once its size is known, or it has ended
+	since  int64         // what the mirror was set to; see MirrorKey
+	cancel context.CancelCauseFunc
 
-	mu    sync.Mutex
-	size  int64 // -1: not known
-	parts []Segment
-	err   error
-	ended bool
-	grown chan struct{} // closed, and made anew, with each change
+	mu       sync.Mutex
+	waiting  int         // who wants it
+	unwaited *time.Timer // gives it up when nobody has for a while
+	over     bool        // it is given up: who wants it now begins anew
+	size     int64       // -1: not known
+	parts    []Segment
+	err      error
+	ended    bool
+	grown    chan struct{} // closed, and made anew, with each change
 }
 
-func newFill() *fill {
-	return &fill{begun: make(chan struct{}), size: -1, grown: make(chan struct{})}
+func newFill(since int64, cancel context.CancelCauseFunc) *fill {
+	return &fill{begun: make(chan struct{}), since: since, cancel: cancel, size: -1, grown: make(chan struct{})}
+}
+
+// enter is somebody who wants it, and leaves once. It is false for one that is
+// given up.
+func (f *fill) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return false
+	}
+	f.waiting++
+	if f.unwaited != nil {
+		f.unwaited.Stop()
+		f.unwaited = nil
+	}
+	return true
+}
+
+// leave is somebody who does not want it any more.
+func (f *fill) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting--; f.waiting == 0 && !f.ended {
+		f.unwaited = time.AfterFunc(unwaitedFor, func() {
+			f.mu.Lock()
+			unwanted := f.waiting == 0
+			f.mu.Unlock()
+			if unwanted {
+				f.giveUp(nimbus.Errorf(nimbus.CodeUnavailable, "nobody waits for it any more"))
+			}
+		})
+	}
+}
+
+// giveUp ends it.
+func (f *fill) giveUp(why error) {
+	f.mu.Lock()
+	f.over = true
+	f.mu.Unlock()
+	f.cancel(why)
+}
+
+// changed gives up what comes from mirrors of an org that are not there any more, or
+// lead somewhere else. there is what they were set to.
+func (all *fills) changed(orgID string, there map[string]int64) {
+	account := MirrorAccount(orgID)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.of[account] == 0 {
+		return
+	}
+	for of, f := range all.by {
+		name, _, _ := splitMirror(of.Repo)
+		if since, ok := there[name]; of.OrgID == account && (!ok || since > f.since) {
+			f.giveUp(errMirrorChanged())
+		}
+	}
+}
+
+func errMirrorChanged() error {
+	return Refuse(NameUnknown, nimbus.CodeConflict, "the mirror was changed meanwhile")
 }
 
 // change changes a fill, and tells those who wait.
@@ -93,7 +163,12 @@ func (f *fill) begin(size int64) {
 func (f *fill) add(s Segment) { f.change(func() { f.parts = append(f.parts, s) }) }
 
 func (f *fill) end(err error) {
-	f.change(func() { f.ended, f.err = true, err })
+	f.change(func() {
+		f.ended, f.err = true, err
+		if f.unwaited != nil {
+			f.unwaited.Stop()
+		}
+	})
 	select {
 	case <-f.begun:
 	default:
@@ -181,6 +256,7 @@ func (m *Mirrored) come(ctx context.Context, digest Digest) (Blob, error) {
 	if err != nil {
 		return Blob{}, err
 	}
+	defer f.leave()
 	select {
 	case <-ctx.Done():
 		return Blob{}, fmt.Errorf("wait for an upstream: %w", context.Cause(ctx))
@@ -222,7 +298,10 @@ func (m *Mirrored) Open(ctx context.Context, _ Place, b Blob, offset, n int64) (
 	if offset < 0 || n < 0 || offset > b.Size || n > b.Size-offset {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "there are no %d bytes from %d on: the blob has %d", n, offset, b.Size)
 	}
-	return blob.OpenSegments(offset, n, func(at, most int64) (io.ReadCloser, int64, error) { //nolint:wrapcheck // its errors are ours
+	if !b.coming.enter() {
+		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "%s does not come any more: ask again", b.Digest)
+	}
+	content, err := blob.OpenSegments(offset, n, func(at, most int64) (io.ReadCloser, int64, error) {
 		seg, err := b.coming.partAt(ctx, at)
 		if err != nil {
 			return nil, 0, err
@@ -235,6 +314,24 @@ func (m *Mirrored) Open(ctx context.Context, _ Place, b Blob, offset, n int64) (
 		}
 		return r, take, nil
 	})
+	if err != nil {
+		b.coming.leave()
+		return nil, err //nolint:wrapcheck // its errors are ours
+	}
+	return &wanted{Content: content, leave: sync.OnceFunc(b.coming.leave)}, nil
+}
+
+// wanted is the content of what comes, for somebody who leaves when it is closed.
+type wanted struct {
+	Content
+
+	leave func()
+}
+
+// Close implements io.Closer.
+func (w *wanted) Close() error {
+	w.leave()
+	return w.Content.Close() //nolint:wrapcheck // the content's own
 }
 
 // join is the coming of a blob: one for all who want it.
@@ -242,35 +339,71 @@ func (m *Mirrored) join(digest Digest) (*fill, error) {
 	all, name := &m.service.mirrors.fills, named{m.place, digest}
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if f, ok := all.by[name]; ok {
+	if f, ok := all.by[name]; ok && f.since == m.mirror.Since && f.enter() {
 		return f, nil
 	}
-	if all.ended {
+	switch {
+	case all.ended:
 		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping")
+	case all.of[m.place.OrgID] >= fillsWaitingOfOrg:
+		return nil, m.busy(ofOrg)
+	case all.count >= fillsWaiting:
+		return nil, m.busy(ofAll)
 	}
-	if len(all.by) >= fillsWaiting {
-		return nil, m.busy()
-	}
-	f := newFill()
+	ctx, cancel := context.WithCancelCause(all.ctx)
+	f := newFill(m.mirror.Since, cancel)
+	f.enter()
 	all.by[name] = f
+	all.count++
+	all.of[m.place.OrgID]++
 	all.all.Add(1)
 	go func() {
 		defer all.all.Done()
-		err := m.fill(all.ctx, f, digest)
-		if err != nil && all.ctx.Err() == nil {
-			m.service.log.WarnContext(all.ctx, "a blob of a mirror could not be fetched", "mirror", m.mirror.Name, "repo", m.at, "digest", digest, "error", err)
+		defer cancel(nil)
+		err := m.fill(ctx, f, digest)
+		if of := m.keepOnly(ctx, digest); err == nil {
+			err = of
+		}
+		if ctx.Err() != nil && err != nil {
+			err = m.ended(ctx)
+		} else if err != nil {
+			m.service.log.WarnContext(ctx, "a blob of a mirror could not be fetched", "mirror", m.mirror.Name, "repo", m.at, "digest", digest, "error", err)
 		}
 		// First it is here, or not, for those who ask from now on.
 		all.mu.Lock()
-		delete(all.by, name)
+		if all.by[name] == f {
+			delete(all.by, name)
+		}
+		all.count--
+		if all.of[m.place.OrgID]--; all.of[m.place.OrgID] == 0 {
+			delete(all.of, m.place.OrgID)
+		}
 		all.mu.Unlock()
 		f.end(err)
 	}()
 	return f, nil
 }
 
-func (m *Mirrored) busy() error {
-	err := nimbus.Errorf(nimbus.CodeRateLimited, "the mirror %s has too much to fetch now", m.mirror.Name)
+// ended tells why we did not ask to the end, which is not the upstream's fault.
+func (m *Mirrored) ended(ctx context.Context) error {
+	if m.service.mirrors.fills.ctx.Err() != nil {
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping")
+	}
+	return fmt.Errorf("ask an upstream: %w", context.Cause(ctx))
+}
+
+// busy is the refusal of what would be too much, and tells of what.
+func (m *Mirrored) busy(why bound) error {
+	var err *nimbus.Error
+	switch why {
+	case ofMirror:
+		err = nimbus.Errorf(nimbus.CodeRateLimited, "%d layers already come from the upstream of the mirror %s, which is slow", fillsOfMirror, m.mirror.Name)
+	case ofOrg:
+		err = nimbus.Errorf(nimbus.CodeRateLimited, "the org's mirrors have as much to fetch as an org may have at once").
+			WithHint("one of its upstreams may be slow: nimbus registry mirror ls shows them")
+	case ofAll, noBound:
+		err = nimbus.Errorf(nimbus.CodeRateLimited, "the server's mirrors have too much to fetch now, for all orgs")
+	}
 	err.RetryAfter = 5 * time.Second
 	return &RefusalError{TooManyRequests, err}
 }
@@ -278,15 +411,13 @@ func (m *Mirrored) busy() error {
 // fill fetches a blob.
 func (m *Mirrored) fill(ctx context.Context, f *fill, digest Digest) error {
 	s := m.service
-	for _, slots := range []*semaphore.Weighted{m.mirror.slots, s.mirrors.slots} {
-		wait, cancel := context.WithTimeout(ctx, slotWait)
-		err := slots.Acquire(wait, 1)
-		cancel()
-		if err != nil {
-			return m.busy()
-		}
-		defer slots.Release(1)
+	wait, cancel := context.WithTimeout(ctx, slotWait)
+	why := s.mirrors.slots.acquire(wait, m.mirror.OrgID, m.mirror.Name)
+	cancel()
+	if why != noBound {
+		return m.busy(why)
 	}
+	defer s.mirrors.slots.release(m.mirror.OrgID, m.mirror.Name)
 	if b, err := s.Blob(ctx, m.place, digest); nimbus.ErrorCode(err) != nimbus.CodeNotFound { // it has come since it was looked for
 		if err == nil {
 			f.begin(min(b.Size, firstPart)) // it is waited for, which takes no time
@@ -343,6 +474,9 @@ func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size 
 	in := &counted{Reader: body}
 	var last Segment
 	for most := int64(firstPart); !in.ended && u.Size != size; most = part {
+		if err := m.still(ctx); err != nil {
+			return err
+		}
 		if u.Segments > 0 {
 			f.add(last)
 		}
@@ -375,6 +509,37 @@ func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size 
 	}
 	f.add(last)
 	return nil
+}
+
+// still tells whether the mirror is what it was when something was asked for: it may
+// have been changed at another replica.
+func (m *Mirrored) still(ctx context.Context) error {
+	now, _, err := m.service.mirror(ctx, Place{m.mirror.OrgID, m.place.Repo})
+	if err == nil && (now == nil || now.Since != m.mirror.Since) {
+		return errMirrorChanged()
+	}
+	return err
+}
+
+// keepOnly looks, once a blob is here, whether the mirror is what it was: what was
+// here of another upstream has been removed by then, and this goes, too.
+func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
+	s := m.service
+	return s.after(ctx, func(ctx context.Context) error {
+		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, "", mostMirrors)
+		if err != nil {
+			return fmt.Errorf("look whether a mirror was changed: %w", err)
+		}
+		if slices.ContainsFunc(rows, func(r MirrorRow) bool { return r.MirrorKey == m.mirror.MirrorKey }) {
+			return nil
+		}
+		_, _, err = s.store.EvictRegistryBlobs(ctx, []Loose{{Place: m.place, Digest: digest, UsedAt: WheneverUsed}})
+		s.known.forget()
+		if err != nil {
+			return fmt.Errorf("remove what came of a mirror that was changed: %w", err)
+		}
+		return errMirrorChanged()
+	})
 }
 
 // counted is what comes, and whether that has ended.

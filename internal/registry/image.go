@@ -62,7 +62,7 @@ func (s *Service) digestOf(ctx context.Context, p Place, reference string) (Dige
 }
 
 // RemoveManifest removes a manifest with its tags, or, by a tag, that tag alone.
-// Codes: not_found, invalid.
+// Codes: not_found, invalid, conflict where tags of the repository do not change.
 func (s *Service) RemoveManifest(ctx context.Context, who nimbus.Principal, p Place, reference string) error {
 	e := event(who, p.OrgID, "registry.remove", p.Repo, map[string]string{"reference": reference})
 	if !strings.Contains(reference, ":") {
@@ -84,6 +84,12 @@ func (s *Service) RemoveManifest(ctx context.Context, who nimbus.Principal, p Pl
 		return fmt.Errorf("remove a manifest: %w", err)
 	}
 	return nil
+}
+
+// TagsStay is the refusal to remove tags that may not change.
+func TagsStay(repo string) error {
+	return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeConflict, "tags of the repository %s do not change, and so none is removed", repo).
+		WithHint("take that rule away first: nimbus registry rules %s, with its other rules and without --immutable", repo)}
 }
 
 // NoManifest is the refusal of a manifest or a tag that is not there.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"encoding/json"
+	"errors"
 	"mime"
 	"strings"
 
@@ -63,7 +64,7 @@ func ParseManifest(content []byte, mediaType string, digest Digest) (Manifest, e
 		Annotations   map[string]string `json:"annotations"`
 	}
 	if err := json.Unmarshal(content, &text); err != nil {
-		return Manifest{}, invalidManifest("it is no JSON of a manifest: %v", err)
+		return Manifest{}, notOfManifest(err)
 	}
 	var err error
 	if m.MediaType, err = mediaTypeOf(mediaType, text.MediaType, text.Manifests != nil && text.Layers == nil); err != nil {
@@ -134,6 +135,19 @@ func mediaTypeOf(header, inside string, index bool) (string, error) {
 	}
 	return "", &RefusalError{ManifestInvalid, nimbus.Errorf(nimbus.CodeInvalid, "%.100q is no manifest that is known here", header).
 		WithHint("known are manifests and indexes of OCI, and Docker's of schema 2")}
+}
+
+// notOfManifest is the refusal of what can't be read as a manifest. What Go calls
+// what is read is nobody's business.
+func notOfManifest(err error) error {
+	var other *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &other):
+		return invalidManifest("it is no JSON: %v", err)
+	case other.Field == "":
+		return invalidManifest("it is a JSON %.40s, and has to be an object", other.Value)
+	}
+	return invalidManifest("its field %.100s can't be a JSON %.40s", other.Field, other.Value)
 }
 
 func invalidManifest(format string, args ...any) error {

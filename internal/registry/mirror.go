@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry/upstream"
 )
@@ -81,9 +79,12 @@ const (
 	mirrorsFor = time.Second
 	// mostMirrors is how many an org may have.
 	mostMirrors = 50
-	// fillsOfMirror is how many blobs come from one upstream at once, fillsAtOnce
-	// from all; fillsWaiting is how many may wait for that.
-	fillsOfMirror, fillsAtOnce, fillsWaiting = 16, 64, 4096
+	// fillsOfMirror is how many blobs come from one upstream at once, fillsOfOrg from
+	// those of one org, fillsAtOnce from all. The last fillsSpared of these are for
+	// orgs of which nothing comes. fillsWaiting is how many may come or wait for
+	// that, fillsWaitingOfOrg how many of one org.
+	fillsOfMirror, fillsOfOrg, fillsAtOnce, fillsSpared = 12, 16, 64, 16
+	fillsWaiting, fillsWaitingOfOrg                     = 4096, 512
 	// awayFor is how long an upstream that could not be asked is not asked for what
 	// is here.
 	awayFor = 15 * time.Second
@@ -92,7 +93,7 @@ const (
 // mirrors is what this replica knows of mirrors, and has under way.
 type mirrors struct {
 	line  *upstream.Line
-	slots *semaphore.Weighted
+	slots *slots
 
 	mu   sync.Mutex
 	orgs map[string]*mirrorsOf // by the org's id
@@ -111,7 +112,6 @@ type mirror struct {
 	MirrorRow
 
 	client func(context.Context) (*upstream.Client, error) // made once it is needed
-	slots  *semaphore.Weighted
 
 	mu           sync.Mutex
 	limitedUntil time.Time // by this replica's clock
@@ -154,7 +154,7 @@ func (s *Service) lookUpMirrors(ctx context.Context, orgID string, now time.Time
 	s.mirrors.mu.Lock()
 	defer s.mirrors.mu.Unlock()
 	before := s.mirrors.orgs[orgID]
-	of := &mirrorsOf{asked: now, byName: make(map[string]*mirror, len(rows))}
+	of, there := &mirrorsOf{asked: now, byName: make(map[string]*mirror, len(rows))}, make(map[string]int64, len(rows))
 	for _, row := range rows {
 		var m *mirror
 		if before != nil {
@@ -163,6 +163,7 @@ func (s *Service) lookUpMirrors(ctx context.Context, orgID string, now time.Time
 		if m == nil || m.Changed != row.Changed {
 			m = s.newMirror(row)
 		}
+		there[row.Name] = m.Since
 		m.heard(row.LimitedUntil)
 		of.byName[row.Name] = m
 	}
@@ -170,20 +171,29 @@ func (s *Service) lookUpMirrors(ctx context.Context, orgID string, now time.Time
 		clear(s.mirrors.orgs)
 	}
 	s.mirrors.orgs[orgID] = of
+	s.mirrors.fills.changed(orgID, there)
 	return of, nil
 }
 
-// forgetMirrors has this replica look anew which mirrors an org has.
-func (s *Service) forgetMirrors(orgID string) {
+// renewMirrors has this replica look anew which mirrors an org has. What comes from
+// one that was changed is given up.
+func (s *Service) renewMirrors(ctx context.Context, orgID string) {
 	s.mirrors.mu.Lock()
-	defer s.mirrors.mu.Unlock()
 	if of := s.mirrors.orgs[orgID]; of != nil {
-		of.asked = time.Time{}
+		of.asked = time.Time{} // whatever becomes of this look
+	}
+	s.mirrors.mu.Unlock()
+	err := s.after(ctx, func(ctx context.Context) error {
+		_, err := s.lookUpMirrors(ctx, orgID, s.clock.Now())
+		return err
+	})
+	if err != nil {
+		s.log.WarnContext(ctx, "what comes from a mirror that was changed may go on to come", "org", orgID, "error", err)
 	}
 }
 
 func (s *Service) newMirror(row MirrorRow) *mirror {
-	m := &mirror{MirrorRow: row, slots: semaphore.NewWeighted(fillsOfMirror), failure: row.Failure}
+	m := &mirror{MirrorRow: row, failure: row.Failure}
 	var mu sync.Mutex
 	var made *upstream.Client
 	m.client = func(ctx context.Context) (*upstream.Client, error) {

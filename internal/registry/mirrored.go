@@ -37,7 +37,7 @@ func (s *Service) Mirror(ctx context.Context, p Place, look bool) (*Mirrored, er
 	if !m.allows(rest) {
 		s.observer.Mirrored("any", "refused")
 		return nil, &RefusalError{Denied, nimbus.Errorf(nimbus.CodeForbidden, "the mirror %s does not give %.200s", m.Name, rest).
-			WithHint("an admin of the org can have it do so: nimbus registry mirror add %s --allow …", m.Name)}
+			WithHint("an admin of the org can have it do so: nimbus registry mirror add %s --also …", m.Name)}
 	}
 	return &Mirrored{service: s, mirror: m, place: Place{MirrorAccount(p.OrgID), m.Name + "/" + rest}, at: rest, look: look}, nil
 }
@@ -62,7 +62,7 @@ func (m *Mirrored) client(ctx context.Context) (*upstream.Client, error) {
 
 func (m *Mirrored) limited(pause time.Duration) error {
 	err := nimbus.Errorf(nimbus.CodeRateLimited, "the upstream of the mirror %s has been asked too often, and wants a pause", m.mirror.Name).
-		WithHint("with a login of its own (nimbus registry mirror add %s --username …) it usually gives more", m.mirror.Name)
+		WithHint("with a login of its own (nimbus registry mirror add %s --username … --password-file …) it usually gives more", m.mirror.Name)
 	err.RetryAfter = pause
 	return &RefusalError{TooManyRequests, err}
 }
@@ -74,8 +74,8 @@ func (m *Mirrored) heard(ctx context.Context, err, missing error) error {
 	if err != nil && !errors.As(err, &of) {
 		return err // ours
 	}
-	if err != nil && m.service.mirrors.fills.ctx.Err() != nil {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping") // which is not the upstream's fault
+	if err != nil && (errors.Is(ctx.Err(), context.Canceled) || m.service.mirrors.fills.ctx.Err() != nil) {
+		return m.ended(ctx) // who wanted it has gone, or we have
 	}
 	if of != nil && of.Kind == upstream.Limited {
 		m.mirror.heard(m.service.clock.Now().Add(of.After))
@@ -89,7 +89,7 @@ func (m *Mirrored) heard(ctx context.Context, err, missing error) error {
 		return missing
 	case upstream.Denied:
 		return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeForbidden, "the upstream of the mirror %s refuses %.200s: %w", m.mirror.Name, m.at, err).
-			WithHint("it may not exist, or need a login: nimbus registry mirror add %s --username …", m.mirror.Name)}
+			WithHint("it may not exist, or need a login: nimbus registry mirror add %s --username … --password-file …", m.mirror.Name)}
 	case upstream.Limited:
 		return m.limited(of.After)
 	case upstream.Inside:

@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 
@@ -68,13 +70,13 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 		return nimbus.Errorf(nimbus.CodeTooLarge, "the org has %d mirrors, which is the most", len(rows))
 	}
 	row := MirrorRow{MirrorKey: MirrorKey{OrgID: orgID, Mirror: c.Name}, ImageMirror: nimbus.ImageMirror{
-		Name: c.Name, Upstream: c.Upstream, Username: c.Username, Allow: c.Allow, SetBy: who.Actor()}}
+		Name: c.Name, Upstream: c.Upstream, Username: c.Username, Allow: c.Allow, SetBy: cmp.Or(who.Email, who.Name, who.Actor())}}
 	if c.Username != "" && before.Username == c.Username && before.Upstream == c.Upstream {
 		row.Secret = before.Secret
 	}
 	if c.Username != "" && c.Password == "" && row.Secret == "" {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the password of %.100q at %s is not known", c.Username, c.Upstream).
-			WithHint("--password-file says where it is; it stays only while upstream and username do")
+			WithHint("--password-file says where it is, --no-login has the mirror be nobody; it stays only while upstream and username do")
 	}
 	if c.Password != "" {
 		// A new name each time: what leads elsewhere never has the password of before.
@@ -94,7 +96,7 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 		s.dropSecret(ctx, orgID, before.Secret)
 	}
 	s.known.forget()
-	s.forgetMirrors(orgID)
+	s.renewMirrors(ctx, orgID)
 	return nil
 }
 
@@ -114,7 +116,7 @@ func (s *Service) dropSecret(ctx context.Context, orgID, name string) {
 func (s *Service) RemoveMirror(ctx context.Context, who nimbus.Principal, orgID, name string) error {
 	secret, err := s.store.DropRegistryMirror(ctx, orgID, name, event(who, orgID, "registry.remove_mirror", name, nil))
 	s.known.forget()
-	s.forgetMirrors(orgID)
+	s.renewMirrors(ctx, orgID)
 	if err != nil {
 		return fmt.Errorf("remove a mirror: %w", err)
 	}
@@ -139,7 +141,8 @@ func (s *Service) checkMirror(c nimbus.ImageMirrorChange) (nimbus.ImageMirrorCha
 	c.Upstream = strings.TrimRight(c.Upstream, "/")
 	u, err := url.Parse(c.Upstream)
 	switch {
-	case len(c.Upstream) > maxUpstream || err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
+	case len(c.Upstream) > maxUpstream || err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" ||
+		u.Path != "" && (path.Clean(u.Path) != u.Path || strings.ContainsAny(u.Path, "%\\") || u.RawPath != ""):
 		return c, nimbus.Errorf(nimbus.CodeInvalid, "that is no address of a registry").WithHint("it looks like https://registry.example")
 	case u.User != nil:
 		return c, nimbus.Errorf(nimbus.CodeInvalid, "a login does not belong into the address of a registry").WithHint("--username and --password-file")

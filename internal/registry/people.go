@@ -84,6 +84,9 @@ func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID
 	if err := CheckRepo(p.Repo); err != nil {
 		return err
 	}
+	if err := s.noMirror(ctx, p, "rules are for what is pushed, and nobody pushes there"); err != nil {
+		return err
+	}
 	if r.PushFrom, err = checkPushFrom(r.PushFrom); err != nil {
 		return err
 	}
@@ -99,13 +102,26 @@ func (s *Service) SetImageRules(ctx context.Context, who nimbus.Principal, orgID
 	return nil
 }
 
+// noMirror refuses what can't be done with repositories of mirrors.
+func (s *Service) noMirror(ctx context.Context, p Place, why string) error {
+	m, _, err := s.mirror(ctx, p)
+	if m == nil || err != nil {
+		return err
+	}
+	return nimbus.Errorf(nimbus.CodeInvalid, "%.200q is in the mirror %s: %s", p.Repo, m.Name, why).
+		WithHint("`nimbus registry mirror show %s` tells what is here of it; `nimbus registry mirror rm %s` removes all of it, with the mirror", m.Name, m.Name)
+}
+
 // maxKeepDays is ten years.
 const maxKeepDays = 3650
 
 // Remove removes a tag, an image by its digest, or, without a reference, a whole
-// repository. Codes: not_found, invalid.
+// repository. Codes: not_found, invalid, conflict where its tags do not change.
 func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo, reference string) error {
 	p := Place{orgID, repo}
+	if err := s.noMirror(ctx, p, "what is there goes by itself when nobody pulls it, and tags are asked for anew"); err != nil {
+		return err
+	}
 	if reference == "" {
 		return s.RemoveRepo(ctx, who, p)
 	}
@@ -115,7 +131,8 @@ func (s *Service) Remove(ctx context.Context, who nimbus.Principal, orgID, repo,
 	return s.RemoveManifest(ctx, who, p, reference)
 }
 
-// RemoveRepo removes a repository with all its images. Codes: not_found, invalid.
+// RemoveRepo removes a repository with all its images. Codes: not_found, invalid,
+// conflict where its tags do not change.
 func (s *Service) RemoveRepo(ctx context.Context, who nimbus.Principal, p Place) error {
 	if err := CheckRepo(p.Repo); err != nil {
 		return err

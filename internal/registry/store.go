@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"io"
+	"math"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -27,7 +28,8 @@ type Mirrors interface {
 	// RegistryMirrors are those of an org behind one, by name, up to most.
 	RegistryMirrors(ctx context.Context, orgID, after string, most int) ([]MirrorRow, error)
 	// SetRegistryMirror sets one. Where it leads somewhere else now, what is here of
-	// it is removed. Codes: conflict where the org has pushed below its name.
+	// it is removed. Repositories below its name that have no images go. Codes:
+	// conflict where the org has pushed below its name.
 	SetRegistryMirror(ctx context.Context, row MirrorRow, e nimbus.AuditEvent) error
 	// DropRegistryMirror removes one with what is here of it, and tells the name of
 	// its password. Codes: not_found.
@@ -109,9 +111,11 @@ type Manifests interface {
 	RegistryManifest(ctx context.Context, p Place, digest Digest) (Manifest, error)
 	// RegistryTag is the digest that a tag stands for. Codes: not_found.
 	RegistryTag(ctx context.Context, p Place, tag string) (Digest, error)
-	// DropRegistryManifest removes a manifest with its tags. Codes: not_found.
+	// DropRegistryManifest removes a manifest with its tags. Codes:
+	// not_found, conflict where its tags do not change.
 	DropRegistryManifest(ctx context.Context, p Place, digest Digest, e nimbus.AuditEvent) error
-	// DropRegistryTag removes a tag. Codes: not_found.
+	// DropRegistryTag removes a tag. Codes: not_found, conflict where it does
+	// not change.
 	DropRegistryTag(ctx context.Context, p Place, tag string, e nimbus.AuditEvent) error
 	// RegistryTags are the tags of a repository behind one, in the order of their
 	// bytes; up to most. Codes: not_found for a repository that is not there.
@@ -179,6 +183,9 @@ type Loose struct {
 	UnusedSince int64
 }
 
+// WheneverUsed is when something was used that goes whenever that was.
+const WheneverUsed = math.MaxInt64 - 1
+
 // Garbage is content that nothing names.
 type Garbage struct {
 	OrgID, Path string
@@ -205,7 +212,8 @@ type Books interface {
 	// SetRegistryRules sets those of a repository, which is made for that where it is
 	// not there.
 	SetRegistryRules(ctx context.Context, p Place, r nimbus.ImageRules, e nimbus.AuditEvent) error
-	// DropRegistryRepo removes a repository with all that is in it. Codes: not_found.
+	// DropRegistryRepo removes a repository with all that is in it. Codes:
+	// not_found, conflict where it has tags that do not change.
 	DropRegistryRepo(ctx context.Context, p Place, e nimbus.AuditEvent) error
 }
 

@@ -105,12 +105,17 @@ func (s *Server) callerOf(keys *actions.Keys) func(context.Context, string) (cac
 }
 
 // As implements httpapi.Cache. Who may run jobs of an org shares what these share.
-func (c *jobCache) As(p nimbus.Principal, saves bool) http.Handler {
+func (c *jobCache) As(p nimbus.Principal, saves bool, still func(context.Context) error) http.Handler {
 	caller := cache.Caller{OrgID: p.OrgID, Read: []string{ownScope}}
 	if saves {
 		caller.Write = ownScope
 	}
-	return c.keyed.As(caller)
+	return c.keyed.As(caller, still)
+}
+
+// Refuse implements httpapi.Cache.
+func (c *jobCache) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	c.keyed.Refuse(w, r, err)
 }
 
 // admitToCache lets the token of a job in for as long as the job runs.

@@ -74,11 +74,27 @@ func TestReplicasShareACache(t *testing.T) {
 	if status, got := two.send(t, http.MethodGet, fmt.Sprint(found["signed_download_url"]), "", ""); status != http.StatusOK || got != content {
 		t.Errorf("the other replica answers %d with %d bytes, %d were saved", status, len(got), len(content))
 	}
+	_, half := one.ask(t, token, "CreateCacheEntry", `{"key":"half","version":"v"}`)
+	put := fmt.Sprint(half["signed_upload_url"])
+	if status, said := two.send(t, http.MethodPut, put+"&comp=block&blockid=YQ==", "", "half"); status != http.StatusCreated {
+		t.Fatalf("%d %s", status, said)
+	}
 	if _, err := one.scheduler.Cancel(t.Context(), admin, nimbus.DefaultOrgID, job.ID); err != nil {
 		t.Fatal(err)
 	}
 	if status, said := two.ask(t, token, "GetCacheEntryDownloadURL", find); status != http.StatusUnauthorized {
 		t.Errorf("the job has ended, and its token is answered by %d %v", status, said)
+	}
+	for what, url := range map[string]string{http.MethodPut: put, http.MethodGet: fmt.Sprint(found["signed_download_url"])} {
+		if status, said := two.send(t, what, url, "", "more"); status != http.StatusForbidden || !strings.Contains(said, "the job has ended") {
+			t.Errorf("the job has ended, and %s by its URL is answered by %d %s", what, status, said)
+		}
+	}
+	if err := one.cache.service.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, next := one.ask(t, tokenOfAJob(t, two), "CreateCacheEntry", `{"key":"half","version":"v"}`); next["ok"] != true {
+		t.Errorf("what an ended job began to save is not free: %d %v", status, next)
 	}
 	if token, err := one.cache.Token(nimbus.Assignment{JobID: job.ID, OrgID: nimbus.DefaultOrgID, Source: nimbus.SourceGitHub}); token != "" || err != nil {
 		t.Errorf("a job of GitHub's, of which nothing is proved, has a token: %q, %v", token, err)

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -183,8 +185,56 @@ func TestPeopleShareTheCacheOfJobs(t *testing.T) {
 		if status, got := r.send(t, http.MethodGet, at(c.org), c.token, ""); status != c.get || status != http.StatusOK && strings.Contains(got, secret) {
 			t.Errorf("%s gets %d %s, want %d", what, status, got, c.get)
 		}
-		if status, said := r.send(t, http.MethodPut, at(c.org), c.token, secret); status != c.put {
+		status, said := r.send(t, http.MethodPut, at(c.org), c.token, secret)
+		if status != c.put {
 			t.Errorf("%s puts: %d %s, want %d", what, status, said, c.put)
 		}
+		if strings.HasPrefix(said, "{") { // whoever is refused is told so in one form
+			t.Errorf("%s is told %s", what, said)
+		}
+	}
+}
+
+// TestWhoIsRevokedSavesNothing: what a person's token began to put is not kept where
+// it was revoked before the end came.
+func TestWhoIsRevokedSavesNothing(t *testing.T) {
+	t.Parallel()
+	r := replicaTest(t, ReplicaConfig{Database: testenv.Postgres(t), MasterKey: identity.KeySource{File: filepath.Join(t.TempDir(), "key")}, S3: bucketOf(t, testenv.S3(t))})
+	in, ok := identity.Root().In(nimbus.DefaultOrgID)
+	if !ok {
+		t.Fatal("root acts in every org")
+	}
+	account, err := r.identity.CreateAccount(t.Context(), in, "saver", nimbus.RoleDeveloper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, token, err := r.identity.CreateToken(t.Context(), in, nimbus.NewToken{Name: "cache", AccountID: account.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, end := io.Pipe()
+	url := r.URL() + "/cache/" + nimbus.DefaultOrgID + "/k"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+secret)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := end.Write(make([]byte, 16<<20)) // more than lies on the way before it is known who sends it
+		if err == nil {
+			err = r.identity.RevokeToken(context.WithoutCancel(t.Context()), in, token.ID, "")
+		}
+		sent <- errors.Join(err, end.Close())
+	}()
+	status, said, _ := send(t, request)
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if status != http.StatusUnauthorized {
+		t.Errorf("it is answered by %d %s", status, said)
+	}
+	if status, _ := r.send(t, http.MethodGet, url, tokenOfAJob(t, r), ""); status != http.StatusNotFound {
+		t.Errorf("it is there: %d", status)
 	}
 }

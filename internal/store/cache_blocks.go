@@ -187,7 +187,7 @@ func (t *tx) cacheContent(ctx context.Context, id int64) (size int64, digest str
 }
 
 // ReplaceCache implements cache.Uploads.
-func (s *Store) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again) (e cache.Entry, kept bool, loose []string, err error) {
+func (s *Store) ReplaceCache(ctx context.Context, id, size int64, p cache.Place, meta string, again cache.Again, match func(int64) bool) (e cache.Entry, kept bool, loose []string, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		loose, kept = nil, false
 		row, err := t.cacheUpload(ctx, id)
@@ -199,10 +199,15 @@ func (s *Store) ReplaceCache(ctx context.Context, id, size int64, p cache.Place,
 			return err
 		}
 		there, err := t.CachePlace(ctx, gen.CachePlaceParams{OrgID: p.OrgID, Repo: p.Repo, Scope: p.Scope, Version: p.Version, Key: []byte(p.Key)})
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-		case err != nil:
+		none := errors.Is(err, sql.ErrNoRows)
+		if err != nil && !none {
 			return fmt.Errorf("look who has the place: %w", err)
+		}
+		if match != nil && !match(there.ID) { // 0 where none is
+			return cache.NotTheOne()
+		}
+		switch {
+		case none:
 		case there.State == cacheUploading || again == cache.AgainRefused:
 			return cacheTaken(there.State)
 		case again == cache.AgainKeeps:

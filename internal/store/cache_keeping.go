@@ -15,25 +15,40 @@ const sweptAtOnce = 500
 
 // GiveUpCache implements cache.Keeping.
 func (s *Store) GiveUpCache(ctx context.Context, idle time.Duration) (n int, err error) {
-	var ids []int64
+	var unused, ended []int64
 	err = s.read(ctx, func(t *tx) (err error) {
-		ids, err = t.IdleCacheUploads(ctx, gen.IdleCacheUploadsParams{TouchedAt: micros(t.now.Add(-idle)), Limit: sweptAtOnce})
+		unused, err = t.IdleCacheUploads(ctx, gen.IdleCacheUploadsParams{TouchedAt: micros(t.now.Add(-idle)), Limit: sweptAtOnce})
+		if err == nil {
+			ended, err = t.EndedCacheUploads(ctx, sweptAtOnce)
+		}
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
+	n, err = s.giveUpCaches(ctx, unused, idle)
+	if err != nil {
+		return n, err
+	}
+	more, err := s.giveUpCaches(ctx, ended, now)
+	return n + more, err
+}
+
+// giveUpCaches gives up those of uploads that are idle.
+func (s *Store) giveUpCaches(ctx context.Context, ids []int64, idle time.Duration) (n int, err error) {
 	for _, id := range ids {
 		var given bool
-		if err != nil {
-			break
-		}
-		err = s.write(ctx, func(t *tx) (err error) {
+		if err := s.write(ctx, func(t *tx) (err error) {
 			given, err = t.giveUpCache(ctx, id, idle)
 			return err
-		})
-		if given && err == nil {
+		}); err != nil {
+			return n, err
+		}
+		if given {
 			n++
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 // ForgetUnusedCache implements cache.Keeping.

@@ -186,6 +186,9 @@ func (s *Store) DropRegistryRepo(ctx context.Context, p registry.Place, e nimbus
 			if _, err := t.registryRepo(ctx, p); err != nil {
 				return err
 			}
+			if err := t.mayLoseRegistryTags(ctx, p, ""); err != nil {
+				return err
+			}
 			digests, err := t.RegistryManifestsOf(ctx, gen.RegistryManifestsOfParams{OrgID: p.OrgID, Repo: p.Repo, Limit: registryDropPage})
 			if err != nil {
 				return fmt.Errorf("list manifests: %w", err)

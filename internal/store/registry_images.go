@@ -177,6 +177,9 @@ func (s *Store) RegistryTag(ctx context.Context, p registry.Place, tag string) (
 // DropRegistryManifest implements registry.Manifests.
 func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := t.mayLoseRegistryTags(ctx, p, " AND digest = $3", string(digest)); err != nil {
+			return err
+		}
 		if err := t.removeRegistryManifest(ctx, p, digest); err != nil {
 			return err
 		}
@@ -185,6 +188,28 @@ func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, dige
 		}
 		return t.GrowRegistryEpoch(ctx)
 	})
+}
+
+// mayLoseRegistryTags refuses where tags of a repository are to go, and may not
+// change: one that went could come back as something else. which is an SQL
+// condition that says which tags these are.
+func (t *tx) mayLoseRegistryTags(ctx context.Context, p registry.Place, which string, args ...any) error {
+	repo, err := t.RegistryRepo(ctx, gen.RegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo})
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !repo.Immutable {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read a repository: %w", err)
+	}
+	var some bool
+	err = t.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM registry_tags WHERE org_id = $1 AND repo = $2"+which+")", append([]any{p.OrgID, p.Repo}, args...)...).Scan(&some)
+	if err != nil {
+		return fmt.Errorf("look for tags: %w", err)
+	}
+	if some {
+		return registry.TagsStay(p.Repo)
+	}
+	return nil
 }
 
 // removeRegistryManifest removes a manifest with its tags.
@@ -208,6 +233,9 @@ func (t *tx) removeRegistryManifest(ctx context.Context, p registry.Place, diges
 // DropRegistryTag implements registry.Manifests.
 func (s *Store) DropRegistryTag(ctx context.Context, p registry.Place, tag string, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := t.mayLoseRegistryTags(ctx, p, " AND tag = $3", []byte(tag)); err != nil {
+			return err
+		}
 		n, err := t.DropRegistryTag(ctx, gen.DropRegistryTagParams{OrgID: p.OrgID, Repo: p.Repo, Tag: []byte(tag)})
 		if err == nil && n == 0 {
 			return registry.NoManifest(tag)

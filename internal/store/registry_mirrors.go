@@ -68,19 +68,14 @@ func (s *Store) SetRegistryMirror(ctx context.Context, row registry.MirrorRow, e
 			return err
 		}
 		if !there {
-			pushed, err := t.RegistryReposBelow(ctx, gen.RegistryReposBelowParams{OrgID: row.OrgID, Length: int32(len(row.Name) + 1), Prefix: row.Name + "/"})
-			if err != nil {
-				return fmt.Errorf("look what was pushed: %w", err)
-			}
-			if pushed {
-				return nimbus.Errorf(nimbus.CodeConflict, "images were pushed to repositories that begin with %s/, where the mirror's would be", row.Name).
-					WithHint("remove them first: nimbus registry ls, nimbus registry rm REPO --whole")
+			if err := t.takeRegistryReposBelow(ctx, row.OrgID, row.Name); err != nil {
+				return err
 			}
 		}
 		// A time of a row grows, also where clocks do not.
 		changed := max(micros(t.now), before.ChangedAt+1)
 		since := before.Since
-		if leads = there && before.Upstream != row.Upstream; leads || !there {
+		if leads = !there || before.Upstream != row.Upstream; leads {
 			since = changed
 		}
 		err = t.PutRegistryMirror(ctx, gen.PutRegistryMirrorParams{OrgID: row.OrgID, Name: row.Name, Upstream: row.Upstream, Username: row.Username,
@@ -94,6 +89,24 @@ func (s *Store) SetRegistryMirror(ctx context.Context, row registry.MirrorRow, e
 		return err
 	}
 	return s.clearRegistryMirror(ctx, row.OrgID, row.Name)
+}
+
+// takeRegistryReposBelow has no repositories of an org's own be where a mirror's are
+// to be. Those in which no image is have rules at most, which would do nothing.
+func (t *tx) takeRegistryReposBelow(ctx context.Context, orgID, name string) error {
+	length, prefix := int32(len(name)+1), name+"/"
+	pushed, err := t.RegistryImagesBelow(ctx, gen.RegistryImagesBelowParams{OrgID: orgID, Length: length, Prefix: prefix})
+	if err != nil {
+		return fmt.Errorf("look what was pushed: %w", err)
+	}
+	if pushed {
+		return nimbus.Errorf(nimbus.CodeConflict, "images were pushed to repositories that begin with %s/, where the mirror's would be", name).
+			WithHint("remove them first: nimbus registry ls, nimbus registry rm REPO --whole")
+	}
+	if err := t.DropRegistryReposBelow(ctx, gen.DropRegistryReposBelowParams{OrgID: orgID, Length: length, Prefix: prefix}); err != nil {
+		return fmt.Errorf("remove empty repositories: %w", err)
+	}
+	return nil
 }
 
 // DropRegistryMirror implements registry.Mirrors. Once its row has gone nothing is
@@ -119,8 +132,8 @@ func (s *Store) DropRegistryMirror(ctx context.Context, orgID, name string, e ni
 	return secret, s.clearRegistryMirror(ctx, orgID, name)
 }
 
-// clearRegistryMirror removes what is here of a mirror. Its blobs go with the next
-// sweep.
+// clearRegistryMirror removes what is here of a mirror: at once, so that nothing of
+// it is given, or kept by being asked for. Its contents are garbage then.
 func (s *Store) clearRegistryMirror(ctx context.Context, orgID, name string) error {
 	account, prefix := registry.MirrorAccount(orgID), name+"/"
 	for last := false; !last; {
@@ -134,19 +147,33 @@ func (s *Store) clearRegistryMirror(ctx context.Context, orgID, name string) err
 					return err
 				}
 			}
-			if last = len(rows) < registryDropPage; last {
-				err := t.AgeRegistryLinksBelow(ctx, gen.AgeRegistryLinksBelowParams{OrgID: account, Length: int32(len(prefix)), Prefix: prefix})
-				if err != nil {
-					return fmt.Errorf("let blobs go: %w", err)
-				}
-			}
+			last = len(rows) < registryDropPage
 			return t.GrowRegistryEpoch(ctx)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	for {
+		var blobs []registry.Loose
+		err := s.read(ctx, func(t *tx) error {
+			rows, err := t.RegistryLinksBelow(ctx, gen.RegistryLinksBelowParams{OrgID: account, Length: int32(len(prefix)), Prefix: prefix, Most: registryDropPage})
+			blobs = make([]registry.Loose, len(rows))
+			for i, r := range rows {
+				blobs[i] = registry.Loose{Place: registry.Place{OrgID: account, Repo: r.Repo}, Digest: registry.Digest(r.Digest), UsedAt: registry.WheneverUsed}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("list blobs: %w", err)
+		}
+		if len(blobs) == 0 {
+			return nil
+		}
+		if _, _, err := s.EvictRegistryBlobs(ctx, blobs); err != nil {
+			return fmt.Errorf("remove the blobs of a mirror: %w", err)
+		}
+	}
 }
 
 // NoteRegistryMirror implements registry.Mirrors.
@@ -165,9 +192,12 @@ func (s *Store) NoteRegistryMirror(ctx context.Context, key registry.MirrorKey, 
 
 // RegistryMirrorTotals implements registry.Mirrors.
 func (s *Store) RegistryMirrorTotals(ctx context.Context, orgID, name string) (repos, bytes int64, err error) {
+	account, length, prefix := registry.MirrorAccount(orgID), int32(len(name)+1), name+"/"
 	err = s.read(ctx, func(t *tx) error {
-		sums, err := t.RegistryMirrorTotals(ctx, gen.RegistryMirrorTotalsParams{OrgID: registry.MirrorAccount(orgID), Length: int32(len(name) + 1), Prefix: name + "/"})
-		repos, bytes = sums.Repos, sums.Bytes
+		if repos, err = t.RegistryMirrorRepos(ctx, gen.RegistryMirrorReposParams{OrgID: account, Length: length, Prefix: prefix}); err != nil {
+			return err
+		}
+		bytes, err = t.RegistryMirrorBytes(ctx, gen.RegistryMirrorBytesParams{OrgID: account, Length: length, Prefix: prefix})
 		return err
 	})
 	return repos, bytes, err

@@ -25,6 +25,10 @@ type Upstream struct {
 	last time.Time // when all of it has to be there
 	left int64     // how many bytes are still to come; -1: unknown
 	end  error     // what every read returns from now on
+
+	still func() error // whether the sender may go on; nil: always
+	every time.Duration
+	asked time.Time
 }
 
 // Upstream takes the body of a request. size is how long it says that it is,
@@ -33,12 +37,35 @@ func (b Bounds) Upstream(w http.ResponseWriter, r *http.Request, size int64) *Up
 	return &Upstream{body: r.Body, line: http.NewResponseController(w), idle: b.Idle, last: time.Now().Add(b.Whole), left: size}
 }
 
+// Asks has a sender who may no more, as still tells by unauthenticated or forbidden,
+// be broken off: it is asked each time so much has passed since the last. A question
+// that has no answer stops nobody.
+func (u *Upstream) Asks(every time.Duration, still func() error) {
+	u.still, u.every, u.asked = still, every, time.Now()
+}
+
+// mayGoOn is why the sender may not.
+func (u *Upstream) mayGoOn() error {
+	if u.still == nil || time.Since(u.asked) < u.every {
+		return nil
+	}
+	u.asked = time.Now()
+	err := u.still()
+	if code := nimbus.ErrorCode(err); code == nimbus.CodeUnauthenticated || code == nimbus.CodeForbidden {
+		return err
+	}
+	return nil
+}
+
 // Read implements io.Reader. Codes: cancelled when the sender is gone or too slow,
-// invalid when it sent more or less than it said.
+// invalid when it sent more or less than it said, and what Asks says.
 func (u *Upstream) Read(p []byte) (int, error) {
 	// From the end of a body on net/http reads itself, to see whether the caller is
 	// still there: a deadline would end the request while its answer is worked out.
 	if u.end != nil {
+		return 0, u.end
+	}
+	if u.end = u.mayGoOn(); u.end != nil {
 		return 0, u.end
 	}
 	n, err := u.read(p)
@@ -83,7 +110,7 @@ const maxLinger = 128 << 20
 // was.
 func (u *Upstream) Linger(refused error) error {
 	switch nimbus.ErrorCode(refused) {
-	case nimbus.CodeTooLarge, nimbus.CodeConflict, nimbus.CodeForbidden, nimbus.CodeUnavailable:
+	case nimbus.CodeTooLarge, nimbus.CodeConflict, nimbus.CodeForbidden, nimbus.CodeFenced, nimbus.CodeUnavailable:
 		_, _ = io.CopyN(io.Discard, u, maxLinger) // or as much of it as comes
 	}
 	return refused

@@ -45,6 +45,37 @@ func bounds(idle, whole time.Duration) Bounds {
 	return Bounds{Idle: cmp.Or(idle, time.Minute), Whole: cmp.Or(whole, time.Hour)}
 }
 
+// TestWhoMayNoMoreIsBrokenOff: it is asked each time that a while has passed, and a
+// question without an answer stops nobody.
+func TestWhoMayNoMoreIsBrokenOff(t *testing.T) {
+	t.Parallel()
+	ended := nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended")
+	for _, c := range []struct {
+		every time.Duration
+		still error
+		want  error
+	}{
+		{0, ended, ended},
+		{0, nil, nil},
+		{0, errors.New("the database is away"), nil},
+		{time.Hour, ended, nil},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			u := bounds(0, 0).Upstream(w, r, r.ContentLength)
+			u.Asks(c.every, func() error { return c.still })
+			if _, err := io.Copy(io.Discard, u); !errors.Is(err, c.want) {
+				t.Errorf("asked each %s, %v: %v", c.every, c.still, err)
+			}
+		}))
+		answer, err := http.Post(server.URL, "", strings.NewReader("content")) //nolint:noctx // of a server of the test's
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		server.Close()
+	}
+}
+
 // TestFilesReachTheKernel: what bounds a slow reader leaves a file a file.
 func TestFilesReachTheKernel(t *testing.T) {
 	t.Parallel()

@@ -50,8 +50,7 @@ func parseRange(text string, size int64) (Span, bool) {
 		return Span{}, false
 	}
 	if first == "" {
-		n, ok := Digits(last)
-		n = min(n, size)
+		n, ok := atMost(last, size)
 		return Span{size - n, n}, ok && n > 0
 	}
 	from, ok := Digits(first)
@@ -61,11 +60,23 @@ func parseRange(text string, size int64) (Span, bool) {
 	if last == "" {
 		return Span{from, size - from}, true
 	}
-	to, ok := Digits(last)
+	to, ok := atMost(last, size-1)
 	if !ok || to < from {
 		return Span{}, false
 	}
-	return Span{from, min(to, size-1) - from + 1}, true
+	return Span{from, to - from + 1}, true
+}
+
+// atMost reads a number that may be larger than any here, as the end of a range.
+func atMost(text string, most int64) (int64, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil { // all are digits: it is too large
+		return most, true
+	}
+	return min(n, most), true
 }
 
 // Digits reads a number without a sign.

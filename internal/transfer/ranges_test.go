@@ -23,6 +23,8 @@ func TestWanted(t *testing.T) {
 		{header: "Range: bytes=3-3", want: Span{3, 1}, partial: true},
 		{header: "Range: bytes=3-9", want: Span{3, 7}, partial: true},
 		{header: "Range: bytes=3-999999999999", want: Span{3, 7}, partial: true},
+		{header: "Range: bytes=3-99999999999999999999", want: Span{3, 7}, partial: true},
+		{header: "Range: bytes=-99999999999999999999", want: Span{0, 10}, partial: true},
 		{header: "Range: bytes=-4", want: Span{6, 4}, partial: true},
 		{header: "Range: bytes=-99", want: Span{0, 10}, partial: true},
 		{header: `Range: bytes=3-; If-Range: "7"`, want: Span{3, 7}, partial: true},

@@ -142,7 +142,7 @@ func TestArtifactsAreARuns(t *testing.T) {
 	me := raw{w, w.ofRun(job(), "run-1")}
 	const content = "an artifact's content"
 	sum := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(content)))
-	for _, name := range []string{"", "a/b", `a\b`, "a\"b", "a:b", "a<b", "a>b", "a|b", "a*b", "a?b", "a\nb", "a\rb", strings.Repeat("n", 257)} {
+	for _, name := range []string{"", ".", "..", "a/b", `a\b`, "a\"b", "a:b", "a<b", "a>b", "a|b", "a*b", "a?b", "a\nb", "a\rb", strings.Repeat("n", 257)} {
 		w.refused(fmt.Sprintf("the name %.20q", name), me.artifactCall("CreateArtifact", "run-1", map[string]any{"name": name, "version": 7}), http.StatusBadRequest)
 	}
 	for _, method := range []string{"CreateArtifact", "FinalizeArtifact", "ListArtifacts", "GetSignedArtifactURL", "DeleteArtifact"} {

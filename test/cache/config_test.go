@@ -52,7 +52,14 @@ func TestWhoIsNotAdmitted(t *testing.T) {
 	})
 	me := w.as(job())
 	me.keep("k", "content")
+	get, put := me.find("k").text("signed_download_url"), me.uploadURL("open")
+	me.putBlob(put, "half")
 	ended = true
+	nobody := raw{w, ""}
+	w.refused("a URL to read", nobody.send("GET", get, nil), http.StatusForbidden)
+	w.refused("a URL to write", me.putBlob(put, "the other half"), http.StatusForbidden)
+	w.refused("a URL to write, as if for no job", me.putBlob(strings.Replace(put, "job=job_1", "", 1), "the other half"), http.StatusForbidden)
+	w.refused("a URL to write, for a job that runs", me.putBlob(strings.Replace(put, "job=job_1", "job=job_2", 1), "the other half"), http.StatusForbidden)
 	w.refused("a look-up", me.find("k"), http.StatusUnauthorized)
 	w.refused("an upload", me.create("l"), http.StatusUnauthorized)
 	w.refused("a look-up in version 1", me.send("GET", w.url+"/_apis/artifactcache/cache?keys=k&version="+version, nil, "Authorization", "Bearer "+me.token), http.StatusUnauthorized)

@@ -66,7 +66,7 @@ func TestTurborepo(t *testing.T) {
 		}
 		entries, _, err := w.cache.List(t.Context(), nimbus.DefaultOrgID, job().Repo, cache.Filter{}, nimbus.PageRequest{})
 		w.must(err)
-		if len(entries) != 1 || entries[0].Version != "turborepo" {
+		if len(entries) != 1 || entries[0].Version != cache.Own+"turborepo" {
 			t.Errorf("%+v", entries)
 		}
 	})

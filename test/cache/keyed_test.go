@@ -96,8 +96,8 @@ func TestKeyed(t *testing.T) {
 			t.Errorf("DELETE: %d %s", a.status, a.body)
 		}
 		me.is("large", "")
-		if a := me.ask("DELETE", "large", ""); a.status != http.StatusNotFound {
-			t.Errorf("DELETE again: %d", a.status)
+		if a := me.ask("DELETE", "large", ""); a.status != http.StatusNotFound || a.body != "there is no such entry in the cache\n" {
+			t.Errorf("DELETE again: %d %s", a.status, a.body)
 		}
 	})
 }

@@ -53,6 +53,12 @@ func TestPeople(t *testing.T) {
 	if len(images) != 1 || next != "v1" || images[0].Tag != "v1" || images[0].Digest != digest || images[0].Bytes != 1100+int64(len(m)) || images[0].PushedAt.IsZero() {
 		t.Errorf("the images are %+v, then %q", images, next)
 	}
+	for _, reference := range []string{"v1", digest, ""} {
+		if err := cl.RemoveImages(ctx, "team/app", reference); nimbus.ErrorCode(err) != nimbus.CodeConflict || !strings.Contains(nimbus.ErrorHint(err), "without --immutable") {
+			t.Errorf("%q is removed where tags do not change: %v", reference, err)
+		}
+	}
+	must(cl.SetImageRules(ctx, "team/app", nimbus.ImageRules{}))
 	must(cl.RemoveImages(ctx, "team/app", "v1"))
 	must(cl.RemoveImages(ctx, "team/app", digest))
 	if err := cl.RemoveImages(ctx, "team/app", "v2"); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
@@ -87,7 +93,7 @@ func TestPeople(t *testing.T) {
 			told[e.Action]++
 		}
 	}
-	if told["registry.remove"] != 3 || told["registry.set_rules"] != 1 || told["registry.set_mirror"] != 1 || told["registry.remove_mirror"] != 1 {
+	if told["registry.remove"] != 3 || told["registry.set_rules"] != 2 || told["registry.set_mirror"] != 1 || told["registry.remove_mirror"] != 1 {
 		t.Errorf("the ledger has %v", told)
 	}
 }

@@ -1,14 +1,19 @@
 package registry_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry"
+	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
 
 // TestUploadGoesOnAnywhere sends the parts of a blob to replicas by turns: each
@@ -105,6 +110,18 @@ func TestManifestsNameWhatIsThere(t *testing.T) {
 		mounted.want(t, 201, "")
 		put("v1", m, ociManifest).want(t, 201, "")
 		put("v1", []byte("no JSON"), ociManifest).want(t, 400, "MANIFEST_INVALID")
+		for content, says := range map[string]string{
+			`[]`:                    "a JSON array, and has to be an object",
+			`"` + ociManifest + `"`: "a JSON string, and has to be an object",
+			`{"schemaVersion":"2"}`: "field schemaVersion can't be a JSON string",
+			`{"schemaVersion":2,"layers":[{"size":{}}]}`: "field layers.size can't be a JSON object",
+			`{"layers":`: "it is no JSON: unexpected end",
+		} {
+			a := put("v1", []byte(content), ociManifest).want(t, 400, "MANIFEST_INVALID")
+			if said := string(a.body); !strings.Contains(said, says) || strings.Contains(said, "struct") || strings.Contains(said, "Go ") {
+				t.Errorf("%s is refused with %s", content, said)
+			}
+		}
 		put("v1", m, "text/plain").want(t, 400, "MANIFEST_INVALID")
 		put("v1", m, "application/vnd.docker.distribution.manifest.v2+json").want(t, 400, "MANIFEST_INVALID")
 		put(".v1", m, ociManifest).want(t, 400, "MANIFEST_INVALID")
@@ -124,6 +141,80 @@ func TestManifestsNameWhatIsThere(t *testing.T) {
 		c.do("DELETE", blob, nil).want(t, 202, "")
 		c.do("HEAD", blob, nil).want(t, 404, "")
 		c.do("HEAD", strings.Replace(blob, "/app/", "/other/", 1), nil).want(t, 200, "")
+	})
+}
+
+// TestDamagedContentIsLost: a content of another size than it had is as one that is
+// not there: it is refused, told in the log, and can be pushed anew, in every
+// repository.
+func TestDamagedContentIsLost(t *testing.T) {
+	t.Parallel()
+	places := map[string]func(t *testing.T) registry.Blobs{
+		"folder": func(t *testing.T) registry.Blobs { return folder(t, t.TempDir()) },
+		"bucket": func(t *testing.T) registry.Blobs { return inBucket(t, bucket(t)) },
+	}
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, storetest.SQLite(t), place(t), registry.Limits{})
+			c := w.client(w.token(w.org("acme"), nimbus.RoleDeveloper))
+			content := fresh(300_000)
+			digest := registry.Of(registry.SHA256, content)
+			at := "/blobs/" + string(digest)
+			wanted := []string{"", "bytes=0-9", "bytes=100-", "bytes=299999-"}
+			for i, has := range []int{0, 1, 100, 299_999, 300_001} {
+				c.push("acme/app", content)
+				c.do("POST", "/v2/acme/other/blobs/uploads/?from=acme/app&mount="+string(digest), nil).want(t, 201, "")
+				all, err := w.blobs.List(t.Context(), "registry/", "", 0)
+				w.must(err)
+				for _, b := range all {
+					_, err := w.blobs.Put(t.Context(), b.Key, bytes.NewReader(append(content[:300_000:300_000], 0)[:has]), 1<<20)
+					w.must(err)
+				}
+				c.do("GET", "/v2/acme/app"+at, nil, "Range", wanted[i%len(wanted)]).want(t, 404, "BLOB_UNKNOWN")
+				c.do("HEAD", "/v2/acme/other"+at, nil).want(t, 404, "")
+				if told := w.log.String(); strings.Count(told, "missing or damaged") != i+1 || !strings.Contains(told, fmt.Sprintf("it should have %d", 300_000)) && !strings.Contains(told, fmt.Sprintf("and should have %d", 300_000)) {
+					t.Errorf("of %d bytes the log says %s", has, told)
+				}
+				c.push("acme/app", content)
+				c.push("acme/other", content)
+				for _, repo := range []string{"app", "other"} {
+					if got := c.do("GET", "/v2/acme/"+repo+at, nil).want(t, 200, ""); !bytes.Equal(got.body, content) {
+						t.Errorf("pushed anew it has %d bytes in %s", len(got.body), repo)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestDamagedPartIsLost: of a content of several parts the second one is found only
+// when it is sent. That pull breaks off, and the next one finds no blob.
+func TestDamagedPartIsLost(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		c := w.client(w.token(w.org("acme"), nimbus.RoleDeveloper))
+		content := fresh(300_000)
+		digest := string(registry.Of(registry.SHA256, content))
+		a := c.do("POST", "/v2/acme/app/blobs/uploads/", nil).want(t, 202, "")
+		a = c.do("PATCH", c.at(a), content[:200_000]).want(t, 202, "")
+		c.do("PUT", c.at(a, "digest", digest), content[200_000:]).want(t, 201, "")
+		all, err := w.blobs.List(t.Context(), "registry/", "", 0)
+		w.must(err)
+		for _, b := range all {
+			if b.Size == 100_000 {
+				_, err := w.blobs.Put(t.Context(), b.Key, bytes.NewReader(content[:50_000]), 1<<20)
+				w.must(err)
+			}
+		}
+		if got, err := c.try("GET", "/v2/acme/app/blobs/"+digest, nil); err == nil {
+			t.Errorf("it is answered by %d, and %d bytes", got.status, len(got.body))
+		}
+		c.do("GET", "/v2/acme/app/blobs/"+digest, nil).want(t, 404, "BLOB_UNKNOWN")
+		c.push("acme/app", content)
+		if got := c.do("GET", "/v2/acme/app/blobs/"+digest, nil).want(t, 200, ""); !bytes.Equal(got.body, content) {
+			t.Errorf("pushed anew it has %d bytes", len(got.body))
+		}
 	})
 }
 
@@ -156,6 +247,42 @@ func TestQuotaIsTold(t *testing.T) {
 	})
 }
 
+// TestFullQuotaIsReadByWhoSends: who sends all of a layer before looking at the
+// answer finds there that the quota is full, however the layer is sent.
+func TestFullQuotaIsReadByWhoSends(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, storetest.SQLite(t), folder(t, t.TempDir()), registry.Limits{Org: 100_000})
+	c := w.client(w.token(w.org("acme"), nimbus.RoleDeveloper))
+	content := fresh(40 << 20) // more than sockets hold
+	digest := string(registry.Of(registry.SHA256, content))
+	const uploads = "/v2/acme/app/blobs/uploads/"
+	begun := func() answer { return c.do("POST", uploads, nil).want(t, 202, "") }
+	for name, to := range map[string]struct{ method, path string }{
+		"POST":  {"POST", uploads + "?digest=" + digest},
+		"PATCH": {"PATCH", c.at(begun())},
+		"PUT":   {"PUT", c.at(begun(), "digest", digest)},
+	} {
+		for _, size := range []int64{int64(len(content)), -1} {
+			request, err := http.NewRequestWithContext(t.Context(), to.method, c.url+to.path, struct{ io.Reader }{bytes.NewReader(content)})
+			w.must(err)
+			request.ContentLength = size
+			request.SetBasicAuth("anybody", c.token)
+			line, err := new(net.Dialer).DialContext(t.Context(), "tcp", request.URL.Host)
+			w.must(err)
+			if err := request.Write(line); err != nil {
+				t.Errorf("%s of %d bytes breaks off: %v", name, size, err)
+			} else if got, err := http.ReadResponse(bufio.NewReader(line), request); err != nil {
+				t.Errorf("%s of %d bytes has no answer: %v", name, size, err)
+			} else {
+				body, err := io.ReadAll(got.Body)
+				w.must(err)
+				answer{got.StatusCode, got.Header, body}.want(t, 403, "DENIED")
+			}
+			w.must(line.Close())
+		}
+	}
+}
+
 // TestImmutableTags: a tag that is there stays what it is, where a repository is
 // set so.
 func TestImmutableTags(t *testing.T) {
@@ -175,6 +302,22 @@ func TestImmutableTags(t *testing.T) {
 		if got := c.do("GET", "/v2/acme/app/manifests/v1", nil); !bytes.Equal(got.body, first) {
 			t.Errorf("the tag stands for something else")
 		}
+		// Nor does it go, to come back as something else, before the rule does.
+		op := w.client(w.token(o, nimbus.RoleOperator))
+		digest, untagged := string(registry.Of(registry.SHA256, first)), manifestOf(layer, config)
+		op.do("DELETE", "/v2/acme/app/manifests/v1", nil).want(t, 409, "DENIED")
+		op.do("DELETE", "/v2/acme/app/manifests/"+digest, nil).want(t, 409, "DENIED")
+		if err := w.replicas[0].Remove(t.Context(), admin, o.ID, "app", ""); nimbus.ErrorCode(err) != nimbus.CodeConflict || !strings.Contains(nimbus.ErrorHint(err), "--immutable") {
+			t.Errorf("all of them are removed: %v", err)
+		}
+		op.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, "")
+		op.do("DELETE", "/v2/acme/app/manifests/none", nil).want(t, 404, "MANIFEST_UNKNOWN")
+		op.do("PUT", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, untagged)), untagged, "Content-Type", ociManifest).want(t, 201, "")
+		op.do("DELETE", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, untagged)), nil).want(t, 202, "")
+		w.must(w.replicas[0].SetImageRules(t.Context(), admin, o.ID, "app", nimbus.ImageRules{}))
+		op.do("DELETE", "/v2/acme/app/manifests/v1", nil).want(t, 202, "")
+		op.do("DELETE", "/v2/acme/app/manifests/"+digest, nil).want(t, 202, "")
+		w.must(w.replicas[0].Remove(t.Context(), admin, o.ID, "app", ""))
 	})
 }
 

@@ -111,7 +111,18 @@ func TestWhoMayWhat(t *testing.T) {
 		t.Errorf("the challenge is %s", got)
 	}
 	c.do("GET", "/v2/acme/other/tags/list", nil, "Authorization", "Bearer "+narrow).want(t, 401, "DENIED")
-	c.do("GET", "/v2/token?scope=repository:acme/app:push", nil, "Authorization", "Bearer "+narrow).want(t, 403, "")
+	for _, word := range []string{"Bearer ", "bearer ", "BEARER  "} {
+		c.do("GET", "/v2/token?scope=repository:acme/app:push", nil, "Authorization", word+narrow).want(t, 403, "")
+	}
+	// The word before a token may be written in any case.
+	for _, word := range []string{"Bearer ", "bearer ", "BEARER  "} {
+		a := c.do("GET", "/v2/token?scope=repository:acme/app:pull", nil, "Authorization", word+operator.token).want(t, 200, "")
+		var got struct {
+			Token string `json:"token"`
+		}
+		w.must(json.Unmarshal(a.body, &got))
+		c.do("GET", "/v2/acme/app/manifests/v1", nil, "Authorization", word+got.Token).want(t, 200, "")
+	}
 	for _, token := range []string{"", "wrong", "nimbus-registry.AAAA", narrow[:len(narrow)-2] + "AA"} {
 		for _, path := range []string{"/v2/", "/v2/acme/app/manifests/v1", "/v2/token", "/v2/_catalog", "/v2/nowhere"} {
 			a := c.do("GET", path, nil, "Authorization", "Bearer "+token).want(t, 401, "UNAUTHORIZED")

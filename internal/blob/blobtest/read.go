@@ -48,6 +48,11 @@ func testRanges(t *testing.T, p Place) {
 			t.Errorf("%d bytes from %d on: %v", at.n, at.offset, err)
 			continue
 		}
+		if sized, ok := r.(blob.Sized); !ok {
+			t.Errorf("%d bytes from %d on do not know of how many", at.n, at.offset)
+		} else if has, known := sized.BlobSize(); !known || has != size {
+			t.Errorf("%d bytes from %d on say that they are of %d", at.n, at.offset, has)
+		}
 		if got := drain(t, r); !bytes.Equal(got, raw[at.offset:][:at.want]) {
 			t.Errorf("%d bytes from %d on: %d bytes, want %d", at.n, at.offset, len(got), at.want)
 		}

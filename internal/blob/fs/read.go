@@ -18,9 +18,16 @@ import (
 type content struct {
 	part io.LimitedReader
 	file *os.File
+	size int64 // of the file
 }
 
-var _ io.WriterTo = (*content)(nil)
+var (
+	_ io.WriterTo = (*content)(nil)
+	_ blob.Sized  = (*content)(nil)
+)
+
+// BlobSize implements blob.Sized.
+func (c *content) BlobSize() (int64, bool) { return c.size, true }
 
 // Read implements io.Reader.
 func (c *content) Read(p []byte) (int, error) { return c.part.Read(p) }
@@ -37,7 +44,7 @@ func (s *Store) Open(_ context.Context, key string) (io.ReadCloser, int64, error
 	if err != nil {
 		return nil, 0, err
 	}
-	return &content{part: io.LimitedReader{R: f, N: size}, file: f}, size, nil
+	return &content{part: io.LimitedReader{R: f, N: size}, file: f, size: size}, size, nil
 }
 
 // OpenRange implements blob.Store.
@@ -52,7 +59,7 @@ func (s *Store) OpenRange(_ context.Context, key string, offset, n int64) (io.Re
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return nil, errors.Join(fmt.Errorf("open blob: %w", err), f.Close())
 	}
-	return &content{part: io.LimitedReader{R: f, N: n}, file: f}, nil
+	return &content{part: io.LimitedReader{R: f, N: n}, file: f, size: size}, nil
 }
 
 func (s *Store) open(key string) (*os.File, int64, error) {

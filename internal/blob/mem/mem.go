@@ -77,11 +77,18 @@ func (s *Store) Open(_ context.Context, key string) (io.ReadCloser, int64, error
 	if err != nil {
 		return nil, 0, err
 	}
-	return content{bytes.NewReader(b.content)}, int64(len(b.content)), nil
+	return content{bytes.NewReader(b.content), int64(len(b.content))}, int64(len(b.content)), nil
 }
 
 // content reads a blob, or a part of one.
-type content struct{ *bytes.Reader }
+type content struct {
+	*bytes.Reader
+
+	size int64 // of the blob
+}
+
+// BlobSize implements blob.Sized.
+func (c content) BlobSize() (int64, bool) { return c.size, true }
 
 // Close implements io.Closer.
 func (content) Close() error { return nil }
@@ -95,7 +102,7 @@ func (s *Store) OpenRange(_ context.Context, key string, offset, n int64) (io.Re
 	if n, err = blob.CheckRange(int64(len(b.content)), offset, n); err != nil {
 		return nil, err
 	}
-	return content{bytes.NewReader(b.content[offset:][:n])}, nil
+	return content{bytes.NewReader(b.content[offset:][:n]), int64(len(b.content))}, nil
 }
 
 // Stat implements blob.Store.

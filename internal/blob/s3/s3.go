@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -200,11 +202,21 @@ func (s *Store) OpenRange(ctx context.Context, key string, offset, n int64) (io.
 		return nil, err
 	}
 	if n == 0 {
-		return http.NoBody, nil
+		return nothing{http.NoBody, size}, nil
 	}
 	r, _, err := s.get(ctx, key, span(offset, n))
 	return r, err
 }
+
+// nothing is no byte of a blob.
+type nothing struct {
+	io.ReadCloser
+
+	size int64 // of the blob
+}
+
+// BlobSize implements blob.Sized.
+func (n nothing) BlobSize() (int64, bool) { return n.size, true }
 
 // span is a range as HTTP's header has it.
 func span(offset, n int64) string {
@@ -231,7 +243,7 @@ func (s *Store) get(ctx context.Context, key, span string) (io.ReadCloser, int64
 	// as bytes come.
 	within, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(s.cfg.CallTimeout, cancel)
-	body, info, _, err := s.once.GetObject(within, s.cfg.Bucket, s.object(key), opts)
+	body, info, header, err := s.once.GetObject(within, s.cfg.Bucket, s.object(key), opts)
 	if !late.Stop() && err == nil {
 		body.Close()
 		err = context.DeadlineExceeded
@@ -240,7 +252,22 @@ func (s *Store) get(ctx context.Context, key, span string) (io.ReadCloser, int64
 		cancel()
 		return nil, 0, missing(key, told(ctx, "open blob", err))
 	}
-	return &content{ctx: ctx, body: body, end: cancel}, info.Size, nil
+	c := &content{ctx: ctx, body: body, end: cancel, size: info.Size}
+	if span != "" {
+		c.size = wholeSize(header.Get("Content-Range"))
+	}
+	return c, info.Size, nil
+}
+
+// wholeSize is what an answer with a range of an object says how large that is, -1
+// where it does not.
+func wholeSize(contentRange string) int64 {
+	_, text, _ := strings.Cut(contentRange, "/")
+	size, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return size
 }
 
 // content is what comes of a blob.
@@ -248,7 +275,11 @@ type content struct {
 	ctx  context.Context
 	body io.ReadCloser
 	end  context.CancelFunc
+	size int64 // of the blob; -1: not told
 }
+
+// BlobSize implements blob.Sized.
+func (c *content) BlobSize() (int64, bool) { return c.size, c.size >= 0 }
 
 // Read implements io.Reader.
 func (c *content) Read(p []byte) (int, error) {

@@ -45,9 +45,10 @@ type Config struct {
 	// TrustHost has URLs begin with the host that a request names, for an address
 	// that is reached under several names. What is in front must have checked it.
 	TrustHost bool
-	// Admit says whether the holder of a token may go on: that its job still
-	// runs, and is the one that its runner was given. Default: everybody whose token
-	// has not expired.
+	// Admit says whether the holder of a token, or of a URL that was made for one, may
+	// go on: that its job still runs, and is the one that its runner was given. Of a
+	// URL's it gets the org and the job alone. Default: everybody whose token has not
+	// expired. Codes: unauthenticated.
 	Admit func(ctx context.Context, c cache.Caller) error
 	// UploadFor and DownloadFor are how long a URL is valid at most; never longer
 	// than the token for which it was made. Default: 6 h and 1 h.
@@ -55,13 +56,16 @@ type Config struct {
 	// Idle is how long a client may send nothing, or take less than a MiB, before it
 	// is hung up on; Whole how long one transfer may take. Default: 1 min and 2 h.
 	Idle, Whole time.Duration
-	Clock       nimbus.Clock // default: the machine's
-	Log         *slog.Logger // default: slog's
+	// Anew is how often is asked during an upload whether its job still runs. Default:
+	// 1 min.
+	Anew  time.Duration
+	Clock nimbus.Clock // default: the machine's
+	Log   *slog.Logger // default: slog's
 }
 
 func (c Config) withDefaults() Config {
 	c.UploadFor, c.DownloadFor = cmp.Or(c.UploadFor, 6*time.Hour), cmp.Or(c.DownloadFor, time.Hour)
-	c.Idle, c.Whole = cmp.Or(c.Idle, time.Minute), cmp.Or(c.Whole, 2*time.Hour)
+	c.Idle, c.Whole, c.Anew = cmp.Or(c.Idle, time.Minute), cmp.Or(c.Whole, 2*time.Hour), cmp.Or(c.Anew, time.Minute)
 	if c.Clock == nil {
 		c.Clock = nimbus.SystemClock{}
 	}

@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/cache"
 	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
@@ -31,12 +33,16 @@ type signed struct {
 	purpose purpose
 	org     string
 	id      int64
-	expires int64 // Unix seconds
+	expires int64  // Unix seconds
+	job     string // for which it was made, and with which it ends; "" for a host's
 }
 
 // message is what is signed. The fields can't hold a line break.
 func (s signed) message() []byte {
-	return fmt.Appendf(nil, "nimbus cache url v1\n%s\n%s\n%d\n%d\n", s.purpose, s.org, s.id, s.expires)
+	if s.job == "" {
+		return fmt.Appendf(nil, "nimbus cache url v1\n%s\n%s\n%d\n%d\n", s.purpose, s.org, s.id, s.expires)
+	}
+	return fmt.Appendf(nil, "nimbus cache url v2\n%s\n%s\n%d\n%d\n%s\n", s.purpose, s.org, s.id, s.expires, s.job)
 }
 
 func (s signed) mac(key []byte) []byte {
@@ -64,7 +70,7 @@ func (h *handler) sign(r *http.Request, g Grant, what purpose, id int64) (string
 	if g.ExpiresAt.Before(until) {
 		until = g.ExpiresAt
 	}
-	return base + path + h.Keys.signed(signed{what, g.Caller.OrgID, id, until.Unix()}), nil
+	return base + path + h.Keys.signed(signed{what, g.Caller.OrgID, id, until.Unix(), g.Caller.JobID}), nil
 }
 
 // signed is the end of a signed URL.
@@ -73,16 +79,20 @@ func (k *Keys) signed(s signed) string {
 		"org": {s.org}, "exp": {strconv.FormatInt(s.expires, 10)},
 		"sig": {base64.RawURLEncoding.EncodeToString(s.mac(k.urls[0]))},
 	}
+	if s.job != "" {
+		query.Set("job", s.job)
+	}
 	return strconv.FormatInt(s.id, 10) + "?" + query.Encode()
 }
 
 // DownloadPath is the path and query by which an entry can be read until a time,
 // for who has no token of a job's: a host that is asked to have it.
 func (k *Keys) DownloadPath(orgID string, entryID int64, until time.Time) string {
-	return entryPath + k.signed(signed{toGet, orgID, entryID, until.Unix()})
+	return entryPath + k.signed(signed{toGet, orgID, entryID, until.Unix(), ""})
 }
 
-// verify reads the signed URL of a request. Codes: forbidden.
+// verify reads the signed URL of a request, and asks whether its job still runs, as
+// is asked for its token: a URL ends with the job. Codes: forbidden.
 func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signed, error) {
 	refused := nimbus.Errorf(nimbus.CodeForbidden, "the URL is not signed for this").WithHint("ask for a new one with the job's token")
 	for _, name := range []string{"org", "exp", "sig"} {
@@ -96,7 +106,10 @@ func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signe
 	if !ok1 || !ok2 || err != nil {
 		return signed{}, refused
 	}
-	s := signed{what, query.Get("org"), id, expires}
+	if len(query["job"]) > 1 {
+		return signed{}, refused
+	}
+	s := signed{what, query.Get("org"), id, expires, query.Get("job")}
 	good := false
 	for _, key := range h.Keys.urls { // each of them, always
 		good = hmac.Equal(s.mac(key), mac) || good
@@ -107,7 +120,20 @@ func (h *handler) verify(r *http.Request, query url.Values, what purpose) (signe
 	if !h.Clock.Now().Before(time.Unix(expires, 0)) {
 		return signed{}, nimbus.Errorf(nimbus.CodeForbidden, "the URL has expired").WithHint("ask for a new one with the job's token")
 	}
-	return s, nil
+	return s, h.stillOf(r.Context(), s)
+}
+
+// stillOf says whether a URL that was good still is: its job runs. A host's reads an
+// entry, for no job. Codes: forbidden.
+func (h *handler) stillOf(ctx context.Context, s signed) error {
+	if s.job == "" && s.purpose == toGet {
+		return nil
+	}
+	err := h.Admit(ctx, cache.Caller{OrgID: s.org, JobID: s.job})
+	if nimbus.ErrorCode(err) == nimbus.CodeUnauthenticated {
+		return nimbus.Errorf(nimbus.CodeForbidden, "the URL has ended: %w", err)
+	}
+	return err
 }
 
 // base is how URLs begin.

@@ -78,6 +78,7 @@ func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, s signed, id 
 
 func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block string) error {
 	body := h.bounds().Upstream(w, r, r.ContentLength)
+	body.Asks(h.Anew, func() error { return h.stillOf(r.Context(), s) })
 	if err := h.Cache.PutBlock(r.Context(), s.id, block, body, r.ContentLength); err != nil {
 		return body.Linger(fmt.Errorf("take a block: %w", err))
 	}

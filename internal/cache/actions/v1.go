@@ -148,6 +148,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 		return fmt.Errorf("look up an upload: %w", err)
 	}
 	body := h.bounds().Upstream(w, r, part.N)
+	body.Asks(h.Anew, func() error { return h.Admit(r.Context(), g.Caller) })
 	err = h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N)
 	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !isFull(err) {
 		return h.without(w, r, func(w http.ResponseWriter, t told) {

@@ -30,13 +30,16 @@ type Service interface {
 // Config is what a handler needs.
 type Config struct {
 	Cache Service // required
-	// Caller says who sends a request, by a token in it; required. Codes:
-	// unauthenticated.
+	// Caller says who sends a request, by a token in it; required. It is asked again
+	// while a content comes, and once it came. Codes: unauthenticated.
 	Caller func(ctx context.Context, token string) (cache.Caller, error)
 	// Idle is how long a client may send nothing, or take less than a MiB, before it
 	// is hung up on; Whole how long one transfer may take. Default: 1 min and 2 h.
 	Idle, Whole time.Duration
-	Log         *slog.Logger // required
+	// Anew is how often is asked during a transfer whether its sender still may.
+	// Default: 1 min.
+	Anew time.Duration
+	Log  *slog.Logger // required
 }
 
 // Prefix is how all paths begin; the id of an org and a key follow.
@@ -50,25 +53,34 @@ type Handler struct {
 
 // New returns a handler.
 func New(cfg Config) *Handler {
+	cfg.Anew = cmp.Or(cfg.Anew, time.Minute)
 	return &Handler{cfg, transfer.Bounds{Idle: cmp.Or(cfg.Idle, time.Minute), Whole: cmp.Or(cfg.Whole, 2*time.Hour)}}
 }
 
 // ServeHTTP implements http.Handler, for who shows a token of the cache's own.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.serve(w, r, func() (cache.Caller, error) {
+	h.serve(w, r, func(ctx context.Context) (cache.Caller, error) {
 		token, ok := Token(r.Header)
 		if !ok {
 			return cache.Caller{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "the request has no token").
 				WithHint("send what is in NIMBUS_CACHE_TOKEN as a bearer token, or as the password of any user")
 		}
-		return h.cfg.Caller(r.Context(), token)
+		return h.cfg.Caller(ctx, token)
 	})
 }
 
-// As answers somebody who is known already.
-func (h *Handler) As(c cache.Caller) http.Handler {
+// As answers somebody who is known already. still says whether that one may go on,
+// and is asked as Config.Caller is. Codes: unauthenticated, forbidden.
+func (h *Handler) As(c cache.Caller, still func(context.Context) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.serve(w, r, func() (cache.Caller, error) { return c, nil })
+		known := false
+		h.serve(w, r, func(ctx context.Context) (cache.Caller, error) {
+			if !known {
+				known = true
+				return c, nil
+			}
+			return c, still(ctx)
+		})
 	})
 }
 
@@ -89,22 +101,33 @@ type call struct {
 	w http.ResponseWriter
 	r *http.Request
 	c cache.Caller
+	// still says whether who sends it may go on.
+	still func(context.Context) error
 	thing
 }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, who func() (cache.Caller, error)) {
+// asking says who sends a request.
+type asking func(ctx context.Context) (cache.Caller, error)
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, who asking) {
 	h.bounds.InTime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := who()
+		c, err := who(r.Context())
 		if err == nil {
-			err = h.answer(w, r, c)
+			err = h.answer(w, r, c, who)
 		}
 		if err != nil {
-			h.refuse(w, r, err)
+			h.Refuse(w, r, err)
 		}
 	})).ServeHTTP(w, r)
 }
 
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, c cache.Caller) error {
+// still asks again whether that one may.
+func (who asking) still(ctx context.Context) error {
+	_, err := who(ctx)
+	return err
+}
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, c cache.Caller, who asking) error {
 	org, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, Prefix), "/")
 	if org != c.OrgID {
 		return nimbus.Errorf(nimbus.CodeForbidden, "the token is not of this org").WithHint("the path is %s%s/KEY", Prefix, c.OrgID)
@@ -121,7 +144,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, c cache.Caller)
 	if err != nil {
 		return err
 	}
-	k := call{h, w, r, c, what}
+	k := call{h, w, r, c, who.still, what}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		return k.get()
@@ -208,9 +231,12 @@ func (k call) put() error {
 	if k.r.Header.Get("Content-Range") != "" {
 		return nimbus.Errorf(nimbus.CodeUnsupported, "a content is put whole")
 	}
-	what := cache.Saving{Key: k.key, Version: k.version, Size: k.r.ContentLength, Again: k.again, SHA256: k.sha256}
+	what := cache.Saving{Key: k.key, Version: k.version, Size: k.r.ContentLength, Again: k.again, SHA256: k.sha256, Still: k.still}
 	if k.r.Header.Get("If-None-Match") == "*" && what.Again == cache.AgainReplaces {
 		what.Again = cache.AgainRefused
+	}
+	if err := k.matching(&what); err != nil {
+		return err
 	}
 	if k.note != nil {
 		var err error
@@ -219,6 +245,7 @@ func (k call) put() error {
 		}
 	}
 	body := k.bounds.Upstream(k.w, k.r, k.r.ContentLength)
+	body.Asks(k.cfg.Anew, func() error { return k.still(k.r.Context()) })
 	entry, kept, err := k.cfg.Cache.Save(k.r.Context(), k.c, what, body)
 	if err != nil {
 		return body.Linger(fmt.Errorf("put a content: %w", err))
@@ -234,6 +261,30 @@ func (k call) put() error {
 	}
 	header.Set("Content-Length", "0")
 	k.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// matching has a PUT take the place of what its client has seen alone: what GET
+// answers with, which may be of another branch's where the caller's has none.
+func (k call) matching(what *cache.Saving) error {
+	match := k.r.Header.Get("If-Match")
+	if match == "" {
+		return nil
+	}
+	var seen int64
+	if len(k.c.Read) > 0 {
+		e, ok, err := k.cfg.Cache.Get(k.r.Context(), k.c, k.key, k.version)
+		if err != nil {
+			return fmt.Errorf("look for a key: %w", err)
+		}
+		if ok {
+			seen = e.ID
+		}
+	}
+	what.Match = func(id int64) bool {
+		id = cmp.Or(id, seen)
+		return id != 0 && lists(match, tagOf(cache.Entry{ID: id}))
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,7 +30,9 @@ type shelf struct {
 	entries map[[2]string]kept // by version and key
 	saving  cache.Saving       // what was saved last
 	next    int64
-	fails   error // what every call is answered with
+	fails   error  // what every call is answered with
+	ended   bool   // nobody may go on
+	came    func() // is called as a content comes
 }
 
 type kept struct {
@@ -58,10 +61,14 @@ func (s *shelf) Open(_ context.Context, e cache.Entry, offset, n int64) (cache.C
 
 func (s *shelf) Save(_ context.Context, _ cache.Caller, what cache.Saving, r io.Reader) (cache.Entry, bool, error) {
 	s.saving = what
+	s.saving.Still = nil // which can't be compared
 	if s.fails != nil {
 		return cache.Entry{}, false, s.fails
 	}
 	at := [2]string{what.Version, what.Key}
+	if what.Match != nil && !what.Match(s.entries[at].entry.ID) {
+		return cache.Entry{}, false, cache.NotTheOne()
+	}
 	switch before, there := s.entries[at]; {
 	case there && what.Again == cache.AgainRefused:
 		return cache.Entry{}, false, nimbus.Errorf(nimbus.CodeConflict, "the key already exists in the cache")
@@ -70,6 +77,12 @@ func (s *shelf) Save(_ context.Context, _ cache.Caller, what cache.Saving, r io.
 		return before.entry, true, err
 	}
 	text, err := io.ReadAll(r)
+	if s.came != nil {
+		s.came()
+	}
+	if err == nil {
+		err = what.Still(context.Background())
+	}
 	if err != nil {
 		return cache.Entry{}, false, err
 	}
@@ -105,6 +118,9 @@ func open(t *testing.T) desk {
 	h := keyed.New(keyed.Config{Cache: s, Log: slog.New(slog.DiscardHandler), Caller: func(_ context.Context, shown string) (cache.Caller, error) {
 		switch shown {
 		case token:
+			if s.ended {
+				return cache.Caller{}, nimbus.Errorf(nimbus.CodeUnauthenticated, "the job has ended")
+			}
 			return caller, nil
 		case "blind":
 			return cache.Caller{OrgID: nimbus.DefaultOrgID, Write: "main"}, nil
@@ -152,18 +168,18 @@ func TestProtocolsAreApart(t *testing.T) {
 	d := open(t)
 	hash := hex.EncodeToString(bytes.Repeat([]byte{0xab}, sha256.Size))
 	for path, want := range map[string]cache.Saving{
-		"any/key":                         {Version: "http", Key: "any/key"},
-		"ac/" + hash:                      {Version: "bazel-ac", Key: hash},
-		"cas/" + hash:                     {Version: "bazel-cas", Key: hash, Again: cache.AgainKeeps, SHA256: hash},
-		"cas/" + strings.ToUpper(hash):    {Version: "http", Key: "cas/" + strings.ToUpper(hash)}, // which no client of Bazel's sends
-		"cas/" + hash[1:]:                 {Version: "http", Key: "cas/" + hash[1:]},
-		"v8/artifacts/" + hash[:16]:       {Version: "turborepo", Key: hash[:16]},
-		"v1/cache/" + hash[:20]:           {Version: "nx", Key: hash[:20], Again: cache.AgainRefused},
-		"v1/cache/" + hash[:20] + "/more": {Version: "http", Key: "v1/cache/" + hash[:20] + "/more"},
+		"any/key":                         {Version: cache.Own + "http", Key: "any/key"},
+		"ac/" + hash:                      {Version: cache.Own + "bazel-ac", Key: hash},
+		"cas/" + hash:                     {Version: cache.Own + "bazel-cas", Key: hash, Again: cache.AgainKeeps, SHA256: hash},
+		"cas/" + strings.ToUpper(hash):    {Version: cache.Own + "http", Key: "cas/" + strings.ToUpper(hash)}, // which no client of Bazel's sends
+		"cas/" + hash[1:]:                 {Version: cache.Own + "http", Key: "cas/" + hash[1:]},
+		"v8/artifacts/" + hash[:16]:       {Version: cache.Own + "turborepo", Key: hash[:16]},
+		"v1/cache/" + hash[:20]:           {Version: cache.Own + "nx", Key: hash[:20], Again: cache.AgainRefused},
+		"v1/cache/" + hash[:20] + "/more": {Version: cache.Own + "http", Key: "v1/cache/" + hash[:20] + "/more"},
 	} {
 		d.ask(http.MethodPut, path, "content")
 		want.Size = int64(len("content"))
-		if d.saving != want {
+		if !reflect.DeepEqual(d.saving, want) {
 			t.Errorf("%s is saved as %+v, want %+v", path, d.saving, want)
 		}
 	}
@@ -316,6 +332,59 @@ func TestRefusals(t *testing.T) {
 		if !strings.HasPrefix(a.body, `{"error":{"code":`) || a.StatusCode != c.status {
 			t.Errorf("Turborepo is told %s %s", a.Status, a.body)
 		}
+	}
+}
+
+// TestWhoEndsMeanwhile: who could put a content when it began to come, and can't
+// once it came, has not saved it; be it a job or a person.
+func TestWhoEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.came = func() { d.ended = true }
+	if a := d.ask(http.MethodPut, "k", "x"); a.StatusCode != http.StatusUnauthorized || len(d.entries) != 0 {
+		t.Errorf("%s %s, and %d entries", a.Status, a.body, len(d.entries))
+	}
+	caller := cache.Caller{OrgID: nimbus.DefaultOrgID, Write: "main", Read: []string{"main"}}
+	revoked := false
+	d.came = func() { revoked = true }
+	person := httptest.NewServer(keyed.New(keyed.Config{Cache: d.shelf, Log: slog.New(slog.DiscardHandler)}).As(caller, func(context.Context) error {
+		if revoked {
+			return nimbus.Errorf(nimbus.CodeUnauthenticated, "the token was revoked")
+		}
+		return nil
+	}))
+	t.Cleanup(person.Close)
+	d.url = person.URL + keyed.Prefix + nimbus.DefaultOrgID + "/"
+	if a := d.ask(http.MethodPut, "k", "x"); a.StatusCode != http.StatusUnauthorized || len(d.entries) != 0 {
+		t.Errorf("a person: %s %s, and %d entries", a.Status, a.body, len(d.entries))
+	}
+	d.came, revoked = nil, false
+	if a := d.ask(http.MethodPut, "k", "x"); a.StatusCode != http.StatusCreated {
+		t.Errorf("a person who may: %s %s", a.Status, a.body)
+	}
+}
+
+// TestIfMatch: a PUT takes the place of what its client has seen, and of nothing else.
+func TestIfMatch(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	put := func(match string, want int) string {
+		t.Helper()
+		a := d.ask(http.MethodPut, "k", "of "+match, "If-Match", match)
+		if a.StatusCode != want {
+			t.Errorf("If-Match: %s: %s %s, want %d", match, a.Status, a.body, want)
+		}
+		return a.Header.Get("ETag")
+	}
+	put("*", http.StatusPreconditionFailed)
+	put(`"1"`, http.StatusPreconditionFailed)
+	first := d.ask(http.MethodPut, "k", "first").Header.Get("ETag")
+	second := put(`"x", `+first, http.StatusCreated)
+	put(first, http.StatusPreconditionFailed)
+	put(second, http.StatusCreated)
+	put("*", http.StatusCreated)
+	if a := d.ask(http.MethodGet, "k", ""); a.body != "of *" {
+		t.Errorf("it is %q", a.body)
 	}
 }
 

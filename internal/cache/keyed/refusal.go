@@ -18,11 +18,11 @@ var statuses = map[nimbus.Code]int{
 	nimbus.CodeInvalid: http.StatusBadRequest, nimbus.CodeUnauthenticated: http.StatusUnauthorized, nimbus.CodeForbidden: http.StatusForbidden,
 	nimbus.CodeNotFound: http.StatusNotFound, nimbus.CodeConflict: http.StatusConflict, nimbus.CodeTooLarge: http.StatusRequestEntityTooLarge,
 	nimbus.CodeRateLimited: http.StatusTooManyRequests, nimbus.CodeUnavailable: http.StatusServiceUnavailable,
-	nimbus.CodeUnsupported: http.StatusMethodNotAllowed, nimbus.CodeCancelled: http.StatusRequestTimeout,
+	nimbus.CodeUnsupported: http.StatusMethodNotAllowed, nimbus.CodeCancelled: http.StatusRequestTimeout, nimbus.CodeFenced: http.StatusPreconditionFailed,
 }
 
-// refuse answers with an error: one line of text that says why.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// Refuse answers with an error: one line of text that says why, in JSON to Turborepo.
+func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	header := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Range", "ETag", "Last-Modified", "Content-Disposition", "X-Artifact-Tag", "X-Artifact-Duration"} {
 		header.Del(name)

@@ -9,13 +9,14 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/cache"
 )
 
-// Versions keep what each protocol puts apart from what the others do.
+// Versions keep what each protocol puts apart from what the others do, and from what
+// clients of GitHub's protocols name.
 const (
-	plainVersion  = "http"
-	actionVersion = "bazel-ac"
-	casVersion    = "bazel-cas"
-	turboVersion  = "turborepo"
-	nxVersion     = "nx"
+	plainVersion  = cache.Own + "http"
+	actionVersion = cache.Own + "bazel-ac"
+	casVersion    = cache.Own + "bazel-cas"
+	turboVersion  = cache.Own + "turborepo"
+	nxVersion     = cache.Own + "nx"
 )
 
 // thing is what a path names, and what its protocol expects of it.

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -102,6 +103,9 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
 			r.Out.Host = r.In.Host // URLs that the server makes lead back here
+			if r.Out.Body != nil {
+				r.Out.Body = &incoming{ReadCloser: r.Out.Body}
+			}
 		},
 		Transport: &http.Transport{
 			TLSClientConfig: cfg.TLS, DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
@@ -109,11 +113,36 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 			MaxIdleConnsPerHost: maxIdle, MaxConnsPerHost: maxRequests + maxFills, IdleConnTimeout: idleTimeout, DisableCompression: true,
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
+			if !hungUp(r) {
+				cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
+			}
 			away(w, r)
 		},
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
+}
+
+// incoming is a body that a client sends, and knows whether that broke off: the
+// request's context ends only when what reads it has ended.
+type incoming struct {
+	io.ReadCloser
+
+	broken atomic.Bool
+}
+
+// Read implements io.Reader.
+func (i *incoming) Read(p []byte) (int, error) {
+	n, err := i.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		i.broken.Store(true)
+	}
+	return n, err //nolint:wrapcheck // an io.Reader's error is its own
+}
+
+// hungUp tells whether it is the client that a request failed by.
+func hungUp(r *http.Request) bool {
+	body, ok := r.Body.(*incoming)
+	return r.Context().Err() != nil || ok && body.broken.Load()
 }
 
 // newTier keeps what passes.

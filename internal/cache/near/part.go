@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // claimStep is how many bytes are counted at once for a part of an upload, of
@@ -50,7 +51,13 @@ func (p *part) write(b []byte) error {
 		return errNoRoom
 	}
 	if p.file == nil {
-		f, err := os.OpenFile(p.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		f, err := p.make()
+		if errors.Is(err, fs.ErrNotExist) { // somebody has emptied the folder of copies
+			err = os.MkdirAll(filepath.Dir(p.path), 0o700)
+			if err == nil {
+				f, err = p.make()
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("make a piece: %w", err)
 		}
@@ -63,6 +70,10 @@ func (p *part) write(b []byte) error {
 		return fmt.Errorf("write a piece: %w", err)
 	}
 	return nil
+}
+
+func (p *part) make() (*os.File, error) {
+	return os.OpenFile(p.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:wrapcheck // write wraps it
 }
 
 // claim counts bytes of an upload.

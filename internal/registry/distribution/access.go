@@ -136,21 +136,28 @@ func (h *Handler) identify(r *http.Request) (*caller, error) {
 		p, err := h.Identity.Authenticate(r.Context(), password)
 		return &caller{Principal: p}, err //nolint:wrapcheck // it is told as it is
 	}
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	token, ok := bearer(r)
+	if !ok {
 		return nil, nimbus.Errorf(nimbus.CodeUnauthenticated, "a token is needed").
 			WithHint("`docker login` with any name and a token of Nimbus as the password")
 	}
-	t, sealed, err := h.seal.open(strings.TrimLeft(token, " "), h.Clock.Now())
+	t, sealed, err := h.seal.open(token, h.Clock.Now())
 	switch {
 	case err != nil:
 		return nil, err
 	case !sealed:
-		p, err := h.Identity.Authenticate(r.Context(), strings.TrimLeft(token, " "))
+		p, err := h.Identity.Authenticate(r.Context(), token)
 		return &caller{Principal: p}, err //nolint:wrapcheck // it is told as it is
 	}
 	p, err := h.Identity.Authenticate(r.Context(), t.Token)
 	return &caller{Principal: p, grants: t.Grants, bound: true, until: time.Unix(t.Expires, 0)}, err //nolint:wrapcheck // it is told as it is
+}
+
+// bearer is the token of a request that has it bare. The word before it may be
+// written in any case.
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimLeft(token, " "), ok && strings.EqualFold(scheme, "Bearer")
 }
 
 // org is the id of an org by its name, "" where the caller has nothing to do with

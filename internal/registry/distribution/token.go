@@ -116,7 +116,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, password, ok := r.BasicAuth()
 	if !ok {
-		if password = strings.TrimSpace(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")); c.bound {
+		if password, _ = bearer(r); c.bound {
 			return nimbus.Errorf(nimbus.CodeForbidden, "a token of the registry gives no other one")
 		}
 	}

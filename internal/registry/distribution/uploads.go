@@ -35,8 +35,9 @@ func (c *call) beginUpload() error {
 		if err != nil {
 			return err //nolint:wrapcheck // it is told as it is
 		}
-		if err := c.Registry.PutBlob(c.r.Context(), c.place, c.chunk(-1), digest); err != nil {
-			return fmt.Errorf("push a blob: %w", err)
+		body, chunk := c.chunk(-1)
+		if err := c.Registry.PutBlob(c.r.Context(), c.place, chunk, digest); err != nil {
+			return fmt.Errorf("push a blob: %w", body.Linger(err))
 		}
 		c.created(digest)
 		return nil
@@ -102,9 +103,12 @@ func (c *call) progress(u registry.Upload, status int) {
 	c.w.WriteHeader(status)
 }
 
-// chunk is the body of the request.
-func (c *call) chunk(at int64) registry.Chunk {
-	return registry.Chunk{Body: c.Bounds.Upstream(c.w, c.r, c.r.ContentLength), Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
+// chunk is the body of the request. Who is refused in its midst sends on for a
+// while (transfer.Upstream.Linger): else he would see a connection that breaks, and
+// not that the quota is full.
+func (c *call) chunk(at int64) (*transfer.Upstream, registry.Chunk) {
+	body := c.Bounds.Upstream(c.w, c.r, c.r.ContentLength)
+	return body, registry.Chunk{Body: body, Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
 }
 
 // maxOffset is where no blob reaches.
@@ -134,9 +138,10 @@ func (c *call) appendUpload() error {
 	if err != nil {
 		return err
 	}
-	u, err := c.Registry.Append(c.r.Context(), c.place, c.what, c.chunk(at))
+	body, chunk := c.chunk(at)
+	u, err := c.Registry.Append(c.r.Context(), c.place, c.what, chunk)
 	if err != nil {
-		return c.outOfOrder(err)
+		return c.outOfOrder(body.Linger(err))
 	}
 	c.progress(u, http.StatusAccepted)
 	return nil
@@ -151,8 +156,9 @@ func (c *call) finishUpload() error {
 	if err != nil {
 		return err
 	}
-	if err := c.Registry.Finish(c.r.Context(), c.place, c.what, c.chunk(at), digest); err != nil {
-		return c.outOfOrder(err)
+	body, chunk := c.chunk(at)
+	if err := c.Registry.Finish(c.r.Context(), c.place, c.what, chunk, digest); err != nil {
+		return c.outOfOrder(body.Linger(err))
 	}
 	c.created(digest)
 	return nil

@@ -8,12 +8,17 @@ import (
 	"time"
 )
 
-// download is a blob that comes, and is given up when nothing does for long.
+// download is a blob that comes, and is given up when nothing or too little does for
+// long: else an upstream could hold for hours what others wait for. It counts only
+// while it is waited for, not while what came is stored.
 type download struct {
 	body   io.ReadCloser
 	cancel context.CancelFunc
 	idle   *time.Timer
 	late   atomic.Bool
+
+	waited time.Duration // since it was last looked how much came
+	came   int64         // since then
 }
 
 func newDownload(body io.ReadCloser, cancel context.CancelFunc) *download {
@@ -28,7 +33,17 @@ func newDownload(body io.ReadCloser, cancel context.CancelFunc) *download {
 // Read implements io.Reader.
 func (d *download) Read(p []byte) (int, error) {
 	d.idle.Reset(idleTimeout)
+	began := time.Now()
 	n, err := d.body.Read(p)
+	d.waited += time.Since(began)
+	d.came += int64(n)
+	if err == nil && d.waited >= leastEvery {
+		if d.came < leastBytes {
+			d.cancel()
+			return n, away("it is too slow: only %d bytes came in %s", d.came, d.waited.Round(time.Second))
+		}
+		d.waited, d.came = 0, 0
+	}
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
 		return n, err //nolint:wrapcheck // an io.Reader's end is its own

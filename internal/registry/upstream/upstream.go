@@ -27,9 +27,12 @@ const (
 	// how long for an answer that is no blob.
 	headerTimeout = 30 * time.Second
 	smallTimeout  = time.Minute
-	// idleTimeout is how long a blob may bring nothing, wholeTimeout how long all of
-	// it may take.
+	// idleTimeout is how long a blob may bring nothing, and of what it has to bring
+	// leastBytes while it is waited for leastEvery; wholeTimeout is how long all of it
+	// may take.
 	idleTimeout  = 45 * time.Second
+	leastEvery   = time.Minute
+	leastBytes   = 60 * (16 << 10) // 16 KiB a second
 	wholeTimeout = 6 * time.Hour
 	maxRedirects = 5
 	// maxSmall bounds answers that are neither blobs nor manifests.
@@ -198,7 +201,7 @@ func (c *Client) Size(ctx context.Context, repo, digest string) (int64, error) {
 }
 
 // Blob begins to read a blob. size is -1 where the registry does not say. The
-// content is not looked at. It ends with ctx, and where nothing comes for long.
+// content is not looked at. It ends with ctx, and where nothing or too little comes for long.
 func (c *Client) Blob(ctx context.Context, repo, digest string) (body io.ReadCloser, size int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
 	// As it was stored: who unpacks on the way reads another content.

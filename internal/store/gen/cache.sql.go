@@ -729,6 +729,35 @@ func (q *Queries) DropOrgCacheUsage(ctx context.Context, orgID string) error {
 	return err
 }
 
+const endedCacheUploads = `-- name: EndedCacheUploads :many
+SELECT e.id FROM cache_entries e JOIN jobs j ON j.id = e.job_id
+WHERE e.state = 'uploading' AND j.state = 'finished' ORDER BY e.id LIMIT $1
+`
+
+// Those of jobs that have ended.
+func (q *Queries) EndedCacheUploads(ctx context.Context, limit int32) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, endedCacheUploads, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const evictCacheEntry = `-- name: EvictCacheEntry :execrows
 UPDATE cache_entries SET state = 'removing', removing_at = $1
 WHERE id = $2 AND state = 'committed' AND pinned_until <= $1

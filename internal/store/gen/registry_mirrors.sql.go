@@ -9,22 +9,6 @@ import (
 	"context"
 )
 
-const ageRegistryLinksBelow = `-- name: AgeRegistryLinksBelow :exec
-UPDATE registry_links SET used_at = 0 WHERE org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
-`
-
-type AgeRegistryLinksBelowParams struct {
-	OrgID  string
-	Length int32
-	Prefix string
-}
-
-// Has them go with the next sweep, unless something names them.
-func (q *Queries) AgeRegistryLinksBelow(ctx context.Context, arg AgeRegistryLinksBelowParams) error {
-	_, err := q.db.ExecContext(ctx, ageRegistryLinksBelow, arg.OrgID, arg.Length, arg.Prefix)
-	return err
-}
-
 const dropOrgMirrorSecrets = `-- name: DropOrgMirrorSecrets :exec
 DELETE FROM secrets WHERE org_id = $1 AND name LIKE 'registry-mirror/%'
 `
@@ -54,6 +38,21 @@ type DropRegistryMirrorParams struct {
 
 func (q *Queries) DropRegistryMirror(ctx context.Context, arg DropRegistryMirrorParams) error {
 	_, err := q.db.ExecContext(ctx, dropRegistryMirror, arg.OrgID, arg.Name)
+	return err
+}
+
+const dropRegistryReposBelow = `-- name: DropRegistryReposBelow :exec
+DELETE FROM registry_repos WHERE org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
+`
+
+type DropRegistryReposBelowParams struct {
+	OrgID  string
+	Length int32
+	Prefix string
+}
+
+func (q *Queries) DropRegistryReposBelow(ctx context.Context, arg DropRegistryReposBelowParams) error {
+	_, err := q.db.ExecContext(ctx, dropRegistryReposBelow, arg.OrgID, arg.Length, arg.Prefix)
 	return err
 }
 
@@ -236,6 +235,71 @@ func (q *Queries) PutRegistryMirror(ctx context.Context, arg PutRegistryMirrorPa
 	return err
 }
 
+const registryImagesBelow = `-- name: RegistryImagesBelow :one
+SELECT CAST(
+  EXISTS (SELECT 1 FROM registry_manifests m WHERE m.org_id = $1 AND substr(m.repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT))
+  OR EXISTS (SELECT 1 FROM registry_links l WHERE l.org_id = $1 AND l.used_at > 0 AND substr(l.repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT))
+AS BOOLEAN)
+`
+
+type RegistryImagesBelowParams struct {
+	OrgID  string
+	Length int32
+	Prefix string
+}
+
+// Blobs that nobody wants any more are not counted.
+func (q *Queries) RegistryImagesBelow(ctx context.Context, arg RegistryImagesBelowParams) (bool, error) {
+	row := q.db.QueryRowContext(ctx, registryImagesBelow, arg.OrgID, arg.Length, arg.Prefix)
+	var column_1 bool
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
+const registryLinksBelow = `-- name: RegistryLinksBelow :many
+SELECT repo, digest FROM registry_links WHERE org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT) LIMIT $4
+`
+
+type RegistryLinksBelowParams struct {
+	OrgID  string
+	Length int32
+	Prefix string
+	Most   int32
+}
+
+type RegistryLinksBelowRow struct {
+	Repo   string
+	Digest string
+}
+
+func (q *Queries) RegistryLinksBelow(ctx context.Context, arg RegistryLinksBelowParams) ([]RegistryLinksBelowRow, error) {
+	rows, err := q.db.QueryContext(ctx, registryLinksBelow,
+		arg.OrgID,
+		arg.Length,
+		arg.Prefix,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RegistryLinksBelowRow
+	for rows.Next() {
+		var i RegistryLinksBelowRow
+		if err := rows.Scan(&i.Repo, &i.Digest); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const registryManifestsBelow = `-- name: RegistryManifestsBelow :many
 SELECT repo, digest FROM registry_manifests WHERE org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT) LIMIT $4
 `
@@ -280,6 +344,45 @@ func (q *Queries) RegistryManifestsBelow(ctx context.Context, arg RegistryManife
 	return items, nil
 }
 
+const registryMirrorBytes = `-- name: RegistryMirrorBytes :one
+SELECT CAST(COALESCE(SUM(b.size), 0) AS BIGINT) FROM registry_links l
+JOIN registry_blobs b ON b.org_id = l.org_id AND b.digest = l.digest
+WHERE l.org_id = $1 AND substr(l.repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
+`
+
+type RegistryMirrorBytesParams struct {
+	OrgID  string
+	Length int32
+	Prefix string
+}
+
+func (q *Queries) RegistryMirrorBytes(ctx context.Context, arg RegistryMirrorBytesParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, registryMirrorBytes, arg.OrgID, arg.Length, arg.Prefix)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
+const registryMirrorRepos = `-- name: RegistryMirrorRepos :one
+SELECT COUNT(*) FROM (
+  SELECT repo FROM registry_manifests WHERE registry_manifests.org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
+  UNION SELECT repo FROM registry_links WHERE registry_links.org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
+) AS here
+`
+
+type RegistryMirrorReposParams struct {
+	OrgID  string
+	Length int32
+	Prefix string
+}
+
+func (q *Queries) RegistryMirrorRepos(ctx context.Context, arg RegistryMirrorReposParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, registryMirrorRepos, arg.OrgID, arg.Length, arg.Prefix)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const registryMirrorTag = `-- name: RegistryMirrorTag :one
 SELECT digest, updated_at FROM registry_tags WHERE org_id = $1 AND repo = $2 AND tag = $3
 `
@@ -299,30 +402,6 @@ func (q *Queries) RegistryMirrorTag(ctx context.Context, arg RegistryMirrorTagPa
 	row := q.db.QueryRowContext(ctx, registryMirrorTag, arg.OrgID, arg.Repo, arg.Tag)
 	var i RegistryMirrorTagRow
 	err := row.Scan(&i.Digest, &i.UpdatedAt)
-	return i, err
-}
-
-const registryMirrorTotals = `-- name: RegistryMirrorTotals :one
-SELECT COUNT(DISTINCT l.repo) AS repos, CAST(COALESCE(SUM(b.size), 0) AS BIGINT) AS bytes FROM registry_links l
-JOIN registry_blobs b ON b.org_id = l.org_id AND b.digest = l.digest
-WHERE l.org_id = $1 AND substr(l.repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
-`
-
-type RegistryMirrorTotalsParams struct {
-	OrgID  string
-	Length int32
-	Prefix string
-}
-
-type RegistryMirrorTotalsRow struct {
-	Repos int64
-	Bytes int64
-}
-
-func (q *Queries) RegistryMirrorTotals(ctx context.Context, arg RegistryMirrorTotalsParams) (RegistryMirrorTotalsRow, error) {
-	row := q.db.QueryRowContext(ctx, registryMirrorTotals, arg.OrgID, arg.Length, arg.Prefix)
-	var i RegistryMirrorTotalsRow
-	err := row.Scan(&i.Repos, &i.Bytes)
 	return i, err
 }
 
@@ -370,23 +449,6 @@ func (q *Queries) RegistryMirrors(ctx context.Context, arg RegistryMirrorsParams
 		return nil, err
 	}
 	return items, nil
-}
-
-const registryReposBelow = `-- name: RegistryReposBelow :one
-SELECT CAST(EXISTS (SELECT 1 FROM registry_repos WHERE org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)) AS BOOLEAN)
-`
-
-type RegistryReposBelowParams struct {
-	OrgID  string
-	Length int32
-	Prefix string
-}
-
-func (q *Queries) RegistryReposBelow(ctx context.Context, arg RegistryReposBelowParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, registryReposBelow, arg.OrgID, arg.Length, arg.Prefix)
-	var column_1 bool
-	err := row.Scan(&column_1)
-	return column_1, err
 }
 
 const renewRegistryTag = `-- name: RenewRegistryTag :exec

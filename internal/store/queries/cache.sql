@@ -112,6 +112,11 @@ WHERE id = sqlc.arg(id) AND state = 'uploading' AND touched_at < sqlc.arg(idle_s
 -- name: IdleCacheUploads :many
 SELECT id FROM cache_entries WHERE state = 'uploading' AND touched_at < $1 ORDER BY touched_at LIMIT $2;
 
+-- name: EndedCacheUploads :many
+-- Those of jobs that have ended.
+SELECT e.id FROM cache_entries e JOIN jobs j ON j.id = e.job_id
+WHERE e.state = 'uploading' AND j.state = 'finished' ORDER BY e.id LIMIT $1;
+
 -- name: UnusedCacheEntries :many
 -- But for those of orgs that have a time of their own.
 SELECT id, org_id, repo, size FROM cache_entries

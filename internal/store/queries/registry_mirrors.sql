@@ -18,11 +18,24 @@ DELETE FROM registry_mirrors WHERE org_id = $1 AND name = $2;
 UPDATE registry_mirrors SET failure = sqlc.arg(failure), failed_at = sqlc.arg(failed_at), limited_until = sqlc.arg(limited_until)
 WHERE org_id = sqlc.arg(org_id) AND name = sqlc.arg(name) AND since = sqlc.arg(since);
 
--- name: RegistryReposBelow :one
-SELECT CAST(EXISTS (SELECT 1 FROM registry_repos WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT)) AS BOOLEAN);
+-- name: RegistryImagesBelow :one
+-- Blobs that nobody wants any more are not counted.
+SELECT CAST(
+  EXISTS (SELECT 1 FROM registry_manifests m WHERE m.org_id = sqlc.arg(org_id) AND substr(m.repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT))
+  OR EXISTS (SELECT 1 FROM registry_links l WHERE l.org_id = sqlc.arg(org_id) AND l.used_at > 0 AND substr(l.repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT))
+AS BOOLEAN);
 
--- name: RegistryMirrorTotals :one
-SELECT COUNT(DISTINCT l.repo) AS repos, CAST(COALESCE(SUM(b.size), 0) AS BIGINT) AS bytes FROM registry_links l
+-- name: DropRegistryReposBelow :exec
+DELETE FROM registry_repos WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT);
+
+-- name: RegistryMirrorRepos :one
+SELECT COUNT(*) FROM (
+  SELECT repo FROM registry_manifests WHERE registry_manifests.org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT)
+  UNION SELECT repo FROM registry_links WHERE registry_links.org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT)
+) AS here;
+
+-- name: RegistryMirrorBytes :one
+SELECT CAST(COALESCE(SUM(b.size), 0) AS BIGINT) FROM registry_links l
 JOIN registry_blobs b ON b.org_id = l.org_id AND b.digest = l.digest
 WHERE l.org_id = sqlc.arg(org_id) AND substr(l.repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT);
 
@@ -48,9 +61,8 @@ ORDER BY m.used_at, m.org_id, m.repo, m.digest LIMIT sqlc.arg(most);
 -- name: RegistryManifestsBelow :many
 SELECT repo, digest FROM registry_manifests WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT) LIMIT sqlc.arg(most);
 
--- name: AgeRegistryLinksBelow :exec
--- Has them go with the next sweep, unless something names them.
-UPDATE registry_links SET used_at = 0 WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT);
+-- name: RegistryLinksBelow :many
+SELECT repo, digest FROM registry_links WHERE org_id = sqlc.arg(org_id) AND substr(repo, 1, CAST(sqlc.arg(length) AS INTEGER)) = CAST(sqlc.arg(prefix) AS TEXT) LIMIT sqlc.arg(most);
 
 -- name: DropOrgRegistryMirrors :exec
 DELETE FROM registry_mirrors WHERE org_id = $1;

@@ -62,7 +62,7 @@ func testCacheReplaces(t *testing.T, b *cacheBooks) {
 		}
 	}
 	first := b.came("first", 10)
-	e, kept, loose, err := b.ReplaceCache(ctx, first.ID, 10, p, "one", cache.AgainReplaces)
+	e, kept, loose, err := b.ReplaceCache(ctx, first.ID, 10, p, "one", cache.AgainReplaces, nil)
 	if err != nil || kept || len(loose) > 0 || e.ID != first.ID || e.Place != p || e.Meta != "one" {
 		t.Fatalf("%+v %t %q %v", e, kept, loose, err)
 	}
@@ -73,7 +73,7 @@ func testCacheReplaces(t *testing.T, b *cacheBooks) {
 
 	second := b.came("second", 7)
 	b.put(second.ID, "b:more", 3) // which is no part of it
-	e, kept, loose, err = b.ReplaceCache(ctx, second.ID, 7, p, "two", cache.AgainReplaces)
+	e, kept, loose, err = b.ReplaceCache(ctx, second.ID, 7, p, "two", cache.AgainReplaces, nil)
 	if err != nil || kept || e.ID != second.ID || !slices.Equal(loose, []string{"of-more"}) {
 		t.Errorf("%+v %t %q %v", e, kept, loose, err)
 	}
@@ -81,7 +81,7 @@ func testCacheReplaces(t *testing.T, b *cacheBooks) {
 	gone(first.ID)
 
 	third := b.came("third", 5)
-	e, kept, _, err = b.ReplaceCache(ctx, third.ID, 5, p, "three", cache.AgainKeeps)
+	e, kept, _, err = b.ReplaceCache(ctx, third.ID, 5, p, "three", cache.AgainKeeps, nil)
 	if err != nil || !kept || e.ID != second.ID || e.Meta != "two" {
 		t.Errorf("%+v %t %v", e, kept, err)
 	}
@@ -89,15 +89,15 @@ func testCacheReplaces(t *testing.T, b *cacheBooks) {
 	gone(first.ID, third.ID)
 
 	fourth := b.came("fourth", 4)
-	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 4, p, "four", cache.AgainRefused); nimbus.ErrorCode(err) != nimbus.CodeConflict {
+	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 4, p, "four", cache.AgainRefused, nil); nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		t.Errorf("where none may take its place: %v", err)
 	}
-	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 99, p, "four", cache.AgainReplaces); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 99, p, "four", cache.AgainReplaces, nil); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 		t.Errorf("with a size that it has not: %v", err)
 	}
 	b.must(b.AbandonCache(ctx, fourth.ID))
 	has("after refusals", second.ID, 7, "two")
-	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 4, p, "four", cache.AgainReplaces); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+	if _, _, _, err := b.ReplaceCache(ctx, fourth.ID, 4, p, "four", cache.AgainReplaces, nil); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
 		t.Errorf("of an upload that is no more: %v", err)
 	}
 	if err := b.AbandonCache(ctx, second.ID); err != nil {
@@ -108,7 +108,7 @@ func testCacheReplaces(t *testing.T, b *cacheBooks) {
 	other := cachePlace("reserved")
 	held := b.begin(other)
 	fifth := b.came("fifth", 1)
-	if _, _, _, err := b.ReplaceCache(ctx, fifth.ID, 1, other, "", cache.AgainReplaces); nimbus.ErrorCode(err) != nimbus.CodeConflict {
+	if _, _, _, err := b.ReplaceCache(ctx, fifth.ID, 1, other, "", cache.AgainReplaces, nil); nimbus.ErrorCode(err) != nimbus.CodeConflict {
 		t.Errorf("where an upload of another protocol is under way: %v", err)
 	}
 	b.must(b.TouchCacheUpload(ctx, held.ID)) // it goes on
@@ -121,7 +121,7 @@ func testCacheReplacesAtOnce(t *testing.T, b *cacheBooks) {
 	p := cachePlace("key")
 	const workers, rounds = 6, 5
 	first := b.came("first", 1)
-	_, _, _, err := b.ReplaceCache(ctx, first.ID, 1, p, "", cache.AgainReplaces)
+	_, _, _, err := b.ReplaceCache(ctx, first.ID, 1, p, "", cache.AgainReplaces, nil)
 	b.must(err)
 	var wg, looking sync.WaitGroup
 	done := make(chan struct{})
@@ -144,7 +144,7 @@ func testCacheReplacesAtOnce(t *testing.T, b *cacheBooks) {
 				size := int64(1 + worker*rounds + i)
 				u := b.came(fmt.Sprintf("%d-%d", worker, i), size)
 				again := []cache.Again{cache.AgainReplaces, cache.AgainKeeps}[i%2]
-				if e, kept, _, err := b.ReplaceCache(ctx, u.ID, size, p, "", again); err != nil || !kept && e.Size != size || kept != (again == cache.AgainKeeps) {
+				if e, kept, _, err := b.ReplaceCache(ctx, u.ID, size, p, "", again, nil); err != nil || !kept && e.Size != size || kept != (again == cache.AgainKeeps) {
 					t.Errorf("%+v, kept: %t, %v", e, kept, err)
 				}
 			}
