@@ -339,3 +339,23 @@ func TestManyEmptyBlocks(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsOnlySaidCostsNobody: an upload that announces much and sends a byte has
+// no entries of others evicted for what it announced.
+func TestWhatIsOnlySaidCostsNobody(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(w *world) {
+		const mib = 1 << 20
+		small := w.limited(cache.Limits{Org: 20 * mib})
+		for _, key := range []string{"a", "b", "c"} {
+			small.saved(job(), key, sized(6*mib))
+		}
+		w.pass(10 * time.Minute) // nobody has a URL any more
+		u, err := small.Reserve(w.t.Context(), job(), "d", version, 0)
+		w.must(err)
+		if err := small.PutBlock(w.t.Context(), u.ID, "", strings.NewReader("x"), 16*mib); err == nil {
+			w.t.Error("a block that broke off is taken")
+		}
+		small.has(nimbus.DefaultOrgID, "a", "b", "c")
+	})
+}

@@ -20,6 +20,9 @@ const (
 	// firstClaim is the first of them where the size is not known; each is as much
 	// as all before. leastClaim is what is tried where there is no room for more.
 	firstClaim = 64 << 10
+	// firstOfKnown is the first of them where the size is known: what is only said
+	// must not cost others their entries.
+	firstOfKnown = 1 << 20
 	leastClaim = 4 << 10
 	// afterwards bounds what is put right once a call is over, whether or not its
 	// caller still waits.
@@ -191,7 +194,7 @@ type intake struct {
 func (in *intake) claim() error {
 	step := int64(claimStep)
 	if in.size >= 0 {
-		step = min(step, in.size-in.claimed)
+		step = min(step, in.size-in.claimed, max(in.claimed, firstOfKnown))
 	} else { // not much more than may come
 		step = min(step, max(in.claimed, firstClaim))
 	}
