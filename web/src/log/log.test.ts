@@ -245,7 +245,7 @@ describe("Search", () => {
     expect([await search.step(1), await search.step(1), await search.step(-1)]).toEqual([12, 3, 12]);
   });
 
-  it("asks on at the end of a page, and past pages that have nothing", async () => {
+  it("goes to the first as soon as it is there, and looks for the rest", async () => {
     const { asked, search } = start([
       { lines: [], next: "a" },
       { lines: [4], next: "b" },
@@ -253,10 +253,23 @@ describe("Search", () => {
       { lines: [9], next: "" },
     ]);
     expect(await search.look("Text", false, 1)).toBe(4);
-    expect(told(search.snapshot())).toBe("1 of 1+");
+    await vi.waitFor(() => expect(search.snapshot().whole).toBe(true));
+    expect(told(search.snapshot())).toBe("1 of 2");
     expect(await search.step(1)).toBe(9);
     expect(asked).toEqual(["", "a", "b", "c"].map((token) => ["Text", false, token]));
-    expect(search.snapshot().whole).toBe(true);
+  });
+
+  it("waits to be asked for more than a thousand", async () => {
+    const many = Array.from({ length: 1000 }, (_, i) => i + 1);
+    const { asked, search } = start([
+      { lines: many, next: "a" },
+      { lines: [2000], next: "" },
+    ]);
+    expect(await search.look("Text", false, 1000)).toBe(1000);
+    await vi.waitFor(() => expect(search.snapshot().busy).toBe(false));
+    expect(told(search.snapshot())).toBe("1,000 of 1,000+");
+    expect(asked).toHaveLength(1);
+    expect(await search.step(1)).toBe(2000);
   });
 
   it("finds what is written small in capitals too, and nothing of it is a pattern", async () => {

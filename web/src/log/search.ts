@@ -19,8 +19,10 @@ export const nothing: Found = { text: "", lines: [], whole: true, busy: false, e
 /** Asks the server for a page of what a log has. Its errors are for people. */
 export type Ask = (text: string, pattern: boolean, token: string, signal: AbortSignal) => Promise<{ lines: number[]; next: string }>;
 
-/** How many pages one step asks for that have nothing: each is bounded by the server. */
-const maxEmpty = 50;
+/** How many lines one search finds at least before it waits to be asked for more. */
+const atOnce = 1000;
+/** How many pages it asks for: each is bounded by the server. */
+const maxPages = 500;
 
 /** The search of one reader through one log. The server looks; a browser has a part of the lines only. */
 export class Search {
@@ -45,47 +47,57 @@ export class Search {
 
   snapshot = (): Found => this.#found;
 
-  /** Looks for a text, or a pattern, and goes to the first line from a number on; for "", forgets what was found. */
-  async look(text: string, pattern: boolean, from: number): Promise<number | undefined> {
+  /**
+   * Looks for a text, or a pattern, and goes to the first line from a number on, as
+   * soon as there is one; the rest is looked for meanwhile. For "", forgets what was
+   * found.
+   */
+  look(text: string, pattern: boolean, from: number): Promise<number | undefined> {
     this.#abort?.abort();
     this.#pattern = pattern;
     this.#next = "";
     this.#set({ ...nothing, text, marks: text ? marksOf(text, pattern) : undefined });
-    if (!text) return undefined;
-    await this.#more();
-    const { lines } = this.#found;
-    if (lines.length === 0) return undefined;
-    const after = lines.findIndex((seq) => seq >= from);
-    this.#set({ ...this.#found, at: Math.max(0, after) });
-    return this.#found.lines[this.#found.at];
+    if (!text) return Promise.resolve(undefined);
+    return new Promise((resolve) => {
+      const first = () => {
+        if (this.#found.text === text && this.#found.at < 0 && this.#found.lines.length > 0) {
+          const after = this.#found.lines.findIndex((seq) => seq >= from);
+          this.#set({ ...this.#found, at: Math.max(0, after) });
+        }
+        resolve(this.#found.lines[this.#found.at]);
+      };
+      void this.#more((found) => found.some((seq) => seq >= from) && first()).then(first);
+    });
   }
 
   /** Goes on by one, or back; around at both ends. Returns the line that is looked at now. */
   async step(by: 1 | -1): Promise<number | undefined> {
     const { at, lines, whole, busy } = this.#found;
-    if (busy || lines.length === 0) return undefined;
-    if (by > 0 && at === lines.length - 1 && !whole) await this.#more();
+    if (lines.length === 0) return undefined;
+    if (by > 0 && at === lines.length - 1 && !whole && !busy) await this.#more();
     const count = this.#found.lines.length;
     this.#set({ ...this.#found, at: (at + by + count) % count });
     return this.#found.lines[this.#found.at];
   }
 
-  /** Asks on until something is found, or all was looked at. */
-  async #more(): Promise<void> {
+  /** Asks on until so many more are found, or all was looked at. */
+  async #more(each: (lines: number[]) => void = () => undefined): Promise<void> {
     const abort = new AbortController();
     this.#abort = abort;
     this.#set({ ...this.#found, busy: true, error: "" });
     const { text } = this.#found;
+    const enough = this.#found.lines.length + atOnce;
     // In small letters alone, it is found in capitals too.
     const loose = !this.#pattern && text === text.toLowerCase() && text !== text.toUpperCase();
     const asked = loose ? `(?i)${escape(text)}` : text;
     try {
-      for (let empty = 0; empty < maxEmpty; empty++) {
+      for (let pages = 0; pages < maxPages && this.#found.lines.length < enough; pages++) {
         const page = await this.#ask(asked, this.#pattern || loose, this.#next, abort.signal);
         if (abort.signal.aborted) return;
         this.#next = page.next;
         this.#set({ ...this.#found, lines: [...this.#found.lines, ...page.lines], whole: !page.next });
-        if (page.lines.length > 0 || !page.next) break;
+        each(page.lines);
+        if (!page.next) break;
       }
       this.#set({ ...this.#found, busy: false });
     } catch (error) {
