@@ -213,6 +213,7 @@ function EntryRow({ entry, now, onRemove }: { entry: CacheEntry; now: number; on
       {onRemove && (
         <button
           type="button"
+          id={removeButton(entry)}
           onClick={onRemove}
           aria-label={`Remove ${entry.key}`}
           className="rounded border border-line px-2 py-1 text-sm text-quiet hover:bg-hover hover:text-bad max-sm:col-start-2 max-sm:row-span-2 max-sm:row-start-1"
@@ -224,11 +225,17 @@ function EntryRow({ entry, now, onRemove }: { entry: CacheEntry; now: number; on
   );
 }
 
+const removeButton = (entry: CacheEntry): string => `remove-${entry.id}`;
+
 /** Asks before an entry goes. Escape and Keep do nothing. */
 function Removal({ entry, onEnd }: { entry: CacheEntry; onEnd: () => void }) {
   const queries = useQueryClient();
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    dialog.current?.showModal();
+    // Who goes by the keyboard goes on where the question was asked.
+    return () => document.getElementById(removeButton(entry))?.focus();
+  }, [entry]);
   const remove = useMutation({
     mutationFn: () => caches.removeCacheEntries({ filter: { id: entry.id } }),
     onSuccess: async () => {
