@@ -269,13 +269,10 @@ const noRoom = "there is no room for more telemetry of this job or its org"
 
 // mask hides the job's secrets in all texts.
 func (t *attempt) mask(b *otlp.Batch) {
-	_, cp := t.wal.Last()
 	var veil lines.Veil
 	some := false
-	for _, list := range [][]string{t.state.Secrets, cp.Masks} {
-		for _, secret := range list {
-			some = veil.Mask(secret) || some
-		}
+	for _, secret := range t.secrets() {
+		some = veil.Mask(secret) || some
 	}
 	if some {
 		b.Rewrite(func(text string) string { return veil.Write(text) + veil.Flush() })
