@@ -20,10 +20,10 @@ const (
 	// firstClaim is the first of them where the size is not known; each is as much
 	// as all before. leastClaim is what is tried where there is no room for more.
 	firstClaim = 64 << 10
+	leastClaim = 4 << 10
 	// firstOfKnown is the first of them where the size is known: what is only said
 	// must not cost others their entries.
 	firstOfKnown = 1 << 20
-	leastClaim = 4 << 10
 	// afterwards bounds what is put right once a call is over, whether or not its
 	// caller still waits.
 	afterwards = 30 * time.Second
