@@ -77,9 +77,9 @@ func (w *world) text(seq int64) string {
 	case 7:
 		return fmt.Sprintf("epoch %d step %d/%d loss=%.6f lr=%.2e tokens/s=%d grad_norm=%.4f", r.IntN(10), seq, 100_000, r.Float64()*3, r.Float64()/1000, r.IntN(90_000), r.Float64())
 	case 8:
-		return fmt.Sprintf("    at Object.<anonymous> (/home/runner/work/app/src/components/Widget%d.tsx:%d:%d)", r.IntN(200), r.IntN(900), r.IntN(80))
+		return fmt.Sprintf("    at Object.<anonymous> (/builds/octo/app/src/components/Widget%d.tsx:%d:%d)", r.IntN(200), r.IntN(900), r.IntN(80))
 	case 9:
-		return fmt.Sprintf("#%d %d.%d Get:%d http://deb.debian.org/debian bookworm/main amd64 libexample%d amd64 %d.%d-%d [%d kB]", r.IntN(40), r.IntN(90), r.IntN(10), r.IntN(300), r.IntN(900), r.IntN(9), r.IntN(30), r.IntN(9), r.IntN(9000))
+		return fmt.Sprintf("#%d %d.%d Get:%d http://mirror.example/debian bookworm/main amd64 libexample%d amd64 %d.%d-%d [%d kB]", r.IntN(40), r.IntN(90), r.IntN(10), r.IntN(300), r.IntN(900), r.IntN(9), r.IntN(30), r.IntN(9), r.IntN(9000))
 	case 10:
 		return fmt.Sprintf("2026-01-01 ERROR connection to 10.%d.%d.%d:5432 failed: timeout after %d ms (request %016x)", r.IntN(255), r.IntN(255), r.IntN(255), r.IntN(30_000), r.Uint64())
 	default:

@@ -289,7 +289,8 @@ func (m *mirror) away(now time.Time) bool {
 const writeEvery = 30 * time.Second
 
 // answered notes how an upstream has answered: whether it can be asked, and when
-// again. What it refuses to give is no failure.
+// again. What it refuses to give is no failure, nor is one thing that it can't: else
+// one bad image, and who asks for it, would keep all tags of the mirror old.
 func (s *Service) answered(ctx context.Context, m *mirror, err error) {
 	now, failure := s.clock.Now(), ""
 	kind := upstream.KindOf(err)

@@ -95,6 +95,8 @@ func (m *Mirrored) heard(ctx context.Context, err, missing error) error {
 	case upstream.Inside:
 		return nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s may not be asked: %w", m.mirror.Name, err).
 			WithHint("the server's operator can name it: --registry-mirror-inside HOST:PORT")
+	case upstream.Broken:
+		return nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s can't give %.200s: %w", m.mirror.Name, m.at, err)
 	case upstream.Away:
 	}
 	return nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s can't be asked: %w", m.mirror.Name, err)

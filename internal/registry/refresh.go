@@ -17,6 +17,10 @@ type asks struct{ flights singleflight.Group }
 // askFor is how long one question may take, whoever still waits.
 const askFor = 2 * time.Minute
 
+// patience is how long somebody waits for what a tag stands for now who can have
+// what it was.
+const patience = 3 * time.Second
+
 // Manifest is a manifest by its digest or a tag. By its digest it is from here if it
 // is here at all. What a tag stands for is asked anew once it is older than
 // Limits.Fresh. Codes: not_found, invalid, forbidden, rate_limited, unavailable.
@@ -37,7 +41,13 @@ func (m *Mirrored) Manifest(ctx context.Context, _ Place, reference string) (Man
 		m.told("manifest", nil, "hit")
 		return here, nil
 	}
-	got, err := m.ask(ctx, "tag "+reference, func(ctx context.Context) (Manifest, error) { return m.renew(ctx, reference) })
+	waits := ctx
+	if !missing {
+		var cancel context.CancelFunc
+		waits, cancel = context.WithTimeoutCause(ctx, patience, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s takes long to answer", m.mirror.Name))
+		defer cancel()
+	}
+	got, err := m.ask(waits, "tag "+reference, func(ctx context.Context) (Manifest, error) { return m.renew(ctx, reference) })
 	if !missing && outage(err) {
 		m.stale = err
 		m.told("manifest", nil, "stale")

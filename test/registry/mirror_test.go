@@ -242,6 +242,71 @@ func TestMirrorLimited(t *testing.T) {
 	})
 }
 
+// TestMirrorOneBadImage is that image's fault: tags of others are asked for as
+// before.
+func TestMirrorOneBadImage(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		w.hub.client.image("lib/base", "v1", fresh(100))
+		c := w.client(w.token)
+		at := "/v2/acme/hub.test/lib/base/manifests/v1"
+		c.do("GET", at, nil).want(t, 200, "")
+		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case strings.Contains(r.URL.Path, "/lib/fails/"):
+				rw.WriteHeader(http.StatusInternalServerError)
+			case strings.Contains(r.URL.Path, "/lib/long/"):
+				rw.Header().Set("Content-Type", ociManifest)
+				rw.Write(make([]byte, registry.MaxManifest+1))
+			default:
+				return false
+			}
+			return true
+		})
+		for _, bad := range []string{"fails", "long"} {
+			w.pass(2 * time.Minute)
+			c.do("GET", "/v2/acme/hub.test/lib/"+bad+"/manifests/v1", nil).want(t, 503, "")
+			w.hub.count("HEAD manifests")
+			if got := c.do("GET", at, nil).want(t, 200, ""); got.header.Get("Warning") != "" || w.hub.count("HEAD manifests") != 1 {
+				t.Errorf("after an image that %s, others are old: %v", bad, got.header)
+			}
+		}
+		if m := w.shown(); m.Failure != "" {
+			t.Errorf("the mirror is told to fail: %+v", m)
+		}
+	})
+}
+
+// TestMirrorHangs: who can have what a tag was does not wait for an upstream that does
+// not answer.
+func TestMirrorHangs(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		w.hub.client.image("lib/base", "v1", fresh(100))
+		c := w.client(w.token)
+		at := "/v2/acme/hub.test/lib/base/manifests/v1"
+		c.do("GET", at, nil).want(t, 200, "")
+		answer := make(chan struct{})
+		defer close(answer)
+		var givenUp atomic.Bool
+		w.hub.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+			select {
+			case <-answer:
+			case <-r.Context().Done():
+				givenUp.Store(true)
+			}
+			return true
+		})
+		w.pass(2 * time.Minute)
+		if got := c.do("GET", at, nil).want(t, 200, ""); got.header.Get("Warning") == "" {
+			t.Errorf("it is not said that it may be old: %v", got.header)
+		}
+		if givenUp.Load() {
+			t.Error("it is answered only once upstream is given up")
+		}
+	})
+}
+
 // TestMirrorLies never gives what has another digest, nor keeps it.
 func TestMirrorLies(t *testing.T) {
 	t.Parallel()

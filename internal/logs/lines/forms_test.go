@@ -84,7 +84,7 @@ func cores(writer, written string) (out []string) {
 
 var secretText = rapid.OneOf(
 	rapid.StringMatching(`[a-zA-Z0-9+/=_.~-]{24,90}`),
-	rapid.StringMatching(`[ -~]{24,90}`),
+	rapid.StringMatching(`[!-~][ -~]{24,90}`), // a blank one is none
 	rapid.StringMatching(`[a-zäöü€😀<>&"'/\\]{24,60}`),
 	rapid.Map(rapid.SliceOfN(rapid.StringMatching(`[A-Za-z0-9+/]{64}`), 1, 20), func(lines []string) string {
 		return "-----BEGIN KEY-----\n" + strings.Join(lines, "\n") + "\n-----END KEY-----\n"
@@ -98,9 +98,6 @@ func TestNoFormIsSeen(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		secret := secretText.Draw(t, "secret")
-		if strings.TrimSpace(secret) == "" {
-			t.Skip()
-		}
 		name := rapid.SampledFrom(slices.Sorted(maps.Keys(writers))).Draw(t, "writer")
 		written := writers[name](secret)
 		text := "before|" + written + "|after\n"

@@ -40,7 +40,7 @@ func (d *download) Read(p []byte) (int, error) {
 	if err == nil && d.waited >= leastEvery {
 		if d.came < leastBytes {
 			d.cancel()
-			return n, away("it is too slow: only %d bytes came in %s", d.came, d.waited.Round(time.Second))
+			return n, broken("it is too slow: only %d bytes came in %s", d.came, d.waited.Round(time.Second))
 		}
 		d.waited, d.came = 0, 0
 	}
@@ -48,9 +48,9 @@ func (d *download) Read(p []byte) (int, error) {
 	case err == nil || errors.Is(err, io.EOF):
 		return n, err //nolint:wrapcheck // an io.Reader's end is its own
 	case d.late.Load():
-		return n, away("nothing came for %s", idleTimeout)
+		return n, broken("nothing came for %s", idleTimeout)
 	}
-	return n, away("the blob broke off: %s", cause(err))
+	return n, broken("the blob broke off: %s", cause(err))
 }
 
 // Close implements io.Closer.

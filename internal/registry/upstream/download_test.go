@@ -62,7 +62,7 @@ func TestDownloadsHaveALeastRate(t *testing.T) {
 					time.Sleep(c.store)
 				}
 				whole := errors.Is(err, io.EOF) && got == 4<<20
-				if took := time.Since(began); whole != (c.most == 0) || c.most > 0 && (took > c.most || KindOf(err) != Away) {
+				if took := time.Since(began); whole != (c.most == 0) || c.most > 0 && (took > c.most || KindOf(err) != Broken) {
 					t.Errorf("%d bytes came in %s, and then %v", got, took, err)
 				}
 			})

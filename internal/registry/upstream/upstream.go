@@ -50,8 +50,11 @@ const (
 	Unknown Kind = "unknown"
 	// Limited: we asked too often.
 	Limited Kind = "limited"
-	// Away: it can't be reached, or does not do what it should.
+	// Away: it can't be reached, or nothing behind it can.
 	Away Kind = "away"
+	// Broken: it can be reached, and does not do what it should with this one thing.
+	// Others of it may well come.
+	Broken Kind = "broken"
 	// Inside: it is at an address that the operator has not named.
 	Inside Kind = "inside"
 )
@@ -120,7 +123,7 @@ func New(cfg Config) *Client {
 // can listen.
 func (c *Client) redirect(r *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
-		return &Error{Kind: Away, text: "it redirects more often than " + strconv.Itoa(maxRedirects) + " times"}
+		return &Error{Kind: Broken, text: "it redirects more often than " + strconv.Itoa(maxRedirects) + " times"}
 	}
 	if !sameOrigin(r.URL, c.cfg.URL) {
 		r.Header.Del("Authorization")
@@ -169,7 +172,7 @@ func (c *Client) manifest(ctx context.Context, method, repo, reference, have str
 	defer r.Body.Close()
 	m = Manifest{Digest: r.Header.Get("Docker-Content-Digest"), MediaType: r.Header.Get("Content-Type"), Unchanged: r.StatusCode == http.StatusNotModified}
 	if m.Unchanged && have == "" {
-		return m, away("it says that nothing has changed, and was not asked that")
+		return m, broken("it says that nothing has changed, and was not asked that")
 	}
 	if m.Unchanged || method == http.MethodHead {
 		return m, nil
@@ -181,10 +184,10 @@ func (c *Client) manifest(ctx context.Context, method, repo, reference, have str
 func readUpTo(r io.Reader, most int64) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err != nil {
-		return nil, away("its answer broke off: %s", cause(err))
+		return nil, broken("its answer broke off: %s", cause(err))
 	}
 	if int64(len(content)) > most {
-		return nil, away("its answer has more than %d bytes", most)
+		return nil, broken("its answer has more than %d bytes", most)
 	}
 	return content, nil
 }
@@ -236,7 +239,7 @@ func (c *Client) Tags(ctx context.Context, repo, after string, most int) (tags [
 		Tags []string `json:"tags"`
 	}
 	if err := json.Unmarshal(content, &list); err != nil {
-		return nil, false, away("its list of tags can't be read")
+		return nil, false, broken("its list of tags can't be read")
 	}
 	return list.Tags, r.Header.Get("Link") != "", nil
 }
@@ -298,9 +301,12 @@ func (c *Client) judge(r *http.Response) (*http.Response, error) {
 	case http.StatusNotFound:
 		discard(r)
 		return nil, &Error{Kind: Unknown, text: "it has no such thing"}
-	default:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		discard(r)
 		return nil, away("it answers with status %d", code)
+	default:
+		discard(r)
+		return nil, broken("it answers with status %d", code)
 	}
 }
 
@@ -309,6 +315,10 @@ func (c *Client) judge(r *http.Response) (*http.Response, error) {
 func discard(r *http.Response) {
 	_, _ = io.CopyN(io.Discard, r.Body, 64<<10)
 	_ = r.Body.Close()
+}
+
+func broken(format string, args ...any) error {
+	return &Error{Kind: Broken, text: fmt.Sprintf(format, args...)}
 }
 
 func away(format string, args ...any) error {
