@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -14,11 +13,14 @@ import (
 // gatedReader answers once it is let.
 type gatedReader struct {
 	reads   atomic.Int64
+	began   chan struct{} // closed with the first; nil: nobody waits for that
 	release chan struct{}
 }
 
 func (r *gatedReader) Read(context.Context, nimbus.LogKey, int64, int) ([]nimbus.Line, error) {
-	r.reads.Add(1)
+	if r.reads.Add(1) == 1 && r.began != nil {
+		close(r.began)
+	}
 	<-r.release
 	return []nimbus.Line{{Seq: 7}}, nil
 }
@@ -26,7 +28,7 @@ func (r *gatedReader) Read(context.Context, nimbus.LogKey, int64, int) ([]nimbus
 // TestAThousandReadersShareARead: also when the one who came first has gone.
 func TestAThousandReadersShareARead(t *testing.T) {
 	t.Parallel()
-	r := &gatedReader{release: make(chan struct{})}
+	r := &gatedReader{began: make(chan struct{}), release: make(chan struct{})}
 	s := newSharedLog(r)
 	gone, leave := context.WithCancel(t.Context())
 	first := make(chan error, 1)
@@ -34,9 +36,7 @@ func TestAThousandReadersShareARead(t *testing.T) {
 		_, err := s.Read(gone, nimbus.LogKey{}, 7, 500)
 		first <- err
 	}()
-	for r.reads.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-r.began
 	leave()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first: %v", err)

@@ -183,9 +183,7 @@ func TestOutageIsLag(t *testing.T) {
 	whole := fill(newRandom(), m, newOrg(), 3, 10)
 	shipper := newShipper(s, m, discard())
 	run(t, shipper)
-	for shipper.Figures().Failures < 3 {
-		time.Sleep(10 * time.Millisecond)
-	}
+	until(t, func() bool { return shipper.Figures().Failures >= 3 })
 	if f := shipper.Figures(); !f.Away || f.LagBytes == 0 || f.LagSeconds < 1 || f.Lines != 0 || m.left() != 10 {
 		t.Errorf("while it is away: %+v, %d batches wait", f, m.left())
 	}
@@ -200,9 +198,7 @@ func TestOutageIsLag(t *testing.T) {
 	}
 	m.await(t)
 	checkWhole(t, s, whole)
-	for shipper.Figures().LagBytes > 0 { // as of a moment ago
-		time.Sleep(10 * time.Millisecond)
-	}
+	until(t, func() bool { return shipper.Figures().LagBytes == 0 }) // it is as of a moment ago
 	if f := shipper.Figures(); f.Away || f.LagSeconds != 0 || f.Lines == 0 {
 		t.Errorf("after it: %+v", f)
 	}
@@ -303,9 +299,7 @@ func TestTroubleIsNoRefusal(t *testing.T) {
 	whole := fill(newRandom(), m, newOrg(), 2, 5)
 	shipper := newShipper(s, m, discard())
 	run(t, shipper)
-	for shipper.Figures().Failures < 2 {
-		time.Sleep(10 * time.Millisecond)
-	}
+	until(t, func() bool { return shipper.Figures().Failures >= 2 })
 	if f := shipper.Figures(); f.Parked != 0 || m.left() != 5 {
 		t.Errorf("%+v, %d batches wait", f, m.left())
 	}
@@ -362,6 +356,20 @@ func TestBlocks(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%d lines became %d in blocks", len(want), len(got))
+		}
+	}
+}
+
+// until waits for what a shipper does by itself.
+func until(t *testing.T, is func() bool) {
+	t.Helper()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for end := time.After(time.Minute); !is(); {
+		select {
+		case <-look.C:
+		case <-end:
+			t.Fatal("it does not come to it")
 		}
 	}
 }
