@@ -139,13 +139,13 @@ func (s *spool) isClosed() bool {
 	return s.closed
 }
 
-// next returns the oldest batches, about as many bytes as most, and what to wait
-// for where there are none.
+// next returns the oldest batches, about as many bytes as most and as many as go by
+// one call, and what to wait for where there are none.
 func (s *spool) next(most int64) (batches []*nimbusv1.TelemetryBatch, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.waiting {
-		if most -= e.bytes; most < 0 && len(batches) > 0 {
+		if most -= e.bytes; most < 0 && len(batches) > 0 || len(batches) == nimbus.MaxTelemetryBatches {
 			break
 		}
 		raw, err := os.ReadFile(filepath.Join(s.dir, e.name(spoolBatch)))

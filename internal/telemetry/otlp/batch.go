@@ -216,20 +216,7 @@ func (b *Batch) check() {
 // first would else be cut, and what is left of it be kept. Its error is a
 // *RefusalError.
 func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
-	out = nimbus.TelemetryBatch{Signal: b.Signal}
-	b.eachTime(func(nanos uint64) {
-		out.Items++
-		at := timeOf(nanos)
-		if at.IsZero() {
-			return
-		}
-		if out.First.IsZero() || at.Before(out.First) {
-			out.First = at
-		}
-		if at.After(out.Last) {
-			out.Last = at
-		}
-	})
+	out = nimbus.TelemetryBatch{Signal: b.Signal, Items: b.items()}
 	if out.Items == 0 {
 		return out, false, nil
 	}
@@ -352,30 +339,25 @@ func Open(s nimbus.Signal, data []byte) (*Batch, error) {
 	return b, nil
 }
 
-// eachTime calls f with when each item was.
-func (b *Batch) eachTime(f func(nanos uint64)) {
+// items is how many spans, records or points it has.
+func (b *Batch) items() (n int) {
 	switch d := b.data.(type) {
 	case *tracepb.TracesData:
 		for _, r := range d.GetResourceSpans() {
 			for _, s := range r.GetScopeSpans() {
-				for _, span := range s.GetSpans() {
-					f(span.GetStartTimeUnixNano())
-				}
+				n += len(s.GetSpans())
 			}
 		}
 	case *logspb.LogsData:
 		for _, r := range d.GetResourceLogs() {
 			for _, s := range r.GetScopeLogs() {
-				for _, l := range s.GetLogRecords() {
-					f(recordNanos(l))
-				}
+				n += len(s.GetLogRecords())
 			}
 		}
 	case *metricspb.MetricsData:
-		for _, p := range b.Points() {
-			f(uint64(max(p.At.UnixNano(), 0)))
-		}
+		n = len(b.Points())
 	}
+	return n
 }
 
 func recordNanos(l *logspb.LogRecord) uint64 {
