@@ -99,7 +99,9 @@ func ErrorRetryAfter(err error) time.Duration {
 	return 0
 }
 
-// IsFull tells whether an error is of a disk, or a quota of one, without room.
+// IsFull tells whether an error is that a disk of ours, or a quota of one, has no
+// room; one that says something else, and only has that among its causes, is not.
 func IsFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	code := ErrorCode(err)
+	return (code == CodeInternal || code == CodeUnavailable) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }

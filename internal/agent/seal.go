@@ -40,13 +40,15 @@ func keyFolders() []string {
 	return append(out, "/dev/shm/nimbus-keys-"+strconv.Itoa(os.Getuid()))
 }
 
-// openSealer finds the key of the agent whose directory data is, or makes one.
+// openSealer finds the key of the agent whose directory data is, in whichever folder
+// an earlier agent could have, or makes one in the first.
 func openSealer(data string, folders []string) (*sealer, error) {
 	data, err := filepath.Abs(data)
 	if err != nil {
 		return nil, fmt.Errorf("find the agent's directory: %w", err)
 	}
 	name := sha256.Sum256([]byte(data))
+	var own []*sealer
 	var whys []error
 	for _, dir := range folders {
 		if err := ownFolder(dir); err != nil {
@@ -54,7 +56,15 @@ func openSealer(data string, folders []string) (*sealer, error) {
 			continue
 		}
 		s := &sealer{path: filepath.Join(dir, hex.EncodeToString(name[:16]))}
-		return s, s.load()
+		if found, err := s.load(); found || err != nil {
+			return s, err
+		}
+		own = append(own, s)
+	}
+	if len(own) > 0 {
+		own[0].key = make([]byte, keyBytes)
+		rand.Read(own[0].key) // never fails
+		return own[0], own[0].keep()
 	}
 	return nil, (&nimbus.Error{Code: nimbus.CodeUnavailable, Message: "there is no folder in memory for keys", Err: errors.Join(whys...)}).
 		WithHint("this user needs one of %v, or to be allowed to make it", folders)
@@ -76,17 +86,26 @@ func ownFolder(dir string) error {
 	return nil
 }
 
-// load reads the key, or makes it.
-func (s *sealer) load() (err error) {
+// load reads the key, if there is one.
+func (s *sealer) load() (found bool, err error) {
 	s.key, err = os.ReadFile(s.path)
-	if err == nil && len(s.key) == keyBytes {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(s.key) != keyBytes {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the key: %w", err)
+	}
+	return true, nil
+}
+
+// keep writes the key where it is not: a login's end may take a user's folders away.
+func (s *sealer) keep() error {
+	if _, err := os.Lstat(s.path); err == nil {
 		return nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the key: %w", err)
+	if err := ownFolder(filepath.Dir(s.path)); err != nil {
+		return fmt.Errorf("keep the key: %w", err)
 	}
-	s.key = make([]byte, keyBytes)
-	rand.Read(s.key) // never fails
 	if err := wholefile.Write(s.path, s.key, 0o600); err != nil {
 		return fmt.Errorf("keep the key: %w", err)
 	}

@@ -55,6 +55,27 @@ func TestKeyOutlivesTheAgent(t *testing.T) {
 	}
 }
 
+// TestKeyIsFoundWhereItWas: an agent that may have another folder than the one before
+// has the same key; and one whose file somebody took away writes it anew.
+func TestKeyIsFoundWhereItWas(t *testing.T) {
+	t.Parallel()
+	data, login, shared := t.TempDir(), filepath.Join(t.TempDir(), "login"), filepath.Join(t.TempDir(), "shared")
+	first, err := openSealer(data, []string{shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := openSealer(data, []string{login, shared})
+	if err != nil || !bytes.Equal(first.key, again.key) || again.path != first.path {
+		t.Errorf("with another folder before it there is another key: %v", err)
+	}
+	if err := errors.Join(os.RemoveAll(shared), again.keep()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := openSealer(data, []string{login, shared}); err != nil || !bytes.Equal(kept.key, first.key) {
+		t.Errorf("the key that was taken away is not there again: %v", err)
+	}
+}
+
 // TestNoKeyWhereOthersCanRead: everybody may make folders in /dev/shm.
 func TestNoKeyWhereOthersCanRead(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,9 @@ func (a *Agent) runSweepLoop(ctx context.Context) error {
 			a.sweep(ctx)
 			orphans = a.sweepFolders(ctx, orphans)
 			a.reclaim(ctx)
+			if err := a.sealer.keep(); err != nil {
+				a.log.ErrorContext(ctx, "the jobs of this host can't be gone on with when the agent starts anew", "error", err)
+			}
 		}
 		if now := a.inventory(ctx); !equal(known, now) {
 			a.tell(ctx, now)

@@ -88,7 +88,7 @@ func TestBackSoon(t *testing.T) {
 		e := &flighty{named: named{name: nimbus.ExecutorDocker}}
 		e.there.Store(true)
 		control := hearing{heard: make(chan bool)}
-		a := &Agent{cfg: Config{Data: data, Executors: []executor.Executor{e}}, log: slog.New(slog.DiscardHandler), control: control, equipped: make(chan struct{}, 1)}
+		a := &Agent{cfg: Config{Data: data, Executors: []executor.Executor{e}}, log: slog.New(slog.DiscardHandler), control: control, equipped: make(chan struct{}, 1), sealer: &sealer{key: make([]byte, keyBytes), path: filepath.Join(t.TempDir(), "keys", "k")}}
 		ctx, cancel := context.WithCancel(t.Context())
 		over := make(chan error)
 		go func() { over <- a.runSweepLoop(ctx) }()

@@ -50,12 +50,6 @@ var refusals = map[nimbus.Code]refusal{
 // quarter of an hour.
 var fullDisk = refusal{twirp: "failed_precondition", status: 424, blob: "InsufficientStorage", blobIs: 424, v1: "InsufficientStorageException"}
 
-// isFull tells such an error from those that only have one among their causes.
-func isFull(err error) bool {
-	code := nimbus.ErrorCode(err)
-	return (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
-}
-
 // told is an error as somebody may see it.
 type told struct {
 	refusal
@@ -74,7 +68,7 @@ func (h *handler) tell(r *http.Request, err error) told {
 		t.refusal = refusals[nimbus.CodeInternal]
 	}
 	text := string(code)
-	if isFull(err) {
+	if nimbus.IsFull(err) {
 		t.refusal, text = fullDisk, "the server's disk is full"
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "a disk is full, clients go on without the cache",
 			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))

@@ -44,7 +44,7 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, query url.Values) 
 	default:
 		err = nimbus.Errorf(nimbus.CodeUnsupported, "comp=%.100s is not known here", comp)
 	}
-	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !isFull(err) {
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !nimbus.IsFull(err) {
 		// At a 503 go-actions-cache tries again for a quarter of an hour.
 		return h.without(w, r, blobErrorAs(http.StatusFailedDependency), err)
 	}

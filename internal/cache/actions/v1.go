@@ -150,7 +150,7 @@ func (h *handler) v1Upload(w http.ResponseWriter, r *http.Request, g Grant) erro
 	body := h.bounds().Upstream(w, r, part.N)
 	body.Asks(h.Anew, func() error { return h.Admit(r.Context(), g.Caller) })
 	err = h.Cache.PutRange(r.Context(), id, part.Offset, body, part.N)
-	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !isFull(err) {
+	if nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !nimbus.IsFull(err) {
 		return h.without(w, r, func(w http.ResponseWriter, t told) {
 			t.status = http.StatusFailedDependency
 			writeV1Error(w, t)

@@ -39,7 +39,7 @@ func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if hint := nimbus.ErrorHint(err); hint != "" {
 		text += " (" + hint + ")"
 	}
-	full := (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
+	full := nimbus.IsFull(err)
 	switch {
 	case full:
 		h.cfg.Log.ErrorContext(r.Context(), "a disk is full, clients go on without the cache", "method", r.Method, "path", r.URL.Path, "error", err)

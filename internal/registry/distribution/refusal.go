@@ -49,7 +49,7 @@ func statusOf(err error) (t told) {
 	if !ok {
 		t = codes[nimbus.CodeInternal]
 	}
-	if isFull(err) {
+	if nimbus.IsFull(err) {
 		t = told{http.StatusInsufficientStorage, registry.Denied}
 	}
 	var r *registry.RefusalError
@@ -65,12 +65,6 @@ func statusOf(err error) (t told) {
 		t.status = http.StatusMethodNotAllowed
 	}
 	return t
-}
-
-// isFull tells a disk without room, the database's or that of contents.
-func isFull(err error) bool {
-	code := nimbus.ErrorCode(err)
-	return (code == nimbus.CodeInternal || code == nimbus.CodeUnavailable) && nimbus.IsFull(err)
 }
 
 // refuse answers with an error, in the form of the specification.
@@ -89,7 +83,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		err = nimbus.Errorf(nimbus.CodeCancelled, "the caller is gone") // nobody reads this
 	}
 	t, text := statusOf(err), "a fault of the server's: its log says which"
-	if isFull(err) {
+	if nimbus.IsFull(err) {
 		text = "the server's disk is full"
 	}
 	if t.status >= http.StatusInternalServerError {
