@@ -160,7 +160,7 @@ func (m *Mirrored) fetch(ctx context.Context, reference string, digest Digest, t
 	if err != nil {
 		return Manifest{}, err
 	}
-	got, err := c.Manifest(ctx, m.at, reference, "", MaxManifest)
+	got, err := c.Manifest(ctx, m.at, reference, MaxManifest)
 	if err := m.heard(ctx, err, NoManifest(reference)); err != nil {
 		return Manifest{}, m.gone(ctx, tag, err)
 	}
