@@ -137,12 +137,14 @@ func (all *fills) changed(orgID string, there map[string]int64) {
 	for of, f := range all.by {
 		name, _, _ := splitMirror(of.Repo)
 		if since, ok := there[name]; of.OrgID == account && (!ok || since > f.since) {
-			f.giveUp(errMirrorChanged())
+			f.giveUp(MirrorChanged())
 		}
 	}
 }
 
-func errMirrorChanged() error {
+// MirrorChanged is the refusal of what was asked for while a mirror was set to
+// something else.
+func MirrorChanged() error {
 	return Refuse(NameUnknown, nimbus.CodeConflict, "the mirror was changed meanwhile")
 }
 
@@ -516,7 +518,7 @@ func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size 
 func (m *Mirrored) still(ctx context.Context) error {
 	now, _, err := m.service.mirror(ctx, Place{m.mirror.OrgID, m.place.Repo})
 	if err == nil && (now == nil || now.Since != m.mirror.Since) {
-		return errMirrorChanged()
+		return MirrorChanged()
 	}
 	return err
 }
@@ -526,7 +528,7 @@ func (m *Mirrored) still(ctx context.Context) error {
 func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
 	s := m.service
 	return s.after(ctx, func(ctx context.Context) error {
-		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, "", mostMirrors)
+		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, mostMirrors)
 		if err != nil {
 			return fmt.Errorf("look whether a mirror was changed: %w", err)
 		}
@@ -538,7 +540,7 @@ func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
 		if err != nil {
 			return fmt.Errorf("remove what came of a mirror that was changed: %w", err)
 		}
-		return errMirrorChanged()
+		return MirrorChanged()
 	})
 }
 

@@ -60,6 +60,14 @@ func (m *Mirrored) client(ctx context.Context) (*upstream.Client, error) {
 	return m.mirror.client(ctx)
 }
 
+// manifests is client for who wants a manifest whole.
+func (m *Mirrored) manifests(ctx context.Context) (*upstream.Client, error) {
+	if pause := m.mirror.saves(m.service.clock.Now()); pause > 0 {
+		return nil, m.limited(pause)
+	}
+	return m.client(ctx)
+}
+
 func (m *Mirrored) limited(pause time.Duration) error {
 	err := nimbus.Errorf(nimbus.CodeRateLimited, "the upstream of the mirror %s has been asked too often, and wants a pause", m.mirror.Name).
 		WithHint("with a login of its own (nimbus registry mirror add %s --username … --password-file …) it usually gives more", m.mirror.Name)

@@ -34,7 +34,7 @@ const dockerHub = "docker.io"
 
 // Mirrors are those of an org, by name, with how they do and what is here of them.
 func (s *Service) Mirrors(ctx context.Context, orgID string) ([]nimbus.ImageMirror, error) {
-	rows, err := s.store.RegistryMirrors(ctx, orgID, "", mostMirrors)
+	rows, err := s.store.RegistryMirrors(ctx, orgID, mostMirrors)
 	if err != nil {
 		return nil, fmt.Errorf("list mirrors: %w", err)
 	}
@@ -57,7 +57,7 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 	if err != nil {
 		return err
 	}
-	rows, err := s.store.RegistryMirrors(ctx, orgID, "", mostMirrors)
+	rows, err := s.store.RegistryMirrors(ctx, orgID, mostMirrors)
 	if err != nil {
 		return fmt.Errorf("look up the mirrors of an org: %w", err)
 	}

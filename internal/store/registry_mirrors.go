@@ -17,8 +17,9 @@ import (
 
 func registryMirror(r *gen.RegistryMirror) (registry.MirrorRow, error) {
 	row := registry.MirrorRow{MirrorKey: registry.MirrorKey{OrgID: r.OrgID, Mirror: r.Name, Since: r.Since}, Secret: r.Secret, Changed: r.ChangedAt,
+		Limited: fromMicros(r.LimitedUntil), Spent: fromMicros(r.SpentUntil), Clearing: r.Clearing,
 		ImageMirror: nimbus.ImageMirror{Name: r.Name, Upstream: r.Upstream, Username: r.Username, SetAt: fromMicros(r.ChangedAt), SetBy: r.ChangedBy,
-			Failure: r.Failure, FailedAt: fromMicros(r.FailedAt), LimitedUntil: fromMicros(r.LimitedUntil)}}
+			Failure: r.Failure, FailedAt: fromMicros(r.FailedAt), LimitedUntil: fromMicros(max(r.LimitedUntil, r.SpentUntil))}}
 	if err := json.Unmarshal([]byte(r.Allowed), &row.Allow); err != nil {
 		return row, fmt.Errorf("read what a mirror allows: %w", err)
 	}
@@ -26,9 +27,9 @@ func registryMirror(r *gen.RegistryMirror) (registry.MirrorRow, error) {
 }
 
 // RegistryMirrors implements registry.Mirrors.
-func (s *Store) RegistryMirrors(ctx context.Context, orgID, after string, most int) (all []registry.MirrorRow, err error) {
+func (s *Store) RegistryMirrors(ctx context.Context, orgID string, most int) (all []registry.MirrorRow, err error) {
 	err = s.read(ctx, func(t *tx) error {
-		rows, err := t.RegistryMirrors(ctx, gen.RegistryMirrorsParams{OrgID: orgID, Name: after, Limit: int32(most)})
+		rows, err := t.RegistryMirrors(ctx, gen.RegistryMirrorsParams{OrgID: orgID, Limit: int32(most)})
 		if err != nil {
 			return err
 		}
@@ -177,14 +178,17 @@ func (s *Store) clearRegistryMirror(ctx context.Context, orgID, name string) err
 }
 
 // NoteRegistryMirror implements registry.Mirrors.
-func (s *Store) NoteRegistryMirror(ctx context.Context, key registry.MirrorKey, failure string, pause time.Duration) error {
+func (s *Store) NoteRegistryMirror(ctx context.Context, key registry.MirrorKey, note registry.MirrorNote) error {
 	return s.write(ctx, func(t *tx) error {
-		p := gen.NoteRegistryMirrorParams{Failure: failure, OrgID: key.OrgID, Name: key.Mirror, Since: key.Since}
-		if failure != "" {
+		p := gen.NoteRegistryMirrorParams{Failure: note.Failure, OrgID: key.OrgID, Name: key.Mirror, Since: key.Since}
+		if note.Failure != "" {
 			p.FailedAt = micros(t.now)
 		}
-		if pause > 0 {
-			p.LimitedUntil = micros(t.now.Add(pause))
+		if note.Limited > 0 {
+			p.LimitedUntil = micros(t.now.Add(note.Limited))
+		}
+		if note.Spent > 0 {
+			p.SpentUntil = micros(t.now.Add(note.Spent))
 		}
 		return t.NoteRegistryMirror(ctx, p)
 	})
@@ -244,7 +248,7 @@ func (s *Store) PutRegistryMirrored(ctx context.Context, key registry.MirrorKey,
 			return err
 		}
 		if !there || row.Since != key.Since {
-			return registry.Refuse(registry.NameUnknown, nimbus.CodeConflict, "the mirror was changed meanwhile")
+			return registry.MirrorChanged()
 		}
 		isNew, err := t.putRegistryManifest(ctx, p, m)
 		if err != nil {

@@ -66,7 +66,13 @@ func TestMirror(t *testing.T) {
 		if m := w.shown(); m.Failure == "" || m.FailedAt.IsZero() || m.Repos != 1 || m.Bytes != int64(len(config)+len(small)+len(large)) {
 			t.Errorf("an upstream is away, and the mirror is %+v", m)
 		}
-		if w.heard.of("manifest stale") != 1 {
+		since := w.shown().FailedAt
+		w.pass(2 * time.Minute)
+		pull(true)
+		if m := w.shown(); !m.FailedAt.Equal(since) {
+			t.Errorf("it fails since %s, and two minutes later since %s", since, m.FailedAt)
+		}
+		if w.heard.of("manifest stale") != 2 {
 			t.Errorf("it is heard that %v", w.heard.what)
 		}
 		w.hub.breaks(nil)
@@ -229,16 +235,42 @@ func TestMirrorLimited(t *testing.T) {
 		}
 		w.pass(10 * time.Minute)
 		c.do("GET", "/v2/acme/hub.test/lib/other/manifests/v1", nil).want(t, 200, "")
-		// The last one before there are no more says so.
+	})
+}
+
+// TestMirrorSpent: the last manifest that an upstream gives says so. What belongs to it
+// comes, and what tags stand for is asked, but no replica asks for another manifest.
+func TestMirrorSpent(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		layer := fresh(100)
+		w.hub.client.image("lib/base", "v1", layer)
+		w.hub.client.image("lib/other", "v1", fresh(100))
+		w.replica()
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			rw.Header().Set("Ratelimit-Remaining", "0;w=21600")
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				rw.Header().Set("Ratelimit-Remaining", "0;w=21600")
+				rw.Header().Set("Ratelimit-Reset", "600")
+			}
 			return false
 		})
-		w.pass(2 * time.Minute)
+		c, other := w.client(w.token), &pusher{t, w.replicas[1].url, w.token}
+		at := "/v2/acme/hub.test/lib/base/manifests/v1"
 		c.do("GET", at, nil).want(t, 200, "")
-		w.hub.count("HEAD manifests")
-		w.pass(2 * time.Second)
-		c.do("GET", "/v2/acme/hub.test/lib/none/manifests/v1", nil).want(t, 429, "TOOMANYREQUESTS")
+		w.pass(2 * time.Minute)
+		for _, c := range []*pusher{c, other} {
+			c.do("GET", "/v2/acme/hub.test/lib/other/manifests/v1", nil).want(t, 429, "TOOMANYREQUESTS")
+		}
+		c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, layer)), nil).want(t, 200, "")
+		if got := c.do("GET", at, nil).want(t, 200, ""); got.header.Get("Warning") != "" || w.hub.count("HEAD manifests") != 1 {
+			t.Errorf("what a tag stands for is not asked: %v", got.header)
+		}
+		if n := w.hub.count("GET manifests"); n != 1 {
+			t.Errorf("upstream gives no more manifests, and is asked for %d", n-1)
+		}
+		if m := w.shown(); m.LimitedUntil.IsZero() || m.Failure != "" {
+			t.Errorf("the mirror is %+v", m)
+		}
 	})
 }
 
@@ -303,6 +335,13 @@ func TestMirrorHangs(t *testing.T) {
 		}
 		if givenUp.Load() {
 			t.Error("it is answered only once upstream is given up")
+		}
+		if strings.Contains(w.log.String(), "a moment ago") {
+			t.Error("the first one has no patience")
+		}
+		c.do("GET", at, nil).want(t, 200, "")
+		if !strings.Contains(w.log.String(), "could not be asked a moment ago") {
+			t.Error("the second one waits too")
 		}
 	})
 }
