@@ -190,9 +190,10 @@ func (m *Mirrored) fetch(ctx context.Context, reference string, digest Digest, t
 		tags = []string{tag}
 	}
 	s := m.service
-	if err := s.makeRoom(ctx, m.place.OrgID, parsed.Size); err != nil {
+	if err := s.reserve(ctx, m.place.OrgID, parsed.Size); err != nil {
 		return Manifest{}, err
 	}
+	defer s.unclaim(m.place.OrgID, parsed.Size)
 	if err := s.store.PutRegistryMirrored(ctx, m.mirror.MirrorKey, m.place, parsed, tags, s.limits.of(m.place.OrgID)); err != nil {
 		return Manifest{}, fmt.Errorf("keep a manifest of a mirror: %w", err)
 	}

@@ -440,6 +440,112 @@ func TestMirrorEvicts(t *testing.T) {
 	})
 }
 
+// TestMirrorRoom: what comes has room to its end, or does not begin; and layers make
+// room, never manifests.
+func TestMirrorRoom(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{Mirror: 10_000_000}, func(t *testing.T, w *mirrorWorld) {
+		var old, coming [][]byte
+		for range 3 {
+			old = append(old, fresh(2_500_000))
+		}
+		for range 2 {
+			coming = append(coming, fresh(3_000_000))
+		}
+		w.hub.client.image("lib/old", "v1", old...)
+		w.hub.client.image("lib/new", "v1", coming...)
+		goOn := make(chan struct{})
+		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
+			for _, content := range coming {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, content))) && r.Header.Get("Authorization") != "" {
+					rw.Header().Set("Content-Length", fmt.Sprint(len(content)))
+					rw.Write(content[:2_000_000])
+					http.NewResponseController(rw).Flush()
+					<-goOn
+					rw.Write(content[2_000_000:])
+					return true
+				}
+			}
+			return false
+		})
+		c := w.client(w.token)
+		blob := func(repo string, content []byte) string {
+			return "/v2/acme/hub.test/lib/" + repo + "/blobs/" + string(registry.Of(registry.SHA256, content))
+		}
+		c.do("GET", "/v2/acme/hub.test/lib/old/manifests/v1", nil).want(t, 200, "")
+		for _, content := range old {
+			c.do("GET", blob("old", content), nil).want(t, 200, "")
+			w.pass(time.Second)
+		}
+		var group sync.WaitGroup
+		began := make(chan struct{}, len(coming))
+		for _, content := range coming {
+			group.Go(func() {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+blob("new", content), nil)
+				w.must(err)
+				r.SetBasicAuth("anybody", c.token)
+				answer, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer answer.Body.Close()
+				began <- struct{}{}
+				if got, err := io.ReadAll(answer.Body); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("a layer that began to come breaks off after %d bytes: %v", len(got), err)
+				}
+			})
+			<-began
+		}
+		if got := w.used(nimbus.Org{ID: registry.MirrorAccount(w.acme.ID)}); got > 4_100_000+2*1_100_000 {
+			t.Errorf("6 MB come, and %d bytes are here", got)
+		}
+		huge := fresh(4_500_000)
+		w.hub.client.image("lib/huge", "v1", huge)
+		refused := c.do("GET", blob("huge", huge), nil).want(t, 403, "DENIED")
+		if !strings.Contains(string(refused.body), "--registry-mirror-quota") {
+			t.Errorf("it is refused with %s", refused.body)
+		}
+		close(goOn)
+		group.Wait()
+		c.do("GET", blob("huge", huge), nil).want(t, 200, "")
+		w.hub.breaks(hangUp)
+		w.pass(2 * time.Minute)
+		c.do("GET", "/v2/acme/hub.test/lib/old/manifests/v1", nil).want(t, 200, "")
+	})
+}
+
+// TestMirrorRoomForParts: for a layer of which nobody says how large it is room is made
+// part by part.
+func TestMirrorRoomForParts(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{Mirror: 40_000_000}, func(t *testing.T, w *mirrorWorld) {
+		c := w.client(w.token)
+		get := func(content []byte) {
+			t.Helper()
+			got := c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, content)), nil).want(t, 200, "")
+			if !bytes.Equal(got.body, content) {
+				t.Errorf("%d other bytes come", len(got.body))
+			}
+			w.pass(time.Second)
+		}
+		layers := [][]byte{fresh(12_000_000), fresh(12_000_000), fresh(12_000_000), fresh(30_000_000)}
+		w.hub.client.image("lib/base", "v1", layers...)
+		for _, l := range layers[:3] {
+			get(l)
+		}
+		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, layers[3]))) || r.Header.Get("Authorization") == "" {
+				return false
+			}
+			http.NewResponseController(rw).Flush()
+			rw.Write(layers[3])
+			return true
+		})
+		get(layers[3])
+	})
+}
+
 // TestMirrorIdle has images go that nobody pulls.
 func TestMirrorIdle(t *testing.T) {
 	t.Parallel()
