@@ -41,6 +41,10 @@ func (a *api) exportLogs(w http.ResponseWriter, r *http.Request) error {
 // importLogs takes an archive of the org's logs.
 func (a *api) importLogs(w http.ResponseWriter, r *http.Request) error {
 	c := callerOf(r.Context())
+	if _, underWay := a.importing.LoadOrStore(c.org, true); underWay {
+		return nimbus.Errorf(nimbus.CodeConflict, "another import of the org's logs is under way").WithHint("wait for its end")
+	}
+	defer a.importing.Delete(c.org)
 	in, err := zstd.NewReader(patientReader{r.Body, http.NewResponseController(w)}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(archiveWindow))
 	if err != nil {
 		return err

@@ -77,6 +77,78 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// busyStore is one to which somebody else writes lines of a log before the first that an
+// import writes, or which is away for one log.
+type busyStore struct {
+	logs.Store
+
+	before int64  // lines that somebody else writes
+	away   string // the attempt
+}
+
+var errAway = errors.New("away")
+
+func (s *busyStore) Append(ctx context.Context, key nimbus.LogKey, lines []nimbus.Line) (int64, error) {
+	if s.before > 0 {
+		if _, err := s.Store.Append(ctx, key, logstest.Lines(1, s.before)); err != nil {
+			return 0, err
+		}
+		s.before = 0
+	}
+	return s.Store.Append(ctx, key, lines)
+}
+
+func (s *busyStore) Acked(ctx context.Context, key nimbus.LogKey) (int64, error) {
+	if key.AttemptID == s.away {
+		return 0, errAway
+	}
+	return s.Store.Acked(ctx, key)
+}
+
+// TestImportGivesUpItsOwn: an import that fails removes neither what somebody else wrote
+// meanwhile, nor the log before, which it read to its end.
+func TestImportGivesUpItsOwn(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	open := func() *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	from, key := open(), logstest.Key()
+	second := nimbus.LogKey{OrgID: key.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Second))}
+	for _, k := range []nimbus.LogKey{key, second} {
+		if _, err := from.Append(ctx, k, logstest.Lines(1, 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var archive bytes.Buffer
+	if _, err := logs.Export(ctx, from, key.OrgID, &archive); err != nil {
+		t.Fatal(err)
+	}
+	yes := func(context.Context, string) error { return nil }
+	for name, c := range map[string]struct {
+		store busyStore
+		want  int64 // lines of the first log
+		fails func(error) bool
+	}{
+		"written meanwhile":    {busyStore{before: 30}, 30, func(err error) bool { return nimbus.ErrorCode(err) == nimbus.CodeConflict }},
+		"away from the second": {busyStore{away: second.AttemptID}, 20, func(err error) bool { return errors.Is(err, errAway) }},
+	} {
+		to := open()
+		c.store.Store = to
+		if a, err := logs.Import(ctx, &c.store, key.OrgID, bytes.NewReader(archive.Bytes()), yes); !c.fails(err) {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+		if n, err := to.Acked(ctx, key); err != nil || n != c.want {
+			t.Errorf("%s: the first log has %d lines, want %d, %v", name, n, c.want, err)
+		}
+	}
+}
+
 func changed(b []byte, at int) []byte {
 	b = bytes.Clone(b)
 	b[at] ^= 1

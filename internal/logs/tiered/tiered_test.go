@@ -1,6 +1,7 @@
 package tiered
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -155,6 +156,9 @@ func (w *world) check(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("%s: %s", key.AttemptID, diff)
 		}
+		if n, err := w.Acked(t.Context(), key); err != nil || n != int64(len(want)) { // it is where ?tail= begins
+			t.Errorf("%d lines are known of %d, %v", n, len(want), err)
+		}
 		if last, err := w.Last(t.Context(), key, 3); err != nil || cmp.Diff(want[len(want)-3:], last) != "" {
 			t.Errorf("last lines: %v %s", err, cmp.Diff(want[len(want)-3:], last))
 		}
@@ -243,6 +247,54 @@ func TestLettingGo(t *testing.T) {
 	}
 	delete(w.logs, old[0])
 	w.check(t)
+}
+
+// TestImportLeavesWhatIsThere: a log that only the second store has is skipped by an
+// import, whether its archive is whole or cut off, and so is left as it was. What this
+// import began is given up.
+func TestImportLeavesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old, lost := w.write(t, 40*time.Hour, 60), w.write(t, 30*time.Hour, 50)
+	var archive bytes.Buffer
+	if a, err := logs.Export(t.Context(), w.Store, w.org, &archive); err != nil || a.Attempts != 2 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	w.ship(t)
+	w.sweep(t, 2)
+	if err := w.Delete(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	yes := func(context.Context, string) error { return nil }
+	whole := archive.Bytes()
+	check := func(what string, want []nimbus.Line) {
+		t.Helper()
+		if n := w.localLines(t, old); n != 0 {
+			t.Errorf("%s: the first store has %d lines of what the second has", what, n)
+		}
+		if lines, _, err := w.tables.Held(t.Context(), old); err != nil || lines != 60 {
+			t.Errorf("%s: the second store has %d lines of 60, %v", what, lines, err)
+		}
+		if got, err := w.Read(t.Context(), lost, 1, 100); err != nil || cmp.Diff(want, got) != "" {
+			t.Errorf("%s: of what was lost there are %d lines, %v", what, len(got), err)
+		}
+	}
+	for _, n := range []int{len(whole) / 3, len(whole) / 2, len(whole) - 9} {
+		if _, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole[:n]), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("cut off: %v", err)
+		}
+		check("cut off", nil)
+	}
+	a, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole), yes)
+	if want := (logs.Archived{Attempts: 1, Lines: 50, Skipped: 1}); err != nil || a != want {
+		t.Errorf("%+v, %v", a, err)
+	}
+	check("whole", w.logs[lost])
+	w.check(t)
+	w.server.Kill()
+	if _, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole), yes); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+		t.Errorf("with the second store away, nobody knows what is there: %v", err)
+	}
 }
 
 // TestSecondStoreLostLines: what ClickHouse acknowledged and lost is copied again,
