@@ -32,6 +32,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
+	"github.com/nimbus-ci/nimbus/internal/traces"
 	"github.com/nimbus-ci/nimbus/web"
 )
 
@@ -45,6 +46,12 @@ type plane struct {
 	admin     string
 	github    *githubtest.Server // nil without
 }
+
+// unheard is told what nobody counts.
+type unheard struct{}
+
+func (unheard) TelemetryStored(nimbus.Signal, int, int) {}
+func (unheard) TelemetryRefused(int)                    {}
 
 // startPlane starts a control plane; with GitHub its double is connected.
 func startPlane(t *testing.T, github ...githubtest.Config) *plane {
@@ -81,6 +88,7 @@ func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	terminals := shells.New(shells.Config{Store: db, Sealer: keyring, Logs: lines, Bus: b, Log: log})
 	server := httpapi.NewServer(httpapi.New(httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Shells: terminals, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Tally: audit.NewTally(db, log), Log: log,
+		Telemetry: traces.New(traces.Config{Store: db, Jobs: p.scheduler, Observer: unheard{}, Log: log}),
 	}), log)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
