@@ -65,8 +65,6 @@ type Counts struct {
 
 // Looker looks into logs without reading them whole.
 type Looker interface {
-	// Last returns up to limit lines, the last ones, in their order.
-	Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error)
 	// Counts tells what a log holds.
 	Counts(ctx context.Context, key nimbus.LogKey) (Counts, error)
 	// List returns up to limit attempts of an org that have a log, of those whose

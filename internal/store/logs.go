@@ -207,15 +207,6 @@ func (l *Logs) Read(ctx context.Context, key nimbus.LogKey, from int64, limit in
 	return lines, nil
 }
 
-// Last implements logs.Looker.
-func (l *Logs) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	last, err := l.Acked(ctx, key)
-	if err != nil || last == 0 || limit <= 0 {
-		return nil, err
-	}
-	return l.Read(ctx, key, max(1, last-int64(limit)+1), limit)
-}
-
 // Acked implements logs.Store.
 func (l *Logs) Acked(ctx context.Context, key nimbus.LogKey) (acked int64, err error) {
 	err = l.store.read(ctx, func(t *tx) error {

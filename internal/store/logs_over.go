@@ -19,7 +19,7 @@ func (s *Store) LogBooks() LogBooks { return LogBooks{s} }
 // Orgs returns the ids of up to limit orgs, removed ones too, that sort after one.
 func (b LogBooks) Orgs(ctx context.Context, after string, limit int) (ids []string, err error) {
 	err = b.store.read(ctx, func(t *tx) error {
-		ids, err = t.OrgIDs(ctx, gen.OrgIDsParams{ID: after, Limit: int32(limit)})
+		ids, err = t.OrgsAfter(ctx, gen.OrgsAfterParams{ID: after, Limit: int32(limit)})
 		return err
 	})
 	return ids, err

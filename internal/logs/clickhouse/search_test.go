@@ -202,11 +202,11 @@ func TestNothingOfAnotherOrgIsRead(t *testing.T) {
 			}
 			for _, k := range []nimbus.LogKey{{OrgID: org, AttemptID: theirs.AttemptID}, {OrgID: mine.org, AttemptID: h}, {OrgID: mine.org, AttemptID: theirs.AttemptID + h}} {
 				lines, err := s.Read(t.Context(), k, 1, 10)
-				_, errLast := s.Last(t.Context(), k, 10)
+				_, _, errHeld := s.Held(t.Context(), k)
 				_, errCounts := s.Counts(t.Context(), k)
 				_, errList := s.List(t.Context(), org, "", 10)
-				if len(lines) > 0 || err == nil || errLast == nil || errCounts == nil || errList == nil {
-					t.Errorf("%v: %d lines, %v %v %v %v", k, len(lines), err, errLast, errCounts, errList)
+				if len(lines) > 0 || err == nil || errHeld == nil || errCounts == nil || errList == nil {
+					t.Errorf("%v: %d lines, %v %v %v %v", k, len(lines), err, errHeld, errCounts, errList)
 				}
 			}
 		}

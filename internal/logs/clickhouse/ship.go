@@ -49,7 +49,6 @@ type Figures struct {
 	LagBytes   int64
 	LagSeconds float64 // since when the oldest line waits
 	Lines      int64   // that were copied since the start
-	Blocks     int64
 	Failures   int64 // tries that failed and were repeated
 	Parked     int64 // lines that ClickHouse refused for what is in them
 	Away       bool  // the last try failed
@@ -141,7 +140,6 @@ func (s *Shipper) write(ctx context.Context, b block, salt string) error {
 	switch {
 	case err == nil:
 		s.mu.Lock()
-		s.figures.Blocks++
 		s.mu.Unlock()
 		return nil
 	case !refused(err) && nimbus.ErrorCode(err) != nimbus.CodeInvalid:

@@ -90,18 +90,6 @@ func (s *Store) Read(ctx context.Context, key nimbus.LogKey, from int64, limit i
 	return s.second.Read(ctx, key, from, limit)
 }
 
-// Last implements logs.Looker.
-func (s *Store) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	lines, err := s.first.Last(ctx, key, limit)
-	if err != nil || len(lines) > 0 {
-		return lines, err
-	}
-	if gone, err := s.gone(ctx, key); err != nil || !gone {
-		return nil, err
-	}
-	return s.second.Last(ctx, key, limit)
-}
-
 // Counts implements logs.Looker.
 func (s *Store) Counts(ctx context.Context, key nimbus.LogKey) (logs.Counts, error) {
 	c, err := s.first.Counts(ctx, key)

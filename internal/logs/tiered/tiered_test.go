@@ -159,9 +159,6 @@ func (w *world) check(t *testing.T) {
 		if n, err := w.Acked(t.Context(), key); err != nil || n != int64(len(want)) { // it is where ?tail= begins
 			t.Errorf("%d lines are known of %d, %v", n, len(want), err)
 		}
-		if last, err := w.Last(t.Context(), key, 3); err != nil || cmp.Diff(want[len(want)-3:], last) != "" {
-			t.Errorf("last lines: %v %s", err, cmp.Diff(want[len(want)-3:], last))
-		}
 		if c, err := w.Counts(t.Context(), key); err != nil || c.Lines != int64(len(want)) {
 			t.Errorf("counts: %+v, %v", c, err)
 		}
