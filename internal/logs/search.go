@@ -73,7 +73,7 @@ type Looker interface {
 }
 
 // Batch is what an outbox hands on: it never changes, so a copy that was cut short
-// is made again from the same lines.
+// is made again from the same lines. Only what is deleted meanwhile is left out.
 type Batch struct {
 	ID   int64 // grows, with gaps
 	Logs []Part

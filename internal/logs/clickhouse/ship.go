@@ -49,9 +49,9 @@ type Figures struct {
 	LagBytes   int64
 	LagSeconds float64 // since when the oldest line waits
 	Lines      int64   // that were copied since the start
-	Failures   int64 // tries that failed and were repeated
-	Parked     int64 // lines that ClickHouse refused for what is in them
-	Away       bool  // the last try failed
+	Failures   int64   // tries that failed and were repeated
+	Parked     int64   // lines that ClickHouse refused for what is in them
+	Away       bool    // the last try failed
 }
 
 // NewShipper returns one that copies from an outbox. It does nothing until Run.
