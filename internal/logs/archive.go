@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -34,13 +35,15 @@ type Archived struct {
 	Lines    int64 `json:"lines"`
 	// Skipped attempts have a log already: it was left as it is.
 	Skipped int `json:"skipped,omitempty"`
+	// Damaged attempts could not be read to their end: the archive has what was before.
+	Damaged int `json:"damaged,omitempty"`
 }
 
-// Export writes all logs of an org.
+// Export writes all logs of an org. Of one that is damaged it tells log, and goes on.
 func Export(ctx context.Context, store interface {
 	Reader
 	Looker
-}, orgID string, w io.Writer,
+}, orgID string, w io.Writer, log *slog.Logger,
 ) (a Archived, err error) {
 	out := bufio.NewWriterSize(w, 256<<10)
 	if _, err := out.WriteString(archiveMagic); err != nil {
@@ -56,9 +59,13 @@ func Export(ctx context.Context, store interface {
 			break
 		}
 		for _, id := range ids {
-			n, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
+			n, damage, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
 			if err != nil {
 				return a, err
+			}
+			if damage != nil {
+				a.Damaged++
+				log.ErrorContext(ctx, "a log is exported up to where it is damaged", "attempt", id, "lines", n, "error", damage)
 			}
 			a.Attempts++
 			a.Lines += n
@@ -69,11 +76,15 @@ func Export(ctx context.Context, store interface {
 	return a, out.Flush()
 }
 
-func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, err error) {
+// exportLog writes a log, and says how many lines it wrote and whether it is damaged.
+func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, damage, err error) {
 	for {
 		lines, err := store.Read(ctx, key, n+1, archiveLines)
+		if Aborts(ctx, err) {
+			return n, nil, err
+		}
 		if err != nil || len(lines) == 0 {
-			return n, err
+			return n, err, nil
 		}
 		var b []byte
 		for _, l := range lines {
@@ -81,7 +92,7 @@ func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.
 		}
 		writeChunk(out, key.AttemptID, b)
 		if err := out.Flush(); err != nil { // a writer keeps its first error
-			return n, err
+			return n, nil, err
 		}
 		n += int64(len(lines))
 	}

@@ -27,6 +27,12 @@ type Store interface {
 	Delete(ctx context.Context, key nimbus.LogKey) error
 }
 
+// Aborts tells whether an error is of more than the one log that was looked at: the
+// store does not answer, or who asks has gone. One bad log keeps nobody from the others.
+func Aborts(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || nimbus.ErrorCode(err) == nimbus.CodeUnavailable)
+}
+
 // Reader is what a tail needs of a store.
 type Reader interface {
 	Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error)

@@ -110,7 +110,7 @@ func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err 
 			after = id
 			key := nimbus.LogKey{OrgID: org, AttemptID: id}
 			c, err := r.Store.Counts(ctx, key)
-			if nimbus.ErrorCode(err) == nimbus.CodeUnavailable || ctx.Err() != nil {
+			if Aborts(ctx, err) {
 				return removed, err
 			}
 			if err != nil { // one that is damaged keeps no other
@@ -120,10 +120,14 @@ func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err 
 			if !c.Last.Before(before) {
 				continue
 			}
-			if err := r.Store.Delete(ctx, key); err != nil {
+			switch err := r.Store.Delete(ctx, key); {
+			case Aborts(ctx, err):
 				return removed, fmt.Errorf("remove the log of %s: %w", id, err)
+			case err != nil:
+				r.Log.Error("an old log can't be removed, it is tried again", "attempt", id, "error", err)
+			default:
+				removed++
 			}
-			removed++
 		}
 	}
 }

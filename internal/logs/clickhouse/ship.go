@@ -139,8 +139,6 @@ func (s *Shipper) write(ctx context.Context, b block, salt string) error {
 	err := s.store.insert(ctx, b, b.token()+salt)
 	switch {
 	case err == nil:
-		s.mu.Lock()
-		s.mu.Unlock()
 		return nil
 	case !refused(err) && nimbus.ErrorCode(err) != nimbus.CodeInvalid:
 		return err

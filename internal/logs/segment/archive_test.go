@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func TestArchive(t *testing.T) {
 		}
 	}
 	var archive bytes.Buffer
-	if a, err := logs.Export(ctx, from, key.OrgID, &archive); err != nil || a.Attempts != 2 || a.Lines != 2503 {
+	if a, err := logs.Export(ctx, from, key.OrgID, &archive, slog.New(slog.DiscardHandler)); err != nil || a.Attempts != 2 || a.Lines != 2503 {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	yes := func(context.Context, string) error { return nil }
@@ -74,6 +75,65 @@ func TestArchive(t *testing.T) {
 	}
 	if n, err := refused.Acked(ctx, key); err != nil || n != 0 {
 		t.Errorf("what was refused has %d lines, %v", n, err)
+	}
+}
+
+// badStore is one of which some logs can't be read from a line on.
+type badStore struct {
+	*segment.Store
+
+	bad  map[string]int64 // attempt, line
+	code nimbus.Code
+}
+
+func (s badStore) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
+	if at, ok := s.bad[key.AttemptID]; ok && from+int64(limit) > at {
+		if from >= at {
+			return nil, nimbus.Errorf(s.code, "the log is damaged")
+		}
+		limit = int(at - from)
+	}
+	return s.Store.Read(ctx, key, from, limit)
+}
+
+// TestExportGoesOn: a log that is damaged is in the archive up to there, and the others
+// are there whole; a store that does not answer makes no archive.
+func TestExportGoesOn(t *testing.T) {
+	t.Parallel()
+	open := func() *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	from, to, org := open(), open(), logstest.Key().OrgID
+	var keys []nimbus.LogKey
+	for i := range 3 {
+		k := nimbus.LogKey{OrgID: org, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Duration(i)*time.Second))}
+		keys = append(keys, k)
+		if _, err := from.Append(t.Context(), k, logstest.Lines(1, 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := map[string]int64{keys[0].AttemptID: 1, keys[1].AttemptID: 11}
+	log := slog.New(slog.DiscardHandler)
+	var archive bytes.Buffer
+	a, err := logs.Export(t.Context(), badStore{from, bad, nimbus.CodeInternal}, org, &archive, log)
+	if want := (logs.Archived{Attempts: 3, Lines: 30, Damaged: 2}); err != nil || a != want {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := logs.Import(t.Context(), to, org, &archive, func(context.Context, string) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	for i, want := range []int64{0, 10, 20} {
+		if n, err := to.Acked(t.Context(), keys[i]); err != nil || n != want {
+			t.Errorf("log %d comes back with %d lines, want %d, %v", i, n, want, err)
+		}
+	}
+	if _, err := logs.Export(t.Context(), badStore{from, bad, nimbus.CodeUnavailable}, org, &archive, log); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+		t.Errorf("a store that is away: %v", err)
 	}
 }
 
@@ -126,7 +186,7 @@ func TestImportGivesUpItsOwn(t *testing.T) {
 		}
 	}
 	var archive bytes.Buffer
-	if _, err := logs.Export(ctx, from, key.OrgID, &archive); err != nil {
+	if _, err := logs.Export(ctx, from, key.OrgID, &archive, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	yes := func(context.Context, string) error { return nil }

@@ -3,6 +3,7 @@ package tiered
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -246,6 +247,61 @@ func TestLettingGo(t *testing.T) {
 	w.check(t)
 }
 
+// badFirst is a first store of which one log can't be removed, and another not be read.
+type badFirst struct {
+	*segment.Store
+
+	stuck, unread string
+}
+
+var errBad = errors.New("input/output error")
+
+func (s badFirst) Delete(ctx context.Context, key nimbus.LogKey) error {
+	if key.AttemptID == s.stuck {
+		return errBad
+	}
+	return s.Store.Delete(ctx, key)
+}
+
+func (s badFirst) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
+	if key.AttemptID == s.unread {
+		return nil, errBad
+	}
+	return s.Store.Read(ctx, key, from, limit)
+}
+
+func (s badFirst) List(ctx context.Context, orgID, after string, limit int) ([]string, error) {
+	if orgID == badOrg {
+		return nil, errBad
+	}
+	return s.Store.List(ctx, orgID, after, limit)
+}
+
+const badOrg = nimbus.PrefixOrg + "_0"
+
+// TestOneBadLogKeepsNoOther: what can't be listed, read or removed stays, and the others
+// are let go of.
+func TestOneBadLogKeepsNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stuck, unread := w.write(t, 50*time.Hour, 40), w.write(t, 45*time.Hour, 30)
+	w.write(t, 40*time.Hour, 50)
+	w.ship(t)
+	if err := w.tables.Delete(t.Context(), unread); err != nil { // so that it is copied again
+		t.Fatal(err)
+	}
+	w.books.orgs = append(w.books.orgs, badOrg)
+	w.Store.first = badFirst{w.segments, stuck.AttemptID, unread.AttemptID}
+	w.sweep(t, 1)
+	if w.sweeper.failed != 3 {
+		t.Errorf("%d failures", w.sweeper.failed)
+	}
+	w.Store.first = w.segments
+	w.sweep(t, 1)
+	w.sweep(t, 1) // it is copied now
+	w.check(t)
+}
+
 // TestImportLeavesWhatIsThere: a log that only the second store has is skipped by an
 // import, whether its archive is whole or cut off, and so is left as it was. What this
 // import began is given up.
@@ -254,7 +310,7 @@ func TestImportLeavesWhatIsThere(t *testing.T) {
 	w := newWorld(t)
 	old, lost := w.write(t, 40*time.Hour, 60), w.write(t, 30*time.Hour, 50)
 	var archive bytes.Buffer
-	if a, err := logs.Export(t.Context(), w.Store, w.org, &archive); err != nil || a.Attempts != 2 {
+	if a, err := logs.Export(t.Context(), w.Store, w.org, &archive, slog.New(slog.DiscardHandler)); err != nil || a.Attempts != 2 {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	w.ship(t)
