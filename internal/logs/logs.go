@@ -44,6 +44,10 @@ const pollInterval = time.Second
 // pageLines is how many lines a tail reads at once.
 const pageLines = 500
 
+// Fresher is a reader that shares reads: its Fresh shares none, so that what it reads is
+// of after the call.
+type Fresher interface{ Fresh() Reader }
+
 // Tail reads a log from line number from on and hands each page to emit. At
 // its end it asks done whether more will come, and waits for more if so. done
 // is asked before the last read, so that nothing written before it is missed.
@@ -57,8 +61,13 @@ func Tail(ctx context.Context, store Reader, b bus.Bus, key nimbus.LogKey, from 
 		if err != nil {
 			return err
 		}
+		// A read that began before done was asked may lack the last lines.
+		reader := store
+		if shared, ok := store.(Fresher); ok && finished {
+			reader = shared.Fresh()
+		}
 		for {
-			page, err := store.Read(ctx, key, from, pageLines)
+			page, err := reader.Read(ctx, key, from, pageLines)
 			if err != nil {
 				return err
 			}

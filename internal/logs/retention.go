@@ -11,8 +11,11 @@ import (
 
 // RetentionBooks says how long logs are kept.
 type RetentionBooks interface {
-	// OrgsAfter lists orgs by id, from one on.
-	OrgsAfter(ctx context.Context, orgID string, limit int32) ([]string, error)
+	// Orgs returns the ids of up to limit orgs that sort after one.
+	Orgs(ctx context.Context, after string, limit int) ([]string, error)
+	// LogOver tells since when an attempt is over, zero for one that isn't, and
+	// whether its log is whole.
+	LogOver(ctx context.Context, key nimbus.LogKey) (since time.Time, whole bool, err error)
 	// LogRetention is for how many days an org's logs are kept, 0 for ever.
 	LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error)
 }
@@ -71,7 +74,7 @@ func (r *Retention) sweepForEver(ctx context.Context) {
 // Sweep removes what is too old now, and returns of how many attempts.
 func (r *Retention) Sweep(ctx context.Context) (removed int, err error) {
 	for after := ""; ; {
-		orgs, err := r.Books.OrgsAfter(ctx, after, retentionPage)
+		orgs, err := r.Books.Orgs(ctx, after, retentionPage)
 		if err != nil || len(orgs) == 0 {
 			return removed, err
 		}
@@ -87,7 +90,8 @@ func (r *Retention) Sweep(ctx context.Context) (removed int, err error) {
 }
 
 // sweepOrg goes through an org's logs from the oldest to the first attempt that is not
-// old enough. One whose last line is young is kept: a job may take days.
+// old enough. One whose last line is young is kept, and one that goes on: a job may take
+// days, and say nothing for long.
 func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err error) {
 	days, _, err := r.Books.LogRetention(ctx, org)
 	if err != nil || days == 0 {
@@ -118,6 +122,12 @@ func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err 
 				continue
 			}
 			if !c.Last.Before(before) {
+				continue
+			}
+			if over, _, err := r.Books.LogOver(ctx, key); err != nil || over.IsZero() {
+				if err != nil {
+					return removed, fmt.Errorf("ask whether %s is over: %w", id, err)
+				}
 				continue
 			}
 			switch err := r.Store.Delete(ctx, key); {

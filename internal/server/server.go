@@ -271,7 +271,7 @@ func (s *Server) compose(ctx context.Context) error {
 	}
 	// What is in ClickHouse has a time of its own: retention has the first store alone.
 	if kept, ok := s.logs.(keptLogs); ok {
-		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store, Lead: s.leadLogs, Log: s.cfg.Log})
+		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store.LogBooks(), Lead: s.leadLogs, Log: s.cfg.Log})
 	}
 	if err := s.openCopies(); err != nil { // from here on s.logs is both stores
 		return err

@@ -67,12 +67,6 @@ func (s *Store) ClearLogRetention(ctx context.Context, orgID string, e nimbus.Au
 	})
 }
 
-// OrgsAfter lists orgs by id, from one on.
-func (s *Store) OrgsAfter(ctx context.Context, orgID string, limit int32) ([]string, error) {
-	ids, err := gen.New(s.reader).OrgsAfter(ctx, gen.OrgsAfterParams{ID: orgID, Limit: limit})
-	return ids, interpret(err)
-}
-
 // shipsFor is for how long after its end a host is thought to have lines of a log that
 // is not whole yet. Its lease has no such bound (see scheduler.LogLease): who comes
 // later finds the imported lines, which are the same.

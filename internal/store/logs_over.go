@@ -10,7 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// LogBooks tell which logs a store may let go of.
+// LogBooks tell which logs a store may let go of, and which are too old.
 type LogBooks struct{ store *Store }
 
 // LogBooks returns them.
@@ -23,6 +23,11 @@ func (b LogBooks) Orgs(ctx context.Context, after string, limit int) (ids []stri
 		return err
 	})
 	return ids, err
+}
+
+// LogRetention is Store.LogRetention.
+func (b LogBooks) LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error) {
+	return b.store.LogRetention(ctx, orgID)
 }
 
 // LogOver tells since when an attempt is over, zero for one that isn't, and whether

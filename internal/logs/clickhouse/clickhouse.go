@@ -57,6 +57,7 @@ type Store struct {
 	database  string
 	user      string
 	retention Retention
+	windows   int // hours that a page of a search plans
 }
 
 // Open checks the configuration. It does not call the server, which may be away.
@@ -70,7 +71,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	s := &Store{conn: conn, database: database, user: cmp.Or(cfg.User, "default"), retention: cfg.Retention}
+	s := &Store{conn: conn, database: database, user: cmp.Or(cfg.User, "default"), retention: cfg.Retention, windows: maxWindows}
 	if s.retention == nil {
 		s.retention = func(context.Context, string) (time.Duration, error) { return 0, nil }
 	}

@@ -242,6 +242,27 @@ func TestEveryQueryBindsTheOrg(t *testing.T) {
 	}
 }
 
+// TestSearchGoesOnAfterItsHours: a page plans so many hours, and says that there are more.
+func TestSearchGoesOnAfterItsHours(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	c := newCorpus(t, s, newRandom(), 12, 10) // in six hours
+	on := logs.Part{Key: key(c.org, jobStart().Add(-100*time.Hour).Truncate(time.Hour)), Lines: someLines(newRandom(), 1, 10, jobStart())}
+	put(t, s, on) // it began with an hour
+	c.parts = append(c.parts, on)
+	for _, s.windows = range []int{1, 2, 5, 7, 8} {
+		for _, q := range []logs.Query{{}, {Limit: 7}, {Text: "no line has this"}} {
+			if diff := cmp.Diff(c.find(t, q), all(t, s, c.org, q)); diff != "" {
+				t.Errorf("%d hours, %+v: %s", s.windows, q, diff)
+			}
+		}
+	}
+	s.windows = 2
+	if page, err := s.Search(t.Context(), c.org, logs.Query{Text: "no line has this"}); err != nil || page.Next == "" {
+		t.Errorf("after two hours of seven: %+v, %v", page, err)
+	}
+}
+
 func TestSearchTooLarge(t *testing.T) {
 	t.Parallel()
 	s := open(t)
