@@ -49,9 +49,10 @@ export async function drive(script, meant) {
     executablePath: CHROMIUM,
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
+  const problems = [];
+  let page;
   try {
-    const page = await (await browser.newContext()).newPage();
-    const problems = [];
+    page = await (await browser.newContext()).newPage();
     page.on("pageerror", (error) => problems.push(`page error: ${error.message}`));
     page.on("console", (m) => {
       if (m.type() === "error" && !meant.test(m.text())) problems.push(`console: ${m.text()}`);
@@ -63,7 +64,8 @@ export async function drive(script, meant) {
     check(problems.length === 0, problems.join("\n"));
     console.log("done");
   } catch (error) {
-    console.error(error);
+    console.error(error, problems.join("\n"));
+    await page?.screenshot({ path: `${SCREENSHOTS}/failed.png` }).catch(() => undefined);
     process.exitCode = 1;
   } finally {
     await browser.close();

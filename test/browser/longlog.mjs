@@ -66,13 +66,15 @@ await drive(async (page) => {
   await found.getByText("Not found", { exact: true }).waitFor({ timeout: 30_000 });
   await box.fill("line 77777");
   await box.press("Enter");
-  await found.getByText("1 of 11", { exact: true }).waitFor({ timeout: 30_000 });
+  // It begins where the reader is, below line 77777, and goes around at both ends.
+  await found.getByText("2 of 11", { exact: true }).waitFor({ timeout: 30_000 });
   await box.press("Enter");
-  await found.getByText("2 of 11", { exact: true }).waitFor();
+  await found.getByText("3 of 11", { exact: true }).waitFor();
   check((await page.getByRole("mark").or(page.locator("mark")).count()) > 0, "nothing is marked");
-  await box.press("Shift+Enter");
-  await box.press("Shift+Enter");
-  await found.getByText("11 of 11", { exact: true }).waitFor();
+  for (const at of ["2", "1", "11"]) {
+    await box.press("Shift+Enter");
+    await found.getByText(`${at} of 11`, { exact: true }).waitFor();
+  }
   await look(page, "longlog-search");
   await page.getByRole("checkbox", { name: "Pattern" }).check();
   await box.fill("^line 9{6}$|last (line|one)$");
@@ -88,4 +90,4 @@ await drive(async (page) => {
   const heap = await page.evaluate(() => window.performance.memory.usedJSHeapSize / 1e6);
   console.error(`heap: ${heap.toFixed(0)} MB`);
   check(heap < 150, `the page holds ${heap.toFixed(0)} MB`);
-}, /401/);
+}, /400|401/); // 400: a pattern that is none

@@ -43,7 +43,14 @@ await drive(async (page, browser) => {
   check((await page.evaluate(() => navigator.clipboard.readText())) === command, "another text is copied");
   await look(page, "repository");
 
-  // A tag goes once that is confirmed, not before.
+  // Where tags do not change none is offered to be deleted.
+  await row("gone").locator("summary").click();
+  await row("gone").getByText("Tags of this repository do not change").waitFor();
+  check((await page.getByRole("button", { name: "Delete tag" }).count()) === 0, "a tag that may not change is offered to be deleted");
+  await say("may change");
+  await page.reload();
+
+  // A tag goes once that is confirmed, not before; the keyboard goes on where it asked.
   await row("gone").locator("summary").click();
   await row("gone").getByRole("button", { name: "Delete tag" }).click();
   const dialog = page.getByRole("dialog", { name: "Delete the tag gone?" });
@@ -51,6 +58,7 @@ await drive(async (page, browser) => {
   await look(page, "repository-delete");
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
+  check(await row("gone").getByRole("button", { name: "Delete tag" }).evaluate((b) => b === document.activeElement), "the keyboard is elsewhere after a question");
   await say("still there");
   await row("gone").getByRole("button", { name: "Delete tag" }).click();
   await dialog.getByRole("button", { name: "Delete tag" }).click();

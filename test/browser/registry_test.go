@@ -45,6 +45,7 @@ func TestRegistry(t *testing.T) {
 			p.push()
 			b.run(env, "registry", "rules", "team/app", "--immutable", "--push-from", "octo/app")
 		},
+		"may change": func() { b.run(env, "registry", "rules", "team/app", "--push-from", "octo/app") },
 		"still there": func() {
 			if !strings.Contains(tags(), "gone") {
 				t.Error("the tag is removed before that is confirmed")

@@ -533,6 +533,8 @@ type RegistryMirror struct {
 	Failure      string
 	FailedAt     int64
 	LimitedUntil int64
+	SpentUntil   int64
+	Clearing     bool
 }
 
 type RegistryRef struct {

@@ -1,15 +1,5 @@
 import type { Image, RegistryRules } from "../gen/nimbus/v1/registry_pb";
-import { amount } from "../job/usage";
-
-/** A number of bytes as people say it. */
-export function bytes(n: bigint): string {
-  return amount(Number(n), "B");
-}
-
-/** How much of a quota is used, in whole percent; over it is over 100. */
-export function percent(used: bigint, quota: bigint): number {
-  return quota > 0n ? Math.round((100 * Number(used)) / Number(quota)) : 100;
-}
+import { ago } from "../ui/words";
 
 /** What says something about an image, in a word. The media type is what nobody else calls anything. */
 export function referrerWord(artifactType: string): string {
@@ -67,15 +57,4 @@ export function shortDigest(digest: string): string {
 /** When something was pulled last. */
 export function pulled(then: number | undefined, now: number): string {
   return then === undefined ? "never pulled" : `pulled ${ago(then, now)}`;
-}
-
-/** How long ago, roughly: people want to know whether an image is in use. */
-export function ago(then: number, now: number): string {
-  const minutes = Math.floor((now - then) / 60_000);
-  if (minutes < 1) return "just now";
-  if (minutes < 60) return `${minutes} min ago`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 48) return `${hours} h ago`;
-  const days = Math.floor(hours / 24);
-  return days < 365 ? `${days} days ago` : `${(days / 365).toFixed(1)} years ago`;
 }

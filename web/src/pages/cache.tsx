@@ -1,15 +1,18 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
-import { type SubmitEvent, useEffect, useRef, useState } from "react";
+import { type SubmitEvent, useState } from "react";
 
 import { caches, mayOperate, message, whoAmI } from "../api";
-import { ago, bytes, ofRepo, percent, ratio } from "../cache/figures";
+import { ofRepo, ratio } from "../cache/figures";
 import type { CacheSearch } from "../cache/filter";
-import type { CacheEntry, CacheUsage, GetCacheStatsResponse } from "../gen/nimbus/v1/cache_pb";
+import type { CacheEntry, GetCacheStatsResponse } from "../gen/nimbus/v1/cache_pb";
 import { millis } from "../job/timeline";
+import { Meter } from "../ui/meter";
 import { Command, Loading, Notice } from "../ui/notice";
 import { useNow } from "../ui/now";
+import { Question } from "../ui/question";
+import { ago, bytes, percent } from "../ui/words";
 
 const statsKey = ["cache", "stats"];
 
@@ -73,7 +76,7 @@ function Usage({ stats }: { stats: GetCacheStatsResponse }) {
         <Figure name="Restored" value={bytes(org.bytesOut)} />
         <Figure name="Made room" value={String(org.evicted)} note={org.refused > 0n ? `${org.refused} refused` : undefined} />
       </dl>
-      <Meter label="Of the org's quota" usage={org} />
+      <Meter label="Of the org's quota" used={percent(org.bytes, org.quotaBytes)} />
       {stats.repos.length > 0 && (
         <ul className="mt-4 grid gap-3 border-t border-line pt-4">
           {stats.repos.slice(0, reposShown).map((repo) => (
@@ -84,7 +87,7 @@ function Usage({ stats }: { stats: GetCacheStatsResponse }) {
                   {bytes(repo.bytes)} of {bytes(repo.quotaBytes)} · hits {ratio(repo.hits, repo.misses)}
                 </span>
               </p>
-              <Meter label={`Of the quota of ${ofRepo(repo.repo)}`} usage={repo} />
+              <Meter label={`Of the quota of ${ofRepo(repo.repo)}`} used={percent(repo.bytes, repo.quotaBytes)} />
             </li>
           ))}
         </ul>
@@ -107,15 +110,6 @@ function Figure({ name, value, note }: { name: string; value: string; note?: str
       <dd className="text-lg font-semibold tabular-nums">
         {value} {note && <span className="text-sm font-normal whitespace-nowrap text-quiet">{note}</span>}
       </dd>
-    </div>
-  );
-}
-
-function Meter({ label, usage }: { label: string; usage: CacheUsage }) {
-  const used = percent(usage.bytes, usage.quotaBytes);
-  return (
-    <div role="meter" aria-label={label} aria-valuemin={0} aria-valuemax={100} aria-valuenow={used} className="mt-2 h-2 overflow-hidden rounded-full bg-hover">
-      <div className={`h-full ${used >= 90 ? "bg-warn" : "bg-accent"}`} style={{ width: `${used}%` }} />
     </div>
   );
 }
@@ -213,7 +207,6 @@ function EntryRow({ entry, now, onRemove }: { entry: CacheEntry; now: number; on
       {onRemove && (
         <button
           type="button"
-          id={removeButton(entry)}
           onClick={onRemove}
           aria-label={`Remove ${entry.key}`}
           className="rounded border border-line px-2 py-1 text-sm text-quiet hover:bg-hover hover:text-bad max-sm:col-start-2 max-sm:row-span-2 max-sm:row-start-1"
@@ -225,17 +218,9 @@ function EntryRow({ entry, now, onRemove }: { entry: CacheEntry; now: number; on
   );
 }
 
-const removeButton = (entry: CacheEntry): string => `remove-${entry.id}`;
-
-/** Asks before an entry goes. Escape and Keep do nothing. */
+/** Asks before an entry goes. */
 function Removal({ entry, onEnd }: { entry: CacheEntry; onEnd: () => void }) {
   const queries = useQueryClient();
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    dialog.current?.showModal();
-    // Who goes by the keyboard goes on where the question was asked.
-    return () => document.getElementById(removeButton(entry))?.focus();
-  }, [entry]);
   const remove = useMutation({
     mutationFn: () => caches.removeCacheEntries({ filter: { id: entry.id } }),
     onSuccess: async () => {
@@ -244,27 +229,19 @@ function Removal({ entry, onEnd }: { entry: CacheEntry; onEnd: () => void }) {
     },
   });
   return (
-    <dialog ref={dialog} onClose={onEnd} aria-labelledby="removal" className="m-auto max-w-md rounded-lg border border-line bg-panel p-5 text-ink backdrop:bg-black/50">
-      <h2 id="removal" className="font-semibold">
-        Remove this entry?
-      </h2>
+    <Question
+      title="Remove this entry?"
+      yes="Remove"
+      doing="Removing…"
+      pending={remove.isPending}
+      error={remove.error ? message(remove.error) : ""}
+      onYes={() => remove.mutate()}
+      onEnd={onEnd}
+    >
       <p className="mt-2 font-mono text-sm break-all">{entry.key}</p>
       <p className="mt-2 text-sm text-quiet">
         {bytes(entry.bytes)} of {ofRepo(entry.repo)}, {entry.scope}. Jobs don't find it any more; one that is reading it goes on.
       </p>
-      {remove.error && (
-        <p role="alert" className="mt-2 text-sm text-bad">
-          {message(remove.error)}
-        </p>
-      )}
-      <div className="mt-4 flex justify-end gap-2">
-        <button type="button" onClick={onEnd} className={plain}>
-          Keep
-        </button>
-        <button type="button" disabled={remove.isPending} onClick={() => remove.mutate()} className={`${plain} border-bad text-bad`}>
-          {remove.isPending ? "Removing…" : "Remove"}
-        </button>
-      </div>
-    </dialog>
+    </Question>
   );
 }

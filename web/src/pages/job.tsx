@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
-import { useRef } from "react";
+import { useRef, useState } from "react";
 
 import { jobs as service, message } from "../api";
 import { type Job, type JobEvent, JobState } from "../gen/nimbus/v1/job_pb";
@@ -15,6 +15,7 @@ import { LogView } from "../log/view";
 import { Shells } from "../shell/view";
 import { Loading, Notice } from "../ui/notice";
 import { useNow } from "../ui/now";
+import { Question } from "../ui/question";
 import { StandingMark } from "../ui/standing";
 
 export function JobPage({ jobId }: { jobId: string }) {
@@ -190,47 +191,32 @@ function clock(ms: number | undefined): string {
 
 function Cancel({ job }: { job: Job }) {
   const queries = useQueryClient();
-  const dialog = useRef<HTMLDialogElement>(null);
+  const [asked, setAsked] = useState(false);
   const cancel = useMutation({
     mutationFn: () => service.cancelJob({ jobId: job.id }),
     onSuccess: (answer) => {
       queries.setQueryData(jobKey(job.id), answer.job);
-      dialog.current?.close();
+      setAsked(false);
     },
   });
   return (
     <>
-      <button
-        type="button"
-        onClick={() => dialog.current?.showModal()}
-        className="rounded border border-line px-3 py-1 text-sm hover:border-bad hover:text-bad"
-      >
+      <button type="button" onClick={() => setAsked(true)} className="rounded border border-line px-3 py-1 text-sm hover:border-bad hover:text-bad">
         Cancel job
       </button>
-      <dialog ref={dialog} aria-labelledby="cancel-title" className="m-auto max-w-sm rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
-        <h2 id="cancel-title" className="text-lg font-semibold">
-          Cancel this job?
-        </h2>
-        <p className="mt-2 text-quiet">Its processes get ten seconds to end, then its sandbox is destroyed. The log stays.</p>
-        {cancel.error && (
-          <p role="alert" className="mt-2 text-bad">
-            {message(cancel.error)}
-          </p>
-        )}
-        <div className="mt-5 flex justify-end gap-3">
-          <button type="button" onClick={() => dialog.current?.close()} className="rounded border border-line px-3 py-1.5 hover:bg-hover">
-            Keep it
-          </button>
-          <button
-            type="button"
-            disabled={cancel.isPending}
-            onClick={() => cancel.mutate()}
-            className="rounded bg-bad px-3 py-1.5 font-medium text-page disabled:opacity-60"
-          >
-            {cancel.isPending ? "Cancelling…" : "Cancel job"}
-          </button>
-        </div>
-      </dialog>
+      {asked && (
+        <Question
+          title="Cancel this job?"
+          yes="Cancel job"
+          doing="Cancelling…"
+          pending={cancel.isPending}
+          error={cancel.error ? message(cancel.error) : ""}
+          onYes={() => cancel.mutate()}
+          onEnd={() => setAsked(false)}
+        >
+          <p className="mt-2 text-quiet">Its processes get ten seconds to end, then its sandbox is destroyed. The log stays.</p>
+        </Question>
+      )}
     </>
   );
 }

@@ -3,11 +3,13 @@ import { Link } from "@tanstack/react-router";
 
 import { message, registry } from "../api";
 import type { RegistryRepo, RegistryUsage } from "../gen/nimbus/v1/registry_pb";
-import { bytes, percent, pulled, ruleWords } from "../image/words";
+import { pulled, ruleWords } from "../image/words";
 import { millis } from "../job/timeline";
 import { Copyable } from "../ui/copy";
+import { Meter } from "../ui/meter";
 import { Command, Loading, Notice } from "../ui/notice";
 import { useNow } from "../ui/now";
+import { bytes, percent } from "../ui/words";
 
 export function RegistryPage() {
   const { data, error, isPending, hasNextPage, isFetchingNextPage, fetchNextPage } = useInfiniteQuery({
@@ -62,17 +64,7 @@ function Usage({ usage }: { usage: RegistryUsage }) {
           {used} %{nearly && ": remove images, or set rules by which they go"}
         </p>
       </div>
-      <div
-        role="meter"
-        aria-label="Quota used"
-        aria-valuemin={0}
-        aria-valuemax={100}
-        aria-valuenow={Math.min(used, 100)}
-        aria-valuetext={`${used} percent`}
-        className="mt-2 h-2 overflow-hidden rounded-full bg-hover"
-      >
-        <div className={`h-full ${nearly ? "bg-warn" : "bg-accent"}`} style={{ width: `${Math.max(Math.min(used, 100), 1)}%` }} />
-      </div>
+      <Meter label="Quota used" used={used} />
     </section>
   );
 }

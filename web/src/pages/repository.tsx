@@ -1,14 +1,16 @@
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { type ReactNode, useRef } from "react";
+import { type ReactNode, useState } from "react";
 
 import { message, registry } from "../api";
 import type { Image, RegistryRepo } from "../gen/nimbus/v1/registry_pb";
-import { bytes, pullCommand, pulled, referrerWord, referrerWords, ruleWords, shortDigest } from "../image/words";
+import { pullCommand, pulled, referrerWord, referrerWords, ruleWords, shortDigest } from "../image/words";
 import { millis } from "../job/timeline";
 import { Copyable } from "../ui/copy";
 import { Loading, Notice } from "../ui/notice";
 import { useNow } from "../ui/now";
+import { Question } from "../ui/question";
+import { bytes } from "../ui/words";
 
 const imagesKey = (repo: string) => ["images", repo];
 
@@ -45,7 +47,7 @@ export function RepositoryPage({ repo }: { repo: string }) {
       ) : (
         <ul aria-label="Tags" className="divide-y divide-line overflow-hidden rounded-lg border border-line bg-panel">
           {images.map((image) => (
-            <ImageRow key={image.tag} image={image} org={first.org} repo={repo} mayRemove={first.mayRemove} />
+            <ImageRow key={image.tag} image={image} org={first.org} repo={repo} mayRemove={first.mayRemove} stays={first.repo?.rules?.immutable ?? false} />
           ))}
         </ul>
       )}
@@ -90,7 +92,16 @@ function Head({ repo, org }: { repo: RegistryRepo | undefined; org: string }) {
   );
 }
 
-function ImageRow({ image, org, repo, mayRemove }: { image: Image; org: string; repo: string; mayRemove: boolean }) {
+interface ImageRowProps {
+  image: Image;
+  org: string;
+  repo: string;
+  mayRemove: boolean;
+  /** By the repository's rules its tags do not change. */
+  stays: boolean;
+}
+
+function ImageRow({ image, org, repo, mayRemove, stays }: ImageRowProps) {
   const now = useNow(false);
   const about = referrerWords(image);
   const host = window.location.host;
@@ -123,7 +134,7 @@ function ImageRow({ image, org, repo, mayRemove }: { image: Image; org: string; 
             <Fact name="Pulled" value={when(millis(image.pulledAt))} />
           </dl>
           <About image={image} />
-          {mayRemove && <Remove image={image} repo={repo} />}
+          {mayRemove && (stays ? <p className="text-quiet">Tags of this repository do not change, and so none is deleted.</p> : <Remove image={image} repo={repo} />)}
         </div>
       </details>
     </li>
@@ -173,52 +184,36 @@ function About({ image }: { image: Image }) {
 
 function Remove({ image, repo }: { image: Image; repo: string }) {
   const queries = useQueryClient();
-  const dialog = useRef<HTMLDialogElement>(null);
-  const title = `remove-${image.tag}`;
+  const [asked, setAsked] = useState(false);
   const remove = useMutation({
     mutationFn: () => registry.removeImages({ repo, reference: image.tag }),
     onSuccess: async () => {
-      dialog.current?.close();
+      setAsked(false);
       await queries.invalidateQueries({ queryKey: imagesKey(repo) });
       await queries.invalidateQueries({ queryKey: ["registry"] });
     },
   });
   return (
     <>
-      <button
-        type="button"
-        onClick={() => dialog.current?.showModal()}
-        className="justify-self-start rounded border border-line px-3 py-1 hover:border-bad hover:text-bad"
-      >
+      <button type="button" onClick={() => setAsked(true)} className="justify-self-start rounded border border-line px-3 py-1 hover:border-bad hover:text-bad">
         Delete tag
       </button>
-      <dialog ref={dialog} aria-labelledby={title} className="m-auto max-w-[min(24rem,calc(100%-2rem))] rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50">
-        <h2 id={title} className="text-lg font-semibold break-words">
-          Delete the tag {image.tag}?
-        </h2>
-        <p className="mt-2 text-quiet">
-          Who asks for {repo}:{image.tag} finds nothing then. The image can be pulled by its digest until nobody did so for 30 days, or for as long as another
-          tag names it.
-        </p>
-        {remove.error && (
-          <p role="alert" className="mt-2 text-bad">
-            {message(remove.error)}
+      {asked && (
+        <Question
+          title={`Delete the tag ${image.tag}?`}
+          yes="Delete tag"
+          doing="Deleting…"
+          pending={remove.isPending}
+          error={remove.error ? message(remove.error) : ""}
+          onYes={() => remove.mutate()}
+          onEnd={() => setAsked(false)}
+        >
+          <p className="mt-2 text-quiet">
+            Who asks for {repo}:{image.tag} finds nothing then. The image can be pulled by its digest until nobody did so for 30 days, or for as long as another
+            tag names it.
           </p>
-        )}
-        <div className="mt-5 flex justify-end gap-3">
-          <button type="button" onClick={() => dialog.current?.close()} className="rounded border border-line px-3 py-1.5 hover:bg-hover">
-            Keep it
-          </button>
-          <button
-            type="button"
-            disabled={remove.isPending}
-            onClick={() => remove.mutate()}
-            className="rounded bg-bad px-3 py-1.5 font-medium text-page disabled:opacity-60"
-          >
-            {remove.isPending ? "Deleting…" : "Delete tag"}
-          </button>
-        </div>
-      </dialog>
+        </Question>
+      )}
     </>
   );
 }
