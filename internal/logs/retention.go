@@ -112,32 +112,36 @@ func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err 
 				return removed, nil
 			}
 			after = id
-			key := nimbus.LogKey{OrgID: org, AttemptID: id}
-			c, err := r.Store.Counts(ctx, key)
-			if Aborts(ctx, err) {
-				return removed, err
-			}
-			if err != nil { // one that is damaged keeps no other
-				r.Log.Error("a log can't be looked into, and so is kept", "attempt", id, "error", err)
-				continue
-			}
-			if !c.Last.Before(before) {
-				continue
-			}
-			if over, _, err := r.Books.LogOver(ctx, key); err != nil || over.IsZero() {
-				if err != nil {
-					return removed, fmt.Errorf("ask whether %s is over: %w", id, err)
-				}
-				continue
-			}
-			switch err := r.Store.Delete(ctx, key); {
+			switch gone, err := r.remove(ctx, nimbus.LogKey{OrgID: org, AttemptID: id}, before); {
 			case Aborts(ctx, err):
-				return removed, fmt.Errorf("remove the log of %s: %w", id, err)
-			case err != nil:
+				return removed, err
+			case err != nil: // one that is damaged keeps no other
 				r.Log.Error("an old log can't be removed, it is tried again", "attempt", id, "error", err)
-			default:
+			case gone:
 				removed++
 			}
 		}
 	}
+}
+
+// remove removes a log whose last line is old, of an attempt that is over.
+func (r *Retention) remove(ctx context.Context, key nimbus.LogKey, before time.Time) (bool, error) {
+	c, err := r.Store.Counts(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("look into a log: %w", err)
+	}
+	if !c.Last.Before(before) {
+		return false, nil
+	}
+	over, _, err := r.Books.LogOver(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("ask whether an attempt is over: %w", err)
+	}
+	if over.IsZero() {
+		return false, nil
+	}
+	if err := r.Store.Delete(ctx, key); err != nil {
+		return false, fmt.Errorf("remove a log: %w", err)
+	}
+	return true, nil
 }

@@ -291,12 +291,12 @@ func TestOneBadLogKeepsNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.books.orgs = append(w.books.orgs, badOrg)
-	w.Store.first = badFirst{w.segments, stuck.AttemptID, unread.AttemptID}
+	w.first = badFirst{w.segments, stuck.AttemptID, unread.AttemptID}
 	w.sweep(t, 1)
 	if w.sweeper.failed != 3 {
 		t.Errorf("%d failures", w.sweeper.failed)
 	}
-	w.Store.first = w.segments
+	w.first = w.segments
 	w.sweep(t, 1)
 	w.sweep(t, 1) // it is copied now
 	w.check(t)
