@@ -21,11 +21,13 @@ type LogQuery struct {
 	Pattern bool // Text is a regular expression (RE2)
 	JobID   string
 	Repo    string
-	Step    int32
-	Streams []nimbus.Stream
-	Level   string // at least: "debug", "info", "warn", "error"
-	Since   time.Time
-	Until   time.Time
+	// Metadata is of the jobs: all of it; an empty value stands for any.
+	Metadata map[string]string
+	Step     int32
+	Streams  []nimbus.Stream
+	Level    string // at least: "debug", "info", "warn", "error"
+	Since    time.Time
+	Until    time.Time
 }
 
 // FoundLine is a line that a search found.
@@ -45,7 +47,7 @@ const foundPage = 200
 func (c *Client) SearchLogs(ctx context.Context, q LogQuery) iter.Seq2[FoundLine, error] {
 	return func(yield func(FoundLine, error) bool) {
 		r := &nimbusv1.SearchLogsRequest{
-			Text: q.Text, Pattern: q.Pattern, JobId: q.JobID, Repo: q.Repo, Step: q.Step, Level: q.Level, PageSize: foundPage,
+			Text: q.Text, Pattern: q.Pattern, JobId: q.JobID, Repo: q.Repo, Metadata: q.Metadata, Step: q.Step, Level: q.Level, PageSize: foundPage,
 		}
 		for _, s := range q.Streams {
 			r.Streams = append(r.Streams, string(s))

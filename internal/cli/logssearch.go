@@ -12,16 +12,17 @@ import (
 )
 
 type logsSearchCmd struct {
-	Text   string   `arg:"" help:"What a line holds; capitals count."`
-	Regexp bool     `short:"e" help:"TEXT is a regular expression (RE2); (?i) before it ignores case."`
-	Level  string   `help:"Only lines that say they are at least so grave: debug, info, warn, error." enum:",debug,info,warn,error" default:"" placeholder:"LEVEL"`
-	Since  moment   `help:"Only lines from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
-	Until  moment   `help:"Only lines from before this time." placeholder:"TIME"`
-	Job    string   `complete:"jobs" help:"Only of this job, by its id or 'last'." placeholder:"ID"`
-	Repo   string   `help:"Only of jobs of this repository." placeholder:"OWNER/NAME"`
-	Step   int32    `within:"0..1000000" help:"Only of the step with this number. 0: of all." default:"0" placeholder:"NUMBER"`
-	Stream []string `help:"Only of these streams: ${enum}." enum:"stdout,stderr,system,step" placeholder:"STREAM"`
-	Limit  int      `within:"1..100000" help:"How many lines at most." default:"200" short:"n"`
+	Text   string            `arg:"" help:"What a line holds; capitals count."`
+	Regexp bool              `short:"e" help:"TEXT is a regular expression (RE2); (?i) before it ignores case."`
+	Level  string            `help:"Only lines that say they are at least so grave: debug, info, warn, error." enum:",debug,info,warn,error" default:"" placeholder:"LEVEL"`
+	Since  moment            `help:"Only lines from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
+	Until  moment            `help:"Only lines from before this time." placeholder:"TIME"`
+	Job    string            `complete:"jobs" help:"Only of this job, by its id or 'last'." placeholder:"ID"`
+	Repo   string            `help:"Only of jobs of this repository." placeholder:"OWNER/NAME"`
+	Meta   map[string]string `help:"Only of jobs with this metadata; KEY= stands for any value. May be repeated." mapsep:"none" placeholder:"KEY=VALUE"`
+	Step   int32             `within:"0..1000000" help:"Only of the step with this number. 0: of all." default:"0" placeholder:"NUMBER"`
+	Stream []string          `help:"Only of these streams: ${enum}." enum:"stdout,stderr,system,step" placeholder:"STREAM"`
+	Limit  int               `within:"1..100000" help:"How many lines at most." default:"200" short:"n"`
 }
 
 func (*logsSearchCmd) Help() string {
@@ -30,6 +31,7 @@ func (*logsSearchCmd) Help() string {
 			"nimbus logs search 'connection refused'",
 			"nimbus logs search --level error --since 24h ''",
 			"nimbus logs search -e '(?i)out of (memory|disk)' --repo octo/hello",
+			"nimbus logs search --meta model=llama-3 'NaN loss'",
 			"nimbus logs search --job last --json panic | jq -r .text",
 		)
 }
@@ -49,7 +51,7 @@ type foundView struct {
 }
 
 func (c *logsSearchCmd) Run(ctx context.Context, a *app) error {
-	q := client.LogQuery{Text: c.Text, Pattern: c.Regexp, Repo: c.Repo, Step: c.Step, Level: c.Level, Since: c.Since.Time, Until: c.Until.Time}
+	q := client.LogQuery{Text: c.Text, Pattern: c.Regexp, Repo: c.Repo, Metadata: c.Meta, Step: c.Step, Level: c.Level, Since: c.Since.Time, Until: c.Until.Time}
 	for _, s := range c.Stream {
 		q.Streams = append(q.Streams, nimbus.Stream(s))
 	}

@@ -12,13 +12,14 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/logs"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 // LogBooks is what the books know of logs.
 type LogBooks interface {
 	AttemptsOfJob(ctx context.Context, orgID, jobID string, limit int32) ([]string, error)
-	AttemptsOfRepo(ctx context.Context, orgID, repo, below string, limit int32) ([]string, error)
-	JobOfLog(ctx context.Context, orgID, attemptID string) (jobID, repo string, err error)
+	AttemptsOf(ctx context.Context, orgID string, wanted logs.Jobs, below string, limit int32) ([]string, error)
+	JobOfLog(ctx context.Context, orgID, attemptID string) (logs.Owner, error)
 	LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error)
 	SetLogRetention(ctx context.Context, orgID string, days int32, e nimbus.AuditEvent) error
 	ClearLogRetention(ctx context.Context, orgID string, e nimbus.AuditEvent) error
@@ -30,8 +31,8 @@ type LogBooks interface {
 // Bounds of a search.
 const (
 	foundByDefault = 100
-	// searchedAttempts is how many attempts of a job, or at once of a repository, are
-	// looked at.
+	// searchedAttempts is how many attempts of a job, or at once of a repository or of
+	// metadata, are looked at.
 	searchedAttempts = 500
 	maxRetention     = 36_500 // days
 )
@@ -103,16 +104,25 @@ func toLevel(name string) (logs.Level, error) {
 	return 0, nimbus.Errorf(nimbus.CodeInvalid, "there is no level %.50q: debug, info, warn or error", name)
 }
 
-// narrow says which attempts are looked at, where a job or a repository is named, and
-// where the next page begins if there are more of them.
+// narrow says which attempts are looked at, where a job, a repository or metadata is
+// named, and where the next page begins if there are more of them.
 func (s logService) narrow(ctx context.Context, org string, m *nimbusv1.SearchLogsRequest, q *logs.Query) (further string, err error) {
+	wanted := logs.Jobs{Repo: strings.ToLower(m.GetRepo()), Metadata: m.GetMetadata()}
+	if len(wanted.Metadata) > scheduler.MaxFilters {
+		return "", nimbus.Errorf(nimbus.CodeInvalid, "logs are looked for by at most %d pieces of metadata", scheduler.MaxFilters)
+	}
 	switch {
 	case m.GetJobId() != "":
-		if _, err := s.api.Jobs.Job(ctx, org, m.GetJobId()); err != nil {
+		j, err := s.api.Jobs.Job(ctx, org, m.GetJobId())
+		if err != nil {
 			return "", err
 		}
-		q.Attempts, err = s.api.LogBooks.AttemptsOfJob(ctx, org, m.GetJobId(), searchedAttempts)
-	case m.GetRepo() != "":
+		if wanted.Want(j) {
+			if q.Attempts, err = s.api.LogBooks.AttemptsOfJob(ctx, org, j.ID, searchedAttempts); err != nil {
+				return "", err
+			}
+		}
+	case !wanted.All():
 		after, err := logs.ParsePosition(q.After)
 		if err != nil {
 			return "", err
@@ -121,7 +131,7 @@ func (s logService) narrow(ctx context.Context, org string, m *nimbusv1.SearchLo
 		if after.AttemptID != "" {
 			below = after.AttemptID + "0" // the attempt itself, too
 		}
-		q.Attempts, err = s.api.LogBooks.AttemptsOfRepo(ctx, org, strings.ToLower(m.GetRepo()), below, searchedAttempts)
+		q.Attempts, err = s.api.LogBooks.AttemptsOf(ctx, org, wanted, below, searchedAttempts)
 		if err != nil {
 			return "", err
 		}
@@ -134,24 +144,23 @@ func (s logService) narrow(ctx context.Context, org string, m *nimbusv1.SearchLo
 	if q.Attempts == nil {
 		q.Attempts = []string{} // of none, not of all
 	}
-	return further, err
+	return further, nil
 }
 
 // found says whose the lines are.
 func (s logService) found(ctx context.Context, org string, found []logs.Found) (out []*nimbusv1.FoundLine, err error) {
-	type owner struct{ job, repo string }
-	known := map[string]owner{}
+	known := map[string]logs.Owner{}
 	for _, f := range found {
 		o, ok := known[f.Key.AttemptID]
 		if !ok {
-			if o.job, o.repo, err = s.api.LogBooks.JobOfLog(ctx, org, f.Key.AttemptID); err != nil {
+			if o, err = s.api.LogBooks.JobOfLog(ctx, org, f.Key.AttemptID); err != nil {
 				return nil, err
 			}
 			known[f.Key.AttemptID] = o
 		}
 		l := f.Line
 		out = append(out, &nimbusv1.FoundLine{
-			JobId: o.job, Repo: o.repo, AttemptId: f.Key.AttemptID, Seq: l.Seq, At: timestamppb.New(l.At), Stream: string(l.Stream), Step: l.Step, Group: l.Group,
+			JobId: o.JobID, JobName: o.Name, Repo: o.Repo, EarlierAttempt: o.Earlier, AttemptId: f.Key.AttemptID, Seq: l.Seq, At: timestamppb.New(l.At), Stream: string(l.Stream), Step: l.Step, Group: l.Group,
 			Level: levels[f.Level], Text: strings.ToValidUTF8(l.Text, "\ufffd"),
 		})
 	}

@@ -4,18 +4,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
 type foundAnswer struct {
 	Lines []struct {
-		JobID string `json:"jobId"`
-		Seq   string `json:"seq"`
-		Text  string `json:"text"`
-		Level string `json:"level"`
+		JobID   string `json:"jobId"`
+		JobName string `json:"jobName"`
+		Seq     string `json:"seq"`
+		Text    string `json:"text"`
+		Level   string `json:"level"`
 	} `json:"lines"`
 	NextPageToken string `json:"nextPageToken"`
 }
@@ -82,6 +85,75 @@ func TestSearchLogs(t *testing.T) {
 	if got := p.asAdmin(t, http.MethodGet, "/api/v1/jobs/"+j.ID+"/log?tail=4", ""); strings.Count(got.body, "\n") != 4 || !strings.Contains(got.body, `"seq":27`) {
 		t.Errorf("the last four lines: %d %s", got.status, got.body)
 	}
+}
+
+// TestSearchByMetadata finds what jobs with a piece of metadata wrote, in one org: on
+// both engines.
+func TestSearchByMetadata(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) *plane{"sqlite": func(t *testing.T) *plane { return startPlane(t) }, "postgres": startReplica} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t)
+			acme, globex := newTenant(t, p, "acme"), newTenant(t, p, "globex")
+			acmes := submitWith(t, p, acme, "acme trains", map[string]string{"model": "A", "seed": "1"})
+			globexes := submitWith(t, p, globex, "globex trains", map[string]string{"model": "A"})
+			find := func(tn tenant, filter string) (jobs []string) {
+				t.Helper()
+				got := p.asAdmin(t, http.MethodPost, "/nimbus.v1.LogService/SearchLogs", filter, "Nimbus-Org", tn.org.ID)
+				var a foundAnswer
+				must(t, json.Unmarshal([]byte(got.body), &a))
+				for _, l := range a.Lines {
+					jobs = append(jobs, l.JobID+" "+l.JobName)
+				}
+				return jobs
+			}
+			theirs, others := acmes.ID+" acme trains", globexes.ID+" globex trains"
+			for _, c := range []struct {
+				tn     tenant
+				filter string
+				want   []string
+			}{
+				{acme, `{"metadata":{"model":"A"}}`, []string{theirs}},
+				{globex, `{"metadata":{"model":"A"}}`, []string{others}},
+				{acme, `{"metadata":{"model":""}}`, []string{theirs}},
+				{acme, `{"metadata":{"model":"A","seed":"1"}}`, []string{theirs}},
+				{globex, `{"metadata":{"model":"A","seed":"1"}}`, nil},
+				{acme, `{"metadata":{"model":"a"}}`, nil},
+				{acme, `{"metadata":{"model":"A"},"text":"trains"}`, nil},
+				{acme, `{"metadata":{"model":"A"},"repo":"acme/project"}`, nil},
+				{acme, fmt.Sprintf(`{"metadata":{"model":"A"},"jobId":%q}`, acmes.ID), []string{theirs}},
+				{acme, fmt.Sprintf(`{"metadata":{"model":"B"},"jobId":%q}`, acmes.ID), nil},
+				{acme, fmt.Sprintf(`{"repo":"acme/project","jobId":%q}`, acmes.ID), nil},
+			} {
+				if got := find(c.tn, c.filter); !slices.Equal(got, c.want) {
+					t.Errorf("%s in %s: %q, want %q", c.filter, c.tn.org.Name, got, c.want)
+				}
+			}
+			many := map[string]string{}
+			for i := range 17 {
+				many[fmt.Sprint("k", i)] = ""
+			}
+			body, err := json.Marshal(map[string]any{"metadata": many})
+			must(t, err)
+			if _, status := p.search(t, string(body)); status != http.StatusBadRequest {
+				t.Errorf("17 pieces of metadata: %d", status)
+			}
+		})
+	}
+}
+
+// submitWith has a job of a tenant run that writes one line.
+func submitWith(t *testing.T, p *plane, tn tenant, name string, metadata map[string]string) nimbus.Job {
+	t.Helper()
+	j, err := p.scheduler.Submit(t.Context(), tn.admin, scheduler.Submission{
+		Name: name, Class: nimbus.Class{Executor: nimbus.ExecutorLocal}, Spec: nimbus.Spec{Command: []string{"true"}}, Metadata: metadata,
+	})
+	must(t, err)
+	lease := tn.host.accept(t)
+	tn.host.write(t, lease, 1, 1)
+	tn.host.finish(t, lease, 1)
+	return j
 }
 
 // TestLogRetention: an org's own counts, then that of all.

@@ -103,6 +103,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.LogService/SearchLogs":             {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.LogService/SearchLogs#job":         {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
 	"/nimbus.v1.LogService/SearchLogs#repo":        {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
+	"/nimbus.v1.LogService/SearchLogs#metadata":    {who: "viewer", scope: "jobs:read", body: `{"metadata":{"team":""}}`},
 	"/nimbus.v1.LogService/GetLogStats":            {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
 	"/nimbus.v1.LogService/GetLogRetention":        {who: "viewer", scope: "org:read", body: `{}`},
 	"/nimbus.v1.LogService/SetLogRetention":        {who: "admin", scope: "org:write", body: `{"days":30}`},

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -49,6 +50,31 @@ type Page struct {
 	Next string
 	// Scanned is how many bytes of text were looked at.
 	Scanned int64
+}
+
+// Jobs says of which jobs logs are wanted. Its zero value wants those of all.
+type Jobs struct {
+	Repo     string            // "owner/name", in lower case
+	Metadata map[string]string // all of it; an empty value stands for any
+}
+
+// All says that jobs of all kinds are wanted.
+func (j Jobs) All() bool { return j.Repo == "" && len(j.Metadata) == 0 }
+
+// Want tells whether a job is one of them.
+func (j Jobs) Want(job nimbus.Job) bool {
+	for key, value := range j.Metadata {
+		if has, ok := job.Metadata[key]; !ok || value != "" && has != value {
+			return false
+		}
+	}
+	return j.Repo == "" || strings.EqualFold(job.Repo, j.Repo)
+}
+
+// Owner is the job that a log is of. Its zero value is one that is forgotten.
+type Owner struct {
+	JobID, Name, Repo string
+	Earlier           bool // the job has a later attempt
 }
 
 // Searcher finds lines. Codes: invalid for a query that can't be one.

@@ -21,8 +21,8 @@ func (s *Service) Job(ctx context.Context, orgID, jobID string) (nimbus.Job, err
 	return job, err
 }
 
-// maxFilters bounds what a list is looked for by.
-const maxFilters = 16
+// MaxFilters bounds by how many labels and pieces of metadata jobs are looked for.
+const MaxFilters = 16
 
 // Jobs lists the jobs of an org, newest first. Codes: invalid.
 func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage, error) {
@@ -32,8 +32,8 @@ func (s *Service) Jobs(ctx context.Context, orgID string, f JobFilter) (JobPage,
 			return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "the page token is not one of ours")
 		}
 	}
-	if len(f.Labels)+len(f.Metadata) > maxFilters {
-		return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "jobs are looked for by at most %d labels and pieces of metadata", maxFilters)
+	if len(f.Labels)+len(f.Metadata) > MaxFilters {
+		return JobPage{}, nimbus.Errorf(nimbus.CodeInvalid, "jobs are looked for by at most %d labels and pieces of metadata", MaxFilters)
 	}
 	var page JobPage
 	f.PageSize = size + 1

@@ -4,9 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
@@ -17,20 +19,44 @@ func (s *Store) AttemptsOfJob(ctx context.Context, orgID, jobID string, limit in
 	return ids, interpret(err)
 }
 
-// AttemptsOfRepo returns attempts of the jobs of a repository ("owner/name", in
-// lower case) of an org, the newest first of those whose id is below another.
-func (s *Store) AttemptsOfRepo(ctx context.Context, orgID, repo, below string, limit int32) ([]string, error) {
-	ids, err := gen.New(s.reader).AttemptsOfRepo(ctx, gen.AttemptsOfRepoParams{OrgID: orgID, Name: repo, ID: below, Limit: limit})
+// AttemptsOf returns attempts of those jobs of an org that are wanted, the newest
+// first of those whose id is below another.
+func (s *Store) AttemptsOf(ctx context.Context, orgID string, wanted logs.Jobs, below string, limit int32) ([]string, error) {
+	text, args := attemptsOf(orgID, wanted, below, limit)
+	rows, err := s.reader.QueryContext(ctx, text, args...)
+	ids, err := scanAll(rows, err, func(rows scanner, id *string) error { return rows.Scan(id) })
 	return ids, interpret(err)
 }
 
-// JobOfLog tells whose log an attempt's is: "" for what is forgotten.
-func (s *Store) JobOfLog(ctx context.Context, orgID, attemptID string) (jobID, repo string, err error) {
+// attemptsOf is the query for them. It begins with the jobs of the first tag, if one is
+// wanted, or of the repository: what it costs grows with those, not with all jobs.
+func attemptsOf(orgID string, wanted logs.Jobs, below string, limit int32) (text string, args []any) {
+	var c condition
+	tags, _ := tagsOf(nil, wanted.Metadata)
+	from := "attempts a JOIN jobs j ON j.id = a.job_id"
+	if len(tags) > 0 {
+		from += " JOIN job_tags t ON t.job_id = j.id"
+		c.and("t.org_id = ? AND t.tag = ?", orgID, tags[0])
+		tags = tags[1:]
+	}
+	c.and("a.org_id = ? AND j.org_id = ? AND a.id < ?", orgID, orgID, below)
+	if wanted.Repo != "" {
+		c.and("j.repo_id <> '' AND j.repo_id IN (SELECT r.id FROM repos r WHERE r.org_id = ? AND r.name = ?)", orgID, wanted.Repo)
+	}
+	for _, tag := range tags {
+		c.and("EXISTS (SELECT 1 FROM job_tags more WHERE more.job_id = j.id AND more.tag = ?)", tag)
+	}
+	c.args = append(c.args, limit)
+	return fmt.Sprintf("SELECT a.id FROM %s WHERE TRUE%s ORDER BY a.id DESC LIMIT $%d", from, c.text.String(), len(c.args)), c.args
+}
+
+// JobOfLog tells whose log an attempt's is.
+func (s *Store) JobOfLog(ctx context.Context, orgID, attemptID string) (logs.Owner, error) {
 	row, err := gen.New(s.reader).JobOfLog(ctx, gen.JobOfLogParams{ID: attemptID, OrgID: orgID})
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", "", nil
+		return logs.Owner{}, nil
 	}
-	return row.ID, row.Repo, interpret(err)
+	return logs.Owner{JobID: row.ID, Name: row.Name, Repo: row.Repo, Earlier: row.AttemptID != attemptID}, interpret(err)
 }
 
 // allOrgs is the row of those that have none of their own.

@@ -57,47 +57,6 @@ func (q *Queries) AttemptsOfJob(ctx context.Context, arg AttemptsOfJobParams) ([
 	return items, nil
 }
 
-const attemptsOfRepo = `-- name: AttemptsOfRepo :many
-SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id
-WHERE attempts.org_id = $1 AND jobs.org_id = $1 AND jobs.repo_id <> '' AND jobs.repo_id IN (SELECT repos.id FROM repos WHERE repos.org_id = $1 AND repos.name = $2)
-  AND attempts.id < $3 ORDER BY attempts.id DESC LIMIT $4
-`
-
-type AttemptsOfRepoParams struct {
-	OrgID string
-	Name  string
-	ID    string
-	Limit int32
-}
-
-func (q *Queries) AttemptsOfRepo(ctx context.Context, arg AttemptsOfRepoParams) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, attemptsOfRepo,
-		arg.OrgID,
-		arg.Name,
-		arg.ID,
-		arg.Limit,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const deleteLog = `-- name: DeleteLog :exec
 DELETE FROM log_pages WHERE attempt_id = $1 AND org_id = $2
 `
@@ -202,7 +161,7 @@ func (q *Queries) InsertLogPage(ctx context.Context, arg InsertLogPageParams) er
 }
 
 const jobOfLog = `-- name: JobOfLog :one
-SELECT jobs.id, jobs.repo_id, COALESCE(repos.name, '') AS repo FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+SELECT jobs.id, jobs.name, jobs.attempt_id, COALESCE(repos.name, '') AS repo FROM attempts JOIN jobs ON jobs.id = attempts.job_id
 LEFT JOIN repos ON repos.id = jobs.repo_id WHERE attempts.id = $1 AND attempts.org_id = $2
 `
 
@@ -212,15 +171,21 @@ type JobOfLogParams struct {
 }
 
 type JobOfLogRow struct {
-	ID     string
-	RepoID string
-	Repo   string
+	ID        string
+	Name      string
+	AttemptID string
+	Repo      string
 }
 
 func (q *Queries) JobOfLog(ctx context.Context, arg JobOfLogParams) (JobOfLogRow, error) {
 	row := q.db.QueryRowContext(ctx, jobOfLog, arg.ID, arg.OrgID)
 	var i JobOfLogRow
-	err := row.Scan(&i.ID, &i.RepoID, &i.Repo)
+	err := row.Scan(
+		&i.ID,
+		&i.Name,
+		&i.AttemptID,
+		&i.Repo,
+	)
 	return i, err
 }
 

@@ -83,13 +83,8 @@ DELETE FROM log_retention WHERE org_id = $1;
 SELECT id FROM orgs WHERE id > $1 ORDER BY id LIMIT $2;
 
 -- name: JobOfLog :one
-SELECT jobs.id, jobs.repo_id, COALESCE(repos.name, '') AS repo FROM attempts JOIN jobs ON jobs.id = attempts.job_id
+SELECT jobs.id, jobs.name, jobs.attempt_id, COALESCE(repos.name, '') AS repo FROM attempts JOIN jobs ON jobs.id = attempts.job_id
 LEFT JOIN repos ON repos.id = jobs.repo_id WHERE attempts.id = $1 AND attempts.org_id = $2;
 
 -- name: AttemptsOfJob :many
 SELECT id FROM attempts WHERE org_id = $1 AND job_id = $2 ORDER BY id DESC LIMIT $3;
-
--- name: AttemptsOfRepo :many
-SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id
-WHERE attempts.org_id = $1 AND jobs.org_id = $1 AND jobs.repo_id <> '' AND jobs.repo_id IN (SELECT repos.id FROM repos WHERE repos.org_id = $1 AND repos.name = $2)
-  AND attempts.id < $3 ORDER BY attempts.id DESC LIMIT $4;

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 )
 
@@ -25,6 +26,9 @@ type Store interface {
 	ClosedCounts(ctx context.Context) (map[nimbus.Pressure]int, error)
 	WarmCounts(ctx context.Context) (map[nimbus.Class]int, error)
 	Current(ctx context.Context) error
+	CreateOrg(ctx context.Context, o nimbus.Org, e nimbus.AuditEvent) error
+	AttemptsOf(ctx context.Context, orgID string, wanted logs.Jobs, below string, limit int32) ([]string, error)
+	JobOfLog(ctx context.Context, orgID, attemptID string) (logs.Owner, error)
 }
 
 // Run tries stores that open returns, each new and empty.
@@ -35,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"takes from the backlog once":       testBacklog,
 		"keeps every field of a job":        testJobFields,
 		"lists the jobs that are asked for": testList,
+		"finds the attempts of jobs":        testAttemptsOf,
 		"keeps what a host says":            testHosts,
 		"counts what waits":                 testFigures,
 		"keeps every field of an attempt":   testAttemptFields,

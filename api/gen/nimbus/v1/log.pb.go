@@ -43,7 +43,9 @@ type SearchLogsRequest struct {
 	// How many lines, at most 1000; 0 for 100.
 	PageSize int32 `protobuf:"varint,10,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,11,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,11,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Of jobs with all of this metadata; an empty value stands for any. At most 16.
+	Metadata      map[string]string `protobuf:"bytes,12,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +157,13 @@ func (x *SearchLogsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *SearchLogsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 type SearchLogsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lines []*FoundLine           `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
@@ -230,10 +239,14 @@ type FoundLine struct {
 	// The group that it is in, counted from 1 within the attempt; 0 for none.
 	Group int32 `protobuf:"varint,8,opt,name=group,proto3" json:"group,omitempty"`
 	// "" for a line that says nothing of the sort.
-	Level         string `protobuf:"bytes,9,opt,name=level,proto3" json:"level,omitempty"`
-	Text          string `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Level string `protobuf:"bytes,9,opt,name=level,proto3" json:"level,omitempty"`
+	Text  string `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`
+	// The job's name.
+	JobName string `protobuf:"bytes,11,opt,name=job_name,json=jobName,proto3" json:"job_name,omitempty"`
+	// The attempt is not the job's last one: another log is shown of it.
+	EarlierAttempt bool `protobuf:"varint,12,opt,name=earlier_attempt,json=earlierAttempt,proto3" json:"earlier_attempt,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *FoundLine) Reset() {
@@ -334,6 +347,20 @@ func (x *FoundLine) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *FoundLine) GetJobName() string {
+	if x != nil {
+		return x.JobName
+	}
+	return ""
+}
+
+func (x *FoundLine) GetEarlierAttempt() bool {
+	if x != nil {
+		return x.EarlierAttempt
+	}
+	return false
 }
 
 type GetLogStatsRequest struct {
@@ -756,7 +783,7 @@ var File_nimbus_v1_log_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x13nimbus/v1/log.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
+	"\x13nimbus/v1/log.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x03\n" +
 	"\x11SearchLogsRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
 	"\apattern\x18\x02 \x01(\bR\apattern\x12\x15\n" +
@@ -770,11 +797,15 @@ const file_nimbus_v1_log_proto_rawDesc = "" +
 	"\tpage_size\x18\n" +
 	" \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\v \x01(\tR\tpageToken\"\x8d\x01\n" +
+	"page_token\x18\v \x01(\tR\tpageToken\x12F\n" +
+	"\bmetadata\x18\f \x03(\v2*.nimbus.v1.SearchLogsRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
 	"\x12SearchLogsResponse\x12*\n" +
 	"\x05lines\x18\x01 \x03(\v2\x14.nimbus.v1.FoundLineR\x05lines\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n" +
-	"\rscanned_bytes\x18\x03 \x01(\x03R\fscannedBytes\"\xff\x01\n" +
+	"\rscanned_bytes\x18\x03 \x01(\x03R\fscannedBytes\"\xc3\x02\n" +
 	"\tFoundLine\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
 	"\x04repo\x18\x02 \x01(\tR\x04repo\x12\x1d\n" +
@@ -787,7 +818,9 @@ const file_nimbus_v1_log_proto_rawDesc = "" +
 	"\x05group\x18\b \x01(\x05R\x05group\x12\x14\n" +
 	"\x05level\x18\t \x01(\tR\x05level\x12\x12\n" +
 	"\x04text\x18\n" +
-	" \x01(\tR\x04text\"+\n" +
+	" \x01(\tR\x04text\x12\x19\n" +
+	"\bjob_name\x18\v \x01(\tR\ajobName\x12'\n" +
+	"\x0fearlier_attempt\x18\f \x01(\bR\x0eearlierAttempt\"+\n" +
 	"\x12GetLogStatsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"\xc9\x02\n" +
 	"\x13GetLogStatsResponse\x12\x14\n" +
@@ -838,7 +871,7 @@ func file_nimbus_v1_log_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_log_proto_rawDescData
 }
 
-var file_nimbus_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_nimbus_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_nimbus_v1_log_proto_goTypes = []any{
 	(*SearchLogsRequest)(nil),              // 0: nimbus.v1.SearchLogsRequest
 	(*SearchLogsResponse)(nil),             // 1: nimbus.v1.SearchLogsResponse
@@ -851,30 +884,32 @@ var file_nimbus_v1_log_proto_goTypes = []any{
 	(*SetLogRetentionResponse)(nil),        // 8: nimbus.v1.SetLogRetentionResponse
 	(*SetDefaultLogRetentionRequest)(nil),  // 9: nimbus.v1.SetDefaultLogRetentionRequest
 	(*SetDefaultLogRetentionResponse)(nil), // 10: nimbus.v1.SetDefaultLogRetentionResponse
-	(*timestamppb.Timestamp)(nil),          // 11: google.protobuf.Timestamp
+	nil,                                    // 11: nimbus.v1.SearchLogsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),          // 12: google.protobuf.Timestamp
 }
 var file_nimbus_v1_log_proto_depIdxs = []int32{
-	11, // 0: nimbus.v1.SearchLogsRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 1: nimbus.v1.SearchLogsRequest.until:type_name -> google.protobuf.Timestamp
-	2,  // 2: nimbus.v1.SearchLogsResponse.lines:type_name -> nimbus.v1.FoundLine
-	11, // 3: nimbus.v1.FoundLine.at:type_name -> google.protobuf.Timestamp
-	11, // 4: nimbus.v1.GetLogStatsResponse.first_at:type_name -> google.protobuf.Timestamp
-	11, // 5: nimbus.v1.GetLogStatsResponse.last_at:type_name -> google.protobuf.Timestamp
-	0,  // 6: nimbus.v1.LogService.SearchLogs:input_type -> nimbus.v1.SearchLogsRequest
-	3,  // 7: nimbus.v1.LogService.GetLogStats:input_type -> nimbus.v1.GetLogStatsRequest
-	5,  // 8: nimbus.v1.LogService.GetLogRetention:input_type -> nimbus.v1.GetLogRetentionRequest
-	7,  // 9: nimbus.v1.LogService.SetLogRetention:input_type -> nimbus.v1.SetLogRetentionRequest
-	9,  // 10: nimbus.v1.LogService.SetDefaultLogRetention:input_type -> nimbus.v1.SetDefaultLogRetentionRequest
-	1,  // 11: nimbus.v1.LogService.SearchLogs:output_type -> nimbus.v1.SearchLogsResponse
-	4,  // 12: nimbus.v1.LogService.GetLogStats:output_type -> nimbus.v1.GetLogStatsResponse
-	6,  // 13: nimbus.v1.LogService.GetLogRetention:output_type -> nimbus.v1.GetLogRetentionResponse
-	8,  // 14: nimbus.v1.LogService.SetLogRetention:output_type -> nimbus.v1.SetLogRetentionResponse
-	10, // 15: nimbus.v1.LogService.SetDefaultLogRetention:output_type -> nimbus.v1.SetDefaultLogRetentionResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	12, // 0: nimbus.v1.SearchLogsRequest.since:type_name -> google.protobuf.Timestamp
+	12, // 1: nimbus.v1.SearchLogsRequest.until:type_name -> google.protobuf.Timestamp
+	11, // 2: nimbus.v1.SearchLogsRequest.metadata:type_name -> nimbus.v1.SearchLogsRequest.MetadataEntry
+	2,  // 3: nimbus.v1.SearchLogsResponse.lines:type_name -> nimbus.v1.FoundLine
+	12, // 4: nimbus.v1.FoundLine.at:type_name -> google.protobuf.Timestamp
+	12, // 5: nimbus.v1.GetLogStatsResponse.first_at:type_name -> google.protobuf.Timestamp
+	12, // 6: nimbus.v1.GetLogStatsResponse.last_at:type_name -> google.protobuf.Timestamp
+	0,  // 7: nimbus.v1.LogService.SearchLogs:input_type -> nimbus.v1.SearchLogsRequest
+	3,  // 8: nimbus.v1.LogService.GetLogStats:input_type -> nimbus.v1.GetLogStatsRequest
+	5,  // 9: nimbus.v1.LogService.GetLogRetention:input_type -> nimbus.v1.GetLogRetentionRequest
+	7,  // 10: nimbus.v1.LogService.SetLogRetention:input_type -> nimbus.v1.SetLogRetentionRequest
+	9,  // 11: nimbus.v1.LogService.SetDefaultLogRetention:input_type -> nimbus.v1.SetDefaultLogRetentionRequest
+	1,  // 12: nimbus.v1.LogService.SearchLogs:output_type -> nimbus.v1.SearchLogsResponse
+	4,  // 13: nimbus.v1.LogService.GetLogStats:output_type -> nimbus.v1.GetLogStatsResponse
+	6,  // 14: nimbus.v1.LogService.GetLogRetention:output_type -> nimbus.v1.GetLogRetentionResponse
+	8,  // 15: nimbus.v1.LogService.SetLogRetention:output_type -> nimbus.v1.SetLogRetentionResponse
+	10, // 16: nimbus.v1.LogService.SetDefaultLogRetention:output_type -> nimbus.v1.SetDefaultLogRetentionResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_log_proto_init() }
@@ -888,7 +923,7 @@ func file_nimbus_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_log_proto_rawDesc), len(file_nimbus_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
