@@ -272,27 +272,7 @@ func (s *Service) newUpstream(ctx context.Context, m *mirror) (*upstream.Client,
 
 // allows tells whether a repository of a mirror may be had.
 func (m *mirror) allows(repo string) bool {
-	return slices.ContainsFunc(m.Allow, func(pattern string) bool { return fits(pattern, repo) })
-}
-
-// fits tells whether a name is of a pattern, in which a star stands for anything.
-func fits(pattern, name string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	name, ok := strings.CutPrefix(name, first)
-	if !ok || !star {
-		return ok && name == ""
-	}
-	for {
-		part, more, star := strings.Cut(rest, "*")
-		if !star {
-			return strings.HasSuffix(name, part)
-		}
-		i := strings.Index(name, part)
-		if i < 0 {
-			return false
-		}
-		name, rest = name[i+len(part):], more
-	}
+	return slices.ContainsFunc(m.Allow, func(pattern string) bool { return nimbus.FitsImage(pattern, repo) })
 }
 
 // budget notes how many manifests an upstream still gives.

@@ -105,6 +105,10 @@ func (k *Keeper) forget() {
 	}
 }
 
+// Soon is after how long a tag is looked up ahead that is looked up for jobs after
+// refresh: sooner, so that no job waits for that.
+func Soon(refresh time.Duration) time.Duration { return refresh / 4 * 3 }
+
 // Used notes that a job asked for an image, and got it.
 func (k *Keeper) Used(name string) {
 	k.mu.Lock()
