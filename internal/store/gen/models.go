@@ -736,8 +736,6 @@ type TelemetryBatch struct {
 	Seq       int64
 	Signal    string
 	Items     int64
-	FirstAt   int64
-	LastAt    int64
 	StoredAt  int64
 	Bytes     int64
 	Data      []byte
