@@ -64,7 +64,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules test/e2e/testdata/promptfoo/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -195,6 +195,9 @@ web/node_modules: web/package-lock.json
 	@touch $@
 
 test/cache/clients/node_modules: test/cache/clients/package-lock.json # what tests of the cache start
+	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+test/e2e/testdata/promptfoo/node_modules: test/e2e/testdata/promptfoo/package-lock.json test/e2e/testdata/promptfoo/.npmrc # what jobs of tests are traced with
 	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
