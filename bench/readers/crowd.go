@@ -93,7 +93,7 @@ func (c *crowd) connect(ctx context.Context, where endpoint, buffer int) (*bufio
 	if err := r.Write(conn); err != nil {
 		return nil, fmt.Errorf("ask for a log: %w", err)
 	}
-	answer, err := http.ReadResponse(bufio.NewReaderSize(conn, 16<<10), r)
+	answer, err := http.ReadResponse(bufio.NewReaderSize(conn, 16<<10), r) //nolint:bodyclose // it is read to the end of its connection
 	if err != nil {
 		return nil, fmt.Errorf("follow a log: %w", err)
 	}

@@ -192,7 +192,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs), frames: newLineFrames(), jobs: newLookups[nimbus.Job](sharedTimeout)}
+	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs), frames: newLineFrames(), jobs: newLookups[nimbus.Job](sharedTimeout, lookupsApart)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}

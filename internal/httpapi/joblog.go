@@ -107,6 +107,10 @@ func number(r *http.Request, name string, without int64) (int64, error) {
 	return n, nil
 }
 
+// lookupsApart is how long those wait for each other who follow the same job and look
+// whether it is over: a thousand are awake for a tenth of a second.
+const lookupsApart = 10 * time.Millisecond
+
 // lostGrace is how long after a job's end the rest of its log is waited for
 // before a reader is told that it will not come. Its host may still ship.
 const lostGrace = time.Minute

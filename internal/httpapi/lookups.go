@@ -11,6 +11,7 @@ import (
 // shares the next one.
 type lookups[T any] struct {
 	timeout time.Duration // of one look-up, which does not end with who asked first
+	apart   time.Duration // from one to the next while there are always some who ask
 
 	mu     sync.Mutex
 	queues map[string]*lookupQueue[T]
@@ -24,8 +25,8 @@ type lookup[T any] struct {
 	err   error
 }
 
-func newLookups[T any](timeout time.Duration) *lookups[T] {
-	return &lookups[T]{timeout: timeout, queues: map[string]*lookupQueue[T]{}}
+func newLookups[T any](timeout, apart time.Duration) *lookups[T] {
+	return &lookups[T]{timeout: timeout, apart: apart, queues: map[string]*lookupQueue[T]{}}
 }
 
 // do looks up what has a key, by whatever look of that key.
@@ -60,11 +61,21 @@ func (l *lookups[T]) join(ctx context.Context, key string, look func(context.Con
 // run looks up for as long as somebody asks.
 func (l *lookups[T]) run(ctx context.Context, key string, look func(context.Context) (T, error)) {
 	for wanted := l.take(key); wanted != nil; wanted = l.take(key) {
+		began := time.Now()
 		bounded, cancel := context.WithTimeout(ctx, l.timeout)
 		wanted.value, wanted.err = look(bounded)
 		cancel()
 		close(wanted.done)
+		if l.asked(key) { // more will have by then
+			time.Sleep(time.Until(began.Add(l.apart)))
+		}
 	}
+}
+
+func (l *lookups[T]) asked(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues[key].next != nil
 }
 
 // take is the look-up that is to begin now: who asks from here on waits for the next.

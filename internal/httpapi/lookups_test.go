@@ -13,7 +13,7 @@ import (
 // the next one, which began after they asked; that who was first leaves harms nobody.
 func TestLookupsAreSharedAndFresh(t *testing.T) {
 	t.Parallel()
-	l := newLookups[int64](time.Minute)
+	l := newLookups[int64](time.Minute, time.Millisecond)
 	var looks atomic.Int64
 	began, release := make(chan struct{}), make(chan struct{})
 	look := func(ctx context.Context) (int64, error) {

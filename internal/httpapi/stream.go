@@ -95,14 +95,24 @@ func (e event) write(buf *bytes.Buffer, data []byte) {
 	buf.WriteString("\n\n")
 }
 
+// sendBuffers are used again and again: a page of lines takes some 100 KiB. One that
+// grew beyond keptBuffer is let go.
+var sendBuffers sync.Pool
+
+const keptBuffer = 1 << 20
+
 // send writes events at once.
 func (s *eventStream) send(events ...event) error {
-	var buf bytes.Buffer
-	size := 0
-	for _, e := range events {
-		size += len(e.frame)
+	buf, ok := sendBuffers.Get().(*bytes.Buffer)
+	if !ok {
+		buf = &bytes.Buffer{}
 	}
-	buf.Grow(size)
+	defer func() {
+		if buf.Cap() <= keptBuffer {
+			sendBuffers.Put(buf)
+		}
+	}()
+	buf.Reset()
 	for _, e := range events {
 		if e.frame != nil {
 			buf.Write(e.frame)
@@ -115,7 +125,7 @@ func (s *eventStream) send(events ...event) error {
 				return fmt.Errorf("encode event: %w", err)
 			}
 		}
-		e.write(&buf, data)
+		e.write(buf, data)
 	}
 	return s.write(buf.Bytes())
 }
