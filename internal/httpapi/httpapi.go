@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -307,10 +308,11 @@ func (a *api) handlers() map[string]http.Handler {
 type api struct {
 	Config
 
-	followed *sharedLog // Logs, for those who follow
-	frames   *lineFrames
-	jobs     *lookups[nimbus.Job] // Jobs, for them
-	outlines outlines
+	followed  *sharedLog // Logs, for those who follow
+	frames    *lineFrames
+	jobs      *lookups[nimbus.Job] // Jobs, for them
+	outlines  outlines
+	importing sync.Map // orgs whose logs are being imported here
 }
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2

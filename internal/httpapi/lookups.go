@@ -67,7 +67,7 @@ func (l *lookups[T]) run(ctx context.Context, key string, look func(context.Cont
 		cancel()
 		close(wanted.done)
 		if l.asked(key) { // more will have by then
-			time.Sleep(time.Until(began.Add(l.apart)))
+			<-time.After(time.Until(began.Add(l.apart)))
 		}
 	}
 }

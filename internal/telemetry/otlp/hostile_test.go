@@ -80,7 +80,7 @@ func TestDeepValues(t *testing.T) {
 		}
 		return kv
 	}
-	for what, make := range map[string]func(int) *commonpb.KeyValue{"lists": nested, "maps": inMaps} {
+	for what, deep := range map[string]func(int) *commonpb.KeyValue{"lists": nested, "maps": inMaps} {
 		for signal, of := range map[nimbus.Signal]func(*commonpb.KeyValue) proto.Message{
 			nimbus.SignalTraces: func(kv *commonpb.KeyValue) proto.Message {
 				return &tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{spanOf(kv)}}}}}}
@@ -92,18 +92,18 @@ func TestDeepValues(t *testing.T) {
 				return &metricspb.MetricsData{ResourceMetrics: []*metricspb.ResourceMetrics{{Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{kv}}}}}
 			},
 		} {
-			for contentType, body := range inBoth(t, of(make(400))) {
+			for contentType, body := range inBoth(t, of(deep(400))) {
 				refusedWith(t, what+" of "+contentType, otlp.Request{Signal: signal, ContentType: contentType, Body: body}, http.StatusBadRequest)
 			}
-			for contentType, body := range inBoth(t, of(make(10))) {
+			for contentType, body := range inBoth(t, of(deep(10))) {
 				decode(t, signal, contentType, body)
 			}
 		}
 	}
 }
 
-// TestHugeAttributes: texts, names, bytes and how many there are are cut wherever
-// attributes can be, and the same in both encodings.
+// TestHugeAttributes: texts, names, bytes and the number of attributes are cut, wherever
+// these can be, and the same in both encodings.
 func TestHugeAttributes(t *testing.T) {
 	t.Parallel()
 	huge := func() []*commonpb.KeyValue {
