@@ -23,7 +23,7 @@ const (
 const knownMetadata = 1000
 
 // Outcomes implements scheduler.Reader.
-func (t schedulerTx) Outcomes(ctx context.Context, orgID string, f scheduler.JobFilter, each func(nimbus.JobOutcome)) error {
+func (t schedulerTx) Outcomes(ctx context.Context, orgID string, f scheduler.JobFilter, each func(nimbus.JobOutcome)) (err error) {
 	if err := t.settled(ctx); err != nil {
 		return err
 	}
@@ -36,10 +36,11 @@ func (t schedulerTx) Outcomes(ctx context.Context, orgID string, f scheduler.Job
 	if err != nil {
 		return fmt.Errorf("read how jobs went: %w", err)
 	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
 	if err := eachOutcome(rows, each); err != nil {
-		return errors.Join(fmt.Errorf("read how jobs went: %w", err), rows.Close())
+		return fmt.Errorf("read how jobs went: %w", err)
 	}
-	return rows.Close()
+	return nil
 }
 
 func eachOutcome(rows *sql.Rows, each func(nimbus.JobOutcome)) error {
