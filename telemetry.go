@@ -25,16 +25,16 @@ const (
 	MaxTelemetryBatch = 4 << 20
 	// MaxTelemetryItems is how many spans, records or points it has.
 	MaxTelemetryItems = 200_000
+	// MaxTelemetryBatches is how many come by one call.
+	MaxTelemetryBatches = 500
 )
 
 // TelemetryBatch is what one request of a job's to its receiver of OTLP had.
 type TelemetryBatch struct {
 	Seq    int64 // grows within an attempt
 	Signal Signal
-	Items  int // spans, log records or points
-	// First and Last are the time that the items span.
-	First, Last time.Time
-	Data        []byte // of OTLP, zstd
+	Items  int    // spans, log records or points
+	Data   []byte // of OTLP, zstd
 }
 
 // Trace is what is known of a job's time.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -17,17 +18,23 @@ type ImportedLogs struct {
 	Skipped  int   `json:"skipped"` // have a log already, which was left as it is
 }
 
-// ExportLogs writes an archive of the org's logs, packed. Codes: forbidden.
-func (c *Client) ExportLogs(ctx context.Context, to io.Writer) error {
+// ExportLogs writes an archive of the org's logs, packed. Logs that are damaged on the
+// server end in it where they are. Codes: forbidden.
+func (c *Client) ExportLogs(ctx context.Context, to io.Writer) (damaged int, err error) {
 	answer, err := c.do(ctx, http.MethodGet, "/api/v1/logs/export", nil, nil, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer answer.Body.Close()
 	if _, err := io.Copy(to, answer.Body); err != nil {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "the archive broke off: %w", wire.Unreachable(err))
+		return 0, nimbus.Errorf(nimbus.CodeUnavailable, "the archive broke off: %w", wire.Unreachable(err))
 	}
-	return nil
+	if text := answer.Trailer.Get("Nimbus-Damaged-Logs"); text != "" {
+		if damaged, err = strconv.Atoi(text); err != nil {
+			return 0, nimbus.Errorf(nimbus.CodeUnavailable, "the archive's end is not understood: %w", err)
+		}
+	}
+	return damaged, nil
 }
 
 // ImportLogs brings an archive of the org's logs back. What is there stays as it is.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/nimbus-ci/nimbus/bench/profile"
 	"github.com/nimbus-ci/nimbus/bench/report"
 )
 
@@ -79,7 +80,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.product.stop()
-	wait := b.profile(ctx)
+	wait := profile.While(ctx, b.product.url, b.product.adminToken)
 	err = errors.Join(b.raw(ctx), wait())
 	if err == nil && os.Getenv("ONLY") != "raw" {
 		err = b.real(ctx)

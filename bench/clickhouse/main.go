@@ -105,7 +105,13 @@ func (m *measure) round(ctx context.Context, n int) error {
 		do   func() error
 	}{
 		{&m.read, func() error { _, err := m.tables.Read(ctx, long, 1, 25_000); return err }},
-		{&m.tail, func() error { _, err := m.tables.Last(ctx, long, 500); return err }},
+		{&m.tail, func() error {
+			_, last, err := m.tables.Held(ctx, long)
+			if err == nil {
+				_, err = m.tables.Read(ctx, long, last-499, 500)
+			}
+			return err
+		}},
 		{&m.search, func() error {
 			_, err := m.tables.Search(ctx, org, logs.Query{Text: "no line has this", Limit: 100})
 			return err

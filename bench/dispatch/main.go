@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nimbus-ci/nimbus/bench/profile"
 	"github.com/nimbus-ci/nimbus/bench/replica"
 	"github.com/nimbus-ci/nimbus/bench/report"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -116,7 +117,7 @@ func (b *bench) sustained(ctx context.Context) error {
 		return err
 	}
 	var cycles, floors []float64
-	profiled := profile(ctx, p)
+	profiled := profile.While(ctx, p.URL, p.TokenFile)
 	spent := &spending{server: p.PID(), database: b.server.Pid()}
 	for i := range b.chunks {
 		var tenths []time.Duration

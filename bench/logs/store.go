@@ -75,7 +75,11 @@ func readBack(ctx context.Context, store *segment.Store, w *world, r *result) (e
 		return err
 	}
 	if r.Tail, err = timed(func(i int) error {
-		_, err := store.Last(ctx, w.keys[(i*7)%len(w.keys)], tailed)
+		key := w.keys[(i*7)%len(w.keys)]
+		last, err := store.Acked(ctx, key)
+		if err == nil {
+			_, err = store.Read(ctx, key, last-tailed+1, tailed)
+		}
 		return err
 	}); err != nil {
 		return err

@@ -37,6 +37,7 @@ type spool struct {
 	last    int64 // number of the newest batch ever
 	taken   int64 // of the newest of the guest's requests that is in
 	closed  bool  // the server wants no more
+	dropped int64 // items that waited then
 	changed chan struct{}
 }
 
@@ -139,26 +140,34 @@ func (s *spool) isClosed() bool {
 	return s.closed
 }
 
-// next returns the oldest batches, about as many bytes as most, and what to wait
-// for where there are none.
+// next returns the oldest batches, about as many bytes as most and as many as go by
+// one call, and what to wait for where there are none.
 func (s *spool) next(most int64) (batches []*nimbusv1.TelemetryBatch, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.waiting {
-		if most -= e.bytes; most < 0 && len(batches) > 0 {
+		if most -= e.bytes; most < 0 && len(batches) > 0 || len(batches) == nimbus.MaxTelemetryBatches {
 			break
 		}
-		raw, err := os.ReadFile(filepath.Join(s.dir, e.name(spoolBatch)))
+		b, err := s.read(e)
 		if err != nil {
-			return nil, nil, fmt.Errorf("read kept telemetry: %w", err)
-		}
-		b := &nimbusv1.TelemetryBatch{}
-		if err := proto.Unmarshal(raw, b); err != nil {
-			return nil, nil, fmt.Errorf("read kept telemetry: %w", err)
+			return nil, nil, err
 		}
 		batches = append(batches, b)
 	}
 	return batches, s.changed, nil
+}
+
+func (s *spool) read(e spooled) (*nimbusv1.TelemetryBatch, error) {
+	raw, err := os.ReadFile(filepath.Join(s.dir, e.name(spoolBatch)))
+	if err != nil {
+		return nil, fmt.Errorf("read kept telemetry: %w", err)
+	}
+	b := &nimbusv1.TelemetryBatch{}
+	if err := proto.Unmarshal(raw, b); err != nil {
+		return nil, fmt.Errorf("read kept telemetry: %w", err)
+	}
+	return b, nil
 }
 
 // acknowledge frees batches up to and including seq.
@@ -197,14 +206,29 @@ func (s *spool) acknowledge(seq int64) error {
 	return nil
 }
 
-// close drops what waits: the server wants no more.
+// close drops what waits, since the server wants no more, and counts its items:
+// their senders heard that they are kept.
 func (s *spool) close() error {
 	s.mu.Lock()
 	s.closed = true
+	for _, e := range s.waiting {
+		items := int64(1) // at least
+		if b, err := s.read(e); err == nil {
+			items = int64(b.GetItems())
+		}
+		s.dropped += items
+	}
 	last := s.last
 	s.notify()
 	s.mu.Unlock()
 	return s.acknowledge(last)
+}
+
+// droppedItems is how many items were kept, and then dropped.
+func (s *spool) droppedItems() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped
 }
 
 // awaitEmpty waits until nothing waits to be sent. It returns false when ctx ended

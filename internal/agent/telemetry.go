@@ -15,7 +15,6 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
-	"github.com/nimbus-ci/nimbus/internal/guestlink"
 	"github.com/nimbus-ci/nimbus/internal/logs/lines"
 	"github.com/nimbus-ci/nimbus/internal/telemetry/otlp"
 	"github.com/nimbus-ci/nimbus/internal/wire"
@@ -28,6 +27,9 @@ const (
 	telemetryWait = 20 * time.Second
 	// telemetryFlush is how long the rest may take once the job has ended.
 	telemetryFlush = 10 * time.Second
+	// telemetryTold is how long the job's log then waits to hear whether the server
+	// has room for what is kept.
+	telemetryTold = 2 * time.Second
 	// decodingAtOnce bounds how many bodies are in memory, decoded: one takes some
 	// hundred MiB at the worst.
 	decodingAtOnce = 2
@@ -98,12 +100,9 @@ func (g *guest) takeTelemetry(ctx context.Context) (rest func() (lost string)) {
 		return func() string { return "" }
 	}
 	taking, cancel := context.WithCancel(ctx)
-	x := taker{t: g.t, seq: g.t.spool.takenSeq()}
+	x := newTaker(g.t)
 	var work sync.WaitGroup
 	work.Go(func() {
-		if x.seq > 0 { // whoever sent it may still wait
-			x.verdict = &nimbusv1.TelemetryVerdict{Status: http.StatusOK}
-		}
 		if err := x.run(taking, g); err != nil && taking.Err() == nil {
 			g.t.log.WarnContext(ctx, "take the job's telemetry", "error", err)
 		}
@@ -113,18 +112,41 @@ func (g *guest) takeTelemetry(ctx context.Context) (rest func() (lost string)) {
 		defer timer.Stop()
 		work.Wait()
 		cancel()
+		told, done := context.WithTimeout(ctx, telemetryTold)
+		defer done()
+		g.t.spool.awaitEmpty(told)
 		return x.lostWords()
 	}
+}
+
+// teller is a guest, for who takes its telemetry.
+type teller interface {
+	TakeTelemetry(ctx context.Context, r *connect.Request[nimbusv1.TakeTelemetryRequest]) (*connect.Response[nimbusv1.TakeTelemetryResponse], error)
 }
 
 // taker takes one attempt's telemetry from its guest.
 type taker struct {
 	t       *attempt
 	seq     int64 // of the last request that is in
+	anew    bool  // none came yet
 	verdict *nimbusv1.TelemetryVerdict
-	refused int64 // requests for which the guest had no room
+	refused int64 // requests for which there was no room
 	lost    int64 // items that were not kept
 	why     string
+
+	// What hides the job's secrets, of which there only come more.
+	veil   lines.Veil
+	masked int
+	hides  bool  // at least one
+	event  int64 // of the job's output, up to which they are known
+}
+
+func newTaker(t *attempt) *taker {
+	x := &taker{t: t, seq: t.spool.takenSeq(), anew: true, event: -1}
+	if x.seq > 0 { // whoever sent it may still wait
+		x.verdict = &nimbusv1.TelemetryVerdict{Status: http.StatusOK}
+	}
+	return x
 }
 
 // run takes requests until the guest has no more, or is gone. A broken connection
@@ -161,7 +183,7 @@ func (x *taker) run(ctx context.Context, g *guest) error {
 }
 
 // take brings one request in. ended tells that there is no more.
-func (x *taker) take(ctx context.Context, c *guestlink.Client) (ended bool, err error) {
+func (x *taker) take(ctx context.Context, c teller) (ended bool, err error) {
 	r, err := x.receive(ctx, c)
 	if err != nil || r == nil {
 		return err == nil && r == nil, err
@@ -186,7 +208,7 @@ func (x *taker) take(ctx context.Context, c *guestlink.Client) (ended bool, err 
 
 // receive asks for the next request, piece by piece. It is nil at the end, and has
 // no body where there is none yet. What a guest says is the tenant's.
-func (x *taker) receive(ctx context.Context, c *guestlink.Client) (*otlp.Request, error) {
+func (x *taker) receive(ctx context.Context, c teller) (*otlp.Request, error) {
 	var r otlp.Request
 	for {
 		asking, cancel := context.WithTimeout(ctx, telemetryWait+guestTimeout)
@@ -199,6 +221,11 @@ func (x *taker) receive(ctx context.Context, c *guestlink.Client) (*otlp.Request
 		}
 		m := answer.Msg
 		x.refused = m.GetRefused()
+		if x.anew && m.GetSeq() > x.seq {
+			// The agent before this one had those in between, too: what it refused it
+			// kept nothing of.
+			x.anew, x.seq, x.verdict = false, m.GetSeq()-1, nil
+		}
 		switch {
 		case m.GetSeq() == 0 && m.GetEnded():
 			return nil, nil
@@ -219,6 +246,7 @@ func (x *taker) receive(ctx context.Context, c *guestlink.Client) (*otlp.Request
 
 // keep puts a request on disk, and says what its sender is to hear.
 func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.TelemetryVerdict, kept bool) {
+	x.learn() // while nobody waits for a place
 	select {
 	case x.t.agent.decoding <- struct{}{}:
 	case <-ctx.Done():
@@ -227,7 +255,9 @@ func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.Telemetry
 	defer func() { <-x.t.agent.decoding }()
 	refuse := func(err error) (*nimbusv1.TelemetryVerdict, bool) {
 		refusal := otlp.AsRefusal(err)
-		x.lost, x.why = x.lost+1, refusal.Message
+		if refusal.Status != http.StatusServiceUnavailable { // else it is sent again; the guest counts what nobody heard of
+			x.lost, x.why = x.lost+1, refusal.Message
+		}
 		return &nimbusv1.TelemetryVerdict{Status: int32(refusal.Status), Message: refusal.Message}, false
 	}
 	if x.t.spool.isClosed() { // for good: who tries again would do so for nothing
@@ -239,7 +269,7 @@ func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.Telemetry
 		return refuse(err)
 	}
 	b.Stamp(x.t.identity())
-	x.t.mask(b)
+	x.hide(b)
 	batch, some, err := b.Encode()
 	if err != nil {
 		return refuse(err)
@@ -267,26 +297,45 @@ func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.Telemetry
 
 const noRoom = "there is no room for more telemetry of this job or its org"
 
-// mask hides the job's secrets in all texts.
-func (t *attempt) mask(b *otlp.Batch) {
-	var veil lines.Veil
-	some := false
-	for _, secret := range t.secrets() {
-		some = veil.Mask(secret) || some
+// learn makes ready to hide the secrets that the job has by now. It costs the more
+// the more they are, and nothing where there is no new output.
+func (x *taker) learn() {
+	_, at := x.t.wal.Last()
+	if at.Event == x.event {
+		return
 	}
-	if some {
-		b.Rewrite(func(text string) string { return veil.Write(text) + veil.Flush() })
+	x.event = at.Event
+	secrets := x.t.secrets()
+	if len(secrets) == x.masked {
+		return
+	}
+	for _, secret := range secrets {
+		x.hides = x.veil.Mask(secret) || x.hides
+	}
+	x.masked = len(secrets)
+	x.veil.Write("") // what finds them is made now
+}
+
+// hide hides the job's secrets in all texts.
+func (x *taker) hide(b *otlp.Batch) {
+	x.learn() // the job may have told one while this waited
+	if x.hides {
+		b.Rewrite(func(text string) string { return x.veil.Write(text) + x.veil.Flush() })
 	}
 }
 
 // lostWords is what a job's log is to say of what was not kept.
 func (x *taker) lostWords() string {
-	if x.lost == 0 && x.refused == 0 {
+	lost, why := x.lost, x.why
+	if dropped := x.t.spool.droppedItems(); dropped > 0 {
+		lost, why = lost+dropped, noRoom
+	}
+	if lost == 0 && x.refused == 0 {
 		return ""
 	}
-	what := fmt.Sprintf("telemetry: %d requests or items were not kept", x.lost)
-	if x.why != "" {
-		what += ": " + clipFault(x.why)
+	what := fmt.Sprintf("telemetry: %d requests or items were not kept", lost)
+	if why != "" {
+		what += ": " + clipFault(why)
 	}
 	if x.refused > 0 {
 		what += fmt.Sprintf("; %d requests came when there was no room", x.refused)
@@ -316,11 +365,12 @@ func (t *attempt) runTelemetryLoop(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case !retryable(err):
+			closing := t.spool.close()
 			if nimbus.ErrorCode(err) != nimbus.CodeFenced {
-				t.log.WarnContext(ctx, "the server takes no more of the job's telemetry", "error", err)
+				t.log.WarnContext(ctx, "the server takes no more of the job's telemetry", "error", err, "dropped", t.spool.droppedItems())
 			}
-			if err := t.spool.close(); err != nil {
-				t.log.WarnContext(ctx, "drop the job's telemetry", "error", err)
+			if closing != nil {
+				t.log.WarnContext(ctx, "drop the job's telemetry", "error", closing)
 			}
 			return
 		case !pause.wait(ctx):

@@ -82,7 +82,7 @@ func (a *app) showTrace(t nimbus.Trace, now time.Time) error {
 	fmt.Fprintln(a.Out)
 	a.info("trace %s: %s of its processes, %s, %s", t.ID, terminal.Count(int(t.Sent), "span"), terminal.Count(int(t.Logs), "log record"), terminal.Count(int(t.Points), "metric point"))
 	if t.LeftOut > 0 {
-		a.info("%s are not shown: --limit shows more, up to 10000", terminal.Count(int(t.LeftOut), "span"))
+		a.info("%s are not shown: --limit shows more, up to 10000 with 16 MiB of text", terminal.Count(int(t.LeftOut), "span"))
 	}
 	return nil
 }

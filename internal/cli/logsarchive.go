@@ -32,12 +32,19 @@ func (c *logsExportCmd) Run(ctx context.Context, a *app) (err error) {
 			err = errors.Join(err, os.Remove(part))
 		}
 	}()
-	err = a.asking(func(cl *client.Client) error { return cl.ExportLogs(ctx, f) })
+	damaged := 0
+	err = a.asking(func(cl *client.Client) (err error) {
+		damaged, err = cl.ExportLogs(ctx, f)
+		return err
+	})
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(part, c.File); err != nil {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the file can't be put in place: %w", err)
+	}
+	if damaged > 0 {
+		a.info("warning: %d logs are damaged on the server, and end in the file where they are; its log says which", damaged)
 	}
 	return a.say("file", c.File, "the org's logs are in %s", c.File)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/client"
 	"github.com/nimbus-ci/nimbus/internal/cli/terminal"
+	"github.com/nimbus-ci/nimbus/internal/registry"
 )
 
 type registryMirrorCmd struct {
@@ -105,7 +106,7 @@ func (c *registryMirrorShowCmd) Run(ctx context.Context, a *app) error {
 		}
 		i := slices.IndexFunc(all, func(m nimbus.ImageMirror) bool { return m.Name == c.Name })
 		if i < 0 {
-			return nimbus.Errorf(nimbus.CodeNotFound, "the org has no mirror %q", c.Name).WithHint("`nimbus registry mirror ls` lists them")
+			return registry.NoMirror(c.Name)
 		}
 		v := viewMirror(all[i])
 		lines := []string{"upstream: " + v.Upstream, "login: " + v.Username, "gives: " + strings.Join(v.Allow, ", "), "does: " + v.does(),

@@ -48,6 +48,7 @@ type parcel struct {
 	signal, contentType, contentEnc string
 	body                            []byte
 	verdict                         chan *nimbusv1.TelemetryVerdict // holds one
+	alone                           bool                            // its sender waits no longer
 }
 
 // receiver takes what the job tells by OTLP over HTTP, and hands it on as it came:
@@ -156,7 +157,20 @@ func (r *receiver) take(w http.ResponseWriter, q *http.Request, signal string) *
 	case <-patience.C:
 	case <-q.Context().Done():
 	}
-	return &nimbusv1.TelemetryVerdict{Status: http.StatusOK}
+	return r.leave(p)
+}
+
+// leave is what the sender of a request is told who waits no longer.
+func (r *receiver) leave(p *parcel) *nimbusv1.TelemetryVerdict {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.alone = true
+	select {
+	case v := <-p.verdict: // just in time
+		return v
+	default:
+		return &nimbusv1.TelemetryVerdict{Status: http.StatusOK}
+	}
 }
 
 func clip(header string) string { return header[:min(len(header), 256)] }
@@ -203,8 +217,12 @@ func (r *receiver) taken(seq int64, v *nimbusv1.TelemetryVerdict) {
 	n := 0
 	for n < len(r.waiting) && r.waiting[n].seq <= seq {
 		p := r.waiting[n]
-		if p.seq == seq && v.GetStatus() != 0 {
+		switch {
+		case p.seq != seq || v.GetStatus() == 0:
+		case !p.alone:
 			p.verdict <- v // holds one, and p goes
+		case v.GetStatus() == http.StatusServiceUnavailable:
+			r.refused++ // nobody hears that it is to be sent again
 		}
 		r.size -= len(p.body) + telemetryCost
 		r.waiting[n] = nil

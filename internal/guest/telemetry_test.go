@@ -180,7 +180,8 @@ func TestTelemetryPortTaken(t *testing.T) {
 }
 
 // TestTelemetryIsBounded: what finds no room is refused for now and counted; a
-// sender that the agent leaves waiting is let go, and what it sent is kept.
+// sender that the agent leaves waiting is let go, and what it sent is kept. What the
+// agent then has no room for is counted, too: nobody sends it again.
 func TestTelemetryIsBounded(t *testing.T) {
 	t.Parallel()
 	socket, _ := serveTest(t)
@@ -203,11 +204,21 @@ func TestTelemetryIsBounded(t *testing.T) {
 	if r := <-send(t, url, "application/json", body); r.status != 503 || r.header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %+v", r)
 	}
-	if m := take(t, c, 2, 0, nil); m.GetSeq() != 3 || m.GetRefused() != 1 {
+	if m := take(t, c, 1, 0, &nimbusv1.TelemetryVerdict{Status: 400}); m.GetSeq() != 2 || m.GetRefused() != 1 { // the agent's to count
 		t.Errorf("seq %d, %d refused", m.GetSeq(), m.GetRefused())
 	}
-	if r := send(t, url, "application/json", body); take(t, c, 3, 0, nil).GetSeq() != 4 {
+	if m := take(t, c, 2, 0, &nimbusv1.TelemetryVerdict{Status: 503}); m.GetSeq() != 3 || m.GetRefused() != 2 {
+		t.Errorf("seq %d, %d refused", m.GetSeq(), m.GetRefused())
+	}
+	r := send(t, url, "application/json", body)
+	if take(t, c, 3, 0, nil).GetSeq() != 4 {
 		t.Errorf("with room again: %+v", <-r)
+	}
+	if answer, err := c.TakeTelemetry(t.Context(), connect.NewRequest(&nimbusv1.TakeTelemetryRequest{TakenSeq: 4, Verdict: &nimbusv1.TelemetryVerdict{Status: 503}})); err != nil || answer.Msg.GetRefused() != 2 {
+		t.Errorf("one that is heard is counted: %v, %v", answer, err)
+	}
+	if got := <-r; got.status != 503 {
+		t.Errorf("who still waits hears %+v", got)
 	}
 }
 

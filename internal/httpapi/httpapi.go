@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -308,8 +309,9 @@ func (a *api) handlers() map[string]http.Handler {
 type api struct {
 	Config
 
-	followed *sharedLog // Logs, for those who follow
-	outlines outlines
+	followed  *sharedLog // Logs, for those who follow
+	outlines  outlines
+	importing sync.Map // orgs whose logs are being imported here
 }
 
 // NewServer wraps a handler into a server with the bounds that fit it: HTTP/2

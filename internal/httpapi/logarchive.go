@@ -18,6 +18,10 @@ import (
 // archiveWindow bounds what unpacking an archive takes.
 const archiveWindow = 8 << 20
 
+// damagedLogs is how many logs of an export end where they are damaged: a trailer, since
+// that is known once they were read.
+const damagedLogs = "Nimbus-Damaged-Logs"
+
 // exportLogs answers all logs of the org, packed (zstd).
 func (a *api) exportLogs(w http.ResponseWriter, r *http.Request) error {
 	store, ok := a.Logs.(interface {
@@ -32,8 +36,13 @@ func (a *api) exportLogs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err = logs.Export(r.Context(), store, callerOf(r.Context()).org, out); err != nil {
+	w.Header().Set("Trailer", damagedLogs)
+	done, err := logs.Export(r.Context(), store, callerOf(r.Context()).org, out, a.Log)
+	if err != nil {
 		return err // it has no end: who reads it knows that it is not whole
+	}
+	if done.Damaged > 0 {
+		w.Header().Set(damagedLogs, strconv.Itoa(done.Damaged))
 	}
 	return out.Close()
 }
@@ -41,6 +50,10 @@ func (a *api) exportLogs(w http.ResponseWriter, r *http.Request) error {
 // importLogs takes an archive of the org's logs.
 func (a *api) importLogs(w http.ResponseWriter, r *http.Request) error {
 	c := callerOf(r.Context())
+	if _, underWay := a.importing.LoadOrStore(c.org, true); underWay {
+		return nimbus.Errorf(nimbus.CodeConflict, "another import of the org's logs is under way").WithHint("wait for its end")
+	}
+	defer a.importing.Delete(c.org)
 	in, err := zstd.NewReader(patientReader{r.Body, http.NewResponseController(w)}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(archiveWindow))
 	if err != nil {
 		return err

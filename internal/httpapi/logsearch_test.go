@@ -182,6 +182,15 @@ func TestExportAndImport(t *testing.T) {
 	if a, _ := p.search(t, fmt.Sprintf(`{"jobId":%q}`, j.ID)); len(a.Lines) != 30 {
 		t.Errorf("%d lines are back", len(a.Lines))
 	}
+	p.submit(t)
+	late := h.accept(t)
+	h.write(t, late, 1, 20)
+	archive = p.asAdmin(t, http.MethodGet, "/api/v1/logs/export", "")
+	h.finish(t, late, 40) // its host has 20 more
+	must(t, p.logs.Delete(t.Context(), nimbus.LogKey{OrgID: nimbus.DefaultOrgID, AttemptID: late.GetAttemptId()}))
+	if got := bring(); got.status != http.StatusConflict || !strings.Contains(got.body, "its host may still have lines") {
+		t.Errorf("while a host has more of it: %d %s", got.status, got.body)
+	}
 	if got := p.asAdmin(t, http.MethodPost, "/api/v1/logs/import", "nonsense"); got.status != http.StatusBadRequest {
 		t.Errorf("nonsense: %d %s", got.status, got.body)
 	}

@@ -22,8 +22,13 @@ type sharedLog struct {
 	reads singleflight.Group
 }
 
+var _ logs.Fresher = (*sharedLog)(nil)
+
 // newSharedLog returns a reader of a store for those who follow.
 func newSharedLog(store logs.Reader) *sharedLog { return &sharedLog{store: store} }
+
+// Fresh implements logs.Fresher.
+func (s *sharedLog) Fresh() logs.Reader { return s.store }
 
 // Read implements logs.Reader.
 func (s *sharedLog) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {

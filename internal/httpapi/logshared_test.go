@@ -6,8 +6,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/bus"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 )
 
 // gatedReader answers once it is let.
@@ -68,5 +71,49 @@ func TestAThousandReadersShareARead(t *testing.T) {
 	}
 	if other.reads.Load() != 2 {
 		t.Error("two orgs shared a read")
+	}
+}
+
+// lateReader is a log whose only line comes after its first read began.
+type lateReader struct {
+	reads   atomic.Int64
+	began   chan struct{}
+	release chan struct{}
+}
+
+func (r *lateReader) Read(_ context.Context, _ nimbus.LogKey, from int64, _ int) ([]nimbus.Line, error) {
+	if r.reads.Add(1) == 1 {
+		close(r.began)
+		<-r.release
+		return nil, nil
+	}
+	if from > 1 {
+		return nil, nil
+	}
+	return []nimbus.Line{{Seq: 1}}, nil
+}
+
+// TestTheLastReadIsFresh: who is told that a log is over gets its last lines, although
+// another's read, which began before they came, goes on.
+func TestTheLastReadIsFresh(t *testing.T) {
+	t.Parallel()
+	r := &lateReader{began: make(chan struct{}), release: make(chan struct{})}
+	s, key := newSharedLog(r), nimbus.LogKey{OrgID: "o", AttemptID: "a"}
+	other := make(chan struct{})
+	go func() {
+		defer close(other)
+		_, _ = s.Read(t.Context(), key, 1, 500) // as logs.Tail asks
+	}()
+	<-r.began
+	defer func() { <-other }()
+	time.AfterFunc(200*time.Millisecond, func() { close(r.release) })
+	lines := 0
+	over := func(context.Context) (bool, error) { return true, nil }
+	err := logs.Tail(t.Context(), s, bus.NewInProcess(), key, 1, over, func(page []nimbus.Line) error {
+		lines += len(page)
+		return nil
+	})
+	if err != nil || lines != 1 {
+		t.Errorf("%d lines, %v", lines, err)
 	}
 }

@@ -132,6 +132,8 @@ func testTelemetry(t *testing.T, p *plane) {
 		_, err = send(one, lease(one), b)
 		wantCode(t, nimbus.CodeInvalid, err)
 	}
+	_, err = send(one, lease(one), make([]*nimbusv1.TelemetryBatch, nimbus.MaxTelemetryBatches+1)...)
+	wantCode(t, nimbus.CodeInvalid, err)
 
 	// Each reads its own, each span once, in whichever trace it says it is.
 	read := func(tn tenant, path string) answer {
@@ -200,13 +202,14 @@ func TestTelemetryQuota(t *testing.T) {
 	t.Parallel()
 	large := told(t, 2, nimbus.SignalLogs, records(2000))
 	for name, limits := range map[string]traces.Limits{
-		"attempt": {Attempt: int64(len(large.GetData())), Org: traces.DefaultOrg},
-		"org":     {Org: int64(len(large.GetData())), Attempt: traces.DefaultAttempt},
+		"attempt": {Attempt: int64(len(large.GetData())), Batches: traces.DefaultBatches, Org: traces.DefaultOrg},
+		"batches": {Attempt: traces.DefaultAttempt, Batches: 1, Org: traces.DefaultOrg},
+		"org":     {Attempt: traces.DefaultAttempt, Batches: traces.DefaultBatches, Org: int64(len(large.GetData()))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := startPlane(t, func(c *httpapi.Config) {
-				c.Telemetry.(*traces.Service).Limits.Attempt, c.Telemetry.(*traces.Service).Limits.Org = limits.Attempt, limits.Org
+				c.Telemetry.(*traces.Service).Limits = limits
 			})
 			h := p.join(t)
 			p.submit(t)
@@ -217,6 +220,7 @@ func TestTelemetryQuota(t *testing.T) {
 			}
 			must(t, send(told(t, 1, nimbus.SignalTraces, spans(someTrace, 1))))
 			wantCode(t, nimbus.CodeTooLarge, send(large))
+			must(t, send(told(t, 1, nimbus.SignalTraces, spans(someTrace, 1)))) // which it has
 			o, err := p.traces.Org(t.Context(), nimbus.DefaultOrgID)
 			if must(t, err); o.Bytes == 0 || o.Bytes > int64(len(large.GetData())) {
 				t.Errorf("%d bytes are counted", o.Bytes)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -23,6 +25,8 @@ const (
 	maxChunk = archiveLines * (nimbus.MaxLineBytes + 64)
 	// listPage is how many attempts are listed at once.
 	listPage = 200
+	// giveUpTimeout bounds the removal of what was read in part: who sent it may be gone.
+	giveUpTimeout = time.Minute
 )
 
 // Archived is what was written to, or read from, an archive.
@@ -31,13 +35,15 @@ type Archived struct {
 	Lines    int64 `json:"lines"`
 	// Skipped attempts have a log already: it was left as it is.
 	Skipped int `json:"skipped,omitempty"`
+	// Damaged attempts could not be read to their end: the archive has what was before.
+	Damaged int `json:"damaged,omitempty"`
 }
 
-// Export writes all logs of an org.
+// Export writes all logs of an org. Of one that is damaged it tells log, and goes on.
 func Export(ctx context.Context, store interface {
 	Reader
 	Looker
-}, orgID string, w io.Writer,
+}, orgID string, w io.Writer, log *slog.Logger,
 ) (a Archived, err error) {
 	out := bufio.NewWriterSize(w, 256<<10)
 	if _, err := out.WriteString(archiveMagic); err != nil {
@@ -53,9 +59,13 @@ func Export(ctx context.Context, store interface {
 			break
 		}
 		for _, id := range ids {
-			n, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
+			n, damage, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
 			if err != nil {
 				return a, err
+			}
+			if damage != nil {
+				a.Damaged++
+				log.ErrorContext(ctx, "a log is exported up to where it is damaged", "attempt", id, "lines", n, "error", damage)
 			}
 			a.Attempts++
 			a.Lines += n
@@ -66,11 +76,15 @@ func Export(ctx context.Context, store interface {
 	return a, out.Flush()
 }
 
-func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, err error) {
+// exportLog writes a log, and says how many lines it wrote and whether it is damaged.
+func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, damage, err error) {
 	for {
 		lines, err := store.Read(ctx, key, n+1, archiveLines)
+		if Aborts(ctx, err) {
+			return n, nil, err
+		}
 		if err != nil || len(lines) == 0 {
-			return n, err
+			return n, err, nil
 		}
 		var b []byte
 		for _, l := range lines {
@@ -78,7 +92,7 @@ func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.
 		}
 		writeChunk(out, key.AttemptID, b)
 		if err := out.Flush(); err != nil { // a writer keeps its first error
-			return n, err
+			return n, nil, err
 		}
 		n += int64(len(lines))
 	}
@@ -100,7 +114,8 @@ func writeChunk(out *bufio.Writer, attempt string, lines []byte) {
 
 // Import reads an archive of an org into a store. What the store has stays as it is;
 // allowed is asked before anything is written of an attempt. What was not read to its
-// end is not kept. Codes: invalid for what is no archive, or one of another org.
+// end is not kept. One import of an org at a time: two can't tell their lines apart.
+// Codes: invalid for what is no archive, or one of another org.
 func Import(ctx context.Context, store Store, orgID string, r io.Reader, allowed func(ctx context.Context, attemptID string) error) (a Archived, err error) {
 	in := &importer{store: store, org: orgID, in: bufio.NewReaderSize(r, 256<<10), allowed: allowed}
 	if err := in.begin(); err != nil {
@@ -130,6 +145,7 @@ type importer struct {
 	attempt string // that is being read
 	skip    bool
 	last    int64 // its last line
+	tried   int64 // the last line that was to be written: it may have been, although an error says no
 }
 
 var errNoArchive = nimbus.Errorf(nimbus.CodeInvalid, "this is no whole archive of logs") //nolint:gochecknoglobals // a constant
@@ -190,19 +206,20 @@ func (i *importer) chunk() (attempt string, lines []nimbus.Line, err error) {
 func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line) error {
 	key := nimbus.LogKey{OrgID: i.org, AttemptID: attempt}
 	if attempt != i.attempt {
+		// The one before was read to its end: from here on it is not given up.
+		i.attempt, i.skip, i.last, i.tried = attempt, true, 0, 0
 		have, err := i.store.Acked(ctx, key)
 		if err != nil {
 			return err
 		}
-		i.attempt, i.skip, i.last = attempt, have > 0, 0
-		if i.skip {
+		if have > 0 {
 			i.done.Skipped++
 			return nil
 		}
 		if err := i.allowed(ctx, attempt); err != nil {
-			i.skip = true // nothing to give up
 			return err
 		}
+		i.skip = false
 		i.done.Attempts++
 	}
 	if i.skip || len(lines) == 0 {
@@ -215,6 +232,7 @@ func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line
 			size += len(lines[n].Text)
 			n++
 		}
+		i.tried = lines[n-1].Seq
 		acked, err := i.store.Append(ctx, key, lines[:n])
 		if err != nil {
 			return err
@@ -228,14 +246,22 @@ func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line
 	return nil
 }
 
-// giveUp removes what was read of an attempt that is not whole.
+// giveUp removes what was read of an attempt that is not whole: a log that has what
+// this import wrote, and nothing else. One that somebody else wrote to stays.
 func (i *importer) giveUp(ctx context.Context) error {
 	if i.attempt == "" || i.skip {
 		return nil
 	}
 	i.done.Attempts--
 	i.done.Lines -= i.last
-	if err := i.store.Delete(context.WithoutCancel(ctx), nimbus.LogKey{OrgID: i.org, AttemptID: i.attempt}); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
+	defer cancel()
+	key := nimbus.LogKey{OrgID: i.org, AttemptID: i.attempt}
+	have, err := i.store.Acked(ctx, key)
+	if err == nil && have > 0 && (have == i.last || have == i.tried) {
+		err = i.store.Delete(ctx, key)
+	}
+	if err != nil {
 		return fmt.Errorf("remove what was read of %s: %w", i.attempt, err)
 	}
 	return nil

@@ -27,6 +27,12 @@ type Store interface {
 	Delete(ctx context.Context, key nimbus.LogKey) error
 }
 
+// Aborts tells whether an error is of more than the one log that was looked at: the
+// store does not answer, or who asks has gone. One bad log keeps nobody from the others.
+func Aborts(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || nimbus.ErrorCode(err) == nimbus.CodeUnavailable)
+}
+
 // Reader is what a tail needs of a store.
 type Reader interface {
 	Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error)
@@ -37,6 +43,10 @@ const pollInterval = time.Second
 
 // pageLines is how many lines a tail reads at once.
 const pageLines = 500
+
+// Fresher is a reader that shares reads: its Fresh shares none, so that what it reads is
+// of after the call.
+type Fresher interface{ Fresh() Reader }
 
 // Tail reads a log from line number from on and hands each page to emit. At
 // its end it asks done whether more will come, and waits for more if so. done
@@ -51,8 +61,13 @@ func Tail(ctx context.Context, store Reader, b bus.Bus, key nimbus.LogKey, from 
 		if err != nil {
 			return err
 		}
+		// A read that began before done was asked may lack the last lines.
+		reader := store
+		if shared, ok := store.(Fresher); ok && finished {
+			reader = shared.Fresh()
+		}
 		for {
-			page, err := store.Read(ctx, key, from, pageLines)
+			page, err := reader.Read(ctx, key, from, pageLines)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"math"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -32,6 +33,9 @@ type Position struct {
 // String is what ParsePosition reads.
 func (p Position) String() string { return p.AttemptID + ":" + strconv.FormatInt(p.Seq, 10) }
 
+// EndOf is after all lines of an attempt.
+func EndOf(attemptID string) Position { return Position{AttemptID: attemptID, Seq: math.MaxInt64} }
+
 // ParsePosition reads where a page ended. "" is before all. Codes: invalid.
 func ParsePosition(text string) (Position, error) {
 	if text == "" {
@@ -51,7 +55,7 @@ func (p Position) From(attemptID string) int64 {
 	switch {
 	case p.AttemptID == "" || attemptID < p.AttemptID:
 		return 1
-	case attemptID == p.AttemptID:
+	case attemptID == p.AttemptID && p.Seq < math.MaxInt64:
 		return p.Seq + 1
 	}
 	return 0

@@ -11,8 +11,11 @@ import (
 
 // RetentionBooks says how long logs are kept.
 type RetentionBooks interface {
-	// OrgsAfter lists orgs by id, from one on.
-	OrgsAfter(ctx context.Context, orgID string, limit int32) ([]string, error)
+	// Orgs returns the ids of up to limit orgs that sort after one.
+	Orgs(ctx context.Context, after string, limit int) ([]string, error)
+	// LogOver tells since when an attempt is over, zero for one that isn't, and
+	// whether its log is whole.
+	LogOver(ctx context.Context, key nimbus.LogKey) (since time.Time, whole bool, err error)
 	// LogRetention is for how many days an org's logs are kept, 0 for ever.
 	LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error)
 }
@@ -71,7 +74,7 @@ func (r *Retention) sweepForEver(ctx context.Context) {
 // Sweep removes what is too old now, and returns of how many attempts.
 func (r *Retention) Sweep(ctx context.Context) (removed int, err error) {
 	for after := ""; ; {
-		orgs, err := r.Books.OrgsAfter(ctx, after, retentionPage)
+		orgs, err := r.Books.Orgs(ctx, after, retentionPage)
 		if err != nil || len(orgs) == 0 {
 			return removed, err
 		}
@@ -87,7 +90,8 @@ func (r *Retention) Sweep(ctx context.Context) (removed int, err error) {
 }
 
 // sweepOrg goes through an org's logs from the oldest to the first attempt that is not
-// old enough. One whose last line is young is kept: a job may take days.
+// old enough. One whose last line is young is kept, and one that goes on: a job may take
+// days, and say nothing for long.
 func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err error) {
 	days, _, err := r.Books.LogRetention(ctx, org)
 	if err != nil || days == 0 {
@@ -108,22 +112,36 @@ func (r *Retention) sweepOrg(ctx context.Context, org string) (removed int, err 
 				return removed, nil
 			}
 			after = id
-			key := nimbus.LogKey{OrgID: org, AttemptID: id}
-			c, err := r.Store.Counts(ctx, key)
-			if nimbus.ErrorCode(err) == nimbus.CodeUnavailable || ctx.Err() != nil {
+			switch gone, err := r.remove(ctx, nimbus.LogKey{OrgID: org, AttemptID: id}, before); {
+			case Aborts(ctx, err):
 				return removed, err
+			case err != nil: // one that is damaged keeps no other
+				r.Log.Error("an old log can't be removed, it is tried again", "attempt", id, "error", err)
+			case gone:
+				removed++
 			}
-			if err != nil { // one that is damaged keeps no other
-				r.Log.Error("a log can't be looked into, and so is kept", "attempt", id, "error", err)
-				continue
-			}
-			if !c.Last.Before(before) {
-				continue
-			}
-			if err := r.Store.Delete(ctx, key); err != nil {
-				return removed, fmt.Errorf("remove the log of %s: %w", id, err)
-			}
-			removed++
 		}
 	}
+}
+
+// remove removes a log whose last line is old, of an attempt that is over.
+func (r *Retention) remove(ctx context.Context, key nimbus.LogKey, before time.Time) (bool, error) {
+	c, err := r.Store.Counts(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("look into a log: %w", err)
+	}
+	if !c.Last.Before(before) {
+		return false, nil
+	}
+	over, _, err := r.Books.LogOver(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("ask whether an attempt is over: %w", err)
+	}
+	if over.IsZero() {
+		return false, nil
+	}
+	if err := r.Store.Delete(ctx, key); err != nil {
+		return false, fmt.Errorf("remove a log: %w", err)
+	}
+	return true, nil
 }

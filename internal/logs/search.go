@@ -65,8 +65,6 @@ type Counts struct {
 
 // Looker looks into logs without reading them whole.
 type Looker interface {
-	// Last returns up to limit lines, the last ones, in their order.
-	Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error)
 	// Counts tells what a log holds.
 	Counts(ctx context.Context, key nimbus.LogKey) (Counts, error)
 	// List returns up to limit attempts of an org that have a log, of those whose
@@ -75,7 +73,7 @@ type Looker interface {
 }
 
 // Batch is what an outbox hands on: it never changes, so a copy that was cut short
-// is made again from the same lines.
+// is made again from the same lines. Only what is deleted meanwhile is left out.
 type Batch struct {
 	ID   int64 // grows, with gaps
 	Logs []Part

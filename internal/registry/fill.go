@@ -137,12 +137,14 @@ func (all *fills) changed(orgID string, there map[string]int64) {
 	for of, f := range all.by {
 		name, _, _ := splitMirror(of.Repo)
 		if since, ok := there[name]; of.OrgID == account && (!ok || since > f.since) {
-			f.giveUp(errMirrorChanged())
+			f.giveUp(MirrorChanged())
 		}
 	}
 }
 
-func errMirrorChanged() error {
+// MirrorChanged is the refusal of what was asked for while a mirror was set to
+// something else.
+func MirrorChanged() error {
 	return Refuse(NameUnknown, nimbus.CodeConflict, "the mirror was changed meanwhile")
 }
 
@@ -436,7 +438,9 @@ func (m *Mirrored) fill(ctx context.Context, f *fill, digest Digest) error {
 	if size > s.limits.Blob {
 		return Refuse(BlobUnknown, nimbus.CodeTooLarge, "the upstream's blob has %d bytes, %d is the most", size, s.limits.Blob)
 	}
-	if err := s.makeRoom(ctx, m.place.OrgID, max(size, 0)); err != nil {
+	expected := &expected{service: s, account: m.place.OrgID}
+	defer expected.end()
+	if err := expected.more(ctx, max(size, 0)); err != nil {
 		return err
 	}
 	f.begin(size)
@@ -444,7 +448,7 @@ func (m *Mirrored) fill(ctx context.Context, f *fill, digest Digest) error {
 		s.observer.Fetched(size)
 		return m.broken(ctx, digest, s.PutBlob(ctx, m.place, Chunk{Body: body, Size: size, At: -1}, digest))
 	}
-	return m.broken(ctx, digest, m.fillParts(ctx, f, body, size, digest))
+	return m.broken(ctx, digest, m.fillParts(ctx, f, body, size, digest, expected))
 }
 
 // broken tells what came of a download that had begun.
@@ -463,7 +467,7 @@ func (m *Mirrored) broken(ctx context.Context, digest Digest, err error) error {
 }
 
 // fillParts stores what comes part by part, then makes a blob of it.
-func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size int64, digest Digest) (err error) {
+func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size int64, digest Digest, expected *expected) (err error) {
 	s := m.service
 	u := Upload{ID: s.NewUpload(m.place), Place: m.place}
 	defer func() {
@@ -483,12 +487,17 @@ func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size 
 		if size >= 0 {
 			most = min(most, size-u.Size)
 		}
+		// Of what has a size there is room, unless another replica has filled it.
+		if err := expected.more(ctx, most-min(most, expected.bytes)); err != nil {
+			return err
+		}
 		grown, seg, err := s.appendPart(ctx, u, Chunk{Body: &partOf{from: in, left: most, until: s.clock.Now().Add(partTime), clock: s.clock},
 			Size: -1, Most: most, At: -1, Algorithm: digest.Algorithm()})
 		if err != nil {
 			return err
 		}
 		u, last = grown, seg
+		expected.came(seg.Size)
 		s.observer.Fetched(seg.Size)
 	}
 	if size >= 0 && u.Size != size {
@@ -511,12 +520,37 @@ func (m *Mirrored) fillParts(ctx context.Context, f *fill, body io.Reader, size 
 	return nil
 }
 
+// expected are the bytes of a blob that still come, for which there is room.
+type expected struct {
+	service *Service
+	account string
+	bytes   int64
+}
+
+// more makes room for n more; for none it looks whether there still is.
+func (e *expected) more(ctx context.Context, n int64) error {
+	if err := e.service.reserve(ctx, e.account, n); err != nil {
+		return err
+	}
+	e.bytes += n
+	return nil
+}
+
+// came notes that n of them are in the books.
+func (e *expected) came(n int64) {
+	n = min(n, e.bytes)
+	e.service.unclaim(e.account, n)
+	e.bytes -= n
+}
+
+func (e *expected) end() { e.came(e.bytes) }
+
 // still tells whether the mirror is what it was when something was asked for: it may
 // have been changed at another replica.
 func (m *Mirrored) still(ctx context.Context) error {
 	now, _, err := m.service.mirror(ctx, Place{m.mirror.OrgID, m.place.Repo})
 	if err == nil && (now == nil || now.Since != m.mirror.Since) {
-		return errMirrorChanged()
+		return MirrorChanged()
 	}
 	return err
 }
@@ -526,7 +560,7 @@ func (m *Mirrored) still(ctx context.Context) error {
 func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
 	s := m.service
 	return s.after(ctx, func(ctx context.Context) error {
-		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, "", mostMirrors)
+		rows, err := s.store.RegistryMirrors(ctx, m.mirror.OrgID, mostMirrors)
 		if err != nil {
 			return fmt.Errorf("look whether a mirror was changed: %w", err)
 		}
@@ -538,7 +572,7 @@ func (m *Mirrored) keepOnly(ctx context.Context, digest Digest) error {
 		if err != nil {
 			return fmt.Errorf("remove what came of a mirror that was changed: %w", err)
 		}
-		return errMirrorChanged()
+		return MirrorChanged()
 	})
 }
 

@@ -33,7 +33,8 @@ type held struct {
 	coming      int64
 }
 
-// claim counts bytes that come for an org, before they do. Codes: too_large.
+// claim counts bytes that come for an org, before they do. Those of mirrors are counted
+// by who fetches them, which makes room first. Codes: too_large.
 func (s *Service) claim(ctx context.Context, orgID string, n int64) error {
 	if err := s.askUsage(ctx, orgID); err != nil {
 		return err
@@ -42,14 +43,18 @@ func (s *Service) claim(ctx context.Context, orgID string, n int64) error {
 	defer s.room.mu.Unlock()
 	h := s.room.of(orgID)
 	if h.used+h.coming+n > h.quota {
-		return QuotaFull(h.used+h.coming, h.quota)
+		return QuotaFull(orgID, h.used+h.coming, h.quota)
 	}
 	h.coming += n
 	return nil
 }
 
-// QuotaFull is the refusal of bytes for which there is no room.
-func QuotaFull(used, quota int64) error {
+// QuotaFull is the refusal of bytes for which an account has no room.
+func QuotaFull(account string, used, quota int64) error {
+	if IsMirrored(account) {
+		return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeTooLarge, "the mirrors of the org have no room: %d of %d bytes are used by what is here and what comes", used, quota).
+			WithHint("what was not used for longest makes room by itself, so this is more than fits at once; the server's operator sets that: --registry-mirror-quota")}
+	}
 	return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeTooLarge, "the quota of the org's registry is full: %d of %d bytes are used", used, quota).
 		WithHint("`nimbus registry ls` tells what is in it, `nimbus registry rm` removes images; an administrator may raise the quota")}
 }
@@ -117,6 +122,10 @@ func (*intake) Unhashed() {}
 
 // claim counts the next bytes.
 func (in *intake) claim() error {
+	if IsMirrored(in.org) {
+		in.claimed = in.most
+		return nil
+	}
 	step := in.size - in.claimed
 	if in.size < 0 {
 		step = min(claimStep, max(0, in.most-in.claimed))
@@ -145,4 +154,8 @@ func (in *intake) Read(p []byte) (int, error) {
 }
 
 // close gives back what was claimed: from now on the books have it.
-func (in *intake) close() { in.service.unclaim(in.org, in.claimed) }
+func (in *intake) close() {
+	if !IsMirrored(in.org) {
+		in.service.unclaim(in.org, in.claimed)
+	}
+}

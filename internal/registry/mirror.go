@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -50,6 +51,18 @@ type MirrorRow struct {
 
 	Secret  string // the name of its password; "" for none
 	Changed int64  // grows with each change
+	// Limited is until when it wants not to be asked, Spent until when it gives no more
+	// manifests: ImageMirror has the later one.
+	Limited, Spent time.Time
+	// Clearing: what is here of where it led before is being removed, or that was
+	// broken off. Nothing of it is given.
+	Clearing bool
+}
+
+// MirrorNote is how a mirror does.
+type MirrorNote struct {
+	Failure        string // why its upstream can't be asked, "" for that it can
+	Limited, Spent time.Duration
 }
 
 // Secrets keeps passwords, sealed. See identity.Secrets.
@@ -113,12 +126,38 @@ type mirror struct {
 
 	client func(context.Context) (*upstream.Client, error) // made once it is needed
 
-	mu           sync.Mutex
-	limitedUntil time.Time // by this replica's clock
-	awayUntil    time.Time
-	failure      string
-	written      time.Time // when the failure was last written down
+	mu             sync.Mutex
+	limited, spent pause
+	awayUntil      time.Time
+	failure        string
+	written        time.Time // when the failure was last written down
 }
+
+// pause is one that an upstream wants, by this replica's clock.
+type pause struct{ until, told time.Time } // told: what other replicas know of
+
+// hear notes that it is longer.
+func (p *pause) hear(until time.Time) {
+	if until.After(p.until) {
+		p.until = until
+	}
+}
+
+// learn notes what others have told.
+func (p *pause) learn(until time.Time) {
+	p.hear(until)
+	if until.After(p.told) {
+		p.told = until
+	}
+}
+
+// pauseSlack is how much longer a pause gets without others being told.
+const pauseSlack = 5 * time.Second
+
+// news tells whether others don't know of it.
+func (p *pause) news() bool { return p.until.After(p.told.Add(pauseSlack)) }
+
+func (p *pause) left(now time.Time) time.Duration { return max(0, p.until.Sub(now)) }
 
 // splitMirror takes the name of a mirror from that of a repository. The names of
 // mirrors have a dot, like those of the registries that they are of: no other
@@ -147,7 +186,7 @@ func (s *Service) mirror(ctx context.Context, p Place) (m *mirror, rest string, 
 }
 
 func (s *Service) lookUpMirrors(ctx context.Context, orgID string, now time.Time) (*mirrorsOf, error) {
-	rows, err := s.store.RegistryMirrors(ctx, orgID, "", mostMirrors)
+	rows, err := s.store.RegistryMirrors(ctx, orgID, mostMirrors)
 	if err != nil {
 		return nil, fmt.Errorf("look up the mirrors of an org: %w", err)
 	}
@@ -164,7 +203,7 @@ func (s *Service) lookUpMirrors(ctx context.Context, orgID string, now time.Time
 			m = s.newMirror(row)
 		}
 		there[row.Name] = m.Since
-		m.heard(row.LimitedUntil)
+		m.learn(row)
 		of.byName[row.Name] = m
 	}
 	if len(s.mirrors.orgs) >= mostOrgs {
@@ -250,7 +289,7 @@ func fits(pattern, name string) bool {
 	}
 }
 
-// budget notes how often an upstream may still be asked.
+// budget notes how many manifests an upstream still gives.
 func (m *mirror) budget(b upstream.Budget, now time.Time) {
 	if b.Remaining > 0 {
 		return
@@ -259,23 +298,46 @@ func (m *mirror) budget(b upstream.Budget, now time.Time) {
 	if pause <= 0 {
 		pause = time.Minute
 	}
-	m.heard(now.Add(pause))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spent.hear(now.Add(pause))
 }
 
 // heard notes that an upstream wants a pause.
 func (m *mirror) heard(until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if until.After(m.limitedUntil) {
-		m.limitedUntil = until
-	}
+	m.limited.hear(until)
+}
+
+// learn notes what is written of an upstream's pauses.
+func (m *mirror) learn(row MirrorRow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limited.learn(row.Limited)
+	m.spent.learn(row.Spent)
 }
 
 // pause is how long an upstream may not be asked, 0 for not at all.
 func (m *mirror) pause(now time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return max(0, m.limitedUntil.Sub(now))
+	return m.limited.left(now)
+}
+
+// saves is how long an upstream gives no more manifests: what belongs to the last one
+// that it gave, and what a tag stands for, can still be had.
+func (m *mirror) saves(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.spent.left(now)
+}
+
+// hangs notes that an upstream does not answer.
+func (m *mirror) hangs(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.awayUntil = now.Add(awayFor)
 }
 
 // away tells whether an upstream could not be asked a moment ago.
@@ -288,33 +350,56 @@ func (m *mirror) away(now time.Time) bool {
 // writeEvery is how often it is written down that an upstream still fails.
 const writeEvery = 30 * time.Second
 
-// answered notes how an upstream has answered: whether it can be asked, and when
-// again. What it refuses to give is no failure, nor is one thing that it can't: else
-// one bad image, and who asks for it, would keep all tags of the mirror old.
-func (s *Service) answered(ctx context.Context, m *mirror, err error) {
-	now, failure := s.clock.Now(), ""
-	kind := upstream.KindOf(err)
-	if err != nil && (kind == upstream.Away || kind == upstream.Inside || kind == upstream.Limited) {
-		failure = err.Error()
+// verdict is what an answer says of an upstream: why it can't be asked, "" for that
+// it can. says is false where it says nothing of it, but of one thing that it can't
+// give, or of who it leads to: else one bad image, and who asks for it, would keep
+// all tags of the mirror old. What it refuses to give is no failure.
+func verdict(err error) (failure string, away, says bool) {
+	var of *upstream.Error
+	if err == nil || !errors.As(err, &of) {
+		return "", false, true
 	}
+	switch of.Kind {
+	case upstream.Broken:
+		return "", false, false
+	case upstream.Inside:
+		return err.Error(), false, !of.Elsewhere
+	case upstream.Limited:
+		return err.Error(), false, true
+	case upstream.Away:
+		return err.Error(), true, true
+	case upstream.Denied, upstream.Unknown:
+	}
+	return "", false, true
+}
+
+// answered notes how an upstream has answered: whether it can be asked, and when
+// again.
+func (s *Service) answered(ctx context.Context, m *mirror, err error) {
+	now := s.clock.Now()
+	failure, away, says := verdict(err)
 	m.mu.Lock()
-	m.awayUntil = time.Time{}
-	if failure != "" && kind != upstream.Limited {
+	changed := says && ((m.failure == "") != (failure == "") || failure != "" && now.Sub(m.written) >= writeEvery)
+	if says {
+		m.awayUntil = time.Time{}
+	}
+	if away {
 		m.awayUntil = now.Add(awayFor)
 	}
-	changed := (m.failure == "") != (failure == "") || failure != "" && now.Sub(m.written) >= writeEvery
 	if changed {
 		m.failure, m.written = failure, now
 	}
-	pause := max(0, m.limitedUntil.Sub(now))
-	m.mu.Unlock()
-	if !changed {
+	if news := m.limited.news() || m.spent.news(); !changed && !news {
+		m.mu.Unlock()
 		return
 	}
-	if failure != "" {
+	m.limited.told, m.spent.told = m.limited.until, m.spent.until
+	note := MirrorNote{Failure: m.failure, Limited: m.limited.left(now), Spent: m.spent.left(now)}
+	m.mu.Unlock()
+	if changed && failure != "" {
 		s.log.WarnContext(ctx, "the upstream of a mirror can't be asked: what is here of it is served", "org", m.OrgID, "mirror", m.Name, "error", failure)
 	}
-	err = s.after(ctx, func(ctx context.Context) error { return s.store.NoteRegistryMirror(ctx, m.MirrorKey, failure, pause) })
+	err = s.after(ctx, func(ctx context.Context) error { return s.store.NoteRegistryMirror(ctx, m.MirrorKey, note) })
 	if err != nil {
 		s.log.WarnContext(ctx, "how a mirror does could not be written down", "mirror", m.Name, "error", err)
 	}

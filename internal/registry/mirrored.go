@@ -31,6 +31,12 @@ func (s *Service) Mirror(ctx context.Context, p Place, look bool) (*Mirrored, er
 	if m == nil || err != nil {
 		return nil, err
 	}
+	if m.Clearing {
+		err := nimbus.Errorf(nimbus.CodeUnavailable, "what the mirror %s had of before is being removed", m.Name).
+			WithHint("where that does not end it was broken off: an admin of the org sets the mirror again (nimbus registry mirror add %s), or removes it", m.Name)
+		err.RetryAfter = mirrorsFor
+		return nil, err
+	}
 	if m.Name == dockerHub && !strings.Contains(rest, "/") {
 		rest = "library/" + rest
 	}
@@ -58,6 +64,14 @@ func (m *Mirrored) client(ctx context.Context) (*upstream.Client, error) {
 		return nil, m.limited(pause)
 	}
 	return m.mirror.client(ctx)
+}
+
+// manifests is client for who wants a manifest whole.
+func (m *Mirrored) manifests(ctx context.Context) (*upstream.Client, error) {
+	if pause := m.mirror.saves(m.service.clock.Now()); pause > 0 {
+		return nil, m.limited(pause)
+	}
+	return m.client(ctx)
 }
 
 func (m *Mirrored) limited(pause time.Duration) error {

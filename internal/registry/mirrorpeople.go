@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -34,13 +35,16 @@ const dockerHub = "docker.io"
 
 // Mirrors are those of an org, by name, with how they do and what is here of them.
 func (s *Service) Mirrors(ctx context.Context, orgID string) ([]nimbus.ImageMirror, error) {
-	rows, err := s.store.RegistryMirrors(ctx, orgID, "", mostMirrors)
+	rows, err := s.store.RegistryMirrors(ctx, orgID, mostMirrors)
 	if err != nil {
 		return nil, fmt.Errorf("list mirrors: %w", err)
 	}
 	all := make([]nimbus.ImageMirror, len(rows))
 	for i, row := range rows {
 		all[i] = row.ImageMirror
+		if row.Clearing {
+			all[i].Failure, all[i].FailedAt = "what is here of before is being removed; if that was broken off, set the mirror again, or remove it", row.SetAt
+		}
 		if all[i].Repos, all[i].Bytes, err = s.store.RegistryMirrorTotals(ctx, orgID, row.Name); err != nil {
 			return nil, fmt.Errorf("look what is here of a mirror: %w", err)
 		}
@@ -57,7 +61,7 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 	if err != nil {
 		return err
 	}
-	rows, err := s.store.RegistryMirrors(ctx, orgID, "", mostMirrors)
+	rows, err := s.store.RegistryMirrors(ctx, orgID, mostMirrors)
 	if err != nil {
 		return fmt.Errorf("look up the mirrors of an org: %w", err)
 	}
@@ -86,18 +90,45 @@ func (s *Service) SetMirror(ctx context.Context, who nimbus.Principal, orgID str
 		}
 	}
 	e := event(who, orgID, "registry.set_mirror", c.Name, map[string]string{"upstream": c.Upstream, "username": c.Username, "allow": strings.Join(c.Allow, " ")})
-	if err := s.store.SetRegistryMirror(ctx, row, e); err != nil {
-		if row.Secret != before.Secret {
-			s.dropSecret(ctx, orgID, row.Secret)
-		}
-		return fmt.Errorf("set a mirror: %w", err)
-	}
-	if before.Secret != row.Secret {
-		s.dropSecret(ctx, orgID, before.Secret)
-	}
+	err = clearing(ctx, func(ctx context.Context) error { return s.store.SetRegistryMirror(ctx, row, e) })
 	s.known.forget()
 	s.renewMirrors(ctx, orgID)
+	if row.Secret != before.Secret {
+		s.dropUnnamed(ctx, orgID, c.Name, row.Secret, before.Secret)
+	}
+	if err != nil {
+		return fmt.Errorf("set a mirror: %w", err)
+	}
 	return nil
+}
+
+// clearFor bounds a change that removes what is here of a mirror: whoever asked for it
+// may have gone meanwhile.
+const clearFor = 10 * time.Minute
+
+func clearing(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearFor)
+	defer cancel()
+	return f(ctx)
+}
+
+// dropUnnamed forgets those of some passwords that a mirror does not name: of a change
+// that failed nobody knows how far it came.
+func (s *Service) dropUnnamed(ctx context.Context, orgID, mirror string, names ...string) {
+	var rows []MirrorRow
+	err := s.after(ctx, func(ctx context.Context) (err error) {
+		rows, err = s.store.RegistryMirrors(ctx, orgID, mostMirrors)
+		return err
+	})
+	if err != nil {
+		s.log.WarnContext(ctx, "the password of a mirror that was changed may be left", "org", orgID, "mirror", mirror, "error", err)
+		return
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(rows, func(r MirrorRow) bool { return r.Secret == name }) {
+			s.dropSecret(ctx, orgID, name)
+		}
+	}
 }
 
 // dropSecret forgets a password that nothing names any more.
@@ -114,13 +145,17 @@ func (s *Service) dropSecret(ctx context.Context, orgID, name string) {
 // RemoveMirror removes a mirror of an org with all that is here of it. Codes:
 // not_found.
 func (s *Service) RemoveMirror(ctx context.Context, who nimbus.Principal, orgID, name string) error {
-	secret, err := s.store.DropRegistryMirror(ctx, orgID, name, event(who, orgID, "registry.remove_mirror", name, nil))
+	var secret string
+	err := clearing(ctx, func(ctx context.Context) (err error) {
+		secret, err = s.store.DropRegistryMirror(ctx, orgID, name, event(who, orgID, "registry.remove_mirror", name, nil))
+		return err
+	})
 	s.known.forget()
 	s.renewMirrors(ctx, orgID)
+	s.dropSecret(ctx, orgID, secret)
 	if err != nil {
 		return fmt.Errorf("remove a mirror: %w", err)
 	}
-	s.dropSecret(ctx, orgID, secret)
 	return nil
 }
 

@@ -11,23 +11,57 @@ import (
 // What mirrors fetched can be fetched again: so single layers go where room is
 // needed, the least recently used first, whatever names them.
 
-// makeRoom has the account of mirrors have room for n bytes more. Codes: too_large
-// where there can't be so much.
-func (s *Service) makeRoom(ctx context.Context, account string, n int64) error {
-	u, err := s.store.RegistryUsage(ctx, account)
-	if err != nil {
-		return fmt.Errorf("look what mirrors use: %w", err)
+// roomTries is how often it is looked anew whether there is room, while others make
+// some, too, and fill it.
+const roomTries = 4
+
+// reserve has the account of mirrors have room for n bytes that come to this replica,
+// beside all that comes already. They are counted until they are unclaimed: once the
+// books have them, or they don't come. Codes: too_large where there can't be so much.
+func (s *Service) reserve(ctx context.Context, account string, n int64) error {
+	for try := 1; ; try++ {
+		// First what comes, then the books: what gets into them meanwhile is counted
+		// twice for a moment, and not never.
+		before := s.coming(account)
+		u, err := s.store.RegistryUsage(ctx, account)
+		if err != nil {
+			return fmt.Errorf("look what mirrors use: %w", err)
+		}
+		u = s.usual(u)
+		u.OrgID = account
+		coming, ok := s.reserved(u, before, n)
+		if ok {
+			return nil
+		}
+		if coming+n > u.Quota || try == roomTries {
+			return fmt.Errorf("%d bytes more: %w", n, QuotaFull(account, u.Bytes+coming, u.Quota))
+		}
+		// Never manifests: they are small, and tell what an image needs.
+		if _, err = s.evictMirrored(ctx, u, min(int64(evictTo*float64(u.Quota)), u.Quota-n-coming), false); err != nil {
+			return err
+		}
 	}
-	u = s.usual(u)
-	if u.OrgID = account; u.Bytes+n <= u.Quota {
-		return nil
+}
+
+// coming is what comes for an account to this replica.
+func (s *Service) coming(account string) int64 {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	return s.room.of(account).coming
+}
+
+// reserved counts n bytes as coming where there is room for them, and tells what else
+// comes. before is what did when the books were asked.
+func (s *Service) reserved(u nimbus.ImageUsage, before, n int64) (coming int64, ok bool) {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	h := s.room.of(u.OrgID)
+	coming = max(before, h.coming)
+	if u.Bytes+coming+n > u.Quota {
+		return coming, false
 	}
-	if n > u.Quota {
-		return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeTooLarge, "the mirrors of the org may have %d bytes, and this has %d", u.Quota, n).
-			WithHint("the server's operator sets that: --registry-mirror-quota")}
-	}
-	_, err = s.evictMirrored(ctx, u, min(int64(evictTo*float64(u.Quota)), u.Quota-n))
-	return err
+	h.coming += n
+	return coming, true
 }
 
 // evictAllMirrored makes room in all accounts of mirrors whose quota is nearly used.
@@ -42,7 +76,7 @@ func (s *Service) evictAllMirrored(ctx context.Context) (n int, err error) {
 			if u = s.usual(u); !IsMirrored(u.OrgID) || float64(u.Bytes) <= evictFrom*float64(u.Quota) {
 				continue
 			}
-			evicted, err := s.evictMirrored(ctx, u, int64(evictTo*float64(u.Quota)))
+			evicted, err := s.evictMirrored(ctx, u, int64(evictTo*float64(u.Quota)), true)
 			n += evicted
 			if err != nil {
 				return n, err
@@ -56,14 +90,16 @@ func (s *Service) evictAllMirrored(ctx context.Context) (n int, err error) {
 }
 
 // evictMirrored removes what was not used for longest until an account has no more
-// than some bytes.
-func (s *Service) evictMirrored(ctx context.Context, u nimbus.ImageUsage, target int64) (n int, err error) {
+// than some bytes: layers, and then, where nothing else is left, manifests too.
+func (s *Service) evictMirrored(ctx context.Context, u nimbus.ImageUsage, target int64, manifestsToo bool) (n int, err error) {
 	for u.Bytes > target && ctx.Err() == nil {
 		blobs, manifests, err := s.store.OldestRegistryMirrored(ctx, u.OrgID, collectAtOnce)
 		if err != nil {
 			return n, fmt.Errorf("look what a mirror could do without: %w", err)
 		}
-		// Manifests are small, and tell what an image needs: they go last.
+		if len(blobs) == 0 && !manifestsToo {
+			break
+		}
 		if len(blobs) == 0 {
 			removed, err := s.collect(ctx, manifests, true)
 			n += removed
@@ -95,18 +131,8 @@ func (s *Service) evictMirrored(ctx context.Context, u nimbus.ImageUsage, target
 	}
 	if n > 0 {
 		s.known.forget()
-		s.forgetUsage(u.OrgID)
 	}
 	return n, nil
-}
-
-// forgetUsage has what an account uses be looked up anew.
-func (s *Service) forgetUsage(account string) {
-	s.room.mu.Lock()
-	defer s.room.mu.Unlock()
-	if h, ok := s.room.orgs[account]; ok {
-		h.asked = h.asked.Add(-usageFor)
-	}
 }
 
 // dropUnusedMirrored removes images of mirrors that nobody pulls: those that a

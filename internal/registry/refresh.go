@@ -41,13 +41,7 @@ func (m *Mirrored) Manifest(ctx context.Context, _ Place, reference string) (Man
 		m.told("manifest", nil, "hit")
 		return here, nil
 	}
-	waits := ctx
-	if !missing {
-		var cancel context.CancelFunc
-		waits, cancel = context.WithTimeoutCause(ctx, patience, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s takes long to answer", m.mirror.Name))
-		defer cancel()
-	}
-	got, err := m.ask(waits, "tag "+reference, func(ctx context.Context) (Manifest, error) { return m.renew(ctx, reference) })
+	got, err := m.now(ctx, reference, missing)
 	if !missing && outage(err) {
 		m.stale = err
 		m.told("manifest", nil, "stale")
@@ -56,6 +50,26 @@ func (m *Mirrored) Manifest(ctx context.Context, _ Place, reference string) (Man
 		return here, nil
 	}
 	m.told("manifest", err, "fetched")
+	return got, err
+}
+
+// now asks what a tag stands for. Who can have what it was has patience, and none where
+// the upstream could not be asked a moment ago.
+func (m *Mirrored) now(ctx context.Context, tag string, missing bool) (Manifest, error) {
+	renew := func(ctx context.Context) (Manifest, error) { return m.renew(ctx, tag) }
+	if missing {
+		return m.ask(ctx, "tag "+tag, renew)
+	}
+	clock := m.service.clock
+	if m.mirror.away(clock.Now()) {
+		return Manifest{}, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s could not be asked a moment ago", m.mirror.Name)
+	}
+	waits, cancel := context.WithTimeoutCause(ctx, patience, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s takes long to answer", m.mirror.Name))
+	defer cancel()
+	got, err := m.ask(waits, "tag "+tag, renew)
+	if err != nil && waits.Err() != nil && ctx.Err() == nil {
+		m.mirror.hangs(clock.Now()) // whoever comes now waits no more for it
+	}
 	return got, err
 }
 
@@ -123,9 +137,6 @@ func (m *Mirrored) renew(ctx context.Context, tag string) (Manifest, error) {
 	case age < m.service.limits.Fresh: // somebody else has asked since it was looked for
 		return here, nil
 	}
-	if m.mirror.away(m.service.clock.Now()) {
-		return Manifest{}, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s could not be asked a moment ago", m.mirror.Name)
-	}
 	c, err := m.client(ctx)
 	if err != nil {
 		return Manifest{}, err
@@ -156,11 +167,11 @@ func (m *Mirrored) gone(ctx context.Context, tag string, err error) error {
 // fetch gets a manifest, and keeps it. digest is what it has to be, "" where that is
 // not known; tag is what is to stand for it, "" for none.
 func (m *Mirrored) fetch(ctx context.Context, reference string, digest Digest, tag string) (Manifest, error) {
-	c, err := m.client(ctx)
+	c, err := m.manifests(ctx)
 	if err != nil {
 		return Manifest{}, err
 	}
-	got, err := c.Manifest(ctx, m.at, reference, "", MaxManifest)
+	got, err := c.Manifest(ctx, m.at, reference, MaxManifest)
 	if err := m.heard(ctx, err, NoManifest(reference)); err != nil {
 		return Manifest{}, m.gone(ctx, tag, err)
 	}
@@ -179,9 +190,10 @@ func (m *Mirrored) fetch(ctx context.Context, reference string, digest Digest, t
 		tags = []string{tag}
 	}
 	s := m.service
-	if err := s.makeRoom(ctx, m.place.OrgID, parsed.Size); err != nil {
+	if err := s.reserve(ctx, m.place.OrgID, parsed.Size); err != nil {
 		return Manifest{}, err
 	}
+	defer s.unclaim(m.place.OrgID, parsed.Size)
 	if err := s.store.PutRegistryMirrored(ctx, m.mirror.MirrorKey, m.place, parsed, tags, s.limits.of(m.place.OrgID)); err != nil {
 		return Manifest{}, fmt.Errorf("keep a manifest of a mirror: %w", err)
 	}

@@ -25,18 +25,19 @@ type Store interface {
 // Mirrors is what a store does for mirrors. What is kept of them is that of the
 // account of an org, see MirrorAccount.
 type Mirrors interface {
-	// RegistryMirrors are those of an org behind one, by name, up to most.
-	RegistryMirrors(ctx context.Context, orgID, after string, most int) ([]MirrorRow, error)
+	// RegistryMirrors are those of an org, by name, up to most.
+	RegistryMirrors(ctx context.Context, orgID string, most int) ([]MirrorRow, error)
 	// SetRegistryMirror sets one. Where it leads somewhere else now, what is here of
-	// it is removed. Repositories below its name that have no images go. Codes:
+	// it is removed; until it is, also where that was broken off, it is Clearing. Repositories below its name that have no images go. Codes:
 	// conflict where the org has pushed below its name.
 	SetRegistryMirror(ctx context.Context, row MirrorRow, e nimbus.AuditEvent) error
 	// DropRegistryMirror removes one with what is here of it, and tells the name of
-	// its password. Codes: not_found.
+	// its password, which is not named any more then, also where the removal was broken
+	// off; then it is Clearing. Codes: not_found, conflict where it was set meanwhile.
 	DropRegistryMirror(ctx context.Context, orgID, name string, e nimbus.AuditEvent) (secret string, err error)
-	// NoteRegistryMirror notes how one does: why it can't be asked, "" for that it
-	// can, and how long it may not be.
-	NoteRegistryMirror(ctx context.Context, key MirrorKey, failure string, pause time.Duration) error
+	// NoteRegistryMirror notes how one does, if it is what it was. When it began to fail
+	// stays while it does, and pauses only get longer.
+	NoteRegistryMirror(ctx context.Context, key MirrorKey, note MirrorNote) error
 	// RegistryMirrorTotals are how many repositories are here of one, and the bytes
 	// of their blobs.
 	RegistryMirrorTotals(ctx context.Context, orgID, name string) (repos, bytes int64, err error)

@@ -93,4 +93,17 @@ func tryCopies(t *testing.T, serve func(Operations) *running) {
 		t.Fatal(err)
 	}
 	await("both lines are there", func() bool { return held() == 2 && tells(here, "nimbus_log_copy_lag_seconds 0\n") })
+	// Of a log that the first store let go of a trace has its steps all the same.
+	key = nimbus.LogKey{OrgID: nimbus.DefaultOrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(-30*24*time.Hour))}
+	step := nimbus.Line{Seq: 1, At: time.Now().Truncate(time.Millisecond).UTC(), Stream: nimbus.StreamStep, Step: 1, Text: "build"}
+	if _, err := s.logs.Append(t.Context(), key, []nimbus.Line{step}); err != nil {
+		t.Fatal(err)
+	}
+	await("the step is there", func() bool { return held() == 1 })
+	if gone, err := s.copies.sweeper.Sweep(t.Context()); err != nil || gone != 1 {
+		t.Fatalf("the first store let go of %d logs, %v", gone, err)
+	}
+	if lines, err := s.traces.Steps(t.Context(), key, 10); err != nil || len(lines) != 1 || lines[0] != step {
+		t.Errorf("a trace has the steps %v, %v", lines, err)
+	}
 }

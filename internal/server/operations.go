@@ -91,15 +91,27 @@ func (s *Server) openTelemetry() error {
 	return nil
 }
 
+// stepPages bounds how many pages of a search are asked for the steps of one log.
+const stepPages = 20
+
 // stepsBy finds the lines that begin steps.
 func stepsBy(finder logs.Searcher) traces.Steps {
-	return func(ctx context.Context, key nimbus.LogKey, most int) ([]nimbus.Line, error) {
-		page, err := finder.Search(ctx, key.OrgID, logs.Query{Attempts: []string{key.AttemptID}, Streams: []nimbus.Stream{nimbus.StreamStep}, Limit: most})
-		lines := make([]nimbus.Line, len(page.Found))
-		for i, f := range page.Found {
-			lines[i] = f.Line
+	return func(ctx context.Context, key nimbus.LogKey, most int) (lines []nimbus.Line, err error) {
+		q := logs.Query{Attempts: []string{key.AttemptID}, Streams: []nimbus.Stream{nimbus.StreamStep}}
+		for range stepPages { // a page of a long log ends where it took too long
+			q.Limit = most - len(lines)
+			page, err := finder.Search(ctx, key.OrgID, q)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range page.Found {
+				lines = append(lines, f.Line)
+			}
+			if q.After = page.Next; q.After == "" || len(lines) >= most {
+				break
+			}
 		}
-		return lines, err
+		return lines, nil
 	}
 }
 

@@ -269,16 +269,17 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.openTraces(ctx); err != nil {
 		return err
 	}
+	// What is in ClickHouse has a time of its own: retention has the first store alone.
+	if kept, ok := s.logs.(keptLogs); ok {
+		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store.LogBooks(), Lead: s.leadLogs, Log: s.cfg.Log})
+	}
+	if err := s.openCopies(); err != nil { // from here on s.logs is both stores
+		return err
+	}
 	if err := s.openTelemetry(); err != nil {
 		return err
 	}
 	s.watch()
-	if kept, ok := s.logs.(keptLogs); ok {
-		s.services = append(s.services, &logs.Retention{Store: kept, Books: s.store, Lead: s.leadLogs, Log: s.cfg.Log})
-	}
-	if err := s.openCopies(); err != nil { // what is in ClickHouse has a time of its own
-		return err
-	}
 	s.shells = shells.New(shells.Config{Store: s.store, Sealer: keyring, Logs: s.logs, Bus: s.bus, Look: s.look(), Lead: s.leadShell, Log: s.cfg.Log})
 	s.rates = ratelimit.NewOverrides(s.store, s.cfg.Log)
 	s.gate = httpapi.NewGate(s.cfg.Limits, s.rates, s.limiter, s.metrics)

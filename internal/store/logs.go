@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -35,6 +36,7 @@ type Logs struct {
 	store    *Store
 	maxBytes int64
 	outbox   bool
+	search   time.Duration // of a page of a search
 	encoder  *zstd.Encoder
 	decoder  *zstd.Decoder
 }
@@ -62,7 +64,7 @@ func (s *Store) Logs(maxBytes int64, options ...LogsOption) (*Logs, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Logs{store: s, maxBytes: maxBytes, encoder: encoder, decoder: decoder}
+	l := &Logs{store: s, maxBytes: maxBytes, search: searchTime, encoder: encoder, decoder: decoder}
 	for _, o := range options {
 		o(l)
 	}
@@ -205,15 +207,6 @@ func (l *Logs) Read(ctx context.Context, key nimbus.LogKey, from int64, limit in
 		from = lines[len(lines)-1].Seq + 1
 	}
 	return lines, nil
-}
-
-// Last implements logs.Looker.
-func (l *Logs) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	last, err := l.Acked(ctx, key)
-	if err != nil || last == 0 || limit <= 0 {
-		return nil, err
-	}
-	return l.Read(ctx, key, max(1, last-int64(limit)+1), limit)
 }
 
 // Acked implements logs.Store.

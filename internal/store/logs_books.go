@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
@@ -66,25 +67,31 @@ func (s *Store) ClearLogRetention(ctx context.Context, orgID string, e nimbus.Au
 	})
 }
 
-// OrgsAfter lists orgs by id, from one on.
-func (s *Store) OrgsAfter(ctx context.Context, orgID string, limit int32) ([]string, error) {
-	ids, err := gen.New(s.reader).OrgsAfter(ctx, gen.OrgsAfterParams{ID: orgID, Limit: limit})
-	return ids, interpret(err)
-}
+// shipsFor is for how long after its end a host is thought to have lines of a log that
+// is not whole yet. Its lease has no such bound (see scheduler.LogLease): who comes
+// later finds the imported lines, which are the same.
+const shipsFor = 7 * 24 * time.Hour
 
 // MayImportLog tells whether an org may bring a log of an attempt back: not of another
-// org's, and not while a host writes it. Codes: conflict.
+// org's, and not while a host may write it. Codes: conflict.
 func (s *Store) MayImportLog(ctx context.Context, orgID, attemptID string) error {
-	row, err := gen.New(s.reader).AttemptState(ctx, attemptID)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil // its job is forgotten, or of another server
-	case err != nil:
-		return interpret(err)
-	case row.OrgID != orgID || row.State != string(scheduler.AttemptEnded):
-		return nimbus.Errorf(nimbus.CodeConflict, "the log of %s can't be imported: its attempt has not ended here", attemptID)
-	}
-	return nil
+	return s.read(ctx, func(t *tx) error {
+		row, err := t.Attempt(ctx, attemptID)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return nil // its job is forgotten, or of another server
+		case err != nil:
+			return err
+		case row.OrgID != orgID || row.State != string(scheduler.AttemptEnded):
+			return nimbus.Errorf(nimbus.CodeConflict, "the log of %s can't be imported: its attempt has not ended here", attemptID)
+		}
+		// A host that did not tell the end itself may write no more: it was given up on.
+		if row.LogComplete || row.Outcome == "" || t.now.Sub(fromMicros(row.EndedAt)) > shipsFor {
+			return nil
+		}
+		return nimbus.Errorf(nimbus.CodeConflict, "the log of %s can't be imported: its host may still have lines of it", attemptID).
+			WithHint("it has them for 7 days after the attempt's end at most")
+	})
 }
 
 // RecordLogImport writes to the audit ledger that logs were imported.

@@ -10,7 +10,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// LogBooks tell which logs a store may let go of.
+// LogBooks tell which logs a store may let go of, and which are too old.
 type LogBooks struct{ store *Store }
 
 // LogBooks returns them.
@@ -19,10 +19,15 @@ func (s *Store) LogBooks() LogBooks { return LogBooks{s} }
 // Orgs returns the ids of up to limit orgs, removed ones too, that sort after one.
 func (b LogBooks) Orgs(ctx context.Context, after string, limit int) (ids []string, err error) {
 	err = b.store.read(ctx, func(t *tx) error {
-		ids, err = t.OrgIDs(ctx, gen.OrgIDsParams{ID: after, Limit: int32(limit)})
+		ids, err = t.OrgsAfter(ctx, gen.OrgsAfterParams{ID: after, Limit: int32(limit)})
 		return err
 	})
 	return ids, err
+}
+
+// LogRetention is Store.LogRetention.
+func (b LogBooks) LogRetention(ctx context.Context, orgID string) (days int32, own bool, err error) {
+	return b.store.LogRetention(ctx, orgID)
 }
 
 // LogOver tells since when an attempt is over, zero for one that isn't, and whether

@@ -25,7 +25,7 @@ func (l *Logs) Search(ctx context.Context, orgID string, q logs.Query) (logs.Pag
 	if err != nil {
 		return logs.Page{}, err
 	}
-	f := logFinder{logs: l, orgID: orgID, matcher: m, deadline: time.Now().Add(searchTime)}
+	f := logFinder{logs: l, orgID: orgID, matcher: m, deadline: time.Now().Add(l.search)}
 	below := belowAll
 	if m.After.AttemptID != "" {
 		below = m.After.AttemptID + "0" // and so that attempt, too
@@ -35,13 +35,18 @@ func (l *Logs) Search(ctx context.Context, orgID string, q logs.Query) (logs.Pag
 		if err != nil {
 			return logs.Page{}, err
 		}
-		for _, id := range ids {
+		for i, id := range ids {
 			from := m.After.From(id)
 			if from == 0 {
 				continue
 			}
 			if done, err := f.log(ctx, id, from); err != nil || done {
 				return f.page, err
+			}
+			// A page ends in time also where no page of many logs can have what is wanted.
+			if more := i+1 < len(ids) || last != ""; more && time.Now().After(f.deadline) {
+				f.page.Next = logs.EndOf(id).String()
+				return f.page, nil
 			}
 		}
 		if last == "" {

@@ -40,7 +40,7 @@ func (t *tx) countRegistry(ctx context.Context, orgID string, bytes int64, l reg
 		quota = l.Org
 	}
 	if bytes > 0 && u.Bytes > quota {
-		return registry.QuotaFull(u.Bytes-bytes, quota)
+		return registry.QuotaFull(orgID, u.Bytes-bytes, quota)
 	}
 	return nil
 }

@@ -17,8 +17,9 @@ import (
 
 func registryMirror(r *gen.RegistryMirror) (registry.MirrorRow, error) {
 	row := registry.MirrorRow{MirrorKey: registry.MirrorKey{OrgID: r.OrgID, Mirror: r.Name, Since: r.Since}, Secret: r.Secret, Changed: r.ChangedAt,
+		Limited: fromMicros(r.LimitedUntil), Spent: fromMicros(r.SpentUntil), Clearing: r.Clearing,
 		ImageMirror: nimbus.ImageMirror{Name: r.Name, Upstream: r.Upstream, Username: r.Username, SetAt: fromMicros(r.ChangedAt), SetBy: r.ChangedBy,
-			Failure: r.Failure, FailedAt: fromMicros(r.FailedAt), LimitedUntil: fromMicros(r.LimitedUntil)}}
+			Failure: r.Failure, FailedAt: fromMicros(r.FailedAt), LimitedUntil: fromMicros(max(r.LimitedUntil, r.SpentUntil))}}
 	if err := json.Unmarshal([]byte(r.Allowed), &row.Allow); err != nil {
 		return row, fmt.Errorf("read what a mirror allows: %w", err)
 	}
@@ -26,9 +27,9 @@ func registryMirror(r *gen.RegistryMirror) (registry.MirrorRow, error) {
 }
 
 // RegistryMirrors implements registry.Mirrors.
-func (s *Store) RegistryMirrors(ctx context.Context, orgID, after string, most int) (all []registry.MirrorRow, err error) {
+func (s *Store) RegistryMirrors(ctx context.Context, orgID string, most int) (all []registry.MirrorRow, err error) {
 	err = s.read(ctx, func(t *tx) error {
-		rows, err := t.RegistryMirrors(ctx, gen.RegistryMirrorsParams{OrgID: orgID, Name: after, Limit: int32(most)})
+		rows, err := t.RegistryMirrors(ctx, gen.RegistryMirrorsParams{OrgID: orgID, Limit: int32(most)})
 		if err != nil {
 			return err
 		}
@@ -55,13 +56,15 @@ func (t *tx) lockRegistryMirror(ctx context.Context, orgID, name string) (r gen.
 	return r, true, nil
 }
 
-// SetRegistryMirror implements registry.Mirrors.
+// SetRegistryMirror implements registry.Mirrors. Until what is here of before is
+// removed nothing of the mirror is given: a change that was broken off is seen, and
+// the next one goes on with it.
 func (s *Store) SetRegistryMirror(ctx context.Context, row registry.MirrorRow, e nimbus.AuditEvent) error {
 	allowed, err := json.Marshal(append([]string{}, row.Allow...))
 	if err != nil {
 		return fmt.Errorf("write what a mirror allows: %w", err)
 	}
-	leads := false
+	clearing := false
 	err = s.write(ctx, func(t *tx) error {
 		before, there, err := t.lockRegistryMirror(ctx, row.OrgID, row.Name)
 		if err != nil {
@@ -74,21 +77,31 @@ func (s *Store) SetRegistryMirror(ctx context.Context, row registry.MirrorRow, e
 		}
 		// A time of a row grows, also where clocks do not.
 		changed := max(micros(t.now), before.ChangedAt+1)
-		since := before.Since
-		if leads = !there || before.Upstream != row.Upstream; leads {
-			since = changed
+		row.Since = before.Since
+		if !there || before.Upstream != row.Upstream {
+			row.Since, clearing = changed, true
 		}
+		clearing = clearing || before.Clearing
 		err = t.PutRegistryMirror(ctx, gen.PutRegistryMirrorParams{OrgID: row.OrgID, Name: row.Name, Upstream: row.Upstream, Username: row.Username,
-			Secret: row.Secret, Allowed: string(allowed), Since: since, ChangedAt: changed, ChangedBy: row.SetBy})
+			Secret: row.Secret, Allowed: string(allowed), Since: row.Since, ChangedAt: changed, ChangedBy: row.SetBy, Clearing: clearing})
 		if err != nil {
 			return fmt.Errorf("write a mirror: %w", err)
 		}
 		return t.told(ctx, e)
 	})
-	if err != nil || !leads {
+	if err != nil || !clearing {
 		return err
 	}
-	return s.clearRegistryMirror(ctx, row.OrgID, row.Name)
+	if err := s.clearRegistryMirror(ctx, row.OrgID, row.Name); err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		err := t.RegistryMirrorCleared(ctx, gen.RegistryMirrorClearedParams{OrgID: row.OrgID, Name: row.Name, Since: row.Since})
+		if err != nil {
+			return fmt.Errorf("note that a mirror is empty: %w", err)
+		}
+		return nil
+	})
 }
 
 // takeRegistryReposBelow has no repositories of an org's own be where a mirror's are
@@ -109,9 +122,10 @@ func (t *tx) takeRegistryReposBelow(ctx context.Context, orgID, name string) err
 	return nil
 }
 
-// DropRegistryMirror implements registry.Mirrors. Once its row has gone nothing is
-// added to what is here of it.
+// DropRegistryMirror implements registry.Mirrors. Its row goes last: one that was
+// broken off can be done again.
 func (s *Store) DropRegistryMirror(ctx context.Context, orgID, name string, e nimbus.AuditEvent) (secret string, err error) {
+	var since int64
 	err = s.write(ctx, func(t *tx) error {
 		row, there, err := t.lockRegistryMirror(ctx, orgID, name)
 		if err != nil {
@@ -120,16 +134,33 @@ func (s *Store) DropRegistryMirror(ctx context.Context, orgID, name string, e ni
 		if !there {
 			return registry.NoMirror(name)
 		}
-		secret = row.Secret
+		secret, since = row.Secret, max(micros(t.now), row.ChangedAt+1)
+		err = t.PutRegistryMirror(ctx, gen.PutRegistryMirrorParams{OrgID: orgID, Name: name, Upstream: row.Upstream, Allowed: row.Allowed,
+			Since: since, ChangedAt: since, ChangedBy: row.ChangedBy, Clearing: true})
+		if err != nil {
+			return fmt.Errorf("write that a mirror goes: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := s.clearRegistryMirror(ctx, orgID, name); err != nil {
+		return secret, err
+	}
+	return secret, s.write(ctx, func(t *tx) error {
+		row, there, err := t.lockRegistryMirror(ctx, orgID, name)
+		if err != nil {
+			return err
+		}
+		if !there || row.ChangedAt != since {
+			return registry.MirrorChanged()
+		}
 		if err := t.DropRegistryMirror(ctx, gen.DropRegistryMirrorParams{OrgID: orgID, Name: name}); err != nil {
 			return fmt.Errorf("remove a mirror: %w", err)
 		}
 		return t.told(ctx, e)
 	})
-	if err != nil {
-		return "", err
-	}
-	return secret, s.clearRegistryMirror(ctx, orgID, name)
 }
 
 // clearRegistryMirror removes what is here of a mirror: at once, so that nothing of
@@ -177,14 +208,17 @@ func (s *Store) clearRegistryMirror(ctx context.Context, orgID, name string) err
 }
 
 // NoteRegistryMirror implements registry.Mirrors.
-func (s *Store) NoteRegistryMirror(ctx context.Context, key registry.MirrorKey, failure string, pause time.Duration) error {
+func (s *Store) NoteRegistryMirror(ctx context.Context, key registry.MirrorKey, note registry.MirrorNote) error {
 	return s.write(ctx, func(t *tx) error {
-		p := gen.NoteRegistryMirrorParams{Failure: failure, OrgID: key.OrgID, Name: key.Mirror, Since: key.Since}
-		if failure != "" {
+		p := gen.NoteRegistryMirrorParams{Failure: note.Failure, OrgID: key.OrgID, Name: key.Mirror, Since: key.Since}
+		if note.Failure != "" {
 			p.FailedAt = micros(t.now)
 		}
-		if pause > 0 {
-			p.LimitedUntil = micros(t.now.Add(pause))
+		if note.Limited > 0 {
+			p.LimitedUntil = micros(t.now.Add(note.Limited))
+		}
+		if note.Spent > 0 {
+			p.SpentUntil = micros(t.now.Add(note.Spent))
 		}
 		return t.NoteRegistryMirror(ctx, p)
 	})
@@ -244,7 +278,7 @@ func (s *Store) PutRegistryMirrored(ctx context.Context, key registry.MirrorKey,
 			return err
 		}
 		if !there || row.Since != key.Since {
-			return registry.Refuse(registry.NameUnknown, nimbus.CodeConflict, "the mirror was changed meanwhile")
+			return registry.MirrorChanged()
 		}
 		isNew, err := t.putRegistryManifest(ctx, p, m)
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 var _ traces.Store = (*Store)(nil)
 
 // AppendTelemetry implements traces.Store.
-func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attemptMost, orgMost int64) (added traces.Added, err error) {
+func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, most traces.Limits) (added traces.Added, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		job, err := t.JobOfAttempt(ctx, gen.JobOfAttemptParams{ID: key.AttemptID, OrgID: key.OrgID})
 		if err != nil {
@@ -30,30 +30,33 @@ func (s *Store) AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches 
 			return fmt.Errorf("look what there is: %w", err)
 		}
 		added = traces.Added{JobID: job, Before: has.LastSeq, Acked: has.LastSeq}
-		size := int64(0)
+		size, rows := int64(0), int64(0)
 		for _, b := range batches {
 			if b.Seq <= added.Acked {
 				continue
 			}
 			err := t.InsertTelemetry(ctx, gen.InsertTelemetryParams{OrgID: key.OrgID, JobID: job, AttemptID: key.AttemptID, Seq: b.Seq, Signal: string(b.Signal),
-				Items: int64(b.Items), FirstAt: micros(b.First), LastAt: micros(b.Last), StoredAt: micros(t.now), Bytes: int64(len(b.Data)), Data: b.Data})
+				Items: int64(b.Items), StoredAt: micros(t.now), Bytes: int64(len(b.Data)), Data: b.Data})
 			if err != nil {
 				return fmt.Errorf("store telemetry: %w", err)
 			}
-			added.Acked, size = b.Seq, size+int64(len(b.Data))
+			added.Acked, size, rows = b.Seq, size+int64(len(b.Data)), rows+1
 		}
 		if size == 0 {
 			return nil
 		}
-		if has.Bytes+size > attemptMost {
-			return nimbus.Errorf(nimbus.CodeTooLarge, "the attempt sent more than %d MiB of telemetry, packed: more is not kept", attemptMost>>20)
+		if has.Bytes+size > most.Attempt {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the attempt sent more than %d MiB of telemetry, packed: more is not kept", most.Attempt>>20)
+		}
+		if has.Batches+rows > most.Batches {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the attempt sent more than %d requests with telemetry: more is not kept", most.Batches)
 		}
 		total, err := t.AddTelemetryBytes(ctx, gen.AddTelemetryBytesParams{OrgID: key.OrgID, Bytes: size})
 		if err != nil {
 			return fmt.Errorf("count telemetry: %w", err)
 		}
-		if total > orgMost {
-			return nimbus.Errorf(nimbus.CodeTooLarge, "the org has %d MiB of telemetry, packed: more is not kept until some is old enough to go", orgMost>>20)
+		if total > most.Org {
+			return nimbus.Errorf(nimbus.CodeTooLarge, "the org has %d MiB of telemetry, packed: more is not kept until some is old enough to go", most.Org>>20)
 		}
 		return nil
 	})

@@ -50,10 +50,9 @@ type Forwarder struct {
 // NewForwarder returns one that sends to the OTLP endpoint of a base URL, with the
 // headers of OTEL_EXPORTER_OTLP_HEADERS. Codes: invalid.
 func NewForwarder(endpoint string, m *Metrics, log *slog.Logger) (*Forwarder, error) {
-	base, err := url.Parse(strings.TrimSuffix(endpoint, "/v1/traces"))
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the address of the OTLP endpoint is not valid"). // it may hold a password
-														WithHint("an address looks like http://127.0.0.1:4318")
+	base, err := otlpBase(endpoint)
+	if err != nil {
+		return nil, err
 	}
 	header, err := otlpHeaders(os.Getenv("OTEL_EXPORTER_OTLP_HEADERS"))
 	if err != nil {

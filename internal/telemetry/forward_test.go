@@ -85,10 +85,44 @@ func TestSentOn(t *testing.T) {
 	}
 }
 
+// TestOneEndpoint: the traces of jobs and what jobs tell go to places below the same
+// base, however that is written.
+func TestOneEndpoint(t *testing.T) {
+	t.Parallel()
+	for endpoint, want := range map[string]string{"": "", "/": "", "/base": "/base", "/base/": "/base", "/v1/traces": "", "/base/v1/traces": "/base", "/base/v1/traces/": "/base"} {
+		t.Run("at "+endpoint, func(t *testing.T) {
+			t.Parallel()
+			heard := make(chan string, 10)
+			collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				heard <- r.Header.Get("User-Agent")[:3] + " " + r.URL.EscapedPath()
+				w.WriteHeader(http.StatusOK)
+			}))
+			defer collector.Close()
+			w := newWorld(t)
+			stop := w.trace(collector.URL + endpoint)
+			w.submit(1)
+			w.end(w.take())
+			stop()
+			if got := <-heard; got != "OTe "+want+"/v1/traces" {
+				t.Errorf("the traces of jobs go by %s", got)
+			}
+			f, err := telemetry.NewForwarder(collector.URL+endpoint, w.metrics, w.log)
+			w.must(err)
+			f.Forward("job_mine", toldBatch(t, strings.Repeat("ab", 16)))
+			ctx, end := context.WithCancel(t.Context())
+			end() // it sends what there is
+			w.must(f.Run(ctx, func() {}))
+			if got := <-heard; got != "Go- "+want+"/v1/traces" {
+				t.Errorf("what jobs tell goes by %s", got)
+			}
+		})
+	}
+}
+
 // TestSentOnRefuses: an address or headers that are none, without saying what is
 // secret in them.
 func TestSentOnRefuses(t *testing.T) {
-	for address, headers := range map[string]string{"collector:4318": "", "": "", "http://c:1": "no pair s3cret", "http://c:2": "a=%zz s3cret"} {
+	for address, headers := range map[string]string{"collector:4318": "", "": "", "http://user:s3cret@bad host": "", "http://c:1": "no pair s3cret", "http://c:2": "a=%zz s3cret"} {
 		t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
 		_, err := telemetry.NewForwarder(address, telemetry.NewMetrics("test"), slog.New(slog.DiscardHandler))
 		if nimbus.ErrorCode(err) != nimbus.CodeInvalid || strings.Contains(err.Error(), "s3cret") {

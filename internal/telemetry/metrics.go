@@ -97,8 +97,12 @@ func (m *Metrics) counters(name, help string, labels ...string) *prometheus.Coun
 	return c
 }
 
+// histogram ends what a histogram tells of itself: the page of metrics would else
+// not say which have buckets, a count and a sum.
+const histogram = " A histogram."
+
 func (m *Metrics) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help + histogram, Buckets: buckets}, labels)
 	m.registry.MustRegister(h)
 	return h
 }

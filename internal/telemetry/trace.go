@@ -3,8 +3,6 @@ package telemetry
 import (
 	"context"
 	"log/slog"
-	"net/url"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -49,15 +47,11 @@ type endedJob struct{ orgID, jobID string }
 // http://collector:4318; what else there is to say, as headers with a token,
 // comes from the standard's variables OTEL_EXPORTER_OTLP_*. Codes: invalid.
 func NewTracer(ctx context.Context, endpoint, version string, jobs Jobs, m *Metrics, log *slog.Logger) (*Tracer, error) {
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, nimbus.Errorf(nimbus.CodeInvalid, "the address of the OTLP endpoint is not valid"). // it may hold a password
-														WithHint("an address looks like http://127.0.0.1:4318")
+	base, err := otlpBase(endpoint)
+	if err != nil {
+		return nil, err
 	}
-	if !strings.HasSuffix(u.Path, "/v1/traces") {
-		u = u.JoinPath("v1", "traces")
-	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithTimeout(exportTimeout))
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base.JoinPath(tracesPath).String()), otlptracehttp.WithTimeout(exportTimeout))
 	if err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "traces can't be sent: %w", err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
-// JobSpan is the span of a job's whole life.
-const JobSpan = "job"
+// jobSpan is the span of a job's whole life.
+const jobSpan = "job"
 
 // Life are the spans of a job's life: the job, and its parts in their order, each
 // of which ends where the next begins. Of a job that goes on, the last ones have no
@@ -26,7 +26,7 @@ func Life(j *nimbus.Job) []nimbus.Span {
 		{"sandbox", j.Timeline.SandboxReadyAt}, {nimbus.RunSpan, j.Timeline.RunningAt}, {"finish", j.Timeline.FinishedAt},
 	} {
 		if !p.from.IsZero() {
-			s := lifeSpan(j, p.name, JobSpan)
+			s := lifeSpan(j, p.name, jobSpan)
 			s.Start = p.from
 			s.Attributes = taskAttributes(j, p.name)
 			reached = append(reached, s)
@@ -53,7 +53,7 @@ func Life(j *nimbus.Job) []nimbus.Span {
 			reached[i].Events = []nimbus.SpanEvent{{Name: "first output", At: j.Timeline.FirstOutputAt}}
 		}
 	}
-	job := lifeSpan(j, JobSpan, "")
+	job := lifeSpan(j, jobSpan, "")
 	job.Kind, job.Start, job.End, job.Attributes = "server", reached[0].Start, over, jobAttributes(j)
 	if j.State == nimbus.StateFinished && j.Result != nimbus.ResultSuccess && j.Result != nimbus.ResultCancelled {
 		job.Status, job.StatusMessage = "error", string(j.Result)
@@ -118,14 +118,15 @@ func stepSpans(j *nimbus.Job, lines []nimbus.Line) []nimbus.Span {
 	all := make([]nimbus.Span, len(lines))
 	for i, l := range lines {
 		s := lifeSpan(j, fmt.Sprint("step ", l.Step), nimbus.RunSpan)
-		s.Name, s.Start, s.End = l.Text, l.At, j.Timeline.FinishedAt
+		name := []rune(l.Text)
+		s.Name, s.Start, s.End = string(name[:min(len(name), stepName)]), l.At, j.Timeline.FinishedAt
 		if i+1 < len(lines) {
 			s.End = lines[i+1].At
 		}
 		if !s.End.IsZero() && s.End.Before(s.Start) {
 			s.End = s.Start
 		}
-		s.Attributes = map[string]string{"cicd.pipeline.task.name": l.Text, "cicd.pipeline.task.run.id": fmt.Sprint(j.ID, "/step ", l.Step)}
+		s.Attributes = map[string]string{"cicd.pipeline.task.name": s.Name, "cicd.pipeline.task.run.id": fmt.Sprint(j.ID, "/step ", l.Step)}
 		all[i] = s
 	}
 	return all

@@ -19,9 +19,17 @@ const (
 	usualPage    = 200
 	mostPage     = 1000
 	mostSteps    = 500
-	batchesRead  = 8       // at once: each may be large
-	answerBudget = 6 << 20 // of attributes and events, as text
-	pageBudget   = 4 << 20
+	stepName     = 200      // characters of one that are shown
+	batchesRead  = 8        // at once: each may be large
+	answerBudget = 16 << 20 // of all texts in it, and what they take beside
+	pageBudget   = 8 << 20
+	// readBudget bounds the work for one answer: the memory that batches took which
+	// were opened for it, one after the other, with something for each one.
+	readBudget = 256 << 20
+	batchCost  = 16 << 10
+	// readsAtOnce is how many readers have batches in memory: opened, one may take
+	// some hundred MiB. The others wait.
+	readsAtOnce = 3
 )
 
 // Trace is a job's life with the spans that its processes sent: by when they began,
@@ -63,20 +71,17 @@ func (s *Service) Trace(ctx context.Context, orgID, jobID string, limit int) (ni
 // sender that heard no answer sends again. seen is how many were looked at.
 func (s *Service) sentSpans(ctx context.Context, orgID, jobID string, limit int) (all []nimbus.Span, seen int64, err error) {
 	known, budget := map[string]bool{}, answerBudget
-	err = s.each(ctx, orgID, jobID, nimbus.SignalTraces, Position{}, func(at Position, b *otlp.Batch) bool {
+	_, err = s.each(ctx, orgID, jobID, nimbus.SignalTraces, Position{}, func(at Position, b *otlp.Batch) bool {
 		for _, span := range b.Spans() {
 			if known[span.TraceID+span.SpanID] {
 				seen++
 				continue
 			}
-			if len(all) == limit {
+			if budget -= weight(span); len(all) == limit || budget < 0 {
 				return false
 			}
 			seen++
 			known[span.TraceID+span.SpanID] = true
-			if budget -= weight(span); budget < 0 {
-				span.Attributes, span.Events = nil, nil
-			}
 			span.AttemptID = at.AttemptID
 			all = append(all, span)
 		}
@@ -85,44 +90,92 @@ func (s *Service) sentSpans(ctx context.Context, orgID, jobID string, limit int)
 	return all, seen, err
 }
 
+// What things take in an answer beside their texts: many may have none.
+const (
+	itemWeight = 128 // ids, times, numbers
+	pairWeight = 32
+)
+
 func weight(s nimbus.Span) int {
-	n := len(s.Name) + len(s.StatusMessage) + weightOf(s.Attributes)
+	n := itemWeight + len(s.Name) + len(s.StatusMessage) + len(s.Service) + len(s.Scope) + weightOf(s.Attributes)
 	for _, e := range s.Events {
-		n += len(e.Name) + weightOf(e.Attributes)
+		n += pairWeight + len(e.Name) + weightOf(e.Attributes)
 	}
 	return n
+}
+
+func weightOfLog(l nimbus.TelemetryLog) int {
+	return itemWeight + len(l.Severity) + len(l.EventName) + len(l.Body) + len(l.Service) + weightOf(l.Attributes)
+}
+
+func weightOfPoint(p nimbus.MetricPoint) int {
+	return itemWeight + len(p.Name) + len(p.Unit) + len(p.Service) + weightOf(p.Attributes)
 }
 
 func weightOf(attributes map[string]string) (n int) {
 	for key, value := range attributes {
-		n += len(key) + len(value)
+		n += pairWeight + len(key) + len(value)
 	}
 	return n
 }
 
-// each calls f with batches from one on until it has enough. One that can't be read
-// is told and passed over: the others are none the worse.
-func (s *Service) each(ctx context.Context, orgID, jobID string, signal nimbus.Signal, after Position, f func(Position, *otlp.Batch) bool) error {
-	for {
-		batches, err := s.Store.TelemetryBatches(ctx, orgID, jobID, signal, after, batchesRead)
-		if err != nil {
-			return err
-		}
-		for _, stored := range batches {
-			after = stored.Position
-			b, err := otlp.Open(signal, stored.Data)
-			if err != nil {
-				s.Log.WarnContext(ctx, "a batch of telemetry can't be read", "job", jobID, "attempt", after.AttemptID, "batch", after.Seq, "error", err)
-				continue
-			}
-			if !f(after, b) {
-				return nil
-			}
-		}
-		if len(batches) < batchesRead {
-			return nil
+// each calls f with batches from one on until it has enough, or until as many were
+// opened as may be for one answer: rest is then the first that was not. One that
+// can't be read is told and passed over: the others are none the worse.
+func (s *Service) each(ctx context.Context, orgID, jobID string, signal nimbus.Signal, after Position, f func(Position, *otlp.Batch) bool) (rest Position, err error) {
+	e := eachBatch{s: s, orgID: orgID, jobID: jobID, signal: signal, after: after, budget: s.readBudget, f: f}
+	for more := true; more; {
+		if more, err = e.some(ctx); err != nil {
+			return Position{}, err
 		}
 	}
+	return e.rest, nil
+}
+
+// eachBatch is one going through batches.
+type eachBatch struct {
+	s            *Service
+	orgID, jobID string
+	signal       nimbus.Signal
+	after, rest  Position
+	budget       int
+	f            func(Position, *otlp.Batch) bool
+}
+
+// some goes through the next few batches, while no more than a few readers do. It
+// returns false at the end.
+func (e *eachBatch) some(ctx context.Context) (more bool, err error) {
+	select {
+	case e.s.reading <- struct{}{}:
+	case <-ctx.Done():
+		return false, fmt.Errorf("wait to read telemetry: %w", ctx.Err())
+	}
+	defer func() { <-e.s.reading }()
+	batches, err := e.s.Store.TelemetryBatches(ctx, e.orgID, e.jobID, e.signal, e.after, batchesRead)
+	if err != nil {
+		return false, err
+	}
+	for _, stored := range batches {
+		if e.budget < 0 {
+			e.rest = stored.Position
+			return false, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return false, fmt.Errorf("read telemetry: %w", err) // nobody waits for it
+		}
+		e.after = stored.Position
+		b, err := otlp.Open(e.signal, stored.Data)
+		if err != nil {
+			e.budget -= batchCost + len(stored.Data)
+			e.s.Log.WarnContext(ctx, "a batch of telemetry can't be read", "job", e.jobID, "attempt", e.after.AttemptID, "batch", e.after.Seq, "error", err)
+			continue
+		}
+		e.budget -= batchCost + b.Cost()
+		if !e.f(e.after, b) {
+			return false, nil
+		}
+	}
+	return len(batches) == batchesRead, nil
 }
 
 // Page is a part of the log records, or of the points of metrics, that a job's
@@ -142,12 +195,15 @@ func (s *Service) Page(ctx context.Context, orgID, jobID string, signal nimbus.S
 		return page, err
 	}
 	r := pageReader{page: &page, left: cmp.Or(size, usualPage), budget: pageBudget}
-	err = s.each(ctx, orgID, jobID, signal, Position{from.AttemptID, from.Seq - 1}, func(at Position, b *otlp.Batch) bool {
+	rest, err := s.each(ctx, orgID, jobID, signal, Position{from.AttemptID, from.Seq - 1}, func(at Position, b *otlp.Batch) bool {
 		if at != from {
 			skip = 0
 		}
 		return r.take(at, b, skip)
 	})
+	if rest != (Position{}) {
+		page.Next = tokenOf(rest, 0)
+	}
 	return page, err
 }
 
@@ -157,12 +213,16 @@ type pageReader struct {
 	left, budget int
 }
 
+func tokenOf(at Position, item int) string {
+	return fmt.Sprintf("%s:%d:%d", at.AttemptID, at.Seq, item)
+}
+
 // take adds what a batch has from an item on. It returns false once the page is
-// full, with where to go on.
+// full, with where to go on. A page has one item at least, whatever that weighs.
 func (r *pageReader) take(at Position, b *otlp.Batch, skip int) bool {
 	full := func(i, weight int) bool {
-		if r.left == 0 || r.budget < 0 {
-			r.page.Next = fmt.Sprintf("%s:%d:%d", at.AttemptID, at.Seq, i)
+		if some := len(r.page.Logs)+len(r.page.Points) > 0; r.left == 0 || some && weight > r.budget {
+			r.page.Next = tokenOf(at, i)
 			return true
 		}
 		r.left, r.budget = r.left-1, r.budget-weight
@@ -170,7 +230,7 @@ func (r *pageReader) take(at Position, b *otlp.Batch, skip int) bool {
 	}
 	for i, l := range b.Logs() {
 		if i >= skip {
-			if full(i, len(l.Body)+weightOf(l.Attributes)) {
+			if full(i, weightOfLog(l)) {
 				return false
 			}
 			r.page.Logs = append(r.page.Logs, l)
@@ -178,7 +238,7 @@ func (r *pageReader) take(at Position, b *otlp.Batch, skip int) bool {
 	}
 	for i, p := range b.Points() {
 		if i >= skip {
-			if full(i, weightOf(p.Attributes)) {
+			if full(i, weightOfPoint(p)) {
 				return false
 			}
 			r.page.Points = append(r.page.Points, p)

@@ -17,6 +17,7 @@ import (
 type Limits struct {
 	Off     bool          // no job has a receiver
 	Attempt int64         // bytes of one attempt, packed
+	Batches int64         // of one attempt: each is a row
 	Org     int64         // and of an org
 	Keep    time.Duration // how long
 }
@@ -24,12 +25,14 @@ type Limits struct {
 // The usual limits.
 const (
 	DefaultAttempt = 64 << 20
+	DefaultBatches = 20_000
 	DefaultOrg     = 4 << 30
 	DefaultKeep    = 30 * 24 * time.Hour
 )
 
 func (l Limits) withDefaults() Limits {
-	l.Attempt, l.Org, l.Keep = cmp.Or(l.Attempt, DefaultAttempt), cmp.Or(l.Org, DefaultOrg), cmp.Or(l.Keep, DefaultKeep)
+	l.Attempt, l.Batches = cmp.Or(l.Attempt, DefaultAttempt), cmp.Or(l.Batches, DefaultBatches)
+	l.Org, l.Keep = cmp.Or(l.Org, DefaultOrg), cmp.Or(l.Keep, DefaultKeep)
 	return l
 }
 
@@ -63,7 +66,7 @@ type Store interface {
 	// AppendTelemetry stores those of the batches of an attempt that are newer than
 	// what there is of it, and says which these are. Codes: too_large for an attempt or
 	// an org that has as much as it may: then it stores none.
-	AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, attempt, org int64) (added Added, err error)
+	AppendTelemetry(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch, most Limits) (added Added, err error)
 	// TelemetryBatches are those of a job that follow a position, at most so many.
 	TelemetryBatches(ctx context.Context, orgID, jobID string, s nimbus.Signal, after Position, most int) ([]Stored, error)
 	// CountTelemetry is how many items there are of a job.
@@ -113,12 +116,14 @@ type Config struct {
 // Service is the room. It implements lifecycle.Service.
 type Service struct {
 	Config
+	reading    chan struct{} // held by who has batches in memory
+	readBudget int
 }
 
 // New makes it.
 func New(cfg Config) *Service {
 	cfg.Limits = cfg.Limits.withDefaults()
-	return &Service{cfg}
+	return &Service{Config: cfg, reading: make(chan struct{}, readsAtOnce), readBudget: readBudget}
 }
 
 // Wanted tells whether an org's jobs have a receiver.
@@ -144,6 +149,9 @@ func (s *Service) SetOrg(ctx context.Context, orgID string, off bool, e nimbus.A
 // Append stores batches of an attempt whose lease was checked. Codes: invalid,
 // too_large.
 func (s *Service) Append(ctx context.Context, key nimbus.LogKey, batches []nimbus.TelemetryBatch) (acked int64, err error) {
+	if len(batches) > nimbus.MaxTelemetryBatches {
+		return 0, nimbus.Errorf(nimbus.CodeInvalid, "at most %d batches of telemetry come by one call", nimbus.MaxTelemetryBatches)
+	}
 	last := int64(0)
 	for _, b := range batches {
 		if b.Seq <= last || !b.Signal.Valid() || b.Items < 1 || b.Items > nimbus.MaxTelemetryItems || len(b.Data) == 0 || len(b.Data) > nimbus.MaxTelemetryBatch {
@@ -151,7 +159,7 @@ func (s *Service) Append(ctx context.Context, key nimbus.LogKey, batches []nimbu
 		}
 		last = b.Seq
 	}
-	added, err := s.Store.AppendTelemetry(ctx, key, batches, s.Limits.Attempt, s.Limits.Org)
+	added, err := s.Store.AppendTelemetry(ctx, key, batches, s.Limits)
 	if err != nil {
 		if nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
 			s.Observer.TelemetryRefused(len(batches))

@@ -7,12 +7,12 @@ import (
 
 // TelemetryBatch makes a message.
 func TelemetryBatch(b nimbus.TelemetryBatch) *nimbusv1.TelemetryBatch {
-	return &nimbusv1.TelemetryBatch{Seq: b.Seq, Signal: string(b.Signal), Items: int32(b.Items), First: Time(b.First), Last: Time(b.Last), Data: b.Data}
+	return &nimbusv1.TelemetryBatch{Seq: b.Seq, Signal: string(b.Signal), Items: int32(b.Items), Data: b.Data}
 }
 
 // ToTelemetryBatch reads one.
 func ToTelemetryBatch(m *nimbusv1.TelemetryBatch) nimbus.TelemetryBatch {
-	return nimbus.TelemetryBatch{Seq: m.GetSeq(), Signal: nimbus.Signal(m.GetSignal()), Items: int(m.GetItems()), First: ToTime(m.GetFirst()), Last: ToTime(m.GetLast()), Data: m.GetData()}
+	return nimbus.TelemetryBatch{Seq: m.GetSeq(), Signal: nimbus.Signal(m.GetSignal()), Items: int(m.GetItems()), Data: m.GetData()}
 }
 
 // Trace makes a message.

@@ -66,7 +66,13 @@ func TestMirror(t *testing.T) {
 		if m := w.shown(); m.Failure == "" || m.FailedAt.IsZero() || m.Repos != 1 || m.Bytes != int64(len(config)+len(small)+len(large)) {
 			t.Errorf("an upstream is away, and the mirror is %+v", m)
 		}
-		if w.heard.of("manifest stale") != 1 {
+		since := w.shown().FailedAt
+		w.pass(2 * time.Minute)
+		pull(true)
+		if m := w.shown(); !m.FailedAt.Equal(since) {
+			t.Errorf("it fails since %s, and two minutes later since %s", since, m.FailedAt)
+		}
+		if w.heard.of("manifest stale") != 2 {
 			t.Errorf("it is heard that %v", w.heard.what)
 		}
 		w.hub.breaks(nil)
@@ -229,16 +235,42 @@ func TestMirrorLimited(t *testing.T) {
 		}
 		w.pass(10 * time.Minute)
 		c.do("GET", "/v2/acme/hub.test/lib/other/manifests/v1", nil).want(t, 200, "")
-		// The last one before there are no more says so.
+	})
+}
+
+// TestMirrorSpent: the last manifest that an upstream gives says so. What belongs to it
+// comes, and what tags stand for is asked, but no replica asks for another manifest.
+func TestMirrorSpent(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+		layer := fresh(100)
+		w.hub.client.image("lib/base", "v1", layer)
+		w.hub.client.image("lib/other", "v1", fresh(100))
+		w.replica()
 		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
-			rw.Header().Set("Ratelimit-Remaining", "0;w=21600")
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				rw.Header().Set("Ratelimit-Remaining", "0;w=21600")
+				rw.Header().Set("Ratelimit-Reset", "600")
+			}
 			return false
 		})
-		w.pass(2 * time.Minute)
+		c, other := w.client(w.token), &pusher{t, w.replicas[1].url, w.token}
+		at := "/v2/acme/hub.test/lib/base/manifests/v1"
 		c.do("GET", at, nil).want(t, 200, "")
-		w.hub.count("HEAD manifests")
-		w.pass(2 * time.Second)
-		c.do("GET", "/v2/acme/hub.test/lib/none/manifests/v1", nil).want(t, 429, "TOOMANYREQUESTS")
+		w.pass(2 * time.Minute)
+		for _, c := range []*pusher{c, other} {
+			c.do("GET", "/v2/acme/hub.test/lib/other/manifests/v1", nil).want(t, 429, "TOOMANYREQUESTS")
+		}
+		c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, layer)), nil).want(t, 200, "")
+		if got := c.do("GET", at, nil).want(t, 200, ""); got.header.Get("Warning") != "" || w.hub.count("HEAD manifests") != 1 {
+			t.Errorf("what a tag stands for is not asked: %v", got.header)
+		}
+		if n := w.hub.count("GET manifests"); n != 1 {
+			t.Errorf("upstream gives no more manifests, and is asked for %d", n-1)
+		}
+		if m := w.shown(); m.LimitedUntil.IsZero() || m.Failure != "" {
+			t.Errorf("the mirror is %+v", m)
+		}
 	})
 }
 
@@ -303,6 +335,13 @@ func TestMirrorHangs(t *testing.T) {
 		}
 		if givenUp.Load() {
 			t.Error("it is answered only once upstream is given up")
+		}
+		if strings.Contains(w.log.String(), "a moment ago") {
+			t.Error("the first one has no patience")
+		}
+		c.do("GET", at, nil).want(t, 200, "")
+		if !strings.Contains(w.log.String(), "could not be asked a moment ago") {
+			t.Error("the second one waits too")
 		}
 	})
 }
@@ -398,6 +437,112 @@ func TestMirrorEvicts(t *testing.T) {
 		if names, err := w.keys.Names(t.Context(), w.acme.ID); err != nil || len(names) != 0 {
 			t.Errorf("the secrets %v are left of it: %v", names, err)
 		}
+	})
+}
+
+// TestMirrorRoom: what comes has room to its end, or does not begin; and layers make
+// room, never manifests.
+func TestMirrorRoom(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{Mirror: 10_000_000}, func(t *testing.T, w *mirrorWorld) {
+		var old, coming [][]byte
+		for range 3 {
+			old = append(old, fresh(2_500_000))
+		}
+		for range 2 {
+			coming = append(coming, fresh(3_000_000))
+		}
+		w.hub.client.image("lib/old", "v1", old...)
+		w.hub.client.image("lib/new", "v1", coming...)
+		goOn := make(chan struct{})
+		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
+			for _, content := range coming {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, content))) && r.Header.Get("Authorization") != "" {
+					rw.Header().Set("Content-Length", fmt.Sprint(len(content)))
+					rw.Write(content[:2_000_000])
+					http.NewResponseController(rw).Flush()
+					<-goOn
+					rw.Write(content[2_000_000:])
+					return true
+				}
+			}
+			return false
+		})
+		c := w.client(w.token)
+		blob := func(repo string, content []byte) string {
+			return "/v2/acme/hub.test/lib/" + repo + "/blobs/" + string(registry.Of(registry.SHA256, content))
+		}
+		c.do("GET", "/v2/acme/hub.test/lib/old/manifests/v1", nil).want(t, 200, "")
+		for _, content := range old {
+			c.do("GET", blob("old", content), nil).want(t, 200, "")
+			w.pass(time.Second)
+		}
+		var group sync.WaitGroup
+		began := make(chan struct{}, len(coming))
+		for _, content := range coming {
+			group.Go(func() {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+blob("new", content), nil)
+				w.must(err)
+				r.SetBasicAuth("anybody", c.token)
+				answer, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer answer.Body.Close()
+				began <- struct{}{}
+				if got, err := io.ReadAll(answer.Body); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("a layer that began to come breaks off after %d bytes: %v", len(got), err)
+				}
+			})
+			<-began
+		}
+		if got := w.used(nimbus.Org{ID: registry.MirrorAccount(w.acme.ID)}); got > 4_100_000+2*1_100_000 {
+			t.Errorf("6 MB come, and %d bytes are here", got)
+		}
+		huge := fresh(4_500_000)
+		w.hub.client.image("lib/huge", "v1", huge)
+		refused := c.do("GET", blob("huge", huge), nil).want(t, 403, "DENIED")
+		if !strings.Contains(string(refused.body), "--registry-mirror-quota") {
+			t.Errorf("it is refused with %s", refused.body)
+		}
+		close(goOn)
+		group.Wait()
+		c.do("GET", blob("huge", huge), nil).want(t, 200, "")
+		w.hub.breaks(hangUp)
+		w.pass(2 * time.Minute)
+		c.do("GET", "/v2/acme/hub.test/lib/old/manifests/v1", nil).want(t, 200, "")
+	})
+}
+
+// TestMirrorRoomForParts: for a layer of which nobody says how large it is room is made
+// part by part.
+func TestMirrorRoomForParts(t *testing.T) {
+	t.Parallel()
+	onMirrors(t, registry.Limits{Mirror: 40_000_000}, func(t *testing.T, w *mirrorWorld) {
+		c := w.client(w.token)
+		get := func(content []byte) {
+			t.Helper()
+			got := c.do("GET", "/v2/acme/hub.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, content)), nil).want(t, 200, "")
+			if !bytes.Equal(got.body, content) {
+				t.Errorf("%d other bytes come", len(got.body))
+			}
+			w.pass(time.Second)
+		}
+		layers := [][]byte{fresh(12_000_000), fresh(12_000_000), fresh(12_000_000), fresh(30_000_000)}
+		w.hub.client.image("lib/base", "v1", layers...)
+		for _, l := range layers[:3] {
+			get(l)
+		}
+		w.hub.breaks(func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, string(registry.Of(registry.SHA256, layers[3]))) || r.Header.Get("Authorization") == "" {
+				return false
+			}
+			http.NewResponseController(rw).Flush()
+			rw.Write(layers[3])
+			return true
+		})
+		get(layers[3])
 	})
 }
 

@@ -20,7 +20,7 @@ import (
 const root = "../.."
 
 // known reads the page of metrics, which a test of internal/server holds to be true:
-// the labels of each, by its name.
+// the labels of each, by its name. Only a histogram has buckets, a count and a sum.
 func known(t *testing.T) map[string][]string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
@@ -28,16 +28,16 @@ func known(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	all := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(nimbus_[a-z_]+)` \\| ([a-z, ]*) \\|").FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(nimbus_[a-z_]+)` \\| ([a-z, ]*) \\| (.*) \\|$").FindAllStringSubmatch(string(page), -1) {
 		labels := []string{"job", "instance"}
 		for label := range strings.SplitSeq(m[2], ",") {
 			labels = append(labels, strings.TrimSpace(label))
 		}
 		all[m[1]] = labels
-		for _, suffix := range []string{"_bucket", "_count", "_sum"} {
-			if _, is := all[m[1]+suffix]; !is {
-				all[m[1]+suffix] = append(slices.Clone(labels), "le")
-			}
+		if strings.HasSuffix(m[3], " A histogram.") {
+			all[m[1]+"_bucket"] = append(slices.Clone(labels), "le")
+			all[m[1]+"_count"], all[m[1]+"_sum"] = labels, labels
+			delete(all, m[1])
 		}
 	}
 	if len(all) < 40 {
@@ -189,6 +189,11 @@ func TestCheck(t *testing.T) {
 		`rate(nimbus_queue_jobs`:                                    "parse error",
 		`sum by (class) (nimbus_queue_jobs) > 0`:                    "",
 		`histogram_quantile(0.9, nimbus_claim_wait_seconds_bucket)`: "",
+		`nimbus_claim_wait_seconds_count{stage="queued"}`:           "",
+		`nimbus_claim_wait_seconds_count{le="1"}`:                   "no label le",
+		`nimbus_claim_wait_seconds`:                                 "no metric",
+		`nimbus_queue_jobs_bucket`:                                  "no metric",
+		`nimbus_queue_jobs_count`:                                   "no metric",
 	} {
 		err := check(metrics, query)
 		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {

@@ -28,7 +28,7 @@ type Config struct {
 	User, Password string
 	// TLS is for https; nil trusts what the system trusts.
 	TLS *tls.Config
-	// Retention is how long an org's lines are kept there; nil for 90 days of all.
+	// Retention is how long an org's lines are kept there; nil for ever.
 	Retention Retention
 	// NoCompression sends and takes lines as they are, for a server nearby.
 	NoCompression bool
@@ -36,14 +36,6 @@ type Config struct {
 
 // Retention tells how long lines of an org are kept; 0 for ever.
 type Retention func(ctx context.Context, orgID string) (time.Duration, error)
-
-// Always is one time for all orgs.
-func Always(keep time.Duration) Retention {
-	return func(context.Context, string) (time.Duration, error) { return keep, nil }
-}
-
-// DefaultRetention is how long lines are kept where nothing else is said.
-const DefaultRetention = 90 * 24 * time.Hour
 
 // Times of calls.
 const (
@@ -65,6 +57,7 @@ type Store struct {
 	database  string
 	user      string
 	retention Retention
+	windows   int // hours that a page of a search plans
 }
 
 // Open checks the configuration. It does not call the server, which may be away.
@@ -78,9 +71,9 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	s := &Store{conn: conn, database: database, user: cmp.Or(cfg.User, "default"), retention: cfg.Retention}
+	s := &Store{conn: conn, database: database, user: cmp.Or(cfg.User, "default"), retention: cfg.Retention, windows: maxWindows}
 	if s.retention == nil {
-		s.retention = Always(DefaultRetention)
+		s.retention = func(context.Context, string) (time.Duration, error) { return 0, nil }
 	}
 	return s, nil
 }

@@ -2,7 +2,6 @@ package clickhouse
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -47,19 +46,6 @@ func (s *Store) Read(ctx context.Context, key nimbus.LogKey, from int64, limit i
 	return q.lines(ctx)
 }
 
-// Last implements logs.Looker.
-func (s *Store) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	id, err := identify(key)
-	if err != nil {
-		return nil, err
-	}
-	q := s.newQuery("log_lines", id.org).log(id).
-		then("ORDER BY org_id DESC, started_at DESC, log_id DESC, seq DESC LIMIT 1 BY org_id, started_at, log_id, seq LIMIT %d", limit)
-	lines, err := q.lines(ctx)
-	slices.Reverse(lines)
-	return lines, err
-}
-
 func (q *query) lines(ctx context.Context) (out []nimbus.Line, err error) {
 	err = q.rows(ctx, lineColumns, func(rows driver.Rows) (bool, error) {
 		l, err := scanLine(rows)
@@ -82,12 +68,6 @@ func (s *Store) Held(ctx context.Context, key nimbus.LogKey) (lines, last int64,
 	var n, highest uint64
 	err = s.newQuery("log_lines", id.org).log(id).one(ctx, "uniqExact(seq), max(seq)", &n, &highest)
 	return int64(n), int64(highest), readable("count a log's lines", err)
-}
-
-// Acked returns the highest line that is there, 0 for none.
-func (s *Store) Acked(ctx context.Context, key nimbus.LogKey) (int64, error) {
-	_, last, err := s.Held(ctx, key)
-	return last, err
 }
 
 // Counts implements logs.Looker. It counts each line once, whatever came twice.

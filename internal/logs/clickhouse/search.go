@@ -54,7 +54,7 @@ func (s *Store) Search(ctx context.Context, orgID string, q logs.Query) (logs.Pa
 	if m.Query.Attempts != nil && len(search.ids) == 0 {
 		return page, nil
 	}
-	windows, err := search.plan(ctx)
+	windows, further, err := search.plan(ctx)
 	if err != nil {
 		return page, readable("search", err)
 	}
@@ -67,7 +67,8 @@ func (s *Store) Search(ctx context.Context, orgID string, q logs.Query) (logs.Pa
 		if page.Next != "" {
 			return page, nil
 		}
-		if i+1 < len(windows) && (page.Scanned >= scanBytes || time.Since(began) > scanTime) {
+		more := i+1 < len(windows) && (page.Scanned >= scanBytes || time.Since(began) > scanTime)
+		if more || i+1 == len(windows) && further {
 			page.Next = logs.Position{AttemptID: nimbus.FirstID(nimbus.PrefixAttempt, time.UnixMilli(w.from)), Seq: lastSeq}.String()
 			return page, nil
 		}
@@ -112,17 +113,22 @@ func (s *search) query(table string) *query {
 }
 
 // plan is the hours that have text, newest first, those together of which one query
-// can look at all.
-func (s *search) plan(ctx context.Context) ([]window, error) {
+// can look at all; further says that there may be more of them.
+func (s *search) plan(ctx context.Context) (out []window, further bool, err error) {
 	const hour = int64(time.Hour / time.Millisecond)
 	q := s.query("log_stats")
 	if p := s.m.After; p.AttemptID != "" {
-		at, _ := nimbus.IDTime(nimbus.PrefixAttempt, p.AttemptID)
-		q.andInt("started_at <= fromUnixTimestamp64Milli({after:Int64})", "after", min(at.UnixMilli(), maxStarted))
+		id, err := identify(nimbus.LogKey{OrgID: s.orgID, AttemptID: p.AttemptID})
+		if err != nil {
+			return nil, false, err
+		}
+		// What is after it in its hour is not planned again: pages go on, however few hours one has.
+		q.andInt("started_at <= fromUnixTimestamp64Milli({after:Int64})", "after", id.started).
+			and("(started_at, UUIDToNum(log_id)) <= (fromUnixTimestamp64Milli({after:Int64}), UUIDToNum({after_log:UUID}))", "after_log", id.log.String())
 	}
-	q.then("GROUP BY h ORDER BY h DESC LIMIT %d", maxWindows)
-	var out []window
-	err := q.rows(ctx, "intDiv(toUnixTimestamp64Milli(started_at), 3600000) AS h, sum(bytes)", func(rows driver.Rows) (bool, error) {
+	q.then("GROUP BY h ORDER BY h DESC LIMIT %d", s.store.windows)
+	hours := 0
+	err = q.rows(ctx, "intDiv(toUnixTimestamp64Milli(started_at), 3600000) AS h, sum(bytes)", func(rows driver.Rows) (bool, error) {
 		var (
 			h     int64
 			bytes uint64
@@ -130,6 +136,7 @@ func (s *search) plan(ctx context.Context) ([]window, error) {
 		if err := rows.Scan(&h, &bytes); err != nil {
 			return false, err
 		}
+		hours++
 		if last := len(out) - 1; last >= 0 && out[last].bytes+int64(bytes) <= windowBytes {
 			out[last].from, out[last].bytes = h*hour, out[last].bytes+int64(bytes)
 		} else {
@@ -137,7 +144,7 @@ func (s *search) plan(ctx context.Context) ([]window, error) {
 		}
 		return true, nil
 	})
-	return out, err
+	return out, hours == s.store.windows, err
 }
 
 // errFull says that a page has as much text as it may.

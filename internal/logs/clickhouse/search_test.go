@@ -202,11 +202,11 @@ func TestNothingOfAnotherOrgIsRead(t *testing.T) {
 			}
 			for _, k := range []nimbus.LogKey{{OrgID: org, AttemptID: theirs.AttemptID}, {OrgID: mine.org, AttemptID: h}, {OrgID: mine.org, AttemptID: theirs.AttemptID + h}} {
 				lines, err := s.Read(t.Context(), k, 1, 10)
-				_, errLast := s.Last(t.Context(), k, 10)
+				_, _, errHeld := s.Held(t.Context(), k)
 				_, errCounts := s.Counts(t.Context(), k)
 				_, errList := s.List(t.Context(), org, "", 10)
-				if len(lines) > 0 || err == nil || errLast == nil || errCounts == nil || errList == nil {
-					t.Errorf("%v: %d lines, %v %v %v %v", k, len(lines), err, errLast, errCounts, errList)
+				if len(lines) > 0 || err == nil || errHeld == nil || errCounts == nil || errList == nil {
+					t.Errorf("%v: %d lines, %v %v %v %v", k, len(lines), err, errHeld, errCounts, errList)
 				}
 			}
 		}
@@ -239,6 +239,27 @@ func TestEveryQueryBindsTheOrg(t *testing.T) {
 	sql := s.newQuery("log_lines", org).attempts().andText("position(text, unhex({text:String})) > 0", "text", "'").then("LIMIT 1").sql("seq")
 	if want := "SELECT seq FROM `db`.log_lines WHERE org_id = {org:UUID} AND "; !strings.HasPrefix(sql, want) || strings.Contains(sql, "''") {
 		t.Error(sql)
+	}
+}
+
+// TestSearchGoesOnAfterItsHours: a page plans so many hours, and says that there are more.
+func TestSearchGoesOnAfterItsHours(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	c := newCorpus(t, s, newRandom(), 12, 10) // in six hours
+	on := logs.Part{Key: key(c.org, jobStart().Add(-100*time.Hour).Truncate(time.Hour)), Lines: someLines(newRandom(), 1, 10, jobStart())}
+	put(t, s, on) // it began with an hour
+	c.parts = append(c.parts, on)
+	for _, s.windows = range []int{1, 2, 5, 7, 8} {
+		for _, q := range []logs.Query{{}, {Limit: 7}, {Text: "no line has this"}} {
+			if diff := cmp.Diff(c.find(t, q), all(t, s, c.org, q)); diff != "" {
+				t.Errorf("%d hours, %+v: %s", s.windows, q, diff)
+			}
+		}
+	}
+	s.windows = 2
+	if page, err := s.Search(t.Context(), c.org, logs.Query{Text: "no line has this"}); err != nil || page.Next == "" {
+		t.Errorf("after two hours of seven: %+v, %v", page, err)
 	}
 }
 

@@ -49,10 +49,9 @@ type Figures struct {
 	LagBytes   int64
 	LagSeconds float64 // since when the oldest line waits
 	Lines      int64   // that were copied since the start
-	Blocks     int64
-	Failures   int64 // tries that failed and were repeated
-	Parked     int64 // lines that ClickHouse refused for what is in them
-	Away       bool  // the last try failed
+	Failures   int64   // tries that failed and were repeated
+	Parked     int64   // lines that ClickHouse refused for what is in them
+	Away       bool    // the last try failed
 }
 
 // NewShipper returns one that copies from an outbox. It does nothing until Run.
@@ -140,9 +139,6 @@ func (s *Shipper) write(ctx context.Context, b block, salt string) error {
 	err := s.store.insert(ctx, b, b.token()+salt)
 	switch {
 	case err == nil:
-		s.mu.Lock()
-		s.figures.Blocks++
-		s.mu.Unlock()
 		return nil
 	case !refused(err) && nimbus.ErrorCode(err) != nimbus.CodeInvalid:
 		return err

@@ -35,7 +35,7 @@ func Run(t *testing.T, reopen func() Store) {
 		rapid.Check(t, func(rt *rapid.T) {
 			m := newModel(rt, s, reopen)
 			rt.Repeat(map[string]func(*rapid.T){
-				"append": m.append, "read": m.read, "last": m.last, "counts": m.counts, "list": m.list, "search": m.search, "delete": m.delete,
+				"append": m.append, "read": m.read, "counts": m.counts, "list": m.list, "search": m.search, "delete": m.delete,
 				"ship": m.ship, "reopen": m.reopenAll, "": m.check,
 			})
 			m.drain(rt)
@@ -139,16 +139,6 @@ func (m *model) read(t *rapid.T) {
 		t.Fatalf("no lines from %d on, of %d", from, len(all))
 	}
 	same(t, "read", rest[:min(limit, len(rest))], got)
-}
-
-func (m *model) last(t *rapid.T) {
-	key, limit := m.key(t), rapid.IntRange(1, 60).Draw(t, "limit")
-	got, err := m.store.Last(context.Background(), key, limit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := m.lines[key]
-	same(t, "last lines", all[max(0, len(all)-limit):], got)
 }
 
 func (m *model) counts(t *rapid.T) {
@@ -375,7 +365,7 @@ func orgs(t *testing.T, s Store) {
 	appendAll(t, s, key, Lines(1, 5))
 	other := nimbus.LogKey{OrgID: nimbus.NewID(nimbus.PrefixOrg, time.Now()), AttemptID: key.AttemptID}
 	lines, err := s.Read(ctx, other, 1, 10)
-	last, err2 := s.Last(ctx, other, 10)
+	acked, err2 := s.Acked(ctx, other)
 	counts, err3 := s.Counts(ctx, other)
 	list, err4 := s.List(ctx, other.OrgID, "", 10)
 	page, err5 := s.Search(ctx, other.OrgID, logs.Query{Attempts: []string{key.AttemptID}})
@@ -383,8 +373,8 @@ func orgs(t *testing.T, s Store) {
 	if err := cmp.Or(err, err2, err3, err4, err5, err6); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(lines) + len(last) + int(counts.Lines) + len(list) + len(page.Found) + len(after.Found); n != 0 {
-		t.Errorf("another org sees something: %v %v %v %v %v %v", lines, last, counts, list, page, after)
+	if n := len(lines) + int(acked) + int(counts.Lines) + len(list) + len(page.Found) + len(after.Found); n != 0 {
+		t.Errorf("another org sees something: %v %v %v %v %v %v", lines, acked, counts, list, page, after)
 	}
 	if err := s.Delete(ctx, other); err != nil {
 		t.Fatal(err)

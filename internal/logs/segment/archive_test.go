@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func TestArchive(t *testing.T) {
 		}
 	}
 	var archive bytes.Buffer
-	if a, err := logs.Export(ctx, from, key.OrgID, &archive); err != nil || a.Attempts != 2 || a.Lines != 2503 {
+	if a, err := logs.Export(ctx, from, key.OrgID, &archive, slog.New(slog.DiscardHandler)); err != nil || a.Attempts != 2 || a.Lines != 2503 {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	yes := func(context.Context, string) error { return nil }
@@ -74,6 +75,137 @@ func TestArchive(t *testing.T) {
 	}
 	if n, err := refused.Acked(ctx, key); err != nil || n != 0 {
 		t.Errorf("what was refused has %d lines, %v", n, err)
+	}
+}
+
+// badStore is one of which some logs can't be read from a line on.
+type badStore struct {
+	*segment.Store
+
+	bad  map[string]int64 // attempt, line
+	code nimbus.Code
+}
+
+func (s badStore) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
+	if at, ok := s.bad[key.AttemptID]; ok && from+int64(limit) > at {
+		if from >= at {
+			return nil, nimbus.Errorf(s.code, "the log is damaged")
+		}
+		limit = int(at - from)
+	}
+	return s.Store.Read(ctx, key, from, limit)
+}
+
+// TestExportGoesOn: a log that is damaged is in the archive up to there, and the others
+// are there whole; a store that does not answer makes no archive.
+func TestExportGoesOn(t *testing.T) {
+	t.Parallel()
+	open := func() *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	from, to, org := open(), open(), logstest.Key().OrgID
+	var keys []nimbus.LogKey
+	for i := range 3 {
+		k := nimbus.LogKey{OrgID: org, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Duration(i)*time.Second))}
+		keys = append(keys, k)
+		if _, err := from.Append(t.Context(), k, logstest.Lines(1, 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := map[string]int64{keys[0].AttemptID: 1, keys[1].AttemptID: 11}
+	log := slog.New(slog.DiscardHandler)
+	var archive bytes.Buffer
+	a, err := logs.Export(t.Context(), badStore{from, bad, nimbus.CodeInternal}, org, &archive, log)
+	if want := (logs.Archived{Attempts: 3, Lines: 30, Damaged: 2}); err != nil || a != want {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := logs.Import(t.Context(), to, org, &archive, func(context.Context, string) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	for i, want := range []int64{0, 10, 20} {
+		if n, err := to.Acked(t.Context(), keys[i]); err != nil || n != want {
+			t.Errorf("log %d comes back with %d lines, want %d, %v", i, n, want, err)
+		}
+	}
+	if _, err := logs.Export(t.Context(), badStore{from, bad, nimbus.CodeUnavailable}, org, &archive, log); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+		t.Errorf("a store that is away: %v", err)
+	}
+}
+
+// busyStore is one to which somebody else writes lines of a log before the first that an
+// import writes, or which is away for one log.
+type busyStore struct {
+	logs.Store
+
+	before int64  // lines that somebody else writes
+	away   string // the attempt
+}
+
+var errAway = errors.New("away")
+
+func (s *busyStore) Append(ctx context.Context, key nimbus.LogKey, lines []nimbus.Line) (int64, error) {
+	if s.before > 0 {
+		if _, err := s.Store.Append(ctx, key, logstest.Lines(1, s.before)); err != nil {
+			return 0, err
+		}
+		s.before = 0
+	}
+	return s.Store.Append(ctx, key, lines)
+}
+
+func (s *busyStore) Acked(ctx context.Context, key nimbus.LogKey) (int64, error) {
+	if key.AttemptID == s.away {
+		return 0, errAway
+	}
+	return s.Store.Acked(ctx, key)
+}
+
+// TestImportGivesUpItsOwn: an import that fails removes neither what somebody else wrote
+// meanwhile, nor the log before, which it read to its end.
+func TestImportGivesUpItsOwn(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	open := func() *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	from, key := open(), logstest.Key()
+	second := nimbus.LogKey{OrgID: key.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Second))}
+	for _, k := range []nimbus.LogKey{key, second} {
+		if _, err := from.Append(ctx, k, logstest.Lines(1, 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var archive bytes.Buffer
+	if _, err := logs.Export(ctx, from, key.OrgID, &archive, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	yes := func(context.Context, string) error { return nil }
+	for name, c := range map[string]struct {
+		store busyStore
+		want  int64 // lines of the first log
+		fails func(error) bool
+	}{
+		"written meanwhile":    {busyStore{before: 30}, 30, func(err error) bool { return nimbus.ErrorCode(err) == nimbus.CodeConflict }},
+		"away from the second": {busyStore{away: second.AttemptID}, 20, func(err error) bool { return errors.Is(err, errAway) }},
+	} {
+		to := open()
+		c.store.Store = to
+		if a, err := logs.Import(ctx, &c.store, key.OrgID, bytes.NewReader(archive.Bytes()), yes); !c.fails(err) {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+		if n, err := to.Acked(ctx, key); err != nil || n != c.want {
+			t.Errorf("%s: the first log has %d lines, want %d, %v", name, n, c.want, err)
+		}
 	}
 }
 

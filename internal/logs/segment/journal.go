@@ -27,7 +27,8 @@ import (
 //	kind byte, varint time (µs), uvarint length and org, likewise the attempt
 //	lines, see logs.AppendRecord
 //
-// Where a record is torn or damaged its file ends: what was synced is before it.
+// Where a record is torn or damaged its file ends: what was synced is before it. A file
+// that can't be read has no end: that is an error.
 const (
 	journalSize  = 64 << 20 // a file grows to
 	journalMagic = "NIMBLJ1\n"
@@ -350,14 +351,17 @@ func (j *journal) read(number, from, size int64, each func(entry) (more bool, er
 	size = min(size, info.Size())
 	from = max(from, int64(len(journalMagic)))
 	head := make([]byte, len(journalMagic))
-	if _, err := in.ReadAt(head, 0); err != nil || string(head) != journalMagic {
+	if _, err := in.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return from, err
+	}
+	if string(head) != journalMagic {
 		return from, nil // it was begun and no more
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(in, from, max(0, size-from)), 1<<20)
 	for {
-		payload, ok := nextRecord(r)
-		if !ok {
-			return from, nil
+		payload, ok, err := nextRecord(r)
+		if err != nil || !ok {
+			return from, err
 		}
 		e, ok := parseRecord(payload)
 		if !ok {
@@ -371,21 +375,30 @@ func (j *journal) read(number, from, size int64, each func(entry) (more bool, er
 	}
 }
 
-// nextRecord reads one sound record.
-func nextRecord(r io.Reader) (payload []byte, ok bool) {
+// nextRecord reads one sound record; ok is false where there is none.
+func nextRecord(r io.Reader) (payload []byte, ok bool, err error) {
 	var head [recordHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, false
+		return nil, false, unlessEnd(err)
 	}
 	n := binary.LittleEndian.Uint32(head[:])
 	if n == 0 || n > maxRecord {
-		return nil, false
+		return nil, false, nil
 	}
 	payload = make([]byte, n)
 	if _, err := io.ReadFull(r, payload); err != nil {
-		return nil, false
+		return nil, false, unlessEnd(err)
 	}
-	return payload, crc32.ChecksumIEEE(payload) == binary.LittleEndian.Uint32(head[4:])
+	return payload, crc32.ChecksumIEEE(payload) == binary.LittleEndian.Uint32(head[4:]), nil
+}
+
+// unlessEnd keeps a disk that can't read from being taken for the end of a file:
+// lines that were acknowledged would be gone.
+func unlessEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
 }
 
 // list returns the files that are there.

@@ -156,7 +156,7 @@ func (s *Store) drop() error {
 // replay brings what a crash left in the journal into logs.
 func (s *Store) replay() error {
 	r := replay{store: s, deleted: map[nimbus.LogKey]position{}, again: map[nimbus.LogKey]bool{}, seen: map[nimbus.LogKey]bool{}}
-	for _, pass := range []func(int64, entry) error{r.look, r.take} {
+	for i, pass := range []func(int64, entry) error{r.look, r.take} {
 		for _, p := range s.journal.list() {
 			if p.number <= s.journal.current().Sealed {
 				continue
@@ -164,6 +164,9 @@ func (s *Store) replay() error {
 			end, err := s.journal.read(p.number, 0, math.MaxInt64, func(e entry) (bool, error) { return true, pass(p.number, e) })
 			if err != nil {
 				return fmt.Errorf("read file %d of the journal: %w", p.number, err)
+			}
+			if i == 0 && end < p.size && p.number != s.journal.number() { // of the last, a crash tears the end
+				s.log.Error("a file of the journal ends early: lines that it had may be lost", "file", p.number, "sound", end, "size", p.size)
 			}
 			s.journal.measured(p.number, end)
 		}

@@ -3,6 +3,8 @@ package segment
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -19,7 +21,8 @@ const (
 var errNoOutbox = nimbus.Errorf(nimbus.CodeConflict, "the log store was opened without an outbox") //nolint:gochecknoglobals // a constant
 
 // Next implements logs.Outbox. Where a batch ends is written down before it is
-// handed out: it is the same lines however often it is asked for.
+// handed out: it is the same lines however often it is asked for, but for those of logs
+// that are deleted meanwhile.
 func (s *Store) Next(_ context.Context) (b logs.Batch, ok bool, err error) {
 	if !s.outbox {
 		return b, false, errNoOutbox
@@ -43,6 +46,7 @@ func (s *Store) Next(_ context.Context) (b logs.Batch, ok bool, err error) {
 			err := s.journal.change(func(st *state) { st.Offered = position{from.File, end} })
 			return b, err == nil, err
 		case end == from.Offset: // what follows is no record: the next file
+			s.log.Error("a file of the journal can't be read further: what follows in it is not copied", "file", from.File, "from", end, "size", size)
 			end = size
 		}
 		if err := s.journal.change(func(st *state) { st.Shipped = position{from.File, end} }); err != nil {
@@ -71,31 +75,91 @@ func (j *journal) after(p position) (from position, size int64, ok bool) {
 
 // batch reads records, up to the bounds of a batch or an offset.
 func (s *Store) batch(from position, size, until int64) (b logs.Batch, end int64, err error) {
-	lines, at := 0, map[nimbus.LogKey]int{}
+	lines, kept := 0, map[nimbus.LogKey]int64{}
+	parts := batchParts{at: map[nimbus.LogKey]int{}}
 	end, err = s.journal.read(from.File, from.Offset, size, func(e entry) (bool, error) {
-		if e.kind == kindLines && !isRecording(e.key) {
+		switch {
+		case isRecording(e.key):
+		case e.kind == kindDelete:
+			parts.drop(e.key)
+		default:
 			more, err := e.decode()
 			if err != nil {
 				return false, err
 			}
-			i, ok := at[e.key]
-			if ok && len(b.Logs[i].Lines) > 0 && len(more) > 0 && more[0].Seq != b.Logs[i].Lines[len(b.Logs[i].Lines)-1].Seq+1 {
-				ok = false // it was deleted and begun anew
-			}
-			if !ok {
-				i, at[e.key] = len(b.Logs), len(b.Logs)
-				b.Logs = append(b.Logs, logs.Part{Key: e.key})
-			}
-			b.Logs[i].Lines = append(b.Logs[i].Lines, more...)
 			lines += len(more)
+			last, ok := kept[e.key]
+			if !ok || len(more) > 0 && more[len(more)-1].Seq > last { // it may have grown since
+				if last, err = s.kept(e.key); err != nil {
+					return false, err
+				}
+				kept[e.key] = last
+			}
+			for len(more) > 0 && more[len(more)-1].Seq > last {
+				more = more[:len(more)-1]
+			}
+			parts.add(e.key, more)
 		}
 		if until > 0 {
 			return e.end < until, nil
 		}
 		return lines < batchLines && e.end-from.Offset < batchBytes, nil
 	})
-	b.ID = batchID(position{from.File, end})
+	b.ID, b.Logs = batchID(position{from.File, end}), parts.whole()
 	return b, end, err
+}
+
+// kept is the last line that a log has now: what the journal has beyond it was deleted,
+// and a second store that was told so already would keep it for long. Of a log whose file
+// is damaged the journal may have more.
+func (s *Store) kept(key nimbus.LogKey) (int64, error) {
+	a, err := s.lockForWriting(key) // who appends has the lines in the log when it lets go
+	if err != nil {
+		return 0, err
+	}
+	defer s.release(a)
+	defer a.writing.Unlock()
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.torn {
+		return math.MaxInt64, nil
+	}
+	return a.lastLine(), nil
+}
+
+// batchParts gathers the logs of a batch.
+type batchParts struct {
+	parts []logs.Part
+	at    map[nimbus.LogKey]int // the last one of each log
+}
+
+func (b *batchParts) add(key nimbus.LogKey, lines []nimbus.Line) {
+	if len(lines) == 0 {
+		return
+	}
+	i, ok := b.at[key]
+	if ok && lines[0].Seq != b.parts[i].Lines[len(b.parts[i].Lines)-1].Seq+1 {
+		ok = false // some between were deleted
+	}
+	if !ok {
+		i, b.at[key] = len(b.parts), len(b.parts)
+		b.parts = append(b.parts, logs.Part{Key: key})
+	}
+	b.parts[i].Lines = append(b.parts[i].Lines, lines...)
+}
+
+// drop leaves out what there is of a log that is deleted then.
+func (b *batchParts) drop(key nimbus.LogKey) {
+	delete(b.at, key)
+	for i := range b.parts {
+		if b.parts[i].Key == key {
+			b.parts[i].Lines = nil
+		}
+	}
+}
+
+func (b *batchParts) whole() []logs.Part {
+	return slices.DeleteFunc(b.parts, func(p logs.Part) bool { return len(p.Lines) == 0 })
 }
 
 // batchID is made of where a batch ends. A file of the journal has less than 2^32 bytes.

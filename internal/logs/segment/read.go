@@ -101,15 +101,6 @@ func (s *Store) Read(_ context.Context, key nimbus.LogKey, from int64, limit int
 	return out, nil
 }
 
-// Last implements logs.Looker.
-func (s *Store) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	last, err := s.Acked(ctx, key)
-	if err != nil || last == 0 || limit <= 0 {
-		return nil, err
-	}
-	return s.Read(ctx, key, last-int64(limit)+1, limit)
-}
-
 // Acked implements logs.Store.
 func (s *Store) Acked(_ context.Context, key nimbus.LogKey) (int64, error) {
 	a, err := s.acquire(key)

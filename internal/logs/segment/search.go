@@ -43,9 +43,9 @@ func (s *Store) Search(ctx context.Context, orgID string, q logs.Query) (_ logs.
 		}
 		all = slices.DeleteFunc(all, func(id string) bool { return !wanted[id] })
 	}
-	f := finder{store: s, orgID: orgID, matcher: m, deadline: time.Now().Add(searchTime), left: m.Query.Limit, scratch: make(chan *scratch, runtime.GOMAXPROCS(0))}
+	f := finder{store: s, orgID: orgID, matcher: m, deadline: time.Now().Add(s.searchTime), left: m.Query.Limit, scratch: make(chan *scratch, runtime.GOMAXPROCS(0))}
 	defer func() { err = errors.Join(err, f.close(nil)) }()
-	for _, id := range slices.Backward(all) {
+	for i, id := range slices.Backward(all) {
 		from := m.After.From(id)
 		if from == 0 {
 			continue
@@ -54,6 +54,15 @@ func (s *Store) Search(ctx context.Context, orgID string, q logs.Query) (_ logs.
 		if err != nil || done {
 			return f.page, err
 		}
+		if i == 0 || time.Now().Before(f.deadline) {
+			continue
+		}
+		// A page ends in time also where no frame of many logs can have what is wanted.
+		if done, err := f.look(ctx, nil); err != nil || done {
+			return f.page, err
+		}
+		f.page.Next = logs.EndOf(id).String()
+		return f.page, nil
 	}
 	_, err = f.look(ctx, nil)
 	return f.page, err
@@ -95,6 +104,9 @@ func (p *piece) last() int64 {
 
 // log looks through a log, together with others. done says that the page is full.
 func (f *finder) log(ctx context.Context, id string, from int64) (done bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, fmt.Errorf("search: %w", err)
+	}
 	key := nimbus.LogKey{OrgID: f.orgID, AttemptID: id}
 	frames, pending, in, err := f.store.snapshot(key)
 	if err != nil {

@@ -60,6 +60,7 @@ type Store struct {
 	journal     *journal
 	outbox      bool
 	journalSize int64
+	searchTime  time.Duration // of a page
 	encoder     *zstd.Encoder
 	decoder     *zstd.Decoder
 	recent      *recent
@@ -106,7 +107,7 @@ func openOn(d disk, dir string, maxBytes, size int64, options ...Option) (_ *Sto
 		}
 	}()
 	s := &Store{
-		dir: dir, maxBytes: maxBytes, disk: d, log: slog.New(slog.DiscardHandler), journalSize: size, recent: newRecent(),
+		dir: dir, maxBytes: maxBytes, disk: d, log: slog.New(slog.DiscardHandler), journalSize: size, searchTime: searchTime, recent: newRecent(),
 		open: map[nimbus.LogKey]*attempt{}, used: list.New(), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for _, o := range options {

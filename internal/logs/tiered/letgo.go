@@ -27,6 +27,8 @@ const (
 const (
 	listPage   = 500
 	repairPage = 10_000
+	// toldFailures is of how many logs each failure is told.
+	toldFailures = 20
 )
 
 // Books tell of orgs and attempts.
@@ -52,6 +54,8 @@ type Sweeper struct {
 	Outbox logs.Outbox
 	Copier Copier
 	Log    *slog.Logger
+
+	failed int // logs of which a sweep could not let go
 }
 
 // Run sweeps until ctx ends.
@@ -78,8 +82,14 @@ func (w *Sweeper) Run(ctx context.Context) {
 }
 
 // Sweep looks at every log of the first store once, and returns of how many it let
-// go.
+// go. What can't be let go of is told, and keeps no other.
 func (w *Sweeper) Sweep(ctx context.Context) (gone int, err error) {
+	w.failed = 0
+	defer func() {
+		if w.failed > toldFailures {
+			w.Log.WarnContext(ctx, "more logs could not be let go of", "logs", w.failed-toldFailures)
+		}
+	}()
 	for after := ""; ; {
 		orgs, err := w.Books.Orgs(ctx, after, listPage)
 		if err != nil || len(orgs) == 0 {
@@ -88,11 +98,21 @@ func (w *Sweeper) Sweep(ctx context.Context) (gone int, err error) {
 		for _, org := range orgs {
 			n, err := w.sweepOrg(ctx, org)
 			gone += n
-			if err != nil {
+			if logs.Aborts(ctx, err) {
 				return gone, fmt.Errorf("let go of logs of %s: %w", org, err)
+			}
+			if err != nil {
+				w.tell(ctx, nimbus.LogKey{OrgID: org}, err)
 			}
 		}
 		after = orgs[len(orgs)-1]
+	}
+}
+
+// tell tells of a log that stays because of an error, within a bound.
+func (w *Sweeper) tell(ctx context.Context, key nimbus.LogKey, err error) {
+	if w.failed++; w.failed <= toldFailures {
+		w.Log.WarnContext(ctx, "an older log could not be let go of, it is tried again", "org", key.OrgID, "log", key.AttemptID, "error", err)
 	}
 }
 
@@ -107,11 +127,13 @@ func (w *Sweeper) sweepOrg(ctx context.Context, org string) (gone int, err error
 			if w.Store.now().Sub(at) < w.Store.local { // as are all that follow
 				return gone, nil
 			}
-			went, err := w.letGo(ctx, nimbus.LogKey{OrgID: org, AttemptID: attempt})
-			if err != nil {
+			key := nimbus.LogKey{OrgID: org, AttemptID: attempt}
+			switch went, err := w.letGo(ctx, key); {
+			case logs.Aborts(ctx, err):
 				return gone, err
-			}
-			if went {
+			case err != nil:
+				w.tell(ctx, key, err)
+			case went:
 				gone++
 			}
 		}
@@ -138,7 +160,8 @@ func (w *Sweeper) letGo(ctx context.Context, key nimbus.LogKey) (bool, error) {
 		return false, err
 	}
 	if lines == acked && last == acked {
-		return true, w.Store.first.Delete(ctx, key)
+		err := w.Store.first.Delete(ctx, key)
+		return err == nil, err
 	}
 	return false, w.repair(ctx, key)
 }

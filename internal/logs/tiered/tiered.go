@@ -65,10 +65,16 @@ func (s *Store) Append(ctx context.Context, key nimbus.LogKey, lines []nimbus.Li
 	return s.first.Append(ctx, key, lines)
 }
 
-// Acked implements logs.Store. It is of the first store, whose logs alone are
-// written to.
+// Acked implements logs.Store. Of a log that the first store has let go of it is what
+// the second has: one that is there is not imported again, and its end is known. Codes:
+// unavailable, where only the second store can tell.
 func (s *Store) Acked(ctx context.Context, key nimbus.LogKey) (int64, error) {
-	return s.first.Acked(ctx, key)
+	acked, err := s.first.Acked(ctx, key)
+	if err != nil || acked > 0 || !s.mayBeGone(key) {
+		return acked, err
+	}
+	_, last, err := s.second.Held(ctx, key)
+	return last, err
 }
 
 // Read implements logs.Store. Codes: unavailable, where only the second store has a
@@ -82,18 +88,6 @@ func (s *Store) Read(ctx context.Context, key nimbus.LogKey, from int64, limit i
 		return nil, err
 	}
 	return s.second.Read(ctx, key, from, limit)
-}
-
-// Last implements logs.Looker.
-func (s *Store) Last(ctx context.Context, key nimbus.LogKey, limit int) ([]nimbus.Line, error) {
-	lines, err := s.first.Last(ctx, key, limit)
-	if err != nil || len(lines) > 0 {
-		return lines, err
-	}
-	if gone, err := s.gone(ctx, key); err != nil || !gone {
-		return nil, err
-	}
-	return s.second.Last(ctx, key, limit)
 }
 
 // Counts implements logs.Looker.
@@ -112,12 +106,17 @@ func (s *Store) Counts(ctx context.Context, key nimbus.LogKey) (logs.Counts, err
 // and it is not so young that it must still. A log that is followed from its
 // beginning is not looked for in the second store each second.
 func (s *Store) gone(ctx context.Context, key nimbus.LogKey) (bool, error) {
-	at, ok := nimbus.IDTime(nimbus.PrefixAttempt, key.AttemptID)
-	if !ok || s.now().Sub(at) < s.minLocal {
+	if !s.mayBeGone(key) {
 		return false, nil
 	}
 	acked, err := s.first.Acked(ctx, key)
 	return acked == 0, err
+}
+
+// mayBeGone tells whether a log is old enough for the first store to have let go of it.
+func (s *Store) mayBeGone(key nimbus.LogKey) bool {
+	at, ok := nimbus.IDTime(nimbus.PrefixAttempt, key.AttemptID)
+	return ok && s.now().Sub(at) >= s.minLocal
 }
 
 // Delete implements logs.Store. The second store is first: what is in neither can

@@ -1,7 +1,9 @@
 package tiered
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -155,8 +157,8 @@ func (w *world) check(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("%s: %s", key.AttemptID, diff)
 		}
-		if last, err := w.Last(t.Context(), key, 3); err != nil || cmp.Diff(want[len(want)-3:], last) != "" {
-			t.Errorf("last lines: %v %s", err, cmp.Diff(want[len(want)-3:], last))
+		if n, err := w.Acked(t.Context(), key); err != nil || n != int64(len(want)) { // it is where ?tail= begins
+			t.Errorf("%d lines are known of %d, %v", n, len(want), err)
 		}
 		if c, err := w.Counts(t.Context(), key); err != nil || c.Lines != int64(len(want)) {
 			t.Errorf("counts: %+v, %v", c, err)
@@ -243,6 +245,109 @@ func TestLettingGo(t *testing.T) {
 	}
 	delete(w.logs, old[0])
 	w.check(t)
+}
+
+// badFirst is a first store of which one log can't be removed, and another not be read.
+type badFirst struct {
+	*segment.Store
+
+	stuck, unread string
+}
+
+var errBad = errors.New("input/output error")
+
+func (s badFirst) Delete(ctx context.Context, key nimbus.LogKey) error {
+	if key.AttemptID == s.stuck {
+		return errBad
+	}
+	return s.Store.Delete(ctx, key)
+}
+
+func (s badFirst) Read(ctx context.Context, key nimbus.LogKey, from int64, limit int) ([]nimbus.Line, error) {
+	if key.AttemptID == s.unread {
+		return nil, errBad
+	}
+	return s.Store.Read(ctx, key, from, limit)
+}
+
+func (s badFirst) List(ctx context.Context, orgID, after string, limit int) ([]string, error) {
+	if orgID == badOrg {
+		return nil, errBad
+	}
+	return s.Store.List(ctx, orgID, after, limit)
+}
+
+const badOrg = nimbus.PrefixOrg + "_0"
+
+// TestOneBadLogKeepsNoOther: what can't be listed, read or removed stays, and the others
+// are let go of.
+func TestOneBadLogKeepsNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stuck, unread := w.write(t, 50*time.Hour, 40), w.write(t, 45*time.Hour, 30)
+	w.write(t, 40*time.Hour, 50)
+	w.ship(t)
+	if err := w.tables.Delete(t.Context(), unread); err != nil { // so that it is copied again
+		t.Fatal(err)
+	}
+	w.books.orgs = append(w.books.orgs, badOrg)
+	w.first = badFirst{w.segments, stuck.AttemptID, unread.AttemptID}
+	w.sweep(t, 1)
+	if w.sweeper.failed != 3 {
+		t.Errorf("%d failures", w.sweeper.failed)
+	}
+	w.first = w.segments
+	w.sweep(t, 1)
+	w.sweep(t, 1) // it is copied now
+	w.check(t)
+}
+
+// TestImportLeavesWhatIsThere: a log that only the second store has is skipped by an
+// import, whether its archive is whole or cut off, and so is left as it was. What this
+// import began is given up.
+func TestImportLeavesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old, lost := w.write(t, 40*time.Hour, 60), w.write(t, 30*time.Hour, 50)
+	var archive bytes.Buffer
+	if a, err := logs.Export(t.Context(), w.Store, w.org, &archive, slog.New(slog.DiscardHandler)); err != nil || a.Attempts != 2 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	w.ship(t)
+	w.sweep(t, 2)
+	if err := w.Delete(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	yes := func(context.Context, string) error { return nil }
+	whole := archive.Bytes()
+	check := func(what string, want []nimbus.Line) {
+		t.Helper()
+		if n := w.localLines(t, old); n != 0 {
+			t.Errorf("%s: the first store has %d lines of what the second has", what, n)
+		}
+		if lines, _, err := w.tables.Held(t.Context(), old); err != nil || lines != 60 {
+			t.Errorf("%s: the second store has %d lines of 60, %v", what, lines, err)
+		}
+		if got, err := w.Read(t.Context(), lost, 1, 100); err != nil || cmp.Diff(want, got) != "" {
+			t.Errorf("%s: of what was lost there are %d lines, %v", what, len(got), err)
+		}
+	}
+	for _, n := range []int{len(whole) / 3, len(whole) / 2, len(whole) - 9} {
+		if _, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole[:n]), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("cut off: %v", err)
+		}
+		check("cut off", nil)
+	}
+	a, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole), yes)
+	if want := (logs.Archived{Attempts: 1, Lines: 50, Skipped: 1}); err != nil || a != want {
+		t.Errorf("%+v, %v", a, err)
+	}
+	check("whole", w.logs[lost])
+	w.check(t)
+	w.server.Kill()
+	if _, err := logs.Import(t.Context(), w.Store, w.org, bytes.NewReader(whole), yes); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+		t.Errorf("with the second store away, nobody knows what is there: %v", err)
+	}
 }
 
 // TestSecondStoreLostLines: what ClickHouse acknowledged and lost is copied again,

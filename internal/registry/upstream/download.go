@@ -27,6 +27,7 @@ func newDownload(body io.ReadCloser, cancel context.CancelFunc) *download {
 		d.late.Store(true)
 		cancel()
 	})
+	d.idle.Stop() // nobody waits yet
 	return d
 }
 
@@ -35,6 +36,7 @@ func (d *download) Read(p []byte) (int, error) {
 	d.idle.Reset(idleTimeout)
 	began := time.Now()
 	n, err := d.body.Read(p)
+	d.idle.Stop()
 	d.waited += time.Since(began)
 	d.came += int64(n)
 	if err == nil && d.waited >= leastEvery {

@@ -44,7 +44,7 @@ func TestDownloadsHaveALeastRate(t *testing.T) {
 		"a byte each 20 seconds": {1, 20 * time.Second, 0, 61 * time.Second},
 		"15 KiB a second":        {15 << 10, time.Second, 0, 61 * time.Second},
 		"17 KiB a second":        {17 << 10, time.Second, 0, 0},
-		"stored slowly":          {17 << 10, time.Second, 10 * time.Second, 0},
+		"stored slowly":          {17 << 10, time.Second, idleTimeout + time.Minute, 0},
 		"nothing":                {1, time.Hour, 0, 46 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

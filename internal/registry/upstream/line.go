@@ -25,6 +25,7 @@ const (
 // except for those that the operator has named. Safe for concurrent use.
 type Line struct {
 	named           func(address string) bool
+	lookup          func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	direct, proxied *http.Transport
 }
 
@@ -35,7 +36,7 @@ func NewLine(named func(address string) bool) *Line {
 		return &http.Transport{TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: headerTimeout, ForceAttemptHTTP2: true, DisableCompression: true,
 			IdleConnTimeout: idleConns, MaxConnsPerHost: connsPerHost, MaxResponseHeaderBytes: 256 << 10}
 	}
-	l := &Line{named: named, direct: transport(), proxied: transport()}
+	l := &Line{named: named, lookup: net.DefaultResolver.LookupNetIP, direct: transport(), proxied: transport()}
 	l.direct.DialContext = l.dial
 	l.proxied.Proxy, l.proxied.DialContext = http.ProxyFromEnvironment, (&net.Dialer{Timeout: dialTimeout}).DialContext
 	return l
@@ -85,10 +86,12 @@ func (l *Line) check(ctx context.Context, to string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	all, err := l.lookup(ctx, "ip", host)
 	var unknown *net.DNSError
-	if errors.As(err, &unknown) {
-		return nil // the proxy may know it, and is where the operator put it
+	if errors.As(err, &unknown) && unknown.IsNotFound {
+		// The proxy may know it, and is where the operator put it. Where it is only that
+		// nobody answers us, it may as well be inside.
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("find an address: %w", err)

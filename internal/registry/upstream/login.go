@@ -93,7 +93,10 @@ func (c *Client) askToken(ctx context.Context, repo string, params map[string]st
 	if err != nil {
 		return err
 	}
-	if r, err = c.judge(r); err != nil {
+	if r, err = c.judge(r, realm); err != nil {
+		if KindOf(err) == Unknown { // the one who gives tokens is, not what we want one for
+			return broken("%s, where it says that tokens are, has none", realm.Host)
+		}
 		return err
 	}
 	defer r.Body.Close()

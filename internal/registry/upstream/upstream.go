@@ -35,8 +35,9 @@ const (
 	leastBytes   = 60 * (16 << 10) // 16 KiB a second
 	wholeTimeout = 6 * time.Hour
 	maxRedirects = 5
-	// maxSmall bounds answers that are neither blobs nor manifests.
-	maxSmall = 1 << 20
+	// maxSmall bounds answers that are neither blobs nor manifests, maxList lists of
+	// tags.
+	maxSmall, maxList = 1 << 20, 4 << 20
 )
 
 // Kind says what an upstream's refusal means.
@@ -64,7 +65,9 @@ const (
 type Error struct {
 	Kind  Kind
 	After time.Duration // of Limited: when to ask again
-	text  string
+	// Elsewhere: it is not the registry that fails so, but who it sent us to.
+	Elsewhere bool
+	text      string
 }
 
 // Error implements error.
@@ -152,10 +155,9 @@ func (c *Client) Name(ctx context.Context, repo, tag, have string) (Manifest, er
 	return c.manifest(ctx, http.MethodHead, repo, tag, have, 0)
 }
 
-// Manifest is a manifest by its digest or a tag, of up to most bytes. have is the
-// digest that a tag was, "" for none.
-func (c *Client) Manifest(ctx context.Context, repo, reference, have string, most int64) (Manifest, error) {
-	return c.manifest(ctx, http.MethodGet, repo, reference, have, most)
+// Manifest is a manifest by its digest or a tag, of up to most bytes.
+func (c *Client) Manifest(ctx context.Context, repo, reference string, most int64) (Manifest, error) {
+	return c.manifest(ctx, http.MethodGet, repo, reference, "", most)
 }
 
 func (c *Client) manifest(ctx context.Context, method, repo, reference, have string, most int64) (m Manifest, err error) {
@@ -231,7 +233,7 @@ func (c *Client) Tags(ctx context.Context, repo, after string, most int) (tags [
 	}
 	defer r.Body.Close()
 	// Some registries know no pages, and send all that there is.
-	content, err := readUpTo(r.Body, 16*maxSmall)
+	content, err := readUpTo(r.Body, maxList)
 	if err != nil {
 		return nil, false, err
 	}
@@ -256,8 +258,11 @@ func (c *Client) do(ctx context.Context, method, repo, what, query string, heade
 		if err != nil {
 			return nil, err
 		}
+		if b, ok := budgetOf(r.Header); ok && !elsewhere(r.Request.URL, &u) {
+			c.cfg.Budget(b)
+		}
 		if r.StatusCode != http.StatusUnauthorized || !first {
-			return c.judge(r)
+			return c.judge(r, &u)
 		}
 		challenges := r.Header.Values("WWW-Authenticate")
 		discard(r)
@@ -279,16 +284,14 @@ func (c *Client) send(ctx context.Context, method string, u *url.URL, header htt
 	}
 	r, err := c.http.Do(request)
 	if err != nil {
-		return nil, failed(err, u.Host)
+		return nil, failed(err, u)
 	}
 	return r, nil
 }
 
-// judge is what an answer means. The body of one that is of use stays open.
-func (c *Client) judge(r *http.Response) (*http.Response, error) {
-	if b, ok := budgetOf(r.Header); ok {
-		c.cfg.Budget(b)
-	}
+// judge is what an answer means to who asked for an address. The body of one that is
+// of use stays open.
+func (c *Client) judge(r *http.Response, asked *url.URL) (*http.Response, error) {
 	switch code := r.StatusCode; code {
 	case http.StatusOK, http.StatusNotModified:
 		return r, nil
@@ -303,6 +306,9 @@ func (c *Client) judge(r *http.Response) (*http.Response, error) {
 		return nil, &Error{Kind: Unknown, text: "it has no such thing"}
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		discard(r)
+		if elsewhere(r.Request.URL, asked) {
+			return nil, broken("%s, to which it leads, answers with status %d", r.Request.URL.Host, code)
+		}
 		return nil, away("it answers with status %d", code)
 	default:
 		discard(r)
@@ -325,13 +331,30 @@ func away(format string, args ...any) error {
 	return &Error{Kind: Away, text: fmt.Sprintf(format, args...)}
 }
 
+// elsewhere tells whether what was asked is not where we wanted to ask: then its
+// failure says nothing of the registry, which has sent us there for one thing.
+func elsewhere(at, wanted *url.URL) bool { return at != nil && address(at) != address(wanted) }
+
 // failed is why no answer came, without the address: that may be a signed one.
-func failed(err error, host string) error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own
+func failed(err error, wanted *url.URL) error {
+	at := wanted
+	var of *url.Error
+	if errors.As(err, &of) {
+		if u, err := url.Parse(of.URL); err == nil {
+			at = u
+		}
 	}
-	return away("%s can't be asked: %s", host, cause(err))
+	other := elsewhere(at, wanted)
+	var own *Error
+	switch {
+	case errors.As(err, &own):
+		told := *own
+		told.Elsewhere = other
+		return &told
+	case other:
+		return broken("%s, to which it leads, can't be asked: %s", at.Host, cause(err))
+	}
+	return away("%s can't be asked: %s", at.Host, cause(err))
 }
 
 // cause is the last error of a chain of the http package, without the address.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -134,23 +136,87 @@ func TestBounds(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 		}
 	})
-	if _, err := c.Manifest(t.Context(), "lib/a", "long", "", 1<<20); KindOf(err) != Broken {
+	if _, err := c.Manifest(t.Context(), "lib/a", "long", 1<<20); KindOf(err) != Broken {
 		t.Errorf("an endless manifest: %v", err)
 	}
 	_, _, err := c.Blob(t.Context(), "lib/a", "sha256:x")
-	if KindOf(err) != Away || strings.Contains(err.Error(), "signature") {
+	if KindOf(err) != Broken || strings.Contains(err.Error(), "signature") {
 		t.Errorf("a blob from where nobody is: %v", err)
 	}
-	if _, err := c.Manifest(t.Context(), "lib/a", "v1", "", 10); KindOf(err) != Away || !strings.Contains(err.Error(), "502") {
+	if _, err := c.Manifest(t.Context(), "lib/a", "v1", 10); KindOf(err) != Away || !strings.Contains(err.Error(), "502") {
 		t.Errorf("a status of no use: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Manifest(ctx, "lib/a", "v1", "", 10); err == nil {
+	if _, err := c.Manifest(ctx, "lib/a", "v1", 10); err == nil {
 		t.Error("nobody waits, and it is asked")
 	}
 	var of *Error
 	if !errors.As(insideError("x"), &of) || of.Kind != Inside {
 		t.Error("who is inside is not told as that")
+	}
+}
+
+// TestElsewhere: what fails where a registry leads to says nothing of the registry;
+// what fails at itself, or where its tokens are, does. Only the registry tells how
+// often it may be asked.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	_, other := double(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Ratelimit-Remaining", "0")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	c, s := double(t, nil)
+	told := 0
+	c.cfg.Budget = func(Budget) { told++ }
+	c.cfg.Line.named = func(at string) bool { return at != "127.0.0.1:1" }
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at, tokens, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/lib/a/manifests/"), "-")
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/none"):
+			w.Header().Set("Ratelimit-Remaining", "0")
+			w.WriteHeader(http.StatusNotFound)
+		case at == "fails":
+			http.Redirect(w, r, other.URL+"/x?signature=secret", http.StatusFound)
+		case at == "inside":
+			http.Redirect(w, r, "https://127.0.0.1:1/x?signature=secret", http.StatusFound)
+		case at == "tokens":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+map[string]string{"away": other.URL, "none": s.URL}[tokens]+`/none"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	for what, want := range map[string]Error{"fails": {Kind: Broken}, "inside": {Kind: Inside, Elsewhere: true}, "itself": {Kind: Away}, "tokens-away": {Kind: Away}, "tokens-none": {Kind: Broken}} {
+		_, err := c.Manifest(t.Context(), "lib/a", what, 10)
+		var of *Error
+		if !errors.As(err, &of) || of.Kind != want.Kind || of.Elsewhere != want.Elsewhere || strings.Contains(err.Error(), "signature") {
+			t.Errorf("%s: %+v", what, err)
+		}
+	}
+	if told != 0 {
+		t.Errorf("a budget of somebody else's is heard %d times", told)
+	}
+}
+
+// TestCheck: whom a proxy is to ask is looked up; only a name that there is not for us
+// is left to the proxy.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	line := NewLine(func(string) bool { return false })
+	for name, c := range map[string]struct {
+		all  []netip.Addr
+		err  error
+		asks bool
+	}{
+		"outside":    {[]netip.Addr{netip.MustParseAddr("93.184.215.14")}, nil, true},
+		"inside too": {[]netip.Addr{netip.MustParseAddr("93.184.215.14"), netip.MustParseAddr("10.0.0.1")}, nil, false},
+		"unknown":    {nil, &net.DNSError{IsNotFound: true}, true},
+		"no answer":  {nil, &net.DNSError{IsTimeout: true}, false},
+	} {
+		line.lookup = func(context.Context, string, string) ([]netip.Addr, error) { return c.all, c.err }
+		if err := line.check(t.Context(), "a.example:443"); (err == nil) != c.asks {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -442,38 +442,6 @@ func (q *Queries) OrgHasHistory(ctx context.Context, orgID string) (bool, error)
 	return column_1, err
 }
 
-const orgIDs = `-- name: OrgIDs :many
-SELECT id FROM orgs WHERE id > $1 ORDER BY id LIMIT $2
-`
-
-type OrgIDsParams struct {
-	ID    string
-	Limit int32
-}
-
-func (q *Queries) OrgIDs(ctx context.Context, arg OrgIDsParams) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, orgIDs, arg.ID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const orgOf = `-- name: OrgOf :one
 SELECT CAST(COALESCE(MAX(x.org_id), '') AS TEXT) FROM (
     SELECT j.org_id FROM jobs j WHERE j.id = $1

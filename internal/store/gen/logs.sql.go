@@ -24,22 +24,6 @@ func (q *Queries) AssignLogOutbox(ctx context.Context, arg AssignLogOutboxParams
 	return err
 }
 
-const attemptState = `-- name: AttemptState :one
-SELECT org_id, state FROM attempts WHERE id = $1
-`
-
-type AttemptStateRow struct {
-	OrgID string
-	State string
-}
-
-func (q *Queries) AttemptState(ctx context.Context, id string) (AttemptStateRow, error) {
-	row := q.db.QueryRowContext(ctx, attemptState, id)
-	var i AttemptStateRow
-	err := row.Scan(&i.OrgID, &i.State)
-	return i, err
-}
-
 const attemptsOfJob = `-- name: AttemptsOfJob :many
 SELECT id FROM attempts WHERE org_id = $1 AND job_id = $2 ORDER BY id DESC LIMIT $3
 `

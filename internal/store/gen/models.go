@@ -533,6 +533,8 @@ type RegistryMirror struct {
 	Failure      string
 	FailedAt     int64
 	LimitedUntil int64
+	SpentUntil   int64
+	Clearing     bool
 }
 
 type RegistryRef struct {
@@ -734,8 +736,6 @@ type TelemetryBatch struct {
 	Seq       int64
 	Signal    string
 	Items     int64
-	FirstAt   int64
-	LastAt    int64
 	StoredAt  int64
 	Bytes     int64
 	Data      []byte

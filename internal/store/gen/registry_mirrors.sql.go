@@ -57,7 +57,7 @@ func (q *Queries) DropRegistryReposBelow(ctx context.Context, arg DropRegistryRe
 }
 
 const lockRegistryMirror = `-- name: LockRegistryMirror :one
-UPDATE registry_mirrors SET name = name WHERE org_id = $1 AND name = $2 RETURNING org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, failure, failed_at, limited_until
+UPDATE registry_mirrors SET name = name WHERE org_id = $1 AND name = $2 RETURNING org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, failure, failed_at, limited_until, spent_until, clearing
 `
 
 type LockRegistryMirrorParams struct {
@@ -82,29 +82,38 @@ func (q *Queries) LockRegistryMirror(ctx context.Context, arg LockRegistryMirror
 		&i.Failure,
 		&i.FailedAt,
 		&i.LimitedUntil,
+		&i.SpentUntil,
+		&i.Clearing,
 	)
 	return i, err
 }
 
 const noteRegistryMirror = `-- name: NoteRegistryMirror :exec
-UPDATE registry_mirrors SET failure = $1, failed_at = $2, limited_until = $3
-WHERE org_id = $4 AND name = $5 AND since = $6
+UPDATE registry_mirrors SET failed_at = CASE WHEN failure <> '' AND $1 <> '' THEN failed_at ELSE $2 END,
+  failure = $1,
+  limited_until = CASE WHEN limited_until > $3 THEN limited_until ELSE $3 END,
+  spent_until = CASE WHEN spent_until > $4 THEN spent_until ELSE $4 END
+WHERE org_id = $5 AND name = $6 AND since = $7
 `
 
 type NoteRegistryMirrorParams struct {
 	Failure      string
 	FailedAt     int64
 	LimitedUntil int64
+	SpentUntil   int64
 	OrgID        string
 	Name         string
 	Since        int64
 }
 
+// When it began to fail stays while it does, and what another replica has heard of
+// pauses stays too.
 func (q *Queries) NoteRegistryMirror(ctx context.Context, arg NoteRegistryMirrorParams) error {
 	_, err := q.db.ExecContext(ctx, noteRegistryMirror,
 		arg.Failure,
 		arg.FailedAt,
 		arg.LimitedUntil,
+		arg.SpentUntil,
 		arg.OrgID,
 		arg.Name,
 		arg.Since,
@@ -202,10 +211,11 @@ func (q *Queries) OldestRegistryManifests(ctx context.Context, arg OldestRegistr
 }
 
 const putRegistryMirror = `-- name: PutRegistryMirror :exec
-INSERT INTO registry_mirrors (org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO registry_mirrors (org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, clearing)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (org_id, name) DO UPDATE SET upstream = excluded.upstream, username = excluded.username, secret = excluded.secret, allowed = excluded.allowed,
-  since = excluded.since, changed_at = excluded.changed_at, changed_by = excluded.changed_by, failure = '', failed_at = 0, limited_until = 0
+  since = excluded.since, changed_at = excluded.changed_at, changed_by = excluded.changed_by, clearing = excluded.clearing,
+  failure = '', failed_at = 0, limited_until = 0, spent_until = 0
 `
 
 type PutRegistryMirrorParams struct {
@@ -218,6 +228,7 @@ type PutRegistryMirrorParams struct {
 	Since     int64
 	ChangedAt int64
 	ChangedBy string
+	Clearing  bool
 }
 
 func (q *Queries) PutRegistryMirror(ctx context.Context, arg PutRegistryMirrorParams) error {
@@ -231,6 +242,7 @@ func (q *Queries) PutRegistryMirror(ctx context.Context, arg PutRegistryMirrorPa
 		arg.Since,
 		arg.ChangedAt,
 		arg.ChangedBy,
+		arg.Clearing,
 	)
 	return err
 }
@@ -363,6 +375,21 @@ func (q *Queries) RegistryMirrorBytes(ctx context.Context, arg RegistryMirrorByt
 	return column_1, err
 }
 
+const registryMirrorCleared = `-- name: RegistryMirrorCleared :exec
+UPDATE registry_mirrors SET clearing = FALSE, changed_at = changed_at + 1 WHERE org_id = $1 AND name = $2 AND since = $3
+`
+
+type RegistryMirrorClearedParams struct {
+	OrgID string
+	Name  string
+	Since int64
+}
+
+func (q *Queries) RegistryMirrorCleared(ctx context.Context, arg RegistryMirrorClearedParams) error {
+	_, err := q.db.ExecContext(ctx, registryMirrorCleared, arg.OrgID, arg.Name, arg.Since)
+	return err
+}
+
 const registryMirrorRepos = `-- name: RegistryMirrorRepos :one
 SELECT COUNT(*) FROM (
   SELECT repo FROM registry_manifests WHERE registry_manifests.org_id = $1 AND substr(repo, 1, CAST($2 AS INTEGER)) = CAST($3 AS TEXT)
@@ -406,17 +433,16 @@ func (q *Queries) RegistryMirrorTag(ctx context.Context, arg RegistryMirrorTagPa
 }
 
 const registryMirrors = `-- name: RegistryMirrors :many
-SELECT org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, failure, failed_at, limited_until FROM registry_mirrors WHERE org_id = $1 AND name > $2 ORDER BY name LIMIT $3
+SELECT org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, failure, failed_at, limited_until, spent_until, clearing FROM registry_mirrors WHERE org_id = $1 ORDER BY name LIMIT $2
 `
 
 type RegistryMirrorsParams struct {
 	OrgID string
-	Name  string
 	Limit int32
 }
 
 func (q *Queries) RegistryMirrors(ctx context.Context, arg RegistryMirrorsParams) ([]RegistryMirror, error) {
-	rows, err := q.db.QueryContext(ctx, registryMirrors, arg.OrgID, arg.Name, arg.Limit)
+	rows, err := q.db.QueryContext(ctx, registryMirrors, arg.OrgID, arg.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -437,6 +463,8 @@ func (q *Queries) RegistryMirrors(ctx context.Context, arg RegistryMirrorsParams
 			&i.Failure,
 			&i.FailedAt,
 			&i.LimitedUntil,
+			&i.SpentUntil,
+			&i.Clearing,
 		); err != nil {
 			return nil, err
 		}

@@ -98,8 +98,8 @@ func (q *Queries) DropOrgTelemetry(ctx context.Context, orgID string) error {
 }
 
 const insertTelemetry = `-- name: InsertTelemetry :exec
-INSERT INTO telemetry_batches (org_id, job_id, attempt_id, seq, signal, items, first_at, last_at, stored_at, bytes, data)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO telemetry_batches (org_id, job_id, attempt_id, seq, signal, items, stored_at, bytes, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 `
 
 type InsertTelemetryParams struct {
@@ -109,8 +109,6 @@ type InsertTelemetryParams struct {
 	Seq       int64
 	Signal    string
 	Items     int64
-	FirstAt   int64
-	LastAt    int64
 	StoredAt  int64
 	Bytes     int64
 	Data      []byte
@@ -124,8 +122,6 @@ func (q *Queries) InsertTelemetry(ctx context.Context, arg InsertTelemetryParams
 		arg.Seq,
 		arg.Signal,
 		arg.Items,
-		arg.FirstAt,
-		arg.LastAt,
 		arg.StoredAt,
 		arg.Bytes,
 		arg.Data,
@@ -261,7 +257,7 @@ func (q *Queries) TelemetryBatches(ctx context.Context, arg TelemetryBatchesPara
 }
 
 const telemetryOfAttempt = `-- name: TelemetryOfAttempt :one
-SELECT CAST(COALESCE(MAX(seq), 0) AS BIGINT) AS last_seq, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes
+SELECT CAST(COALESCE(MAX(seq), 0) AS BIGINT) AS last_seq, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes, COUNT(*) AS batches
 FROM telemetry_batches WHERE org_id = $1 AND job_id = $2 AND attempt_id = $3
 `
 
@@ -274,11 +270,12 @@ type TelemetryOfAttemptParams struct {
 type TelemetryOfAttemptRow struct {
 	LastSeq int64
 	Bytes   int64
+	Batches int64
 }
 
 func (q *Queries) TelemetryOfAttempt(ctx context.Context, arg TelemetryOfAttemptParams) (TelemetryOfAttemptRow, error) {
 	row := q.db.QueryRowContext(ctx, telemetryOfAttempt, arg.OrgID, arg.JobID, arg.AttemptID)
 	var i TelemetryOfAttemptRow
-	err := row.Scan(&i.LastSeq, &i.Bytes)
+	err := row.Scan(&i.LastSeq, &i.Bytes, &i.Batches)
 	return i, err
 }

@@ -14,6 +14,8 @@ CREATE TABLE registry_mirrors (
     changed_by    TEXT   NOT NULL,
     failure       TEXT   NOT NULL DEFAULT '', -- why it can't be asked
     failed_at     BIGINT NOT NULL DEFAULT 0,
-    limited_until BIGINT NOT NULL DEFAULT 0,
+    limited_until BIGINT NOT NULL DEFAULT 0, -- it wants not to be asked before
+    spent_until   BIGINT NOT NULL DEFAULT 0, -- it gives no more manifests before
+    clearing      BOOLEAN NOT NULL DEFAULT FALSE, -- what is here of before is being removed
     PRIMARY KEY (org_id, name)
 );

@@ -8,8 +8,6 @@ CREATE TABLE telemetry_batches (
     seq        BIGINT NOT NULL, -- of its host, growing
     signal     TEXT   NOT NULL CHECK (signal IN ('traces', 'logs', 'metrics')),
     items      BIGINT NOT NULL,
-    first_at   BIGINT NOT NULL,
-    last_at    BIGINT NOT NULL,
     stored_at  BIGINT NOT NULL,
     bytes      BIGINT NOT NULL,
     data       BYTEA  NOT NULL,

@@ -4,9 +4,6 @@ INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3);
 -- name: OrgByIDOrName :one
 SELECT * FROM orgs WHERE (id = $1 OR name = $1) AND removed_at = 0;
 
--- name: OrgIDs :many
-SELECT id FROM orgs WHERE id > $1 ORDER BY id LIMIT $2;
-
 -- name: OrgsPage :many
 SELECT * FROM orgs WHERE removed_at = 0 AND id > $1 ORDER BY id LIMIT $2;
 

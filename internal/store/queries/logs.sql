@@ -93,6 +93,3 @@ SELECT id FROM attempts WHERE org_id = $1 AND job_id = $2 ORDER BY id DESC LIMIT
 SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = attempts.job_id
 WHERE attempts.org_id = $1 AND jobs.org_id = $1 AND jobs.repo_id <> '' AND jobs.repo_id IN (SELECT repos.id FROM repos WHERE repos.org_id = $1 AND repos.name = $2)
   AND attempts.id < $3 ORDER BY attempts.id DESC LIMIT $4;
-
--- name: AttemptState :one
-SELECT org_id, state FROM attempts WHERE id = $1;

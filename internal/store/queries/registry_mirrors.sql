@@ -1,21 +1,30 @@
 -- name: RegistryMirrors :many
-SELECT * FROM registry_mirrors WHERE org_id = $1 AND name > $2 ORDER BY name LIMIT $3;
+SELECT * FROM registry_mirrors WHERE org_id = $1 ORDER BY name LIMIT $2;
 
 -- name: LockRegistryMirror :one
 -- Whoever keeps something of a mirror holds its row: it does not go meanwhile.
 UPDATE registry_mirrors SET name = name WHERE org_id = $1 AND name = $2 RETURNING *;
 
 -- name: PutRegistryMirror :exec
-INSERT INTO registry_mirrors (org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO registry_mirrors (org_id, name, upstream, username, secret, allowed, since, changed_at, changed_by, clearing)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (org_id, name) DO UPDATE SET upstream = excluded.upstream, username = excluded.username, secret = excluded.secret, allowed = excluded.allowed,
-  since = excluded.since, changed_at = excluded.changed_at, changed_by = excluded.changed_by, failure = '', failed_at = 0, limited_until = 0;
+  since = excluded.since, changed_at = excluded.changed_at, changed_by = excluded.changed_by, clearing = excluded.clearing,
+  failure = '', failed_at = 0, limited_until = 0, spent_until = 0;
+
+-- name: RegistryMirrorCleared :exec
+UPDATE registry_mirrors SET clearing = FALSE, changed_at = changed_at + 1 WHERE org_id = sqlc.arg(org_id) AND name = sqlc.arg(name) AND since = sqlc.arg(since);
 
 -- name: DropRegistryMirror :exec
 DELETE FROM registry_mirrors WHERE org_id = $1 AND name = $2;
 
 -- name: NoteRegistryMirror :exec
-UPDATE registry_mirrors SET failure = sqlc.arg(failure), failed_at = sqlc.arg(failed_at), limited_until = sqlc.arg(limited_until)
+-- When it began to fail stays while it does, and what another replica has heard of
+-- pauses stays too.
+UPDATE registry_mirrors SET failed_at = CASE WHEN failure <> '' AND sqlc.arg(failure) <> '' THEN failed_at ELSE sqlc.arg(failed_at) END,
+  failure = sqlc.arg(failure),
+  limited_until = CASE WHEN limited_until > sqlc.arg(limited_until) THEN limited_until ELSE sqlc.arg(limited_until) END,
+  spent_until = CASE WHEN spent_until > sqlc.arg(spent_until) THEN spent_until ELSE sqlc.arg(spent_until) END
 WHERE org_id = sqlc.arg(org_id) AND name = sqlc.arg(name) AND since = sqlc.arg(since);
 
 -- name: RegistryImagesBelow :one

@@ -1,10 +1,10 @@
 -- name: TelemetryOfAttempt :one
-SELECT CAST(COALESCE(MAX(seq), 0) AS BIGINT) AS last_seq, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes
+SELECT CAST(COALESCE(MAX(seq), 0) AS BIGINT) AS last_seq, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes, COUNT(*) AS batches
 FROM telemetry_batches WHERE org_id = $1 AND job_id = $2 AND attempt_id = $3;
 
 -- name: InsertTelemetry :exec
-INSERT INTO telemetry_batches (org_id, job_id, attempt_id, seq, signal, items, first_at, last_at, stored_at, bytes, data)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+INSERT INTO telemetry_batches (org_id, job_id, attempt_id, seq, signal, items, stored_at, bytes, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: AddTelemetryBytes :one
 INSERT INTO telemetry_orgs (org_id, bytes) VALUES ($1, $2)

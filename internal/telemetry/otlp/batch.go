@@ -33,18 +33,41 @@ func isReserved(key string) bool {
 	return slices.ContainsFunc(reserved, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 }
 
+// Bounds of what is stamped on one resource, for which Open has room.
+const (
+	maxStamps     = 16
+	maxStamp      = 512                          // bytes of a value
+	stampMessages = 1 + 2*maxStamps              // the resource, where there was none; a pair and its value
+	stampBytes    = maxStamps * (maxStamp + 128) // with names, and what all takes beside its text
+)
+
 // Stamp says on each resource whose it is, and nothing that its sender said of
 // that stays.
 func (b *Batch) Stamp(whose []Attribute) {
+	whose = slices.DeleteFunc(slices.Clone(whose), func(a Attribute) bool { return a.Value == "" })
+	whose = whose[:min(len(whose), maxStamps)]
 	for _, resource := range b.resources() {
-		resource.Attributes = slices.DeleteFunc(resource.Attributes, func(a *commonpb.KeyValue) bool { return isReserved(a.GetKey()) })
+		theirs := slices.DeleteFunc(resource.Attributes, func(a *commonpb.KeyValue) bool { return isReserved(a.GetKey()) })
+		// Ours come first: where there are too many, the last ones go.
+		all := make([]*commonpb.KeyValue, 0, len(whose)+len(theirs))
 		for _, a := range whose {
-			if a.Value == "" {
-				continue
-			}
-			resource.Attributes = append(resource.Attributes, &commonpb.KeyValue{Key: a.Key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: a.Value}}})
+			all = append(all, &commonpb.KeyValue{Key: a.Key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: cut(a.Value, maxStamp)}}})
 		}
+		all = append(all, theirs...)
+		resource.Attributes = all
 	}
+}
+
+func (b *Batch) countResources() int {
+	switch d := b.data.(type) {
+	case *tracepb.TracesData:
+		return len(d.GetResourceSpans())
+	case *logspb.LogsData:
+		return len(d.GetResourceLogs())
+	case *metricspb.MetricsData:
+		return len(d.GetResourceMetrics())
+	}
+	return 0
 }
 
 // resources are those of a batch; where one is missing it is made.
@@ -68,14 +91,6 @@ func (b *Batch) resources() (all []*resourcepb.Resource) {
 		for _, r := range d.GetResourceMetrics() {
 			add(&r.Resource)
 		}
-	}
-	return all
-}
-
-// Resources are the attributes of who sent what a batch holds.
-func (b *Batch) Resources() (all []map[string]string) {
-	for _, r := range b.resources() {
-		all = append(all, attributesOf(r.GetAttributes()))
 	}
 	return all
 }
@@ -109,19 +124,21 @@ func rewrite(m protoreflect.Message, f func(string) string) {
 
 // trim cuts texts and lists of attributes that are too long.
 func (b *Batch) trim() {
-	b.Rewrite(cut)
+	b.Rewrite(func(text string) string { return cut(text, maxValue) })
 	trimAttributes(b.data.ProtoReflect())
 }
 
-func cut(text string) string {
-	if len(text) <= maxValue {
+// cut makes a text no longer than it may be, with a sign that it was.
+func cut(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	text = text[:maxValue]
-	for !utf8.ValidString(text[len(text)-min(len(text), utf8.UTFMax):]) && len(text) > maxValue-utf8.UTFMax {
-		text = text[:len(text)-1]
+	const sign = "…"
+	n := most - len(sign)
+	for back := 0; back < utf8.UTFMax && !utf8.RuneStart(text[n]); back++ { // of what is no text, the bytes stay
+		n--
 	}
-	return text + "…"
+	return text[:n] + sign
 }
 
 func trimAttributes(m protoreflect.Message) {
@@ -195,28 +212,21 @@ func (b *Batch) check() {
 }
 
 // Encode makes a batch to be kept, without a number yet. ok is false where there
-// is nothing in it. Its error is a *RefusalError.
+// is nothing in it. What is too long is cut only here: a secret that is to be hidden
+// first would else be cut, and what is left of it be kept. Its error is a
+// *RefusalError.
 func (b *Batch) Encode() (out nimbus.TelemetryBatch, ok bool, err error) {
-	out = nimbus.TelemetryBatch{Signal: b.Signal}
-	b.eachTime(func(nanos uint64) {
-		out.Items++
-		at := timeOf(nanos)
-		if at.IsZero() {
-			return
-		}
-		if out.First.IsZero() || at.Before(out.First) {
-			out.First = at
-		}
-		if at.After(out.Last) {
-			out.Last = at
-		}
-	})
+	out = nimbus.TelemetryBatch{Signal: b.Signal, Items: b.items()}
 	if out.Items == 0 {
 		return out, false, nil
 	}
+	b.trim()
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(b.data)
 	if err != nil {
 		return out, false, refuse(http.StatusBadRequest, "it can't be kept: %v", err)
+	}
+	if len(raw) > maxOpened { // numbers of JSON may take more here
+		return out, false, refuse(http.StatusRequestEntityTooLarge, "the body takes more than %d bytes: send smaller batches", maxOpened)
 	}
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20))
 	if err != nil {
@@ -294,14 +304,26 @@ func exemplars(m protoreflect.Message, f func(*metricspb.Exemplar)) {
 	})
 }
 
+// Bounds of a batch that was kept: those of a request, and room for what was stamped
+// on it. Numbers of JSON may take four times as much in protobuf.
+const (
+	maxOpened         = 4*maxUnpacked + maxResources*stampBytes
+	maxOpenedMessages = maxMessages + maxResources*stampMessages
+)
+
+// Cost is about how much memory it took to open a batch.
+func (b *Batch) Cost() int {
+	const message = 256 // of one, with what leads to it
+	return b.unpacked + b.messages*message
+}
+
 // Open reads what Encode made, wherever it was since.
 func Open(s nimbus.Signal, data []byte) (*Batch, error) {
 	b, err := newBatch(s)
 	if err != nil {
 		return nil, err
 	}
-	const slack = 4 << 20 // what was stamped on it
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*maxUnpacked+slack))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxOpened))
 	if err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInternal, "open a batch of telemetry: %w", err)
 	}
@@ -310,36 +332,32 @@ func Open(s nimbus.Signal, data []byte) (*Batch, error) {
 	if err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "unpack a batch of telemetry: %w", err)
 	}
-	if err := b.decodeBinary(raw); err != nil {
+	b.unpacked = len(raw)
+	if err := b.unmarshal(raw, maxOpenedMessages); err != nil {
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "open a batch of telemetry: %w", err)
 	}
 	return b, nil
 }
 
-// eachTime calls f with when each item was.
-func (b *Batch) eachTime(f func(nanos uint64)) {
+// items is how many spans, records or points it has.
+func (b *Batch) items() (n int) {
 	switch d := b.data.(type) {
 	case *tracepb.TracesData:
 		for _, r := range d.GetResourceSpans() {
 			for _, s := range r.GetScopeSpans() {
-				for _, span := range s.GetSpans() {
-					f(span.GetStartTimeUnixNano())
-				}
+				n += len(s.GetSpans())
 			}
 		}
 	case *logspb.LogsData:
 		for _, r := range d.GetResourceLogs() {
 			for _, s := range r.GetScopeLogs() {
-				for _, l := range s.GetLogRecords() {
-					f(recordNanos(l))
-				}
+				n += len(s.GetLogRecords())
 			}
 		}
 	case *metricspb.MetricsData:
-		for _, p := range b.Points() {
-			f(uint64(max(p.At.UnixNano(), 0)))
-		}
+		n = len(b.Points())
 	}
+	return n
 }
 
 func recordNanos(l *logspb.LogRecord) uint64 {

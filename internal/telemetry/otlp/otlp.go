@@ -27,8 +27,11 @@ const (
 	maxUnpacked = 8 << 20
 	maxMessages = nimbus.MaxTelemetryItems // in it: each takes some hundred bytes of memory, and as little as two of a body
 	maxDepth    = 48                       // of messages in messages
-	maxValue    = 64 << 10                 // of a text; what is longer is cut
-	maxKeyed    = 256                      // attributes of one thing
+	// maxResources is how many there are, each of which is stamped: so that what was
+	// taken can be opened again, by who believes a host no more than a job.
+	maxResources = 1000
+	maxValue     = 64 << 10 // of a text; what is longer is cut
+	maxKeyed     = 256      // attributes of one thing
 )
 
 // Request is one request to a receiver, as it came.
@@ -58,6 +61,8 @@ type Batch struct {
 	Rejected int64
 	Why      string
 	data     proto.Message // TracesData, LogsData or MetricsData, which have the form of a request
+	// Of a batch that was opened: what it unpacked to.
+	unpacked, messages int
 }
 
 func newBatch(s nimbus.Signal) (*Batch, error) {
@@ -100,8 +105,10 @@ func Decode(r Request) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := b.countResources(); n > maxResources {
+		return nil, refuse(http.StatusRequestEntityTooLarge, "the body holds %d resources, more than %d: send smaller batches", n, maxResources)
+	}
 	b.check()
-	b.trim()
 	return b, nil
 }
 
@@ -131,7 +138,12 @@ func unpack(r Request) ([]byte, error) {
 }
 
 func (b *Batch) decodeBinary(body []byte) error {
-	if err := weigh(body, b.data.ProtoReflect().Descriptor()); err != nil {
+	return b.unmarshal(body, maxMessages)
+}
+
+// unmarshal reads a body of at most so many messages.
+func (b *Batch) unmarshal(body []byte, most int) (err error) {
+	if b.messages, err = weigh(body, b.data.ProtoReflect().Descriptor(), most); err != nil {
 		return err
 	}
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth + 1, DiscardUnknown: true}).Unmarshal(body, b.data); err != nil {

@@ -84,11 +84,8 @@ func TestRealTraces(t *testing.T) {
 			if len(spans) != want.spans || stored.Items != want.spans || want.service != "" && spans[0].Service != want.service {
 				t.Fatalf("%d spans of %q, told as %d", len(spans), spans[0].Service, stored.Items)
 			}
-			if stored.First.IsZero() || stored.Last.Before(stored.First) || stored.First.Year() < 2025 {
-				t.Errorf("they span %v to %v", stored.First, stored.Last)
-			}
 			for _, s := range spans {
-				if len(s.TraceID) != 32 || len(s.SpanID) != 16 || s.End.Before(s.Start) {
+				if len(s.TraceID) != 32 || len(s.SpanID) != 16 || s.End.Before(s.Start) || s.Start.Year() < 2025 {
 					t.Errorf("span %+v", s)
 				}
 				hay := raw
@@ -256,6 +253,20 @@ func TestTrimmed(t *testing.T) {
 	}
 }
 
+// TestHiddenBeforeItIsCut: of a secret that lies where a text is cut, not the first
+// bytes stay either.
+func TestHiddenBeforeItIsCut(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t-of-some-length"
+	long := strings.Repeat("x", 64<<10-len("…")-3) + secret + strings.Repeat("y", 100)
+	b := decode(t, nimbus.SignalTraces, binaryType, traces(t, spanOf(text("k", long))))
+	b.Rewrite(func(s string) string { return strings.ReplaceAll(s, secret, "***") })
+	_, back := kept(t, b)
+	if got := back.Spans()[0].Attributes["k"]; len(got) > 64<<10 || !strings.HasSuffix(got, "x***…") {
+		t.Errorf("%d bytes, which end with %q", len(got), got[len(got)-20:])
+	}
+}
+
 // TestWrongIDs: a span with an id of a wrong length goes, those beside it stay, and
 // the sender is told.
 func TestWrongIDs(t *testing.T) {
@@ -292,11 +303,48 @@ func TestStamp(t *testing.T) {
 	b := decode(t, nimbus.SignalTraces, binaryType, raw)
 	b.Stamp([]otlp.Attribute{{"nimbus.org.id", "acme"}, {"nimbus.job.id", "job_1"}, {"vcs.ref.head.name", ""}})
 	_, back := kept(t, b)
-	for i, r := range back.Resources() {
-		if r["nimbus.org.id"] != "acme" || r["nimbus.job.id"] != "job_1" || len(r) != 3-i {
-			t.Errorf("resource %d: %v", i, r)
+	for i, r := range sent(t, back).GetResourceSpans() {
+		says := map[string]string{}
+		for _, a := range r.GetResource().GetAttributes() {
+			says[a.GetKey()] = a.GetValue().GetStringValue()
+		}
+		if says["nimbus.org.id"] != "acme" || says["nimbus.job.id"] != "job_1" || len(says) != 3-i || len(r.GetResource().GetAttributes()) != 3-i {
+			t.Errorf("resource %d: %v", i, says)
 		}
 	}
+}
+
+// TestStampStays: on a resource with as many attributes as it may have, it is the
+// job's that go.
+func TestStampStays(t *testing.T) {
+	t.Parallel()
+	var many []*commonpb.KeyValue
+	for i := range 300 {
+		many = append(many, text(fmt.Sprint("k", i), "v"))
+	}
+	raw, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{
+		{Resource: &resourcepb.Resource{Attributes: many}, ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{spanOf()}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := decode(t, nimbus.SignalTraces, binaryType, raw)
+	b.Stamp([]otlp.Attribute{{"nimbus.org.id", "acme"}})
+	_, back := kept(t, b)
+	r := sent(t, back).GetResourceSpans()[0].GetResource()
+	if len(r.GetAttributes()) != 256 || r.GetAttributes()[0].GetKey() != "nimbus.org.id" || r.GetDroppedAttributesCount() != 45 {
+		t.Errorf("%d attributes, the first %s, %d dropped", len(r.GetAttributes()), r.GetAttributes()[0].GetKey(), r.GetDroppedAttributesCount())
+	}
+}
+
+// sent is what a batch of traces is sent on as.
+func sent(t *testing.T, b *otlp.Batch) *tracepb.TracesData {
+	t.Helper()
+	raw, err := b.Request()
+	var d tracepb.TracesData
+	if err != nil || proto.Unmarshal(raw, &d) != nil {
+		t.Fatalf("it is no request: %v", err)
+	}
+	return &d
 }
 
 // TestRewrite: each text of each signal goes through, and no id does.
@@ -356,10 +404,77 @@ func TestPoints(t *testing.T) {
 	}
 }
 
+// resources is a body with so many of them, and with empty spans in the last for as
+// many messages as it is to hold.
+func resources(t *testing.T, n, messages int) []byte {
+	t.Helper()
+	d := &tracepb.TracesData{ResourceSpans: make([]*tracepb.ResourceSpans, n)}
+	for i := range d.GetResourceSpans() {
+		d.ResourceSpans[i] = &tracepb.ResourceSpans{}
+	}
+	scope := &tracepb.ScopeSpans{Spans: []*tracepb.Span{spanOf()}}
+	for left := messages - n - 2; left > 0; left-- {
+		scope.Spans[0].Events = append(scope.Spans[0].Events, &tracepb.Span_Event{})
+	}
+	d.ResourceSpans[n-1].ScopeSpans = []*tracepb.ScopeSpans{scope}
+	raw, err := proto.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func pack(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z.EncodeAll(raw, nil)
+}
+
+// TestWhatIsTakenCanBeOpened: a request at each of its bounds is opened again with
+// what a host stamps on it, and one beyond them is not taken.
+func TestWhatIsTakenCanBeOpened(t *testing.T) {
+	t.Parallel()
+	var stamp []otlp.Attribute
+	for i := range 16 {
+		stamp = append(stamp, otlp.Attribute{Key: fmt.Sprint("nimbus.", i), Value: strings.Repeat("v", 600)})
+	}
+	b := decode(t, nimbus.SignalTraces, binaryType, resources(t, 1000, nimbus.MaxTelemetryItems))
+	b.Stamp(stamp)
+	if _, back := kept(t, b); len(back.Spans()) != 1 || len(back.Spans()[0].Events) != nimbus.MaxTelemetryItems-1002 || back.Cost() < 50<<20 {
+		t.Errorf("%d spans, which cost %d", len(back.Spans()), back.Cost())
+	}
+	for name, body := range map[string][]byte{"resources": resources(t, 1001, 0), "messages": resources(t, 1000, nimbus.MaxTelemetryItems+1)} {
+		_, err := otlp.Decode(otlp.Request{Signal: nimbus.SignalTraces, ContentType: binaryType, Body: body})
+		var refusal *otlp.RefusalError
+		if !errors.As(err, &refusal) || refusal.Status != 413 {
+			t.Errorf("with a %s more: %v", name, err)
+		}
+	}
+	// Numbers that are one byte of JSON and eight of protobuf.
+	body := `{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"explicitBounds":[` + strings.Repeat("1,", 4_000_000) + `1]}]}}]}]}]}`
+	numbers, err := otlp.Decode(otlp.Request{Signal: nimbus.SignalMetrics, ContentType: jsonType, Encoding: "gzip", Body: zip(t, []byte(body))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept(t, numbers)
+}
+
 // TestOpenIsBounded: a host is believed no more than its jobs.
 func TestOpenIsBounded(t *testing.T) {
 	t.Parallel()
-	if _, err := otlp.Open(nimbus.SignalTraces, []byte("no zstd")); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
-		t.Errorf("got %v", err)
+	large := spanOf()
+	large.Name = strings.Repeat("x", 60<<20)
+	for name, data := range map[string][]byte{
+		"no zstd":           []byte("no zstd"),
+		"a bomb":            pack(t, traces(t, large)),
+		"too many messages": pack(t, resources(t, 1, 300_000)),
+		"deep values":       pack(t, traces(t, spanOf(nested(200)))),
+	} {
+		if _, err := otlp.Open(nimbus.SignalTraces, data); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

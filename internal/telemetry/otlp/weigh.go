@@ -12,10 +12,11 @@ func tooMany() error {
 }
 
 // weigh looks through a body before it is decoded: a message of two bytes takes
-// some hundred once it is.
-func weigh(body []byte, of protoreflect.MessageDescriptor) error {
-	left := maxMessages
-	return weighMessage(body, of, maxDepth, &left)
+// some hundred once it is. It says how many there are.
+func weigh(body []byte, of protoreflect.MessageDescriptor, most int) (messages int, err error) {
+	left := most
+	err = weighMessage(body, of, maxDepth, &left)
+	return most - left, err
 }
 
 func weighMessage(body []byte, of protoreflect.MessageDescriptor, depth int, left *int) error {

@@ -2150,12 +2150,10 @@ type TelemetryBatch struct {
 	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// "traces", "logs" or "metrics".
 	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	// How many spans, log records or points it has, and the time that they span.
-	Items int32                  `protobuf:"varint,3,opt,name=items,proto3" json:"items,omitempty"`
-	First *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
-	Last  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
+	// How many spans, log records or points it has.
+	Items int32 `protobuf:"varint,3,opt,name=items,proto3" json:"items,omitempty"`
 	// TracesData, LogsData or MetricsData of OTLP, zstd.
-	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2211,20 +2209,6 @@ func (x *TelemetryBatch) GetItems() int32 {
 	return 0
 }
 
-func (x *TelemetryBatch) GetFirst() *timestamppb.Timestamp {
-	if x != nil {
-		return x.First
-	}
-	return nil
-}
-
-func (x *TelemetryBatch) GetLast() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Last
-	}
-	return nil
-}
-
 func (x *TelemetryBatch) GetData() []byte {
 	if x != nil {
 		return x.Data
@@ -2235,7 +2219,7 @@ func (x *TelemetryBatch) GetData() []byte {
 type AppendTelemetryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	// At most 4 MiB together.
+	// At most 500, and 4 MiB together.
 	Batches       []*TelemetryBatch `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2681,14 +2665,12 @@ const file_nimbus_v1_agent_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x12%\n" +
 	"\x05lines\x18\x02 \x03(\v2\x0f.nimbus.v1.LineR\x05lines\">\n" +
 	"\x11AppendLogResponse\x12)\n" +
-	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"\xc6\x01\n" +
+	"\x10acknowledged_seq\x18\x01 \x01(\x03R\x0facknowledgedSeq\"d\n" +
 	"\x0eTelemetryBatch\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x14\n" +
-	"\x05items\x18\x03 \x01(\x05R\x05items\x120\n" +
-	"\x05first\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
-	"\x04last\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x12\n" +
-	"\x04data\x18\x06 \x01(\fR\x04data\"u\n" +
+	"\x05items\x18\x03 \x01(\x05R\x05items\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"u\n" +
 	"\x16AppendTelemetryRequest\x12&\n" +
 	"\x05lease\x18\x01 \x01(\v2\x10.nimbus.v1.LeaseR\x05lease\x123\n" +
 	"\abatches\x18\x02 \x03(\v2\x19.nimbus.v1.TelemetryBatchR\abatches\"D\n" +
@@ -2839,48 +2821,46 @@ var file_nimbus_v1_agent_proto_depIdxs = []int32{
 	0,  // 44: nimbus.v1.CreateRunnerRequest.lease:type_name -> nimbus.v1.Lease
 	0,  // 45: nimbus.v1.AppendLogRequest.lease:type_name -> nimbus.v1.Lease
 	5,  // 46: nimbus.v1.AppendLogRequest.lines:type_name -> nimbus.v1.Line
-	49, // 47: nimbus.v1.TelemetryBatch.first:type_name -> google.protobuf.Timestamp
-	49, // 48: nimbus.v1.TelemetryBatch.last:type_name -> google.protobuf.Timestamp
-	0,  // 49: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
-	34, // 50: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
-	4,  // 51: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
-	0,  // 52: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
-	3,  // 53: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
-	6,  // 54: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
-	8,  // 55: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
-	10, // 56: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
-	19, // 57: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
-	21, // 58: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
-	26, // 59: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
-	30, // 60: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
-	28, // 61: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
-	32, // 62: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
-	35, // 63: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
-	37, // 64: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
-	39, // 65: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
-	13, // 66: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
-	15, // 67: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
-	17, // 68: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
-	7,  // 69: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
-	9,  // 70: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
-	11, // 71: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
-	20, // 72: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
-	22, // 73: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
-	27, // 74: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
-	31, // 75: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
-	29, // 76: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
-	33, // 77: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
-	36, // 78: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
-	38, // 79: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
-	40, // 80: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
-	14, // 81: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
-	16, // 82: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
-	18, // 83: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
-	69, // [69:84] is the sub-list for method output_type
-	54, // [54:69] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	0,  // 47: nimbus.v1.AppendTelemetryRequest.lease:type_name -> nimbus.v1.Lease
+	34, // 48: nimbus.v1.AppendTelemetryRequest.batches:type_name -> nimbus.v1.TelemetryBatch
+	4,  // 49: nimbus.v1.ReportUsageRequest.usages:type_name -> nimbus.v1.AttemptUsage
+	0,  // 50: nimbus.v1.FinishAttemptRequest.lease:type_name -> nimbus.v1.Lease
+	3,  // 51: nimbus.v1.FinishAttemptRequest.outcome:type_name -> nimbus.v1.Outcome
+	6,  // 52: nimbus.v1.AgentService.Join:input_type -> nimbus.v1.JoinRequest
+	8,  // 53: nimbus.v1.AgentService.Hello:input_type -> nimbus.v1.HelloRequest
+	10, // 54: nimbus.v1.AgentService.Poll:input_type -> nimbus.v1.PollRequest
+	19, // 55: nimbus.v1.AgentService.Accept:input_type -> nimbus.v1.AcceptRequest
+	21, // 56: nimbus.v1.AgentService.Heartbeat:input_type -> nimbus.v1.HeartbeatRequest
+	26, // 57: nimbus.v1.AgentService.ReportPhase:input_type -> nimbus.v1.ReportPhaseRequest
+	30, // 58: nimbus.v1.AgentService.CreateRunner:input_type -> nimbus.v1.CreateRunnerRequest
+	28, // 59: nimbus.v1.AgentService.CreateCacheToken:input_type -> nimbus.v1.CreateCacheTokenRequest
+	32, // 60: nimbus.v1.AgentService.AppendLog:input_type -> nimbus.v1.AppendLogRequest
+	35, // 61: nimbus.v1.AgentService.AppendTelemetry:input_type -> nimbus.v1.AppendTelemetryRequest
+	37, // 62: nimbus.v1.AgentService.ReportUsage:input_type -> nimbus.v1.ReportUsageRequest
+	39, // 63: nimbus.v1.AgentService.FinishAttempt:input_type -> nimbus.v1.FinishAttemptRequest
+	13, // 64: nimbus.v1.AgentService.AttachShell:input_type -> nimbus.v1.AttachShellRequest
+	15, // 65: nimbus.v1.AgentService.SendShellOutput:input_type -> nimbus.v1.SendShellOutputRequest
+	17, // 66: nimbus.v1.AgentService.ReceiveShellInput:input_type -> nimbus.v1.ReceiveShellInputRequest
+	7,  // 67: nimbus.v1.AgentService.Join:output_type -> nimbus.v1.JoinResponse
+	9,  // 68: nimbus.v1.AgentService.Hello:output_type -> nimbus.v1.HelloResponse
+	11, // 69: nimbus.v1.AgentService.Poll:output_type -> nimbus.v1.PollResponse
+	20, // 70: nimbus.v1.AgentService.Accept:output_type -> nimbus.v1.AcceptResponse
+	22, // 71: nimbus.v1.AgentService.Heartbeat:output_type -> nimbus.v1.HeartbeatResponse
+	27, // 72: nimbus.v1.AgentService.ReportPhase:output_type -> nimbus.v1.ReportPhaseResponse
+	31, // 73: nimbus.v1.AgentService.CreateRunner:output_type -> nimbus.v1.CreateRunnerResponse
+	29, // 74: nimbus.v1.AgentService.CreateCacheToken:output_type -> nimbus.v1.CreateCacheTokenResponse
+	33, // 75: nimbus.v1.AgentService.AppendLog:output_type -> nimbus.v1.AppendLogResponse
+	36, // 76: nimbus.v1.AgentService.AppendTelemetry:output_type -> nimbus.v1.AppendTelemetryResponse
+	38, // 77: nimbus.v1.AgentService.ReportUsage:output_type -> nimbus.v1.ReportUsageResponse
+	40, // 78: nimbus.v1.AgentService.FinishAttempt:output_type -> nimbus.v1.FinishAttemptResponse
+	14, // 79: nimbus.v1.AgentService.AttachShell:output_type -> nimbus.v1.AttachShellResponse
+	16, // 80: nimbus.v1.AgentService.SendShellOutput:output_type -> nimbus.v1.SendShellOutputResponse
+	18, // 81: nimbus.v1.AgentService.ReceiveShellInput:output_type -> nimbus.v1.ReceiveShellInputResponse
+	67, // [67:82] is the sub-list for method output_type
+	52, // [52:67] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_agent_proto_init() }

@@ -174,7 +174,8 @@ type TakeTelemetryResponse struct {
 	Piece []byte `protobuf:"bytes,6,opt,name=piece,proto3" json:"piece,omitempty"`
 	// The job has ended, and there is no more.
 	Ended bool `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
-	// Requests that found no room so far.
+	// Requests that found no room so far, here or, once their sender had gone, at the
+	// agent.
 	Refused       int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -275,7 +275,7 @@ type GetTraceResponse struct {
 	TraceId string  `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	Spans   []*Span `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
 	// How many spans the job's processes sent, and of how many there was no room to
-	// tell. Attributes beyond what one answer holds are left out, too.
+	// tell: an answer has about 16 MiB of text.
 	Sent    int64 `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
 	LeftOut int64 `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// Log records and points of metrics that there are.
@@ -649,6 +649,8 @@ func (x *ListTelemetryRequest) GetPageToken() string {
 	return ""
 }
 
+// ListTelemetryResponse is a page: it may have fewer than asked for, or none, and
+// yet not be the last.
 type ListTelemetryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Logs          []*TelemetryLog        `protobuf:"bytes,1,rep,name=logs,proto3" json:"logs,omitempty"`

@@ -143,7 +143,8 @@ export type TakeTelemetryResponse = Message<"nimbus.v1.TakeTelemetryResponse"> &
   ended: boolean;
 
   /**
-   * Requests that found no room so far.
+   * Requests that found no room so far, here or, once their sender had gone, at the
+   * agent.
    *
    * @generated from field: int64 refused = 8;
    */

@@ -138,7 +138,7 @@ export type GetTraceResponse = Message<"nimbus.v1.GetTraceResponse"> & {
 
   /**
    * How many spans the job's processes sent, and of how many there was no room to
-   * tell. Attributes beyond what one answer holds are left out, too.
+   * tell: an answer has about 16 MiB of text.
    *
    * @generated from field: int64 sent = 3;
    */
@@ -332,6 +332,9 @@ export const ListTelemetryRequestSchema: GenMessage<ListTelemetryRequest> = /*@_
   messageDesc(file_nimbus_v1_telemetry, 8);
 
 /**
+ * ListTelemetryResponse is a page: it may have fewer than asked for, or none, and
+ * yet not be the last.
+ *
  * @generated from message nimbus.v1.ListTelemetryResponse
  */
 export type ListTelemetryResponse = Message<"nimbus.v1.ListTelemetryResponse"> & {

@@ -1,4 +1,5 @@
-package main
+// Package profile takes CPU profiles while a bench runs, where the user asks for them.
+package profile
 
 import (
 	"context"
@@ -10,27 +11,25 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
-
-	"github.com/nimbus-ci/nimbus/bench/replica"
 )
 
-// profileSpan is how long the server is profiled.
-const profileSpan = "15"
+// span is how long is profiled, in seconds.
+const span = "20"
 
-// profile takes CPU profiles of the server and of this program while cycles
-// run, into the folder that PROFILE names, if any. What it returns waits until
-// they are there.
-func profile(ctx context.Context, p *replica.Plane) (wait func() error) {
+// While takes profiles of a server, which it asks for as its administrator, and of this
+// program into the folder that PROFILE names, if any: server.cpu and bench.cpu. What
+// it returns waits until they are there.
+func While(ctx context.Context, url, tokenFile string) (wait func() error) {
 	dir := os.Getenv("PROFILE")
 	if dir == "" {
 		return func() error { return nil }
 	}
 	taken := make(chan error, 1)
-	go func() { taken <- takeProfiles(ctx, p, dir) }()
+	go func() { taken <- take(ctx, url, tokenFile, dir) }()
 	return func() error { return <-taken }
 }
 
-func takeProfiles(ctx context.Context, p *replica.Plane, dir string) (err error) {
+func take(ctx context.Context, url, tokenFile, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make a folder for profiles: %w", err)
 	}
@@ -45,11 +44,11 @@ func takeProfiles(ctx context.Context, p *replica.Plane, dir string) (err error)
 		pprof.StopCPUProfile()
 		err = errors.Join(err, own.Close())
 	}()
-	token, err := os.ReadFile(p.TokenFile)
+	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return fmt.Errorf("read the administrator's token: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/debug/pprof/profile?seconds="+profileSpan, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/debug/pprof/profile?seconds="+span, nil)
 	if err != nil {
 		return fmt.Errorf("ask for a profile: %w", err)
 	}
