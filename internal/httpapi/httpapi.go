@@ -38,6 +38,7 @@ type Jobs interface {
 	Release(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 	Usage(ctx context.Context, orgID, jobID, attemptID string) (scheduler.JobUsage, error)
+	Outcomes(ctx context.Context, orgID string, f scheduler.SummaryFilter, begin func() func(nimbus.JobOutcome)) (nimbus.SummaryWindow, error)
 	FinishedRuns(ctx context.Context, orgID string, span time.Duration) (runs []nimbus.Run, since, until time.Time, sampled bool, err error)
 }
 
