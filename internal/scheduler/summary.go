@@ -9,7 +9,7 @@ import (
 )
 
 // What a summary looks at: so many jobs at most, and so long a time, so that a
-// trend has at most 91 days or 169 hours.
+// trend has at most 92 days or 170 hours.
 const (
 	MaxSummaryJobs       = 50_000
 	DefaultSummarySpan   = 7 * 24 * time.Hour
@@ -17,6 +17,9 @@ const (
 	MaxHourlySummarySpan = 7 * 24 * time.Hour
 	// hourly is up to how long a time is told by the hour where nobody says.
 	hourly = 48 * time.Hour
+	// late is by how much a time may be longer: who asks for the last 90 days counts
+	// them by a clock of their own, and the request takes a while.
+	late = 5 * time.Minute
 )
 
 // SummaryFilter says which jobs to sum up: those that pass all that is set, as in
@@ -92,7 +95,7 @@ func (f SummaryFilter) window(now time.Time) (w nimbus.SummaryWindow, err error)
 	span := w.Until.Sub(w.Since)
 	if w.Bucket == "" {
 		w.Bucket = nimbus.JobBucketDay
-		if span <= hourly {
+		if span <= hourly+late {
 			w.Bucket = nimbus.JobBucketHour
 		}
 	}
@@ -100,11 +103,11 @@ func (f SummaryFilter) window(now time.Time) (w nimbus.SummaryWindow, err error)
 	case span <= 0:
 		return w, nimbus.Errorf(nimbus.CodeInvalid, "a summary is of a time that ends after it begins, not from %s until %s",
 			w.Since.UTC().Format(time.RFC3339), w.Until.UTC().Format(time.RFC3339)).WithHint("set since to a time before until, or before now")
-	case span > MaxSummarySpan:
+	case span > MaxSummarySpan+late:
 		return w, nimbus.Errorf(nimbus.CodeInvalid, "a summary is of at most 90 days").WithHint("set since to a later time, or until to an earlier one")
 	case w.Bucket.Length() == 0:
 		return w, nimbus.Errorf(nimbus.CodeInvalid, "%q is no part of a trend", clip(string(w.Bucket))).WithHint("ask for hour or day")
-	case w.Bucket == nimbus.JobBucketHour && span > MaxHourlySummarySpan:
+	case w.Bucket == nimbus.JobBucketHour && span > MaxHourlySummarySpan+late:
 		return w, nimbus.Errorf(nimbus.CodeInvalid, "a summary by the hour is of at most 7 days").WithHint("ask for days, or for a shorter time")
 	}
 	return w, nil

@@ -59,9 +59,13 @@ func TestOutcomesAreOfATime(t *testing.T) {
 		equal([]string{"b", "a", "old"}, scheduler.SummaryFilter{Key: "model", Since: now.Add(-9 * 24 * time.Hour)})
 		equal([]string{"old"}, scheduler.SummaryFilter{Until: now.Add(-7 * 24 * time.Hour)})
 		equal(nil, scheduler.SummaryFilter{Repo: "octo/none"})
-		if _, window := read(scheduler.SummaryFilter{Since: now.Add(-24 * time.Hour)}); window.Bucket != nimbus.JobBucketHour {
-			t.Errorf("a day is told by the %s", window.Bucket)
+		// By the clock of who asks, which is a minute behind.
+		ago := func(days int) time.Time { return now.Add(-time.Duration(days)*24*time.Hour - time.Minute) }
+		if _, window := read(scheduler.SummaryFilter{Since: ago(2)}); window.Bucket != nimbus.JobBucketHour {
+			t.Errorf("two days are told by the %s", window.Bucket)
 		}
+		read(scheduler.SummaryFilter{Since: ago(90)})
+		read(scheduler.SummaryFilter{Since: ago(7), Bucket: nimbus.JobBucketHour})
 	})
 }
 
