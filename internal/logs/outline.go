@@ -82,7 +82,7 @@ func (o *Outline) add(l nimbus.Line) {
 		o.in = append(o.in, l.Group)
 		return
 	}
-	if n := len(o.in); n > 0 && l.Stream == nimbus.StreamStdout && endsGroup(l.Text) {
+	if n := len(o.in); n > 0 && (l.Stream == nimbus.StreamStdout || l.Stream == nimbus.StreamStderr) && endsGroup(l.Text) {
 		o.ended = true
 		o.end(o.open[n-1], l.Seq)
 	}
