@@ -20,9 +20,9 @@ const (
 	lookEach = 2
 	// minPiece is the shortest piece that is found, and the shortest that is hidden.
 	minPiece = window + keepEach*lookEach
-	// maxWindows bounds how many of all secrets are kept: of some 20 KiB of them.
+	// maxWindows bounds how many of all secrets are kept: of some 96 KiB of them.
 	// Pieces of later ones are not looked for.
-	maxWindows = 64 << 10
+	maxWindows = 256 << 10
 	// maxAlike is how many windows that are the same are told apart.
 	maxAlike = 4
 )
