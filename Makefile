@@ -64,7 +64,7 @@ web: .cache/web.built
 ##@ Check
 
 .PHONY: test
-test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules ## Everything, with real servers; installs what it needs
+test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules test/e2e/testdata/promptfoo/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
 	@scripts/test
@@ -157,8 +157,8 @@ bench-registry: ## Pushes and pulls of images, beside a server that hashes, sync
 bench-clickhouse: $(TOOLS)/chdb $(CHDB) ## Lines copied to ClickHouse, beside a bare loop of its client; QUICK=1
 	@go build -o bin/bench-clickhouse ./bench/clickhouse && bin/bench-clickhouse
 
-.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible bench-logs
-bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible bench-logs ## All figures; QUICK=1 for a short run
+.PHONY: bench bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-visible bench-readers bench-logs
+bench: bench-idle bench-dispatch bench-scale bench-start bench-accounting bench-cache bench-registry bench-visible bench-readers bench-logs ## All figures; QUICK=1 for a short run
 bench-dispatch: build ## What a job costs from its webhook to its end, beside the bare SQL
 	@scripts/deps test
 	@go build -o bin/bench-dispatch ./bench/dispatch
@@ -179,6 +179,8 @@ bench-logs: build ## What lines cost on their way to disk and back, beside a loo
 	@go build -o bin/bench-logs ./bench/logs && bin/bench-logs
 bench-visible: build ## How soon what a job writes is seen by who follows it
 	@go build -o bin/bench-visible ./bench/visible && bin/bench-visible
+bench-readers: build ## What a thousand readers of one job's log cost, beside a server that sends the same bytes
+	@go build -o bin/bench-readers ./bench/readers && bin/bench-readers
 bench-idle: build ## What an idle `nimbus up` costs
 	@go build -o bin/bench-idle ./bench/idle && bin/bench-idle
 
@@ -195,6 +197,9 @@ web/node_modules: web/package-lock.json
 	@touch $@
 
 test/cache/clients/node_modules: test/cache/clients/package-lock.json # what tests of the cache start
+	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+test/e2e/testdata/promptfoo/node_modules: test/e2e/testdata/promptfoo/package-lock.json test/e2e/testdata/promptfoo/.npmrc # what jobs of tests are traced with
 	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 

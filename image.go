@@ -1,6 +1,9 @@
 package nimbus
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // ImageRepo is a repository of images of an org, with what is in it.
 type ImageRepo struct {
@@ -93,4 +96,25 @@ type ImageMirrorChange struct {
 	// upstream and username are what they were.
 	Password string
 	Allow    []string
+}
+
+// FitsImage tells whether the name of an image or of its repository is of a pattern, in
+// which a star stands for anything, slashes too.
+func FitsImage(pattern, name string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	name, ok := strings.CutPrefix(name, first)
+	if !ok || !star {
+		return ok && name == ""
+	}
+	for {
+		part, more, star := strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(name, part)
+		}
+		i := strings.Index(name, part)
+		if i < 0 {
+			return false
+		}
+		name, rest = name[i+len(part):], more
+	}
 }

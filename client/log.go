@@ -290,7 +290,10 @@ func (f *follower) take(e event) error {
 		f.seq = l.Seq
 		out = LogEvent{Kind: LogLine, Line: l.line()}
 	case "damaged":
-		var d struct{ First, Last int64 }
+		var d struct {
+			First int64 `json:"first"`
+			Last  int64 `json:"last"`
+		}
 		if err := json.Unmarshal(e.data, &d); err != nil {
 			return fmt.Errorf("read log event: %w", err)
 		}
@@ -302,9 +305,9 @@ func (f *follower) take(e event) error {
 		out = LogEvent{Kind: LogDamaged, Err: &DamagedLinesError{First: d.First, Last: d.Last}}
 	case "complete":
 		var c struct {
-			Complete bool
-			Lines    int64
-			Stored   int64
+			Complete bool  `json:"complete"`
+			Lines    int64 `json:"lines"`
+			Stored   int64 `json:"stored"`
 		}
 		if err := json.Unmarshal(e.data, &c); err != nil {
 			return fmt.Errorf("read log event: %w", err)
@@ -313,8 +316,8 @@ func (f *follower) take(e event) error {
 		out = LogEvent{Kind: LogComplete, Whole: c.Complete, Gone: max(0, c.Stored-c.Lines)}
 	case "fault":
 		var fault struct {
-			Code    nimbus.Code
-			Message string
+			Code    nimbus.Code `json:"code"`
+			Message string      `json:"message"`
 		}
 		if err := json.Unmarshal(e.data, &fault); err != nil {
 			return fmt.Errorf("read log event: %w", err)

@@ -69,6 +69,7 @@ func tell(r result, err error) error {
 }
 
 func run(s size) (err error) {
+	rep := report.New("logs")
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -99,8 +100,7 @@ func run(s size) (err error) {
 		return fmt.Errorf("the whole way: %w", err)
 	}
 	progress("the whole way: %.0f lines/s, %.1f s of the server's CPU, a line seen after %.0f ms", w.LinesPerS, w.ServerCPU, w.FirstByteP99)
-	tellAll(s, turns, w)
-	return nil
+	return tellAll(rep, s, turns, w)
 }
 
 func turn(self, what, dir string) (r result, err error) {
@@ -116,14 +116,13 @@ func turn(self, what, dir string) (r result, err error) {
 	return r, json.Unmarshal(out, &r)
 }
 
-func tellAll(s size, turns map[string][]result, w whole) {
+func tellAll(rep *report.Report, s size, turns map[string][]result, w whole) error {
 	of := func(what string, pick func(result) float64) (out []float64) {
 		for _, r := range turns[what] {
 			out = append(out, pick(r))
 		}
 		return out
 	}
-	rep := report.New("logs")
 	atLeast := func(bound float64) func(v, ratio float64) bool {
 		return func(_, ratio float64) bool { return ratio >= bound }
 	}
@@ -142,7 +141,5 @@ func tellAll(s size, turns map[string][]result, w whole) {
 	rep.Add("search_absent_ms", "ms", of("store", func(r result) float64 { return r.Absent }), nil, "", "value<=250", atMost(250)).Rows = s.Lines / s.Orgs
 	rep.Add("e2e_lines_per_s", "1/s", []float64{w.LinesPerS}, of("floor", func(r result) float64 { return r.LinesPerS }), floor, "ratio>=0.25", atLeast(0.25)).Rows = w.Lines
 	rep.Add("first_byte_p99_ms", "ms", []float64{w.FirstByteP99}, nil, "", "value<=400", atMost(400)).Rows = probes
-	if err := rep.Write(os.Stdout); err != nil {
-		progress("%v", err)
-	}
+	return rep.Write(os.Stdout)
 }

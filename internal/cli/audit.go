@@ -46,7 +46,7 @@ type auditListCmd struct {
 	Actor  string `help:"Only what this actor did, user:ID or the like." placeholder:"ACTOR"`
 	Action string `help:"Only this action." placeholder:"NOUN.VERB"`
 	Target string `help:"Only what was done to this." placeholder:"ID"`
-	Since  moment `help:"Only entries from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
+	Since  moment `help:"Only entries from this time on: 90m, 7d, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
 	Until  moment `help:"Only entries from before this time." placeholder:"TIME"`
 	Limit  int    `within:"1..100000" help:"How many at most." default:"50" short:"n"`
 }

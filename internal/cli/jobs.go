@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -11,7 +13,8 @@ import (
 )
 
 type jobsCmd struct {
-	List jobsListCmd `cmd:"" default:"withargs" help:"List jobs, newest first."`
+	List    jobsListCmd    `cmd:"" default:"withargs" help:"List jobs, newest first."`
+	Summary jobsSummaryCmd `cmd:"" help:"Show how jobs went: all together, or by a key of their metadata."`
 }
 
 type jobsListCmd struct {
@@ -20,7 +23,7 @@ type jobsListCmd struct {
 	Label  []string          `help:"Only jobs with this label; may be repeated." sep:"none" placeholder:"LABEL"`
 	Meta   map[string]string `help:"Only jobs with this metadata; KEY= stands for any value. May be repeated." mapsep:"none" placeholder:"KEY=VALUE"`
 	Repo   string            `help:"Only jobs of this repository." placeholder:"OWNER/NAME"`
-	Since  moment            `help:"Only jobs from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
+	Since  moment            `help:"Only jobs from this time on: 90m, 7d, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
 	Until  moment            `help:"Only jobs from before this time." placeholder:"TIME"`
 	Limit  int               `within:"1..100000" help:"How many at most." default:"20" short:"n"`
 }
@@ -45,13 +48,19 @@ func (m *moment) UnmarshalText(text []byte) error {
 		m.Time = time.Now().Add(-ago)
 		return nil
 	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil { // a Duration has room for so many
+			m.Time = time.Now().Add(-time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	}
 	for _, layout := range []string{time.DateOnly, time.RFC3339} {
 		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
 			m.Time = at
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is no time: write 90m for how long ago, 2026-05-01, or 2026-05-01T12:00:00Z", s)
+	return fmt.Errorf("%q is no time: write 90m or 7d for how long ago, 2026-05-01, or 2026-05-01T12:00:00Z", s)
 }
 
 func (c *jobsListCmd) Run(ctx context.Context, a *app) error {

@@ -26,7 +26,7 @@ type logsShowCmd struct {
 	ID     string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown." xor:"follow"`
 	Tail   int    `within:"0..1000" help:"Only so many lines, the last ones, at most 1000; with --follow these first. 0: all." placeholder:"LINES" short:"n" xor:"tail"`
-	Raw    bool   `help:"Byte for byte as the job wrote it, to stdout." xor:"follow,tail"`
+	Raw    bool   `help:"Plain text to stdout: the bytes of each line as they are stored, and == before the name of a step." xor:"follow,tail"`
 }
 
 func (*logsShowCmd) Help() string {

@@ -15,7 +15,7 @@ type logsSearchCmd struct {
 	Text   string   `arg:"" help:"What a line holds; capitals count."`
 	Regexp bool     `short:"e" help:"TEXT is a regular expression (RE2); (?i) before it ignores case."`
 	Level  string   `help:"Only lines that say they are at least so grave: debug, info, warn, error." enum:",debug,info,warn,error" default:"" placeholder:"LEVEL"`
-	Since  moment   `help:"Only lines from this time on: 90m, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
+	Since  moment   `help:"Only lines from this time on: 90m, 7d, 2026-05-01 or 2026-05-01T12:00:00Z." placeholder:"TIME"`
 	Until  moment   `help:"Only lines from before this time." placeholder:"TIME"`
 	Job    string   `complete:"jobs" help:"Only of this job, by its id or 'last'." placeholder:"ID"`
 	Repo   string   `help:"Only of jobs of this repository." placeholder:"OWNER/NAME"`

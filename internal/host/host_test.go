@@ -45,6 +45,7 @@ type plane struct {
 	db        *store.Store
 	admin     string
 	github    *githubtest.Server // nil without
+	traces    *traces.Service
 }
 
 // unheard is told what nobody counts.
@@ -85,10 +86,11 @@ func startPlane(t *testing.T, github ...githubtest.Config) *plane {
 	must(t, err)
 	keyring, err := identity.OpenKeyring(filepath.Join(dir, "master.key"))
 	must(t, err)
+	p.traces = traces.New(traces.Config{Store: db, Jobs: p.scheduler, Observer: unheard{}, Log: log})
 	terminals := shells.New(shells.Config{Store: db, Sealer: keyring, Logs: lines, Bus: b, Log: log})
 	server := httpapi.NewServer(httpapi.New(httpapi.Config{
 		Jobs: p.scheduler, Queue: p.scheduler, Reruns: p.scheduler, Hosts: p.scheduler, Shells: terminals, Identity: id, Logs: lines, Blobs: blobs, Bus: b, Pages: web.Pages(), Checks: []httpapi.Check{{Name: "database", Needed: true, Do: db.Ping}}, Webhook: webhook, Tally: audit.NewTally(db, log), Log: log,
-		Telemetry: traces.New(traces.Config{Store: db, Jobs: p.scheduler, Observer: unheard{}, Log: log}),
+		Telemetry: p.traces,
 	}), log)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -45,6 +45,7 @@ var access = map[string]rule{
 	nimbusv1connect.JobServiceSubmitJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),
 	nimbusv1connect.JobServiceGetJobProcedure:        inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobsProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
+	nimbusv1connect.JobServiceSummarizeJobsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceListJobEventsProcedure: inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceGetUsageProcedure:      inOrg(nimbus.RoleViewer, nimbus.ScopeJobsRead),
 	nimbusv1connect.JobServiceCancelJobProcedure:     inOrg(nimbus.RoleDeveloper, nimbus.ScopeJobsWrite),

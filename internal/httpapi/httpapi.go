@@ -38,6 +38,7 @@ type Jobs interface {
 	Release(ctx context.Context, p nimbus.Principal, orgID, jobID string) (nimbus.Job, error)
 	Place(ctx context.Context, orgID, jobID string) (*nimbus.QueuePlace, error)
 	Usage(ctx context.Context, orgID, jobID, attemptID string) (scheduler.JobUsage, error)
+	Outcomes(ctx context.Context, orgID string, f scheduler.SummaryFilter, begin func() func(nimbus.JobOutcome)) (nimbus.SummaryWindow, error)
 	FinishedRuns(ctx context.Context, orgID string, span time.Duration) (runs []nimbus.Run, since, until time.Time, sampled bool, err error)
 }
 
@@ -193,7 +194,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs)}
+	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs), frames: newLineFrames(), jobs: newLookups[nimbus.Job](sharedTimeout, lookupsApart)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -309,6 +310,8 @@ type api struct {
 	Config
 
 	followed  *sharedLog // Logs, for those who follow
+	frames    *lineFrames
+	jobs      *lookups[nimbus.Job] // Jobs, for them
 	outlines  outlines
 	importing sync.Map // orgs whose logs are being imported here
 }

@@ -65,7 +65,7 @@ func (a *api) streamJobs(w http.ResponseWriter, r *http.Request) error {
 // reader comes back. Where that is no use it is told so, by the event "fault".
 func (a *api) endStream(ctx context.Context, r *http.Request, s *eventStream, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errReaderGone) {
-		return nil
+		return nil //nolint:nilerr // nobody to tell
 	}
 	err = a.judge(ctx, r.URL.Path, err)
 	if code := nimbus.ErrorCode(err); code != nimbus.CodeUnavailable && code != nimbus.CodeRateLimited {

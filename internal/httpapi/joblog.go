@@ -180,6 +180,10 @@ func number(r *http.Request, name string, without int64) (int64, error) {
 	return n, nil
 }
 
+// lookupsApart is how long those wait for each other who follow the same job and look
+// whether it is over: a thousand are awake for a tenth of a second.
+const lookupsApart = 10 * time.Millisecond
+
 // lostGrace is how long after a job's end the rest of its log is waited for
 // before a reader is told that it will not come. Its host may still ship.
 const lostGrace = time.Minute
@@ -255,6 +259,7 @@ type logFollower struct {
 	attempt string
 	seq     int64
 	quiet   time.Time // when something was sent last
+	window  *frameWindow
 }
 
 func (f *logFollower) run(ctx context.Context) error {
@@ -276,13 +281,21 @@ func (f *logFollower) run(ctx context.Context) error {
 			return err
 		}
 		key := nimbus.LogKey{OrgID: f.job.OrgID, AttemptID: f.attempt}
-		if err := logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f); err != nil {
+		if err := f.tail(ctx, key); err != nil {
 			return err
 		}
 		if f.job.AttemptID == f.attempt {
 			return f.complete(ctx)
 		}
 	}
+}
+
+// tail follows the log of one attempt.
+func (f *logFollower) tail(ctx context.Context, key nimbus.LogKey) error {
+	window, leave := f.api.frames.follow(key)
+	defer leave()
+	f.window = window
+	return logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f)
 }
 
 func (f *logFollower) id() string { return f.attempt + ":" + strconv.FormatInt(f.seq, 10) }
@@ -300,7 +313,9 @@ func (f *logFollower) Over(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
-	j, err := f.api.Jobs.Job(ctx, f.org, f.job.ID)
+	j, err := f.api.jobs.do(ctx, f.org+"/"+f.job.ID, func(ctx context.Context) (nimbus.Job, error) {
+		return f.api.Jobs.Job(ctx, f.org, f.job.ID)
+	})
 	if err != nil {
 		return false, err
 	}
@@ -313,11 +328,11 @@ func (f *logFollower) Over(ctx context.Context) (bool, error) {
 
 // Lines implements logs.Follower.
 func (f *logFollower) Lines(page []nimbus.Line) error {
-	events := make([]event, len(page))
-	for i, l := range page {
-		f.seq = l.Seq
-		events[i] = event{name: "line", id: f.id(), data: toJSON(l)}
+	events, err := f.api.frames.events(f.window, f.attempt, page)
+	if err != nil {
+		return err
 	}
+	f.seq = page[len(page)-1].Seq
 	return f.say(events...)
 }
 

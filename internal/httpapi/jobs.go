@@ -6,6 +6,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/report"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
@@ -70,6 +71,23 @@ func (s jobService) ListJobs(ctx context.Context, r *connect.Request[nimbusv1.Li
 		out.Jobs = append(out.Jobs, wire.Job(j))
 	}
 	return connect.NewResponse(out), nil
+}
+
+func (s jobService) SummarizeJobs(ctx context.Context, r *connect.Request[nimbusv1.SummarizeJobsRequest]) (*connect.Response[nimbusv1.SummarizeJobsResponse], error) {
+	f := scheduler.SummaryFilter{Since: wire.ToTime(r.Msg.GetSince()), Until: wire.ToTime(r.Msg.GetUntil()), Key: r.Msg.GetKey(),
+		Bucket: wire.ToJobBucket(r.Msg.GetBucket()), Labels: r.Msg.GetLabels(), Metadata: r.Msg.GetMetadata(), Repo: r.Msg.GetRepo()}
+	if f.Bucket == "" && r.Msg.GetBucket() != 0 {
+		return nil, nimbus.Errorf(nimbus.CodeInvalid, "bucket %d is none", r.Msg.GetBucket())
+	}
+	var sum *report.Summary
+	window, err := s.api.Jobs.Outcomes(ctx, callerOf(ctx).org, f, func() func(nimbus.JobOutcome) {
+		sum = report.NewSummary(f.Key)
+		return sum.Add
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(wire.Summary(sum.Of(window))), nil
 }
 
 func (s jobService) ListJobEvents(ctx context.Context, r *connect.Request[nimbusv1.ListJobEventsRequest]) (*connect.Response[nimbusv1.ListJobEventsResponse], error) {

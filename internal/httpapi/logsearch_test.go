@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -107,8 +108,9 @@ func TestLogRetention(t *testing.T) {
 	}
 }
 
-// TestManyLogsOneStream follows three jobs over one connection, cut again and again;
-// each line comes once if those are left out that came before, and "end" comes last.
+// TestManyLogsOneStream follows three jobs over one connection, cut again and again; each
+// goes on with the line after the one that the last event's id names, each line comes once
+// on a connection, and "end" comes last.
 func TestManyLogsOneStream(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t)
@@ -125,6 +127,26 @@ func TestManyLogsOneStream(t *testing.T) {
 	seen, last := map[string]int{}, ""
 	for range 100 {
 		more, id, ended := p.followMany(t, path, last, 25)
+		places := strings.Split(last, ",")
+		for i, job := range ids {
+			next := 1
+			if last != "" {
+				_, seq, _ := strings.Cut(places[i], ":")
+				n, err := strconv.Atoi(seq)
+				must(t, err)
+				next = n + 1
+			}
+			for _, line := range more {
+				of, seq, _ := strings.Cut(line, " ")
+				if of != job {
+					continue
+				}
+				if seq != strconv.Itoa(next) {
+					t.Fatalf("line %s of %s came instead of line %d, on a connection that goes on after %q", seq, job, next, last)
+				}
+				next++
+			}
+		}
 		for _, line := range more {
 			seen[line]++
 		}

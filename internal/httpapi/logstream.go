@@ -96,7 +96,7 @@ func (m *logMux) send(i int, job string, events []event) error {
 		if events[k].id != "" {
 			m.places[i] = events[k].id
 		}
-		events[k].id, events[k].data = "", muxed{JobID: job, Event: events[k].data}
+		events[k] = event{name: events[k].name, data: muxed{JobID: job, Event: events[k].data}}
 	}
 	if len(events) == 0 {
 		return errors.New("no event to send")

@@ -82,12 +82,46 @@ var errReaderGone = errors.New("the reader is gone")
 type event struct {
 	name, id string
 	data     any
+	frame    []byte // as it is sent, of one that was encoded for many; nil for others
 }
+
+// write writes an event with its data.
+func (e event) write(buf *bytes.Buffer, data []byte) {
+	if e.id != "" {
+		buf.WriteString("id: ")
+		buf.WriteString(e.id)
+		buf.WriteByte('\n')
+	}
+	buf.WriteString("event: ")
+	buf.WriteString(e.name)
+	buf.WriteString("\ndata: ")
+	buf.Write(data)
+	buf.WriteString("\n\n")
+}
+
+// sendBuffers are used again and again: a page of lines takes some 100 KiB. One that
+// grew beyond keptBuffer is let go.
+var sendBuffers sync.Pool
+
+const keptBuffer = 1 << 20
 
 // send writes events at once.
 func (s *eventStream) send(events ...event) error {
-	var buf bytes.Buffer
+	buf, ok := sendBuffers.Get().(*bytes.Buffer)
+	if !ok {
+		buf = &bytes.Buffer{}
+	}
+	defer func() {
+		if buf.Cap() <= keptBuffer {
+			sendBuffers.Put(buf)
+		}
+	}()
+	buf.Reset()
 	for _, e := range events {
+		if e.frame != nil {
+			buf.Write(e.frame)
+			continue
+		}
 		data, ok := e.data.(json.RawMessage)
 		if !ok {
 			var err error
@@ -95,10 +129,7 @@ func (s *eventStream) send(events ...event) error {
 				return fmt.Errorf("encode event: %w", err)
 			}
 		}
-		if e.id != "" {
-			fmt.Fprintf(&buf, "id: %s\n", e.id)
-		}
-		fmt.Fprintf(&buf, "event: %s\ndata: %s\n\n", e.name, data)
+		e.write(buf, data)
 	}
 	return s.write(buf.Bytes())
 }

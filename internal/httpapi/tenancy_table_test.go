@@ -24,6 +24,7 @@ var tenancy = map[string]expectation{
 	"/nimbus.v1.JobService/GetJob":        {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
 	"/nimbus.v1.JobService/ListJobs":      {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.JobService/ListJobs#repo": {who: "viewer", scope: "jobs:read", body: `{"repo":"$repo_name"}`},
+	"/nimbus.v1.JobService/SummarizeJobs": {who: "viewer", scope: "jobs:read", body: `{}`},
 	"/nimbus.v1.JobService/ListJobEvents": {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job"}`},
 	"/nimbus.v1.JobService/GetUsage":      {who: "viewer", scope: "jobs:read", body: `{"jobId":"$job","attemptId":"$attempt"}`},
 	"/nimbus.v1.JobService/CancelJob":     {who: "developer", scope: "jobs:write", body: `{"jobId":"$waiting_job"}`},

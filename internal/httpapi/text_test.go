@@ -28,6 +28,7 @@ func TestNULIsRefusedByName(t *testing.T) {
 				{"JobService/ListJobs", `{"repo":"o/\u0000"}`, "repo"},
 				{"JobService/ListJobs", `{"metadata":{"k\u0000":"v"}}`, "metadata"},
 				{"JobService/ListJobs", `{"metadata":{"k":"\u0000"}}`, "metadata"},
+				{"JobService/SummarizeJobs", `{"key":"\u0000"}`, "key"},
 				{"JobService/GetJob", `{"jobId":"\u0000"}`, "jobId"},
 				{"JobService/SubmitJob", `{"spec":{"command":["true"]},"idempotencyKey":"\u0000"}`, "idempotencyKey"},
 				{"JobService/SubmitJob", `{"spec":{"command":["echo","\u0000"]}}`, "command"},

@@ -33,7 +33,7 @@ const (
 type Archived struct {
 	Attempts int   `json:"attempts"`
 	Lines    int64 `json:"lines"`
-	// Skipped attempts have a log already: it was left as it is.
+	// Skipped attempts have a log already, which is not shorter: it was left as it is.
 	Skipped int `json:"skipped,omitempty"`
 	// Damaged attempts could not be read to their end: the archive has what was before.
 	Damaged int `json:"damaged,omitempty"`
@@ -112,10 +112,11 @@ func writeChunk(out *bufio.Writer, attempt string, lines []byte) {
 	_, _ = out.Write(lines)
 }
 
-// Import reads an archive of an org into a store. What the store has stays as it is;
-// allowed is asked before anything is written of an attempt. What was not read to its
-// end is not kept. One import of an org at a time: two can't tell their lines apart.
-// Codes: invalid for what is no archive, or one of another org.
+// Import reads an archive of an org into a store. What the store has stays as it is: a
+// log that ends before the archive's does, as after an import that was killed, goes
+// on where it ends. allowed is asked before anything is written of an attempt. What this
+// import began and did not read to its end is not kept. One import of an org at a time: two
+// can't tell their lines apart. Codes: invalid for what is no archive, or one of another org.
 func Import(ctx context.Context, store Store, orgID string, r io.Reader, allowed func(ctx context.Context, attemptID string) error) (a Archived, err error) {
 	in := &importer{store: store, org: orgID, in: bufio.NewReaderSize(r, 256<<10), allowed: allowed}
 	if err := in.begin(); err != nil {
@@ -124,13 +125,14 @@ func Import(ctx context.Context, store Store, orgID string, r io.Reader, allowed
 	for {
 		attempt, lines, err := in.chunk()
 		if err == nil && attempt == "" {
-			return in.done, nil
+			return in.done, in.end()
 		}
 		if err == nil {
 			err = in.take(ctx, attempt, lines)
 		}
 		if err != nil {
-			return in.done, errors.Join(err, in.giveUp(ctx))
+			gaveUp := in.giveUp(ctx)
+			return in.done, errors.Join(in.told(err), gaveUp)
 		}
 	}
 }
@@ -143,6 +145,9 @@ type importer struct {
 	allowed func(context.Context, string) error
 	done    Archived
 	attempt string // that is being read
+	had     int64  // how many lines of it were here
+	fits    bool   // the last of them is the archive's
+	begun   bool   // this import may write to it
 	skip    bool
 	last    int64 // its last line
 	tried   int64 // the last line that was to be written: it may have been, although an error says no
@@ -206,24 +211,13 @@ func (i *importer) chunk() (attempt string, lines []nimbus.Line, err error) {
 func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line) error {
 	key := nimbus.LogKey{OrgID: i.org, AttemptID: attempt}
 	if attempt != i.attempt {
-		// The one before was read to its end: from here on it is not given up.
-		i.attempt, i.skip, i.last, i.tried = attempt, true, 0, 0
-		have, err := i.store.Acked(ctx, key)
-		if err != nil {
+		if err := i.next(ctx, key); err != nil {
 			return err
 		}
-		if have > 0 {
-			i.done.Skipped++
-			return nil
-		}
-		if err := i.allowed(ctx, attempt); err != nil {
-			return err
-		}
-		i.skip = false
-		i.done.Attempts++
 	}
-	if i.skip || len(lines) == 0 {
-		return nil
+	lines, err := i.beyond(ctx, key, lines)
+	if err != nil || len(lines) == 0 {
+		return err
 	}
 	// An append is bounded: a chunk of long lines is several.
 	for len(lines) > 0 {
@@ -246,10 +240,91 @@ func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line
 	return nil
 }
 
+// next begins with an attempt. The one before was read to its end: from here on it is
+// not given up.
+func (i *importer) next(ctx context.Context, key nimbus.LogKey) error {
+	i.attempt, i.fits, i.begun, i.skip, i.tried = key.AttemptID, false, false, false, 0
+	var err error
+	if i.had, err = i.store.Acked(ctx, key); err != nil {
+		return err
+	}
+	i.last = i.had
+	if i.had > 0 {
+		i.done.Skipped++
+		return nil
+	}
+	if err := i.allowed(ctx, key.AttemptID); err != nil {
+		return err
+	}
+	i.begun = true
+	i.done.Attempts++
+	return nil
+}
+
+// beyond are those lines that the store lacks. Of a log that was here there are none,
+// unless it ends with a line of the archive, and nobody else may go on with it.
+func (i *importer) beyond(ctx context.Context, key nimbus.LogKey, lines []nimbus.Line) ([]nimbus.Line, error) {
+	for len(lines) > 0 && lines[0].Seq <= i.had {
+		if lines[0].Seq == i.had {
+			here, err := i.store.Read(ctx, key, i.had, 1)
+			if err != nil {
+				return nil, fmt.Errorf("read where a log ends that is here: %w", err)
+			}
+			i.fits = len(here) == 1 && here[0].Text == lines[0].Text && here[0].Stream == lines[0].Stream
+		}
+		lines = lines[1:]
+	}
+	if len(lines) > 0 && !i.begun && !i.skip {
+		if err := i.goOn(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if i.skip {
+		return nil, nil
+	}
+	return lines, nil
+}
+
+// goOn decides whether a log that was here gets the lines of the archive behind it.
+func (i *importer) goOn(ctx context.Context) error {
+	i.skip = true
+	if !i.fits {
+		return nil
+	}
+	err := i.allowed(ctx, i.attempt)
+	if nimbus.ErrorCode(err) == nimbus.CodeConflict {
+		return nil // who writes it has these lines, too
+	}
+	if err != nil {
+		return err
+	}
+	i.skip, i.begun = false, true
+	i.done.Skipped--
+	i.done.Attempts++
+	return nil
+}
+
+// end looks that nothing follows: it would be lost without a word.
+func (i *importer) end() error {
+	if _, err := i.in.ReadByte(); !errors.Is(err, io.EOF) {
+		return nimbus.Errorf(nimbus.CodeInvalid, "something follows the archive of logs: %d logs with %d lines that came before are back", i.done.Attempts, i.done.Lines)
+	}
+	return nil
+}
+
+// told is the error of an archive that is not whole, with what came of it.
+func (i *importer) told(err error) error {
+	if !errors.Is(err, errNoArchive) || i.done.Attempts == 0 {
+		return err
+	}
+	return nimbus.Errorf(nimbus.CodeInvalid, "this is no whole archive of logs: %d logs with %d lines that came before its fault are back", i.done.Attempts, i.done.Lines)
+}
+
 // giveUp removes what was read of an attempt that is not whole: a log that has what
-// this import wrote, and nothing else. One that somebody else wrote to stays.
+// this import wrote, and nothing else. One that was here before, or that somebody else
+// wrote to, stays.
 func (i *importer) giveUp(ctx context.Context) error {
-	if i.attempt == "" || i.skip {
+	if i.attempt == "" || !i.begun || i.had > 0 {
 		return nil
 	}
 	i.done.Attempts--

@@ -50,7 +50,7 @@ func newMirrors(inside []string) mirrors {
 		isNamed[address] = true
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return mirrors{line: upstream.NewLine(func(address string) bool { return isNamed[address] }), slots: newSlots(),
+	return mirrors{line: upstream.NewLine(func(address string) bool { return isNamed[address] }), slots: newSlots(fillShares), questions: newSlots(questionShares),
 		orgs: map[string]*mirrorsOf{}, fills: fills{by: map[named]*fill{}, of: map[string]int{}, ctx: ctx, cancel: cancel}}
 }
 
@@ -344,13 +344,11 @@ func (m *Mirrored) join(digest Digest) (*fill, error) {
 	if f, ok := all.by[name]; ok && f.since == m.mirror.Since && f.enter() {
 		return f, nil
 	}
-	switch {
-	case all.ended:
+	if all.ended {
 		return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the server is stopping")
-	case all.of[m.place.OrgID] >= fillsWaitingOfOrg:
-		return nil, m.busy(ofOrg)
-	case all.count >= fillsWaiting:
-		return nil, m.busy(ofAll)
+	}
+	if why := all.full(m.place.OrgID); why != noBound {
+		return nil, m.busy(why, fillShares, "layers come already from")
 	}
 	ctx, cancel := context.WithCancelCause(all.ctx)
 	f := newFill(m.mirror.Since, cancel)
@@ -386,6 +384,18 @@ func (m *Mirrored) join(digest Digest) (*fill, error) {
 	return f, nil
 }
 
+// full is what keeps one more from coming to an account, or waiting for that; all.mu is
+// held.
+func (all *fills) full(account string) bound {
+	switch has := all.of[account]; {
+	case has >= fillsWaitingOfOrg:
+		return ofOrg
+	case all.count >= fillsWaiting+fillsWaitingSpared, has > 0 && all.count >= fillsWaiting:
+		return ofAll
+	}
+	return noBound
+}
+
 // ended tells why we did not ask to the end, which is not the upstream's fault.
 func (m *Mirrored) ended(ctx context.Context) error {
 	if m.service.mirrors.fills.ctx.Err() != nil {
@@ -395,11 +405,11 @@ func (m *Mirrored) ended(ctx context.Context) error {
 }
 
 // busy is the refusal of what would be too much, and tells of what.
-func (m *Mirrored) busy(why bound) error {
+func (m *Mirrored) busy(why bound, most shares, what string) error {
 	var err *nimbus.Error
 	switch why {
 	case ofMirror:
-		err = nimbus.Errorf(nimbus.CodeRateLimited, "%d layers already come from the upstream of the mirror %s, which is slow", fillsOfMirror, m.mirror.Name)
+		err = nimbus.Errorf(nimbus.CodeRateLimited, "%d %s the upstream of the mirror %s, which is slow", most.ofMirror, what, m.mirror.Name)
 	case ofOrg:
 		err = nimbus.Errorf(nimbus.CodeRateLimited, "the org's mirrors have as much to fetch as an org may have at once").
 			WithHint("one of its upstreams may be slow: nimbus registry mirror ls shows them")
@@ -417,7 +427,7 @@ func (m *Mirrored) fill(ctx context.Context, f *fill, digest Digest) error {
 	why := s.mirrors.slots.acquire(wait, m.mirror.OrgID, m.mirror.Name)
 	cancel()
 	if why != noBound {
-		return m.busy(why)
+		return m.busy(why, fillShares, "layers come already from")
 	}
 	defer s.mirrors.slots.release(m.mirror.OrgID, m.mirror.Name)
 	if b, err := s.Blob(ctx, m.place, digest); nimbus.ErrorCode(err) != nimbus.CodeNotFound { // it has come since it was looked for

@@ -92,21 +92,27 @@ const (
 	mirrorsFor = time.Second
 	// mostMirrors is how many an org may have.
 	mostMirrors = 50
-	// fillsOfMirror is how many blobs come from one upstream at once, fillsOfOrg from
-	// those of one org, fillsAtOnce from all. The last fillsSpared of these are for
-	// orgs of which nothing comes. fillsWaiting is how many may come or wait for
-	// that, fillsWaitingOfOrg how many of one org.
-	fillsOfMirror, fillsOfOrg, fillsAtOnce, fillsSpared = 12, 16, 64, 16
-	fillsWaiting, fillsWaitingOfOrg                     = 4096, 512
+	// fillsWaiting is how many blobs may come or wait for that, fillsWaitingOfOrg how
+	// many of one org. fillsWaitingSpared more are for orgs of which none does: for each
+	// the first.
+	fillsWaiting, fillsWaitingOfOrg, fillsWaitingSpared = 4096, 512, 4096
 	// awayFor is how long an upstream that could not be asked is not asked for what
 	// is here.
 	awayFor = 15 * time.Second
 )
 
+// fillShares are how many blobs come at once, questionShares how many manifests and
+// lists of tags are asked for, each of which takes up to 4 MiB of memory.
+var (
+	fillShares     = shares{ofMirror: 12, ofOrg: 16, all: 64, spared: 16}
+	questionShares = shares{ofMirror: 24, ofOrg: 32, all: 256, spared: 64}
+)
+
 // mirrors is what this replica knows of mirrors, and has under way.
 type mirrors struct {
-	line  *upstream.Line
-	slots *slots
+	line      *upstream.Line
+	slots     *slots
+	questions *slots
 
 	mu   sync.Mutex
 	orgs map[string]*mirrorsOf // by the org's id
@@ -266,27 +272,7 @@ func (s *Service) newUpstream(ctx context.Context, m *mirror) (*upstream.Client,
 
 // allows tells whether a repository of a mirror may be had.
 func (m *mirror) allows(repo string) bool {
-	return slices.ContainsFunc(m.Allow, func(pattern string) bool { return fits(pattern, repo) })
-}
-
-// fits tells whether a name is of a pattern, in which a star stands for anything.
-func fits(pattern, name string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	name, ok := strings.CutPrefix(name, first)
-	if !ok || !star {
-		return ok && name == ""
-	}
-	for {
-		part, more, star := strings.Cut(rest, "*")
-		if !star {
-			return strings.HasSuffix(name, part)
-		}
-		i := strings.Index(name, part)
-		if i < 0 {
-			return false
-		}
-		name, rest = name[i+len(part):], more
-	}
+	return slices.ContainsFunc(m.Allow, func(pattern string) bool { return nimbus.FitsImage(pattern, repo) })
 }
 
 // budget notes how many manifests an upstream still gives.

@@ -148,11 +148,7 @@ func (m *Mirrored) Referrers(context.Context, Place, Digest, string, Digest) ([]
 // Tags are the upstream's, or, where that can't be asked, those that are here.
 func (m *Mirrored) Tags(ctx context.Context, _ Place, after string, most int) (tags []string, more bool, err error) {
 	most = max(0, min(most, MaxPage))
-	c, err := m.client(ctx)
-	if err == nil {
-		tags, more, err = c.Tags(ctx, m.at, after, most)
-		err = m.heard(ctx, err, Refuse(NameUnknown, nimbus.CodeNotFound, "the upstream has no repository %s", m.at))
-	}
+	tags, more, err = m.askTags(ctx, after, most)
 	if outage(err) {
 		m.stale = err
 		if tags, err = m.service.store.RegistryMirrorTags(ctx, m.place, after, most+1); err != nil {
@@ -170,4 +166,18 @@ func (m *Mirrored) Tags(ctx context.Context, _ Place, after string, most int) (t
 		tags, more = tags[:most], true
 	}
 	return tags, more, err
+}
+
+func (m *Mirrored) askTags(ctx context.Context, after string, most int) (tags []string, more bool, err error) {
+	leave, err := m.question()
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
+	c, err := m.client(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	tags, more, err = c.Tags(ctx, m.at, after, most)
+	return tags, more, m.heard(ctx, err, Refuse(NameUnknown, nimbus.CodeNotFound, "the upstream has no repository %s", m.at))
 }

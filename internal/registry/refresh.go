@@ -114,6 +114,11 @@ func (m *Mirrored) ask(ctx context.Context, what string, do func(context.Context
 	answers := m.service.mirrors.asks.flights.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askFor)
 		defer cancel()
+		leave, err := m.question()
+		if err != nil {
+			return Manifest{}, err
+		}
+		defer leave()
 		return do(ctx)
 	})
 	select {
@@ -123,6 +128,16 @@ func (m *Mirrored) ask(ctx context.Context, what string, do func(context.Context
 		got, _ := a.Val.(Manifest)
 		return got, a.Err //nolint:wrapcheck // do's errors are ours
 	}
+}
+
+// question has a share of what upstreams are asked at once, or is refused at once: who
+// waited would take as much as a question does.
+func (m *Mirrored) question() (leave func(), err error) {
+	q, orgID, name := m.service.mirrors.questions, m.mirror.OrgID, m.mirror.Name
+	if why := q.try(orgID, name); why != noBound {
+		return nil, m.busy(why, questionShares, "manifests or lists of tags are asked for already at")
+	}
+	return func() { q.release(orgID, name) }, nil
 }
 
 // renew asks what a tag stands for now. Where it is here what that was, its name is

@@ -6,10 +6,15 @@ import (
 	"sync"
 )
 
-// slots are what may come from upstreams at once. An org has a share of them, and
+// shares are how many there may be at once: of one mirror, of those of an org, in all.
+// The last few of these, spared, are for orgs that have none.
+type shares struct{ ofMirror, ofOrg, all, spared int }
+
+// slots are what may come from upstreams at once, or what they may be asked. An org has a share of them, and
 // the last ones are for orgs that have none: whatever one org's upstreams do, those
 // of others are asked. Of those that wait, the org with the fewest is next.
 type slots struct {
+	most    shares
 	mu      sync.Mutex
 	all     int
 	of      map[string]int    // by the org's id
@@ -32,29 +37,44 @@ const (
 	ofAll    bound = "all"
 )
 
-func newSlots() *slots {
-	return &slots{of: map[string]int{}, mirrors: map[[2]string]int{}}
+func newSlots(most shares) *slots {
+	return &slots{most: most, of: map[string]int{}, mirrors: map[[2]string]int{}}
 }
 
 // full is what keeps one more from coming; s.mu is held.
 func (s *slots) full(orgID, mirror string) bound {
 	switch has := s.of[orgID]; {
-	case s.mirrors[[2]string{orgID, mirror}] >= fillsOfMirror:
+	case s.mirrors[[2]string{orgID, mirror}] >= s.most.ofMirror:
 		return ofMirror
-	case has >= fillsOfOrg:
+	case has >= s.most.ofOrg:
 		return ofOrg
-	case s.all >= fillsAtOnce, has > 0 && s.all >= fillsAtOnce-fillsSpared:
+	case s.all >= s.most.all, has > 0 && s.all >= s.most.all-s.most.spared:
 		return ofAll
 	}
 	return noBound
+}
+
+// try takes a slot that is free, or tells what there are too many of.
+func (s *slots) try(orgID, mirror string) bound {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tryHeld(orgID, mirror)
+}
+
+// tryHeld is try; s.mu is held.
+func (s *slots) tryHeld(orgID, mirror string) bound {
+	why := s.full(orgID, mirror)
+	if why == noBound {
+		s.take(orgID, mirror)
+	}
+	return why
 }
 
 // acquire waits for a slot until ctx ends, and tells then what there are too many
 // of.
 func (s *slots) acquire(ctx context.Context, orgID, mirror string) bound {
 	s.mu.Lock()
-	if s.full(orgID, mirror) == noBound {
-		s.take(orgID, mirror)
+	if s.tryHeld(orgID, mirror) == noBound {
 		s.mu.Unlock()
 		return noBound
 	}

@@ -1,6 +1,7 @@
-// Package report makes of jobs that ended what they say together: how long each
-// part of their lives took, what takes longer than it did, and what could do with
-// less. It is arithmetic alone: the same jobs give the same report.
+// Package report makes of jobs what they say together. A report is of jobs that
+// ended: how long each part of their lives took, what takes longer than it did,
+// and what could do with less. A summary is of how jobs went, by their metadata.
+// It is arithmetic alone: the same jobs give the same report.
 //
 // Durations are told by their medians and high percentiles, and compared by
 // medians, since a single job that hung would move any mean.

@@ -46,6 +46,9 @@ type Reader interface {
 	// first; HostJobs is what runs, by host.
 	FinishedRuns(ctx context.Context, orgID string, since, until time.Time, most int) ([]nimbus.Run, error)
 	HostJobs(ctx context.Context, most int) ([]nimbus.HostJob, error)
+	// Outcomes calls each with the jobs that Jobs would return, in that order, and
+	// has none of them in memory.
+	Outcomes(ctx context.Context, orgID string, f JobFilter, each func(nimbus.JobOutcome)) error
 
 	JobRecord(ctx context.Context, jobID string) (*JobRecord, error)
 	JobByIdempotencyKey(ctx context.Context, orgID, key string) (jobID string, err error)

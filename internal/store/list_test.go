@@ -36,8 +36,8 @@ func TestListsWalkAnIndex(t *testing.T) {
 		"failed":            {"", scheduler.JobFilter{Result: nimbus.ResultFailure}, "jobs_result_page"},
 	} {
 		text, args := listJobs("org", try.repo, try.f)
-		_, page, _ := strings.Cut(text, " IN (")
-		page, _, _ = strings.Cut(page, ") ORDER BY v.id")
+		_, page, _ := strings.Cut(text, "v.id IN (")
+		page = strings.TrimSuffix(page, ") ORDER BY v.id DESC")
 		rows, err := s.reader.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+page, args...)
 		if err != nil {
 			t.Fatalf("%s: %v in:\n%s", name, err, page)
@@ -47,6 +47,15 @@ func TestListsWalkAnIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		plan := strings.Join(steps, "\n")
+		text, args = pickJobs(outcomeColumns, outcomeJoin, "org", try.repo, try.f)
+		rows, err = s.reader.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+text, args...)
+		more, err := scanAll(rows, err, scanStep)
+		if err != nil {
+			t.Fatalf("%s: %v in:\n%s", name, err, text)
+		}
+		if joined := strings.Join(more, "\n"); !strings.Contains(joined, try.index) || strings.Contains(joined, "TEMP B-TREE") || strings.Contains(joined, "SCAN") {
+			t.Errorf("%s: outcomes are read by\n%s", name, joined)
+		}
 		if !strings.Contains(plan, try.index) || strings.Contains(plan, "TEMP B-TREE") || strings.Contains(plan, "SCAN") {
 			t.Errorf("%s: a page is read by\n%s\nof\n%s", name, plan, page)
 		}

@@ -38,15 +38,9 @@ func (t schedulerTx) Jobs(ctx context.Context, orgID string, f scheduler.JobFilt
 	if err := t.settled(ctx); err != nil {
 		return nil, err
 	}
-	repoID := ""
-	if f.Repo != "" {
-		var err error
-		switch repoID, err = t.tx.RepoByName(ctx, strings.ToLower(f.Repo)); {
-		case errors.Is(err, sql.ErrNoRows):
-			return nil, nil
-		case err != nil:
-			return nil, fmt.Errorf("find the repository: %w", err)
-		}
+	repoID, known, err := t.repoOf(ctx, f)
+	if err != nil || !known {
+		return nil, err
 	}
 	text, args := listJobs(orgID, repoID, f)
 	rows, err := t.tx.db.QueryContext(ctx, text, args...)
@@ -61,6 +55,21 @@ func (t schedulerTx) Jobs(ctx context.Context, orgID string, f scheduler.JobFilt
 		}
 	}
 	return jobs, nil
+}
+
+// repoOf is the repository that jobs are looked for by, "" for any. known is false
+// where there is no such one.
+func (t schedulerTx) repoOf(ctx context.Context, f scheduler.JobFilter) (id string, known bool, err error) {
+	if f.Repo == "" {
+		return "", true, nil
+	}
+	switch id, err = t.tx.RepoByName(ctx, strings.ToLower(f.Repo)); {
+	case errors.Is(err, sql.ErrNoRows):
+		return "", false, nil
+	case err != nil:
+		return "", false, fmt.Errorf("find the repository: %w", err)
+	}
+	return id, true, nil
 }
 
 // condition is the text of a query and its parameters.
@@ -81,16 +90,23 @@ func (c *condition) and(text string, args ...any) {
 	c.text.WriteString(text)
 }
 
-// listJobs is the query for a page of jobs. Whatever is asked for, the page is
-// read in its order from an index that has few rows too many: of what is
-// unfinished, of a tag, of a repository, of what went wrong, or of all.
+// listJobs is the query for a page of jobs.
 func listJobs(orgID, repoID string, f scheduler.JobFilter) (text string, args []any) {
+	page, args := pickJobs("j.id", "", orgID, repoID, f)
+	return fmt.Sprintf("SELECT %s FROM job_views v WHERE v.id IN (%s) ORDER BY v.id DESC", qualified("v", viewColumns), page), args
+}
+
+// pickJobs is the query for columns of the jobs j that pass a filter, and of what
+// is joined to them. Whatever is asked for, they are read in their order from an
+// index that has few rows too many: of what is unfinished, of a tag, of a
+// repository, of what went wrong, or of all.
+func pickJobs(columns, join, orgID, repoID string, f scheduler.JobFilter) (text string, args []any) {
 	open := len(f.States) > 0 && !slices.Contains(f.States, nimbus.StateFinished)
 	tags, plain := tagsOf(f.Labels, f.Metadata)
 	var c condition
-	from, page := "SELECT j.id FROM jobs j WHERE TRUE", "j"
+	from, page := "jobs j", "j"
 	if len(tags) > 0 && !open {
-		from, page = "SELECT t.job_id AS id FROM job_tags t JOIN jobs j ON j.id = t.job_id WHERE TRUE", "t"
+		from, page = "job_tags t JOIN jobs j ON j.id = t.job_id", "t"
 		c.and("t.org_id = ? AND t.tag = ?", orgID, tags[0])
 		tags = tags[1:]
 	}
@@ -134,8 +150,7 @@ func listJobs(orgID, repoID string, f scheduler.JobFilter) (text string, args []
 		c.and("EXISTS (SELECT 1 FROM job_tags more WHERE more.job_id = j.id AND more.tag = ?)", tag)
 	}
 	c.args = append(c.args, f.PageSize)
-	return fmt.Sprintf("SELECT %s FROM job_views v WHERE v.id IN (%s%s ORDER BY %s DESC LIMIT $%d) ORDER BY v.id DESC",
-		qualified("v", viewColumns), from, c.text.String(), key, len(c.args)), c.args
+	return fmt.Sprintf("SELECT %s FROM %s%s WHERE TRUE%s ORDER BY %s DESC LIMIT $%d", columns, from, join, c.text.String(), key, len(c.args)), c.args
 }
 
 // tagsOf is what jobs with these labels and this metadata are found by. Plain

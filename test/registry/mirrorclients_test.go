@@ -144,6 +144,26 @@ func TestMirrorTwice(t *testing.T) {
 		w.replica()
 		large := fresh(20 << 20)
 		w.hub.client.image("lib/base", "v1", large)
+		// Upstream sends nothing before both have asked.
+		asked, goOn := make(chan struct{}, 10), make(chan struct{})
+		w.hub.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("Authorization") != "" {
+				asked <- struct{}{}
+				<-goOn
+			}
+			return false
+		})
+		go func() {
+			defer close(goOn)
+			for range w.replicas {
+				select {
+				case <-asked:
+				case <-time.After(20 * time.Second):
+					t.Error("a replica does not ask")
+					return
+				}
+			}
+		}()
 		var group sync.WaitGroup
 		for _, r := range w.replicas {
 			group.Go(func() {
@@ -155,7 +175,7 @@ func TestMirrorTwice(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if n := w.hub.count("GET blobs"); n > 2 {
+		if n := w.hub.count("GET blobs"); n != 2 {
 			t.Errorf("two replicas fetch a blob %d times", n)
 		}
 		w.pass(time.Second)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +93,58 @@ func TestMirrorsAreFair(t *testing.T) {
 	second := fresh(3 << 20)
 	w.hub.client.image("lib/base", "v2", second)
 	greedy.do("GET", "/v2/rival/slow-2.test/lib/base/blobs/"+string(registry.Of(registry.SHA256, second)), nil).want(t, 200, "")
+}
+
+// TestMirrorQuestionsAreBounded: an org whose upstreams don't answer can't ask for more
+// and more manifests and lists of tags, and others can.
+func TestMirrorQuestionsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newMirrorWorld(t, engines["sqlite"](t), registry.Limits{})
+	w.hub.client.image("lib/base", "v1", fresh(100))
+	slow := newHub(t)
+	asked, over := make(chan string, 1000), make(chan struct{})
+	slow.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+		asked <- r.URL.Path
+		<-over
+		return false
+	})
+	w.inside = append(w.inside, slow.address)
+	at := w.replica()
+	rival := w.org("rival")
+	for i := range 2 {
+		w.must(at.SetMirror(t.Context(), w.admin, rival.ID, nimbus.ImageMirrorChange{Name: fmt.Sprintf("slow-%d.test", i), Upstream: "http://" + slow.address, Allow: []string{"*"}}))
+	}
+	greedy := &pusher{t, at.url, w.world.token(rival, nimbus.RoleDeveloper)}
+	const ofMirror, ofOrg = 24, 32
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer close(over)
+	for i := range ofOrg {
+		group.Go(func() {
+			if _, err := greedy.try("GET", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/manifests/v%d", i/ofMirror, i), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range ofOrg {
+		<-asked
+	}
+	for i, why := range []string{"24 manifests or lists of tags", "as an org may have at once"} {
+		got := greedy.do("GET", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/manifests/more", i), nil).want(t, 429, "TOOMANYREQUESTS")
+		if !strings.Contains(string(got.body), why) {
+			t.Errorf("it is refused with %s", got.body)
+		}
+		if got := greedy.do("GET", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/tags/list", i), nil).want(t, 200, ""); got.header.Get("Warning") == "" {
+			t.Errorf("tags that upstream was not asked for are new: %s", got.body)
+		}
+	}
+	select {
+	case path := <-asked:
+		t.Errorf("there are enough questions, and %s is asked for", path)
+	default:
+	}
+	c := &pusher{t, at.url, w.token}
+	c.do("GET", "/v2/acme/hub.test/lib/base/manifests/v1", nil).want(t, 200, "")
 }
 
 // within waits until so many have come, for a time that nothing takes.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,12 +83,31 @@ func (k *Keeper) load() error {
 	if err == nil {
 		err = json.Unmarshal(text, &k.used)
 	}
-	if err != nil {
+	if err != nil || k.used == nil { // null is one, too
 		k.used = map[string]time.Time{}
+	}
+	if err != nil {
 		return fmt.Errorf("read which images jobs asked for: %w", err)
 	}
+	k.forget()
 	return nil
 }
+
+// forget has no more be remembered than there may; k.mu is held, or nobody else has k.
+func (k *Keeper) forget() {
+	over := len(k.used) - remembered
+	if over <= 0 {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(k.used), func(a, b string) int { return k.used[a].Compare(k.used[b]) })
+	for _, name := range names[:over] {
+		delete(k.used, name)
+	}
+}
+
+// Soon is after how long a tag is looked up ahead that is looked up for jobs after
+// refresh: sooner, so that no job waits for that.
+func Soon(refresh time.Duration) time.Duration { return refresh / 4 * 3 }
 
 // Used notes that a job asked for an image, and got it.
 func (k *Keeper) Used(name string) {
@@ -95,16 +115,7 @@ func (k *Keeper) Used(name string) {
 	defer k.mu.Unlock()
 	k.used[name] = time.Now().UTC()
 	k.dirty = true
-	if len(k.used) <= remembered {
-		return
-	}
-	oldest := name
-	for other, at := range k.used {
-		if at.Before(k.used[oldest]) {
-			oldest = other
-		}
-	}
-	delete(k.used, oldest)
+	k.forget()
 }
 
 // wanted are the images that are to be here, the one that was asked for last first.

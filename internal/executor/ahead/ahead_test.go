@@ -2,6 +2,7 @@ package ahead
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,11 +90,29 @@ func TestBounds(t *testing.T) {
 		if got := h.runs(k, time.Hour, true); len(got) != Images || got[0] != "image:499" || len(k.used) != remembered {
 			t.Errorf("%d images are fetched, %q first; %d are remembered", len(got), got[0], len(k.used))
 		}
-		if err := os.WriteFile(h.file, []byte("{"), 0o600); err != nil {
+		for _, text := range []string{"{", "null"} {
+			if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			k := h.keeper()
+			if got := h.runs(k, time.Hour, true); len(got) != 0 {
+				t.Errorf("of a broken file %q are fetched", got)
+			}
+			k.Used("node:22")
+		}
+		many := map[string]time.Time{}
+		for i := range 3 * remembered {
+			many[fmt.Sprint("image:", i)] = time.Now()
+		}
+		text, err := json.Marshal(many)
+		if err == nil {
+			err = os.WriteFile(h.file, text, 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := h.runs(h.keeper(), time.Hour, true); len(got) != 0 {
-			t.Errorf("of a broken file %q are fetched", got)
+		if k := h.keeper(); len(k.used) != remembered {
+			t.Errorf("of a file of too many names %d are remembered", len(k.used))
 		}
 	})
 }

@@ -63,15 +63,11 @@ func newImages(d *daemon, cfg Config) *images {
 	return i
 }
 
-// soon is the part of Refresh after which a tag is looked up ahead, so that no job
-// does.
-const soon = 0.75
-
 // fetchAhead has an image be here that no job has asked for now.
 func (i *images) fetchAhead(ctx context.Context, name string) error {
 	g := i.fetched.grip()
 	defer g.release()
-	_, err := i.find(ctx, g, name, time.Duration(soon*float64(i.cfg.Refresh)), func(string) {})
+	_, err := i.find(ctx, g, name, ahead.Soon(i.cfg.Refresh), func(string) {})
 	return err
 }
 

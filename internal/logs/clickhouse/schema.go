@@ -173,7 +173,8 @@ func (s *Store) version(ctx context.Context) (int, error) {
 }
 
 // Reader is the statements that let somebody read the lines of one org by SQL, and
-// nothing else. Only an administrator of ClickHouse can run them. Codes: invalid.
+// nothing else. Who read another org's before reads this one's instead. Only an
+// administrator of ClickHouse can run them. Codes: invalid.
 func (s *Store) Reader(user, orgID string) ([]string, error) {
 	org, err := orgUUID(orgID)
 	if err != nil {
@@ -189,11 +190,11 @@ func (s *Store) Reader(user, orgID string) ([]string, error) {
 	for _, table := range []string{"log_lines", "log_stats"} {
 		out = append(out,
 			// Where a table has a policy, who has none may see no row at all: Nimbus must.
-			fmt.Sprintf("CREATE ROW POLICY IF NOT EXISTS nimbus_all ON %s AS PERMISSIVE FOR SELECT USING 1 TO `%s`", s.table(table), s.user),
-			fmt.Sprintf("CREATE ROW POLICY IF NOT EXISTS `%s_org` ON %s AS PERMISSIVE FOR SELECT USING org_id = toUUID('%s') TO `%s`", user, s.table(table), org, user),
+			fmt.Sprintf("CREATE ROW POLICY OR REPLACE nimbus_all ON %s AS PERMISSIVE FOR SELECT USING 1 TO `%s`", s.table(table), s.user),
+			fmt.Sprintf("CREATE ROW POLICY OR REPLACE `%s_org` ON %s AS PERMISSIVE FOR SELECT USING org_id = toUUID('%s') TO `%s`", user, s.table(table), org, user),
 		)
 	}
-	out = append(out, fmt.Sprintf("CREATE SETTINGS PROFILE IF NOT EXISTS `%s_bounds` SETTINGS max_execution_time = 60, max_memory_usage = 4000000000, readonly = 1 TO `%s`", user, user))
+	out = append(out, fmt.Sprintf("CREATE SETTINGS PROFILE OR REPLACE `%s_bounds` SETTINGS max_execution_time = 60, max_memory_usage = 4000000000, readonly = 1 TO `%s`", user, user))
 	// The grants are last: there is no moment without the fence.
 	for _, table := range []string{"log_lines", "log_stats"} {
 		out = append(out, fmt.Sprintf("GRANT SELECT ON %s TO `%s`", s.table(table), user))

@@ -85,6 +85,11 @@ func TestSyntaxOfWhatCannotRunHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, statement := range policies { // the same user for another org is another fence, not the old one
+		if strings.HasPrefix(statement, "CREATE ") && !strings.Contains(statement, " OR REPLACE ") {
+			t.Errorf("what is there stays: %s", statement)
+		}
+	}
 	tables := 0
 	for _, statement := range append(replicated, policies...) {
 		var formatted string

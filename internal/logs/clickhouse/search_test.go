@@ -1,12 +1,19 @@
 package clickhouse
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nimbus-ci/nimbus"
@@ -227,18 +234,83 @@ func TestNothingOfAnotherOrgIsRead(t *testing.T) {
 	}
 }
 
-// TestEveryQueryBindsTheOrg: no statement on the rows is made anywhere else than in
-// query.go, where the org is its first condition.
+// recordingConn remembers what is asked of the engine.
+type recordingConn struct {
+	driver.Conn
+
+	mu         sync.Mutex
+	statements []string
+}
+
+func (c *recordingConn) keep(statement string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.statements = append(c.statements, statement)
+}
+
+func (c *recordingConn) Query(ctx context.Context, statement string, args ...any) (driver.Rows, error) {
+	c.keep(statement)
+	return c.Conn.Query(ctx, statement, args...)
+}
+
+func (c *recordingConn) QueryRow(ctx context.Context, statement string, args ...any) driver.Row {
+	c.keep(statement)
+	return c.Conn.QueryRow(ctx, statement, args...)
+}
+
+func (c *recordingConn) Exec(ctx context.Context, statement string, args ...any) error {
+	c.keep(statement)
+	return c.Conn.Exec(ctx, statement, args...)
+}
+
+// TestEveryQueryBindsTheOrg: whatever is asked of a log or of an org's logs, the first
+// condition of each statement is the org; and no statement is made anywhere else than in
+// query.go, but those of the tables themselves (schema.go) and inserts.
 func TestEveryQueryBindsTheOrg(t *testing.T) {
 	t.Parallel()
-	s := &Store{database: "db"}
-	org, err := orgUUID(newOrg())
-	if err != nil {
+	s := open(t)
+	c := newCorpus(t, s, newRandom(), 4, 10)
+	k := c.parts[0].Key
+	put(t, s, logs.Part{Key: k, Lines: c.parts[0].Lines[:5]}) // twice: counting asks once more
+	conn := &recordingConn{Conn: s.conn}
+	s.conn = conn
+	_, err := s.Read(t.Context(), k, 1, 10)
+	_, _, err2 := s.Held(t.Context(), k)
+	_, err3 := s.Counts(t.Context(), k)
+	_, err4 := s.List(t.Context(), c.org, k.AttemptID, 10)
+	_, err5 := s.Parked(t.Context(), k)
+	err6 := s.Delete(t.Context(), c.parts[3].Key)
+	for _, q := range []logs.Query{
+		{}, {Text: "'"}, {Text: "a.*", Pattern: true, Limit: 3}, {Attempts: []string{k.AttemptID}, Level: logs.LevelWarn, Step: 1, Streams: []nimbus.Stream{nimbus.StreamStdout}},
+		{Since: jobStart(), Until: time.Now(), After: logs.Position{AttemptID: k.AttemptID, Seq: 3}.String()},
+	} {
+		all(t, s, c.org, q)
+	}
+	if err := errors.Join(err, err2, err3, err4, err5, err6); err != nil {
 		t.Fatal(err)
 	}
-	sql := s.newQuery("log_lines", org).attempts().andText("position(text, unhex({text:String})) > 0", "text", "'").then("LIMIT 1").sql("seq")
-	if want := "SELECT seq FROM `db`.log_lines WHERE org_id = {org:UUID} AND "; !strings.HasPrefix(sql, want) || strings.Contains(sql, "''") {
-		t.Error(sql)
+	bound := regexp.MustCompile("^(SELECT .+|DELETE) FROM `\\w+`\\.log_(lines|stats|parked) WHERE org_id = \\{org:UUID\\}( |$)")
+	if len(conn.statements) < 15 {
+		t.Errorf("only %d statements were seen", len(conn.statements))
+	}
+	for _, statement := range conn.statements {
+		if !bound.MatchString(statement) || strings.Contains(statement, " OR org_id") || strings.Count(statement, " FROM ") != 1 {
+			t.Errorf("not of one org: %s", statement)
+		}
+	}
+	sources, err := filepath.Glob("*.go")
+	if err != nil || len(sources) < 8 {
+		t.Fatal(sources, err)
+	}
+	asks := regexp.MustCompile(`conn\.(Query|QueryRow|Select|Exec|AsyncInsert)\(`)
+	for _, name := range sources {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "query.go" && name != "schema.go" && !strings.HasSuffix(name, "_test.go") && asks.Match(source) {
+			t.Errorf("%s asks by itself", name)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func TestArchive(t *testing.T) {
 	yes := func(context.Context, string) error { return nil }
 	whole := archive.Bytes()
 	to := open()
-	if _, err := to.Append(ctx, second, logstest.Lines(1, 1)); err != nil {
+	if _, err := to.Append(ctx, second, otherLines(1)); err != nil {
 		t.Fatal(err)
 	}
 	a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(whole), yes)
@@ -56,6 +56,9 @@ func TestArchive(t *testing.T) {
 	}
 	if n, err := to.Acked(ctx, second); err != nil || n != 1 {
 		t.Errorf("what was there has %d lines, %v", n, err)
+	}
+	if a, err := logs.Import(ctx, open(), key.OrgID, bytes.NewReader(append(bytes.Clone(whole), whole...)), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid || a.Lines != 2503 {
+		t.Errorf("two archives in one: %+v, %v", a, err)
 	}
 	for name, b := range map[string][]byte{"no end": whole[:len(whole)-9], "half": whole[:len(whole)/2], "empty": nil, "changed": changed(whole, len(whole)/2)} {
 		to := open()
@@ -75,6 +78,75 @@ func TestArchive(t *testing.T) {
 	}
 	if n, err := refused.Acked(ctx, key); err != nil || n != 0 {
 		t.Errorf("what was refused has %d lines, %v", n, err)
+	}
+}
+
+// otherLines are not those of any archive.
+func otherLines(n int64) []nimbus.Line {
+	lines := logstest.Lines(1, n)
+	for i := range lines {
+		lines[i].Text += " of another"
+	}
+	return lines
+}
+
+// TestImportGoesOn: a log that ends too early, as after an import that was killed, goes
+// on where it ends; not one that has other lines, or that somebody may write; and what
+// was here stays when the archive breaks off.
+func TestImportGoesOn(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	open := func(key nimbus.LogKey, lines []nimbus.Line) *segment.Store {
+		s, err := segment.Open(t.TempDir(), 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		if _, err := s.Append(ctx, key, lines); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	key := logstest.Key()
+	var archive bytes.Buffer
+	if _, err := logs.Export(ctx, open(key, logstest.Lines(1, 5000)), key.OrgID, &archive, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	whole := archive.Bytes()
+	conflict := func(context.Context, string) error { return nimbus.Errorf(nimbus.CodeConflict, "a host writes it") }
+	yes := func(context.Context, string) error { return nil }
+	for name, c := range map[string]struct {
+		here    []nimbus.Line
+		archive []byte
+		allowed func(context.Context, string) error
+		want    logs.Archived
+		lines   int64
+		code    nimbus.Code
+	}{
+		"in a chunk's midst": {logstest.Lines(1, 1234), whole, yes, logs.Archived{Attempts: 1, Lines: 3766}, 5000, ""},
+		"between two chunks": {logstest.Lines(1, 2000), whole, yes, logs.Archived{Attempts: 1, Lines: 3000}, 5000, ""},
+		"whole":              {logstest.Lines(1, 5000), whole, yes, logs.Archived{Skipped: 1}, 5000, ""},
+		"longer":             {logstest.Lines(1, 6000), whole, yes, logs.Archived{Skipped: 1}, 6000, ""},
+		"other lines":        {otherLines(1234), whole, yes, logs.Archived{Skipped: 1}, 1234, ""},
+		"somebody writes it": {logstest.Lines(1, 1234), whole, conflict, logs.Archived{Skipped: 1}, 1234, ""},
+		"broken off before":  {logstest.Lines(1, 4999), whole[:len(whole)/2], yes, logs.Archived{Skipped: 1}, 4999, nimbus.CodeInvalid},
+		"broken off later":   {logstest.Lines(1, 1), whole[:len(whole)/2], yes, logs.Archived{Attempts: 1}, 0, nimbus.CodeInvalid},
+	} {
+		to := open(key, c.here)
+		a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(c.archive), c.allowed)
+		n, readErr := to.Acked(ctx, key)
+		if c.lines == 0 {
+			c.want.Lines, c.lines = n-1, max(n, 2)
+		}
+		if (err == nil) != (c.code == "") || err != nil && nimbus.ErrorCode(err) != c.code || a != c.want || n != c.lines || readErr != nil {
+			t.Errorf("%s: %+v, want %+v; %d lines, want %d; %v, %v", name, a, c.want, n, c.lines, err, readErr)
+		}
+		if c.lines == 5000 {
+			got, err := to.Read(ctx, key, 1, 1<<20)
+			if diff := cmp.Diff(logstest.Lines(1, 5000), got); err != nil || diff != "" {
+				t.Errorf("%s: %v %.1000s", name, err, diff)
+			}
+		}
 	}
 }
 

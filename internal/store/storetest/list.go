@@ -114,6 +114,26 @@ func compareList(t *testing.T, b *books, jobs []*scheduler.JobRecord, f schedule
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Fatalf("%+v\n-want +got:\n%s", f, diff)
 	}
+	compareOutcomes(t, b, jobs, f, want)
+}
+
+// compareOutcomes: what is summed up is what is listed.
+func compareOutcomes(t *testing.T, b *books, jobs []*scheduler.JobRecord, f scheduler.JobFilter, ids []string) {
+	t.Helper()
+	var want, got []nimbus.JobOutcome
+	for _, id := range ids {
+		j := jobs[slices.IndexFunc(jobs, func(j *scheduler.JobRecord) bool { return j.ID == id })]
+		want = append(want, nimbus.JobOutcome{AdmittedAt: j.Timeline.AdmittedAt, Result: j.Result, Ran: -1, Metadata: j.Metadata})
+	}
+	err := b.View(t.Context(), func(r scheduler.Reader) error {
+		return r.Outcomes(t.Context(), nimbus.DefaultOrgID, f, func(j nimbus.JobOutcome) { got = append(got, j) })
+	})
+	if err != nil {
+		t.Fatalf("%+v: %v", f, err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("outcomes of %+v\n-want +got:\n%s", f, diff)
+	}
 }
 
 // passes is what a filter means.

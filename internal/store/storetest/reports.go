@@ -85,6 +85,55 @@ func testFinishedRuns(t *testing.T, b *books) {
 	}
 }
 
+// testOutcomes: how long a job ran is known of those that ran and ended, by their
+// last attempts. An org has its own jobs alone.
+func testOutcomes(t *testing.T, b *books) {
+	j := b.job()
+	b.to(j, nimbus.StateQueued, nimbus.StateOffered, nimbus.StateAccepted, nimbus.StateRunning)
+	first, last := b.attempt(j, scheduler.AttemptEnded), b.attempt(j, scheduler.AttemptLive)
+	read := func(org string) (got []nimbus.JobOutcome) {
+		t.Helper()
+		err := b.View(t.Context(), func(r scheduler.Reader) error {
+			return r.Outcomes(t.Context(), org, scheduler.JobFilter{PageSize: 10}, func(j nimbus.JobOutcome) { got = append(got, j) })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	var ended time.Time
+	run := func(attemptID string, ago time.Duration) {
+		t.Helper()
+		b.update(func(ctx context.Context, tx scheduler.Tx) error {
+			a, err := tx.Attempt(ctx, attemptID)
+			if err != nil {
+				return err
+			}
+			if ended.IsZero() {
+				ended = tx.Now()
+			}
+			a.RunningAt, j.AttemptID = ended.Add(-ago), attemptID
+			if err := tx.SaveJob(ctx, j); err != nil {
+				return err
+			}
+			return tx.SaveAttempt(ctx, a)
+		})
+	}
+	run(first.AttemptID, time.Hour)
+	run(last.AttemptID, 3*time.Second)
+	if got := read(nimbus.DefaultOrgID); len(got) != 1 || got[0].Result != "" || got[0].Ran != -1 {
+		t.Errorf("of a job that runs: %+v", got)
+	}
+	b.end(j, nimbus.ResultFailure)
+	got := read(nimbus.DefaultOrgID)
+	if len(got) != 1 || got[0].Result != nimbus.ResultFailure || got[0].Ran < 3*time.Second || got[0].Ran > time.Minute || !got[0].AdmittedAt.Equal(j.Timeline.AdmittedAt) {
+		t.Errorf("of one that ended: %+v", got)
+	}
+	if got := read("org_other"); len(got) != 0 {
+		t.Errorf("of another org: %+v", got)
+	}
+}
+
 // testHostJobs: what has a lease is told with what it uses, and nothing else.
 func testHostJobs(t *testing.T, b *books) {
 	j := b.job()

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"counts log lines up":               testLog,
 		"keeps what attempts use":           testUsage,
 		"tells what ended in a time":        testFinishedRuns,
+		"tells how jobs went":               testOutcomes,
 		"tells what hosts run":              testHostJobs,
 		"tells the virtual time":            testVirtualTime,
 		"has one clock that can be offset":  testClock,

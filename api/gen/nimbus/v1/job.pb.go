@@ -147,6 +147,56 @@ func (JobResult) EnumDescriptor() ([]byte, []int) {
 	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{1}
 }
 
+// JobBucket is how long a part of a trend is: an hour or a day, of UTC.
+type JobBucket int32
+
+const (
+	JobBucket_JOB_BUCKET_UNSPECIFIED JobBucket = 0
+	JobBucket_JOB_BUCKET_HOUR        JobBucket = 1
+	JobBucket_JOB_BUCKET_DAY         JobBucket = 2
+)
+
+// Enum value maps for JobBucket.
+var (
+	JobBucket_name = map[int32]string{
+		0: "JOB_BUCKET_UNSPECIFIED",
+		1: "JOB_BUCKET_HOUR",
+		2: "JOB_BUCKET_DAY",
+	}
+	JobBucket_value = map[string]int32{
+		"JOB_BUCKET_UNSPECIFIED": 0,
+		"JOB_BUCKET_HOUR":        1,
+		"JOB_BUCKET_DAY":         2,
+	}
+)
+
+func (x JobBucket) Enum() *JobBucket {
+	p := new(JobBucket)
+	*p = x
+	return p
+}
+
+func (x JobBucket) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobBucket) Descriptor() protoreflect.EnumDescriptor {
+	return file_nimbus_v1_job_proto_enumTypes[2].Descriptor()
+}
+
+func (JobBucket) Type() protoreflect.EnumType {
+	return &file_nimbus_v1_job_proto_enumTypes[2]
+}
+
+func (x JobBucket) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobBucket.Descriptor instead.
+func (JobBucket) EnumDescriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{2}
+}
+
 // Reason tells why a job is where it is.
 type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1766,6 +1816,558 @@ func (x *ListJobsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type SummarizeJobsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only jobs that were admitted at this time or later; absent for 7 days before
+	// until. At most 90 days are looked at, by the hour 7.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Only jobs that were admitted before this time; absent for now.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// Only jobs with this key in their metadata, told by its values. Empty for all
+	// jobs together, and the keys that they have.
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Unspecified for hours where the time is no longer than 2 days, else days.
+	Bucket JobBucket `protobuf:"varint,4,opt,name=bucket,proto3,enum=nimbus.v1.JobBucket" json:"bucket,omitempty"`
+	// As in a list: only jobs with all of these labels, all of this metadata, of
+	// this repository.
+	Labels        []string          `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
+	Metadata      map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Repo          string            `protobuf:"bytes,7,opt,name=repo,proto3" json:"repo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeJobsRequest) Reset() {
+	*x = SummarizeJobsRequest{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeJobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeJobsRequest) ProtoMessage() {}
+
+func (x *SummarizeJobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeJobsRequest.ProtoReflect.Descriptor instead.
+func (*SummarizeJobsRequest) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SummarizeJobsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *SummarizeJobsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *SummarizeJobsRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SummarizeJobsRequest) GetBucket() JobBucket {
+	if x != nil {
+		return x.Bucket
+	}
+	return JobBucket_JOB_BUCKET_UNSPECIFIED
+}
+
+func (x *SummarizeJobsRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *SummarizeJobsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *SummarizeJobsRequest) GetRepo() string {
+	if x != nil {
+		return x.Repo
+	}
+	return ""
+}
+
+type SummarizeJobsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Since  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Until  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Bucket JobBucket              `protobuf:"varint,3,opt,name=bucket,proto3,enum=nimbus.v1.JobBucket" json:"bucket,omitempty"`
+	// There were more jobs: only those that were admitted at this time or later
+	// were looked at. Absent where all were.
+	CompleteSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=complete_since,json=completeSince,proto3" json:"complete_since,omitempty"`
+	// All jobs that were looked at.
+	All *JobsOutcome `protobuf:"bytes,5,opt,name=all,proto3" json:"all,omitempty"`
+	// By value of the key, those with the most jobs first, at most 20.
+	Values []*ValueOutcome `protobuf:"bytes,6,rep,name=values,proto3" json:"values,omitempty"`
+	// How many other values there were, and their jobs together.
+	OtherValues int32        `protobuf:"varint,7,opt,name=other_values,json=otherValues,proto3" json:"other_values,omitempty"`
+	Other       *JobsOutcome `protobuf:"bytes,8,opt,name=other,proto3" json:"other,omitempty"`
+	// Of a request without a key: which there are, those of the most jobs first, at
+	// most 50; and how many more.
+	Keys          []*MetadataKey `protobuf:"bytes,9,rep,name=keys,proto3" json:"keys,omitempty"`
+	OtherKeys     int32          `protobuf:"varint,10,opt,name=other_keys,json=otherKeys,proto3" json:"other_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeJobsResponse) Reset() {
+	*x = SummarizeJobsResponse{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeJobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeJobsResponse) ProtoMessage() {}
+
+func (x *SummarizeJobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeJobsResponse.ProtoReflect.Descriptor instead.
+func (*SummarizeJobsResponse) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SummarizeJobsResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetBucket() JobBucket {
+	if x != nil {
+		return x.Bucket
+	}
+	return JobBucket_JOB_BUCKET_UNSPECIFIED
+}
+
+func (x *SummarizeJobsResponse) GetCompleteSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompleteSince
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetAll() *JobsOutcome {
+	if x != nil {
+		return x.All
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetValues() []*ValueOutcome {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetOtherValues() int32 {
+	if x != nil {
+		return x.OtherValues
+	}
+	return 0
+}
+
+func (x *SummarizeJobsResponse) GetOther() *JobsOutcome {
+	if x != nil {
+		return x.Other
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetKeys() []*MetadataKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *SummarizeJobsResponse) GetOtherKeys() int32 {
+	if x != nil {
+		return x.OtherKeys
+	}
+	return 0
+}
+
+// ValueOutcome is how the jobs with a value went.
+type ValueOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty for the key alone, as meta:KEY has it.
+	Value         string       `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Outcome       *JobsOutcome `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValueOutcome) Reset() {
+	*x = ValueOutcome{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValueOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValueOutcome) ProtoMessage() {}
+
+func (x *ValueOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValueOutcome.ProtoReflect.Descriptor instead.
+func (*ValueOutcome) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ValueOutcome) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *ValueOutcome) GetOutcome() *JobsOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// JobsOutcome is how some jobs went.
+type JobsOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count *JobsCount             `protobuf:"bytes,1,opt,name=count,proto3" json:"count,omitempty"`
+	// How long those that ran and ended took, from when they ran: of how many that
+	// is known, the median and the 95th percentile; absent for none.
+	Runs int32                `protobuf:"varint,2,opt,name=runs,proto3" json:"runs,omitempty"`
+	P50  *durationpb.Duration `protobuf:"bytes,3,opt,name=p50,proto3" json:"p50,omitempty"`
+	P95  *durationpb.Duration `protobuf:"bytes,4,opt,name=p95,proto3" json:"p95,omitempty"`
+	// By when they were admitted, one for each part of the time, also where there
+	// were none.
+	Trend         []*TrendPart `protobuf:"bytes,5,rep,name=trend,proto3" json:"trend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobsOutcome) Reset() {
+	*x = JobsOutcome{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobsOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobsOutcome) ProtoMessage() {}
+
+func (x *JobsOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobsOutcome.ProtoReflect.Descriptor instead.
+func (*JobsOutcome) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *JobsOutcome) GetCount() *JobsCount {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+func (x *JobsOutcome) GetRuns() int32 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *JobsOutcome) GetP50() *durationpb.Duration {
+	if x != nil {
+		return x.P50
+	}
+	return nil
+}
+
+func (x *JobsOutcome) GetP95() *durationpb.Duration {
+	if x != nil {
+		return x.P95
+	}
+	return nil
+}
+
+func (x *JobsOutcome) GetTrend() []*TrendPart {
+	if x != nil {
+		return x.Trend
+	}
+	return nil
+}
+
+// TrendPart is how the jobs of a part of the time went.
+type TrendPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StartAt       *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	Count         *JobsCount             `protobuf:"bytes,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrendPart) Reset() {
+	*x = TrendPart{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrendPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrendPart) ProtoMessage() {}
+
+func (x *TrendPart) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrendPart.ProtoReflect.Descriptor instead.
+func (*TrendPart) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TrendPart) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *TrendPart) GetCount() *JobsCount {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+// JobsCount is how many jobs ended how. jobs is the sum of the others.
+type JobsCount struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Jobs      int32                  `protobuf:"varint,1,opt,name=jobs,proto3" json:"jobs,omitempty"`
+	Succeeded int32                  `protobuf:"varint,2,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// Failed, timed out or lost.
+	Failed    int32 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	Cancelled int32 `protobuf:"varint,4,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	// Have not ended, or can't be run.
+	Open          int32 `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobsCount) Reset() {
+	*x = JobsCount{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobsCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobsCount) ProtoMessage() {}
+
+func (x *JobsCount) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobsCount.ProtoReflect.Descriptor instead.
+func (*JobsCount) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *JobsCount) GetJobs() int32 {
+	if x != nil {
+		return x.Jobs
+	}
+	return 0
+}
+
+func (x *JobsCount) GetSucceeded() int32 {
+	if x != nil {
+		return x.Succeeded
+	}
+	return 0
+}
+
+func (x *JobsCount) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *JobsCount) GetCancelled() int32 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
+func (x *JobsCount) GetOpen() int32 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+// MetadataKey is a key of metadata.
+type MetadataKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// With how many jobs it is kept, and with how many values.
+	Jobs          int32 `protobuf:"varint,2,opt,name=jobs,proto3" json:"jobs,omitempty"`
+	Values        int32 `protobuf:"varint,3,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetadataKey) Reset() {
+	*x = MetadataKey{}
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetadataKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetadataKey) ProtoMessage() {}
+
+func (x *MetadataKey) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetadataKey.ProtoReflect.Descriptor instead.
+func (*MetadataKey) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MetadataKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *MetadataKey) GetJobs() int32 {
+	if x != nil {
+		return x.Jobs
+	}
+	return 0
+}
+
+func (x *MetadataKey) GetValues() int32 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
 type ListJobEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -1778,7 +2380,7 @@ type ListJobEventsRequest struct {
 
 func (x *ListJobEventsRequest) Reset() {
 	*x = ListJobEventsRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +2392,7 @@ func (x *ListJobEventsRequest) String() string {
 func (*ListJobEventsRequest) ProtoMessage() {}
 
 func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[17]
+	mi := &file_nimbus_v1_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +2405,7 @@ func (x *ListJobEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobEventsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListJobEventsRequest) GetJobId() string {
@@ -1838,7 +2440,7 @@ type ListJobEventsResponse struct {
 
 func (x *ListJobEventsResponse) Reset() {
 	*x = ListJobEventsResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2452,7 @@ func (x *ListJobEventsResponse) String() string {
 func (*ListJobEventsResponse) ProtoMessage() {}
 
 func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[18]
+	mi := &file_nimbus_v1_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2465,7 @@ func (x *ListJobEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobEventsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListJobEventsResponse) GetEvents() []*JobEvent {
@@ -1891,7 +2493,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2505,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[19]
+	mi := &file_nimbus_v1_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2518,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetUsageRequest) GetJobId() string {
@@ -1944,7 +2546,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2558,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[20]
+	mi := &file_nimbus_v1_job_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2571,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetUsageResponse) GetAttemptId() string {
@@ -2002,7 +2604,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2616,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[21]
+	mi := &file_nimbus_v1_job_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2629,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{21}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -2046,7 +2648,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	mi := &file_nimbus_v1_job_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2660,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[22]
+	mi := &file_nimbus_v1_job_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2673,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{22}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -2092,7 +2694,7 @@ type RerunJobRequest struct {
 
 func (x *RerunJobRequest) Reset() {
 	*x = RerunJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	mi := &file_nimbus_v1_job_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2706,7 @@ func (x *RerunJobRequest) String() string {
 func (*RerunJobRequest) ProtoMessage() {}
 
 func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[23]
+	mi := &file_nimbus_v1_job_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2719,7 @@ func (x *RerunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobRequest.ProtoReflect.Descriptor instead.
 func (*RerunJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{23}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RerunJobRequest) GetJobId() string {
@@ -2143,7 +2745,7 @@ type RerunJobResponse struct {
 
 func (x *RerunJobResponse) Reset() {
 	*x = RerunJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[24]
+	mi := &file_nimbus_v1_job_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2757,7 @@ func (x *RerunJobResponse) String() string {
 func (*RerunJobResponse) ProtoMessage() {}
 
 func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[24]
+	mi := &file_nimbus_v1_job_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2770,7 @@ func (x *RerunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunJobResponse.ProtoReflect.Descriptor instead.
 func (*RerunJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{24}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RerunJobResponse) GetJob() *Job {
@@ -2189,7 +2791,7 @@ type SetJobPriorityRequest struct {
 
 func (x *SetJobPriorityRequest) Reset() {
 	*x = SetJobPriorityRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[25]
+	mi := &file_nimbus_v1_job_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2803,7 @@ func (x *SetJobPriorityRequest) String() string {
 func (*SetJobPriorityRequest) ProtoMessage() {}
 
 func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[25]
+	mi := &file_nimbus_v1_job_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2816,7 @@ func (x *SetJobPriorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityRequest.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{25}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetJobPriorityRequest) GetJobId() string {
@@ -2240,7 +2842,7 @@ type SetJobPriorityResponse struct {
 
 func (x *SetJobPriorityResponse) Reset() {
 	*x = SetJobPriorityResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[26]
+	mi := &file_nimbus_v1_job_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2854,7 @@ func (x *SetJobPriorityResponse) String() string {
 func (*SetJobPriorityResponse) ProtoMessage() {}
 
 func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[26]
+	mi := &file_nimbus_v1_job_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2867,7 @@ func (x *SetJobPriorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetJobPriorityResponse.ProtoReflect.Descriptor instead.
 func (*SetJobPriorityResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{26}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetJobPriorityResponse) GetJob() *Job {
@@ -2284,7 +2886,7 @@ type ReleaseJobRequest struct {
 
 func (x *ReleaseJobRequest) Reset() {
 	*x = ReleaseJobRequest{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[27]
+	mi := &file_nimbus_v1_job_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2898,7 @@ func (x *ReleaseJobRequest) String() string {
 func (*ReleaseJobRequest) ProtoMessage() {}
 
 func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[27]
+	mi := &file_nimbus_v1_job_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2911,7 @@ func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJobRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseJobRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{27}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReleaseJobRequest) GetJobId() string {
@@ -2328,7 +2930,7 @@ type ReleaseJobResponse struct {
 
 func (x *ReleaseJobResponse) Reset() {
 	*x = ReleaseJobResponse{}
-	mi := &file_nimbus_v1_job_proto_msgTypes[28]
+	mi := &file_nimbus_v1_job_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2942,7 @@ func (x *ReleaseJobResponse) String() string {
 func (*ReleaseJobResponse) ProtoMessage() {}
 
 func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_job_proto_msgTypes[28]
+	mi := &file_nimbus_v1_job_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2955,7 @@ func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJobResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseJobResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{28}
+	return file_nimbus_v1_job_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReleaseJobResponse) GetJob() *Job {
@@ -2542,7 +3144,53 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"^\n" +
 	"\x10ListJobsResponse\x12\"\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x0e.nimbus.v1.JobR\x04jobs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"i\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xee\x02\n" +
+	"\x14SummarizeJobsRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12,\n" +
+	"\x06bucket\x18\x04 \x01(\x0e2\x14.nimbus.v1.JobBucketR\x06bucket\x12\x16\n" +
+	"\x06labels\x18\x05 \x03(\tR\x06labels\x12I\n" +
+	"\bmetadata\x18\x06 \x03(\v2-.nimbus.v1.SummarizeJobsRequest.MetadataEntryR\bmetadata\x12\x12\n" +
+	"\x04repo\x18\a \x01(\tR\x04repo\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe3\x03\n" +
+	"\x15SummarizeJobsResponse\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x06bucket\x18\x03 \x01(\x0e2\x14.nimbus.v1.JobBucketR\x06bucket\x12A\n" +
+	"\x0ecomplete_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rcompleteSince\x12(\n" +
+	"\x03all\x18\x05 \x01(\v2\x16.nimbus.v1.JobsOutcomeR\x03all\x12/\n" +
+	"\x06values\x18\x06 \x03(\v2\x17.nimbus.v1.ValueOutcomeR\x06values\x12!\n" +
+	"\fother_values\x18\a \x01(\x05R\votherValues\x12,\n" +
+	"\x05other\x18\b \x01(\v2\x16.nimbus.v1.JobsOutcomeR\x05other\x12*\n" +
+	"\x04keys\x18\t \x03(\v2\x16.nimbus.v1.MetadataKeyR\x04keys\x12\x1d\n" +
+	"\n" +
+	"other_keys\x18\n" +
+	" \x01(\x05R\totherKeys\"V\n" +
+	"\fValueOutcome\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x120\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x16.nimbus.v1.JobsOutcomeR\aoutcome\"\xd3\x01\n" +
+	"\vJobsOutcome\x12*\n" +
+	"\x05count\x18\x01 \x01(\v2\x14.nimbus.v1.JobsCountR\x05count\x12\x12\n" +
+	"\x04runs\x18\x02 \x01(\x05R\x04runs\x12+\n" +
+	"\x03p50\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
+	"\x03p95\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p95\x12*\n" +
+	"\x05trend\x18\x05 \x03(\v2\x14.nimbus.v1.TrendPartR\x05trend\"n\n" +
+	"\tTrendPart\x125\n" +
+	"\bstart_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12*\n" +
+	"\x05count\x18\x02 \x01(\v2\x14.nimbus.v1.JobsCountR\x05count\"\x87\x01\n" +
+	"\tJobsCount\x12\x12\n" +
+	"\x04jobs\x18\x01 \x01(\x05R\x04jobs\x12\x1c\n" +
+	"\tsucceeded\x18\x02 \x01(\x05R\tsucceeded\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\x05R\x06failed\x12\x1c\n" +
+	"\tcancelled\x18\x04 \x01(\x05R\tcancelled\x12\x12\n" +
+	"\x04open\x18\x05 \x01(\x05R\x04open\"K\n" +
+	"\vMetadataKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04jobs\x18\x02 \x01(\x05R\x04jobs\x12\x16\n" +
+	"\x06values\x18\x03 \x01(\x05R\x06values\"i\n" +
 	"\x14ListJobEventsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2593,12 +3241,17 @@ const file_nimbus_v1_job_proto_rawDesc = "" +
 	"\x12JOB_RESULT_FAILURE\x10\x02\x12\x18\n" +
 	"\x14JOB_RESULT_CANCELLED\x10\x03\x12\x18\n" +
 	"\x14JOB_RESULT_TIMED_OUT\x10\x04\x12\x13\n" +
-	"\x0fJOB_RESULT_LOST\x10\x052\xb4\x05\n" +
+	"\x0fJOB_RESULT_LOST\x10\x05*P\n" +
+	"\tJobBucket\x12\x1a\n" +
+	"\x16JOB_BUCKET_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fJOB_BUCKET_HOUR\x10\x01\x12\x12\n" +
+	"\x0eJOB_BUCKET_DAY\x10\x022\x8d\x06\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tSubmitJob\x12\x1b.nimbus.v1.SubmitJobRequest\x1a\x1c.nimbus.v1.SubmitJobResponse\x12B\n" +
 	"\x06GetJob\x12\x18.nimbus.v1.GetJobRequest\x1a\x19.nimbus.v1.GetJobResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\bListJobs\x12\x1a.nimbus.v1.ListJobsRequest\x1a\x1b.nimbus.v1.ListJobsResponse\"\x03\x90\x02\x01\x12W\n" +
+	"\rSummarizeJobs\x12\x1f.nimbus.v1.SummarizeJobsRequest\x1a .nimbus.v1.SummarizeJobsResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rListJobEvents\x12\x1f.nimbus.v1.ListJobEventsRequest\x1a .nimbus.v1.ListJobEventsResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\bGetUsage\x12\x1a.nimbus.v1.GetUsageRequest\x1a\x1b.nimbus.v1.GetUsageResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\tCancelJob\x12\x1b.nimbus.v1.CancelJobRequest\x1a\x1c.nimbus.v1.CancelJobResponse\x12C\n" +
@@ -2619,121 +3272,151 @@ func file_nimbus_v1_job_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_job_proto_rawDescData
 }
 
-var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_nimbus_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_nimbus_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_nimbus_v1_job_proto_goTypes = []any{
 	(JobState)(0),                  // 0: nimbus.v1.JobState
 	(JobResult)(0),                 // 1: nimbus.v1.JobResult
-	(*Reason)(nil),                 // 2: nimbus.v1.Reason
-	(*Class)(nil),                  // 3: nimbus.v1.Class
-	(*Timeline)(nil),               // 4: nimbus.v1.Timeline
-	(*Spec)(nil),                   // 5: nimbus.v1.Spec
-	(*GitHubJob)(nil),              // 6: nimbus.v1.GitHubJob
-	(*Job)(nil),                    // 7: nimbus.v1.Job
-	(*UsageTotals)(nil),            // 8: nimbus.v1.UsageTotals
-	(*UsagePoint)(nil),             // 9: nimbus.v1.UsagePoint
-	(*UsageSeries)(nil),            // 10: nimbus.v1.UsageSeries
-	(*QueuePlace)(nil),             // 11: nimbus.v1.QueuePlace
-	(*JobEvent)(nil),               // 12: nimbus.v1.JobEvent
-	(*SubmitJobRequest)(nil),       // 13: nimbus.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),      // 14: nimbus.v1.SubmitJobResponse
-	(*GetJobRequest)(nil),          // 15: nimbus.v1.GetJobRequest
-	(*GetJobResponse)(nil),         // 16: nimbus.v1.GetJobResponse
-	(*ListJobsRequest)(nil),        // 17: nimbus.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),       // 18: nimbus.v1.ListJobsResponse
-	(*ListJobEventsRequest)(nil),   // 19: nimbus.v1.ListJobEventsRequest
-	(*ListJobEventsResponse)(nil),  // 20: nimbus.v1.ListJobEventsResponse
-	(*GetUsageRequest)(nil),        // 21: nimbus.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),       // 22: nimbus.v1.GetUsageResponse
-	(*CancelJobRequest)(nil),       // 23: nimbus.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),      // 24: nimbus.v1.CancelJobResponse
-	(*RerunJobRequest)(nil),        // 25: nimbus.v1.RerunJobRequest
-	(*RerunJobResponse)(nil),       // 26: nimbus.v1.RerunJobResponse
-	(*SetJobPriorityRequest)(nil),  // 27: nimbus.v1.SetJobPriorityRequest
-	(*SetJobPriorityResponse)(nil), // 28: nimbus.v1.SetJobPriorityResponse
-	(*ReleaseJobRequest)(nil),      // 29: nimbus.v1.ReleaseJobRequest
-	(*ReleaseJobResponse)(nil),     // 30: nimbus.v1.ReleaseJobResponse
-	nil,                            // 31: nimbus.v1.Spec.EnvEntry
-	nil,                            // 32: nimbus.v1.Job.MetadataEntry
-	nil,                            // 33: nimbus.v1.SubmitJobRequest.MetadataEntry
-	nil,                            // 34: nimbus.v1.ListJobsRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),  // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 36: google.protobuf.Duration
+	(JobBucket)(0),                 // 2: nimbus.v1.JobBucket
+	(*Reason)(nil),                 // 3: nimbus.v1.Reason
+	(*Class)(nil),                  // 4: nimbus.v1.Class
+	(*Timeline)(nil),               // 5: nimbus.v1.Timeline
+	(*Spec)(nil),                   // 6: nimbus.v1.Spec
+	(*GitHubJob)(nil),              // 7: nimbus.v1.GitHubJob
+	(*Job)(nil),                    // 8: nimbus.v1.Job
+	(*UsageTotals)(nil),            // 9: nimbus.v1.UsageTotals
+	(*UsagePoint)(nil),             // 10: nimbus.v1.UsagePoint
+	(*UsageSeries)(nil),            // 11: nimbus.v1.UsageSeries
+	(*QueuePlace)(nil),             // 12: nimbus.v1.QueuePlace
+	(*JobEvent)(nil),               // 13: nimbus.v1.JobEvent
+	(*SubmitJobRequest)(nil),       // 14: nimbus.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),      // 15: nimbus.v1.SubmitJobResponse
+	(*GetJobRequest)(nil),          // 16: nimbus.v1.GetJobRequest
+	(*GetJobResponse)(nil),         // 17: nimbus.v1.GetJobResponse
+	(*ListJobsRequest)(nil),        // 18: nimbus.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),       // 19: nimbus.v1.ListJobsResponse
+	(*SummarizeJobsRequest)(nil),   // 20: nimbus.v1.SummarizeJobsRequest
+	(*SummarizeJobsResponse)(nil),  // 21: nimbus.v1.SummarizeJobsResponse
+	(*ValueOutcome)(nil),           // 22: nimbus.v1.ValueOutcome
+	(*JobsOutcome)(nil),            // 23: nimbus.v1.JobsOutcome
+	(*TrendPart)(nil),              // 24: nimbus.v1.TrendPart
+	(*JobsCount)(nil),              // 25: nimbus.v1.JobsCount
+	(*MetadataKey)(nil),            // 26: nimbus.v1.MetadataKey
+	(*ListJobEventsRequest)(nil),   // 27: nimbus.v1.ListJobEventsRequest
+	(*ListJobEventsResponse)(nil),  // 28: nimbus.v1.ListJobEventsResponse
+	(*GetUsageRequest)(nil),        // 29: nimbus.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),       // 30: nimbus.v1.GetUsageResponse
+	(*CancelJobRequest)(nil),       // 31: nimbus.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),      // 32: nimbus.v1.CancelJobResponse
+	(*RerunJobRequest)(nil),        // 33: nimbus.v1.RerunJobRequest
+	(*RerunJobResponse)(nil),       // 34: nimbus.v1.RerunJobResponse
+	(*SetJobPriorityRequest)(nil),  // 35: nimbus.v1.SetJobPriorityRequest
+	(*SetJobPriorityResponse)(nil), // 36: nimbus.v1.SetJobPriorityResponse
+	(*ReleaseJobRequest)(nil),      // 37: nimbus.v1.ReleaseJobRequest
+	(*ReleaseJobResponse)(nil),     // 38: nimbus.v1.ReleaseJobResponse
+	nil,                            // 39: nimbus.v1.Spec.EnvEntry
+	nil,                            // 40: nimbus.v1.Job.MetadataEntry
+	nil,                            // 41: nimbus.v1.SubmitJobRequest.MetadataEntry
+	nil,                            // 42: nimbus.v1.ListJobsRequest.MetadataEntry
+	nil,                            // 43: nimbus.v1.SummarizeJobsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
 }
 var file_nimbus_v1_job_proto_depIdxs = []int32{
-	35, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
-	35, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
-	35, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
-	35, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
-	35, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
-	35, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
-	35, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
-	35, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
-	35, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
-	35, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
-	31, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
-	36, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	36, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
-	36, // 13: nimbus.v1.Spec.hold:type_name -> google.protobuf.Duration
-	3,  // 14: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
+	44, // 0: nimbus.v1.Timeline.received_at:type_name -> google.protobuf.Timestamp
+	44, // 1: nimbus.v1.Timeline.admitted_at:type_name -> google.protobuf.Timestamp
+	44, // 2: nimbus.v1.Timeline.queued_at:type_name -> google.protobuf.Timestamp
+	44, // 3: nimbus.v1.Timeline.offered_at:type_name -> google.protobuf.Timestamp
+	44, // 4: nimbus.v1.Timeline.accepted_at:type_name -> google.protobuf.Timestamp
+	44, // 5: nimbus.v1.Timeline.sandbox_ready_at:type_name -> google.protobuf.Timestamp
+	44, // 6: nimbus.v1.Timeline.running_at:type_name -> google.protobuf.Timestamp
+	44, // 7: nimbus.v1.Timeline.first_output_at:type_name -> google.protobuf.Timestamp
+	44, // 8: nimbus.v1.Timeline.finished_at:type_name -> google.protobuf.Timestamp
+	44, // 9: nimbus.v1.Timeline.destroyed_at:type_name -> google.protobuf.Timestamp
+	39, // 10: nimbus.v1.Spec.env:type_name -> nimbus.v1.Spec.EnvEntry
+	45, // 11: nimbus.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	45, // 12: nimbus.v1.Spec.queue_timeout:type_name -> google.protobuf.Duration
+	45, // 13: nimbus.v1.Spec.hold:type_name -> google.protobuf.Duration
+	4,  // 14: nimbus.v1.Job.class:type_name -> nimbus.v1.Class
 	0,  // 15: nimbus.v1.Job.state:type_name -> nimbus.v1.JobState
 	1,  // 16: nimbus.v1.Job.result:type_name -> nimbus.v1.JobResult
-	2,  // 17: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
-	4,  // 18: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
-	5,  // 19: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
-	6,  // 20: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
-	32, // 21: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
-	35, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
-	8,  // 23: nimbus.v1.Job.usage:type_name -> nimbus.v1.UsageTotals
-	36, // 24: nimbus.v1.UsageTotals.cpu_time:type_name -> google.protobuf.Duration
-	36, // 25: nimbus.v1.UsageTotals.gpu_time:type_name -> google.protobuf.Duration
-	35, // 26: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
-	36, // 27: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
-	9,  // 28: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
-	35, // 29: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
-	35, // 30: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 31: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
-	5,  // 32: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
-	33, // 33: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
-	7,  // 34: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 35: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
-	11, // 36: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
+	3,  // 17: nimbus.v1.Job.reason:type_name -> nimbus.v1.Reason
+	5,  // 18: nimbus.v1.Job.timeline:type_name -> nimbus.v1.Timeline
+	6,  // 19: nimbus.v1.Job.spec:type_name -> nimbus.v1.Spec
+	7,  // 20: nimbus.v1.Job.github:type_name -> nimbus.v1.GitHubJob
+	40, // 21: nimbus.v1.Job.metadata:type_name -> nimbus.v1.Job.MetadataEntry
+	44, // 22: nimbus.v1.Job.held_until:type_name -> google.protobuf.Timestamp
+	9,  // 23: nimbus.v1.Job.usage:type_name -> nimbus.v1.UsageTotals
+	45, // 24: nimbus.v1.UsageTotals.cpu_time:type_name -> google.protobuf.Duration
+	45, // 25: nimbus.v1.UsageTotals.gpu_time:type_name -> google.protobuf.Duration
+	44, // 26: nimbus.v1.UsageSeries.start_at:type_name -> google.protobuf.Timestamp
+	45, // 27: nimbus.v1.UsageSeries.step:type_name -> google.protobuf.Duration
+	10, // 28: nimbus.v1.UsageSeries.points:type_name -> nimbus.v1.UsagePoint
+	44, // 29: nimbus.v1.QueuePlace.start_at:type_name -> google.protobuf.Timestamp
+	44, // 30: nimbus.v1.JobEvent.at:type_name -> google.protobuf.Timestamp
+	4,  // 31: nimbus.v1.SubmitJobRequest.class:type_name -> nimbus.v1.Class
+	6,  // 32: nimbus.v1.SubmitJobRequest.spec:type_name -> nimbus.v1.Spec
+	41, // 33: nimbus.v1.SubmitJobRequest.metadata:type_name -> nimbus.v1.SubmitJobRequest.MetadataEntry
+	8,  // 34: nimbus.v1.SubmitJobResponse.job:type_name -> nimbus.v1.Job
+	8,  // 35: nimbus.v1.GetJobResponse.job:type_name -> nimbus.v1.Job
+	12, // 36: nimbus.v1.GetJobResponse.place:type_name -> nimbus.v1.QueuePlace
 	0,  // 37: nimbus.v1.ListJobsRequest.states:type_name -> nimbus.v1.JobState
-	34, // 38: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
-	35, // 39: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
-	35, // 40: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
+	42, // 38: nimbus.v1.ListJobsRequest.metadata:type_name -> nimbus.v1.ListJobsRequest.MetadataEntry
+	44, // 39: nimbus.v1.ListJobsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 40: nimbus.v1.ListJobsRequest.until:type_name -> google.protobuf.Timestamp
 	1,  // 41: nimbus.v1.ListJobsRequest.result:type_name -> nimbus.v1.JobResult
-	7,  // 42: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
-	12, // 43: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
-	8,  // 44: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
-	10, // 45: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
-	7,  // 46: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 47: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
-	7,  // 48: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
-	7,  // 49: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
-	13, // 50: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
-	15, // 51: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
-	17, // 52: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
-	19, // 53: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
-	21, // 54: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
-	23, // 55: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
-	25, // 56: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
-	27, // 57: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
-	29, // 58: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
-	14, // 59: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
-	16, // 60: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
-	18, // 61: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
-	20, // 62: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
-	22, // 63: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
-	24, // 64: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
-	26, // 65: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
-	28, // 66: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
-	30, // 67: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
-	59, // [59:68] is the sub-list for method output_type
-	50, // [50:59] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	8,  // 42: nimbus.v1.ListJobsResponse.jobs:type_name -> nimbus.v1.Job
+	44, // 43: nimbus.v1.SummarizeJobsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 44: nimbus.v1.SummarizeJobsRequest.until:type_name -> google.protobuf.Timestamp
+	2,  // 45: nimbus.v1.SummarizeJobsRequest.bucket:type_name -> nimbus.v1.JobBucket
+	43, // 46: nimbus.v1.SummarizeJobsRequest.metadata:type_name -> nimbus.v1.SummarizeJobsRequest.MetadataEntry
+	44, // 47: nimbus.v1.SummarizeJobsResponse.since:type_name -> google.protobuf.Timestamp
+	44, // 48: nimbus.v1.SummarizeJobsResponse.until:type_name -> google.protobuf.Timestamp
+	2,  // 49: nimbus.v1.SummarizeJobsResponse.bucket:type_name -> nimbus.v1.JobBucket
+	44, // 50: nimbus.v1.SummarizeJobsResponse.complete_since:type_name -> google.protobuf.Timestamp
+	23, // 51: nimbus.v1.SummarizeJobsResponse.all:type_name -> nimbus.v1.JobsOutcome
+	22, // 52: nimbus.v1.SummarizeJobsResponse.values:type_name -> nimbus.v1.ValueOutcome
+	23, // 53: nimbus.v1.SummarizeJobsResponse.other:type_name -> nimbus.v1.JobsOutcome
+	26, // 54: nimbus.v1.SummarizeJobsResponse.keys:type_name -> nimbus.v1.MetadataKey
+	23, // 55: nimbus.v1.ValueOutcome.outcome:type_name -> nimbus.v1.JobsOutcome
+	25, // 56: nimbus.v1.JobsOutcome.count:type_name -> nimbus.v1.JobsCount
+	45, // 57: nimbus.v1.JobsOutcome.p50:type_name -> google.protobuf.Duration
+	45, // 58: nimbus.v1.JobsOutcome.p95:type_name -> google.protobuf.Duration
+	24, // 59: nimbus.v1.JobsOutcome.trend:type_name -> nimbus.v1.TrendPart
+	44, // 60: nimbus.v1.TrendPart.start_at:type_name -> google.protobuf.Timestamp
+	25, // 61: nimbus.v1.TrendPart.count:type_name -> nimbus.v1.JobsCount
+	13, // 62: nimbus.v1.ListJobEventsResponse.events:type_name -> nimbus.v1.JobEvent
+	9,  // 63: nimbus.v1.GetUsageResponse.totals:type_name -> nimbus.v1.UsageTotals
+	11, // 64: nimbus.v1.GetUsageResponse.series:type_name -> nimbus.v1.UsageSeries
+	8,  // 65: nimbus.v1.CancelJobResponse.job:type_name -> nimbus.v1.Job
+	8,  // 66: nimbus.v1.RerunJobResponse.job:type_name -> nimbus.v1.Job
+	8,  // 67: nimbus.v1.SetJobPriorityResponse.job:type_name -> nimbus.v1.Job
+	8,  // 68: nimbus.v1.ReleaseJobResponse.job:type_name -> nimbus.v1.Job
+	14, // 69: nimbus.v1.JobService.SubmitJob:input_type -> nimbus.v1.SubmitJobRequest
+	16, // 70: nimbus.v1.JobService.GetJob:input_type -> nimbus.v1.GetJobRequest
+	18, // 71: nimbus.v1.JobService.ListJobs:input_type -> nimbus.v1.ListJobsRequest
+	20, // 72: nimbus.v1.JobService.SummarizeJobs:input_type -> nimbus.v1.SummarizeJobsRequest
+	27, // 73: nimbus.v1.JobService.ListJobEvents:input_type -> nimbus.v1.ListJobEventsRequest
+	29, // 74: nimbus.v1.JobService.GetUsage:input_type -> nimbus.v1.GetUsageRequest
+	31, // 75: nimbus.v1.JobService.CancelJob:input_type -> nimbus.v1.CancelJobRequest
+	33, // 76: nimbus.v1.JobService.RerunJob:input_type -> nimbus.v1.RerunJobRequest
+	35, // 77: nimbus.v1.JobService.SetJobPriority:input_type -> nimbus.v1.SetJobPriorityRequest
+	37, // 78: nimbus.v1.JobService.ReleaseJob:input_type -> nimbus.v1.ReleaseJobRequest
+	15, // 79: nimbus.v1.JobService.SubmitJob:output_type -> nimbus.v1.SubmitJobResponse
+	17, // 80: nimbus.v1.JobService.GetJob:output_type -> nimbus.v1.GetJobResponse
+	19, // 81: nimbus.v1.JobService.ListJobs:output_type -> nimbus.v1.ListJobsResponse
+	21, // 82: nimbus.v1.JobService.SummarizeJobs:output_type -> nimbus.v1.SummarizeJobsResponse
+	28, // 83: nimbus.v1.JobService.ListJobEvents:output_type -> nimbus.v1.ListJobEventsResponse
+	30, // 84: nimbus.v1.JobService.GetUsage:output_type -> nimbus.v1.GetUsageResponse
+	32, // 85: nimbus.v1.JobService.CancelJob:output_type -> nimbus.v1.CancelJobResponse
+	34, // 86: nimbus.v1.JobService.RerunJob:output_type -> nimbus.v1.RerunJobResponse
+	36, // 87: nimbus.v1.JobService.SetJobPriority:output_type -> nimbus.v1.SetJobPriorityResponse
+	38, // 88: nimbus.v1.JobService.ReleaseJob:output_type -> nimbus.v1.ReleaseJobResponse
+	79, // [79:89] is the sub-list for method output_type
+	69, // [69:79] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_job_proto_init() }
@@ -2747,8 +3430,8 @@ func file_nimbus_v1_job_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_job_proto_rawDesc), len(file_nimbus_v1_job_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   33,
+			NumEnums:      3,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,9 @@ const (
 	JobServiceGetJobProcedure = "/nimbus.v1.JobService/GetJob"
 	// JobServiceListJobsProcedure is the fully-qualified name of the JobService's ListJobs RPC.
 	JobServiceListJobsProcedure = "/nimbus.v1.JobService/ListJobs"
+	// JobServiceSummarizeJobsProcedure is the fully-qualified name of the JobService's SummarizeJobs
+	// RPC.
+	JobServiceSummarizeJobsProcedure = "/nimbus.v1.JobService/SummarizeJobs"
 	// JobServiceListJobEventsProcedure is the fully-qualified name of the JobService's ListJobEvents
 	// RPC.
 	JobServiceListJobEventsProcedure = "/nimbus.v1.JobService/ListJobEvents"
@@ -64,6 +67,10 @@ type JobServiceClient interface {
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.GetJobResponse], error)
 	// ListJobs returns the jobs that pass every filter, newest first.
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
+	// SummarizeJobs tells how the jobs of a time went: all that pass every filter
+	// together, or by the values of a key of their metadata. It looks at the newest
+	// 50,000 of them at most, and says so where there were more. Codes: invalid.
+	SummarizeJobs(context.Context, *connect.Request[v1.SummarizeJobsRequest]) (*connect.Response[v1.SummarizeJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)
 	// GetUsage returns what an attempt of a job used of its host over its time, as
@@ -119,6 +126,13 @@ func NewJobServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		summarizeJobs: connect.NewClient[v1.SummarizeJobsRequest, v1.SummarizeJobsResponse](
+			httpClient,
+			baseURL+JobServiceSummarizeJobsProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("SummarizeJobs")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		listJobEvents: connect.NewClient[v1.ListJobEventsRequest, v1.ListJobEventsResponse](
 			httpClient,
 			baseURL+JobServiceListJobEventsProcedure,
@@ -165,6 +179,7 @@ type jobServiceClient struct {
 	submitJob      *connect.Client[v1.SubmitJobRequest, v1.SubmitJobResponse]
 	getJob         *connect.Client[v1.GetJobRequest, v1.GetJobResponse]
 	listJobs       *connect.Client[v1.ListJobsRequest, v1.ListJobsResponse]
+	summarizeJobs  *connect.Client[v1.SummarizeJobsRequest, v1.SummarizeJobsResponse]
 	listJobEvents  *connect.Client[v1.ListJobEventsRequest, v1.ListJobEventsResponse]
 	getUsage       *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
 	cancelJob      *connect.Client[v1.CancelJobRequest, v1.CancelJobResponse]
@@ -186,6 +201,11 @@ func (c *jobServiceClient) GetJob(ctx context.Context, req *connect.Request[v1.G
 // ListJobs calls nimbus.v1.JobService.ListJobs.
 func (c *jobServiceClient) ListJobs(ctx context.Context, req *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error) {
 	return c.listJobs.CallUnary(ctx, req)
+}
+
+// SummarizeJobs calls nimbus.v1.JobService.SummarizeJobs.
+func (c *jobServiceClient) SummarizeJobs(ctx context.Context, req *connect.Request[v1.SummarizeJobsRequest]) (*connect.Response[v1.SummarizeJobsResponse], error) {
+	return c.summarizeJobs.CallUnary(ctx, req)
 }
 
 // ListJobEvents calls nimbus.v1.JobService.ListJobEvents.
@@ -227,6 +247,10 @@ type JobServiceHandler interface {
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.GetJobResponse], error)
 	// ListJobs returns the jobs that pass every filter, newest first.
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error)
+	// SummarizeJobs tells how the jobs of a time went: all that pass every filter
+	// together, or by the values of a key of their metadata. It looks at the newest
+	// 50,000 of them at most, and says so where there were more. Codes: invalid.
+	SummarizeJobs(context.Context, *connect.Request[v1.SummarizeJobsRequest]) (*connect.Response[v1.SummarizeJobsResponse], error)
 	// ListJobEvents returns a job's history in order.
 	ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error)
 	// GetUsage returns what an attempt of a job used of its host over its time, as
@@ -278,6 +302,13 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	jobServiceSummarizeJobsHandler := connect.NewUnaryHandler(
+		JobServiceSummarizeJobsProcedure,
+		svc.SummarizeJobs,
+		connect.WithSchema(jobServiceMethods.ByName("SummarizeJobs")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	jobServiceListJobEventsHandler := connect.NewUnaryHandler(
 		JobServiceListJobEventsProcedure,
 		svc.ListJobEvents,
@@ -324,6 +355,8 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 			jobServiceGetJobHandler.ServeHTTP(w, r)
 		case JobServiceListJobsProcedure:
 			jobServiceListJobsHandler.ServeHTTP(w, r)
+		case JobServiceSummarizeJobsProcedure:
+			jobServiceSummarizeJobsHandler.ServeHTTP(w, r)
 		case JobServiceListJobEventsProcedure:
 			jobServiceListJobEventsHandler.ServeHTTP(w, r)
 		case JobServiceGetUsageProcedure:
@@ -355,6 +388,10 @@ func (UnimplementedJobServiceHandler) GetJob(context.Context, *connect.Request[v
 
 func (UnimplementedJobServiceHandler) ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListJobsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.ListJobs is not implemented"))
+}
+
+func (UnimplementedJobServiceHandler) SummarizeJobs(context.Context, *connect.Request[v1.SummarizeJobsRequest]) (*connect.Response[v1.SummarizeJobsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nimbus.v1.JobService.SummarizeJobs is not implemented"))
 }
 
 func (UnimplementedJobServiceHandler) ListJobEvents(context.Context, *connect.Request[v1.ListJobEventsRequest]) (*connect.Response[v1.ListJobEventsResponse], error) {

@@ -96,16 +96,12 @@ func (l *Library) KeepImages(ctx context.Context, may func() bool) {
 	}
 }
 
-// soon is the part of Refresh after which a tag is looked up ahead, so that no job
-// does.
-const soon = 0.75
-
 // fetchAhead has an image be here that no job has asked for now.
 func (l *Library) fetchAhead(ctx context.Context, name string) error {
 	if _, err := l.cfg.Images.Open(name); err == nil {
 		return nil // it was built
 	}
-	_, err := l.root(ctx, name, time.Duration(soon*float64(l.cfg.Refresh)), func(string) {})
+	_, err := l.root(ctx, name, ahead.Soon(l.cfg.Refresh), func(string) {})
 	return err
 }
 

@@ -38,7 +38,7 @@ type Policy struct {
 func (p Policy) Check(canonical string) error {
 	name := familiar(canonical)
 	for _, pattern := range p.Deny {
-		if fits(familiar(pattern), name) {
+		if nimbus.FitsImage(familiar(pattern), name) {
 			return nimbus.Errorf(nimbus.CodeForbidden, "image %s is not allowed on this host", name).
 				WithHint("its operator has denied %s", pattern)
 		}
@@ -47,7 +47,7 @@ func (p Policy) Check(canonical string) error {
 		return nil
 	}
 	for _, pattern := range p.Allow {
-		if fits(familiar(pattern), name) {
+		if nimbus.FitsImage(familiar(pattern), name) {
 			return nil
 		}
 	}
@@ -70,25 +70,4 @@ func familiar(name string) string {
 		return "docker.io/" + rest
 	}
 	return name
-}
-
-// fits matches a pattern, whose stars stand for anything, in linear time.
-func fits(pattern, name string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == name
-	}
-	first, last := parts[0], parts[len(parts)-1]
-	if !strings.HasPrefix(name, first) || len(name) < len(first)+len(last) || !strings.HasSuffix(name, last) {
-		return false
-	}
-	name = name[len(first) : len(name)-len(last)]
-	for _, part := range parts[1 : len(parts)-1] {
-		i := strings.Index(name, part)
-		if i < 0 {
-			return false
-		}
-		name = name[i+len(part):]
-	}
-	return true
 }

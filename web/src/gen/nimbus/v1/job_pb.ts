@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/job.proto.
  */
 export const file_nimbus_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimwIKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEaG9sZBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIq0BCglHaXRIdWJKb2ISDQoFb3duZXIYASABKAkSDAoEcmVwbxgCIAEoCRIOCgZqb2JfaWQYAyABKAMSDgoGcnVuX2lkGAQgASgDEhMKC3J1bl9hdHRlbXB0GAUgASgDEhUKDXdvcmtmbG93X25hbWUYBiABKAkSEwoLaGVhZF9icmFuY2gYByABKAkSEAoIaGVhZF9zaGEYCCABKAkSEAoIaHRtbF91cmwYCSABKAkixgUKA0pvYhIKCgJpZBgBIAEoCRIOCgZvcmdfaWQYAiABKAkSDgoGc291cmNlGAMgASgJEgwKBG5hbWUYBCABKAkSDgoGbGFiZWxzGAUgAygJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEiIKBXN0YXRlGAcgASgOMhMubmltYnVzLnYxLkpvYlN0YXRlEiQKBnJlc3VsdBgIIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSIQoGcmVhc29uGAkgASgLMhEubmltYnVzLnYxLlJlYXNvbhIWCglleGl0X2NvZGUYCiABKAVIAIgBARISCgphdHRlbXB0X2lkGAsgASgJEhUKDWF0dGVtcHRfY291bnQYDCABKAUSDwoHaG9zdF9pZBgNIAEoCRIlCgh0aW1lbGluZRgOIAEoCzITLm5pbWJ1cy52MS5UaW1lbGluZRIdCgRzcGVjGA8gASgLMg8ubmltYnVzLnYxLlNwZWMSJAoGZ2l0aHViGBAgASgLMhQubmltYnVzLnYxLkdpdEh1YkpvYhIRCglsb2dfbGluZXMYESABKAMSFAoMbG9nX2NvbXBsZXRlGBIgASgIEi4KCG1ldGFkYXRhGBMgAygLMhwubmltYnVzLnYxLkpvYi5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GBQgASgFEhAKCHJlcnVuX29mGBUgASgJEhQKDG1heF9hdHRlbXB0cxgWIAEoBRIuCgpoZWxkX3VudGlsGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgV1c2FnZRgYIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVRvdGFscxovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSKkAgoLVXNhZ2VUb3RhbHMSKwoIY3B1X3RpbWUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGQoRcGVha19tZW1vcnlfYnl0ZXMYAiABKAMSEgoKcmVhZF9ieXRlcxgDIAEoAxIVCg13cml0dGVuX2J5dGVzGAQgASgDEhIKCnNlbnRfYnl0ZXMYBSABKAMSFgoOcmVjZWl2ZWRfYnl0ZXMYBiABKAMSEQoJcGVha19jcHVzGAcgASgBEisKCGdwdV90aW1lGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEh0KFXBlYWtfZ3B1X21lbW9yeV9ieXRlcxgLIAEoAxIXCg9ncHVfbWlsbGlqb3VsZXMYDCABKAMi2wEKClVzYWdlUG9pbnQSDQoFYXRfbXMYASABKAMSDgoGY3B1X21zGAIgASgDEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxISCgpyZWFkX2J5dGVzGAQgASgDEhUKDXdyaXR0ZW5fYnl0ZXMYBSABKAMSEgoKc2VudF9ieXRlcxgGIAEoAxIWCg5yZWNlaXZlZF9ieXRlcxgHIAEoAxIOCgZncHVfbXMYCiABKAMSGAoQZ3B1X21lbW9yeV9ieXRlcxgLIAEoAxIXCg9ncHVfbWlsbGlqb3VsZXMYDCABKAMiiwEKC1VzYWdlU2VyaWVzEiwKCHN0YXJ0X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgRzdGVwGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnBvaW50cxgDIAMoCzIVLm5pbWJ1cy52MS5Vc2FnZVBvaW50ImwKClF1ZXVlUGxhY2USDQoFYWhlYWQYASABKAUSEAoIYXRfbGVhc3QYAiABKAgSLAoIc3RhcnRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Vua25vd24YBCABKAkigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSKJAgoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgHIAEoBRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJTCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iEiQKBXBsYWNlGAIgASgLMhUubmltYnVzLnYxLlF1ZXVlUGxhY2Ui5AIKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIjCgZzdGF0ZXMYAyADKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSDgoGbGFiZWxzGAQgAygJEjoKCG1ldGFkYXRhGAUgAygLMigubmltYnVzLnYxLkxpc3RKb2JzUmVxdWVzdC5NZXRhZGF0YUVudHJ5EgwKBHJlcG8YBiABKAkSKQoFc2luY2UYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgZyZXN1bHQYCSABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChBMaXN0Sm9ic1Jlc3BvbnNlEhwKBGpvYnMYASADKAsyDi5uaW1idXMudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJNChRMaXN0Sm9iRXZlbnRzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoVTGlzdEpvYkV2ZW50c1Jlc3BvbnNlEiMKBmV2ZW50cxgBIAMoCzITLm5pbWJ1cy52MS5Kb2JFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNQoPR2V0VXNhZ2VSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRISCgphdHRlbXB0X2lkGAIgASgJInYKEEdldFVzYWdlUmVzcG9uc2USEgoKYXR0ZW1wdF9pZBgBIAEoCRImCgZ0b3RhbHMYAiABKAsyFi5uaW1idXMudjEuVXNhZ2VUb3RhbHMSJgoGc2VyaWVzGAMgASgLMhYubmltYnVzLnYxLlVzYWdlU2VyaWVzIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IiOgoPUmVydW5Kb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiLwoQUmVydW5Kb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjkKFVNldEpvYlByaW9yaXR5UmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEAoIcHJpb3JpdHkYAiABKAUiNQoWU2V0Sm9iUHJpb3JpdHlSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIiMKEVJlbGVhc2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIxChJSZWxlYXNlSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYirNAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIUChBKT0JfU1RBVEVfUVVFVUVEEAISFQoRSk9CX1NUQVRFX09GRkVSRUQQAxIWChJKT0JfU1RBVEVfQUNDRVBURUQQBBIVChFKT0JfU1RBVEVfUlVOTklORxAFEhYKEkpPQl9TVEFURV9GSU5JU0hFRBAGEhsKF0pPQl9TVEFURV9VTlNDSEVEVUxBQkxFEAcqoAEKCUpvYlJlc3VsdBIaChZKT0JfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFgoSSk9CX1JFU1VMVF9TVUNDRVNTEAESFgoSSk9CX1JFU1VMVF9GQUlMVVJFEAISGAoUSk9CX1JFU1VMVF9DQU5DRUxMRUQQAxIYChRKT0JfUkVTVUxUX1RJTUVEX09VVBAEEhMKD0pPQl9SRVNVTFRfTE9TVBAFMrQFCgpKb2JTZXJ2aWNlEkYKCVN1Ym1pdEpvYhIbLm5pbWJ1cy52MS5TdWJtaXRKb2JSZXF1ZXN0GhwubmltYnVzLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLm5pbWJ1cy52MS5HZXRKb2JSZXF1ZXN0GhkubmltYnVzLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi5uaW1idXMudjEuTGlzdEpvYnNSZXF1ZXN0GhsubmltYnVzLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJXCg1MaXN0Sm9iRXZlbnRzEh8ubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXF1ZXN0GiAubmltYnVzLnYxLkxpc3RKb2JFdmVudHNSZXNwb25zZSIDkAIBEkgKCEdldFVzYWdlEhoubmltYnVzLnYxLkdldFVzYWdlUmVxdWVzdBobLm5pbWJ1cy52MS5HZXRVc2FnZVJlc3BvbnNlIgOQAgESRgoJQ2FuY2VsSm9iEhsubmltYnVzLnYxLkNhbmNlbEpvYlJlcXVlc3QaHC5uaW1idXMudjEuQ2FuY2VsSm9iUmVzcG9uc2USQwoIUmVydW5Kb2ISGi5uaW1idXMudjEuUmVydW5Kb2JSZXF1ZXN0GhsubmltYnVzLnYxLlJlcnVuSm9iUmVzcG9uc2USVQoOU2V0Sm9iUHJpb3JpdHkSIC5uaW1idXMudjEuU2V0Sm9iUHJpb3JpdHlSZXF1ZXN0GiEubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVzcG9uc2USSQoKUmVsZWFzZUpvYhIcLm5pbWJ1cy52MS5SZWxlYXNlSm9iUmVxdWVzdBodLm5pbWJ1cy52MS5SZWxlYXNlSm9iUmVzcG9uc2VCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNuaW1idXMvdjEvam9iLnByb3RvEgluaW1idXMudjEiJwoGUmVhc29uEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKqAQoFQ2xhc3MSEAoIZXhlY3V0b3IYASABKAkSDQoFaW1hZ2UYAiABKAkSDAoEYXJjaBgDIAEoCRIMCgRjcHVzGAQgASgFEhIKCm1lbW9yeV9taWIYBSABKAUSDwoHbmV0d29yaxgGIAEoCRIMCgRncHVzGAcgASgFEhMKC2dwdV9wcm9maWxlGAggASgJEg0KBW5lZWRzGAkgAygJEg0KBXJlYWNoGAogAygJIvoDCghUaW1lbGluZRIvCgtyZWNlaXZlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWRtaXR0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXF1ZXVlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKb2ZmZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWNjZXB0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEHNhbmRib3hfcmVhZHlfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJ1bm5pbmdfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2ZpcnN0X291dHB1dF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlc3Ryb3llZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimwIKBFNwZWMSDwoHY29tbWFuZBgBIAMoCRIlCgNlbnYYAiADKAsyGC5uaW1idXMudjEuU3BlYy5FbnZFbnRyeRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXBlYXRhYmxlGAUgASgIEjAKDXF1ZXVlX3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEaG9sZBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIq0BCglHaXRIdWJKb2ISDQoFb3duZXIYASABKAkSDAoEcmVwbxgCIAEoCRIOCgZqb2JfaWQYAyABKAMSDgoGcnVuX2lkGAQgASgDEhMKC3J1bl9hdHRlbXB0GAUgASgDEhUKDXdvcmtmbG93X25hbWUYBiABKAkSEwoLaGVhZF9icmFuY2gYByABKAkSEAoIaGVhZF9zaGEYCCABKAkSEAoIaHRtbF91cmwYCSABKAkixgUKA0pvYhIKCgJpZBgBIAEoCRIOCgZvcmdfaWQYAiABKAkSDgoGc291cmNlGAMgASgJEgwKBG5hbWUYBCABKAkSDgoGbGFiZWxzGAUgAygJEh8KBWNsYXNzGAYgASgLMhAubmltYnVzLnYxLkNsYXNzEiIKBXN0YXRlGAcgASgOMhMubmltYnVzLnYxLkpvYlN0YXRlEiQKBnJlc3VsdBgIIAEoDjIULm5pbWJ1cy52MS5Kb2JSZXN1bHQSIQoGcmVhc29uGAkgASgLMhEubmltYnVzLnYxLlJlYXNvbhIWCglleGl0X2NvZGUYCiABKAVIAIgBARISCgphdHRlbXB0X2lkGAsgASgJEhUKDWF0dGVtcHRfY291bnQYDCABKAUSDwoHaG9zdF9pZBgNIAEoCRIlCgh0aW1lbGluZRgOIAEoCzITLm5pbWJ1cy52MS5UaW1lbGluZRIdCgRzcGVjGA8gASgLMg8ubmltYnVzLnYxLlNwZWMSJAoGZ2l0aHViGBAgASgLMhQubmltYnVzLnYxLkdpdEh1YkpvYhIRCglsb2dfbGluZXMYESABKAMSFAoMbG9nX2NvbXBsZXRlGBIgASgIEi4KCG1ldGFkYXRhGBMgAygLMhwubmltYnVzLnYxLkpvYi5NZXRhZGF0YUVudHJ5EhAKCHByaW9yaXR5GBQgASgFEhAKCHJlcnVuX29mGBUgASgJEhQKDG1heF9hdHRlbXB0cxgWIAEoBRIuCgpoZWxkX3VudGlsGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgV1c2FnZRgYIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVRvdGFscxovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSKkAgoLVXNhZ2VUb3RhbHMSKwoIY3B1X3RpbWUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGQoRcGVha19tZW1vcnlfYnl0ZXMYAiABKAMSEgoKcmVhZF9ieXRlcxgDIAEoAxIVCg13cml0dGVuX2J5dGVzGAQgASgDEhIKCnNlbnRfYnl0ZXMYBSABKAMSFgoOcmVjZWl2ZWRfYnl0ZXMYBiABKAMSEQoJcGVha19jcHVzGAcgASgBEisKCGdwdV90aW1lGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEh0KFXBlYWtfZ3B1X21lbW9yeV9ieXRlcxgLIAEoAxIXCg9ncHVfbWlsbGlqb3VsZXMYDCABKAMi2wEKClVzYWdlUG9pbnQSDQoFYXRfbXMYASABKAMSDgoGY3B1X21zGAIgASgDEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxISCgpyZWFkX2J5dGVzGAQgASgDEhUKDXdyaXR0ZW5fYnl0ZXMYBSABKAMSEgoKc2VudF9ieXRlcxgGIAEoAxIWCg5yZWNlaXZlZF9ieXRlcxgHIAEoAxIOCgZncHVfbXMYCiABKAMSGAoQZ3B1X21lbW9yeV9ieXRlcxgLIAEoAxIXCg9ncHVfbWlsbGlqb3VsZXMYDCABKAMiiwEKC1VzYWdlU2VyaWVzEiwKCHN0YXJ0X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgRzdGVwGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnBvaW50cxgDIAMoCzIVLm5pbWJ1cy52MS5Vc2FnZVBvaW50ImwKClF1ZXVlUGxhY2USDQoFYWhlYWQYASABKAUSEAoIYXRfbGVhc3QYAiABKAgSLAoIc3RhcnRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Vua25vd24YBCABKAkigAEKCEpvYkV2ZW50EgsKA3NlcRgBIAEoAxImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgDIAEoCRISCgphdHRlbXB0X2lkGAQgASgJEg0KBWFjdG9yGAUgASgJEg4KBmRldGFpbBgGIAEoCSKJAgoQU3VibWl0Sm9iUmVxdWVzdBIMCgRuYW1lGAEgASgJEh8KBWNsYXNzGAIgASgLMhAubmltYnVzLnYxLkNsYXNzEh0KBHNwZWMYAyABKAsyDy5uaW1idXMudjEuU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDgoGbGFiZWxzGAUgAygJEjsKCG1ldGFkYXRhGAYgAygLMikubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QuTWV0YWRhdGFFbnRyeRIQCghwcmlvcml0eRgHIAEoBRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiMAoRU3VibWl0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJTCg5HZXRKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iEiQKBXBsYWNlGAIgASgLMhUubmltYnVzLnYxLlF1ZXVlUGxhY2Ui5AIKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIjCgZzdGF0ZXMYAyADKA4yEy5uaW1idXMudjEuSm9iU3RhdGUSDgoGbGFiZWxzGAQgAygJEjoKCG1ldGFkYXRhGAUgAygLMigubmltYnVzLnYxLkxpc3RKb2JzUmVxdWVzdC5NZXRhZGF0YUVudHJ5EgwKBHJlcG8YBiABKAkSKQoFc2luY2UYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgZyZXN1bHQYCSABKA4yFC5uaW1idXMudjEuSm9iUmVzdWx0Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChBMaXN0Sm9ic1Jlc3BvbnNlEhwKBGpvYnMYASADKAsyDi5uaW1idXMudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKvAgoUU3VtbWFyaXplSm9ic1JlcXVlc3QSKQoFc2luY2UYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBILCgNrZXkYAyABKAkSJAoGYnVja2V0GAQgASgOMhQubmltYnVzLnYxLkpvYkJ1Y2tldBIOCgZsYWJlbHMYBSADKAkSPwoIbWV0YWRhdGEYBiADKAsyLS5uaW1idXMudjEuU3VtbWFyaXplSm9ic1JlcXVlc3QuTWV0YWRhdGFFbnRyeRIMCgRyZXBvGAcgASgJGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKMAwoVU3VtbWFyaXplSm9ic1Jlc3BvbnNlEikKBXNpbmNlGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoGYnVja2V0GAMgASgOMhQubmltYnVzLnYxLkpvYkJ1Y2tldBIyCg5jb21wbGV0ZV9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoDYWxsGAUgASgLMhYubmltYnVzLnYxLkpvYnNPdXRjb21lEicKBnZhbHVlcxgGIAMoCzIXLm5pbWJ1cy52MS5WYWx1ZU91dGNvbWUSFAoMb3RoZXJfdmFsdWVzGAcgASgFEiUKBW90aGVyGAggASgLMhYubmltYnVzLnYxLkpvYnNPdXRjb21lEiQKBGtleXMYCSADKAsyFi5uaW1idXMudjEuTWV0YWRhdGFLZXkSEgoKb3RoZXJfa2V5cxgKIAEoBSJGCgxWYWx1ZU91dGNvbWUSDQoFdmFsdWUYASABKAkSJwoHb3V0Y29tZRgCIAEoCzIWLm5pbWJ1cy52MS5Kb2JzT3V0Y29tZSK1AQoLSm9ic091dGNvbWUSIwoFY291bnQYASABKAsyFC5uaW1idXMudjEuSm9ic0NvdW50EgwKBHJ1bnMYAiABKAUSJgoDcDUwGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKA3A5NRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIjCgV0cmVuZBgFIAMoCzIULm5pbWJ1cy52MS5UcmVuZFBhcnQiXgoJVHJlbmRQYXJ0EiwKCHN0YXJ0X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgVjb3VudBgCIAEoCzIULm5pbWJ1cy52MS5Kb2JzQ291bnQiXQoJSm9ic0NvdW50EgwKBGpvYnMYASABKAUSEQoJc3VjY2VlZGVkGAIgASgFEg4KBmZhaWxlZBgDIAEoBRIRCgljYW5jZWxsZWQYBCABKAUSDAoEb3BlbhgFIAEoBSI4CgtNZXRhZGF0YUtleRILCgNrZXkYASABKAkSDAoEam9icxgCIAEoBRIOCgZ2YWx1ZXMYAyABKAUiTQoUTGlzdEpvYkV2ZW50c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlUKFUxpc3RKb2JFdmVudHNSZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5uaW1idXMudjEuSm9iRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjUKD0dldFVzYWdlUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSEgoKYXR0ZW1wdF9pZBgCIAEoCSJ2ChBHZXRVc2FnZVJlc3BvbnNlEhIKCmF0dGVtcHRfaWQYASABKAkSJgoGdG90YWxzGAIgASgLMhYubmltYnVzLnYxLlVzYWdlVG90YWxzEiYKBnNlcmllcxgDIAEoCzIWLm5pbWJ1cy52MS5Vc2FnZVNlcmllcyIiChBDYW5jZWxKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIwChFDYW5jZWxKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi5uaW1idXMudjEuSm9iIjoKD1JlcnVuSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJIi8KEFJlcnVuSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiI5ChVTZXRKb2JQcmlvcml0eVJlcXVlc3QSDgoGam9iX2lkGAEgASgJEhAKCHByaW9yaXR5GAIgASgFIjUKFlNldEpvYlByaW9yaXR5UmVzcG9uc2USGwoDam9iGAEgASgLMg4ubmltYnVzLnYxLkpvYiIjChFSZWxlYXNlSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiMQoSUmVsZWFzZUpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLm5pbWJ1cy52MS5Kb2IqzQEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUpPQl9TVEFURV9QRU5ESU5HEAESFAoQSk9CX1NUQVRFX1FVRVVFRBACEhUKEUpPQl9TVEFURV9PRkZFUkVEEAMSFgoSSk9CX1NUQVRFX0FDQ0VQVEVEEAQSFQoRSk9CX1NUQVRFX1JVTk5JTkcQBRIWChJKT0JfU1RBVEVfRklOSVNIRUQQBhIbChdKT0JfU1RBVEVfVU5TQ0hFRFVMQUJMRRAHKqABCglKb2JSZXN1bHQSGgoWSk9CX1JFU1VMVF9VTlNQRUNJRklFRBAAEhYKEkpPQl9SRVNVTFRfU1VDQ0VTUxABEhYKEkpPQl9SRVNVTFRfRkFJTFVSRRACEhgKFEpPQl9SRVNVTFRfQ0FOQ0VMTEVEEAMSGAoUSk9CX1JFU1VMVF9USU1FRF9PVVQQBBITCg9KT0JfUkVTVUxUX0xPU1QQBSpQCglKb2JCdWNrZXQSGgoWSk9CX0JVQ0tFVF9VTlNQRUNJRklFRBAAEhMKD0pPQl9CVUNLRVRfSE9VUhABEhIKDkpPQl9CVUNLRVRfREFZEAIyjQYKCkpvYlNlcnZpY2USRgoJU3VibWl0Sm9iEhsubmltYnVzLnYxLlN1Ym1pdEpvYlJlcXVlc3QaHC5uaW1idXMudjEuU3VibWl0Sm9iUmVzcG9uc2USQgoGR2V0Sm9iEhgubmltYnVzLnYxLkdldEpvYlJlcXVlc3QaGS5uaW1idXMudjEuR2V0Sm9iUmVzcG9uc2UiA5ACARJICghMaXN0Sm9icxIaLm5pbWJ1cy52MS5MaXN0Sm9ic1JlcXVlc3QaGy5uaW1idXMudjEuTGlzdEpvYnNSZXNwb25zZSIDkAIBElcKDVN1bW1hcml6ZUpvYnMSHy5uaW1idXMudjEuU3VtbWFyaXplSm9ic1JlcXVlc3QaIC5uaW1idXMudjEuU3VtbWFyaXplSm9ic1Jlc3BvbnNlIgOQAgESVwoNTGlzdEpvYkV2ZW50cxIfLm5pbWJ1cy52MS5MaXN0Sm9iRXZlbnRzUmVxdWVzdBogLm5pbWJ1cy52MS5MaXN0Sm9iRXZlbnRzUmVzcG9uc2UiA5ACARJICghHZXRVc2FnZRIaLm5pbWJ1cy52MS5HZXRVc2FnZVJlcXVlc3QaGy5uaW1idXMudjEuR2V0VXNhZ2VSZXNwb25zZSIDkAIBEkYKCUNhbmNlbEpvYhIbLm5pbWJ1cy52MS5DYW5jZWxKb2JSZXF1ZXN0GhwubmltYnVzLnYxLkNhbmNlbEpvYlJlc3BvbnNlEkMKCFJlcnVuSm9iEhoubmltYnVzLnYxLlJlcnVuSm9iUmVxdWVzdBobLm5pbWJ1cy52MS5SZXJ1bkpvYlJlc3BvbnNlElUKDlNldEpvYlByaW9yaXR5EiAubmltYnVzLnYxLlNldEpvYlByaW9yaXR5UmVxdWVzdBohLm5pbWJ1cy52MS5TZXRKb2JQcmlvcml0eVJlc3BvbnNlEkkKClJlbGVhc2VKb2ISHC5uaW1idXMudjEuUmVsZWFzZUpvYlJlcXVlc3QaHS5uaW1idXMudjEuUmVsZWFzZUpvYlJlc3BvbnNlQjhaNmdpdGh1Yi5jb20vbmltYnVzLWNpL25pbWJ1cy9hcGkvZ2VuL25pbWJ1cy92MTtuaW1idXN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Reason tells why a job is where it is.
@@ -936,6 +936,309 @@ export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*
   messageDesc(file_nimbus_v1_job, 16);
 
 /**
+ * @generated from message nimbus.v1.SummarizeJobsRequest
+ */
+export type SummarizeJobsRequest = Message<"nimbus.v1.SummarizeJobsRequest"> & {
+  /**
+   * Only jobs that were admitted at this time or later; absent for 7 days before
+   * until. At most 90 days are looked at, by the hour 7.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 1;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Only jobs that were admitted before this time; absent for now.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * Only jobs with this key in their metadata, told by its values. Empty for all
+   * jobs together, and the keys that they have.
+   *
+   * @generated from field: string key = 3;
+   */
+  key: string;
+
+  /**
+   * Unspecified for hours where the time is no longer than 2 days, else days.
+   *
+   * @generated from field: nimbus.v1.JobBucket bucket = 4;
+   */
+  bucket: JobBucket;
+
+  /**
+   * As in a list: only jobs with all of these labels, all of this metadata, of
+   * this repository.
+   *
+   * @generated from field: repeated string labels = 5;
+   */
+  labels: string[];
+
+  /**
+   * @generated from field: map<string, string> metadata = 6;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * @generated from field: string repo = 7;
+   */
+  repo: string;
+};
+
+/**
+ * Describes the message nimbus.v1.SummarizeJobsRequest.
+ * Use `create(SummarizeJobsRequestSchema)` to create a new message.
+ */
+export const SummarizeJobsRequestSchema: GenMessage<SummarizeJobsRequest> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 17);
+
+/**
+ * @generated from message nimbus.v1.SummarizeJobsResponse
+ */
+export type SummarizeJobsResponse = Message<"nimbus.v1.SummarizeJobsResponse"> & {
+  /**
+   * @generated from field: google.protobuf.Timestamp since = 1;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.JobBucket bucket = 3;
+   */
+  bucket: JobBucket;
+
+  /**
+   * There were more jobs: only those that were admitted at this time or later
+   * were looked at. Absent where all were.
+   *
+   * @generated from field: google.protobuf.Timestamp complete_since = 4;
+   */
+  completeSince?: Timestamp | undefined;
+
+  /**
+   * All jobs that were looked at.
+   *
+   * @generated from field: nimbus.v1.JobsOutcome all = 5;
+   */
+  all?: JobsOutcome | undefined;
+
+  /**
+   * By value of the key, those with the most jobs first, at most 20.
+   *
+   * @generated from field: repeated nimbus.v1.ValueOutcome values = 6;
+   */
+  values: ValueOutcome[];
+
+  /**
+   * How many other values there were, and their jobs together.
+   *
+   * @generated from field: int32 other_values = 7;
+   */
+  otherValues: number;
+
+  /**
+   * @generated from field: nimbus.v1.JobsOutcome other = 8;
+   */
+  other?: JobsOutcome | undefined;
+
+  /**
+   * Of a request without a key: which there are, those of the most jobs first, at
+   * most 50; and how many more.
+   *
+   * @generated from field: repeated nimbus.v1.MetadataKey keys = 9;
+   */
+  keys: MetadataKey[];
+
+  /**
+   * @generated from field: int32 other_keys = 10;
+   */
+  otherKeys: number;
+};
+
+/**
+ * Describes the message nimbus.v1.SummarizeJobsResponse.
+ * Use `create(SummarizeJobsResponseSchema)` to create a new message.
+ */
+export const SummarizeJobsResponseSchema: GenMessage<SummarizeJobsResponse> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 18);
+
+/**
+ * ValueOutcome is how the jobs with a value went.
+ *
+ * @generated from message nimbus.v1.ValueOutcome
+ */
+export type ValueOutcome = Message<"nimbus.v1.ValueOutcome"> & {
+  /**
+   * Empty for the key alone, as meta:KEY has it.
+   *
+   * @generated from field: string value = 1;
+   */
+  value: string;
+
+  /**
+   * @generated from field: nimbus.v1.JobsOutcome outcome = 2;
+   */
+  outcome?: JobsOutcome | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.ValueOutcome.
+ * Use `create(ValueOutcomeSchema)` to create a new message.
+ */
+export const ValueOutcomeSchema: GenMessage<ValueOutcome> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 19);
+
+/**
+ * JobsOutcome is how some jobs went.
+ *
+ * @generated from message nimbus.v1.JobsOutcome
+ */
+export type JobsOutcome = Message<"nimbus.v1.JobsOutcome"> & {
+  /**
+   * @generated from field: nimbus.v1.JobsCount count = 1;
+   */
+  count?: JobsCount | undefined;
+
+  /**
+   * How long those that ran and ended took, from when they ran: of how many that
+   * is known, the median and the 95th percentile; absent for none.
+   *
+   * @generated from field: int32 runs = 2;
+   */
+  runs: number;
+
+  /**
+   * @generated from field: google.protobuf.Duration p50 = 3;
+   */
+  p50?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration p95 = 4;
+   */
+  p95?: Duration | undefined;
+
+  /**
+   * By when they were admitted, one for each part of the time, also where there
+   * were none.
+   *
+   * @generated from field: repeated nimbus.v1.TrendPart trend = 5;
+   */
+  trend: TrendPart[];
+};
+
+/**
+ * Describes the message nimbus.v1.JobsOutcome.
+ * Use `create(JobsOutcomeSchema)` to create a new message.
+ */
+export const JobsOutcomeSchema: GenMessage<JobsOutcome> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 20);
+
+/**
+ * TrendPart is how the jobs of a part of the time went.
+ *
+ * @generated from message nimbus.v1.TrendPart
+ */
+export type TrendPart = Message<"nimbus.v1.TrendPart"> & {
+  /**
+   * @generated from field: google.protobuf.Timestamp start_at = 1;
+   */
+  startAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: nimbus.v1.JobsCount count = 2;
+   */
+  count?: JobsCount | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.TrendPart.
+ * Use `create(TrendPartSchema)` to create a new message.
+ */
+export const TrendPartSchema: GenMessage<TrendPart> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 21);
+
+/**
+ * JobsCount is how many jobs ended how. jobs is the sum of the others.
+ *
+ * @generated from message nimbus.v1.JobsCount
+ */
+export type JobsCount = Message<"nimbus.v1.JobsCount"> & {
+  /**
+   * @generated from field: int32 jobs = 1;
+   */
+  jobs: number;
+
+  /**
+   * @generated from field: int32 succeeded = 2;
+   */
+  succeeded: number;
+
+  /**
+   * Failed, timed out or lost.
+   *
+   * @generated from field: int32 failed = 3;
+   */
+  failed: number;
+
+  /**
+   * @generated from field: int32 cancelled = 4;
+   */
+  cancelled: number;
+
+  /**
+   * Have not ended, or can't be run.
+   *
+   * @generated from field: int32 open = 5;
+   */
+  open: number;
+};
+
+/**
+ * Describes the message nimbus.v1.JobsCount.
+ * Use `create(JobsCountSchema)` to create a new message.
+ */
+export const JobsCountSchema: GenMessage<JobsCount> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 22);
+
+/**
+ * MetadataKey is a key of metadata.
+ *
+ * @generated from message nimbus.v1.MetadataKey
+ */
+export type MetadataKey = Message<"nimbus.v1.MetadataKey"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * With how many jobs it is kept, and with how many values.
+   *
+   * @generated from field: int32 jobs = 2;
+   */
+  jobs: number;
+
+  /**
+   * @generated from field: int32 values = 3;
+   */
+  values: number;
+};
+
+/**
+ * Describes the message nimbus.v1.MetadataKey.
+ * Use `create(MetadataKeySchema)` to create a new message.
+ */
+export const MetadataKeySchema: GenMessage<MetadataKey> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_job, 23);
+
+/**
  * @generated from message nimbus.v1.ListJobEventsRequest
  */
 export type ListJobEventsRequest = Message<"nimbus.v1.ListJobEventsRequest"> & {
@@ -962,7 +1265,7 @@ export type ListJobEventsRequest = Message<"nimbus.v1.ListJobEventsRequest"> & {
  * Use `create(ListJobEventsRequestSchema)` to create a new message.
  */
 export const ListJobEventsRequestSchema: GenMessage<ListJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 17);
+  messageDesc(file_nimbus_v1_job, 24);
 
 /**
  * @generated from message nimbus.v1.ListJobEventsResponse
@@ -986,7 +1289,7 @@ export type ListJobEventsResponse = Message<"nimbus.v1.ListJobEventsResponse"> &
  * Use `create(ListJobEventsResponseSchema)` to create a new message.
  */
 export const ListJobEventsResponseSchema: GenMessage<ListJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 18);
+  messageDesc(file_nimbus_v1_job, 25);
 
 /**
  * @generated from message nimbus.v1.GetUsageRequest
@@ -1010,7 +1313,7 @@ export type GetUsageRequest = Message<"nimbus.v1.GetUsageRequest"> & {
  * Use `create(GetUsageRequestSchema)` to create a new message.
  */
 export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 19);
+  messageDesc(file_nimbus_v1_job, 26);
 
 /**
  * @generated from message nimbus.v1.GetUsageResponse
@@ -1037,7 +1340,7 @@ export type GetUsageResponse = Message<"nimbus.v1.GetUsageResponse"> & {
  * Use `create(GetUsageResponseSchema)` to create a new message.
  */
 export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 20);
+  messageDesc(file_nimbus_v1_job, 27);
 
 /**
  * @generated from message nimbus.v1.CancelJobRequest
@@ -1054,7 +1357,7 @@ export type CancelJobRequest = Message<"nimbus.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 21);
+  messageDesc(file_nimbus_v1_job, 28);
 
 /**
  * @generated from message nimbus.v1.CancelJobResponse
@@ -1071,7 +1374,7 @@ export type CancelJobResponse = Message<"nimbus.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 22);
+  messageDesc(file_nimbus_v1_job, 29);
 
 /**
  * @generated from message nimbus.v1.RerunJobRequest
@@ -1095,7 +1398,7 @@ export type RerunJobRequest = Message<"nimbus.v1.RerunJobRequest"> & {
  * Use `create(RerunJobRequestSchema)` to create a new message.
  */
 export const RerunJobRequestSchema: GenMessage<RerunJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 23);
+  messageDesc(file_nimbus_v1_job, 30);
 
 /**
  * @generated from message nimbus.v1.RerunJobResponse
@@ -1112,7 +1415,7 @@ export type RerunJobResponse = Message<"nimbus.v1.RerunJobResponse"> & {
  * Use `create(RerunJobResponseSchema)` to create a new message.
  */
 export const RerunJobResponseSchema: GenMessage<RerunJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 24);
+  messageDesc(file_nimbus_v1_job, 31);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityRequest
@@ -1136,7 +1439,7 @@ export type SetJobPriorityRequest = Message<"nimbus.v1.SetJobPriorityRequest"> &
  * Use `create(SetJobPriorityRequestSchema)` to create a new message.
  */
 export const SetJobPriorityRequestSchema: GenMessage<SetJobPriorityRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 25);
+  messageDesc(file_nimbus_v1_job, 32);
 
 /**
  * @generated from message nimbus.v1.SetJobPriorityResponse
@@ -1153,7 +1456,7 @@ export type SetJobPriorityResponse = Message<"nimbus.v1.SetJobPriorityResponse">
  * Use `create(SetJobPriorityResponseSchema)` to create a new message.
  */
 export const SetJobPriorityResponseSchema: GenMessage<SetJobPriorityResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 26);
+  messageDesc(file_nimbus_v1_job, 33);
 
 /**
  * @generated from message nimbus.v1.ReleaseJobRequest
@@ -1170,7 +1473,7 @@ export type ReleaseJobRequest = Message<"nimbus.v1.ReleaseJobRequest"> & {
  * Use `create(ReleaseJobRequestSchema)` to create a new message.
  */
 export const ReleaseJobRequestSchema: GenMessage<ReleaseJobRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 27);
+  messageDesc(file_nimbus_v1_job, 34);
 
 /**
  * @generated from message nimbus.v1.ReleaseJobResponse
@@ -1187,7 +1490,7 @@ export type ReleaseJobResponse = Message<"nimbus.v1.ReleaseJobResponse"> & {
  * Use `create(ReleaseJobResponseSchema)` to create a new message.
  */
 export const ReleaseJobResponseSchema: GenMessage<ReleaseJobResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_job, 28);
+  messageDesc(file_nimbus_v1_job, 35);
 
 /**
  * JobState is where a job is in its life.
@@ -1286,6 +1589,34 @@ export const JobResultSchema: GenEnum<JobResult> = /*@__PURE__*/
   enumDesc(file_nimbus_v1_job, 1);
 
 /**
+ * JobBucket is how long a part of a trend is: an hour or a day, of UTC.
+ *
+ * @generated from enum nimbus.v1.JobBucket
+ */
+export enum JobBucket {
+  /**
+   * @generated from enum value: JOB_BUCKET_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: JOB_BUCKET_HOUR = 1;
+   */
+  HOUR = 1,
+
+  /**
+   * @generated from enum value: JOB_BUCKET_DAY = 2;
+   */
+  DAY = 2,
+}
+
+/**
+ * Describes the enum nimbus.v1.JobBucket.
+ */
+export const JobBucketSchema: GenEnum<JobBucket> = /*@__PURE__*/
+  enumDesc(file_nimbus_v1_job, 2);
+
+/**
  * JobService is what people and their tools use: submit, look, cancel. Every
  * call acts in the caller's org alone. Log lines are not here: they are read
  * and followed over plain HTTP, see docs/api.md.
@@ -1323,6 +1654,18 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof ListJobsRequestSchema;
     output: typeof ListJobsResponseSchema;
+  },
+  /**
+   * SummarizeJobs tells how the jobs of a time went: all that pass every filter
+   * together, or by the values of a key of their metadata. It looks at the newest
+   * 50,000 of them at most, and says so where there were more. Codes: invalid.
+   *
+   * @generated from rpc nimbus.v1.JobService.SummarizeJobs
+   */
+  summarizeJobs: {
+    methodKind: "unary";
+    input: typeof SummarizeJobsRequestSchema;
+    output: typeof SummarizeJobsResponseSchema;
   },
   /**
    * ListJobEvents returns a job's history in order.

@@ -1,8 +1,8 @@
-package registry
+package nimbus
 
 import "testing"
 
-func TestFits(t *testing.T) {
+func TestFitsImage(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		pattern, name string
@@ -12,7 +12,7 @@ func TestFits(t *testing.T) {
 		{"library/*", "other/library/x", false}, {"*", "a/b/c", true}, {"*/app", "acme/x/app", true}, {"*/app", "acme/x/apple", false},
 		{"a*b*c", "abbc", true}, {"a*b*c", "acb", false}, {"", "", true}, {"", "x", false}, {"a*a", "a", false}, {"a**a", "aa", true},
 	} {
-		if got := fits(c.pattern, c.name); got != c.want {
+		if got := FitsImage(c.pattern, c.name); got != c.want {
 			t.Errorf("%q and %q: %v", c.pattern, c.name, got)
 		}
 	}
