@@ -53,6 +53,9 @@ func (o *Outline) Add(lines []nimbus.Line) {
 	}
 }
 
+// Skip goes on behind a line: those up to it can't be read.
+func (o *Outline) Skip(last int64) { o.Lines = last }
+
 func (o *Outline) add(l nimbus.Line) {
 	if l.Stream == nimbus.StreamStep {
 		for len(o.open) > 0 {
