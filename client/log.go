@@ -19,8 +19,20 @@ import (
 // logPage is how many lines are asked for at once.
 const logPage = 1000
 
+// DamagedLinesError says that lines First to Last of a log are damaged on the server and
+// can't be read.
+type DamagedLinesError struct{ First, Last int64 }
+
+func (e *DamagedLinesError) Error() string {
+	if e.First == e.Last {
+		return fmt.Sprintf("line %d is damaged on the server and can't be read", e.First)
+	}
+	return fmt.Sprintf("lines %d to %d are damaged on the server and can't be read", e.First, e.Last)
+}
+
 // Log returns the lines of a job's last attempt that are stored by now, from
-// the one with number from on. It ends after the first error.
+// the one with number from on. It ends after the first error, but for a
+// DamagedLinesError: who asks for more gets what lies behind.
 func (c *Client) Log(ctx context.Context, jobID string, from int64) iter.Seq2[nimbus.Line, error] {
 	return func(yield func(nimbus.Line, error) bool) {
 		for {
@@ -30,7 +42,7 @@ func (c *Client) Log(ctx context.Context, jobID string, from int64) iter.Seq2[ni
 				return
 			}
 			for _, l := range lines {
-				if !yield(l, nil) {
+				if !yield(l.told()) {
 					return
 				}
 				from = l.Seq + 1
@@ -42,11 +54,28 @@ func (c *Client) Log(ctx context.Context, jobID string, from int64) iter.Seq2[ni
 	}
 }
 
-func (c *Client) logPage(ctx context.Context, jobID string, from int64) ([]nimbus.Line, error) {
+// LogTail returns the last lines of a job's last attempt, at most 1000. It ends as Log
+// does.
+func (c *Client) LogTail(ctx context.Context, jobID string, lines int) iter.Seq2[nimbus.Line, error] {
+	return func(yield func(nimbus.Line, error) bool) {
+		tail, err := c.logLines(ctx, jobID, url.Values{"tail": {strconv.Itoa(min(lines, logPage))}, "limit": {strconv.Itoa(logPage)}})
+		if err != nil {
+			yield(nimbus.Line{}, err)
+			return
+		}
+		for _, l := range tail {
+			if !yield(l.told()) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) logPage(ctx context.Context, jobID string, from int64) ([]logLine, error) {
 	return c.logLines(ctx, jobID, url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(logPage)}})
 }
 
-func (c *Client) logLines(ctx context.Context, jobID string, query url.Values) ([]nimbus.Line, error) {
+func (c *Client) logLines(ctx context.Context, jobID string, query url.Values) ([]logLine, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	resp, err := c.do(ctx, http.MethodGet, "/api/v1/jobs/"+url.PathEscape(jobID)+"/log", query, nil, nil)
@@ -56,7 +85,7 @@ func (c *Client) logLines(ctx context.Context, jobID string, query url.Values) (
 	defer resp.Body.Close()
 	// A line is escaped at most sixfold.
 	dec := json.NewDecoder(io.LimitReader(resp.Body, logPage*(6*nimbus.MaxLineBytes+256)))
-	var lines []nimbus.Line
+	var lines []logLine
 	for len(lines) < logPage {
 		var l logLine
 		if err := dec.Decode(&l); errors.Is(err, io.EOF) {
@@ -64,7 +93,7 @@ func (c *Client) logLines(ctx context.Context, jobID string, query url.Values) (
 		} else if err != nil {
 			return nil, nimbus.Errorf(nimbus.CodeUnavailable, "the log broke off: %w", wire.Unreachable(err))
 		}
-		lines = append(lines, l.line())
+		lines = append(lines, l)
 	}
 	return lines, nil
 }
@@ -77,9 +106,21 @@ type logLine struct {
 	Step   int32         `json:"step"`
 	Group  int32         `json:"group,omitempty"`
 	Text   string        `json:"text"`
+	// DamagedFrom: it stands for lines that can't be read, this one the first of them.
+	DamagedFrom int64 `json:"damaged_from"`
 }
 
-func (l logLine) line() nimbus.Line { return nimbus.Line(l) }
+func (l logLine) line() nimbus.Line {
+	return nimbus.Line{Seq: l.Seq, At: l.At, Stream: l.Stream, Step: l.Step, Group: l.Group, Text: l.Text}
+}
+
+// told is a line, or that it can't be read.
+func (l logLine) told() (nimbus.Line, error) {
+	if l.DamagedFrom > 0 {
+		return nimbus.Line{}, &DamagedLinesError{First: l.DamagedFrom, Last: l.Seq}
+	}
+	return l.line(), nil
+}
 
 // LogEventKind is what a LogEvent tells.
 type LogEventKind string
@@ -88,6 +129,7 @@ type LogEventKind string
 const (
 	LogAttempt     LogEventKind = "attempt"     // an attempt begins; lines of one before it are void
 	LogLine        LogEventKind = "line"        // one line
+	LogDamaged     LogEventKind = "damaged"     // lines that can't be read; the next is behind them
 	LogComplete    LogEventKind = "complete"    // the job ended and no more lines will come: the last event
 	LogInterrupted LogEventKind = "interrupted" // the connection broke; it is being made again
 )
@@ -97,8 +139,9 @@ type LogEvent struct {
 	Kind      LogEventKind
 	AttemptID string      // with LogAttempt
 	Line      nimbus.Line // with LogLine
-	Whole     bool        // with LogComplete: every line was sent, none was lost with its host
-	Err       error       // with LogInterrupted: why
+	Whole     bool        // with LogComplete: every line is there, none was lost with its host
+	Gone      int64       // with LogComplete: how many lines at its end the server had and has no longer
+	Err       error       // with LogInterrupted: why; with LogDamaged a DamagedLinesError
 }
 
 // FollowLog follows a job's log to its end, and waits for a job that did not
@@ -106,8 +149,17 @@ type LogEvent struct {
 // It ends after LogComplete, or with the first error that trying again would
 // not mend.
 func (c *Client) FollowLog(ctx context.Context, jobID string) iter.Seq2[LogEvent, error] {
+	return c.FollowLogTail(ctx, jobID, 0)
+}
+
+// FollowLogTail is FollowLog, which begins with so many of the lines that are there by
+// now, the last ones; 0: with all.
+func (c *Client) FollowLogTail(ctx context.Context, jobID string, lines int) iter.Seq2[LogEvent, error] {
 	return func(yield func(LogEvent, error) bool) {
 		f := &follower{client: c, jobID: jobID, yield: yield}
+		if lines > 0 {
+			f.query = url.Values{"tail": {strconv.Itoa(lines)}}
+		}
 		if err := f.run(ctx); err != nil && !errors.Is(err, errStop) {
 			yield(LogEvent{}, err)
 		}
@@ -122,12 +174,13 @@ type follower struct {
 	client *Client
 	jobID  string
 	yield  func(LogEvent, error) bool
+	query  url.Values
 
 	lastID    string // of the last event that had one
 	attemptID string
 	seq       int64 // of the last line
 	complete  bool
-	progress  bool // since the last connection was made
+	progress  bool // something new came over the last connection, or it lasted
 }
 
 // Bounds of trying again.
@@ -182,12 +235,14 @@ func (f *follower) connect(ctx context.Context) error {
 		header.Set("Last-Event-ID", f.lastID)
 	}
 	f.progress = false
-	resp, err := f.client.do(ctx, http.MethodGet, "/api/v1/jobs/"+url.PathEscape(f.jobID)+"/log/stream", nil, header, nil)
+	resp, err := f.client.do(ctx, http.MethodGet, "/api/v1/jobs/"+url.PathEscape(f.jobID)+"/log/stream", f.query, header, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	f.progress = true
+	// One that ends each time before it says anything new is none that works.
+	began := time.Now()
+	defer func() { f.progress = f.progress || time.Since(began) > longPause }()
 	quiet := time.AfterFunc(silence, func() {
 		cancel(nimbus.Errorf(nimbus.CodeUnavailable, "the server said nothing for %s", silence))
 	})
@@ -234,18 +289,44 @@ func (f *follower) take(e event) error {
 		}
 		f.seq = l.Seq
 		out = LogEvent{Kind: LogLine, Line: l.line()}
+	case "damaged":
+		var d struct {
+			First int64 `json:"first"`
+			Last  int64 `json:"last"`
+		}
+		if err := json.Unmarshal(e.data, &d); err != nil {
+			return fmt.Errorf("read log event: %w", err)
+		}
+		if d.Last <= f.seq {
+			return nil
+		}
+		d.First = max(d.First, f.seq+1)
+		f.seq = d.Last
+		out = LogEvent{Kind: LogDamaged, Err: &DamagedLinesError{First: d.First, Last: d.Last}}
 	case "complete":
 		var c struct {
-			Complete bool `json:"complete"`
+			Complete bool  `json:"complete"`
+			Lines    int64 `json:"lines"`
+			Stored   int64 `json:"stored"`
 		}
 		if err := json.Unmarshal(e.data, &c); err != nil {
 			return fmt.Errorf("read log event: %w", err)
 		}
 		f.complete = true
-		out = LogEvent{Kind: LogComplete, Whole: c.Complete}
+		out = LogEvent{Kind: LogComplete, Whole: c.Complete, Gone: max(0, c.Stored-c.Lines)}
+	case "fault":
+		var fault struct {
+			Code    nimbus.Code `json:"code"`
+			Message string      `json:"message"`
+		}
+		if err := json.Unmarshal(e.data, &fault); err != nil {
+			return fmt.Errorf("read log event: %w", err)
+		}
+		return nimbus.Errorf(fault.Code, "the log can't be read: %s", fault.Message)
 	default:
 		return nil // of a newer server
 	}
+	f.progress = true
 	if e.id != "" {
 		f.lastID = e.id
 	}

@@ -105,21 +105,25 @@ func (c *Client) SetDefaultLogRetention(ctx context.Context, days int32) error {
 	return err
 }
 
-// LogTail returns the last lines of a job's last attempt, at most 1000.
-func (c *Client) LogTail(ctx context.Context, jobID string, lines int) ([]nimbus.Line, error) {
-	return c.logLines(ctx, jobID, url.Values{"tail": {strconv.Itoa(min(lines, logPage))}, "limit": {strconv.Itoa(logPage)}})
-}
+// damagedLines is the trailer that says how many lines of a log can't be read.
+const damagedLines = "Nimbus-Damaged-Lines"
 
 // RawLog writes the log of a job's last attempt as the job wrote it, byte for byte, with
-// the names of steps between.
-func (c *Client) RawLog(ctx context.Context, jobID string, to io.Writer) error {
+// the names of steps between. Where lines are damaged on the server one stands that says
+// so, and damaged is how many they are.
+func (c *Client) RawLog(ctx context.Context, jobID string, to io.Writer) (damaged int64, err error) {
 	answer, err := c.do(ctx, http.MethodGet, "/api/v1/jobs/"+url.PathEscape(jobID)+"/log", url.Values{"format": {"text"}}, nil, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer answer.Body.Close()
 	if _, err := io.Copy(to, answer.Body); err != nil {
-		return nimbus.Errorf(nimbus.CodeUnavailable, "the log broke off: %w", err)
+		return 0, nimbus.Errorf(nimbus.CodeUnavailable, "the log broke off: %w", err)
 	}
-	return nil
+	if text := answer.Trailer.Get(damagedLines); text != "" {
+		if damaged, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return 0, nimbus.Errorf(nimbus.CodeUnavailable, "the log's end is not understood: %w", err)
+		}
+	}
+	return damaged, nil
 }

@@ -269,6 +269,7 @@ func (x *taker) keep(ctx context.Context, r otlp.Request) (v *nimbusv1.Telemetry
 		return refuse(err)
 	}
 	b.Stamp(x.t.identity())
+	b.Received(time.Now())
 	x.hide(b)
 	batch, some, err := b.Encode()
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,20 +59,22 @@ func (a *app) showTelemetry(what string, p nimbus.TelemetryPage) error {
 		a.info("its processes sent no %s", what)
 		return nil
 	}
-	const timeForm = "15:04:05.000"
 	var rows []string
 	head := "TIME (UTC)\tSEVERITY\tSERVICE\tWHAT\tATTRIBUTES"
 	for _, l := range p.Logs {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", l.At.UTC().Format(timeForm), terminal.OneLine(l.Severity), terminal.OneLine(l.Service),
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", clock(l.At), terminal.OneLine(l.Severity), terminal.OneLine(l.Service),
 			terminal.OneLine(strings.TrimSpace(l.EventName+" "+l.Body)), attributeWords(l.Attributes)))
 	}
 	for _, x := range p.Points {
 		head = "TIME (UTC)\tNAME\tTYPE\tVALUE\tATTRIBUTES"
-		value := fmt.Sprintf("%g", x.Value)
+		value := number(x.Value)
 		if x.Type != "gauge" && x.Type != "sum" {
-			value = fmt.Sprintf("%g in %d", x.Value, x.Count)
+			value = fmt.Sprintf("%s in %d", value, x.Count)
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s %s\t%s", x.At.UTC().Format(timeForm), terminal.OneLine(x.Name), x.Type, value, terminal.OneLine(x.Unit), attributeWords(x.Attributes)))
+		if unit := terminal.OneLine(x.Unit); unit != "" && unit != "1" { // 1: of no dimension
+			value += " " + unit
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", clock(x.At), terminal.OneLine(x.Name), x.Type, value, attributeWords(x.Attributes)))
 	}
 	if err := a.table(head, rows); err != nil {
 		return err
@@ -79,6 +83,23 @@ func (a *app) showTelemetry(what string, p nimbus.TelemetryPage) error {
 		a.info("there are more: --limit shows them")
 	}
 	return nil
+}
+
+// clock is when something was; "-" where nobody said.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("15:04:05.000")
+}
+
+// number is a value as people read it: a count of bytes has all its digits.
+func number(v float64) string {
+	const most = 1e21
+	if v == math.Trunc(v) && math.Abs(v) < most {
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
 }
 
 // attributeWords are attributes in a line.

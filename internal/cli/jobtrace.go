@@ -61,8 +61,9 @@ func (a *app) showTrace(t nimbus.Trace, now time.Time) error {
 		indent := strings.Repeat("  ", min(r.depth, mostDepth))
 		name := fit(indent+terminal.OneLine(r.span.Name), nameWidth)
 		took := "…"
+		odd := !r.span.End.IsZero() && r.span.End.Before(r.span.Start) // of a clock that was set back
 		if !r.span.End.IsZero() {
-			took = milliseconds(r.span.End.Sub(r.span.Start))
+			took = milliseconds(max(r.span.End.Sub(r.span.Start), 0))
 		}
 		b := bar(r.span, from, to, now)
 		switch {
@@ -74,6 +75,9 @@ func (a *app) showTrace(t nimbus.Trace, now time.Time) error {
 			b = a.style.Good(b)
 		}
 		fmt.Fprintf(a.Out, "%s %s %12s", name, b, took)
+		if odd {
+			fmt.Fprint(a.Out, "  (it ends before it begins)")
+		}
 		if m := terminal.OneLine(r.span.StatusMessage); m != "" {
 			fmt.Fprintf(a.Out, "  %s", m)
 		}
@@ -94,8 +98,8 @@ type nested struct {
 }
 
 // nest orders spans as a tree, each below its parent. What has none here, as where
-// its parent was never sent, is below the job's run. Whatever a job says, each span
-// is there once.
+// its parent was never sent, is below the job's run, and so is the first of those
+// that are each other's parents. Whatever a job says, each span is there once.
 func nest(spans []nimbus.Span) []nested {
 	here, children, run := map[string]bool{}, map[string][]int{}, ""
 	key := func(s nimbus.Span) string { return s.TraceID + s.SpanID }
@@ -117,9 +121,18 @@ func nest(spans []nimbus.Span) []nested {
 			roots = append(roots, i)
 		}
 	}
+	for _, i := range lost(spans, roots, func(i int) []int { return children[key(spans[i])] }) {
+		if run == "" {
+			roots = append(roots, i)
+		} else {
+			children[run] = append(children[run], i)
+		}
+	}
+	slices.Sort(children[run]) // by when they began, as all
 	var rows []nested
 	done := make([]bool, len(spans))
-	walk := func(root int) {
+	for _, root := range roots {
+		done[root] = true
 		for stack := []nested{{spans[root], 0}}; len(stack) > 0; {
 			top := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
@@ -132,17 +145,36 @@ func nest(spans []nimbus.Span) []nested {
 			}
 		}
 	}
-	for _, i := range roots {
-		done[i] = true
-		walk(i)
-	}
-	for i := range spans { // those that are each other's parents
-		if !done[i] {
-			done[i] = true
-			walk(i)
+	return rows
+}
+
+// lost are the first of those spans that no root leads to, since they are each
+// other's parents.
+func lost(spans []nimbus.Span, roots []int, children func(int) []int) (first []int) {
+	reached := make([]bool, len(spans))
+	reach := func(from int) {
+		reached[from] = true
+		for stack := []int{from}; len(stack) > 0; {
+			top := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			for _, i := range children(top) {
+				if !reached[i] {
+					reached[i] = true
+					stack = append(stack, i)
+				}
+			}
 		}
 	}
-	return rows
+	for _, i := range roots {
+		reach(i)
+	}
+	for i := range spans {
+		if !reached[i] {
+			first = append(first, i)
+			reach(i)
+		}
+	}
+	return first
 }
 
 // extent is the time that spans have in common. One of a clock that is wrong does

@@ -19,6 +19,9 @@ func (*logsExportCmd) Help() string {
 }
 
 func (c *logsExportCmd) Run(ctx context.Context, a *app) (err error) {
+	if c.File == "-" {
+		return nimbus.Errorf(nimbus.CodeInvalid, "an archive goes to a file, not to stdout").WithHint("name a file: only one that is whole is put in its place")
+	}
 	part := c.File + ".part"
 	if _, err := os.Stat(c.File); err == nil {
 		return nimbus.Errorf(nimbus.CodeInvalid, "%s is there already", c.File).WithHint("name another file")

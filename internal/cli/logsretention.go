@@ -9,9 +9,9 @@ import (
 )
 
 type logsRetentionCmd struct {
-	Days    int32 `arg:"" optional:"" within:"-1..36500" help:"For how many days, 0 for ever; not given, it is shown." default:"-1"`
-	Default bool  `help:"Give up what the org has of its own." xor:"whose"`
-	All     bool  `help:"Say it of all orgs that have none of their own; for administrators of the platform." xor:"whose"`
+	Days    *int `arg:"" optional:"" within:"0..36500" help:"For how many days, 0 for ever; not given, it is shown."`
+	Default bool `help:"Give up what the org has of its own." xor:"whose"`
+	All     bool `help:"Say it of all orgs that have none of their own; for administrators of the platform." xor:"whose"`
 }
 
 func (*logsRetentionCmd) Help() string {
@@ -25,7 +25,7 @@ type retentionView struct {
 }
 
 func (c *logsRetentionCmd) Run(ctx context.Context, a *app) error {
-	if c.Default && c.Days >= 0 || c.All && c.Days < 0 {
+	if c.Default && c.Days != nil || c.All && c.Days == nil {
 		return nimbus.Errorf(nimbus.CodeInvalid, "--all goes with a number of days, --default with none")
 	}
 	return a.asking(func(cl *client.Client) error {
@@ -56,9 +56,9 @@ func (c *logsRetentionCmd) set(ctx context.Context, cl *client.Client) error {
 	case c.Default:
 		return cl.ClearLogRetention(ctx)
 	case c.All:
-		return cl.SetDefaultLogRetention(ctx, c.Days)
-	case c.Days >= 0:
-		return cl.SetLogRetention(ctx, c.Days)
+		return cl.SetDefaultLogRetention(ctx, int32(*c.Days))
+	case c.Days != nil:
+		return cl.SetLogRetention(ctx, int32(*c.Days))
 	}
 	return nil
 }

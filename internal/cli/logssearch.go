@@ -55,6 +55,9 @@ func (c *logsSearchCmd) Run(ctx context.Context, a *app) error {
 	for _, s := range c.Stream {
 		q.Streams = append(q.Streams, nimbus.Stream(s))
 	}
+	if c.Repo != "" && !nimbus.ValidRepo(c.Repo) { // no job is of such: the answer would be that there is no line
+		return badUsage(nimbus.Errorf(nimbus.CodeInvalid, "--repo: %.80q is no OWNER/NAME", c.Repo))
+	}
 	return a.asking(func(cl *client.Client) error {
 		if c.Job != "" {
 			j, err := findJob(ctx, cl, c.Job)

@@ -47,7 +47,7 @@ func (a *app) sayOrgTelemetry(ctx context.Context, cl *client.Client) error {
 	case o.Off:
 		words = "jobs have no receiver of OTLP"
 	}
-	_, err = fmt.Fprintf(a.Out, "%s; %s of %s are kept, for %v\n", words, size(o.Bytes), size(o.QuotaBytes), o.KeptFor)
+	_, err = fmt.Fprintf(a.Out, "%s; %s of %s are kept, for %s\n", words, size(o.Bytes), size(o.QuotaBytes), days(o.KeptFor))
 	return err
 }
 

@@ -189,6 +189,8 @@ func (d *demo) show(ctx context.Context, v voice, jobID string) {
 			if !e.Whole {
 				defer v.note("the end of its log is missing")
 			}
+		case client.LogDamaged:
+			v.note("%s", e.Err)
 		case client.LogInterrupted:
 		}
 		if proved {

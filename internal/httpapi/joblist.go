@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -40,13 +41,13 @@ func (a *api) streamJobs(w http.ResponseWriter, r *http.Request) error {
 	defer ticker.Stop()
 	for {
 		if err := watch.all(ctx); err != nil {
-			return endStream(ctx, a, err)
+			return a.endStream(ctx, r, s, err)
 		}
 		for again := true; again; {
 			select {
 			case id := <-sub.C:
 				if err := watch.changed(ctx, gatherIDs(ctx, string(id), sub.C)); err != nil {
-					return endStream(ctx, a, err)
+					return a.endStream(ctx, r, s, err)
 				}
 			case <-ticker.C:
 				again = false
@@ -60,11 +61,15 @@ func (a *api) streamJobs(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// endStream ends a stream that has begun: an error can't be an answer any more.
-// The reader comes back.
-func endStream(ctx context.Context, a *api, err error) error {
-	if ctx.Err() == nil {
-		a.Log.DebugContext(ctx, "stream ended", "error", err)
+// endStream ends a stream that has begun: an error can't be an answer any more. The
+// reader comes back. Where that is no use it is told so, by the event "fault".
+func (a *api) endStream(ctx context.Context, r *http.Request, s *eventStream, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errReaderGone) {
+		return nil //nolint:nilerr // nobody to tell
+	}
+	err = a.judge(ctx, r.URL.Path, err)
+	if code := nimbus.ErrorCode(err); code != nimbus.CodeUnavailable && code != nimbus.CodeRateLimited {
+		_ = s.send(event{name: "fault", data: map[string]string{"code": string(code), "message": err.Error()}}) // the reader is gone: nobody to tell
 	}
 	return nil
 }

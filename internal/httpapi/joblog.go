@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -28,6 +29,32 @@ func toJSON(l nimbus.Line) lineJSON {
 	return lineJSON{Seq: l.Seq, At: l.At, Stream: l.Stream, Step: l.Step, Group: l.Group, Text: strings.ToValidUTF8(l.Text, "\ufffd")}
 }
 
+// damagedJSON stands for lines that can't be read: to who knows nothing of such, it is a
+// line that says so.
+type damagedJSON struct {
+	Seq    int64         `json:"seq"` // the last of them
+	From   int64         `json:"damaged_from"`
+	At     time.Time     `json:"at,omitzero"`
+	Stream nimbus.Stream `json:"stream"`
+	Text   string        `json:"text"`
+}
+
+func damageJSON(d *logs.DamagedError) damagedJSON {
+	return damagedJSON{Seq: d.Last, From: d.First, Stream: nimbus.StreamSystem, Text: damageWords(d)}
+}
+
+func damageWords(d *logs.DamagedError) string {
+	return fmt.Sprintf("lines %d to %d are damaged on the server and can't be read", d.First, d.Last)
+}
+
+// damagedLines is the trailer of a log as text: how many of its lines can't be read.
+const damagedLines = "Nimbus-Damaged-Lines"
+
+// tellDamage tells who runs the server of lines that somebody asked for and can't have.
+func (a *api) tellDamage(ctx context.Context, attempt string, d *logs.DamagedError) {
+	a.Log.ErrorContext(ctx, "lines of a log can't be read", "attempt", attempt, "first", d.First, "last", d.Last, "error", d.Err)
+}
+
 // Pages of a downloaded log.
 const (
 	downloadPage = 1000
@@ -35,7 +62,7 @@ const (
 )
 
 // readLog answers lines as JSON, one a line, or as plain text (?format=text)
-// byte for byte as the job wrote them.
+// byte for byte as the job wrote them. Lines that are damaged are told in their place.
 func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 	ctx, org := r.Context(), callerOf(r.Context()).org
 	j, err := a.Jobs.Job(ctx, org, r.PathValue("id"))
@@ -50,10 +77,16 @@ func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	text := r.URL.Query().Get("format") == "text"
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	if text {
+	text := false
+	switch format := r.URL.Query().Get("format"); format {
+	case "", "json":
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	case "text":
+		text = true
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Trailer", damagedLines)
+	default:
+		return nimbus.Errorf(nimbus.CodeInvalid, "a log has no format %.40q", format).WithHint("text, or json, which is what it is without")
 	}
 	if j.AttemptID == "" {
 		return nil
@@ -68,31 +101,71 @@ func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	rc, enc := http.NewResponseController(w), json.NewEncoder(w)
+	out := logWriter{to: w, rc: http.NewResponseController(w), json: json.NewEncoder(w), text: text}
+	bad := int64(0)
 	for left > 0 {
-		page, err := a.Logs.Read(ctx, key, from, int(min(left, downloadPage)))
-		if err != nil || len(page) == 0 {
+		page, damaged, err := logs.ReadOn(ctx, a.Logs, key, from, int(min(left, downloadPage)))
+		switch {
+		case err != nil:
 			return err
+		case damaged != nil:
+			a.tellDamage(ctx, key.AttemptID, damaged)
+			err = out.damaged(damaged)
+			bad += damaged.Last - damaged.First + 1
+			from, left = damaged.Last+1, left-1
+		case len(page) == 0:
+			left = 0
+		default:
+			err = out.lines(page)
+			from, left = page[len(page)-1].Seq+1, left-int64(len(page))
 		}
-		if err := rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil {
-			return fmt.Errorf("bound the reader's time: %w", err)
+		if err != nil {
+			return nil //nolint:nilerr // the reader is gone: nobody to tell
 		}
-		for _, l := range page {
-			switch {
-			case !text:
-				err = enc.Encode(toJSON(l))
-			case l.Stream == nimbus.StreamStep:
-				_, err = fmt.Fprintf(w, "== %s\n", l.Text)
-			default:
-				_, err = fmt.Fprintln(w, l.Text)
-			}
-			if err != nil {
-				return nil //nolint:nilerr // the reader is gone: nobody to tell
-			}
-		}
-		from, left = page[len(page)-1].Seq+1, left-int64(len(page))
+	}
+	if text && bad > 0 {
+		w.Header().Set(damagedLines, strconv.FormatInt(bad, 10))
 	}
 	return nil
+}
+
+// logWriter writes a log for who asked for it.
+type logWriter struct {
+	to   io.Writer
+	rc   *http.ResponseController
+	json *json.Encoder
+	text bool
+}
+
+func (o *logWriter) wait() error { return o.rc.SetWriteDeadline(time.Now().Add(slowReader)) }
+
+func (o *logWriter) lines(page []nimbus.Line) error {
+	err := o.wait()
+	for _, l := range page {
+		switch {
+		case err != nil:
+			return err
+		case !o.text:
+			err = o.json.Encode(toJSON(l))
+		case l.Stream == nimbus.StreamStep:
+			_, err = fmt.Fprintf(o.to, "== %s\n", l.Text)
+		default:
+			_, err = fmt.Fprintln(o.to, l.Text)
+		}
+	}
+	return err
+}
+
+func (o *logWriter) damaged(d *logs.DamagedError) error {
+	err := o.wait()
+	switch {
+	case err != nil:
+	case o.text:
+		_, err = fmt.Fprintf(o.to, "== %s\n", damageWords(d))
+	default:
+		err = o.json.Encode(damageJSON(d))
+	}
+	return err
 }
 
 func number(r *http.Request, name string, without int64) (int64, error) {
@@ -116,8 +189,9 @@ const lookupsApart = 10 * time.Millisecond
 const lostGrace = time.Minute
 
 // streamLog follows a job's log: events "attempt" (a new attempt: its lines
-// begin at 1), "line" (id "<attempt>:<seq>"), and at last "complete". Complete
-// means every line; when lines are lost with their host it says so.
+// begin at 1), "line" (id "<attempt>:<seq>"), "damaged" (lines that can't be read), and
+// at last "complete". Complete means every line; when lines are lost with their host it
+// says so. "fault" says that the log can't be read, and that to ask again is no use.
 func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	ctx, org := r.Context(), callerOf(r.Context()).org
 	j, err := a.Jobs.Job(ctx, org, r.PathValue("id"))
@@ -137,7 +211,7 @@ func (a *api) streamLog(w http.ResponseWriter, r *http.Request) error {
 	}
 	f := logFollower{api: a, org: org, job: j, send: s.send, comment: s.comment, attempt: attempt, seq: after, quiet: time.Now()}
 	if err := f.run(ctx); err != nil {
-		return endStream(ctx, a, err)
+		return a.endStream(ctx, r, s, err)
 	}
 	return nil
 }
@@ -192,7 +266,7 @@ func (f *logFollower) run(ctx context.Context) error {
 	for {
 		if f.job.AttemptID == "" {
 			if f.job.State == nimbus.StateFinished {
-				return f.complete()
+				return f.complete(ctx)
 			}
 			if err := f.awaitChange(ctx); err != nil {
 				return err
@@ -211,7 +285,7 @@ func (f *logFollower) run(ctx context.Context) error {
 			return err
 		}
 		if f.job.AttemptID == f.attempt {
-			return f.complete()
+			return f.complete(ctx)
 		}
 	}
 }
@@ -221,7 +295,7 @@ func (f *logFollower) tail(ctx context.Context, key nimbus.LogKey) error {
 	window, leave := f.api.frames.follow(key)
 	defer leave()
 	f.window = window
-	return logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f.over, f.lines)
+	return logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f)
 }
 
 func (f *logFollower) id() string { return f.attempt + ":" + strconv.FormatInt(f.seq, 10) }
@@ -231,8 +305,8 @@ func (f *logFollower) say(events ...event) error {
 	return f.send(events...)
 }
 
-// over tells whether no more lines will come of this attempt.
-func (f *logFollower) over(ctx context.Context) (bool, error) {
+// Over implements logs.Follower: of this attempt.
+func (f *logFollower) Over(ctx context.Context) (bool, error) {
 	if time.Since(f.quiet) > keepAlive {
 		f.quiet = time.Now()
 		if err := f.comment(); err != nil {
@@ -252,7 +326,8 @@ func (f *logFollower) over(ctx context.Context) (bool, error) {
 	return j.State == nimbus.StateFinished && time.Since(j.Timeline.FinishedAt) > lostGrace, nil
 }
 
-func (f *logFollower) lines(page []nimbus.Line) error {
+// Lines implements logs.Follower.
+func (f *logFollower) Lines(page []nimbus.Line) error {
 	events, err := f.api.frames.events(f.window, f.attempt, page)
 	if err != nil {
 		return err
@@ -261,10 +336,25 @@ func (f *logFollower) lines(page []nimbus.Line) error {
 	return f.say(events...)
 }
 
-func (f *logFollower) complete() error {
-	return f.say(event{name: "complete", data: map[string]any{
-		"complete": f.job.LogComplete || f.job.AttemptID == "", "result": f.job.Result, "lines": f.seq,
-	}})
+// Damaged implements logs.Follower.
+func (f *logFollower) Damaged(ctx context.Context, d *logs.DamagedError) error {
+	f.api.tellDamage(ctx, f.attempt, d)
+	f.seq = d.Last
+	return f.say(event{name: "damaged", id: f.id(), data: map[string]int64{"first": d.First, "last": d.Last}})
+}
+
+// complete is the last event. Its lines are those that there are, whichever the reader
+// began with; where they are fewer than were stored, the others are no longer kept.
+func (f *logFollower) complete(ctx context.Context) error {
+	last := int64(0)
+	if f.job.AttemptID != "" {
+		var err error
+		if last, err = f.api.Logs.Acked(ctx, nimbus.LogKey{OrgID: f.job.OrgID, AttemptID: f.job.AttemptID}); err != nil {
+			return err
+		}
+	}
+	whole := f.job.LogComplete && last >= f.job.LogLines || f.job.AttemptID == ""
+	return f.say(event{name: "complete", data: map[string]any{"complete": whole, "result": f.job.Result, "lines": last, "stored": f.job.LogLines}})
 }
 
 // awaitChange waits until the job may have changed, and reads it anew.
@@ -279,6 +369,6 @@ func (f *logFollower) awaitChange(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	_, err := f.over(ctx)
+	_, err := f.Over(ctx)
 	return err
 }

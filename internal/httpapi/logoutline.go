@@ -78,9 +78,13 @@ func (o *outlines) of(ctx context.Context, store logs.Store, key nimbus.LogKey) 
 	mine.mu.Lock()
 	defer mine.mu.Unlock()
 	for end := mine.Lines + outlineLines; mine.Lines < end; {
-		page, err := store.Read(ctx, key, mine.Lines+1, outlinePage)
+		page, damaged, err := logs.ReadOn(ctx, store, key, mine.Lines+1, outlinePage)
 		if err != nil {
 			return logs.Outline{}, err
+		}
+		if damaged != nil {
+			mine.Skip(damaged.Last)
+			continue
 		}
 		if len(page) == 0 {
 			break

@@ -107,13 +107,21 @@ func TestTheLastReadIsFresh(t *testing.T) {
 	<-r.began
 	defer func() { <-other }()
 	time.AfterFunc(200*time.Millisecond, func() { close(r.release) })
-	lines := 0
-	over := func(context.Context) (bool, error) { return true, nil }
-	err := logs.Tail(t.Context(), s, bus.NewInProcess(), key, 1, over, func(page []nimbus.Line) error {
-		lines += len(page)
-		return nil
-	})
-	if err != nil || lines != 1 {
-		t.Errorf("%d lines, %v", lines, err)
+	f := &counting{}
+	err := logs.Tail(t.Context(), s, bus.NewInProcess(), key, 1, f)
+	if err != nil || f.lines != 1 {
+		t.Errorf("%d lines, %v", f.lines, err)
 	}
+}
+
+// counting follows a log that is over.
+type counting struct{ lines int }
+
+func (*counting) Over(context.Context) (bool, error) { return true, nil }
+
+func (*counting) Damaged(context.Context, *logs.DamagedError) error { return nil }
+
+func (c *counting) Lines(page []nimbus.Line) error {
+	c.lines += len(page)
+	return nil
 }

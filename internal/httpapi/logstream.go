@@ -55,7 +55,7 @@ func (a *api) streamLogs(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.stream = stream
 	if err := m.run(ctx, followers); err != nil {
-		return endStream(ctx, a, err)
+		return a.endStream(ctx, r, stream, err)
 	}
 	return nil
 }

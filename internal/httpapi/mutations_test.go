@@ -50,6 +50,7 @@ const (
 // until it has a line here.
 var mutations = map[string]mutation{
 	"JobService/SubmitJob":      {silent: itsHistory},
+	"JobService/SummarizeJobs":  {silent: onlyReads},
 	"JobService/CancelJob":      {action: "job.cancel", body: `{"jobId":"$waiting_job"}`},
 	"JobService/RerunJob":       {action: "job.rerun", body: `{"jobId":"$ended_job"}`},
 	"JobService/ReleaseJob":     {action: "job.release", body: `{"jobId":"$held_job"}`},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/logs"
 	"github.com/nimbus-ci/nimbus/internal/shells"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
@@ -120,7 +121,12 @@ func (a *api) readRecording(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", sh.ID+".cast"))
 	rc := http.NewResponseController(w)
 	for from := int64(1); ; {
-		page, err := a.Logs.Read(ctx, sh.RecordingKey(), from, downloadPage)
+		page, damaged, err := logs.ReadOn(ctx, a.Logs, sh.RecordingKey(), from, downloadPage)
+		if damaged != nil { // a recording has no place to say so: it goes on with what there is
+			a.tellDamage(ctx, sh.ID, damaged)
+			from = damaged.Last + 1
+			continue
+		}
 		if err != nil || len(page) == 0 {
 			return err
 		}

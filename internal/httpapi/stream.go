@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -74,6 +75,9 @@ func (a *api) awaitRefusal(r *http.Request) {
 	}
 }
 
+// errReaderGone is what a stream ends with whose reader takes nothing any more.
+var errReaderGone = errors.New("the reader is gone")
+
 // event is one event; id is "" for none.
 type event struct {
 	name, id string
@@ -135,13 +139,13 @@ func (s *eventStream) comment() error { return s.write([]byte(":\n\n")) }
 
 func (s *eventStream) write(p []byte) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil {
-		return fmt.Errorf("bound the reader's time: %w", err)
+		return errors.Join(errReaderGone, fmt.Errorf("bound the reader's time: %w", err))
 	}
 	if _, err := s.w.Write(p); err != nil {
-		return fmt.Errorf("write event: %w", err)
+		return errors.Join(errReaderGone, fmt.Errorf("write event: %w", err))
 	}
 	if err := s.rc.Flush(); err != nil {
-		return fmt.Errorf("flush event: %w", err)
+		return errors.Join(errReaderGone, fmt.Errorf("flush event: %w", err))
 	}
 	// On HTTP/2 it would end a stream that has nothing to say.
 	if err := s.rc.SetWriteDeadline(time.Time{}); err != nil {

@@ -53,6 +53,9 @@ func (o *Outline) Add(lines []nimbus.Line) {
 	}
 }
 
+// Skip goes on behind a line: those up to it can't be read.
+func (o *Outline) Skip(last int64) { o.Lines = last }
+
 func (o *Outline) add(l nimbus.Line) {
 	if l.Stream == nimbus.StreamStep {
 		for len(o.open) > 0 {
@@ -82,7 +85,7 @@ func (o *Outline) add(l nimbus.Line) {
 		o.in = append(o.in, l.Group)
 		return
 	}
-	if n := len(o.in); n > 0 && l.Stream == nimbus.StreamStdout && endsGroup(l.Text) {
+	if n := len(o.in); n > 0 && (l.Stream == nimbus.StreamStdout || l.Stream == nimbus.StreamStderr) && endsGroup(l.Text) {
 		o.ended = true
 		o.end(o.open[n-1], l.Seq)
 	}

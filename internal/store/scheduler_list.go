@@ -228,6 +228,9 @@ func jobOfView(v jobView) (nimbus.Job, error) {
 	j.HeldUntil = fromMicros(v.heldUntil)
 	j.HostID, j.LogLines, j.LogComplete = v.hostID, v.logStored, v.logComplete
 	j.Timeline.OfferedAt, j.Timeline.AcceptedAt = fromMicros(v.offeredAt), fromMicros(v.acceptedAt)
+	if j.State == nimbus.StateFinished && v.acceptedAt == 0 {
+		j.LogComplete = true // no host ran it: no line of it was ever written
+	}
 	j.Timeline.SandboxReadyAt, j.Timeline.RunningAt = fromMicros(v.sandboxReadyAt), fromMicros(v.runningAt)
 	j.Timeline.FirstOutputAt, j.Timeline.DestroyedAt = fromMicros(v.firstOutputAt), fromMicros(v.destroyedAt)
 	if v.exitCode.Valid {

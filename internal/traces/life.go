@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -94,15 +93,18 @@ func jobAttributes(j *nimbus.Job) map[string]string {
 	if j.Result == nimbus.ResultFailure || j.Result == nimbus.ResultLost {
 		all["error.type"] = string(j.Reason.Code)
 	}
-	for key, value := range j.Metadata {
-		if strings.HasPrefix(key, "param:") || strings.HasPrefix(key, "meta:") {
-			kind, name, _ := strings.Cut(key, ":")
-			all["nimbus."+kind+"."+name] = value
-		}
-	}
 	for key, value := range all {
 		if value == "" {
 			delete(all, key)
+		}
+	}
+	// A job's metadata has no word for which label it is of: that of meta:KEY has no
+	// value.
+	for key, value := range j.Metadata {
+		if value == "" {
+			all["nimbus.meta."+key] = "true"
+		} else {
+			all["nimbus.param."+key] = value
 		}
 	}
 	return all

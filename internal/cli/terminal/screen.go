@@ -23,12 +23,15 @@ func ScreenOf(w io.Writer) Screen {
 }
 
 // Shown is a line as it may be written there: to a terminal with colours and
-// styles but for concealed text, and nothing else that is not text.
+// styles but for concealed text, and nothing else that is not text. They end with the
+// line: what stands below may be somebody else's.
 func (s Screen) Shown(line string) string {
 	if !s.terminal {
 		return line
 	}
+	const reset = "\x1b[0m"
 	var out strings.Builder
+	open := false // a colour or style goes on
 	for line != "" {
 		n := strings.IndexFunc(line, escapes)
 		if n < 0 {
@@ -40,9 +43,15 @@ func (s Screen) Shown(line string) string {
 		}
 		sequence := line[:escapeLen(line)]
 		if s.colours {
-			out.WriteString(styleOf(sequence))
+			if style := styleOf(sequence); style != "" {
+				open = style != reset && style != "\x1b[m"
+				out.WriteString(style)
+			}
 		}
 		line = line[len(sequence):]
+	}
+	if open {
+		out.WriteString(reset)
 	}
 	return out.String()
 }

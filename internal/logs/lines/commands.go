@@ -11,9 +11,11 @@ const (
 	maxStopToken = 256
 )
 
-// kinds of commands that a job may write as a line of stdout: GitHub's workflow
-// commands, as far as they concern its log, in the form that jobs write (::group::)
-// and that in which GitHub's runner hands them on (##[group]).
+// kinds of commands that a job may write as a line: GitHub's workflow commands, as
+// far as they concern its log, in the form that jobs write (::group::) and that in
+// which GitHub's runner hands them on (##[group]). As by that runner they are taken
+// from both streams: a tool that has its stdout for results writes them to stderr,
+// and what it wants hidden would be shown there, by the command itself.
 // https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 type commandKind int
 

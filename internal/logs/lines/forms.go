@@ -19,7 +19,8 @@ const fewLines = 8
 
 // forms returns how a secret may be written: as it is, line by line, since that is
 // how one with several would be printed, and as programs encode it. What is shorter
-// than minSecret is left out.
+// than minSecret is left out. Other mixes of what is escaped are found by decoding
+// (notation), other rows of what is encoded by windows (rows).
 func forms(secret string) []string {
 	whole := strings.TrimRight(secret, "\r\n")
 	parts := linesOf(whole)

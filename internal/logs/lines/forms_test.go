@@ -47,6 +47,67 @@ var writers = map[string]func(string) string{
 	"set -x":    func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" },
 	"the lines": func(s string) string { return strings.ReplaceAll(s, "\n", "\n  > ") },
 	"trimmed":   strings.TrimSpace,
+
+	"quote of Python": func(s string) string { return percent(s, "_.-~/") },
+	"quote_plus":      func(s string) string { return strings.ReplaceAll(percent(s, "_.-~/ "), " ", "+") },
+	"userinfo of Go":  func(s string) string { return strings.TrimPrefix(url.UserPassword("", s).String(), ":") },
+	"encodeURI":       func(s string) string { return percent(s, "-_.!~*'();/?:@&=+$,#") },
+	"json_encode of PHP": func(s string) string {
+		return asciiOnly(strings.ReplaceAll(marshal(s, false), "/", `\/`))
+	},
+	"JSON of .NET": func(s string) string {
+		var b strings.Builder
+		for _, r := range s {
+			switch {
+			case strings.ContainsRune(`"&'+<>`+"`", r), r > 0x7e && r < 0x10000:
+				fmt.Fprintf(&b, `\u%04X`, r)
+			case r >= 0x10000:
+				b.WriteString(strings.ToUpper(asciiOnly(string(r))))
+			case r == '\n':
+				b.WriteString(`\n`)
+			case r == '\\':
+				b.WriteString(`\\`)
+			default:
+				b.WriteRune(r)
+			}
+		}
+		return strings.ReplaceAll(b.String(), `\U`, `\u`)
+	},
+	"bytes of Python": func(s string) string {
+		var b strings.Builder
+		for _, c := range []byte(s) {
+			if c < ' ' || c > 0x7e || c == '\\' || c == '\'' {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		return b.String()
+	},
+	"HTML of Python": func(s string) string {
+		return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#x27;", "/", "&#47;").Replace(s)
+	},
+	"base64 -w 100":          func(s string) string { return wrap(base64.StdEncoding.EncodeToString([]byte(s)), 100) },
+	"base64 -w 40":           func(s string) string { return wrap(base64.StdEncoding.EncodeToString([]byte("x"+s)), 40) },
+	"user: in base64 -w76":   func(s string) string { return wrap(base64.StdEncoding.EncodeToString([]byte("user:"+s)), 76) },
+	"user: in base64 -w64":   func(s string) string { return wrap(base64.URLEncoding.EncodeToString([]byte("user1:"+s)), 64) },
+	"user: in base64 -w76 2": func(s string) string { return wrap(base64.StdEncoding.EncodeToString([]byte("user42:"+s)), 76) },
+	"xxd -p":                 func(s string) string { return wrap(hex.EncodeToString([]byte(s)), 60) },
+	"user: in xxd -p":        func(s string) string { return wrap(fmt.Sprintf("%X", "user:"+s), 60) },
+	"base64 in a URL":        func(s string) string { return url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(s))) },
+}
+
+// percent escapes all but letters, digits and what is safe.
+func percent(s, safe string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(safe, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 func wrap(s string, width int) string {
@@ -71,7 +132,7 @@ func marshal(s string, html bool) string {
 // first and last characters have a part of what is beside it, and are not all its own.
 func cores(writer, written string) (out []string) {
 	own := 0
-	if strings.Contains(writer, "bas") {
+	if strings.Contains(writer, "bas") || strings.Contains(writer, "user:") {
 		own = 8
 	}
 	for line := range strings.Lines(written) {
@@ -84,7 +145,7 @@ func cores(writer, written string) (out []string) {
 
 var secretText = rapid.OneOf(
 	rapid.StringMatching(`[a-zA-Z0-9+/=_.~-]{24,90}`),
-	rapid.StringMatching(`[!-~][ -~]{24,90}`), // a blank one is none
+	rapid.StringMatching(`[!-~]{4}[ -~]{20,90}`), // a blank one is none
 	rapid.StringMatching(`[a-zäöü€😀<>&"'/\\]{24,60}`),
 	rapid.Map(rapid.SliceOfN(rapid.StringMatching(`[A-Za-z0-9+/]{64}`), 1, 20), func(lines []string) string {
 		return "-----BEGIN KEY-----\n" + strings.Join(lines, "\n") + "\n-----END KEY-----\n"
@@ -263,13 +324,33 @@ none
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}
-	// stderr has no commands, and they may be in one another without end.
-	if l := s.Write(nimbus.StreamStderr, []byte("::group::x\n")); l[0].Group != 0 {
-		t.Error("stderr begins a group")
-	}
+	// They may be in one another without end.
 	s.Write(nimbus.StreamStdout, bytes.Repeat([]byte("::group::deep\n"), 10_000))
 	if n := len(s.State().Open); n > maxDepth {
 		t.Errorf("%d groups are open", n)
+	}
+}
+
+// TestCommandsOfStderr are followed as those of stdout are, and what they have hidden
+// is hidden in both.
+func TestCommandsOfStderr(t *testing.T) {
+	t.Parallel()
+	s := newSplitter()
+	if got := s.Write(nimbus.StreamStderr, []byte("::add-mask::from-stderr\n")); len(got) != 0 {
+		t.Errorf("the command is shown: %q", got[0].Text)
+	}
+	for _, stream := range []nimbus.Stream{nimbus.StreamStdout, nimbus.StreamStderr} {
+		if got := s.Write(stream, []byte("a from-stderr\n")); got[0].Text != "a ***" {
+			t.Errorf("%s shows %q", stream, got[0].Text)
+		}
+	}
+	s.Write(nimbus.StreamStderr, []byte("::group::x\n"))
+	if got := s.Write(nimbus.StreamStdout, []byte("in x\n")); got[0].Group != 1 {
+		t.Error("stderr begins no group")
+	}
+	s.Write(nimbus.StreamStderr, []byte("::stop-commands::t\n"))
+	if got := s.Write(nimbus.StreamStdout, []byte("::add-mask::shown\n")); len(got) != 1 {
+		t.Error("a command is followed though they were stopped")
 	}
 }
 

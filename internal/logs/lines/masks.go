@@ -26,6 +26,9 @@ const (
 	youngForms = 32 << 10
 )
 
+// mostEscaped is how many bytes one is escaped as at most: \u002B, &quot;.
+const mostEscaped = 6
+
 // masks is a set of secrets that must not be seen, in no form of theirs.
 type masks struct {
 	secrets []string
@@ -33,6 +36,9 @@ type masks struct {
 	bytes   int      // of texts
 	longest int
 	full    bool // one was refused for want of room
+	rows    rows
+	marks   []mark   // of the text that is searched
+	escapes []escape // the same
 
 	old, young *automaton // of texts before settled, and of those after; nil: none, or to be made
 	settled    int
@@ -64,6 +70,8 @@ func (m *masks) add(secret string) bool {
 	for _, text := range of {
 		m.longest = max(m.longest, len(text))
 	}
+	m.longest = max(m.longest, mostEscaped*len(secret))
+	m.rows.add(strings.TrimRight(secret, "\r\n"))
 	m.young, m.youngBytes = nil, m.youngBytes+size // made when it is needed: many are added at once
 	return true
 }
@@ -96,13 +104,18 @@ func (m *masks) prepare() {
 // the end of the text may be the beginning of one.
 func (m *masks) find(text string) (found []span, begun int) {
 	m.prepare()
+	signs := hasSigns(text)
 	for _, search := range []*automaton{m.old, m.young} {
 		if search == nil {
 			continue
 		}
+		m.marks = m.marks[:0]
 		at := int32(0)
 		var in []span
 		for i := range len(text) {
+			if signs && isSign[text[i]] {
+				m.marks = append(m.marks, mark{i, at})
+			}
 			if at = search.step(at, text[i]); at == 0 {
 				continue
 			}
@@ -111,8 +124,19 @@ func (m *masks) find(text string) (found []span, begun int) {
 			}
 		}
 		found, begun = merge(found, in), max(begun, search.begun(at))
+		for i := range notations {
+			if !signs {
+				break
+			}
+			escapes, rest := notations[i].escapes(text, m.escapes[:0])
+			if m.escapes = escapes; len(escapes) > 0 || rest < len(text) {
+				in, some := search.unescape(text, m.marks, escapes, rest)
+				found, begun = merge(found, in), max(begun, some)
+			}
+		}
 	}
-	return found, begun
+	in, some := m.rows.find(text)
+	return merge(found, in), max(begun, some)
 }
 
 // merge makes one list of two.

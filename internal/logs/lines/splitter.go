@@ -121,18 +121,16 @@ func (s *Splitter) System(text string) nimbus.Line {
 // whole makes lines of one whole line of output.
 func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 	closes := false
-	if stream == nimbus.StreamStdout {
-		switch c := s.follow(text); c.what {
-		case commandMask:
-			return s.hideFrom(c.value)
-		case commandStep:
-			return []nimbus.Line{s.beginStep(c.value)}
-		case commandGroup:
-			s.beginGroup()
-		case commandEndGroup:
-			closes = true
-		case commandNone:
-		}
+	switch c := s.follow(text); c.what {
+	case commandMask:
+		return s.hideFrom(c.value)
+	case commandStep:
+		return []nimbus.Line{s.beginStep(c.value)}
+	case commandGroup:
+		s.beginGroup()
+	case commandEndGroup:
+		closes = true
+	case commandNone:
 	}
 	text = s.masks.hide(text)
 	var out []nimbus.Line

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -267,7 +269,7 @@ func oldRows(raw []byte, n int) ([]row, error) {
 	for len(raw) > 0 {
 		line, rest, err := logs.DecodeRecord(raw)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(errDamaged, err)
 		}
 		out, raw = append(out, row{Line: line, level: logs.LevelOf(line.Text)}), rest
 	}
@@ -288,7 +290,10 @@ func (s *Store) rows(in file, f frame) ([]row, error) {
 
 func (s *Store) unpack(in file, f frame) ([]row, error) {
 	whole := make([]byte, f.header()+f.meta+f.text)
-	if _, err := in.ReadAt(whole, f.offset); err != nil {
+	switch _, err := in.ReadAt(whole, f.offset); {
+	case errors.Is(err, syscall.EIO), errors.Is(err, io.EOF): // a bad sector, or a file that was cut off
+		return nil, errors.Join(errDamaged, err)
+	case err != nil:
 		return nil, err
 	}
 	if !f.sound(whole) {
@@ -298,17 +303,17 @@ func (s *Store) unpack(in file, f frame) ([]row, error) {
 	if f.old {
 		raw, err := s.decoder.DecodeAll(packed, nil)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(errDamaged, err)
 		}
 		return oldRows(raw, f.rows)
 	}
 	meta, err := s.decoder.DecodeAll(packed[:f.meta], make([]byte, 0, f.rawMeta))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(errDamaged, err)
 	}
 	text, err := s.decoder.DecodeAll(packed[f.meta:], make([]byte, 0, f.rawText))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(errDamaged, err)
 	}
 	return readRows(f.first, f.rows, meta, string(text))
 }

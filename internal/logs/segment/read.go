@@ -2,6 +2,7 @@ package segment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -79,14 +80,20 @@ func (s *Store) Read(_ context.Context, key nimbus.LogKey, from int64, limit int
 	i := sort.Search(a.blocks(), func(i int) bool { _, last := a.span(i); return last >= from })
 	var out []nimbus.Line
 	for ; i < a.blocks() && len(out) < limit; i++ {
-		first, _ := a.span(i)
+		first, last := a.span(i)
 		if first > from {
 			if len(out) > 0 {
 				return out, nil // the next call tells
 			}
-			return nil, fmt.Errorf("read lines %d to %d of a log: %w", from, first-1, errDamaged)
+			return nil, &logs.DamagedError{First: from, Last: first - 1, Err: errDamaged}
 		}
 		rows, err := s.unpacked(a, i)
+		if err != nil && len(out) > 0 {
+			return out, nil // what lies before it is read; the next call tells
+		}
+		if errors.Is(err, errDamaged) {
+			return nil, &logs.DamagedError{First: from, Last: last, Err: err}
+		}
 		if err != nil {
 			return nil, err
 		}

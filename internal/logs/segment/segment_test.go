@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -171,8 +172,14 @@ func TestDamage(t *testing.T) {
 			if got, err := s.Read(t.Context(), k, 1, 10); err != nil || !cmp.Equal(got, logstest.Lines(1, 10)) {
 				t.Errorf("what is before it: %v, %v", got, err)
 			}
-			if got, err := s.Read(t.Context(), k, 11, 10); err == nil {
-				t.Errorf("a damaged frame was read: %v", got)
+			if got, err := s.Read(t.Context(), k, 1, 30); err != nil || !cmp.Equal(got, logstest.Lines(1, 10)) {
+				t.Errorf("what is before it, of a page that goes beyond: %v, %v", got, err)
+			}
+			for _, from := range []int64{11, 15} {
+				var damaged *logs.DamagedError
+				if got, err := s.Read(t.Context(), k, from, 10); !errors.As(err, &damaged) || damaged.First != from || damaged.Last != 20 {
+					t.Errorf("a damaged frame was read from line %d: %v, %v", from, got, err)
+				}
 			}
 			if got, err := s.Read(t.Context(), k, 21, 10); err != nil || !cmp.Equal(got, logstest.Lines(21, 30)) {
 				t.Errorf("what is behind it: %v, %v", got, err)

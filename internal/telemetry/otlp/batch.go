@@ -58,6 +58,21 @@ func (b *Batch) Stamp(whose []Attribute) {
 	}
 }
 
+// Received says when log records came of which their sender has not said when they
+// were, or were seen: who reads them can tell no better.
+func (b *Batch) Received(now time.Time) {
+	d, _ := b.data.(*logspb.LogsData)
+	for _, r := range d.GetResourceLogs() {
+		for _, s := range r.GetScopeLogs() {
+			for _, l := range s.GetLogRecords() {
+				if timeOf(recordNanos(l)).IsZero() {
+					l.TimeUnixNano, l.ObservedTimeUnixNano = 0, uint64(now.UnixNano())
+				}
+			}
+		}
+	}
+}
+
 func (b *Batch) countResources() int {
 	switch d := b.data.(type) {
 	case *tracepb.TracesData:
@@ -184,7 +199,7 @@ func (b *Batch) check() {
 	drop := func(bad bool) bool {
 		if bad {
 			b.Rejected++
-			b.Why = "ids of spans have 8 bytes, those of traces 16, and not all are 0"
+			b.Why = "ids of spans have 8 bytes, those of traces 16, not all are 0, and in JSON they are in hex"
 		}
 		return bad
 	}

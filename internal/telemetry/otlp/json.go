@@ -16,6 +16,9 @@ func isIDName(quoted []byte) bool {
 	return false
 }
 
+// notAnID stands for one that is not in hex: no id has its length.
+var notAnID = []byte{0}
+
 // idsToBase64 rewrites the ids of a body, and holds it to the bounds of depth and
 // of messages. It tells strings from what is between them, and knows no more of
 // JSON: who decodes it says whether it is any. An id whose name is written with
@@ -35,11 +38,7 @@ func idsToBase64(body []byte) ([]byte, error) {
 		case '"':
 			end := stringEnd(body, i)
 			out = append(out, body[i:end]...)
-			rewritten, next, err := appendID(out, body, i, end)
-			if err != nil {
-				return nil, err
-			}
-			out, i = rewritten, next
+			out, i = appendID(out, body, i, end)
 			continue
 		}
 		if depth > 2*maxDepth { // each message may be in a list
@@ -56,28 +55,28 @@ func idsToBase64(body []byte) ([]byte, error) {
 
 // appendID writes what follows a string that is the name of an id: the id. It
 // returns where to go on.
-func appendID(out, body []byte, from, to int) (rewritten []byte, next int, err error) {
+func appendID(out, body []byte, from, to int) (rewritten []byte, next int) {
 	if !isIDName(body[from:to]) {
-		return out, to, nil
+		return out, to
 	}
 	i := skipSpace(body, to)
 	if i == len(body) || body[i] != ':' {
-		return out, to, nil
+		return out, to
 	}
 	if i = skipSpace(body, i+1); i == len(body) || body[i] != '"' {
-		return out, to, nil
+		return out, to
 	}
 	end := stringEnd(body, i)
 	if end-i < len(`""`) {
-		return out, to, nil // the body ends within it
+		return out, to // the body ends within it
 	}
 	id, err := hex.DecodeString(string(body[i+1 : end-1]))
 	if err != nil {
-		return nil, 0, refuse(http.StatusBadRequest, "the id %.40q is not in hex", body[i+1:end-1])
+		id = notAnID // what has it is not taken, and the rest is
 	}
 	out = append(out, body[to:i]...)
 	out = append(base64.StdEncoding.AppendEncode(append(out, '"'), id), '"')
-	return out, end, nil
+	return out, end
 }
 
 // stringEnd is where a string ends that begins at i: behind its quote, or with the

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -211,7 +212,6 @@ func TestHostile(t *testing.T) {
 		"no JSON":            {otlp.Request{ContentType: jsonType, Body: []byte(`{"resourceSpans":[`)}, 400},
 		"half a string":      {otlp.Request{ContentType: jsonType, Body: []byte(`{"traceId":"`)}, 400},
 		"half a quote":       {otlp.Request{ContentType: jsonType, Body: []byte(`{"traceId":"\`)}, 400},
-		"an id of no hex":    {otlp.Request{ContentType: jsonType, Body: []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}`)}, 400},
 		"deep lists":         {otlp.Request{ContentType: jsonType, Body: deepJSON("[", "]", 1_000_000)}, 400},
 		"deep objects":       {otlp.Request{ContentType: jsonType, Body: deepJSON(`{"a":`, "}", 500_000)}, 400},
 		"many objects":       {otlp.Request{ContentType: jsonType, Body: []byte(`{"resourceSpans":[` + strings.Repeat("{},", 300_000) + `{}]}`)}, 413},
@@ -284,6 +284,28 @@ func TestWrongIDs(t *testing.T) {
 	}
 	if _, ok, err := decode(t, nimbus.SignalTraces, jsonType, []byte(sly)).Encode(); ok || err != nil {
 		t.Errorf("nothing is a batch: %v, %v", ok, err)
+	}
+	// Nor does one that is not in hex take the others with it.
+	good := `"traceId":"` + strings.Repeat("ab", 16) + `","spanId":"` + strings.Repeat("cd", 8) + `"`
+	mixed := `{"resourceSpans":[{"scopeSpans":[{"spans":[{` + good + `},{` + strings.Replace(good, "cd", "zz", 1) + `},{` + good + `,"parentSpanId":"a parent"}]}]}]}`
+	if b := decode(t, nimbus.SignalTraces, jsonType, []byte(mixed)); b.Rejected != 2 || len(b.Spans()) != 1 || !strings.Contains(b.Why, "hex") {
+		t.Errorf("not in hex: %d rejected (%q), %d kept", b.Rejected, b.Why, len(b.Spans()))
+	}
+}
+
+// TestReceived: a record has a time, though its sender said none; what it said stays.
+func TestReceived(t *testing.T) {
+	t.Parallel()
+	b := decode(t, nimbus.SignalLogs, jsonType, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[
+		{"body":{"stringValue":"none"}},{"timeUnixNano":"18446744073709551615"},{"timeUnixNano":"1000"},{"observedTimeUnixNano":"2000"}]}]}]}`))
+	now := time.Unix(1_700_000_000, 0).UTC()
+	b.Received(now)
+	_, back := kept(t, b)
+	want := []time.Time{now, now, time.Unix(0, 1000).UTC(), time.Unix(0, 2000).UTC()}
+	for i, l := range back.Logs() {
+		if !l.At.Equal(want[i]) {
+			t.Errorf("record %d is of %v, want %v", i, l.At, want[i])
+		}
 	}
 }
 

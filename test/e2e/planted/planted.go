@@ -47,15 +47,35 @@ func Written(secret string) []string {
 		panic(err) // it is text
 	}
 	encode := base64.StdEncoding.EncodeToString
-	wrapped := encode([]byte(secret))
-	for i := 76; i < len(wrapped); i += 77 {
-		wrapped = wrapped[:i] + "\n" + wrapped[i:]
-	}
+	python := strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(whole)) // its quote leaves "/"
+	dotNet := strings.NewReplacer("+", `\u002B`, "&", `\u0026`, "'", `\u0027`, "ö", `\u00F6`).Replace(plainJSON(whole))
+	php := strings.NewReplacer("/", `\/`, "ö", `\u00f6`).Replace(plainJSON(whole))
 	return []string{
 		secret, encode([]byte(whole)), encode([]byte("user:" + whole)), encode([]byte("u:" + whole + ":x")), encode([]byte("xy:" + whole + "yz")),
-		base64.URLEncoding.EncodeToString([]byte(whole)), wrapped,
+		base64.URLEncoding.EncodeToString([]byte(whole)), rows(encode([]byte(secret)), 76),
 		url.QueryEscape(whole), url.PathEscape(whole), hex.EncodeToString([]byte(whole)), string(quoted), escaped.String(),
+		python, url.UserPassword("", whole).String(), php, dotNet,
+		rows(encode([]byte("u:"+secret)), 76), rows(encode([]byte("u:"+secret)), 64), rows(encode([]byte(secret)), 100), rows(hex.EncodeToString([]byte("u:"+secret)), 60),
 	}
+}
+
+// rows breaks what is encoded as programs do.
+func rows(encoded string, width int) string {
+	for i := width; i < len(encoded); i += width + 1 {
+		encoded = encoded[:i] + "\n" + encoded[i:]
+	}
+	return encoded
+}
+
+// plainJSON is a text in JSON of a writer that escapes what it must.
+func plainJSON(text string) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(text); err != nil {
+		panic(err) // it is text
+	}
+	return strings.TrimSpace(b.String())
 }
 
 // Traces is what of a secret must be nowhere: each line of it, and of the ways in

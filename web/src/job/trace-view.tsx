@@ -189,14 +189,20 @@ function SpanRow({ row, index, top, current, folded, onFold, onOpen }: SpanRowPr
       <span aria-hidden className="relative h-2.5 min-w-0 flex-1">
         <span className={`absolute h-full rounded-sm ${colour}`} style={{ left: `${row.from * 100}%`, width: `max(2px, ${(row.to - row.from) * 100}%)` }} />
       </span>
-      <span className="w-16 shrink-0 text-right text-quiet tabular-nums">{row.took === undefined ? "…" : duration(row.took)}</span>
+      <span className={`w-24 shrink-0 text-right whitespace-nowrap tabular-nums ${row.odd ? "text-warn" : "text-quiet"}`} title={row.odd ? endsFirst : undefined}>
+        {row.took === undefined ? "…" : duration(row.took)}
+        {row.odd && " (!)"}
+      </span>
     </div>
   );
 }
 
+const endsFirst = "It ends before it begins: its sender's clock was set back, or is wrong.";
+
 function Details({ row }: { row: Row }) {
   const { span } = row;
   const facts: [string, string][] = [
+    ["Time", row.odd ? endsFirst : ""],
     ["Service", span.service],
     ["Scope", span.scope],
     ["Kind", span.kind],

@@ -32,7 +32,15 @@ describe("trace", () => {
 
   it("shows spans once that are each other's parents, and their own", () => {
     const spans = [...life, span("a", "b", 1, 2), span("b", "a", 1, 2), span("self", "self", 1, 2)];
-    expect(shape(rows(spans, new Set(), 0))).toEqual(["job", "  run", "    self", "a", "  b"]);
+    expect(shape(rows(spans, new Set(), 0))).toEqual(["job", "  run", "    self", "    a", "      b"]);
+  });
+
+  it("shows no time below 0", () => {
+    const all = rows([...life, span("odd", "run", 1500, 1400), span("even", "run", 1500, 1500)], new Set(), 0);
+    expect(all.slice(2).map((r) => [r.span.name, r.from, r.to, r.took, r.odd])).toEqual([
+      ["odd", 0.5, 0.5, 0, true],
+      ["even", 0.5, 0.5, 0, false],
+    ]);
   });
 
   it("keeps to the job's time, whatever clock a job has", () => {

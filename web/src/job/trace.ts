@@ -10,6 +10,7 @@ export interface Row {
   from: number; // of the time that the waterfall shows: 0 to 1
   to: number;
   took: number | undefined; // ms; undefined while it goes on
+  odd: boolean; // it ends before it begins, by a clock that was set back
 }
 
 const keyOf = (s: Span) => `${s.traceId}${s.spanId}`;
@@ -17,7 +18,8 @@ const keyOf = (s: Span) => `${s.traceId}${s.spanId}`;
 /**
  * Orders spans as a tree, each below its parent, without what lies below those that
  * are shut. What has no parent here, as where that was never sent, is below the job's
- * run. Whatever a job says, each span is there once at most.
+ * run, and so is the first of those that are each other's parents. Whatever a job
+ * says, each span is there once at most.
  */
 export function rows(spans: Span[], shut: ReadonlySet<string>, now: number): Row[] {
   const here = new Set(spans.map(keyOf));
@@ -31,6 +33,12 @@ export function rows(spans: Span[], shut: ReadonlySet<string>, now: number): Row
     if (!under) roots.push(s);
     else if (siblings) siblings.push(s);
     else below.set(under, [s]);
+  }
+  for (const s of lost(spans, roots, below)) {
+    const siblings = run && below.get(keyOf(run));
+    if (siblings) siblings.push(s);
+    else if (run) below.set(keyOf(run), [s]);
+    else roots.push(s);
   }
   const { from, length } = extent(spans, now);
   const place = (ms: number | undefined) => Math.min(Math.max(((ms ?? now) - from) / length, 0), 1);
@@ -47,14 +55,33 @@ export function rows(spans: Span[], shut: ReadonlySet<string>, now: number): Row
       const [began, ended] = [millis(span.start), millis(span.end)];
       if (!hidden) {
         const took = began !== undefined && ended !== undefined ? ended - began : undefined;
-        out.push({ key, span, depth, children: own.length, from: place(began), to: place(ended), took });
+        const odd = took !== undefined && took < 0;
+        out.push({ key, span, depth, children: own.length, from: place(began), to: odd ? place(began) : place(ended), took: odd ? 0 : took, odd });
       }
       for (const child of own.toReversed()) stack.push({ span: child, depth: depth + 1, hidden: hidden || shut.has(key) });
     }
   };
   for (const s of roots) walk(s);
-  for (const s of spans) walk(s); // those that are each other's parents
   return out;
+}
+
+/** The first of those spans that no root leads to, since they are each other's parents. */
+function lost(spans: Span[], roots: Span[], below: ReadonlyMap<string, Span[]>): Span[] {
+  const reached = new Set<Span>();
+  const reach = (from: Span) => {
+    const stack = [from];
+    for (let s = stack.pop(); s; s = stack.pop()) {
+      if (reached.has(s)) continue;
+      reached.add(s);
+      stack.push(...(below.get(keyOf(s)) ?? []));
+    }
+  };
+  for (const s of roots) reach(s);
+  return spans.filter((s) => {
+    if (reached.has(s)) return false;
+    reach(s);
+    return true;
+  });
 }
 
 /** The time that a waterfall shows: the job's own life, whatever clock a job has. */

@@ -179,6 +179,22 @@ describe("LogModel", () => {
     expect(server.source.closed).toBe(true);
   });
 
+  it("shows where lines are damaged, and goes on behind them", () => {
+    const { server, model } = start();
+    server.source.send("line", line(1));
+    server.source.send("damaged", { first: 2, last: 4 });
+    server.source.send("line", line(5));
+    expect(model.snapshot()).toMatchObject({ last: 5, outlined: 5 });
+    expect([2, 3, 4, 5].map((seq) => model.line(seq)?.text)).toEqual(["lines 2 to 4 are damaged on the server and can't be read", "", "", "line 5"]);
+  });
+
+  it("asks no more of a log that can't be read", () => {
+    const { server, model } = start();
+    server.source.send("fault", { code: "internal", message: "internal error" });
+    expect(model.snapshot()).toMatchObject({ ended: true, complete: false, fault: "internal error" });
+    expect(server.source.closed).toBe(true);
+  });
+
   it("fetches what is looked at, once, and keeps a bounded part of a log of a million lines", async () => {
     const all = 1_000_000;
     const { server, model } = start(all);

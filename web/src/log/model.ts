@@ -10,6 +10,19 @@ export interface Line {
   text: string;
 }
 
+/** Lines that the server can't read any more, both ends included. */
+export interface Damage {
+  first: number;
+  last: number;
+}
+
+/** What stands for damaged lines that are looked at: they have their numbers. */
+export function holes({ first, last }: Damage, most = Infinity): Line[] {
+  const count = Math.max(0, Math.min(last - first + 1, most));
+  const told = `lines ${first} to ${last} are damaged on the server and can't be read`;
+  return Array.from({ length: count }, (_, i) => ({ seq: first + i, at: "", stream: "system", step: 0, text: i === 0 ? told : "" }));
+}
+
 /** What is known of a log at one moment. A new object for every change. */
 export interface LogState {
   /** The number of the newest line: there are as many. */
@@ -171,6 +184,15 @@ export class LogModel {
     source.addEventListener("error", () => this.#set({ connection: "retrying" }));
     source.addEventListener("attempt", (event) => this.#begin((JSON.parse(event.data) as { attempt_id: string }).attempt_id));
     source.addEventListener("line", (event) => this.#add(JSON.parse(event.data) as Line));
+    source.addEventListener("damaged", (event) => {
+      for (const line of holes(JSON.parse(event.data) as Damage)) this.#add(line);
+    });
+    // To ask again is no use.
+    source.addEventListener("fault", (event) => {
+      this.#source?.close();
+      this.#source = undefined;
+      this.#set({ ended: true, complete: false, connection: "live", fault: (JSON.parse(event.data) as { message: string }).message });
+    });
     source.addEventListener("complete", (event) => {
       const { complete } = JSON.parse(event.data) as { complete: boolean };
       this.#source?.close();
@@ -279,7 +301,10 @@ const overHTTP: Server = {
     return (await response.text())
       .split("\n")
       .filter(Boolean)
-      .map((text) => JSON.parse(text) as Line);
+      .flatMap((text) => {
+        const line = JSON.parse(text) as Line & { damaged_from?: number };
+        return line.damaged_from ? holes({ first: line.damaged_from, last: line.seq }, limit) : [line];
+      });
   },
   outline: async (jobId, signal) => {
     const response = await fetch(`${logURL(jobId)}/outline`, { signal });

@@ -143,7 +143,7 @@ export class Outline {
       return;
     }
     const ending = this.#open.at(-1);
-    if (ending && line.stream === "stdout" && endsGroup(line.text)) {
+    if (ending && (line.stream === "stdout" || line.stream === "stderr") && endsGroup(line.text)) {
       ending.last = line.seq;
       this.#ended = true;
     }

@@ -128,7 +128,7 @@ export function LogView({ jobId }: { jobId: string }) {
 
 function standing(log: LogState): string {
   const lines = log.last === 1 ? "1 line" : `${log.last.toLocaleString("en")} lines`;
-  if (log.fault) return `Lines can't be read: ${log.fault}. Trying again…`;
+  if (log.fault) return `Lines can't be read: ${log.fault}${log.ended && !log.complete ? "" : ". Trying again…"}`;
   if (log.complete) return `${lines} · complete`;
   if (log.ended) return `${lines} · the rest was lost with its host`;
   return log.connection === "retrying" ? "Connection lost, trying again…" : `${lines} · live`;
