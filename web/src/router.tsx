@@ -1,10 +1,12 @@
 import { createRootRoute, createRoute, createRouter } from "@tanstack/react-router";
 
 import { cacheSearch } from "./cache/filter";
+import { logSearch } from "./log/orgsearch";
 import { CachePage } from "./pages/cache";
 import { HostsPage } from "./pages/hosts";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
+import { LogsPage } from "./pages/logs";
 import { NotFound } from "./pages/notfound";
 import { RegistryPage } from "./pages/registry";
 import { RepositoryPage } from "./pages/repository";
@@ -29,6 +31,16 @@ const jobRoute = createRoute({
   component: function Job() {
     const { jobId } = jobRoute.useParams();
     return <JobPage key={jobId} jobId={jobId} />;
+  },
+});
+
+const logsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/logs",
+  validateSearch: logSearch,
+  component: function Logs() {
+    const search = logsRoute.useSearch();
+    return <LogsPage key={JSON.stringify(search)} search={search} />;
   },
 });
 
@@ -57,7 +69,7 @@ const repositoryRoute = createRoute({
   },
 });
 
-export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, cacheRoute, hostsRoute, registryRoute, repositoryRoute]) });
+export const router = createRouter({ routeTree: root.addChildren([jobsRoute, jobRoute, logsRoute, cacheRoute, hostsRoute, registryRoute, repositoryRoute]) });
 
 declare module "@tanstack/react-router" {
   interface Register {

@@ -87,12 +87,10 @@ export class Search {
     this.#set({ ...this.#found, busy: true, error: "" });
     const { text } = this.#found;
     const enough = this.#found.lines.length + atOnce;
-    // In small letters alone, it is found in capitals too.
-    const loose = !this.#pattern && text === text.toLowerCase() && text !== text.toUpperCase();
-    const asked = loose ? `(?i)${escape(text)}` : text;
+    const asked = askedFor(text, this.#pattern);
     try {
       for (let pages = 0; pages < maxPages && this.#found.lines.length < enough; pages++) {
-        const page = await this.#ask(asked, this.#pattern || loose, this.#next, abort.signal);
+        const page = await this.#ask(asked.text, asked.pattern, this.#next, abort.signal);
         if (abort.signal.aborted) return;
         this.#next = page.next;
         this.#set({ ...this.#found, lines: [...this.#found.lines, ...page.lines], whole: !page.next });
@@ -120,7 +118,14 @@ export function told(found: Found): string {
   return `${(found.at + 1).toLocaleString("en")} of ${found.lines.length.toLocaleString("en")}${found.whole ? "" : "+"}`;
 }
 
-function marksOf(text: string, pattern: boolean): RegExp | undefined {
+/** How the server is asked for it: a text in small letters alone is found in capitals too. */
+export function askedFor(text: string, pattern: boolean): { text: string; pattern: boolean } {
+  const loose = !pattern && text === text.toLowerCase() && text !== text.toUpperCase();
+  return loose ? { text: `(?i)${escape(text)}`, pattern: true } : { text, pattern };
+}
+
+/** What is marked in the lines that have it; undefined for what this browser can't read. */
+export function marksOf(text: string, pattern: boolean): RegExp | undefined {
   try {
     const loose = !pattern && text === text.toLowerCase();
     const insensitive = pattern && text.startsWith("(?i)");

@@ -11,6 +11,7 @@ import { TimelineView } from "../job/timeline-view";
 import { TraceView } from "../job/trace-view";
 import { UsageView } from "../job/usage-view";
 import { jobKey, useJob } from "../live";
+import { type LogSearch, maxMeta } from "../log/orgsearch";
 import { LogView } from "../log/view";
 import { Shells } from "../shell/view";
 import { Loading, Notice } from "../ui/notice";
@@ -79,6 +80,9 @@ function Head({ job }: { job: Job }) {
           </Link>
         )}
         <Fact name="Received" value={clock(millis(job.timeline?.receivedAt))} />
+        <Link to="/logs" search={alike(job)}>
+          Search logs like this
+        </Link>
         {github?.htmlUrl.startsWith("https://") && (
           <a href={github.htmlUrl} rel="noreferrer">
             At GitHub
@@ -87,6 +91,13 @@ function Head({ job }: { job: Job }) {
       </dl>
     </div>
   );
+}
+
+/** How the logs of jobs like this one are searched: of its repository, or its metadata. */
+function alike({ github, metadata }: Job): LogSearch {
+  if (github) return { repo: `${github.owner}/${github.repo}` };
+  const meta = Object.entries(metadata).map(([key, value]) => `${key}=${value}`);
+  return meta.length > 0 ? { meta: meta.slice(0, maxMeta) } : {};
 }
 
 /** A sandbox that stays after its job has failed, for shells. */

@@ -26,6 +26,7 @@ export function Shell() {
           </Link>
           <nav aria-label="Main" className="flex flex-wrap gap-1 max-sm:order-last max-sm:w-full">
             <NavLink to="/">Jobs</NavLink>
+            <NavLink to="/logs">Logs</NavLink>
             <NavLink to="/caches">Cache</NavLink>
             <NavLink to="/hosts">Hosts</NavLink>
             <NavLink to="/registry" below>
@@ -49,7 +50,7 @@ export function Shell() {
 }
 
 /** A page of the main ones; `below` has it be the current one on those below it, too. */
-function NavLink({ to, below = false, children }: { to: "/" | "/caches" | "/hosts" | "/registry"; below?: boolean; children: string }) {
+function NavLink({ to, below = false, children }: { to: "/" | "/logs" | "/caches" | "/hosts" | "/registry"; below?: boolean; children: string }) {
   return (
     <Link
       to={to}
