@@ -62,6 +62,18 @@ func TestReadALongLog(t *testing.T) {
 	b.drive("longlog.mjs", env, nil)
 }
 
+// TestSearchLogs of all jobs: what is found, by which filters, and where it leads.
+func TestSearchLogs(t *testing.T) {
+	b := newBrowser(t)
+	env := b.start()
+	run := func(script string, args ...string) {
+		b.run(env, append(append([]string{"run", "--executor", "local", "--no-files"}, args...), "--", "sh", "-c", script)...)
+	}
+	run("seq 300; printf '\\033[31mNEEDLE <here>\\033[0m\\n'; seq 5; echo 'a needle <here>'; echo 'ERROR: it broke'", "--name", "Needles")
+	run("echo 'needle <here>, too'", "--name", "With metadata", "--meta", "model=llama")
+	b.drive("logs.mjs", env, nil)
+}
+
 // TestRunningAgain: jobs of GitHub's are run again from their pages, by GitHub or
 // by Nimbus, and what can't be says why.
 func TestRunningAgain(t *testing.T) {

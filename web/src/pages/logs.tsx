@@ -27,7 +27,7 @@ export function LogsPage({ search }: { search: LogSearch }) {
 const keyOf = (search: LogSearch): QueryKey => ["logs", search];
 
 const plain = "rounded border border-line px-3 py-1.5 text-sm hover:bg-hover disabled:text-quiet";
-const field = "w-full min-w-0 rounded border border-line bg-panel px-2.5 py-1.5 text-sm text-ink placeholder:text-quiet";
+const field = "h-8 w-full min-w-0 rounded border border-line bg-panel px-2.5 py-1.5 text-sm text-ink placeholder:text-quiet";
 
 function Filter({ search }: { search: LogSearch }) {
   const navigate = useNavigate();
