@@ -16,7 +16,7 @@ import (
 // leastReserve and not more than mostReserve; of a small one an eighth.
 const (
 	leastReserve = 512 << 20
-	mostReserve  = 32 << 30
+	mostReserve  = 8 << 30
 )
 
 // lookEvery is how long what was seen of the disk holds.

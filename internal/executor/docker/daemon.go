@@ -186,8 +186,9 @@ func (d *daemon) remove(ctx context.Context, machine string) error {
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
-		// Somebody else may be removing it.
-		if err != nil && !errdefs.IsConflict(err) {
+		// Somebody else may be removing it; and of one that ends as it is killed the
+		// daemon says that it can't kill what is not running.
+		if err != nil && !errdefs.IsConflict(err) && !strings.Contains(err.Error(), "is not running") {
 			return fmt.Errorf("remove container: %w", d.reason(err))
 		}
 		if _, err = d.api.ContainerInspect(ctx, d.name(machine), client.ContainerInspectOptions{}); errdefs.IsNotFound(err) {
