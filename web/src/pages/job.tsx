@@ -74,12 +74,14 @@ function Head({ job }: { job: Job }) {
         <Fact name="Size" value={job.class ? `${job.class.cpus} CPU, ${job.class.memoryMib} MiB` : ""} />
         <Fact name="Attempt" value={job.attemptCount > 0 ? `${job.attemptCount}${job.attemptCount > 1 ? ` of at most ${job.maxAttempts}` : ""}` : ""} />
         <Fact name="Priority" value={job.priority === 0 ? "" : String(job.priority)} />
+        <Fact name="Received" value={clock(millis(job.timeline?.receivedAt))} />
+      </dl>
+      <div className="mt-0.5 flex flex-wrap gap-x-5 gap-y-0.5 text-sm text-quiet">
         {job.rerunOf && (
           <Link to="/jobs/$jobId" params={{ jobId: job.rerunOf }}>
             Runs an earlier job again
           </Link>
         )}
-        <Fact name="Received" value={clock(millis(job.timeline?.receivedAt))} />
         <Link to="/logs" search={alike(job)}>
           Search logs like this
         </Link>
@@ -88,7 +90,7 @@ function Head({ job }: { job: Job }) {
             At GitHub
           </a>
         )}
-      </dl>
+      </div>
     </div>
   );
 }
