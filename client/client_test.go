@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -121,6 +122,72 @@ func TestFollowLogOverBrokenConnections(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"", "a:2", "a:2"}, lastIDs); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestFollowLogOverDamage: lines that can't be read are told, each once, and those behind
+// them are had; lines that are no longer kept are counted.
+func TestFollowLogOverDamage(t *testing.T) {
+	t.Parallel()
+	connection := 0
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if tail := r.URL.Query().Get("tail"); tail != "7" {
+			t.Errorf("the stream is asked for the last %q lines", tail)
+		}
+		if connection++; connection == 1 {
+			fmt.Fprint(w, "event: attempt\ndata: {\"attempt_id\":\"a\"}\n\nid: a:1\nevent: line\ndata: {\"seq\":1,\"text\":\"first\"}\n\n")
+			fmt.Fprint(w, "id: a:3\nevent: damaged\ndata: {\"first\":2,\"last\":3}\n\n")
+			return
+		}
+		fmt.Fprint(w, "event: attempt\ndata: {\"attempt_id\":\"a\"}\n\nid: a:5\nevent: damaged\ndata: {\"first\":2,\"last\":5}\n\n")
+		fmt.Fprint(w, "id: a:6\nevent: line\ndata: {\"seq\":6,\"text\":\"behind\"}\n\nevent: complete\ndata: {\"complete\":false,\"lines\":6,\"stored\":9}\n\n")
+	})
+	var got []string
+	for e, err := range c.FollowLogTail(t.Context(), "job_1", 7) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e.Kind {
+		case LogLine:
+			got = append(got, e.Line.Text)
+		case LogDamaged:
+			got = append(got, e.Err.Error())
+		case LogComplete:
+			got = append(got, fmt.Sprintf("whole: %t, %d gone", e.Whole, e.Gone))
+		case LogAttempt, LogInterrupted:
+		}
+	}
+	want := []string{"first", "lines 2 to 3 are damaged on the server and can't be read", "lines 4 to 5 are damaged on the server and can't be read", "behind", "whole: false, 3 gone"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestFollowLogEnds: at a fault at once, and where connections end time and again before
+// they bring anything new.
+func TestFollowLogEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		says string
+		want nimbus.Code
+	}{
+		"fault":       {"event: fault\ndata: {\"code\":\"internal\",\"message\":\"the disk is on fire\"}\n\n", nimbus.CodeInternal},
+		"nothing new": {"", nimbus.CodeUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprint(w, "event: attempt\ndata: {\"attempt_id\":\"a\"}\n\n"+c.says)
+			})
+			cl.patience = time.Second
+			var last error
+			for _, err := range cl.FollowLog(t.Context(), "job_1") {
+				last = err
+			}
+			if nimbus.ErrorCode(last) != c.want {
+				t.Errorf("it ends with %v", last)
+			}
+		})
 	}
 }
 

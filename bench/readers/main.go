@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus/bench/process"
+	"github.com/nimbus-ci/nimbus/bench/profile"
 	"github.com/nimbus-ci/nimbus/bench/report"
 )
 
@@ -86,7 +87,7 @@ func run(ctx context.Context, s size) (err error) {
 		return err
 	}
 	defer stopFloor()
-	profiled := profile(ctx, product.plane)
+	profiled := profile.While(ctx, product.plane.URL, product.plane.TokenFile)
 	sides := []side{product, floor}
 	var got [2]samples
 	for round := range s.Rounds {

@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -109,45 +105,4 @@ func (p *product) take(ctx context.Context) (*nimbusv1.Lease, error) {
 		}
 		return lease, nil
 	}
-}
-
-// profileSpan is how long the server is profiled, in seconds.
-const profileSpan = "30"
-
-// profile takes a CPU profile of the server into the folder that PROFILE names, if any.
-// What it returns waits until that is there.
-func profile(ctx context.Context, p *replica.Plane) (wait func() error) {
-	dir := os.Getenv("PROFILE")
-	if dir == "" {
-		return func() error { return nil }
-	}
-	taken := make(chan error, 1)
-	go func() { taken <- takeProfile(ctx, p, dir) }()
-	return func() error { return <-taken }
-}
-
-func takeProfile(ctx context.Context, p *replica.Plane, dir string) (err error) {
-	token, err := os.ReadFile(p.TokenFile)
-	if err != nil {
-		return fmt.Errorf("read the administrator's token: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make a folder for profiles: %w", err)
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/debug/pprof/profile?seconds="+profileSpan, nil)
-	if err != nil {
-		return fmt.Errorf("ask for a profile: %w", err)
-	}
-	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return fmt.Errorf("ask for a profile: %w", err)
-	}
-	defer answer.Body.Close()
-	out, err := os.Create(filepath.Join(dir, "server.cpu"))
-	if err != nil {
-		return fmt.Errorf("make a profile: %w", err)
-	}
-	_, err = io.Copy(out, answer.Body)
-	return errors.Join(err, out.Close())
 }

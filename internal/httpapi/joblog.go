@@ -62,7 +62,7 @@ const (
 )
 
 // readLog answers lines as JSON, one a line, or as plain text (?format=text)
-// byte for byte as the job wrote them. Lines that are damaged are told in their place.
+// as the job wrote them. Lines that are damaged are told in their place.
 func (a *api) readLog(w http.ResponseWriter, r *http.Request) error {
 	ctx, org := r.Context(), callerOf(r.Context()).org
 	j, err := a.Jobs.Job(ctx, org, r.PathValue("id"))
@@ -313,8 +313,10 @@ func (f *logFollower) Over(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
-	j, err := f.api.jobs.do(ctx, f.org+"/"+f.job.ID, func(ctx context.Context) (nimbus.Job, error) {
-		return f.api.Jobs.Job(ctx, f.org, f.job.ID)
+	// Others' look-ups are made by this too, while this reader goes on, or has gone.
+	jobs, org, id := f.api.Jobs, f.org, f.job.ID
+	j, err := f.api.jobs.do(ctx, org+"/"+id, func(ctx context.Context) (nimbus.Job, error) {
+		return jobs.Job(ctx, org, id)
 	})
 	if err != nil {
 		return false, err

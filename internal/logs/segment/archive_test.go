@@ -16,20 +16,23 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/logs/segment"
 )
 
+// newStore is an empty one.
+func newStore(t *testing.T) *segment.Store {
+	t.Helper()
+	s, err := segment.Open(t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
 // TestArchive: an org's logs come back as they were, where there are none; what is cut
 // off, changed or another org's is refused, and leaves no half a log.
 func TestArchive(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	open := func() *segment.Store {
-		s, err := segment.Open(t.TempDir(), 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	from, key, other := open(), logstest.Key(), logstest.Key()
+	from, key, other := newStore(t), logstest.Key(), logstest.Key()
 	second := nimbus.LogKey{OrgID: key.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Second))}
 	for k, n := range map[nimbus.LogKey]int64{key: 2500, second: 3, other: 7} {
 		if _, err := from.Append(ctx, k, logstest.Lines(1, n)); err != nil {
@@ -42,7 +45,7 @@ func TestArchive(t *testing.T) {
 	}
 	yes := func(context.Context, string) error { return nil }
 	whole := archive.Bytes()
-	to := open()
+	to := newStore(t)
 	if _, err := to.Append(ctx, second, otherLines(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +60,11 @@ func TestArchive(t *testing.T) {
 	if n, err := to.Acked(ctx, second); err != nil || n != 1 {
 		t.Errorf("what was there has %d lines, %v", n, err)
 	}
-	if a, err := logs.Import(ctx, open(), key.OrgID, bytes.NewReader(append(bytes.Clone(whole), whole...)), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid || a.Lines != 2503 {
+	if a, err := logs.Import(ctx, newStore(t), key.OrgID, bytes.NewReader(append(bytes.Clone(whole), whole...)), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid || a.Lines != 2503 {
 		t.Errorf("two archives in one: %+v, %v", a, err)
 	}
 	for name, b := range map[string][]byte{"no end": whole[:len(whole)-9], "half": whole[:len(whole)/2], "empty": nil, "changed": changed(whole, len(whole)/2)} {
-		to := open()
+		to := newStore(t)
 		if a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(b), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
@@ -69,10 +72,10 @@ func TestArchive(t *testing.T) {
 			t.Errorf("%s: a log of %d lines is left, %v", name, n, err)
 		}
 	}
-	if _, err := logs.Import(ctx, open(), other.OrgID, bytes.NewReader(whole), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
+	if _, err := logs.Import(ctx, newStore(t), other.OrgID, bytes.NewReader(whole), yes); nimbus.ErrorCode(err) != nimbus.CodeInvalid {
 		t.Errorf("another org's: %v", err)
 	}
-	refused, no := open(), errors.New("no")
+	refused, no := newStore(t), errors.New("no")
 	if _, err := logs.Import(ctx, refused, key.OrgID, bytes.NewReader(whole), func(context.Context, string) error { return no }); !errors.Is(err, no) {
 		t.Errorf("refused: %v", err)
 	}
@@ -97,11 +100,7 @@ func TestImportGoesOn(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	open := func(key nimbus.LogKey, lines []nimbus.Line) *segment.Store {
-		s, err := segment.Open(t.TempDir(), 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
+		s := newStore(t)
 		if _, err := s.Append(ctx, key, lines); err != nil {
 			t.Fatal(err)
 		}
@@ -172,15 +171,7 @@ func (s badStore) Read(ctx context.Context, key nimbus.LogKey, from int64, limit
 // are there whole; a store that does not answer makes no archive.
 func TestExportGoesOn(t *testing.T) {
 	t.Parallel()
-	open := func() *segment.Store {
-		s, err := segment.Open(t.TempDir(), 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	from, to, org := open(), open(), logstest.Key().OrgID
+	from, to, org := newStore(t), newStore(t), logstest.Key().OrgID
 	var keys []nimbus.LogKey
 	for i := range 3 {
 		k := nimbus.LogKey{OrgID: org, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Duration(i)*time.Second))}
@@ -242,15 +233,7 @@ func (s *busyStore) Acked(ctx context.Context, key nimbus.LogKey) (int64, error)
 func TestImportGivesUpItsOwn(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	open := func() *segment.Store {
-		s, err := segment.Open(t.TempDir(), 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	from, key := open(), logstest.Key()
+	from, key := newStore(t), logstest.Key()
 	second := nimbus.LogKey{OrgID: key.OrgID, AttemptID: nimbus.NewID(nimbus.PrefixAttempt, time.Now().Add(time.Second))}
 	for _, k := range []nimbus.LogKey{key, second} {
 		if _, err := from.Append(ctx, k, logstest.Lines(1, 20)); err != nil {
@@ -270,7 +253,7 @@ func TestImportGivesUpItsOwn(t *testing.T) {
 		"written meanwhile":    {busyStore{before: 30}, 30, func(err error) bool { return nimbus.ErrorCode(err) == nimbus.CodeConflict }},
 		"away from the second": {busyStore{away: second.AttemptID}, 20, func(err error) bool { return errors.Is(err, errAway) }},
 	} {
-		to := open()
+		to := newStore(t)
 		c.store.Store = to
 		if a, err := logs.Import(ctx, &c.store, key.OrgID, bytes.NewReader(archive.Bytes()), yes); !c.fails(err) {
 			t.Errorf("%s: %+v, %v", name, a, err)
