@@ -19,7 +19,9 @@ func TestLogsTellWhatIsNotThere(t *testing.T) {
 	over := func(lines int64, complete bool) nimbus.Job {
 		return nimbus.Job{ID: "job_1", State: nimbus.StateFinished, LogLines: lines, LogComplete: complete}
 	}
-	line := func(seq int64) any { return nimbus.Line{Seq: seq, Stream: nimbus.StreamStdout, Text: fmt.Sprint("text ", seq)} }
+	line := func(seq int64) any {
+		return nimbus.Line{Seq: seq, Stream: nimbus.StreamStdout, Text: fmt.Sprint("text ", seq)}
+	}
 	damage := &client.DamagedLinesError{First: 2, Last: 4}
 	for name, c := range map[string]struct {
 		job   nimbus.Job
