@@ -28,6 +28,12 @@ export function Question({ title, yes, doing, pending, error, onYes, onEnd, chil
   return (
     <dialog
       ref={dialog}
+      onCancel={(event) => {
+        // Closed by the browser it would be gone from sight a moment before it ends here,
+        // and a question asked anew in that moment would end with it.
+        event.preventDefault();
+        onEnd();
+      }}
       onClose={onEnd}
       aria-labelledby={id}
       className="m-auto max-w-[min(24rem,calc(100%-2rem))] rounded-lg border border-line bg-panel p-6 text-ink backdrop:bg-black/50"
