@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,18 +14,8 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/docker/runnerkit/runnerkittest"
 	"github.com/nimbus-ci/nimbus/internal/executor/executortest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
-
-// withRunner adds to a configuration the program that starts GitHub's runner.
-func withRunner(t *testing.T, cfg *docker.Config) {
-	t.Helper()
-	cfg.Runner = filepath.Join(t.TempDir(), "nimbus-runner")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", cfg.Runner, "../../../cmd/nimbus-runner")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
 
 // carries tells why a sandbox can't take a job of GitHub's.
 func carries(ctx context.Context, t *testing.T, s executor.Sandbox) error {
@@ -43,7 +32,7 @@ func carries(ctx context.Context, t *testing.T, s executor.Sandbox) error {
 // Node run by what they brought, steps by what the image has.
 func TestGitHubsRunner(t *testing.T) {
 	cfg, d := config(t)
-	withRunner(t, &cfg)
+	cfg.Runner = testenv.Program(t, "cmd/nimbus-runner")
 	cfg.Built = runnerkittest.Image(t, "")
 	runnerkittest.Musl(t, d, "nimbus.test/musl", "1")
 	runnerkittest.Bare(t, d, "nimbus.test/bare", "1")
@@ -125,7 +114,7 @@ func testPrune(ctx context.Context, t *testing.T, e *docker.Executor, cfg docker
 // TestNoRunner has hosts on which GitHub's runner is not, or not whole.
 func TestNoRunner(t *testing.T) {
 	cfg, _ := config(t)
-	withRunner(t, &cfg)
+	cfg.Runner = testenv.Program(t, "cmd/nimbus-runner")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	check := func(cfg docker.Config, words, hint string) {

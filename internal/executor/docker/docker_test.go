@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -41,14 +40,8 @@ func config(t *testing.T, flags ...string) (docker.Config, *testenv.DockerDaemon
 	if err := d.Image("nimbus.test/tools", "1", "ENV LESSON=one", "VOLUME /data"); err != nil {
 		t.Fatal(err)
 	}
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/nimbus-shim", "../../../cmd/nimbus-guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return docker.Config{
-		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
+		Shim: testenv.Program(t, "cmd/nimbus-shim"), Guest: testenv.Program(t, "cmd/nimbus-guest"),
 		Host: "unix://" + d.Socket, Owner: fmt.Sprintf("t%d", os.Getpid()), Dir: t.TempDir(), DiskMiB: 64,
 		Built: image.Store{Dir: t.TempDir()}, Catalog: library.Catalog{Aliases: map[string]string{nimbus.DefaultImage: imageName}},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,9 +25,8 @@ import (
 func TestFaultOfImage(t *testing.T) {
 	testenv.Require(t, "root", "dockerd", "nft", "mke2fs")
 	d := testenv.DockerWith(t)
-	programs := t.TempDir()
 	e, err := New(Config{
-		Shim: built(t, programs, "nimbus-shim"), Guest: built(t, programs, "nimbus-guest"), Host: "unix://" + d.Socket,
+		Shim: testenv.Program(t, "cmd/nimbus-shim"), Guest: testenv.Program(t, "cmd/nimbus-guest"), Host: "unix://" + d.Socket,
 		Owner: fmt.Sprintf("f%d", os.Getpid()), Dir: t.TempDir(), DiskMiB: 16, Built: image.Store{Dir: t.TempDir()},
 	})
 	if err != nil {
@@ -65,17 +62,6 @@ func TestFaultOfImage(t *testing.T) {
 		t.Fatalf("of another image: %v", err)
 	}
 	(maker{e}).Drop(t.Context(), b)
-}
-
-// built builds a program into a folder.
-func built(t *testing.T, dir, name string) string {
-	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "../../../cmd/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return filepath.Join(dir, name)
 }
 
 // count is how many containers the daemon has made so far.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/dnsguard/dnstest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/netslot/netslottest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 const patience = 2 * time.Minute
@@ -50,16 +49,10 @@ func sandbox(ctx context.Context, t *testing.T, e *docker.Executor, sp executor.
 	return s
 }
 
-// escape builds the program that tries to get out.
+// escape is the program that tries to get out.
 func escape(t *testing.T) executortest.File {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "escape")
-	build := exec.Command("go", "build", "-o", program, "../microvm/testdata/escape")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return executortest.Program(t, program)
+	return executortest.Program(t, testenv.Program(t, "internal/executor/microvm/testdata/escape"))
 }
 
 // TestContained looks from inside at what a job may.

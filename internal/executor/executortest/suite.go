@@ -95,8 +95,13 @@ func (h *harness) spec(t *testing.T) executor.Spec {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return executor.Spec{
 		ID: nimbus.NewID(nimbus.PrefixAttempt, time.Now()), Dir: dir, Deadline: h.cfg.Patience,
-		Class: nimbus.Class{Executor: h.executor.Name(), Image: nimbus.DefaultImage, CPUs: 1, MemoryMiB: 512, Network: nimbus.NetworkNone},
+		Class: Class(h.executor.Name()),
 	}
+}
+
+// Class is that of all sandboxes of the suite.
+func Class(executor string) nimbus.Class {
+	return nimbus.Class{Executor: executor, Image: nimbus.DefaultImage, CPUs: 1, MemoryMiB: 512, Network: nimbus.NetworkNone}
 }
 
 func (h *harness) create(ctx context.Context, t *testing.T) (executor.Sandbox, executor.Spec) {

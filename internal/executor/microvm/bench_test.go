@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,14 +23,8 @@ import (
 func BenchmarkBoot(b *testing.B) {
 	testenv.Require(b, "root", "qemu", "nft", "mke2fs")
 	images := imagetest.Runner(b)
-	bin := b.TempDir()
-	build := exec.CommandContext(b.Context(), "go", "build", "-o", bin+"/", "../../../cmd/nimbus-shim", "../../../cmd/nimbus-guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
 	e := New(Config{
-		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
+		Shim: testenv.Program(b, "cmd/nimbus-shim"), Guest: testenv.Program(b, "cmd/nimbus-guest"),
 		Owner: fmt.Sprintf("b%d", os.Getpid()), Dir: b.TempDir(), Images: images, Driver: qemu.New(), Log: slog.New(slog.DiscardHandler),
 	})
 	r, err := e.recipe(b.Context(), nimbus.Class{CPUs: 1, MemoryMiB: 512, Image: nimbus.DefaultImage})

@@ -64,7 +64,7 @@ func TestDockerOnCgroupV2(t *testing.T) {
 	if out, err := tests.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	files := []string{filepath.Join(bin, "docker.test"), cfg.Shim, cfg.Guest, buildStatic(t, "./testdata/escape")}
+	files := []string{filepath.Join(bin, "docker.test"), cfg.Shim, cfg.Guest, testProgram(t, "escape")}
 	cfg.Images, cfg.DiskMiB = imagetest.Store(t), 16<<10
 	const limit = 2 * time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -47,7 +47,7 @@ func parse(t *testing.T, out string) map[string]string {
 // before their job comes.
 func TestClonesDiffer(t *testing.T) {
 	cfg := config(t)
-	random := buildStatic(t, "./testdata/random")
+	random := testProgram(t, "random")
 	cfg.Warm = microvm.WarmConfig{Machines: 2, MemoryMiB: 1024}
 	e := microvm.New(cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -146,10 +146,25 @@ func awaitWarm(ctx context.Context, t *testing.T, e executor.Warmer, class nimbu
 	}
 }
 
+// copyOfFile is a program that a test may change.
+func copyOfFile(t *testing.T, path string) string {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), filepath.Base(path))
+	if err := os.WriteFile(to, raw, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	return to
+}
+
 // TestSnapshotIsMadeAgain changes the guest: what was saved with the old one is
 // refused, and replaced by itself.
 func TestSnapshotIsMadeAgain(t *testing.T) {
 	cfg := config(t)
+	cfg.Guest = copyOfFile(t, cfg.Guest)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	class := spec(t).Class

@@ -189,7 +189,7 @@ func TestDocker(t *testing.T) {
 		"169.254.169.254:80", "10.0.0.1:80", "172.16.0.1:22", neighbour + ":" + world.Port, net.JoinHostPort(world.Host, world.Port), net.JoinHostPort(world.Other, world.Port),
 	}, " ")
 	job := push(ctx, t, strings.NewReplacer("REACHED", strings.Join(reached, " "), "REFUSED", refused).Replace(servicesWorkflow))
-	service, escape := buildStatic(t, "./testdata/service"), buildStatic(t, "./testdata/escape")
+	service, escape := testProgram(t, "service"), testProgram(t, "escape")
 	cfg.Relays = []netslot.Relay{
 		{Port: registryPort, Target: toolbox(t, service, escape)}, {Port: doublePort, Target: strings.TrimPrefix(job.double.URL(), "http://")},
 	}

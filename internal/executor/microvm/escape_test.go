@@ -43,7 +43,7 @@ func TestEscape(t *testing.T) {
 	e := microvm.New(cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience+time.Duration(floodMiB())*time.Second)
 	defer cancel()
-	program := buildStatic(t, "./testdata/escape")
+	program := testProgram(t, "escape")
 	if _, err := e.EnsureSnapshot(ctx, spec(t).Class); err != nil { // one boot for all that follow
 		t.Fatal(err)
 	}

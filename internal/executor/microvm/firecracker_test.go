@@ -36,7 +36,7 @@ func TestFirecrackerMachines(t *testing.T) {
 	cfg.Warm = microvm.WarmConfig{Machines: 1, MemoryMiB: 512}
 	all := microvm.New(cfg)
 	e := microvm.FirecrackerOnly{Executor: all}
-	random := buildStatic(t, "./testdata/random")
+	random := testProgram(t, "random")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 

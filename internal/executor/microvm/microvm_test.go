@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/executor/executortest"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm"
@@ -21,31 +22,19 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-// buildStatic builds the program of a package and returns its path.
-func buildStatic(t *testing.T, pkg string) string {
+// testProgram builds a program that runs in sandboxes of tests and returns its path.
+func testProgram(t *testing.T, name string) string {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", pkg)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return filepath.Join(bin, filepath.Base(pkg))
+	return testenv.Program(t, "internal/executor/microvm/testdata/"+name)
 }
 
-// config builds the programs and the image once.
+// config is that of an executor with the programs and the image, built once.
 func config(t *testing.T) microvm.Config {
 	t.Helper()
 	testenv.Require(t, "root", "qemu", "nft", "mke2fs")
 	images := imagetest.Runner(t)
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/nimbus-shim", "../../../cmd/nimbus-guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return microvm.Config{
-		Shim: filepath.Join(bin, "nimbus-shim"), Guest: filepath.Join(bin, "nimbus-guest"),
+		Shim: testenv.Program(t, "cmd/nimbus-shim"), Guest: testenv.Program(t, "cmd/nimbus-guest"),
 		Owner: fmt.Sprintf("t%d", os.Getpid()), Dir: t.TempDir(), Images: images, Driver: qemu.New(),
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -53,15 +42,20 @@ func config(t *testing.T) microvm.Config {
 
 // settings are what another process makes the same executor of.
 type settings struct {
-	Shim, Guest, Owner, Dir, Images string
+	Shim, Guest, Owner, Dir, Images, Snapshots string
 
 	Firecracker *firecracker.Config // nil: QEMU
 }
 
-func (s settings) executor() executor.Executor {
-	cfg := microvm.Config{
-		Shim: s.Shim, Guest: s.Guest, Owner: s.Owner, Dir: s.Dir, Images: image.Store{Dir: s.Images}, Driver: qemu.New(), Log: slog.New(slog.DiscardHandler),
+func (s settings) config() microvm.Config {
+	return microvm.Config{
+		Shim: s.Shim, Guest: s.Guest, Owner: s.Owner, Dir: s.Dir, Images: image.Store{Dir: s.Images}, Snapshots: s.Snapshots, Driver: qemu.New(),
+		Log: slog.New(slog.DiscardHandler),
 	}
+}
+
+func (s settings) executor() executor.Executor {
+	cfg := s.config()
 	if s.Firecracker == nil {
 		return microvm.New(cfg)
 	}
@@ -78,12 +72,38 @@ func beAgent() {
 	})
 }
 
+// booted are the cases whose machines boot, because they are about making one, or
+// the first of all. The others' are of a snapshot, as most jobs' are, and take a
+// quarter of the time.
+var booted = []string{"a job succeeds", "creation is given up", "cancelled in each phase", "sweep removes only what isn't kept"}
+
+// TestConformance has machines of both kinds. So have the cases of another agent,
+// whose process has the settings: its machines boot.
 func TestConformance(t *testing.T) {
 	cfg := config(t)
-	s := settings{Shim: cfg.Shim, Guest: cfg.Guest, Owner: cfg.Owner, Dir: cfg.Dir, Images: imagetest.Store(t).Dir}
+	s := settings{Shim: cfg.Shim, Guest: cfg.Guest, Owner: cfg.Owner, Dir: cfg.Dir, Images: imagetest.Store(t).Dir, Snapshots: t.TempDir()}
+	saved := s
+	saved.Snapshots = t.TempDir()
+	of := microvm.New(saved.config())
+	class := executortest.Class(nimbus.ExecutorMicroVM)
+	if _, err := of.EnsureSnapshot(t.Context(), class); err != nil {
+		t.Fatal(err)
+	}
 	executortest.Run(t, executortest.Config{
-		Patience: 5 * time.Minute, Settings: s, New: func(*testing.T) executor.Executor { return s.executor() },
+		Patience: 5 * time.Minute, Settings: s, New: func(t *testing.T) executor.Executor {
+			if _, name, _ := strings.Cut(t.Name(), "/"); slices.Contains(booted, strings.ReplaceAll(name, "_", " ")) {
+				return s.executor()
+			}
+			return saved.executor()
+		},
 	})
+	in, err := of.Inputs(t.Context(), class)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := of.Snapshots().Open(in); err != nil {
+		t.Errorf("a machine could not be made of the snapshot: %v", err) // it is removed then, and they boot
+	}
 }
 
 // TestConformanceFirecracker is the same over the double of Firecracker, whose

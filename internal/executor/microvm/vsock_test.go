@@ -42,7 +42,7 @@ func TestGuestListensOnVsock(t *testing.T) {
 	defer cancel()
 	cfg.Driver = withParameter{cfg.Driver, "nimbus.vsock=1024"}
 	s := create(ctx, t, microvm.New(cfg))
-	out, exit := runCommand(ctx, t, s, "sandbox", []string{module, buildStatic(t, "./testdata/vsock")}, "./vsock")
+	out, exit := runCommand(ctx, t, s, "sandbox", []string{module, testProgram(t, "vsock")}, "./vsock")
 	if out != "1024: hung up\n1025: nobody listens\n" || exit.GetCode() != 0 {
 		t.Errorf("%q, %v", out, exit)
 	}

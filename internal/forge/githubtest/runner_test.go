@@ -255,7 +255,9 @@ func TestRunnerRefusesBadConfigurations(t *testing.T) {
 func TestProgram(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "nimbus-runner")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../../cmd/nimbus-runner").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", bin, "../../../cmd/nimbus-runner")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	w := newWorld(t)

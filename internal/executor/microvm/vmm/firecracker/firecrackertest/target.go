@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,13 +33,12 @@ type programs struct {
 }
 
 var built = sync.OnceValue(func() (p programs) {
-	_, here, _, _ := runtime.Caller(0)
 	if p.dir, p.err = os.MkdirTemp("", "nimbus-firecracker-"); p.err != nil {
 		return p
 	}
+	const module, here = "github.com/nimbus-ci/nimbus", "/internal/executor/microvm/vmm/firecracker/firecrackertest"
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", p.dir+"/",
-		"./firecracker", "./jailer", "../../../../../../cmd/nimbus-shim")
-	build.Dir = filepath.Dir(here)
+		module+here+"/firecracker", module+here+"/jailer", module+"/cmd/nimbus-shim")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	p.out, p.err = build.CombinedOutput()
 	return p
