@@ -75,7 +75,7 @@ func beAgent() {
 // booted are the cases whose machines boot, because they are about making one, or
 // the first of all. The others' are of a snapshot, as most jobs' are, and take a
 // quarter of the time.
-var booted = []string{"a job succeeds", "creation is given up", "cancelled in each phase", "sweep removes only what isn't kept"}
+var booted = []string{"a job succeeds", "creation is given up", "cancelled in each phase", "sweep removes only what isn't kept", "its agent is killed while it makes it"}
 
 // TestConformance has machines of both kinds. So have the cases of another agent,
 // whose process has the settings: its machines boot.
