@@ -1,7 +1,6 @@
 package near
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 )
@@ -22,13 +21,11 @@ func leadsBack(r *http.Response) {
 	}
 }
 
-// refuseImage answers in the form in which registries refuse.
-func refuseImage(w http.ResponseWriter, status int, code, message string) {
-	type one struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
+// inOCI is an error in the form in which registries refuse.
+func inOCI(status int, message string) []byte {
+	code, ok := map[int]string{http.StatusServiceUnavailable: "UNAVAILABLE", http.StatusTooManyRequests: "TOOMANYREQUESTS", http.StatusNotFound: "NAME_INVALID"}[status]
+	if !ok {
+		code = "UNKNOWN"
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string][]one{"errors": {{code, message}}}) // to who may be gone
+	return inJSON(map[string][]map[string]string{"errors": {{"code": code, "message": message}}})
 }
