@@ -88,7 +88,7 @@ await drive(async (page) => {
   await look(page, "logs-terminal");
 
   // The line as it was written, by the keyboard.
-  const raw = page.getByRole("button", { name: "Line 6 as it was written", exact: true });
+  const raw = page.getByRole("button", { name: "Raw line 6", exact: true });
   await raw.focus();
   await page.keyboard.press("Enter");
   await says(6, /^6Fetching {2}10%␍Fetching {2}50%␍Fetching ␛\[32m100%␛\[0mrawcopy$/);

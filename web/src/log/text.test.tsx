@@ -242,7 +242,7 @@ describe("what is drawn", () => {
   });
 
   it("has the whole line at hand, but within a link", () => {
-    expect(draw("1\r2")).toContain('aria-label="Line 7 as it was written"');
+    expect(draw("1\r2")).toContain('aria-label="Raw line 7"');
     expect(draw("1\r2", undefined, true)).not.toContain("button");
     expect(draw("https://x.test", undefined, true)).not.toContain("<a ");
     expect(draw(`${esc}[31mred`)).not.toContain("button");

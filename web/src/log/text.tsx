@@ -80,11 +80,11 @@ function Raw({ line, shown, onShow }: { line: Line; shown: boolean; onShow: (sho
   const button = "rounded border border-line px-1 text-[11px] leading-4 text-quiet hover:text-ink focus-visible:-outline-offset-2";
   return (
     <span ref={box} className="ml-3 inline-flex gap-1 align-top select-none">
-      <button type="button" aria-pressed={shown} aria-label={`Line ${line.seq} as it was written`} title="As it was written" onClick={() => onShow(!shown)} className={button}>
+      <button type="button" aria-pressed={shown} aria-label={`Raw line ${line.seq}`} title="As it was written" onClick={() => onShow(!shown)} className={button}>
         raw
       </button>
       {shown && (
-        <button type="button" aria-label={`Copy line ${line.seq} as it was written`} onClick={() => void copy()} className={button}>
+        <button type="button" aria-label={`${copied ? "Copied" : "Copy"} raw line ${line.seq}`} onClick={() => void copy()} className={button}>
           {copied ? "copied" : "copy"}
         </button>
       )}
