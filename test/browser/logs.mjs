@@ -91,7 +91,7 @@ await drive(async (page) => {
   const raw = page.getByRole("button", { name: "Raw line 6", exact: true });
   await raw.focus();
   await page.keyboard.press("Enter");
-  await says(6, /^6Fetching {2}10%␍Fetching {2}50%␍Fetching ␛\[32m100%␛\[0mrawcopy$/);
+  await says(6, /^6Fetching {2}10%\^MFetching {2}50%\^MFetching \^\[\[32m100%\^\[\[0mrawcopy$/);
   await look(page, "logs-raw");
   await raw.click();
   await says(6, /^6Fetching 100%raw$/);

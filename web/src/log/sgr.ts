@@ -206,7 +206,8 @@ export function colours(style: Style, base: "ink" | "warn", theme: Theme): { fg:
   if (style.inverse) [fg, bg] = [bg ?? theme.log, fg ?? theme[base]];
   if (fg === undefined && bg === undefined && !style.dim) return { fg, bg };
   const behind = bg ?? theme.behind;
-  let text = fg ?? theme[base];
+  // Who sets the ground alone means the text to be seen on it.
+  let text = fg ?? (contrast(theme[base], behind) < contrastWanted ? farthest(behind) : theme[base]);
   if (style.dim) text = mixed(text, behind, 0.4);
   return { fg: readable(text, behind), bg };
 }
@@ -222,12 +223,16 @@ function rgb(colour: number, theme: Theme): number {
 
 /** A colour, or as little lighter or darker as it takes to be read. */
 function readable(fg: number, bg: number): number {
-  const to = contrast(0xffffff, bg) > contrast(0, bg) ? 0xffffff : 0;
+  const to = farthest(bg);
   for (let step = 0; step < 16; step++) {
     const some = mixed(fg, to, step / 16);
     if (contrast(some, bg) >= contrastWanted) return some;
   }
   return to;
+}
+
+function farthest(from: number): number {
+  return contrast(0xffffff, from) > contrast(0, from) ? 0xffffff : 0;
 }
 
 function mixed(a: number, b: number, share: number): number {

@@ -259,12 +259,11 @@ function isWide(char: string): boolean {
   return /^(?:\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\ua960-\ua97c\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}])$/u.test(char);
 }
 
-/** A line as it was written, its control characters as pictures: each character is one still. */
-export function visible(line: string): string {
+/** A text as it was written, its control characters as keys: ^M, ^[. */
+export function visible(text: string): string {
   control.lastIndex = 0;
-  return line.replace(control, (c) => {
+  return text.replace(control, (c) => {
     const code = c.charCodeAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
-    return code === 0x7f ? "\u2421" : "\ufffd";
+    return code < 0x80 ? `^${String.fromCharCode(code ^ 0x40)}` : `<${code.toString(16)}>`;
   });
 }

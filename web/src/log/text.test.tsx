@@ -235,10 +235,11 @@ describe("what is drawn", () => {
   it("shows a line as it was written where only that has what was found", () => {
     const line = "needle 1\rdone   ";
     expect(words(draw(line))).toBe("done   1");
+    expect(words(draw(`\u001b[31m\u009b1m\u007f\rx`, /\[31m/g))).toBe("^[[31m&lt;9b&gt;1m^?^Mx");
     expect(words(draw(line, /done/g))).toBe("done   1");
     const html = draw(line, /needle/g);
     expect(html).toContain("<mark>needle</mark>");
-    expect(words(html)).toBe("needle 1␍done   ");
+    expect(words(html)).toBe("needle 1^Mdone   ");
   });
 
   it("has the whole line at hand, but within a link", () => {

@@ -22,7 +22,7 @@ export function Text({ line, find, within = false }: { line: Line; find: RegExp 
   const base = line.stream === "stderr" ? "warn" : "ink";
   return (
     <span className={`pr-4 ${base === "warn" ? "text-warn" : ""}`}>
-      {asWritten && !secret ? marked(visible(line.text), undefined, hitsIn(line.text, find)) : <Pieces pieces={piecesOf(seen.runs, within ? [] : linksOf(seen), hits)} base={base} />}
+      {asWritten && !secret ? marked(line.text, find, visible) : <Pieces pieces={piecesOf(seen.runs, within ? [] : linksOf(seen), hits)} base={base} />}
       {seen.text === "" && !asWritten && " "}
       {seen.altered && !within && !secret && <Raw line={line} shown={raw} onShow={setRaw} />}
     </span>
@@ -53,10 +53,11 @@ function written(run: Run, key: string | number, base: "ink" | "warn"): ReactNod
   );
 }
 
-/** A text with what is found in it marked. */
-export function marked(text: string, find: RegExp | undefined, hits = hitsIn(text, find)): ReactNode {
-  const runs = [{ text, style: plain, href: "" }];
-  return hits.length === 0 ? text : <Pieces pieces={piecesOf(runs, [], hits)} base="ink" />;
+/** A text with what is found in it marked; each part is written so. */
+export function marked(text: string, find: RegExp | undefined, as = (part: string) => part): ReactNode {
+  const pieces = piecesOf([{ text, style: plain, href: "" }], [], hitsIn(text, find));
+  for (const { spans } of pieces) for (const { runs } of spans) for (const run of runs) run.text = as(run.text);
+  return <Pieces pieces={pieces} base="ink" />;
 }
 
 /** Shows a line as it was written, and copies it. */
