@@ -46,7 +46,10 @@ func TestLevelOf(t *testing.T) {
 // command line read the same lines.
 func TestLevelsOfCommands(t *testing.T) {
 	t.Parallel()
-	var all []struct{ Line, Level string }
+	var all []struct {
+		Line  string `json:"line"`
+		Level string `json:"level"`
+	}
 	if text, err := os.ReadFile("testdata/commands.json"); err != nil || json.Unmarshal(text, &all) != nil || len(all) == 0 {
 		t.Fatal(err, len(all))
 	}

@@ -37,10 +37,10 @@ func (p *pen) take(style string) {
 }
 
 func (p *pen) set(code int, text string) {
-	switch {
-	case code == 0:
+	switch code {
+	case 0:
 		*p = pen{}
-	case code == 22: // neither bold nor dim
+	case 22: // neither bold nor dim
 		p[2], p[3] = "", ""
 	default:
 		if part, ends := partOf(code); part >= 0 {

@@ -133,7 +133,10 @@ func TestAHostileLineIsDrawnInBoundedTime(t *testing.T) {
 // gets them as they are. The server and the dashboard read the same lines.
 func TestLinesOfCommands(t *testing.T) {
 	t.Parallel()
-	var all []struct{ Line, Shown string }
+	var all []struct {
+		Line  string `json:"line"`
+		Shown string `json:"shown"`
+	}
 	if text, err := os.ReadFile("../../logs/testdata/commands.json"); err != nil || json.Unmarshal(text, &all) != nil || len(all) == 0 {
 		t.Fatal(err, len(all))
 	}
