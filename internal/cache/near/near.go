@@ -112,9 +112,11 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 			MaxIdleConnsPerHost: maxIdle, MaxConnsPerHost: maxRequests + maxFills, IdleConnTimeout: idleTimeout, DisableCompression: true,
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if !hungUp(r) {
-				cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
+			if hungUp(r) { // it may still read, where what it sent was no body
+				refuse(w, r, http.StatusRequestTimeout, "canceled", "what was sent broke off, or is no body")
+				return
 			}
+			cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
 			away(w, r)
 		},
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),

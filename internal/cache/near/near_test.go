@@ -1,11 +1,13 @@
 package near_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -158,6 +160,30 @@ func TestDoorSpeaksEachProtocol(t *testing.T) {
 		}
 		if inXML := c.contentType == "application/xml"; inXML != (answer.Header.Get("X-Ms-Request-Id") != "" && answer.Header.Get("X-Ms-Error-Code") != "") {
 			t.Errorf("%s %s: %v", c.method, c.path, answer.Header)
+		}
+	}
+}
+
+// TestDoorTellsWhoseFaultItIs: who sends what is no body is told so, and not that
+// there is no cache.
+func TestDoorTellsWhoseFaultItIs(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	t.Cleanup(server.Close)
+	url, _ := open(t, server.URL)
+	for path, says := range map[string]string{"/cache/org/k": "broke off", "/_cache/uploads/1": "<Code>OperationTimedOut</Code>"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n", path)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if conn.Close(); err != nil || answer.StatusCode != http.StatusRequestTimeout || !strings.Contains(string(said), says) {
+			t.Errorf("%s: %s, %s, %v", path, answer.Status, said, err)
 		}
 	}
 }

@@ -58,8 +58,11 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, code, message st
 
 // azure is what Azure calls an error: its SDKs go by that before the status.
 func azure(status int) string {
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		return "ServerBusy"
+	case http.StatusRequestTimeout:
+		return "OperationTimedOut"
 	}
 	return "BlobNotFound"
 }

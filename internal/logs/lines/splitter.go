@@ -130,7 +130,7 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 	closes := false
 	switch c := s.follow(text); c.what {
 	case commandMask:
-		return append(out, s.hideFrom(c.value)...)
+		return append(out, s.Hide(c.value)...)
 	case commandStep:
 		return append(out, s.beginStep(c.value))
 	case commandGroup:
@@ -154,8 +154,8 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 // tooManyMasks is said once, in the log of who relies on it.
 const tooManyMasks = "nimbus: too much is to be hidden: this secret and later ones are shown"
 
-// hideFrom hides what a job asks to.
-func (s *Splitter) hideFrom(secret string) []nimbus.Line {
+// Hide hides from now on what a job asks to, and returns what is to be said of that.
+func (s *Splitter) Hide(secret string) []nimbus.Line {
 	s.masks.add(secret)
 	if !s.masks.full || s.warned {
 		return nil
@@ -182,9 +182,9 @@ func (s *Splitter) maskWithin(text string) (before string, say []nimbus.Line, re
 		if kept == len(parts) {
 			kept = i
 			long, _ := masked(strings.Join(parts[i:], "\r"))
-			say = append(say, s.hideFrom(long)...)
+			say = append(say, s.Hide(long)...)
 		}
-		say = append(say, s.hideFrom(secret)...)
+		say = append(say, s.Hide(secret)...)
 	}
 	before = strings.Join(parts[:kept], "\r")
 	return before, say, kept == len(parts) || strings.Trim(before, "\r") != ""
