@@ -15,5 +15,5 @@ export default defineConfig({
   server: {
     proxy: Object.fromEntries(["/nimbus.v1.", "/api", "/login"].map((path) => [path, backend])),
   },
-  test: { environment: "node", include: ["src/**/*.test.ts"] },
+  test: { environment: "node", include: ["src/**/*.test.{ts,tsx}"] },
 });

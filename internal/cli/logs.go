@@ -26,11 +26,11 @@ type logsShowCmd struct {
 	ID     string `arg:"" complete:"jobs" help:"Its id, or 'last'."`
 	Follow bool   `short:"f" help:"Go on until the job has ended and every line was shown." xor:"follow"`
 	Tail   int    `within:"0..1000" help:"Only so many lines, the last ones, at most 1000; with --follow these first. 0: all." placeholder:"LINES" short:"n" xor:"tail"`
-	Raw    bool   `help:"Plain text to stdout: the bytes of each line as they are stored, and == before the name of a step." xor:"follow,tail"`
+	Raw    bool   `help:"Plain text to stdout: the bytes of each line as they are stored, and == before the name of a step. A terminal gets no control characters this way either, but for colours and styles." xor:"follow,tail"`
 }
 
 func (*logsShowCmd) Help() string {
-	return "What the job wrote to stdout goes to stdout, everything else to stderr. A terminal gets of its control characters colours and styles alone; a pipe or a file gets what it wrote.\n\n" +
+	return "What the job wrote to stdout goes to stdout, everything else to stderr. A terminal gets of its control characters colours and styles alone (NO_COLOR: not these), of a progress bar what it came to, and GitHub's workflow commands as what they say; a pipe or a file gets what the job wrote.\n\n" +
 		usage("nimbus logs last", "nimbus logs -f last", "nimbus logs --tail 50 last", "nimbus logs -f --tail 50 last", "nimbus logs --raw last > job.log", "nimbus logs last --json | jq -r 'select(.stream == \"stderr\") | .text'")
 }
 
@@ -47,9 +47,10 @@ func (c *logsShowCmd) Run(ctx context.Context, a *app) error {
 	p := newLogPrinter(a)
 	switch {
 	case c.Raw:
-		out := &countingWriter{to: a.Out}
+		lines, end := p.out.Lines(a.Out)
+		out := &countingWriter{to: lines}
 		damaged, err := cl.RawLog(ctx, j.ID, out)
-		if err != nil {
+		if err = errors.Join(err, end()); err != nil {
 			return err
 		}
 		if p.damaged, p.shown = damaged, out.n > 0; p.shown && damaged == 0 {
@@ -94,10 +95,11 @@ type logPrinter struct {
 }
 
 func newLogPrinter(a *app) *logPrinter {
-	e := json.NewEncoder(a.Out)
+	out := terminal.ScreenOf(a.Out)
+	e := json.NewEncoder(out.JSON(a.Out))
 	e.SetEscapeHTML(false)
 	return &logPrinter{
-		app: a, json: e, wrap: func(l lineView) any { return l }, out: terminal.ScreenOf(a.Out), err: terminal.ScreenOf(a.Err),
+		app: a, json: e, wrap: func(l lineView) any { return l }, out: out, err: terminal.ScreenOf(a.Err),
 	}
 }
 
@@ -205,9 +207,9 @@ func (p *logPrinter) line(l nimbus.Line) error {
 	var err error
 	switch l.Stream {
 	case nimbus.StreamStdout:
-		_, err = fmt.Fprintln(p.app.Out, p.out.Shown(l.Text))
+		_, err = fmt.Fprintln(p.app.Out, p.out.Line(l.Text))
 	case nimbus.StreamStderr:
-		fmt.Fprintln(p.app.Err, p.err.Shown(l.Text))
+		fmt.Fprintln(p.app.Err, p.err.Line(l.Text))
 	case nimbus.StreamStep:
 		p.app.info("%s", p.app.errStyle.Step("▸ "+terminal.OneLine(l.Text)))
 	case nimbus.StreamSystem:

@@ -71,9 +71,9 @@ func (c *logsSearchCmd) Run(ctx context.Context, a *app) error {
 }
 
 func (c *logsSearchCmd) show(ctx context.Context, a *app, cl *client.Client, q client.LogQuery) error {
-	out := json.NewEncoder(a.Out)
-	out.SetEscapeHTML(false)
 	screen, shown := terminal.ScreenOf(a.Out), 0
+	out := json.NewEncoder(screen.JSON(a.Out))
+	out.SetEscapeHTML(false)
 	for f, err := range cl.SearchLogs(ctx, q) {
 		if err != nil {
 			return err
@@ -87,7 +87,7 @@ func (c *logsSearchCmd) show(ctx context.Context, a *app, cl *client.Client, q c
 		if a.root.JSON {
 			err = out.Encode(foundView{f.JobID, f.Repo, f.AttemptID, l.Seq, l.At, l.Stream, l.Step, l.Group, f.Level, l.Text})
 		} else {
-			_, err = fmt.Fprintf(a.Out, "%s:%d: %s\n", f.JobID, l.Seq, screen.Shown(l.Text))
+			_, err = fmt.Fprintf(a.Out, "%s:%d: %s\n", f.JobID, l.Seq, screen.Line(l.Text))
 		}
 		if err != nil {
 			return err

@@ -6,15 +6,18 @@ import "strings"
 // grave a line is says it near its start, and the longest lines are the dearest.
 const levelWindow = 160
 
+// longestCommand is the length of the longest name of a command that tells a level.
+const longestCommand = len("warning")
+
 // LevelOf reads how grave a line is from its text: GitHub's workflow commands
 // (::error::, ##[warning]), a "level" of JSON or logfmt, and the words in capitals
 // with which programs begin their lines ("ERROR", "[WARN]", "I/INFO:"). What says
 // nothing of the sort has none; words in small letters are prose.
 func LevelOf(text string) Level {
-	text = text[:min(len(text), levelWindow)]
 	if l := command(text); l != LevelNone {
 		return l
 	}
+	text = text[:min(len(text), levelWindow)]
 	for rest := text; ; {
 		i := strings.Index(rest, "evel") // of level, loglevel, Level, @level
 		if i < 0 {
@@ -28,22 +31,38 @@ func LevelOf(text string) Level {
 	return capitals(text)
 }
 
-// command is the level of a workflow command at the line's start.
+// command is the level of a workflow command that the line is: one that is whole, in
+// large letters or small, as GitHub's runner takes it. The web app and the command line
+// label lines by the same rule, which testdata/commands.json holds them to.
 func command(text string) Level {
 	text = strings.TrimLeft(text, " \t")
-	name, ok := strings.CutPrefix(text, "##[")
+	ends := "::"
+	rest, ok := strings.CutPrefix(text, ends)
 	if !ok {
-		if name, ok = strings.CutPrefix(text, "::"); !ok {
+		if rest, ok = strings.CutPrefix(text, "##["); !ok {
 			return LevelNone
 		}
+		ends = "]"
 	}
-	for _, c := range [...]struct {
-		name  string
-		level Level
-	}{{"error", LevelError}, {"warning", LevelWarn}, {"notice", LevelInfo}, {"debug", LevelDebug}} {
-		if rest, ok := strings.CutPrefix(name, c.name); ok && rest != "" && strings.ContainsRune("]: ", rune(rest[0])) {
-			return c.level
-		}
+	n := 0
+	for n < len(rest) && n <= longestCommand && rest[n]|0x20 >= 'a' && rest[n]|0x20 <= 'z' {
+		n++
+	}
+	var level Level
+	switch name := rest[:n]; {
+	case strings.EqualFold(name, "error"):
+		level = LevelError
+	case strings.EqualFold(name, "warning"):
+		level = LevelWarn
+	case strings.EqualFold(name, "notice"):
+		level = LevelInfo
+	case strings.EqualFold(name, "debug"):
+		level = LevelDebug
+	default:
+		return LevelNone
+	}
+	if rest = rest[n:]; strings.HasPrefix(rest, ends) || strings.HasPrefix(rest, " ") && strings.Contains(rest, ends) {
+		return level
 	}
 	return LevelNone
 }

@@ -1,6 +1,8 @@
 package logs_test
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -37,6 +39,28 @@ func TestLevelOf(t *testing.T) {
 		if got := logs.LevelOf(text); got != want {
 			t.Errorf("%q: level %d, want %d", text, got, want)
 		}
+	}
+}
+
+// TestLevelsOfCommands: what is labelled as an error is found as one. The web app and the
+// command line read the same lines.
+func TestLevelsOfCommands(t *testing.T) {
+	t.Parallel()
+	var all []struct {
+		Line  string `json:"line"`
+		Level string `json:"level"`
+	}
+	if text, err := os.ReadFile("testdata/commands.json"); err != nil || json.Unmarshal(text, &all) != nil || len(all) == 0 {
+		t.Fatal(err, len(all))
+	}
+	for _, each := range all {
+		if got := [...]string{"", "debug", "info", "warn", "error"}[logs.LevelOf(each.Line)]; got != each.Level {
+			t.Errorf("%q: level %q, want %q", each.Line, got, each.Level)
+		}
+	}
+	far := "::error file=" + strings.Repeat("directory/", 50) + "a.go,line=3::broken"
+	if got := logs.LevelOf(far); got != logs.LevelError {
+		t.Errorf("a command with a long path: level %d", got)
 	}
 }
 

@@ -36,6 +36,19 @@ i=1; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); done
 echo 'to stderr' >&2; echo 'last line of 2000'
 exit 3`
 
+// terminal is a job that writes as for a terminal, and GitHub's workflow commands.
+const terminal = `printf '\033]0;a title\007\033]52;c;eA==\007colours: '
+for c in 0 1 2 3 4 5 6 7; do printf '\033[3%dm 3%d \033[9%dm 9%d \033[0m\033[4%dm 4%d \033[10%dm 10%d \033[0m' $c $c $c $c $c $c $c $c; done; echo
+printf '256: '; for c in 16 21 46 88 129 196 208 226 231 232 244 255; do printf '\033[38;5;%dm %d \033[0m\033[48;5;%dm %d \033[0m' $c $c $c $c; done; echo
+printf 'true: \033[38:2::255:120:0mcolons\033[0m \033[38;2;90;90;90msemicolons\033[0m \033[48;2;40;0;90mground\033[0m\n'
+printf 'styles: \033[1mbold\033[0m \033[2mdim\033[0m \033[3mitalic\033[0m \033[4munderline\033[0m \033[9mstrike\033[0m \033[4;9mboth\033[0m \033[7minverse\033[0m \033[31;7mred\033[0m\n'
+printf '\033]8;;https://docs.example/build\033\\the build\033]8;;\033\\ and https://ci.example/run/1, \033]8;;javascript:alert(1)\007nowhere\033]8;;\007\n'
+printf 'Fetching  10%%\rFetching  50%%\rFetching \033[32m100%%\033[0m\n'
+printf 'tra\033[32mver\033[1ms\033[0med\n'
+printf '::error file=src/a.go,line=3,title=Build::broken%%0Abadly\n::warning::50%%25 old\n::notice::seen\n::debug::looked\n[command]/usr/bin/make all\n'
+printf '::group::\033[35mInstall\033[0m it\ninstalled\n::endgroup::\n'
+printf 'bar 1\r::add-mask::s3cret-value\n'; echo 'the end of s3cret-value'`
+
 func TestFollowAJobToItsEnd(t *testing.T) {
 	b := newBrowser(t)
 	env := b.start()
@@ -72,6 +85,7 @@ func TestSearchLogs(t *testing.T) {
 	}
 	run("seq 300; printf '\\033[31mNEEDLE <here>\\033[0m\\n'; seq 5; echo 'a needle <here>'; echo 'ERROR: it broke'", "--name", "Needles")
 	run("echo 'needle <here>, too'", "--name", "With metadata", "--meta", "model=llama")
+	run(terminal, "--name", "As a terminal")
 	b.drive("logs.mjs", env, nil)
 }
 

@@ -1,6 +1,8 @@
 package terminal
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -22,33 +24,30 @@ func ScreenOf(w io.Writer) Screen {
 	return Screen{terminal: ok && isatty.IsTerminal(f.Fd()), colours: StyleOf(w).on}
 }
 
+const reset = "\x1b[0m"
+
 // Shown is a line as it may be written there: to a terminal with colours and
-// styles but for concealed text, and nothing else that is not text. They end with the
-// line: what stands below may be somebody else's.
+// styles but for concealed text, and nothing else that is not text. What the line
+// overwrites is gone, as a terminal that did all of it would show it in the end.
+// Colours end with the line: what stands below may be somebody else's.
 func (s Screen) Shown(line string) string {
 	if !s.terminal {
 		return line
 	}
-	const reset = "\x1b[0m"
+	line = strings.TrimRight(line, "\r")
+	if moves(line) {
+		return s.drawn(line)
+	}
 	var out strings.Builder
 	open := false // a colour or style goes on
 	for line != "" {
-		n := strings.IndexFunc(line, escapes)
-		if n < 0 {
-			n = len(line)
+		var text, sequence string
+		text, sequence, line = cut(line)
+		out.WriteString(strings.Map(shown, text))
+		if style := s.style(sequence); style != "" {
+			open = style != reset && style != "\x1b[m"
+			out.WriteString(style)
 		}
-		out.WriteString(strings.Map(shown, line[:n]))
-		if line = line[n:]; line == "" {
-			break
-		}
-		sequence := line[:escapeLen(line)]
-		if s.colours {
-			if style := styleOf(sequence); style != "" {
-				open = style != reset && style != "\x1b[m"
-				out.WriteString(style)
-			}
-		}
-		line = line[len(sequence):]
 	}
 	if open {
 		out.WriteString(reset)
@@ -56,9 +55,91 @@ func (s Screen) Shown(line string) string {
 	return out.String()
 }
 
+// Lines writes there what comes in pieces, line by line. What is left at the end is
+// written by end.
+func (s Screen) Lines(w io.Writer) (lines io.Writer, end func() error) {
+	if !s.terminal {
+		return w, func() error { return nil }
+	}
+	l := &lineWriter{screen: s, to: w}
+	return l, l.end
+}
+
+// maxBegun is how much of a line is kept until it ends; the log has none that is longer.
+const maxBegun = 256 << 10
+
+type lineWriter struct {
+	screen Screen
+	to     io.Writer
+	begun  []byte
+}
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	n := len(b)
+	for len(b) > 0 {
+		line, rest, whole := bytes.Cut(b, []byte("\n"))
+		l.begun, b = append(l.begun, line...), rest
+		if !whole && len(l.begun) < maxBegun {
+			break
+		}
+		if _, err := fmt.Fprintln(l.to, l.screen.Shown(string(l.begun))); err != nil {
+			return 0, err
+		}
+		l.begun = l.begun[:0]
+	}
+	return n, nil
+}
+
+func (l *lineWriter) end() error {
+	_, err := io.WriteString(l.to, l.screen.Shown(string(l.begun)))
+	l.begun = nil
+	return err
+}
+
+// JSON writes there what an encoder of JSON does, which leaves some of the characters
+// that control a terminal as they are: those of eight bits, and DEL.
+func (s Screen) JSON(w io.Writer) io.Writer {
+	if !s.terminal {
+		return w
+	}
+	return jsonWriter{w}
+}
+
+type jsonWriter struct{ to io.Writer }
+
+// Write takes whole values.
+func (j jsonWriter) Write(b []byte) (int, error) {
+	out := make([]byte, 0, len(b))
+	for rest := b; len(rest) > 0; {
+		r, size := utf8.DecodeRune(rest)
+		if r >= 0x7f && unicode.IsControl(r) {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = append(out, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	if _, err := j.to.Write(out); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// style is what a terminal there gets of a sequence.
+func (s Screen) style(sequence string) string {
+	if !s.colours {
+		return ""
+	}
+	return styleOf(sequence)
+}
+
+// shown is what stands for a character; what controls a terminal has no place in the line.
 func shown(r rune) rune {
-	if visible(r) {
+	switch {
+	case visible(r):
 		return r
+	case unicode.IsControl(r):
+		return -1
 	}
 	return ' '
 }
@@ -79,6 +160,21 @@ const (
 )
 
 func escapes(r rune) bool { return r == escape || r == csi || strings.ContainsRune(text8, r) }
+
+// cut takes from a line the text that it begins with, and what is behind that and is
+// none: a control sequence, or a character that moves the cursor.
+func cut(line string) (text, sequence, rest string) {
+	n := strings.IndexFunc(line, func(r rune) bool { return escapes(r) || r == '\r' || r == '\b' })
+	if n < 0 {
+		return line, "", ""
+	}
+	text, line = line[:n], line[n:]
+	size := 1
+	if line[0] != '\r' && line[0] != '\b' {
+		size = escapeLen(line)
+	}
+	return text, line[:size], line[size:]
+}
 
 // escapeLen is how long the control sequence is that a line begins with (ECMA-48,
 // 5.3 to 5.6): to the line's end where it has none of its own.
@@ -112,15 +208,23 @@ func finalLen(line string, n int, last, first byte) int {
 	return n
 }
 
-// textLen is that of a text for the terminal: up to BEL, or its string terminator.
+// textLen is that of a text for the terminal: up to BEL, or its string terminator, or
+// to where another sequence or a cancellation breaks it off.
 func textLen(line string) int {
-	end := len(line)
-	for _, stop := range []string{"\a", "\x1b\\", "\u009c"} {
-		if i := strings.Index(line, stop); i >= 0 {
-			end = min(end, i+len(stop))
-		}
+	const begin = 2 // ESC and a letter, or one of text8 in UTF-8
+	n := strings.IndexAny(line[begin:], "\a\x18\x1a\x1b\u009c")
+	if n < 0 {
+		return len(line)
 	}
-	return end
+	n += begin
+	switch {
+	case strings.HasPrefix(line[n:], "\x1b\\"):
+		return n + 2
+	case line[n] == escape:
+		return n
+	}
+	_, size := utf8.DecodeRuneInString(line[n:])
+	return n + size
 }
 
 // styleOf is a sequence that sets colours and styles, without the concealment of

@@ -81,6 +81,27 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// TestMaskBehindACarriageReturn: a progress bar ends no line, and what is hidden after
+// it is on the same one.
+func TestMaskBehindACarriageReturn(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"10%\r100%\r::add-mask::late-secret\nlate-secret\n":        {"stdout/0 10%\r100%", "stdout/0 ***"},
+		"late-secret\r ##[Add-Mask]late-secret\rdone\n":            {"stdout/0 ***"},
+		"1\r::add-mask::late-secret\r::add-mask::second\nsecond\n": {"stdout/0 1", "stdout/0 ***"},
+		"\r::add-mask::late-\rsecret\nlate-\rsecret late-\n":       {"stdout/0 *** ***"},
+		"::add-mask::late-secret\rlate-secret\n":                   {},
+		"::add-mask::late-secret\r\r\nlate-secret\n":               {"stdout/0 ***"},
+		"::group::a\r::add-mask::late-secret\nlate-secret\n":       {"stdout/0 ::group::a", "stdout/0 ***"},
+		"::stop-commands::x\n1\r::add-mask::late-secret\n::x::\n":  {"stdout/0 ::stop-commands::x", "stdout/0 1\r::add-mask::late-secret", "stdout/0 ::x::"},
+		"1\r::nimbus-step::Not one\n2\r\n":                         {"stdout/0 1\r::nimbus-step::Not one", "stdout/0 2"},
+	} {
+		if diff := cmp.Diff(want, shown(t, newSplitter().Write(nimbus.StreamStdout, []byte(text)), 1)); diff != "" {
+			t.Errorf("%q: %s", text, diff)
+		}
+	}
+}
+
 // FuzzSplitter: whatever the pieces, the same text comes out, and never a secret.
 func FuzzSplitter(f *testing.F) {
 	f.Add("hello s3cret-value world\nnext", uint8(3))

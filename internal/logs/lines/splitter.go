@@ -120,12 +120,19 @@ func (s *Splitter) System(text string) nimbus.Line {
 
 // whole makes lines of one whole line of output.
 func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
+	var out []nimbus.Line
+	if strings.IndexByte(text, '\r') >= 0 {
+		var rest bool
+		if text, out, rest = s.maskWithin(text); !rest {
+			return out
+		}
+	}
 	closes := false
 	switch c := s.follow(text); c.what {
 	case commandMask:
-		return s.Hide(c.value)
+		return append(out, s.Hide(c.value)...)
 	case commandStep:
-		return []nimbus.Line{s.beginStep(c.value)}
+		return append(out, s.beginStep(c.value))
 	case commandGroup:
 		s.beginGroup()
 	case commandEndGroup:
@@ -133,7 +140,6 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 	case commandNone:
 	}
 	text = s.masks.hide(text)
-	var out []nimbus.Line
 	for len(text) > nimbus.MaxLineBytes {
 		out = append(out, s.line(stream, text[:nimbus.MaxLineBytes]))
 		text = text[nimbus.MaxLineBytes:]
@@ -156,6 +162,38 @@ func (s *Splitter) Hide(secret string) []nimbus.Line {
 	}
 	s.warned = true
 	return []nimbus.Line{s.System(tooManyMasks)}
+}
+
+// maskWithin hides what a line with carriage returns asks to, after a progress bar that
+// has no end of its own for instance: for GitHub's runner, too, each of them ends a line.
+// What is to be hidden ends there, or has one in itself, so it is hidden as both, and
+// what follows is not shown. It returns what comes before, and what is to be said.
+func (s *Splitter) maskWithin(text string) (before string, say []nimbus.Line, rest bool) {
+	if s.stopped != "" || !strings.Contains(strings.ToLower(text), "add-mask") {
+		return text, nil, true
+	}
+	parts := strings.Split(text, "\r")
+	kept := len(parts)
+	for i, part := range parts {
+		secret, ok := masked(part)
+		if !ok {
+			continue
+		}
+		if kept == len(parts) {
+			kept = i
+			long, _ := masked(strings.Join(parts[i:], "\r"))
+			say = append(say, s.Hide(long)...)
+		}
+		say = append(say, s.Hide(secret)...)
+	}
+	before = strings.Join(parts[:kept], "\r")
+	return before, say, kept == len(parts) || strings.Trim(before, "\r") != ""
+}
+
+// masked is what a line asks to hide.
+func masked(text string) (secret string, ok bool) {
+	name, value, ok := cutCommand(strings.TrimLeft(text, " \t"))
+	return strings.TrimSpace(unescape(value)), ok && name == "add-mask"
 }
 
 // beginStep ends the groups that are open.

@@ -1,4 +1,6 @@
 import type { FoundLine } from "../gen/nimbus/v1/log_pb";
+import { hides, seenOf } from "./commands";
+import { visible } from "./terminal";
 
 /** What the logs of all jobs are searched for: what the address says. */
 export interface LogSearch {
@@ -98,12 +100,16 @@ export function groupsOf(lines: readonly FoundLine[]): Group[] {
 const longestShown = 1000;
 const before = 200;
 
-/** The part of a line that is shown: of a very long one what is around its first match, without colours. */
+/**
+ * The part of a line that is shown: of a very long one what is around its first match,
+ * without colours. What is only in what a terminal does not show is shown as it was written.
+ */
 export function excerpt(text: string, find: RegExp | undefined): string {
   if (text.length <= longestShown) return text;
-  const plain = text.replace(/\u001b\[[0-?]*[ -/]*[@-~]/g, "");
-  const match = find ? plain.search(find) : 0;
+  let seen = seenOf(text).text;
+  if (find && seen.search(find) < 0 && text.search(find) >= 0 && !hides(text)) seen = visible(text);
+  const match = find ? seen.search(find) : 0;
   const from = Math.max(0, match - before);
   const to = from + longestShown;
-  return `${from > 0 ? "…" : ""}${plain.slice(from, to)}${to < plain.length ? "…" : ""}`;
+  return `${from > 0 ? "…" : ""}${seen.slice(from, to)}${to < seen.length ? "…" : ""}`;
 }

@@ -5,7 +5,8 @@ import { endsGroup, groupTitle, hiddenBy, Layout, lineOfHash, type Section, sect
 import { logs, message } from "../api";
 import { type Ask, Search, told } from "./search";
 import { rowHeight, scrollByRows, scrollToRow, useRows } from "./rows";
-import { Text } from "./text";
+import { shownOf } from "./terminal";
+import { marked as markedText, Text } from "./text";
 
 /** The live log of a job: steps and groups fold, line numbers are links, the end is followed. */
 export function LogView({ jobId }: { jobId: string }) {
@@ -110,6 +111,7 @@ export function LogView({ jobId }: { jobId: string }) {
                   line={model.line(seq)}
                   section={section}
                   folded={section !== undefined && folds.folded(section)}
+                  ends={folds.ends(seq)}
                   last={log.last}
                   times={times}
                   marked={seq === marked}
@@ -140,15 +142,18 @@ function standing(log: LogState): string {
  */
 function useFolds(log: LogState, marked: number | undefined) {
   const [chosen, setChosen] = useState<ReadonlyMap<string, boolean>>(new Map());
-  const { starts, folded } = useMemo(() => {
+  const { starts, ends, folded } = useMemo(() => {
     const starts = new Map(log.sections.map((s) => [s.first, s]));
+    const ends = new Set(log.sections.filter((s) => s.kind === "group").map((s) => s.last));
     const hides = (s: Section) => s.kind === "group" && s.last > 0 && !(marked !== undefined && s.first < marked && marked <= s.last);
-    return { starts, folded: (s: Section) => chosen.get(sectionKey(s)) ?? hides(s) };
+    return { starts, ends, folded: (s: Section) => chosen.get(sectionKey(s)) ?? hides(s) };
   }, [log.sections, chosen, marked]);
   return {
     folded,
     /** The section that a line begins. */
     at: (seq: number) => starts.get(seq),
+    /** Whether a line is a group's last one. */
+    ends: (seq: number) => ends.has(seq),
     toggle: (s: Section) => setChosen(new Map(chosen).set(sectionKey(s), !folded(s))),
     /** Opens what a line is in. */
     open: (seq: number) => {
@@ -256,6 +261,8 @@ interface RowProps {
   /** What the line begins. */
   section: Section | undefined;
   folded: boolean;
+  /** It is the last line of a group. */
+  ends: boolean;
   /** The newest line. */
   last: number;
   times: boolean;
@@ -265,7 +272,7 @@ interface RowProps {
   onFold: (s: Section) => void;
 }
 
-const RowView = memo(function RowView({ seq, line, section, folded, last, times, marked, find, onMark, onFold }: RowProps) {
+const RowView = memo(function RowView({ seq, line, section, folded, ends, last, times, marked, find, onMark, onFold }: RowProps) {
   return (
     <div className={`flex whitespace-pre ${marked ? "bg-hover" : ""}`} style={{ height: rowHeight }}>
       <a
@@ -282,9 +289,9 @@ const RowView = memo(function RowView({ seq, line, section, folded, last, times,
       </a>
       {times && <time className="w-27 shrink-0 pr-3 text-quiet">{line?.at.slice(11, 23)}</time>}
       {section ? (
-        <Head section={section} text={line?.text} folded={folded} last={last} onFold={onFold} />
+        <Head section={section} text={line?.text} folded={folded} last={last} find={find} onFold={onFold} />
       ) : line ? (
-        endsGroup(line.text) && line.group ? <span className="pr-4 text-quiet">{line.text}</span> : <Text line={line} find={find} />
+        ends && endsGroup(line.text) ? <span className="pr-4 text-quiet">end of group</span> : <Text line={line} find={find} />
       ) : (
         <span aria-label="not read yet" className="my-1 h-3 w-40 animate-pulse rounded bg-hover" />
       )}
@@ -293,12 +300,12 @@ const RowView = memo(function RowView({ seq, line, section, folded, last, times,
 });
 
 /** The line that begins a step or a group, which folds it. */
-function Head({ section, text, folded, last, onFold }: { section: Section; text: string | undefined; folded: boolean; last: number; onFold: (s: Section) => void }) {
+function Head({ section, text, folded, last, find, onFold }: Pick<RowProps, "folded" | "last" | "find" | "onFold"> & { section: Section; text: string | undefined }) {
   const lines = (section.last || last) - section.first;
-  const title = section.kind === "group" ? groupTitle(text ?? section.title) : (text ?? section.title);
+  const title = shownOf(section.kind === "group" ? groupTitle(text ?? section.title) : (text ?? section.title)).text;
   return (
     <button type="button" aria-expanded={!folded} onClick={() => onFold(section)} className={`text-left ${section.kind === "step" ? "font-semibold text-accent" : "text-ink"}`}>
-      {folded ? "▸" : "▾"} {title || (section.kind === "group" ? "Group" : "Step")}
+      {folded ? "▸" : "▾"} {title ? markedText(title, find) : section.kind === "group" ? "Group" : "Step"}
       <span className="pl-3 font-normal text-quiet">{lines === 1 ? "1 line" : `${lines.toLocaleString("en")} lines`}</span>
     </button>
   );

@@ -342,6 +342,7 @@ function LineView({ line, find }: { line: FoundLine; find: RegExp | undefined })
         <Text
           line={{ seq: Number(line.seq), at, stream: streamOf(line.stream), step: line.step, group: line.group, text: excerpt(line.text, find) }}
           find={find}
+          within
         />
       </span>
     </>
