@@ -14,6 +14,19 @@ type CacheEntry struct {
 	UsedAt    time.Time // when it was last found, or made
 }
 
+// CacheUpload is something that a job is saving. It is no entry yet, and holds room.
+type CacheUpload struct {
+	ID        int64 // becomes the entry's
+	Repo      string
+	Scope     string
+	Key       string
+	Version   string
+	Bytes     int64  // that are counted for it: those that came, and some ahead
+	JobID     string // "" where a person saves it
+	BegunAt   time.Time
+	TouchedAt time.Time // when a byte came last, to the minute or so
+}
+
 // OwnJobs stands for the org's own jobs where a repository is named, which they
 // have none of.
 const OwnJobs = "-"

@@ -83,6 +83,7 @@ type MetricPoint struct {
 	At               time.Time
 	Name, Unit, Type string
 	Value            float64 // of distributions, their sum
+	Int              *int64  // the same, of one that was sent as an integer: Value may be rounded
 	Count            int64   // of distributions
 	Service          string
 	Attributes       map[string]string

@@ -18,6 +18,13 @@ func (c *Client) CacheEntries(ctx context.Context, f nimbus.CacheFilter, page ni
 	return each(answer.GetEntries(), wire.ToCacheEntry), answer.GetNextPageToken(), err
 }
 
+// CacheUploads are what jobs of the org are saving, the newest first, at most 200.
+// Codes: invalid, unsupported where there is no cache.
+func (c *Client) CacheUploads(ctx context.Context, f nimbus.CacheFilter) ([]nimbus.CacheUpload, error) {
+	answer, err := call(ctx, c.caches.ListCacheEntries, &nimbusv1.ListCacheEntriesRequest{Filter: wire.CacheFilter(f), PageSize: 1})
+	return each(answer.GetUploads(), wire.ToCacheUpload), err
+}
+
 // CacheStats is what the org uses of the cache.
 func (c *Client) CacheStats(ctx context.Context) (nimbus.CacheStats, error) {
 	answer, err := call(ctx, c.caches.GetCacheStats, &nimbusv1.GetCacheStatsRequest{})

@@ -15,11 +15,13 @@ import (
 type ImportedLogs struct {
 	Attempts int   `json:"attempts"`
 	Lines    int64 `json:"lines"`
-	Skipped  int   `json:"skipped"` // have a log already, which was left as it is
+	Lost     int64 `json:"lost,omitempty"` // could not be read when they were exported: the logs say which
+	Skipped  int   `json:"skipped"`        // have a log already, which was left as it is
 }
 
-// ExportLogs writes an archive of the org's logs, packed. Logs that are damaged on the
-// server end in it where they are. Codes: forbidden.
+// ExportLogs writes an archive of the org's logs, packed, and says how many of them are
+// damaged on the server: in the archive these say which of their lines could not be
+// read. Codes: forbidden.
 func (c *Client) ExportLogs(ctx context.Context, to io.Writer) (damaged int, err error) {
 	answer, err := c.do(ctx, http.MethodGet, "/api/v1/logs/export", nil, nil, nil)
 	if err != nil {

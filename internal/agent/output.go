@@ -27,6 +27,8 @@ const (
 	batchEvents = 256
 	batchBytes  = 1 << 20
 	batchLines  = 16 << 10 // an empty line costs memory too
+	// streamMask is no output: a text that the job has hidden by its receiver.
+	streamMask = "mask"
 )
 
 // follower turns one attempt's events into lines on disk.
@@ -185,12 +187,16 @@ func (f *follower) collect(event *nimbusv1.WatchResponse, more <-chan *nimbusv1.
 		case *nimbusv1.WatchResponse_Output:
 			data := e.Output.GetData()
 			stream := nimbus.Stream(e.Output.GetStream())
-			if len(data) > maxOutput || stream != nimbus.StreamStdout && stream != nimbus.StreamStderr {
+			if len(data) > maxOutput || stream != nimbus.StreamStdout && stream != nimbus.StreamStderr && stream != streamMask {
 				return nil, &protocolError{fmt.Sprintf("%d bytes on stream %.20q", len(data), stream)}
 			}
 			f.bytes += int64(len(data))
 			size += len(data)
-			out = append(out, f.splitter.Write(stream, data)...)
+			if stream == streamMask {
+				out = append(out, f.splitter.Hide(string(data))...)
+			} else {
+				out = append(out, f.splitter.Write(stream, data)...)
+			}
 		case *nimbusv1.WatchResponse_Exited:
 			// It is not counted as in: an agent that is killed before it has kept
 			// the outcome must be told again.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
+	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/logs/wal"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
@@ -83,6 +84,41 @@ func followed(w *wal.Log) (*follower, *bytes.Buffer) {
 		f.splitter, _ = t.newSplitter()
 	}
 	return f, &told
+}
+
+// TestMasksOfTheReceiver: what the job sends to be hidden is hidden in its output from
+// then on, and in what it tells elsewhere.
+func TestMasksOfTheReceiver(t *testing.T) {
+	t.Parallel()
+	w, err := wal.Open(filepath.Join(t.TempDir(), "wal"), walLimit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	f, _ := followed(w)
+	f.begun = func() {}
+	more := make(chan *nimbusv1.WatchResponse, 2)
+	output := func(seq int64, stream, text string) *nimbusv1.WatchResponse {
+		return &nimbusv1.WatchResponse{Seq: seq, Event: &nimbusv1.WatchResponse_Output{Output: &nimbusv1.Output{Stream: stream, Data: []byte(text)}}}
+	}
+	more <- output(2, "mask", "hide me")
+	more <- output(3, "stdout", "it is hide me\n")
+	batch, err := f.collect(output(1, "stdout", "it is hide me, "), more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if len(batch) != 1 || batch[0].Text != "it is ***, it is ***" {
+		t.Errorf("its log is %v", batch)
+	}
+	if got := f.t.secrets(); len(got) != 1 || got[0] != "hide me" {
+		t.Errorf("the secrets are %q", got)
+	}
+	if _, err := f.collect(output(4, "masks", "no such stream"), nil); err == nil {
+		t.Error("a stream that there is not is taken")
+	}
 }
 
 // TestTimeoutNamesTheLimit, and what moves it where that is Nimbus' own.

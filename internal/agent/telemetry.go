@@ -50,7 +50,7 @@ func (t *attempt) telemetryReceiver() *nimbusv1.TelemetryReceiver {
 	if !t.assign.Telemetry {
 		return nil
 	}
-	r := &nimbusv1.TelemetryReceiver{Address: otlpAddress, Env: map[string]string{
+	r := &nimbusv1.TelemetryReceiver{Address: otlpAddress, Masks: true, Env: map[string]string{
 		"OTEL_SERVICE_NAME": t.serviceName(), "TRACEPARENT": nimbus.TraceParent(t.assign.JobID),
 	}}
 	if t.assign.Class.Executor == nimbus.ExecutorLocal {
@@ -108,6 +108,7 @@ func (g *guest) takeTelemetry(ctx context.Context) (rest func() (lost string)) {
 		}
 	})
 	return func() string {
+		close(x.quiet)
 		timer := time.AfterFunc(telemetryFlush, cancel)
 		defer timer.Stop()
 		work.Wait()
@@ -139,10 +140,13 @@ type taker struct {
 	masked int
 	hides  bool  // at least one
 	event  int64 // of the job's output, up to which they are known
+
+	outputSeq int64         // of the output before the request that was received last
+	quiet     chan struct{} // closed once no more output will come
 }
 
 func newTaker(t *attempt) *taker {
-	x := &taker{t: t, seq: t.spool.takenSeq(), anew: true, event: -1}
+	x := &taker{t: t, seq: t.spool.takenSeq(), anew: true, event: -1, quiet: make(chan struct{})}
 	if x.seq > 0 { // whoever sent it may still wait
 		x.verdict = &nimbusv1.TelemetryVerdict{Status: http.StatusOK}
 	}
@@ -191,6 +195,9 @@ func (x *taker) take(ctx context.Context, c teller) (ended bool, err error) {
 	if r.Body == nil { // none yet
 		return false, nil
 	}
+	if !x.awaitOutput(ctx) {
+		return false, ctx.Err()
+	}
 	began := time.Now()
 	verdict, kept := x.keep(ctx, *r)
 	if !kept && ctx.Err() != nil {
@@ -236,10 +243,30 @@ func (x *taker) receive(ctx context.Context, c teller) (*otlp.Request, error) {
 			return nil, &protocolError{fmt.Sprintf("request %d of %d bytes follows request %d", m.GetSeq(), m.GetSize(), x.seq)}
 		}
 		if r.Body == nil {
+			x.outputSeq = m.GetOutputSeq()
 			r = otlp.Request{Signal: nimbus.Signal(m.GetSignal()), ContentType: m.GetContentType(), Encoding: m.GetContentEncoding(), Body: []byte{}}
 		}
 		if r.Body = append(r.Body, m.GetPiece()...); int64(len(r.Body)) == m.GetSize() {
 			return &r, nil
+		}
+	}
+}
+
+// awaitOutput waits until the output is on disk that the job wrote before the request:
+// it may name what is to be hidden. A guest that names output which never comes has its
+// own job's telemetry wait. It returns false where ctx ended before.
+func (x *taker) awaitOutput(ctx context.Context) bool {
+	for {
+		changed := x.t.wal.Changed()
+		if _, at := x.t.wal.Last(); at.Event >= x.outputSeq {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-x.quiet:
+			return ctx.Err() == nil
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (g *guestDouble) TakeTelemetry(_ context.Context, r *connect.Request[nimbus
 		if p.GetSeq() > r.Msg.GetTakenSeq() {
 			const piece = 40
 			from := min(r.Msg.GetOffset(), p.GetSize())
-			return connect.NewResponse(&nimbusv1.TakeTelemetryResponse{Seq: p.GetSeq(), Signal: p.GetSignal(), ContentType: p.GetContentType(), Size: p.GetSize(),
+			return connect.NewResponse(&nimbusv1.TakeTelemetryResponse{Seq: p.GetSeq(), Signal: p.GetSignal(), ContentType: p.GetContentType(), Size: p.GetSize(), OutputSeq: p.GetOutputSeq(),
 				Piece: p.GetPiece()[from:min(from+piece, p.GetSize())]}), nil
 		}
 	}
@@ -174,6 +174,53 @@ func TestTelemetryBeyondAQuota(t *testing.T) {
 	if words := x.lostWords(); words != "telemetry: 8 requests or items were not kept: "+noRoom || len(bodies(t, a.spool)) != 0 {
 		t.Errorf("after another one it says %q", words)
 	}
+}
+
+// TestTelemetryFollowsOutput: a request waits for the output that was written before it,
+// which names a secret, and for none that never comes once the job is over.
+func TestTelemetryFollowsOutput(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, g := telling(t, spoolLimit), &guestDouble{}
+		x := newTaker(a)
+		g.sends(record(1, "a told secret"), record(1, "a told secret"))
+		g.waiting[0].OutputSeq, g.waiting[1].OutputSeq = 2, 99
+		taken := make(chan int, 2)
+		go func() {
+			for i := range 2 {
+				takeAll(t, x, g, 1)
+				taken <- i
+			}
+		}()
+		s := lines.NewSplitter(nimbus.SystemClock{}, 0, lines.State{})
+		keep := func(event int64, said string) {
+			t.Helper()
+			out := s.Write(nimbus.StreamStdout, []byte(said))
+			at, err := a.checkpoint(event, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.wal.Append(out, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keep(1, "a line\n")
+		synctest.Wait()
+		if len(taken) != 0 {
+			t.Error("it was taken before the output that came before it")
+		}
+		keep(2, "::add-mask::a told secret\n")
+		<-taken
+		synctest.Wait()
+		if len(taken) != 0 {
+			t.Error("it was taken before output that may come")
+		}
+		close(x.quiet)
+		<-taken
+		if got := strings.Join(bodies(t, a.spool), ","); got != "***,***" {
+			t.Errorf("it holds %s", got)
+		}
+	})
 }
 
 // TestTelemetryHidesSecrets: those that the job was given, and those that it told

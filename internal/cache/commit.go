@@ -7,6 +7,15 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
+// Blocks is how many blocks came of an upload. Codes: not_found for one that is over.
+func (s *Service) Blocks(ctx context.Context, uploadID int64) (int64, error) {
+	n, err := s.store.CacheBlocks(ctx, uploadID)
+	if err != nil {
+		return 0, fmt.Errorf("look up an upload: %w", err)
+	}
+	return n, nil
+}
+
 // Arrange says which blocks are the content, in order. Twice the same is fine.
 // Codes: invalid where one did not come, not_found for an upload that is over.
 func (s *Service) Arrange(ctx context.Context, uploadID int64, blocks []string) error {
@@ -64,7 +73,8 @@ func (s *Service) CheckUpload(ctx context.Context, c Caller, uploadID int64) err
 	if err != nil {
 		return fmt.Errorf("look up an upload: %w", err)
 	}
-	if p.OrgID != c.OrgID || p.Repo != c.Repo || p.Scope != c.Write {
+	// What Save takes in is nobody's to add to or to finish: its id can be guessed.
+	if p.OrgID != c.OrgID || p.Repo != c.Repo || p.Scope != c.Write || checkTheirs(p.Version) != nil {
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such upload")
 	}
 	return nil

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -24,7 +25,7 @@ func repoOf(named string) (string, error) {
 	case !nimbus.ValidRepo(named):
 		return "", nimbus.Errorf(nimbus.CodeInvalid, "%.80q is no repository", named).WithHint("write OWNER/NAME, or %s for the org's own jobs", nimbus.OwnJobs)
 	}
-	return named, nil
+	return strings.ToLower(named), nil // as jobs have it
 }
 
 func filterOf(f nimbus.CacheFilter) Filter {
@@ -43,6 +44,20 @@ func (d Desk) Entries(ctx context.Context, orgID string, f nimbus.CacheFilter, p
 			CreatedAt: e.CreatedAt, UsedAt: e.UsedAt})
 	}
 	return entries, next, err
+}
+
+// Uploads are what an org is saving, the newest first, at most 200. Codes: invalid.
+func (d Desk) Uploads(ctx context.Context, orgID string, f nimbus.CacheFilter) (uploads []nimbus.CacheUpload, err error) {
+	repo, err := repoOf(f.Repo)
+	if err != nil {
+		return nil, err
+	}
+	found, err := d.service.Uploads(ctx, orgID, repo, filterOf(f))
+	for _, u := range found {
+		uploads = append(uploads, nimbus.CacheUpload{ID: u.ID, Repo: u.Repo, Scope: u.Scope, Key: u.Key, Version: u.Version, Bytes: u.Bytes, JobID: u.JobID,
+			BegunAt: u.CreatedAt, TouchedAt: u.TouchedAt})
+	}
+	return uploads, err
 }
 
 // Stats is what an org uses.

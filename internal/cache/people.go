@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -109,6 +110,47 @@ func (s *Service) List(ctx context.Context, orgID, repo string, f Filter, page n
 		next = strconv.FormatInt(entries[page.Size-1].ID, 10)
 	}
 	return entries, next, nil
+}
+
+// Uploading is an upload as people look at it: at the place that it is to have.
+type Uploading struct {
+	Upload
+
+	Bytes     int64 // that are counted for it
+	JobID     string
+	TouchedAt time.Time // when a byte came last, to the minute or so
+}
+
+const (
+	// uploadsSeen is how many uploads of an org are looked at: as many as one may have
+	// at once, unless the operator set more. uploadsTold is how many are told of.
+	uploadsSeen = 1000
+	uploadsTold = 200
+)
+
+// Uploads are what an org is saving, the newest first; of a repository, or of all
+// when repo is AllRepos. Codes: invalid.
+func (s *Service) Uploads(ctx context.Context, orgID, repo string, f Filter) ([]Uploading, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	all, err := s.store.CacheUploads(ctx, orgID, repo, uploadsSeen)
+	if err != nil {
+		return nil, fmt.Errorf("list uploads: %w", err)
+	}
+	found := all[:0]
+	for _, u := range all {
+		u.Place = toBe(u.Place)
+		if f.lets(u.ID, u.Place) && len(found) < uploadsTold {
+			found = append(found, u)
+		}
+	}
+	return found, nil
+}
+
+// lets tells whether a filter lets something through.
+func (f Filter) lets(id int64, p Place) bool {
+	return (f.ID == 0 || f.ID == id) && (f.Scope == "" || f.Scope == p.Scope) && (f.Key == "" || f.Key == p.Key) && strings.HasPrefix(p.Key, f.Prefix)
 }
 
 // Stats is what an org uses, all zero where it never did.

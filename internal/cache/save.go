@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/nimbus-ci/nimbus"
 )
@@ -42,6 +43,21 @@ type Saving struct {
 // nobody knows, so that those who save the same at once don't wait for each other.
 const savingVersion = Own + "saving"
 
+// whileSaving is where what is to be at a place is until it came whole. Names have
+// no line breaks, by which the place is found in it.
+func whileSaving(p Place) Place {
+	p.Version, p.Key = savingVersion, newName()+"\n"+p.Version+"\n"+p.Key
+	return p
+}
+
+// toBe is where an upload is to be once it came whole.
+func toBe(p Place) Place {
+	if _, rest, ok := strings.Cut(p.Key, "\n"); ok && p.Version == savingVersion {
+		p.Version, p.Key, _ = strings.Cut(rest, "\n")
+	}
+	return p
+}
+
 // Save stores what r holds. Nobody finds it before it is whole; of a content that
 // breaks off, or is refused, nothing is kept. kept tells that the entry is one
 // that was there. Codes: invalid, forbidden, conflict, fenced where another is there
@@ -60,11 +76,11 @@ func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) 
 		}
 	}
 	if what.Again != AgainReplaces {
-		if e, kept, err = s.there(ctx, p, what.Again, r); kept || err != nil {
+		if e, kept, err = s.there(ctx, p, what, r); kept || err != nil {
 			return e, kept, err
 		}
 	}
-	u, err := s.reserve(ctx, c, newName(), savingVersion, max(what.Size, 0))
+	u, err := s.reserve(ctx, c.JobID, whileSaving(p), max(what.Size, 0))
 	if err != nil {
 		return Entry{}, false, err
 	}
@@ -89,8 +105,8 @@ func (s *Service) Save(ctx context.Context, c Caller, what Saving, r io.Reader) 
 
 // there looks whether a content is there that will stay, before another is stored
 // in vain: what comes is read and thrown away, as clients don't expect an answer
-// before they have sent it.
-func (s *Service) there(ctx context.Context, p Place, again Again, r io.Reader) (e Entry, kept bool, err error) {
+// before they have sent it. What is not what it says is refused all the same.
+func (s *Service) there(ctx context.Context, p Place, what Saving, r io.Reader) (e Entry, kept bool, err error) {
 	id, err := s.store.CacheAt(ctx, p)
 	if err == nil {
 		e, err = s.store.CacheEntry(ctx, id)
@@ -100,13 +116,29 @@ func (s *Service) there(ctx context.Context, p Place, again Again, r io.Reader) 
 		return Entry{}, false, nil
 	case err != nil:
 		return Entry{}, false, fmt.Errorf("look for an entry: %w", err)
-	case again == AgainRefused:
+	case what.Again == AgainRefused:
 		return Entry{}, false, nimbus.Errorf(nimbus.CodeConflict, "the key already exists in the cache: an entry never changes")
 	}
-	if _, err := io.CopyN(io.Discard, r, s.limits.Entry); err != nil && !errors.Is(err, io.EOF) {
+	// Who is told that it is there counts on it as who has just saved it.
+	if kept, err = s.pin(ctx, e.ID); !kept || err != nil {
+		return Entry{}, false, err
+	}
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, r, s.limits.Entry); err != nil && !errors.Is(err, io.EOF) {
 		return Entry{}, false, fmt.Errorf("take a content that is there: %w", err)
 	}
+	if err := what.isOf(hex.EncodeToString(sum.Sum(nil))); err != nil {
+		return Entry{}, false, err
+	}
 	return e, true, nil
+}
+
+// isOf fails unless a content with a SHA-256 is what was announced.
+func (what Saving) isOf(sum string) error {
+	if what.SHA256 != "" && what.SHA256 != sum {
+		return nimbus.Errorf(nimbus.CodeInvalid, "the content has the SHA-256 %s, and %s was announced", sum, what.SHA256)
+	}
+	return nil
 }
 
 func (s *Service) matches(ctx context.Context, p Place, match func(int64) bool) error {
@@ -159,20 +191,24 @@ func (s *Service) takeIn(ctx context.Context, id int64, what Saving, r io.Reader
 	if sum != nil {
 		only = hex.EncodeToString(sum.Sum(nil))
 	}
-	if what.SHA256 != "" && only != what.SHA256 {
-		return 0, nimbus.Errorf(nimbus.CodeInvalid, "the content has the SHA-256 %s, and %s was announced", only, what.SHA256)
+	if err := what.isOf(only); err != nil {
+		return 0, err
 	}
 	return size, s.Arrange(ctx, id, blocks)
 }
 
-// Delete removes what the caller may write, under a key exactly. Who reads it goes
-// on. Codes: forbidden, not_found.
-func (s *Service) Delete(ctx context.Context, c Caller, key, version string) error {
+// Delete removes what the caller may write, under a key exactly, where match, unless
+// nil, says that it is the one that is meant. Who reads it goes on. Codes: forbidden,
+// not_found, fenced where another is there, or none.
+func (s *Service) Delete(ctx context.Context, c Caller, key, version string, match func(id int64) bool) error {
 	p, err := c.place(key, version)
 	if err != nil {
 		return err
 	}
 	id, err := s.store.CacheAt(ctx, p)
+	if match != nil && (nimbus.ErrorCode(err) == nimbus.CodeNotFound || err == nil && !match(id)) {
+		return NotTheOne()
+	}
 	if nimbus.ErrorCode(err) == nimbus.CodeNotFound { // it speaks of uploads, too
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry in the cache")
 	}

@@ -53,6 +53,8 @@ type Uploads interface {
 	// bytes were claimed. loose is the name of the content that nobody needs any
 	// more, "" for none: the one before, or this one where the order is fixed.
 	PutCacheBlock(ctx context.Context, uploadID int64, b Block, claimed int64) (loose string, err error)
+	// CacheBlocks is how many blocks of an upload came. Codes: not_found.
+	CacheBlocks(ctx context.Context, uploadID int64) (int64, error)
 	// ArrangeCache says which blocks are the content, in order.
 	ArrangeCache(ctx context.Context, uploadID int64, blocks []string) error
 	// CommitCache makes an upload an entry. loose are names of contents that are
@@ -120,6 +122,9 @@ type Books interface {
 	// CacheList are entries of an org that a filter lets through, the newest
 	// first, with ids before one.
 	CacheList(ctx context.Context, orgID, repo string, f Filter, before int64, most int) ([]Entry, error)
+	// CacheUploads are uploads of an org, of a repository or of AllRepos, the newest
+	// first; up to most.
+	CacheUploads(ctx context.Context, orgID, repo string, most int) ([]Uploading, error)
 	// CacheUsage is that of an org, in all and by its repositories, of which the
 	// largest come first; up to most.
 	CacheUsage(ctx context.Context, orgID string, most int) (all Usage, repos []Usage, err error)

@@ -36,14 +36,14 @@ func (s *Service) Reserve(ctx context.Context, c Caller, key, version string, si
 	if err := checkTheirs(version); err != nil {
 		return Upload{}, err
 	}
-	return s.reserve(ctx, c, key, version, size)
-}
-
-func (s *Service) reserve(ctx context.Context, c Caller, key, version string, size int64) (Upload, error) {
 	p, err := c.place(key, version)
 	if err != nil {
 		return Upload{}, err
 	}
+	return s.reserve(ctx, c.JobID, p, size)
+}
+
+func (s *Service) reserve(ctx context.Context, jobID string, p Place, size int64) (Upload, error) {
 	if size < 0 {
 		return Upload{}, nimbus.Errorf(nimbus.CodeInvalid, "an entry can't have %d bytes", size)
 	}
@@ -51,7 +51,7 @@ func (s *Service) reserve(ctx context.Context, c Caller, key, version string, si
 		s.uses(p.OrgID, p.Repo, Use{Refused: 1})
 		return Upload{}, s.tooLarge(size)
 	}
-	u, err := s.store.ReserveCache(ctx, p, c.JobID, size, s.limits)
+	u, err := s.store.ReserveCache(ctx, p, jobID, size, s.limits)
 	if err != nil {
 		if nimbus.ErrorCode(err) == nimbus.CodeTooLarge {
 			s.uses(p.OrgID, p.Repo, Use{Refused: 1})

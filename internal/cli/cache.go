@@ -14,7 +14,7 @@ import (
 
 type cacheCmd struct {
 	Stats     cacheStatsCmd     `cmd:"" default:"withargs" help:"Show what the org uses of the cache, and how often it was of use."`
-	Ls        cacheLsCmd        `cmd:"" help:"List what jobs saved, newest first."`
+	Ls        cacheLsCmd        `cmd:"" help:"List what jobs saved and are saving, newest first."`
 	Rm        cacheRmCmd        `cmd:"" help:"Remove what jobs saved."`
 	Warm      cacheWarmCmd      `cmd:"" help:"Bring what jobs saved to hosts, ahead of the jobs that restore it."`
 	Hosts     cacheHostsCmd     `cmd:"" help:"Show what hosts keep of it on their own disks, and how often that was of use."`
@@ -42,7 +42,9 @@ type cacheLsCmd struct {
 }
 
 func (*cacheLsCmd) Help() string {
-	return usage("nimbus cache ls", "nimbus cache ls --repo octo/hello --prefix linux-go-", "nimbus cache ls --scope refs/heads/main -n 1000 --json | jq '.entries[].bytes'")
+	return "What is being saved comes first, with the bytes that are counted for it; it is no entry yet, and can't be removed.\n\n" +
+		usage("nimbus cache ls", "nimbus cache ls --repo octo/hello --prefix linux-go-", "nimbus cache ls --scope refs/heads/main -n 1000 --json | jq '.entries[].bytes'",
+			"nimbus cache ls --json | jq '.uploads[] | [.key, .job_id] | @tsv' -r")
 }
 
 type cacheEntryView struct {
@@ -56,12 +58,33 @@ type cacheEntryView struct {
 	UsedAt    time.Time `json:"used_at"`
 }
 
+type cacheUploadView struct {
+	ID        int64     `json:"id"`
+	Repo      string    `json:"repo,omitempty"` // "" for the org's own jobs
+	Scope     string    `json:"scope"`
+	Key       string    `json:"key"`
+	Version   string    `json:"version"`
+	Bytes     int64     `json:"bytes"` // that are counted for it
+	JobID     string    `json:"job_id,omitempty"`
+	BegunAt   time.Time `json:"begun_at"`
+	TouchedAt time.Time `json:"touched_at"` // when a byte came last, to the minute or so
+}
+
 // cachePage is how many entries are asked for at once.
 const cachePage = 200
 
 func (c *cacheLsCmd) Run(ctx context.Context, a *app) error {
 	return a.asking(func(cl *client.Client) error {
-		views, token := []cacheEntryView{}, c.Page
+		views, saving, token := []cacheEntryView{}, []cacheUploadView{}, c.Page
+		if token == "" {
+			uploads, err := cl.CacheUploads(ctx, c.filter())
+			if err != nil {
+				return err
+			}
+			for _, u := range uploads {
+				saving = append(saving, cacheUploadView{u.ID, u.Repo, u.Scope, u.Key, u.Version, u.Bytes, u.JobID, u.BegunAt, u.TouchedAt})
+			}
+		}
 		for {
 			page, next, err := cl.CacheEntries(ctx, c.filter(), nimbus.PageRequest{Size: min(c.Limit-len(views), cachePage), Token: token})
 			if err != nil {
@@ -74,25 +97,32 @@ func (c *cacheLsCmd) Run(ctx context.Context, a *app) error {
 				break
 			}
 		}
-		return a.printCacheEntries(views, token)
+		return a.printCacheEntries(saving, views, token)
 	})
 }
 
-func (a *app) printCacheEntries(views []cacheEntryView, next string) error {
+func (a *app) printCacheEntries(saving []cacheUploadView, views []cacheEntryView, next string) error {
 	if a.root.JSON {
 		return a.printJSON(struct {
-			Entries []cacheEntryView `json:"entries"`
-			Next    string           `json:"next_page,omitempty"`
-		}{views, next})
+			Entries []cacheEntryView  `json:"entries"`
+			Uploads []cacheUploadView `json:"uploads"`
+			Next    string            `json:"next_page,omitempty"`
+		}{views, saving, next})
 	}
-	if len(views) == 0 {
+	if len(saving)+len(views) == 0 {
 		a.info("nothing is saved")
 		return nil
 	}
-	rows := make([]string, len(views))
-	for i, v := range views {
-		rows[i] = strings.Join([]string{strconv.FormatInt(v.ID, 10), repoWord(v.Repo), terminal.OneLine(v.Scope), terminal.OneLine(v.Key), size(v.Bytes),
-			v.CreatedAt.Local().Format(time.DateTime), v.UsedAt.Local().Format(time.DateTime)}, "\t")
+	rows := make([]string, 0, len(saving)+len(views))
+	row := func(id int64, repo, scope, key string, bytes int64, created string, used time.Time) {
+		rows = append(rows, strings.Join([]string{strconv.FormatInt(id, 10), repoWord(repo), terminal.OneLine(scope), terminal.OneLine(key), size(bytes),
+			created, used.Local().Format(time.DateTime)}, "\t"))
+	}
+	for _, v := range saving {
+		row(v.ID, v.Repo, v.Scope, v.Key, v.Bytes, "(being saved)", v.TouchedAt)
+	}
+	for _, v := range views {
+		row(v.ID, v.Repo, v.Scope, v.Key, v.Bytes, v.CreatedAt.Local().Format(time.DateTime), v.UsedAt)
 	}
 	if err := a.table("ID\tREPO\tSCOPE\tKEY\tSIZE\tCREATED\tUSED", rows); err != nil {
 		return err

@@ -68,6 +68,9 @@ func (a *app) showTelemetry(what string, p nimbus.TelemetryPage) error {
 	for _, x := range p.Points {
 		head = "TIME (UTC)\tNAME\tTYPE\tVALUE\tATTRIBUTES"
 		value := number(x.Value)
+		if x.Int != nil {
+			value = strconv.FormatInt(*x.Int, 10)
+		}
 		if x.Type != "gauge" && x.Type != "sum" {
 			value = fmt.Sprintf("%s in %d", value, x.Count)
 		}
@@ -139,6 +142,7 @@ type metricPointView struct {
 	Unit       string            `json:"unit,omitempty"`
 	Type       string            `json:"type"`
 	Value      float64           `json:"value"`
+	Int        *int64            `json:"int_value,omitempty,string"` // who reads JSON may round numbers
 	Count      int64             `json:"count,omitempty"`
 	Service    string            `json:"service,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`

@@ -49,10 +49,13 @@ func TestTelemetryIsReadable(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{Streams: Streams{Out: &out, Err: &out}}
 	at := time.Unix(1_700_000_000, 0)
-	err := a.showTelemetry("metrics", nimbus.TelemetryPage{Points: []nimbus.MetricPoint{
+	exact := int64(1<<53 + 1)
+	page := nimbus.TelemetryPage{Points: []nimbus.MetricPoint{
 		{At: at, Name: "largest", Type: "sum", Value: 1 << 63, Unit: "By"}, {At: at, Name: "ratio", Type: "gauge", Value: 1.5, Unit: "1"}, {Name: "huge", Type: "gauge", Value: 1e300},
 		{At: at, Name: "some", Type: "histogram", Value: 12_345_678, Count: 3, Unit: "ms"},
-	}})
+		{At: at, Name: "exact", Type: "sum", Value: 1 << 53, Int: &exact, Unit: "By"},
+	}}
+	err := a.showTelemetry("metrics", page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +63,12 @@ func TestTelemetryIsReadable(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
-	want := []string{"TIME (UTC) NAME TYPE VALUE ATTRIBUTES", "22:13:20.000 largest sum 9223372036854776000 By", "22:13:20.000 ratio gauge 1.5", "- huge gauge 1e+300", "22:13:20.000 some histogram 12345678 in 3 ms"}
+	want := []string{"TIME (UTC) NAME TYPE VALUE ATTRIBUTES", "22:13:20.000 largest sum 9223372036854776000 By", "22:13:20.000 ratio gauge 1.5", "- huge gauge 1e+300", "22:13:20.000 some histogram 12345678 in 3 ms", "22:13:20.000 exact sum 9007199254740993 By"}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+	out.Reset()
+	if err := a.printJSON(viewTelemetry(page)); err != nil || strings.Count(out.String(), `"int_value"`) != 1 || !strings.Contains(out.String(), `"int_value":"9007199254740993"`) {
+		t.Errorf("%v; as JSON\n%s", err, &out)
 	}
 }

@@ -47,7 +47,7 @@ func (c *logsExportCmd) Run(ctx context.Context, a *app) (err error) {
 		return nimbus.Errorf(nimbus.CodeInvalid, "the file can't be put in place: %w", err)
 	}
 	if damaged > 0 {
-		a.info("warning: %d logs are damaged on the server, and end in the file where they are; its log says which", damaged)
+		a.info("warning: %d logs are damaged on the server: the file has what can be read of them, and says what can't", damaged)
 	}
 	return a.say("file", c.File, "the org's logs are in %s", c.File)
 }
@@ -71,6 +71,9 @@ func (c *logsImportCmd) Run(ctx context.Context, a *app) error {
 		done, err := cl.ImportLogs(ctx, f)
 		if err != nil {
 			return err
+		}
+		if done.Lost > 0 {
+			a.info("warning: %d more lines could not be read when they were exported: their logs say which", done.Lost)
 		}
 		return a.say("imported", done, "%d logs with %d lines are back; %d were there", done.Attempts, done.Lines, done.Skipped)
 	})

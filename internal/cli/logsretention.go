@@ -15,7 +15,7 @@ type logsRetentionCmd struct {
 }
 
 func (*logsRetentionCmd) Help() string {
-	return "Logs of attempts whose last line is older are removed within the hour, of attempts that are over; in ClickHouse a log goes so many days after its attempt began, with the day's others. Nothing is removed unless somebody said so: the default is for ever. It is for the org's admins to say.\n\n" +
+	return "Logs of attempts whose last line is older are removed within the hour, of attempts that are over; in ClickHouse a log goes so many days after its attempt began, with the day's others. What the org's jobs told by OpenTelemetry is kept no longer, either. Nothing is removed unless somebody said so: the default is for ever. It is for the org's admins to say.\n\n" +
 		usage("nimbus logs retention", "nimbus logs retention 90", "nimbus logs retention --default", "nimbus logs retention 30 --all")
 }
 

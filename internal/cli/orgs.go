@@ -44,7 +44,7 @@ func (a *app) say(name string, v any, format string, args ...any) error {
 // list writes a list: as JSON under a name, or else as a table.
 func list[V any](a *app, name string, items []V, header string, row func(V) string) error {
 	if a.root.JSON {
-		return a.printJSON(map[string]any{name: items})
+		return a.printJSON(map[string]any{name: append([]V{}, items...)}) // of none [], not null
 	}
 	rows := make([]string, len(items))
 	for i, v := range items {

@@ -116,7 +116,7 @@ func viewTagged(i nimbus.Image) taggedView {
 }
 
 func listImageRepos(ctx context.Context, a *app, cl *client.Client) error {
-	var views []imageRepoView
+	views := []imageRepoView{} // of none [], not null
 	var used nimbus.ImageUsage
 	for page := (nimbus.PageRequest{Size: nimbus.MaxPageSize}); len(views) < mostListed; {
 		repos, u, next, err := cl.ImageRepos(ctx, page)

@@ -36,7 +36,10 @@ func (e *events) notify() {
 
 // output adds a piece of output, waiting while too much is unacknowledged.
 // After the exit it is dropped.
-func (e *events) output(stream string, data []byte) {
+func (e *events) output(stream string, data []byte) { e.outputThen(stream, data, func() {}) }
+
+// outputThen is output that somebody counts: before who waits for it hears of it.
+func (e *events) outputThen(stream string, data []byte, count func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for e.size+len(data)+eventCost > eventBound && !e.ended {
@@ -49,7 +52,39 @@ func (e *events) output(stream string, data []byte) {
 		return
 	}
 	e.size += len(data) + eventCost
+	count()
 	e.add(&nimbusv1.WatchResponse{Event: &nimbusv1.WatchResponse_Output{Output: &nimbusv1.Output{Stream: stream, Data: data}}})
+}
+
+// newest is the number of the newest event, and what is closed once there is another.
+func (e *events) newest() (seq int64, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last, e.changed
+}
+
+// streamMask is that of texts which the agent is to hide.
+const streamMask = "mask"
+
+// hide has the agent hide a text in all that follows, and waits until it does. It
+// returns false where that was not heard before ctx ended.
+func (e *events) hide(ctx context.Context, secret []byte) bool {
+	e.output(streamMask, secret)
+	last, _ := e.newest()
+	for {
+		e.mu.Lock()
+		waits := len(e.list) > 0 && e.list[0].GetSeq() <= last
+		changed := e.changed
+		e.mu.Unlock()
+		if !waits {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // exited adds the last event.

@@ -267,7 +267,7 @@ func TestTheTailIsKeptForALateAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := make(chan struct{})
-	go func() { defer close(read); (&process{events: e}).read(r, "stdout") }()
+	go func() { defer close(read); (&process{events: e}).read(&outlet{file: r}, "stdout") }()
 	e.acknowledge(full)
 	<-read
 	got := 0
@@ -286,7 +286,7 @@ func TestShortWritesMeetTheBound(t *testing.T) {
 	e := newEvents()
 	r := iotest.OneByteReader(bytes.NewReader(make([]byte, 20_000)))
 	read := make(chan error, 1)
-	go func() { read <- (&process{events: e}).copyOutput(r, "stdout") }()
+	go func() { read <- (&process{events: e}).copyOutput(r, "stdout", func(int) {}) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	const full = eventBound / (1 + eventCost)

@@ -59,7 +59,7 @@ type process struct {
 	cmd    *os.Process
 	events *events
 	tree   tree
-	pipes  []*os.File
+	pipes  []*outlet // stdout and stderr
 	output sync.WaitGroup
 	runner *runner // nil unless it is GitHub's
 }
@@ -119,7 +119,7 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 			p.closePipes()
 			return nil, fmt.Errorf("make output pipe: %w", err)
 		}
-		p.pipes, writers = append(p.pipes, r), append(writers, w)
+		p.pipes, writers = append(p.pipes, &outlet{file: r}), append(writers, w)
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -159,6 +159,24 @@ func start(r *nimbusv1.StartRequest, dir string, as account, t tree, e *events) 
 	return p, nil
 }
 
+// written is how much the job has written by now.
+func (p *process) written() (n []int64) {
+	for _, o := range p.pipes {
+		n = append(n, o.written())
+	}
+	return n
+}
+
+// has tells whether so much is in the events, or nothing more will be.
+func (p *process) has(written []int64) bool {
+	for i, n := range written {
+		if !p.pipes[i].has(n) {
+			return false
+		}
+	}
+	return true
+}
+
 // refuse ends the job as a shell would when it can't run a command.
 func refuse(e *events, code int32, why error) {
 	e.output("stderr", []byte("nimbus: "+why.Error()+"\n"))
@@ -177,30 +195,30 @@ func notRunnable(err error) bool {
 }
 
 func (p *process) closePipes() {
-	for _, f := range p.pipes {
-		f.Close()
+	for _, o := range p.pipes {
+		o.close()
 	}
 }
 
 // read turns one pipe into events until it ends or its deadline passes.
-func (p *process) read(f *os.File, stream string) {
-	err := p.copyOutput(f, stream)
+func (p *process) read(from *outlet, stream string) {
+	err := p.copyOutput(from, stream, from.pass)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
 	// The time may have gone by waiting for the agent: what the job wrote still
 	// lies in the pipe. A pipe's worth bounds what an escaped process adds.
-	if f.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
-		_ = p.copyOutput(io.LimitReader(f, pipeBound), stream) // its end, or the deadline again
+	if from.file.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		_ = p.copyOutput(io.LimitReader(from, pipeBound), stream, from.pass) // its end, or the deadline again
 	}
 }
 
-func (p *process) copyOutput(r io.Reader, stream string) error {
+func (p *process) copyOutput(r io.Reader, stream string, passed func(int)) error {
 	buf := make([]byte, outputChunk)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			p.write(stream, buf[:n])
+			p.write(stream, buf[:n], func() { passed(n) })
 		}
 		if err != nil {
 			return err
@@ -208,12 +226,13 @@ func (p *process) copyOutput(r io.Reader, stream string) error {
 	}
 }
 
-func (p *process) write(stream string, data []byte) {
+func (p *process) write(stream string, data []byte, passed func()) {
 	if p.runner != nil && stream == "stdout" {
 		p.runner.output(data)
+		passed()
 		return
 	}
-	p.events.output(stream, bytes.Clone(data)) // a short line must not hold a whole buffer
+	p.events.outputThen(stream, bytes.Clone(data), passed) // a short line must not hold a whole buffer
 }
 
 // wait sees the job to its end: the first process, then what it left behind,
@@ -228,8 +247,8 @@ func (p *process) wait() {
 	case <-time.After(lingerTimeout):
 	}
 	p.tree.kill(unix.SIGKILL)
-	for _, f := range p.pipes {
-		_ = f.SetReadDeadline(time.Now().Add(drainTimeout)) // bounds reads, not the wait for the agent
+	for _, o := range p.pipes {
+		_ = o.file.SetReadDeadline(time.Now().Add(drainTimeout)) // bounds reads, not the wait for the agent
 	}
 	<-drained
 	p.closePipes()

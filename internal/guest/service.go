@@ -118,7 +118,7 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 		heard = newEvents()
 	}
 	if !rehearsal {
-		s.openReceiver(r.Msg, heard.end)
+		s.openReceiver(r.Msg, heard)
 	}
 	p, err := s.begin(r.Msg, heard)
 	if err != nil {
@@ -128,6 +128,9 @@ func (s *service) Start(_ context.Context, r *connect.Request[nimbusv1.StartRequ
 		s.rehearsed = heard
 	} else {
 		s.attempt, s.process, s.started = r.Msg.GetAttemptId(), p, r.Msg
+		if s.receiver != nil {
+			s.receiver.job.Store(p)
+		}
 	}
 	return connect.NewResponse(&nimbusv1.StartResponse{Pid: p.pid(), TelemetryFault: s.receiverFault}), nil
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -38,6 +40,15 @@ const (
 	telemetryWait  = 30 * time.Second
 )
 
+// maskPath is where the job says what is to be hidden: GitHub's runner keeps to itself
+// what it was told by ::add-mask::.
+const (
+	maskPath   = "/mask"
+	maskBytes  = 16 << 10
+	minMask    = 4 // shorter ones are in every second line by chance
+	maskAnswer = 10 * time.Second
+)
+
 // telemetryPaths are where signals come in. promptfoo takes the base URL for that
 // of traces.
 var telemetryPaths = map[string]string{"/v1/traces": "traces", "/v1/logs": "logs", "/v1/metrics": "metrics", "/": "traces"}
@@ -49,12 +60,19 @@ type parcel struct {
 	body                            []byte
 	verdict                         chan *nimbusv1.TelemetryVerdict // holds one
 	alone                           bool                            // its sender waits no longer
+	written                         []int64                         // how much output came before it
+	outputSeq                       int64                           // the event that has the last of that, 0 until there is one
 }
 
 // receiver takes what the job tells by OTLP over HTTP, and hands it on as it came:
 // it reads nothing of it, since whatever a sandbox says is for the agent to judge.
 type receiver struct {
 	url string // "" when nobody listens
+	// hide has a text hidden, and tells whether it is by now; nil where that can't be.
+	hide  func(ctx context.Context, secret []byte) bool
+	heard *events // of the job
+
+	job atomic.Pointer[process] // nil until it runs
 
 	mu      sync.Mutex
 	waiting []*parcel
@@ -65,7 +83,9 @@ type receiver struct {
 	changed chan struct{}
 }
 
-func newReceiver() *receiver { return &receiver{changed: make(chan struct{})} }
+func newReceiver(heard *events) *receiver {
+	return &receiver{heard: heard, changed: make(chan struct{})}
+}
 
 // notify wakes all that wait. Called with mu held.
 func (r *receiver) notify() {
@@ -111,6 +131,10 @@ func (r *receiver) end() {
 
 // ServeHTTP implements http.Handler.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if q.URL.Path == maskPath && r.hide != nil {
+		r.mask(w, q)
+		return
+	}
 	signal, ok := telemetryPaths[q.URL.Path]
 	v := &nimbusv1.TelemetryVerdict{}
 	switch {
@@ -125,6 +149,36 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		v = r.take(w, q, signal)
 	}
 	answerTelemetry(w, q, signal, v)
+}
+
+// mask has the body of a request hidden. Who hears 204 can rely on it.
+func (r *receiver) mask(w http.ResponseWriter, q *http.Request) {
+	if q.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "what is to be hidden is sent by POST", http.StatusMethodNotAllowed)
+		return
+	}
+	secret, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maskBytes))
+	var large *http.MaxBytesError
+	switch secret = bytes.TrimSpace(secret); {
+	case errors.As(err, &large):
+		http.Error(w, fmt.Sprintf("at most %d bytes can be hidden at once", maskBytes), http.StatusRequestEntityTooLarge)
+		return
+	case err != nil:
+		http.Error(w, "the body can't be read", http.StatusBadRequest)
+		return
+	case len(secret) < minMask:
+		http.Error(w, fmt.Sprintf("what has fewer than %d bytes is not hidden", minMask), http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.Context(), maskAnswer)
+	defer cancel()
+	if !r.hide(ctx, secret) {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "the host has not heard of it yet: try again", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // take reads a request, hands it to the agent and waits for what becomes of it.
@@ -195,6 +249,9 @@ func (r *receiver) free(n int) {
 
 // put adds a request whose room was reserved.
 func (r *receiver) put(p *parcel, room int) bool {
+	if job := r.job.Load(); job != nil {
+		p.written = job.written()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.size -= room
@@ -238,23 +295,47 @@ func (r *receiver) next(ctx context.Context, wait time.Duration) *parcel {
 	defer timer.Stop()
 	for {
 		r.mu.Lock()
+		var first *parcel
 		if len(r.waiting) > 0 {
-			defer r.mu.Unlock()
-			return r.waiting[0]
+			first = r.waiting[0]
 		}
 		ended, changed := r.ended, r.changed
 		r.mu.Unlock()
-		if ended {
+		var output <-chan struct{}
+		switch {
+		case first != nil:
+			var ready bool
+			if ready, output = r.ready(first); ready {
+				return first
+			}
+		case ended:
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-output:
 		case <-timer.C:
 			return nil
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// ready tells whether the output is in the events that was written before a request, and
+// else what is closed once there is more.
+func (r *receiver) ready(p *parcel) (ok bool, more <-chan struct{}) {
+	_, more = r.heard.newest()
+	if job := r.job.Load(); job != nil && !job.has(p.written) {
+		return false, more
+	}
+	last, _ := r.heard.newest()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.outputSeq == 0 {
+		p.outputSeq = last
+	}
+	return true, nil
 }
 
 // over tells whether nothing is left, and how much found no room.
@@ -275,6 +356,9 @@ func (r *receiver) announce(start *nimbusv1.StartRequest) {
 			start.Env[name] = value
 		}
 	}
+	if r.url != "" && r.hide != nil {
+		give("NIMBUS_MASK_URL", r.url+maskPath)
+	}
 	if r.url != "" && !sendsElsewhere(start.GetEnv()) {
 		give("OTEL_EXPORTER_OTLP_ENDPOINT", r.url)
 		give("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
@@ -287,13 +371,16 @@ func (r *receiver) announce(start *nimbusv1.StartRequest) {
 
 // openReceiver listens where a job is to have somebody listen; once, also where a
 // start is tried again.
-func (s *service) openReceiver(start *nimbusv1.StartRequest, over <-chan struct{}) {
+func (s *service) openReceiver(start *nimbusv1.StartRequest, heard *events) {
 	if start.GetTelemetry() == nil {
 		return
 	}
 	if s.receiver == nil {
-		s.receiver = newReceiver()
-		if err := s.receiver.listen(start.GetTelemetry().GetAddress(), over); err != nil {
+		s.receiver = newReceiver(heard)
+		if start.GetTelemetry().GetMasks() {
+			s.receiver.hide = heard.hide
+		}
+		if err := s.receiver.listen(start.GetTelemetry().GetAddress(), heard.end); err != nil {
 			s.receiverFault = err.Error()
 		}
 	}
@@ -324,6 +411,7 @@ func (s *service) TakeTelemetry(ctx context.Context, r *connect.Request[nimbusv1
 	if p != nil {
 		from := min(max(r.Msg.GetOffset(), 0), int64(len(p.body)))
 		out.Seq, out.Signal, out.ContentType, out.ContentEncoding, out.Size = p.seq, p.signal, p.contentType, p.contentEnc, int64(len(p.body))
+		out.OutputSeq = p.outputSeq
 		out.Piece = p.body[from:min(from+telemetryPiece, int64(len(p.body)))]
 	}
 	return connect.NewResponse(out), nil

@@ -126,10 +126,66 @@ func TestTelemetryIsHandedOn(t *testing.T) {
 	if r := <-fourth; r.status != 400 || r.body != "\x12\x02no" {
 		t.Errorf("the fourth heard %+v", r)
 	}
-	for path, want := range map[string]int{"/v1/profiles": 404, "/metrics": 404} {
+	for path, want := range map[string]int{"/v1/profiles": 404, "/metrics": 404, "/mask": 404} {
 		if r := <-send(t, url+path, "application/json", nil); r.status != want {
 			t.Errorf("%s: %+v", path, r)
 		}
+	}
+}
+
+// TestMasks: what a job sends to be hidden is an event for the agent; who sent it hears
+// of it once the agent has that. What can't be hidden is refused.
+func TestMasks(t *testing.T) {
+	t.Parallel()
+	socket, _ := serveTest(t)
+	c := dial(t, socket, testToken)
+	_, err := c.Start(t.Context(), connect.NewRequest(&nimbusv1.StartRequest{AttemptId: "att", Command: []string{"sh", "-c", "echo url=$NIMBUS_MASK_URL.; sleep 60"},
+		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere"}, Telemetry: &nimbusv1.TelemetryReceiver{Address: "127.0.0.1:0", Masks: true}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r result
+	r.follow(t.Context(), t, c, func() bool { return strings.HasSuffix(r.stdout.String(), ".\n") })
+	url := strings.TrimSuffix(strings.TrimPrefix(r.stdout.String(), "url="), ".\n")
+	for body, want := range map[string]int{"": 400, "abc\n": 400, strings.Repeat("x", maskBytes+1): 413} {
+		if got := <-send(t, url, "", []byte(body)); got.status != want {
+			t.Errorf("%d bytes: %+v", len(body), got)
+		}
+	}
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("by GET: %s", answer.Status)
+	}
+	heard := send(t, url, "", []byte("hide me\nand me\n"))
+	stream, err := c.Watch(t.Context(), connect.NewRequest(&nimbusv1.WatchRequest{FromSeq: r.last + 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !stream.Receive() {
+		t.Fatal(stream.Err())
+	}
+	if out := stream.Msg().GetOutput(); out.GetStream() != streamMask || string(out.GetData()) != "hide me\nand me" {
+		t.Errorf("the agent hears %v", stream.Msg())
+	}
+	select {
+	case got := <-heard:
+		t.Errorf("before the agent has it its sender hears %+v", got)
+	default:
+	}
+	if _, err := c.Acknowledge(t.Context(), connect.NewRequest(&nimbusv1.AcknowledgeRequest{Seq: stream.Msg().GetSeq()})); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-heard; got.status != http.StatusNoContent {
+		t.Errorf("its sender hears %+v", got)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 
 // TestTelemetryOfAGitHubJob: the steps of a job of GitHub's find the receiver by the
 // environment of their runner, and what one of them sends is in the job's trace,
-// below its run. A step that says where it sends itself is left alone.
+// below its run, without what it had hidden, which their runner tells nobody. A step that
+// says where it sends itself is left alone.
 func TestTelemetryOfAGitHubJob(t *testing.T) {
 	testenv.Require(t, "root")
 	t.Parallel()
@@ -36,7 +37,7 @@ jobs:
     runs-on: [nimbus, local]
     steps:
       - name: What it finds
-        run: env | sort | grep -E "^(OTEL_|TRACEPARENT=|PROMPTFOO_)"
+        run: env | sort | grep -E "^(OTEL_|TRACEPARENT=|PROMPTFOO_|NIMBUS_MASK_URL=)"
       - name: Sends
         run: %s
       - name: Sends elsewhere
@@ -53,6 +54,7 @@ jobs:
 		`OTEL_EXPORTER_OTLP_ENDPOINT=(http://127\.0\.0\.1:\d+)`, `OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`, `PROMPTFOO_OTEL_ENDPOINT=http://127\.0\.0\.1:\d+/v1/traces`,
 		`OTEL_RESOURCE_ATTRIBUTES=\S*nimbus\.job\.id=` + j.ID + `,nimbus\.attempt\.id=` + j.AttemptID + `\S*`, `OTEL_SERVICE_NAME=work`,
 		`TRACEPARENT=` + nimbus.TraceParent(j.ID), `own=http://elsewhere\.example\.`,
+		`NIMBUS_MASK_URL=http://127\.0\.0\.1:\d+/mask`, `mask 204`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want + `$`).MatchString(log) {
 			t.Errorf("no step says %s:\n%s", want, log)
@@ -65,7 +67,7 @@ jobs:
 	if run < 0 || work < 0 || got.Sent != 1 {
 		t.Fatalf("%d spans were sent: %+v", got.Sent, got.Spans)
 	}
-	if s := got.Spans[work]; s.TraceID != got.ID || s.ParentID != got.Spans[run].SpanID || s.AttemptID != j.AttemptID || s.Service != "work" || s.Attributes["n"] != "7" {
+	if s := got.Spans[work]; s.TraceID != got.ID || s.ParentID != got.Spans[run].SpanID || s.AttemptID != j.AttemptID || s.Service != "work" || s.Attributes["n"] != "7" || s.Attributes["told"] != "it is ***" {
 		t.Errorf("what a step sent is %+v, in trace %s below %s", s, got.ID, got.Spans[run].SpanID)
 	}
 	// What the host does not know, the control plane says of the whole life.

@@ -14,6 +14,8 @@ import (
 // Caches is what jobs saved for later ones, as people look at it.
 type Caches interface {
 	Entries(ctx context.Context, orgID string, f nimbus.CacheFilter, page nimbus.PageRequest) (entries []nimbus.CacheEntry, next string, err error)
+	// Uploads are what is being saved, the newest first.
+	Uploads(ctx context.Context, orgID string, f nimbus.CacheFilter) ([]nimbus.CacheUpload, error)
 	Stats(ctx context.Context, orgID string) (nimbus.CacheStats, error)
 	Remove(ctx context.Context, p nimbus.Principal, orgID string, f nimbus.CacheFilter) (n int, bytes int64, more bool, err error)
 	// SetQuota sets that of a repository, or of the org where that is "".
@@ -41,9 +43,15 @@ func (s cacheService) ListCacheEntries(ctx context.Context, r *connect.Request[n
 	if err != nil {
 		return nil, err
 	}
-	entries, next, err := caches.Entries(ctx, callerOf(ctx).org, wire.ToCacheFilter(r.Msg.GetFilter()),
-		nimbus.PageRequest{Size: int(r.Msg.GetPageSize()), Token: r.Msg.GetPageToken()})
-	return reply(&nimbusv1.ListCacheEntriesResponse{Entries: messages(entries, wire.CacheEntry), NextPageToken: next}, err)
+	org, filter := callerOf(ctx).org, wire.ToCacheFilter(r.Msg.GetFilter())
+	var uploads []nimbus.CacheUpload
+	if r.Msg.GetPageToken() == "" { // before entries: what is saved meanwhile is told twice, and not left out
+		if uploads, err = caches.Uploads(ctx, org, filter); err != nil {
+			return nil, err
+		}
+	}
+	entries, next, err := caches.Entries(ctx, org, filter, nimbus.PageRequest{Size: int(r.Msg.GetPageSize()), Token: r.Msg.GetPageToken()})
+	return reply(&nimbusv1.ListCacheEntriesResponse{Entries: messages(entries, wire.CacheEntry), NextPageToken: next, Uploads: messages(uploads, wire.CacheUpload)}, err)
 }
 
 func (s cacheService) GetCacheStats(ctx context.Context, _ *connect.Request[nimbusv1.GetCacheStatsRequest]) (*connect.Response[nimbusv1.GetCacheStatsResponse], error) {

@@ -18,8 +18,8 @@ import (
 // archiveWindow bounds what unpacking an archive takes.
 const archiveWindow = 8 << 20
 
-// damagedLogs is how many logs of an export end where they are damaged: a trailer, since
-// that is known once they were read.
+// damagedLogs is how many logs of an export are damaged: a trailer, since that is known
+// once they were read.
 const damagedLogs = "Nimbus-Damaged-Logs"
 
 // exportLogs answers all logs of the org, packed (zstd).

@@ -187,12 +187,60 @@ func testTelemetry(t *testing.T, p *plane) {
 	if got := sentSpans(t, read(one, "/api/v1/jobs/"+one.things["job"]+"/trace")); len(got) != 3 {
 		t.Errorf("what is not old went: %v", got)
 	}
+	checkTelemetryRetention(t, p, one, two)
 	must(t, p.books.OffsetClock(t.Context(), traces.DefaultKeep+time.Hour))
 	must(t, p.traces.Sweep(t.Context()))
 	o, err = p.traces.Org(t.Context(), one.org.ID)
 	must(t, err)
 	if got := sentSpans(t, read(one, "/api/v1/jobs/"+one.things["job"]+"/trace")); len(got) != 0 || o.Bytes != 0 {
 		t.Errorf("left: %v, %d bytes", got, o.Bytes)
+	}
+}
+
+// checkTelemetryRetention: an org that keeps its logs for less time keeps its telemetry no
+// longer, whether the time is its own or that of all.
+func checkTelemetryRetention(t *testing.T, p *plane, one, two tenant) {
+	t.Helper()
+	set := func(org string, days int32) {
+		t.Helper()
+		must(t, p.books.SetLogRetention(t.Context(), org, days, nimbus.AuditEvent{
+			OrgID: nimbus.DefaultOrgID, Actor: "system", Action: "logs.retention", Outcome: nimbus.AuditAllowed,
+		}))
+	}
+	has := func(tn tenant) bool {
+		t.Helper()
+		got, err := p.traces.Trace(t.Context(), tn.org.ID, tn.things["job"], 0)
+		must(t, err)
+		o, err := p.traces.Org(t.Context(), tn.org.ID)
+		if must(t, err); (got.Sent > 0) != (o.Bytes > 0) {
+			t.Errorf("%s has %d spans and %d bytes", tn.org.ID, got.Sent, o.Bytes)
+		}
+		return got.Sent > 0
+	}
+	const day = 24 * time.Hour
+	set(two.org.ID, 7)
+	must(t, p.books.OffsetClock(t.Context(), 7*day-time.Hour))
+	must(t, p.traces.Sweep(t.Context()))
+	if !has(two) {
+		t.Error("what is not too old for its org went")
+	}
+	must(t, p.books.OffsetClock(t.Context(), 7*day+time.Hour))
+	set(two.org.ID, 0) // for ever, as far as logs go
+	set("", 8)
+	must(t, p.traces.Sweep(t.Context()))
+	if !has(one) || !has(two) {
+		t.Error("what is not too old for its org went, with another org's time")
+	}
+	set(two.org.ID, 7)
+	must(t, p.traces.Sweep(t.Context()))
+	if !has(one) || has(two) {
+		t.Error("what is too old for its org is there, or what is not too old for another went")
+	}
+	set(one.org.ID, 0)
+	must(t, p.books.OffsetClock(t.Context(), 9*day))
+	must(t, p.traces.Sweep(t.Context()))
+	if !has(one) {
+		t.Error("the time of all counted for an org that has its own")
 	}
 }
 
@@ -247,6 +295,33 @@ func TestTelemetrySwitch(t *testing.T) {
 			t.Errorf("off is %t, and a job has a receiver: %t", off, again.Msg.GetAssignment().GetTelemetry())
 		}
 		h.finish(t, l, 0)
+	}
+}
+
+// TestTelemetryIsExact: what JSON's numbers have too few digits for comes as a text.
+func TestTelemetryIsExact(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	h := p.join(t)
+	j := p.submit(t)
+	l := h.accept(t)
+	const body = `{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"n","sum":{"dataPoints":[{"timeUnixNano":"1","asInt":"9007199254740993"}]}},
+		{"name":"h","histogram":{"dataPoints":[{"timeUnixNano":"1","count":"9007199254740995","sum":1}]}}]}]}]}`
+	_, err := h.AppendTelemetry(t.Context(), connect.NewRequest(&nimbusv1.AppendTelemetryRequest{Lease: l, Batches: []*nimbusv1.TelemetryBatch{told(t, 1, nimbus.SignalMetrics, body)}}))
+	must(t, err)
+	got := p.asAdmin(t, http.MethodPost, "/nimbus.v1.TelemetryService/ListTelemetry", fmt.Sprintf(`{"jobId":%q,"signal":"metrics"}`, j.ID))
+	var page struct {
+		Points []struct {
+			IntValue string `json:"intValue"`
+			Count    string `json:"count"`
+		} `json:"points"`
+	}
+	if got.status != http.StatusOK {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	must(t, json.Unmarshal([]byte(got.body), &page))
+	if len(page.Points) != 2 || page.Points[0].IntValue != "9007199254740993" || page.Points[1].Count != "9007199254740995" {
+		t.Errorf("got %s", got.body)
 	}
 }
 

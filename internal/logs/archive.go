@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,13 +34,17 @@ const (
 type Archived struct {
 	Attempts int   `json:"attempts"`
 	Lines    int64 `json:"lines"`
+	// Lost lines could not be read when the archive was made: it says which, in their place.
+	Lost int64 `json:"lost,omitempty"`
 	// Skipped attempts have a log already, which is not shorter: it was left as it is.
 	Skipped int `json:"skipped,omitempty"`
-	// Damaged attempts could not be read to their end: the archive has what was before.
+	// Damaged attempts could not be read as a whole: the archive has what could be, and
+	// says where something is missing.
 	Damaged int `json:"damaged,omitempty"`
 }
 
-// Export writes all logs of an org. Of one that is damaged it tells log, and goes on.
+// Export writes all logs of an org. Of one that is damaged it tells log, and goes on
+// behind what can't be read.
 func Export(ctx context.Context, store interface {
 	Reader
 	Looker
@@ -59,16 +64,16 @@ func Export(ctx context.Context, store interface {
 			break
 		}
 		for _, id := range ids {
-			n, damage, err := exportLog(ctx, store, nimbus.LogKey{OrgID: orgID, AttemptID: id}, out)
-			if err != nil {
+			x := logExport{key: nimbus.LogKey{OrgID: orgID, AttemptID: id}, out: out}
+			if err := x.write(ctx, store); err != nil {
 				return a, err
 			}
-			if damage != nil {
+			if x.damage != nil {
 				a.Damaged++
-				log.ErrorContext(ctx, "a log is exported up to where it is damaged", "attempt", id, "lines", n, "error", damage)
+				log.ErrorContext(ctx, "a log is exported that is damaged", "attempt", id, "lines", x.lines, "lost", x.lost, "error", x.damage)
 			}
 			a.Attempts++
-			a.Lines += n
+			a.Lines, a.Lost = a.Lines+x.lines, a.Lost+x.lost
 			after = id
 		}
 	}
@@ -76,26 +81,67 @@ func Export(ctx context.Context, store interface {
 	return a, out.Flush()
 }
 
-// exportLog writes a log, and says how many lines it wrote and whether it is damaged.
-func exportLog(ctx context.Context, store Reader, key nimbus.LogKey, out *bufio.Writer) (n int64, damage, err error) {
+// logExport writes one log.
+type logExport struct {
+	key         nimbus.LogKey
+	out         *bufio.Writer
+	last        nimbus.Line // that was written
+	lines, lost int64
+	damage      error // the first
+}
+
+func (x *logExport) write(ctx context.Context, store Reader) error {
+	x.last.At, _ = nimbus.IDTime(nimbus.PrefixAttempt, x.key.AttemptID)
 	for {
-		lines, err := store.Read(ctx, key, n+1, archiveLines)
-		if Aborts(ctx, err) {
-			return n, nil, err
+		lines, damaged, err := ReadOn(ctx, store, x.key, x.last.Seq+1, archiveLines)
+		switch {
+		case Aborts(ctx, err):
+			return err
+		case err != nil: // nothing is known of what lies behind it
+			x.damage = cmp.Or(x.damage, err)
+			return nil
+		case damaged != nil:
+			x.damage = cmp.Or[error](x.damage, damaged)
+			if damaged.Last-x.last.Seq > maxLost {
+				return nil
+			}
+			x.lost += damaged.Last - x.last.Seq
+			err = x.lose(damaged.Last)
+		case len(lines) == 0:
+			return nil
+		default:
+			x.lines += int64(len(lines))
+			err = x.chunk(lines)
 		}
-		if err != nil || len(lines) == 0 {
-			return n, err, nil
+		if err != nil {
+			return err
 		}
-		var b []byte
-		for _, l := range lines {
-			b = AppendRecord(b, l)
-		}
-		writeChunk(out, key.AttemptID, b)
-		if err := out.Flush(); err != nil { // a writer keeps its first error
-			return n, nil, err
-		}
-		n += int64(len(lines))
 	}
+}
+
+// lose writes that the lines up to one are lost.
+func (x *logExport) lose(last int64) error {
+	for first := x.last.Seq + 1; x.last.Seq < last; {
+		lines, behind := make([]nimbus.Line, 0, archiveLines), x.last
+		for len(lines) < archiveLines && behind.Seq < last {
+			behind = lostLine(first, last, behind)
+			lines = append(lines, behind)
+		}
+		if err := x.chunk(lines); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *logExport) chunk(lines []nimbus.Line) error {
+	var b []byte
+	for _, l := range lines {
+		b = AppendRecord(b, l)
+	}
+	x.last = lines[len(lines)-1]
+	writeChunk(x.out, x.key.AttemptID, b)
+	return x.out.Flush() // a writer keeps its first error
 }
 
 func writeID(out *bufio.Writer, id string) {
@@ -150,6 +196,7 @@ type importer struct {
 	begun   bool   // this import may write to it
 	skip    bool
 	last    int64 // its last line
+	lost    int64 // how many of those that this import wrote stand for ones that are lost
 	tried   int64 // the last line that was to be written: it may have been, although an error says no
 }
 
@@ -234,16 +281,29 @@ func (i *importer) take(ctx context.Context, attempt string, lines []nimbus.Line
 		if acked != lines[n-1].Seq || lines[0].Seq != i.last+1 {
 			return nimbus.Errorf(nimbus.CodeConflict, "the log of %s was written by somebody else meanwhile", attempt)
 		}
-		i.last, i.done.Lines = acked, i.done.Lines+int64(n)
+		i.count(lines[:n])
 		lines = lines[n:]
 	}
 	return nil
 }
 
+// count counts lines that are here now.
+func (i *importer) count(lines []nimbus.Line) {
+	for _, l := range lines {
+		if _, _, lost := lostBy(l); lost {
+			i.lost++
+			i.done.Lost++
+		} else {
+			i.done.Lines++
+		}
+		i.last = l.Seq
+	}
+}
+
 // next begins with an attempt. The one before was read to its end: from here on it is
 // not given up.
 func (i *importer) next(ctx context.Context, key nimbus.LogKey) error {
-	i.attempt, i.fits, i.begun, i.skip, i.tried = key.AttemptID, false, false, false, 0
+	i.attempt, i.fits, i.begun, i.skip, i.tried, i.lost = key.AttemptID, false, false, false, 0, 0
 	var err error
 	if i.had, err = i.store.Acked(ctx, key); err != nil {
 		return err
@@ -267,7 +327,8 @@ func (i *importer) beyond(ctx context.Context, key nimbus.LogKey, lines []nimbus
 	for len(lines) > 0 && lines[0].Seq <= i.had {
 		if lines[0].Seq == i.had {
 			here, err := i.store.Read(ctx, key, i.had, 1)
-			if err != nil {
+			var damaged *DamagedError
+			if err != nil && !errors.As(err, &damaged) { // one that is damaged is nobody's line
 				return nil, fmt.Errorf("read where a log ends that is here: %w", err)
 			}
 			i.fits = len(here) == 1 && here[0].Text == lines[0].Text && here[0].Stream == lines[0].Stream
@@ -328,7 +389,8 @@ func (i *importer) giveUp(ctx context.Context) error {
 		return nil
 	}
 	i.done.Attempts--
-	i.done.Lines -= i.last
+	i.done.Lines -= i.last - i.lost
+	i.done.Lost -= i.lost
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
 	defer cancel()
 	key := nimbus.LogKey{OrgID: i.org, AttemptID: i.attempt}

@@ -50,7 +50,11 @@ func ReadOn(ctx context.Context, store Reader, key nimbus.LogKey, from int64, li
 	if errors.As(err, &damaged) && damaged.Last >= from { // else it would be told for ever
 		return nil, &DamagedError{First: max(from, damaged.First), Last: damaged.Last, Err: err}, nil
 	}
-	return lines, nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	lines, damaged = withoutLost(lines)
+	return lines, damaged, nil
 }
 
 // Aborts tells whether an error is of more than the one log that was looked at: the

@@ -242,6 +242,11 @@ func (m *Mirrored) Blob(ctx context.Context, _ Place, digest Digest) (Blob, erro
 
 // lookAt asks the upstream how large a blob is.
 func (m *Mirrored) lookAt(ctx context.Context, digest Digest) (Blob, error) {
+	leave, err := m.question()
+	if err != nil {
+		return Blob{}, err
+	}
+	defer leave()
 	c, err := m.client(ctx)
 	if err != nil {
 		return Blob{}, err

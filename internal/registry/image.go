@@ -10,6 +10,26 @@ import (
 	"github.com/nimbus-ci/nimbus"
 )
 
+// manifestShares are how many large manifests come at once: each is in memory, and
+// who sends it may take his time.
+var manifestShares = shares{ofMirror: 4, ofOrg: 4, all: 16, spared: 4}
+
+// mostAwaiting bounds who waits for that.
+const mostAwaiting = 256
+
+// AwaitManifest waits until a large manifest may come, whose sender calls leave once
+// it is kept or refused. Codes: rate_limited.
+func (s *Service) AwaitManifest(ctx context.Context, p Place) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Turn)
+	defer cancel()
+	if s.manifests.acquireUpTo(ctx, p.OrgID, "", mostAwaiting) != noBound {
+		err := nimbus.Errorf(nimbus.CodeRateLimited, "too many large manifests come at once")
+		err.RetryAfter = 5 * time.Second
+		return nil, &RefusalError{TooManyRequests, err}
+	}
+	return sync.OnceFunc(func() { s.manifests.release(p.OrgID, "") }), nil
+}
+
 // PutManifest keeps a manifest, all of whose parts have to be there, and gives it
 // tags. Codes: invalid, not_found, conflict for a tag that does not change,
 // too_large.
@@ -22,9 +42,20 @@ func (s *Service) PutManifest(ctx context.Context, p Place, m Manifest, tags []s
 			return err
 		}
 	}
+	if err := s.spare(m.Size); err != nil {
+		return err
+	}
 	s.readPlatform(ctx, p, &m)
 	if err := s.store.PutRegistryManifest(ctx, p, m, tags, s.limits); err != nil {
 		return fmt.Errorf("keep a manifest: %w", err)
+	}
+	return nil
+}
+
+// spare looks whether a disk has room for what goes to the database.
+func (s *Service) spare(n int64) error {
+	if disk, ok := s.blobs.(spares); ok {
+		return disk.Spare(n) //nolint:wrapcheck // it is told as it is
 	}
 	return nil
 }
@@ -88,7 +119,7 @@ func (s *Service) RemoveManifest(ctx context.Context, who nimbus.Principal, p Pl
 
 // TagsStay is the refusal to remove tags that may not change.
 func TagsStay(repo string) error {
-	return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeConflict, "tags of the repository %s do not change, and so none is removed", repo).
+	return &RefusalError{Denied, nimbus.Errorf(nimbus.CodeConflict, "tags of the repository %s do not change, and so neither they nor what they stand for is removed", repo).
 		WithHint("take that rule away first: nimbus registry rules %s, with its other rules and without --immutable", repo)}
 }
 
@@ -114,19 +145,17 @@ func (s *Service) Tags(ctx context.Context, p Place, after string, most int) (ta
 // Referrers are the manifests about another, behind one; of an artifact type, ""
 // for any. next is where the page after begins, "" for none.
 func (s *Service) Referrers(ctx context.Context, p Place, subject Digest, artifactType string, after Digest) (all []Manifest, next Digest, err error) {
-	all, err = s.store.RegistryReferrers(ctx, p, subject, artifactType, after, referrersAtOnce+1)
+	all, more, err := s.store.RegistryReferrers(ctx, p, subject, artifactType, after, referrersAtOnce)
 	if err != nil {
 		return nil, "", fmt.Errorf("list referrers: %w", err)
 	}
-	if len(all) > referrersAtOnce {
-		all = all[:referrersAtOnce]
-		next = all[referrersAtOnce-1].Digest
+	if more && len(all) > 0 {
+		next = all[len(all)-1].Digest
 	}
 	return all, next, nil
 }
 
-// referrersAtOnce is how many referrers are on a page: with their annotations they
-// are at most as large as 100 manifests.
+// referrersAtOnce is how many referrers are on a page.
 const referrersAtOnce = 100
 
 // Pulled notes that a manifest was pulled. It is written down later.

@@ -135,7 +135,7 @@ func (m *Mirrored) ask(ctx context.Context, what string, do func(context.Context
 func (m *Mirrored) question() (leave func(), err error) {
 	q, orgID, name := m.service.mirrors.questions, m.mirror.OrgID, m.mirror.Name
 	if why := q.try(orgID, name); why != noBound {
-		return nil, m.busy(why, questionShares, "manifests or lists of tags are asked for already at")
+		return nil, m.busy(why, questionShares, "manifests, lists of tags or sizes of layers are asked for already at")
 	}
 	return func() { q.release(orgID, name) }, nil
 }
@@ -205,6 +205,9 @@ func (m *Mirrored) fetch(ctx context.Context, reference string, digest Digest, t
 		tags = []string{tag}
 	}
 	s := m.service
+	if err := s.spare(parsed.Size); err != nil {
+		return Manifest{}, err
+	}
 	if err := s.reserve(ctx, m.place.OrgID, parsed.Size); err != nil {
 		return Manifest{}, err
 	}

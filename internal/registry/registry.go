@@ -5,6 +5,7 @@
 package registry
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -12,13 +13,12 @@ import (
 
 // Bounds of what clients may say.
 const (
-	MaxManifest    = 4 << 20 // bytes; what every registry has to take
-	MaxRefs        = 20_000  // blobs and manifests that one manifest names
-	MaxTags        = 100     // that one push may give
-	MaxAnnotations = 64 << 10
-	MaxSegments    = 10_000 // requests in which one blob may come
-	MaxPage        = 1000   // of lists
-	MaxPlatforms   = 50     // of one image, that are told
+	MaxManifest  = 4 << 20 // bytes; what every registry has to take
+	MaxRefs      = 20_000  // blobs and manifests that one manifest names
+	MaxTags      = 100     // that one push may give
+	MaxSegments  = 10_000  // requests in which one blob may come
+	MaxPage      = 1000    // of lists
+	MaxPlatforms = 50      // of one image, that are told
 	// MaxImageSize bounds what an image may say that it has, so that sums don't run
 	// over.
 	MaxImageSize = 1 << 48
@@ -67,8 +67,8 @@ type Manifest struct {
 	Digest       Digest
 	MediaType    string
 	ArtifactType string
-	Subject      Digest            // what it is about; "" for nothing
-	Annotations  map[string]string // of one that has a subject
+	Subject      Digest          // what it is about; "" for nothing
+	Annotations  json.RawMessage // of one that has a subject: an object of texts; nil for none
 	Content      []byte
 	Size         int64
 	ImageSize    int64    // with all blobs that it names, as it says; the store adds its manifests
@@ -76,6 +76,7 @@ type Manifest struct {
 
 	Blobs     []Digest // that have to be there
 	Manifests []Digest // likewise
+	Elsewhere []Digest // blobs that need not be here, and stay where they are
 
 	config Digest // of an image, the blob that tells its platform; "" for none
 }

@@ -33,6 +33,9 @@ type Limits struct {
 	Mirror int64
 	// Fresh is how long a mirror believes what a tag stands for; a minute.
 	Fresh time.Duration
+	// Turn is how long who sends a large manifest waits for others that do; 30
+	// seconds.
+	Turn time.Duration
 }
 
 // WithDefaults is a copy whose zero fields are set.
@@ -47,6 +50,7 @@ func (l Limits) WithDefaults() Limits {
 	l.Orphan = cmp.Or(l.Orphan, 24*time.Hour)
 	l.Mirror = cmp.Or(l.Mirror, 50<<30)
 	l.Fresh = cmp.Or(l.Fresh, time.Minute)
+	l.Turn = cmp.Or(l.Turn, 30*time.Second)
 	return l
 }
 
@@ -82,10 +86,11 @@ type Service struct {
 	lead   func(context.Context, func(context.Context))
 	log    *slog.Logger
 
-	room    room
-	known   known
-	uses    uses
-	orphans orphans
+	room      room
+	manifests *slots // large ones that come
+	known     known
+	uses      uses
+	orphans   orphans
 
 	secrets  Secrets
 	inside   []string
@@ -105,7 +110,7 @@ func New(cfg Config) *Service {
 		cfg.Mirrors = nobodyHears{}
 	}
 	return &Service{secrets: cfg.Secrets, inside: cfg.Inside, observer: cfg.Mirrors, mirrors: newMirrors(cfg.Inside), store: cfg.Store, blobs: cfg.Blobs, key: cfg.Key, limits: cfg.Limits.WithDefaults(), clock: cfg.Clock, lead: cfg.Lead, log: cfg.Log,
-		room: room{orgs: map[string]*held{}}, known: newKnown(), uses: uses{at: map[named]time.Time{}}}
+		room: room{orgs: map[string]*held{}}, manifests: newSlots(manifestShares), known: newKnown(), uses: uses{at: map[named]time.Time{}}}
 }
 
 // afterwards bounds what is put right once a call is over, whether or not its

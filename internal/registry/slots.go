@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 )
@@ -73,10 +74,15 @@ func (s *slots) tryHeld(orgID, mirror string) bound {
 // acquire waits for a slot until ctx ends, and tells then what there are too many
 // of.
 func (s *slots) acquire(ctx context.Context, orgID, mirror string) bound {
+	return s.acquireUpTo(ctx, orgID, mirror, math.MaxInt)
+}
+
+// acquireUpTo is acquire that does not wait where so many do.
+func (s *slots) acquireUpTo(ctx context.Context, orgID, mirror string, most int) bound {
 	s.mu.Lock()
-	if s.tryHeld(orgID, mirror) == noBound {
+	if why := s.tryHeld(orgID, mirror); why == noBound || len(s.waiting) >= most {
 		s.mu.Unlock()
-		return noBound
+		return why
 	}
 	w := &waitingForSlot{orgID, mirror, make(chan struct{})}
 	s.waiting = append(s.waiting, w)

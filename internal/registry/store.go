@@ -122,8 +122,10 @@ type Manifests interface {
 	// bytes; up to most. Codes: not_found for a repository that is not there.
 	RegistryTags(ctx context.Context, p Place, after string, most int) ([]string, error)
 	// RegistryReferrers are the manifests about another, by digest, behind one; of an
-	// artifact type, "" for any; up to most.
-	RegistryReferrers(ctx context.Context, p Place, subject Digest, artifactType string, after Digest, most int) ([]Manifest, error)
+	// artifact type, "" for any; up to most, and of them no more than are together as
+	// large as one manifest may be, since all their annotations are told; more tells whether there are
+	// others. The first is told however large it is.
+	RegistryReferrers(ctx context.Context, p Place, subject Digest, artifactType string, after Digest, most int) (all []Manifest, more bool, err error)
 	// RegistryEpoch grows with all that is removed.
 	RegistryEpoch(ctx context.Context) (int64, error)
 	// UsedRegistryManifests notes when manifests were pulled.
@@ -224,4 +226,12 @@ type Blobs interface {
 	OpenRange(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error)
 	Delete(ctx context.Context, key string) error
 	List(ctx context.Context, prefix, after string, most int) ([]blob.Listed, error)
+}
+
+// spares is what Blobs may be, too: on a disk that it leaves a part of free, which
+// manifests would take that are in the database beside it.
+type spares interface {
+	// Spare counts bytes that are about to be written there. Codes: unavailable, as of a
+	// disk that is full.
+	Spare(n int64) error
 }

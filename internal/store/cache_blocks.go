@@ -60,6 +60,19 @@ func (s *Store) PutCacheBlock(ctx context.Context, id int64, b cache.Block, clai
 	return loose, err
 }
 
+// CacheBlocks implements cache.Uploads.
+func (s *Store) CacheBlocks(ctx context.Context, id int64) (n int64, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		row, err := t.CacheEntryRow(ctx, id)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && row.State != cacheUploading {
+			return noCacheUpload()
+		}
+		n = row.Blocks
+		return err
+	})
+	return n, err
+}
+
 // ArrangeCache implements cache.Uploads.
 func (s *Store) ArrangeCache(ctx context.Context, id int64, blocks []string) error {
 	return s.write(ctx, func(t *tx) error {

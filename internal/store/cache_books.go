@@ -45,6 +45,20 @@ func (s *Store) CacheList(ctx context.Context, orgID, repo string, f cache.Filte
 	return entries, err
 }
 
+// CacheUploads implements cache.Books.
+func (s *Store) CacheUploads(ctx context.Context, orgID, repo string, most int) (all []cache.Uploading, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		rows, err := t.CacheUploadsOf(ctx, gen.CacheUploadsOfParams{OrgID: orgID, AnyRepo: repo == cache.AllRepos, Repo: repo, Most: int32(most)})
+		all = make([]cache.Uploading, len(rows))
+		for i := range rows {
+			r := &rows[i]
+			all[i] = cache.Uploading{Upload: cache.Upload{ID: r.ID, Place: cachePlace(r), CreatedAt: fromMicros(r.BegunAt)}, Bytes: r.Reserved, JobID: r.JobID, TouchedAt: fromMicros(r.TouchedAt)}
+		}
+		return err
+	})
+	return all, err
+}
+
 // CacheUsage implements cache.Books.
 func (s *Store) CacheUsage(ctx context.Context, orgID string, most int) (all cache.Usage, repos []cache.Usage, err error) {
 	err = s.read(ctx, func(t *tx) error {

@@ -152,7 +152,7 @@ func (r *cacheRoom) fullTotal(l cache.Limits) error {
 // words.
 func cacheFull(whose string, used, most int64) error {
 	return nimbus.Errorf(nimbus.CodeTooLarge, "insufficient usage: the cache of %s has %d of %d bytes, and not enough of it can make room", whose, used, most).
-		WithHint("`nimbus cache ls` tells what is in it, but for what is being saved, which holds room too until it is done or nothing has come for minutes; entries that are being read stay")
+		WithHint("`nimbus cache ls` tells what is in it; what is being saved holds room too, until it is done or nothing has come for minutes, and entries that are being read stay")
 }
 
 // victim is an entry that may make room.

@@ -189,8 +189,11 @@ func (l *Logs) Read(ctx context.Context, key nimbus.LogKey, from int64, limit in
 		}
 		for _, page := range pages {
 			more, err := l.lines(page.Format, page.Lines)
+			if err != nil && len(lines) > 0 {
+				return lines, nil // the next call tells
+			}
 			if err != nil {
-				return nil, err
+				return nil, &logs.DamagedError{First: max(from, page.FirstSeq), Last: page.LastSeq, Err: err}
 			}
 			for _, line := range more {
 				if line.Seq >= from && len(lines) < limit {

@@ -136,12 +136,12 @@ func (s *Store) RegistryImages(ctx context.Context, p registry.Place, after stri
 		for i, r := range rows {
 			images[i] = nimbus.Image{Tag: string(r.Tag), Digest: r.Digest, MediaType: r.MediaType, ArtifactType: r.ArtifactType, Bytes: r.ImageSize,
 				PushedAt: fromMicros(r.PushedAt), PulledAt: fromMicros(r.PulledAt), Platforms: platformsOf(r.Platforms)}
-			about, err := t.registryReferrers(ctx, p, registry.Digest(r.Digest), "", "", referrersTold)
+			about, err := t.registryReferrerHeads(ctx, p, registry.Digest(r.Digest), "", "", referrersTold)
 			if err != nil {
 				return err
 			}
 			for _, m := range about {
-				images[i].Referrers = append(images[i].Referrers, nimbus.ImageReferrer{Digest: string(m.Digest), ArtifactType: m.ArtifactType, Bytes: m.Size})
+				images[i].Referrers = append(images[i].Referrers, nimbus.ImageReferrer{Digest: m.Digest, ArtifactType: m.ArtifactType, Bytes: m.Size})
 			}
 		}
 		return nil

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -73,18 +74,12 @@ func (t *tx) holdRegistry(ctx context.Context, table string, p registry.Place, d
 // putRegistryManifest writes a manifest, or notes that one that is there is used,
 // whose row is locked then.
 func (t *tx) putRegistryManifest(ctx context.Context, p registry.Place, m registry.Manifest) (isNew bool, err error) {
-	annotations := []byte("{}")
-	if m.Subject != "" && len(m.Annotations) > 0 {
-		if annotations, err = json.Marshal(m.Annotations); err != nil {
-			return false, fmt.Errorf("write annotations: %w", err)
-		}
-	}
 	size, err := t.registryImageSize(ctx, p, m)
 	if err != nil {
 		return false, err
 	}
 	at, err := t.PutRegistryManifest(ctx, gen.PutRegistryManifestParams{OrgID: p.OrgID, Repo: p.Repo, Digest: string(m.Digest), MediaType: m.MediaType,
-		ArtifactType: m.ArtifactType, Subject: string(m.Subject), Annotations: string(annotations), Size: m.Size, ImageSize: size, Content: m.Content,
+		ArtifactType: m.ArtifactType, Subject: string(m.Subject), Annotations: cmp.Or(string(m.Annotations), noAnnotations), Size: m.Size, ImageSize: size, Content: m.Content,
 		Platforms: strings.Join(m.Platforms, ","), PushedAt: micros(t.now)})
 	if err != nil {
 		return false, fmt.Errorf("write a manifest: %w", err)
@@ -92,8 +87,8 @@ func (t *tx) putRegistryManifest(ctx context.Context, p registry.Place, m regist
 	if isNew = at == micros(t.now); !isNew {
 		return false, nil
 	}
-	refs := make([][]any, 0, len(m.Blobs)+len(m.Manifests))
-	for _, d := range slices.Concat(m.Blobs, m.Manifests) {
+	refs := make([][]any, 0, len(m.Blobs)+len(m.Manifests)+len(m.Elsewhere))
+	for _, d := range slices.Concat(m.Blobs, m.Manifests, m.Elsewhere) {
 		refs = append(refs, []any{p.OrgID, p.Repo, string(m.Digest), string(d)})
 	}
 	line := pipeline{tx: t}
@@ -177,7 +172,9 @@ func (s *Store) RegistryTag(ctx context.Context, p registry.Place, tag string) (
 // DropRegistryManifest implements registry.Manifests.
 func (s *Store) DropRegistryManifest(ctx context.Context, p registry.Place, digest registry.Digest, e nimbus.AuditEvent) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.mayLoseRegistryTags(ctx, p, " AND digest = $3", string(digest)); err != nil {
+		// Nor what an index names that has one.
+		err := t.mayLoseRegistryTags(ctx, p, " AND (digest = $3 OR digest IN (SELECT manifest FROM registry_refs WHERE org_id = $1 AND repo = $2 AND digest = $3))", string(digest))
+		if err != nil {
 			return err
 		}
 		if err := t.removeRegistryManifest(ctx, p, digest); err != nil {
@@ -272,28 +269,51 @@ func (t *tx) registryRepo(ctx context.Context, p registry.Place) (gen.RegistryRe
 }
 
 // RegistryReferrers implements registry.Manifests.
-func (s *Store) RegistryReferrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) (all []registry.Manifest, err error) {
-	err = s.read(ctx, func(t *tx) (err error) {
-		all, err = t.registryReferrers(ctx, p, subject, artifactType, after, most)
-		return err
+func (s *Store) RegistryReferrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) (all []registry.Manifest, more bool, err error) {
+	err = s.read(ctx, func(t *tx) error {
+		heads, err := t.registryReferrerHeads(ctx, p, subject, artifactType, after, most+1)
+		if err != nil {
+			return err
+		}
+		fit := fitting(heads, most)
+		more = fit < len(heads)
+		rows, err := t.RegistryReferrers(ctx, gen.RegistryReferrersParams{OrgID: p.OrgID, Repo: p.Repo, Subject: string(subject), After: string(after),
+			AnyType: artifactType == "", ArtifactType: artifactType, Most: int32(fit)})
+		if err != nil {
+			return err
+		}
+		all = make([]registry.Manifest, len(rows))
+		for i, r := range rows {
+			all[i] = registry.Manifest{Digest: registry.Digest(r.Digest), MediaType: r.MediaType, ArtifactType: r.ArtifactType, Subject: subject, Size: r.Size}
+			if r.Annotations != noAnnotations {
+				all[i].Annotations = json.RawMessage(r.Annotations)
+			}
+		}
+		return nil
 	})
-	return all, err
+	return all, more, err
 }
 
-func (t *tx) registryReferrers(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) ([]registry.Manifest, error) {
-	rows, err := t.RegistryReferrers(ctx, gen.RegistryReferrersParams{OrgID: p.OrgID, Repo: p.Repo, Subject: string(subject), After: string(after),
-		AnyType: artifactType == "", ArtifactType: artifactType, Most: int32(most)})
-	if err != nil {
-		return nil, err
-	}
-	all := make([]registry.Manifest, len(rows))
-	for i, r := range rows {
-		all[i] = registry.Manifest{Digest: registry.Digest(r.Digest), MediaType: r.MediaType, ArtifactType: r.ArtifactType, Subject: subject, Size: r.Size}
-		if err := json.Unmarshal([]byte(r.Annotations), &all[i].Annotations); err != nil {
-			return nil, fmt.Errorf("read annotations: %w", err)
+// noAnnotations is what the row of a manifest has that has none.
+const noAnnotations = "{}"
+
+// fitting is how many of some manifests, up to most, are told at once. Their
+// annotations are a part of them, and no manifest has others.
+func fitting(heads []gen.RegistryReferrerHeadsRow, most int) (n int) {
+	var bytes int64
+	for n < len(heads) && n < most {
+		if bytes += heads[n].Size; bytes > registry.MaxManifest && n > 0 {
+			break
 		}
+		n++
 	}
-	return all, nil
+	return n
+}
+
+// registryReferrerHeads are manifests about another without their annotations.
+func (t *tx) registryReferrerHeads(ctx context.Context, p registry.Place, subject registry.Digest, artifactType string, after registry.Digest, most int) ([]gen.RegistryReferrerHeadsRow, error) {
+	return t.RegistryReferrerHeads(ctx, gen.RegistryReferrerHeadsParams{OrgID: p.OrgID, Repo: p.Repo, Subject: string(subject), After: string(after),
+		AnyType: artifactType == "", ArtifactType: artifactType, Most: int32(most)})
 }
 
 // RegistryEpoch implements registry.Manifests.

@@ -89,11 +89,61 @@ func (s *Store) CountTelemetry(ctx context.Context, orgID, jobID string) (counts
 	return counts, err
 }
 
+// retentionsAtOnce is how many orgs are looked at by one query.
+const retentionsAtOnce = 200
+
 // ForgetTelemetry implements traces.Store.
 func (s *Store) ForgetTelemetry(ctx context.Context, olderThan time.Duration) (n int, err error) {
+	old := func(t *tx, before int64) ([]gen.OldTelemetryRow, error) {
+		return t.OldTelemetry(ctx, gen.OldTelemetryParams{StoredAt: before, Limit: sweptAtOnce})
+	}
+	if n, err = s.forgetTelemetry(ctx, olderThan, old); err != nil || n > 0 {
+		return n, err
+	}
+	for after := ""; ; {
+		orgs, err := gen.New(s.reader).TelemetryRetentions(ctx, gen.TelemetryRetentionsParams{OrgID: after, Limit: retentionsAtOnce})
+		if err != nil || len(orgs) == 0 {
+			return n, interpret(err)
+		}
+		for _, o := range orgs {
+			after = o.OrgID
+			keep := time.Duration(min(o.Days, maxRetentionDays)) * 24 * time.Hour
+			if keep >= olderThan {
+				continue
+			}
+			gone, err := s.forgetOrgTelemetry(ctx, o.OrgID, keep)
+			if n += gone; err != nil {
+				return n, err
+			}
+		}
+	}
+}
+
+// maxRetentionDays is as many as a duration holds, and more than anybody means.
+const maxRetentionDays = 100 * 365
+
+// forgetOrgTelemetry removes all of an org that is older.
+func (s *Store) forgetOrgTelemetry(ctx context.Context, orgID string, olderThan time.Duration) (total int, err error) {
+	old := func(t *tx, before int64) (rows []gen.OldTelemetryRow, err error) {
+		found, err := t.OldTelemetryOfOrg(ctx, gen.OldTelemetryOfOrgParams{OrgID: orgID, StoredAt: before, Limit: sweptAtOnce})
+		for _, b := range found {
+			rows = append(rows, gen.OldTelemetryRow(b))
+		}
+		return rows, err
+	}
+	for {
+		n, err := s.forgetTelemetry(ctx, olderThan, old)
+		if total += n; err != nil || n == 0 {
+			return total, err
+		}
+	}
+}
+
+// forgetTelemetry removes some of those batches that are older.
+func (s *Store) forgetTelemetry(ctx context.Context, olderThan time.Duration, older func(*tx, int64) ([]gen.OldTelemetryRow, error)) (n int, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		n = 0
-		old, err := t.OldTelemetry(ctx, gen.OldTelemetryParams{StoredAt: micros(t.now.Add(-olderThan)), Limit: sweptAtOnce})
+		old, err := older(t, micros(t.now.Add(-olderThan)))
 		if err != nil {
 			return fmt.Errorf("look for old telemetry: %w", err)
 		}

@@ -71,8 +71,8 @@ type Store interface {
 	TelemetryBatches(ctx context.Context, orgID, jobID string, s nimbus.Signal, after Position, most int) ([]Stored, error)
 	// CountTelemetry is how many items there are of a job.
 	CountTelemetry(ctx context.Context, orgID, jobID string) (map[nimbus.Signal]int64, error)
-	// ForgetTelemetry removes some batches that are older, and says how many; 0 when
-	// there are none.
+	// ForgetTelemetry removes some batches that are older, or that are older than their
+	// org keeps logs, and says how many; 0 when there are none.
 	ForgetTelemetry(ctx context.Context, olderThan time.Duration) (n int, err error)
 	OrgTelemetry(ctx context.Context, orgID string) (off bool, bytes int64, err error)
 	SetOrgTelemetry(ctx context.Context, orgID string, off bool, e nimbus.AuditEvent) error

@@ -31,10 +31,11 @@ func BlockID(text string) (string, error) {
 	return base64.StdEncoding.EncodeToString(id), nil
 }
 
-// ReadBlockList reads the ids of the blocks that make a content, in their order.
+// ReadBlockList reads the ids of the blocks that make a content, in their order; most
+// is how many there may be, up to MaxBlocks.
 // A block is there once: Azure allows it twice, nobody does it, and it would make
 // much of little. Codes: invalid, too_large, and r's own.
-func ReadBlockList(r io.Reader) ([]string, error) {
+func ReadBlockList(r io.Reader, most int64) ([]string, error) {
 	var (
 		d      = xml.NewDecoder(io.LimitReader(r, MaxBlockList+1))
 		blocks []string
@@ -72,8 +73,8 @@ func ReadBlockList(r io.Reader) ([]string, error) {
 			if known[id] {
 				return nil, nimbus.Errorf(nimbus.CodeInvalid, "the block list names the block %.100q twice", id)
 			}
-			if known[id], blocks = true, append(blocks, id); len(blocks) > MaxBlocks {
-				return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d blocks", MaxBlocks)
+			if known[id], blocks = true, append(blocks, id); int64(len(blocks)) > most {
+				return nil, nimbus.Errorf(nimbus.CodeTooLarge, "the block list has more than %d blocks", most)
 			}
 		default:
 			return nil, nimbus.Errorf(nimbus.CodeInvalid, "%.100q has no place in a block list", start.Name.Local).

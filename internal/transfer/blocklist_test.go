@@ -42,7 +42,7 @@ func TestBlockList(t *testing.T) {
 		"a long id":         {`<BlockList><Latest>` + b64(strings.Repeat("x", maxBlockID+1)) + `</Latest></BlockList>`, nil, nimbus.CodeInvalid},
 		"another charset":   {`<?xml version="1.0" encoding="ISO-8859-1"?><BlockList/>`, nil, nimbus.CodeInvalid},
 	} {
-		got, err := ReadBlockList(strings.NewReader(c.text))
+		got, err := ReadBlockList(strings.NewReader(c.text), MaxBlocks)
 		if nimbus.ErrorCode(err) != c.code || c.code == "" && !slices.Equal(got, c.want) {
 			t.Errorf("a list %s: %q, %v", name, got, err)
 		}
@@ -61,17 +61,20 @@ func TestBlockListIsBounded(t *testing.T) {
 		b.WriteString("</BlockList>")
 		return b.String()
 	}
-	if got, err := ReadBlockList(strings.NewReader(list(MaxBlocks))); err != nil || len(got) != MaxBlocks {
+	if got, err := ReadBlockList(strings.NewReader(list(MaxBlocks)), MaxBlocks); err != nil || len(got) != MaxBlocks {
 		t.Errorf("the longest list: %d blocks, %v", len(got), err)
 	}
-	if _, err := ReadBlockList(strings.NewReader(list(MaxBlocks + 1))); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
+	if _, err := ReadBlockList(strings.NewReader(list(MaxBlocks+1)), MaxBlocks); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
 		t.Errorf("a longer one: %v", err)
 	}
-	if _, err := ReadBlockList(strings.NewReader("<BlockList>" + strings.Repeat(" ", MaxBlockList) + "</BlockList>")); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
+	if _, err := ReadBlockList(strings.NewReader(list(3)), 2); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
+		t.Errorf("a list of more blocks than there are: %v", err)
+	}
+	if _, err := ReadBlockList(strings.NewReader("<BlockList>"+strings.Repeat(" ", MaxBlockList)+"</BlockList>"), MaxBlocks); nimbus.ErrorCode(err) != nimbus.CodeTooLarge {
 		t.Errorf("a list of space: %v", err)
 	}
 	gone := nimbus.Errorf(nimbus.CodeCancelled, "the sender has gone")
-	if _, err := ReadBlockList(iotest.ErrReader(gone)); !errors.Is(err, gone) {
+	if _, err := ReadBlockList(iotest.ErrReader(gone), MaxBlocks); !errors.Is(err, gone) {
 		t.Errorf("a list that breaks off: %v", err)
 	}
 }
@@ -82,7 +85,7 @@ func FuzzBlockList(f *testing.F) {
 	f.Add(`<BlockList><Uncommitted>` + b64("x") + `</Uncommitted><!-- --></BlockList>`)
 	f.Add(`<!DOCTYPE a [<!ENTITY b "c">]><BlockList><Latest>&b;</Latest></BlockList>`)
 	f.Fuzz(func(t *testing.T, text string) {
-		blocks, err := ReadBlockList(strings.NewReader(text))
+		blocks, err := ReadBlockList(strings.NewReader(text), MaxBlocks)
 		if err != nil {
 			if code := nimbus.ErrorCode(err); code != nimbus.CodeInvalid && code != nimbus.CodeTooLarge {
 				t.Fatalf("a code of ours: %v", err)

@@ -19,6 +19,18 @@ func ToCacheEntry(m *nimbusv1.CacheEntry) nimbus.CacheEntry {
 		CreatedAt: ToTime(m.GetCreatedAt()), UsedAt: ToTime(m.GetUsedAt())}
 }
 
+// CacheUpload makes a message.
+func CacheUpload(u nimbus.CacheUpload) *nimbusv1.CacheUpload {
+	return &nimbusv1.CacheUpload{Id: u.ID, Repo: u.Repo, Scope: u.Scope, Key: u.Key, Version: u.Version, Bytes: u.Bytes, JobId: u.JobID,
+		BegunAt: Time(u.BegunAt), TouchedAt: Time(u.TouchedAt)}
+}
+
+// ToCacheUpload reads one.
+func ToCacheUpload(m *nimbusv1.CacheUpload) nimbus.CacheUpload {
+	return nimbus.CacheUpload{ID: m.GetId(), Repo: m.GetRepo(), Scope: m.GetScope(), Key: m.GetKey(), Version: m.GetVersion(), Bytes: m.GetBytes(), JobID: m.GetJobId(),
+		BegunAt: ToTime(m.GetBegunAt()), TouchedAt: ToTime(m.GetTouchedAt())}
+}
+
 // CacheFilter makes a message.
 func CacheFilter(f nimbus.CacheFilter) *nimbusv1.CacheFilter {
 	return &nimbusv1.CacheFilter{Id: f.ID, Repo: f.Repo, Scope: f.Scope, Key: f.Key, KeyPrefix: f.Prefix}

@@ -51,7 +51,7 @@ func TelemetryPage(p nimbus.TelemetryPage) *nimbusv1.ListTelemetryResponse {
 			Service: l.Service, Attributes: l.Attributes})
 	}
 	for _, x := range p.Points {
-		out.Points = append(out.Points, &nimbusv1.MetricPoint{At: Time(x.At), Name: x.Name, Unit: x.Unit, Type: x.Type, Value: x.Value, Count: x.Count, Service: x.Service, Attributes: x.Attributes})
+		out.Points = append(out.Points, &nimbusv1.MetricPoint{At: Time(x.At), Name: x.Name, Unit: x.Unit, Type: x.Type, Value: x.Value, IntValue: x.Int, Count: x.Count, Service: x.Service, Attributes: x.Attributes})
 	}
 	return out
 }
@@ -64,7 +64,7 @@ func ToTelemetryPage(m *nimbusv1.ListTelemetryResponse) nimbus.TelemetryPage {
 			Service: l.GetService(), Attributes: l.GetAttributes()})
 	}
 	for _, x := range m.GetPoints() {
-		p.Points = append(p.Points, nimbus.MetricPoint{At: ToTime(x.GetAt()), Name: x.GetName(), Unit: x.GetUnit(), Type: x.GetType(), Value: x.GetValue(), Count: x.GetCount(), Service: x.GetService(), Attributes: x.GetAttributes()})
+		p.Points = append(p.Points, nimbus.MetricPoint{At: ToTime(x.GetAt()), Name: x.GetName(), Unit: x.GetUnit(), Type: x.GetType(), Value: x.GetValue(), Int: x.IntValue, Count: x.GetCount(), Service: x.GetService(), Attributes: x.GetAttributes()})
 	}
 	return p
 }

@@ -19,6 +19,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -148,12 +149,58 @@ put() { printf "$2" | curl -sSf -T - -H "Authorization: Bearer $NIMBUS_CACHE_TOK
 put deps/first content; put deps/second 'more content'
 i=0; while [ $i -lt 55 ]; do put other/a-key-that-is-rather-long-as-those-of-package-managers-are-$i x; i=$((i+1)); done`
 			b.run(env, "run", "--executor", "local", "--no-files", "--", "sh", "-c", saves)
+			b.putSlowly(env, "deps/under-way")
 		},
 		"gone": func() {
 			if left := string(b.run(env, "cache", "ls", "--prefix", "deps/")); strings.Contains(left, "deps/first") || !strings.Contains(left, "deps/second") {
 				t.Errorf("there is\n%s", left)
 			}
 		},
+	})
+}
+
+// putSlowly begins to put a content under a key, which goes on until the test ends.
+func (b *browser) putSlowly(env []string, key string) {
+	b.t.Helper()
+	fail := func(err error) {
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	var data string
+	for _, v := range env {
+		if rest, ok := strings.CutPrefix(v, "NIMBUS_DATA="); ok {
+			data = rest
+		}
+	}
+	token, err := os.ReadFile(filepath.Join(data, "admin.token"))
+	fail(err)
+	host := strings.TrimPrefix(b.url, "http://")
+	conn, err := net.Dial("tcp", host)
+	fail(err)
+	_, err = fmt.Fprintf(conn, "PUT /cache/%s/%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n",
+		nimbus.DefaultOrgID, key, host, strings.TrimSpace(string(token)))
+	fail(err)
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") { // its content is read
+		b.t.Fatalf("%q, %v", line, err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for tick := time.NewTicker(5 * time.Second); ; {
+			select {
+			case <-tick.C: // who sends nothing for a minute is hung up on
+				_, _ = conn.Write([]byte("x"))
+			case <-stop:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	b.t.Cleanup(func() {
+		close(stop)
+		<-stopped
+		conn.Close()
 	})
 }
 

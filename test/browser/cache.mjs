@@ -16,6 +16,7 @@ await drive(async (page) => {
   const rows = list.getByRole("listitem");
   await rows.first().waitFor({ timeout: 30_000 });
   check((await rows.count()) === 50, `${await rows.count()} entries are shown at once`);
+  await page.getByRole("list", { name: "Being saved" }).getByText("deps/under-way", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Show more" }).click();
   await list.getByText("deps/first", { exact: true }).waitFor();
   check((await page.getByRole("meter", { name: "Of the org's quota" }).count()) === 1, "no meter");
@@ -34,6 +35,7 @@ await drive(async (page) => {
   await page.getByRole("textbox", { name: "Repository" }).fill("octo/none");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No entry matches this filter" }).waitFor();
+  check((await page.getByRole("list", { name: "Being saved" }).count()) === 0, "an upload passes the filter");
   await page.getByRole("button", { name: "Show all" }).click();
   await page.getByRole("textbox", { name: "Keys that begin with" }).fill("deps/");
   await page.keyboard.press("Enter");

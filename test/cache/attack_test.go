@@ -368,6 +368,43 @@ func TestContentsAreWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestBlockListsAreBounded: a list is held in memory, so it has no more blocks than
+// came, one of an upload comes at a time, and it comes at once.
+func TestBlockListsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cache.Limits{})
+	me := w.as(job())
+	target := me.uploadURL("k")
+	w.refused("a list of nothing that came", me.putList(target, "a"), http.StatusRequestEntityTooLarge)
+	me.putBlock(target, "a", "content")
+	w.refused("a list of more than came", me.putList(target, "a", "b"), http.StatusRequestEntityTooLarge)
+	u, err := url.Parse(target)
+	w.must(err)
+	conn, err := net.Dial("tcp", u.Host)
+	w.must(err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "PUT %s&comp=blocklist HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n", u.RequestURI(), u.Host)
+	answers := bufio.NewReader(conn)
+	if line, err := answers.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") { // it is being read
+		t.Fatalf("%q, %v", line, err)
+	}
+	a := me.putList(target, "a")
+	if w.refused("a second list meanwhile", a, http.StatusServiceUnavailable); a.header.Get("Retry-After") == "" || a.header.Get("X-Ms-Error-Code") != "ServerBusy" {
+		t.Errorf("clients don't try again: %v", a.header)
+	}
+	other := me.uploadURL("other")
+	me.putBlock(other, "a", "x")
+	if a := me.putList(other, "a"); a.status != http.StatusCreated {
+		t.Errorf("the list of another upload: %d %s", a.status, a.body)
+	}
+	conn.Close()
+	w.wait("the first is given up", func() bool { return me.putList(target, "a").status == http.StatusCreated })
+	if a := me.finalize("k", len("content")); !a.ok() {
+		t.Fatal(a.status, a.body)
+	}
+	me.holds("k", "content")
+}
+
 // TestTruncated: an upload that breaks off leaves nothing that could be committed.
 func TestTruncated(t *testing.T) {
 	t.Parallel()

@@ -102,6 +102,49 @@ func TestKeyed(t *testing.T) {
 	})
 }
 
+// TestKeyedEscapes: what clients escape of a key is the key, by a host too; what
+// could lead elsewhere is not.
+func TestKeyedEscapes(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		me := w.as(job())
+		if a := me.ask("PUT", "a%2Bb%3dc%3Ad%40e%2cf%7Eg", "escaped"); a.status != http.StatusCreated {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		me.is("a+b=c:d@e,f~g", "escaped")
+		me.is("a%2bb%3Dc%3ad%40e%2Cf%7eg", "escaped")
+		for _, key := range []string{"%2e%2e/a", "a%5cb", "a%2540b", "a%00"} {
+			if a := me.ask("PUT", key, "x"); a.status != http.StatusBadRequest && a.status != http.StatusNotFound {
+				t.Errorf("%s: %d", key, a.status)
+			}
+		}
+	})
+}
+
+// TestKeyedWithoutBlobs: while the object store is away a host gives what it has, and
+// the rest is a miss, and a save that nobody tries again.
+func TestKeyedWithoutBlobs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cache.Limits{})
+	w.as(job()).ask("PUT", "elsewhere", "content")
+	h := w.throughHost(100 * MiB)
+	me := w.as(job())
+	me.ask("PUT", "here", "kept")
+	w.away.Store(true)
+	me.is("here", "kept")
+	if a := me.ask("GET", "elsewhere", ""); a.status != http.StatusNotFound || !strings.Contains(a.body, "away") {
+		t.Errorf("a content that can't be had: %d %s", a.status, a.body)
+	}
+	if a := me.ask("PUT", "new", "x"); a.status != http.StatusFailedDependency || !strings.Contains(a.body, "away") {
+		t.Errorf("a save: %d %s", a.status, a.body)
+	}
+	w.away.Store(false)
+	me.is("elsewhere", "content")
+	me.is("new", "")
+	if n := len(h.files()); n == 0 {
+		t.Error("the host keeps nothing")
+	}
+}
+
 // TestKeyedTokens: who may, by whatever way a token is sent, and nobody else.
 func TestKeyedTokens(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
@@ -172,7 +215,7 @@ func TestKeyedKeys(t *testing.T) {
 			t.Errorf("%s: %d", method, a.status)
 		}
 	}
-	if a := me.ask("PUT", "k", "x", "Content-Range", "bytes 0-0/5"); a.status != http.StatusMethodNotAllowed {
+	if a := me.ask("PUT", "k", "x", "Content-Range", "bytes 0-0/5"); a.status != http.StatusBadRequest {
 		t.Errorf("a part is put: %d", a.status)
 	}
 }
@@ -224,11 +267,13 @@ func TestBazel(t *testing.T) {
 			}
 			me.is(cas, blob)
 		}
-		// It is there: what comes for it now is not looked at.
-		if a := me.ask("PUT", cas, "another"); a.status != http.StatusCreated {
-			t.Errorf("a blob that is there: %d %s", a.status, a.body)
+		// It is there: another content is refused all the same, of whichever length.
+		for _, wrong := range []string{"another", blob + "x", blob[1:] + "x", ""} {
+			if a := me.ask("PUT", cas, wrong); a.status != http.StatusBadRequest || !strings.Contains(a.body, sum(wrong)) {
+				t.Errorf("another content of a blob that is there: %d %s", a.status, a.body)
+			}
+			me.is(cas, blob)
 		}
-		me.is(cas, blob)
 		for _, result := range []string{"one result", "another result"} {
 			if a := me.ask("PUT", ac, result); a.status != http.StatusCreated {
 				t.Errorf("an action: %d %s", a.status, a.body)

@@ -129,7 +129,7 @@ func TestMirrorQuestionsAreBounded(t *testing.T) {
 	for range ofOrg {
 		<-asked
 	}
-	for i, why := range []string{"24 manifests or lists of tags", "as an org may have at once"} {
+	for i, why := range []string{"24 manifests, lists of tags or sizes of layers", "as an org may have at once"} {
 		got := greedy.do("GET", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/manifests/more", i), nil).want(t, 429, "TOOMANYREQUESTS")
 		if !strings.Contains(string(got.body), why) {
 			t.Errorf("it is refused with %s", got.body)
@@ -137,6 +137,7 @@ func TestMirrorQuestionsAreBounded(t *testing.T) {
 		if got := greedy.do("GET", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/tags/list", i), nil).want(t, 200, ""); got.header.Get("Warning") == "" {
 			t.Errorf("tags that upstream was not asked for are new: %s", got.body)
 		}
+		greedy.do("HEAD", fmt.Sprintf("/v2/rival/slow-%d.test/lib/x/blobs/%s", i, registry.Of(registry.SHA256, fresh(10))), nil).want(t, 429, "")
 	}
 	select {
 	case path := <-asked:

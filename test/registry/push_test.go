@@ -8,10 +8,13 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/blob/fs"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
 )
@@ -89,6 +92,33 @@ func TestWrongPushesLeaveNothing(t *testing.T) {
 			t.Errorf("%d bytes are counted, and %d contents are stored", got, w.stored())
 		}
 	})
+}
+
+// TestRangeWithoutLength: where a request does not say how long it is, its range does.
+func TestRangeWithoutLength(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, engines["sqlite"](t), folder(t, t.TempDir()), registry.Limits{})
+	c := w.client(w.token(w.org("acme"), nimbus.RoleDeveloper))
+	content := fresh(20)
+	at := c.at(c.do("POST", "/v2/acme/app/blobs/uploads/", nil).want(t, 202, ""))
+	patch := func(body []byte, asked string, want int) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, c.url+at, struct{ io.Reader }{bytes.NewReader(body)})
+		w.must(err)
+		r.SetBasicAuth("anybody", c.token)
+		r.Header.Set("Content-Range", asked)
+		a, err := http.DefaultClient.Do(r)
+		w.must(err)
+		w.must(a.Body.Close())
+		if r.ContentLength != 0 || a.StatusCode != want {
+			t.Errorf("%d bytes as %s are answered by %s, want %d", len(body), asked, a.Status, want)
+		}
+	}
+	patch(content, "0-9", http.StatusBadRequest)
+	patch(content[:9], "0-9", http.StatusBadRequest)
+	patch(content[:10], "0-9", http.StatusAccepted)
+	patch(content[10:], "10-19", http.StatusAccepted)
+	c.do("PUT", at+"?digest="+string(registry.Of(registry.SHA256, content)), nil).want(t, 201, "")
 }
 
 // TestManifestsNameWhatIsThere: one is refused whose parts are not in the
@@ -247,6 +277,42 @@ func TestQuotaIsTold(t *testing.T) {
 	})
 }
 
+// fullDisk is a place on a disk that has no room for anything more.
+type fullDisk struct {
+	*fs.Store
+
+	full atomic.Bool
+}
+
+// Spare shadows the store's.
+func (d *fullDisk) Spare(n int64) error {
+	if d.full.Load() {
+		return &nimbus.Error{Code: nimbus.CodeUnavailable, Message: "full", Err: syscall.ENOSPC}
+	}
+	return d.Store.Spare(n)
+}
+
+// TestManifestsLeaveTheDiskItsRest: they are in the database, and don't take what
+// contents leave to it.
+func TestManifestsLeaveTheDiskItsRest(t *testing.T) {
+	t.Parallel()
+	place, err := fs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { place.Close() })
+	disk := &fullDisk{Store: place}
+	w := newWorld(t, engines["sqlite"](t), disk, registry.Limits{})
+	c := w.client(w.token(w.org("acme"), nimbus.RoleOperator))
+	m := c.image("acme/app", "v1", fresh(10))
+	disk.full.Store(true)
+	c.do("PUT", "/v2/acme/app/manifests/v2", m, "Content-Type", ociManifest).want(t, 507, "DENIED")
+	c.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, "")
+	c.do("DELETE", "/v2/acme/app/manifests/v1", nil).want(t, 202, "")
+	disk.full.Store(false)
+	c.do("PUT", "/v2/acme/app/manifests/v2", m, "Content-Type", ociManifest).want(t, 201, "")
+}
+
 // TestFullQuotaIsReadByWhoSends: who sends all of a layer before looking at the
 // answer finds there that the quota is full, however the layer is sent.
 func TestFullQuotaIsReadByWhoSends(t *testing.T) {
@@ -283,6 +349,37 @@ func TestFullQuotaIsReadByWhoSends(t *testing.T) {
 	}
 }
 
+// TestLayersFromElsewhere: a layer that may be had from others need not be here, and
+// stays as long as its image where it is.
+func TestLayersFromElsewhere(t *testing.T) {
+	t.Parallel()
+	onEngines(t, registry.Limits{}, func(t *testing.T, w *world) {
+		o := w.org("acme")
+		c := w.client(w.token(o, nimbus.RoleOperator))
+		config, here, away := fresh(10), fresh(20), fresh(30)
+		c.push("acme/app", config)
+		c.push("acme/app", here)
+		layer := func(content []byte) string {
+			return fmt.Sprintf(`{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":%q,"size":%d,"urls":["https://elsewhere.example/x"]}`, registry.Of(registry.SHA256, content), len(content))
+		}
+		m := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/x","digest":%q,"size":10},"layers":[%s,%s]}`,
+			ociManifest, registry.Of(registry.SHA256, config), layer(here), layer(away))
+		c.do("PUT", "/v2/acme/app/manifests/v1", m, "Content-Type", ociManifest).want(t, 201, "")
+		w.pass(25 * time.Hour)
+		w.swept()
+		blob := "/v2/acme/app/blobs/" + string(registry.Of(registry.SHA256, here))
+		c.do("GET", blob, nil).want(t, 200, "")
+		c.do("DELETE", blob, nil).want(t, 405, "UNSUPPORTED")
+		c.do("GET", "/v2/acme/app/blobs/"+string(registry.Of(registry.SHA256, away)), nil).want(t, 404, "BLOB_UNKNOWN")
+		c.do("DELETE", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, m)), nil).want(t, 202, "")
+		w.pass(25 * time.Hour)
+		w.swept()
+		if got := w.used(o); got != 0 {
+			t.Errorf("%d bytes are left", got)
+		}
+	})
+}
+
 // TestImmutableTags: a tag that is there stays what it is, where a repository is
 // set so.
 func TestImmutableTags(t *testing.T) {
@@ -311,6 +408,13 @@ func TestImmutableTags(t *testing.T) {
 			t.Errorf("all of them are removed: %v", err)
 		}
 		op.do("GET", "/v2/acme/app/manifests/v1", nil).want(t, 200, "")
+		// Nor does it lose what it names.
+		part := manifestOf(config, config)
+		partOf := string(registry.Of(registry.SHA256, part))
+		index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, ociIndex, ociManifest, partOf, len(part))
+		op.do("PUT", "/v2/acme/app/manifests/"+partOf, part, "Content-Type", ociManifest).want(t, 201, "")
+		op.do("PUT", "/v2/acme/app/manifests/parts", index, "Content-Type", ociIndex).want(t, 201, "")
+		op.do("DELETE", "/v2/acme/app/manifests/"+partOf, nil).want(t, 409, "DENIED")
 		op.do("DELETE", "/v2/acme/app/manifests/none", nil).want(t, 404, "MANIFEST_UNKNOWN")
 		op.do("PUT", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, untagged)), untagged, "Content-Type", ociManifest).want(t, 201, "")
 		op.do("DELETE", "/v2/acme/app/manifests/"+string(registry.Of(registry.SHA256, untagged)), nil).want(t, 202, "")

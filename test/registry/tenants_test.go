@@ -132,6 +132,19 @@ func TestWhoMayWhat(t *testing.T) {
 		}
 	}
 	c.do("GET", "/v2/_catalog", nil, "Authorization", "Bearer "+w.token(acme, nimbus.RoleOperator)).want(t, 403, "DENIED")
+	// One for a repository does not list the others.
+	admin := w.client(w.token(acme, nimbus.RoleAdmin))
+	admin.do("GET", "/v2/_catalog", nil).want(t, 200, "")
+	refused = c.do("GET", "/v2/_catalog", nil, "Authorization", "Bearer "+admin.bearer("repository:acme/app:pull")).want(t, 401, "DENIED")
+	if got := refused.header.Get("WWW-Authenticate"); !strings.Contains(got, `scope="registry:catalog:*"`) {
+		t.Errorf("the challenge is %s", got)
+	}
+	c.do("GET", "/v2/_catalog", nil, "Authorization", "Bearer "+admin.bearer("registry:catalog:*")).want(t, 200, "")
+	c.do("GET", "/v2/acme/app/manifests/v1", nil, "Authorization", "Bearer "+admin.bearer("registry:catalog:*")).want(t, 401, "DENIED")
+	c.do("GET", "/v2/_catalog", nil, "Authorization", "Bearer "+operator.bearer("registry:catalog:*")).want(t, 403, "DENIED")
+	c.do("DELETE", "/v2/", nil, "Authorization", "Bearer "+operator.token).want(t, 405, "UNSUPPORTED")
+	form := url.Values{"grant_type": {"password"}, "username": {"a:b"}, "password": {operator.token}, "scope": {"repository:acme/app:pull"}}
+	c.do("POST", "/v2/token", []byte(form.Encode()), "Content-Type", "application/x-www-form-urlencoded").want(t, 200, "")
 }
 
 // TestWhereJobsPush: a job pushes to the repository that is called after its own, and

@@ -64,6 +64,16 @@ func (r *reserve) take(n int64) error {
 	return nil
 }
 
+// Spare counts bytes that are about to be written to the store's disk by somebody
+// else, as to a database, for whom what the store leaves free is not. Codes:
+// unavailable, as of a disk that is full.
+func (s *Store) Spare(n int64) error {
+	if s.reserve == nil {
+		return nil
+	}
+	return s.reserve.take(n)
+}
+
 func (r *reserve) look() error {
 	dir, err := r.root.Open(".")
 	if err != nil {

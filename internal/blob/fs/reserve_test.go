@@ -69,6 +69,7 @@ func TestTheLastOfTheDiskStaysFree(t *testing.T) {
 			t.Fatalf("%d: %d bytes are free", i, left)
 		}
 	}
+	wantsFull(t, s.Spare(7*mib)) // nor does what others write on our behalf take it
 	if got := files(t, disk); strings.Join(got, " ") != ".incoming kept" {
 		t.Errorf("left: %v", got)
 	}
@@ -95,4 +96,7 @@ func TestADiskWithoutRoom(t *testing.T) {
 	defer s.Close()
 	_, err = s.Put(t.Context(), "large", endless{}, 1<<40)
 	wantsFull(t, err)
+	if err := s.Spare(1 << 40); err != nil {
+		t.Errorf("it leaves nothing free, and yet: %v", err)
+	}
 }

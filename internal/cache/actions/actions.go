@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -24,6 +25,7 @@ type Service interface {
 	CheckUpload(ctx context.Context, c cache.Caller, uploadID int64) error
 	PutBlock(ctx context.Context, uploadID int64, block string, r io.Reader, size int64) error
 	PutRange(ctx context.Context, uploadID, offset int64, r io.Reader, size int64) error
+	Blocks(ctx context.Context, uploadID int64) (int64, error)
 	Arrange(ctx context.Context, uploadID int64, blocks []string) error
 	Commit(ctx context.Context, c cache.Caller, key, version string, size int64) (cache.Entry, error)
 	CommitUpload(ctx context.Context, c cache.Caller, uploadID, size int64) (cache.Entry, error)
@@ -112,7 +114,7 @@ func New(cfg Config) (http.Handler, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	h := &handler{cfg.withDefaults()}
+	h := &handler{Config: cfg.withDefaults()}
 	mux := http.NewServeMux()
 	mux.Handle("POST "+twirpPath+"CreateCacheEntry", twirp(h, createEntry))
 	mux.Handle("POST "+twirpPath+"FinalizeCacheEntryUpload", twirp(h, finalizeUpload))
@@ -132,6 +134,10 @@ func New(cfg Config) (http.Handler, error) {
 	return h.bounds().InTime(mux), nil
 }
 
-type handler struct{ Config }
+type handler struct {
+	Config
+
+	lists sync.Map // uploads of which a list of blocks is being read
+}
 
 func (h *handler) bounds() transfer.Bounds { return transfer.Bounds{Idle: h.Idle, Whole: h.Whole} }

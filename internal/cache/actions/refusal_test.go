@@ -19,7 +19,7 @@ import (
 
 func newHandler(t testing.TB) *handler {
 	t.Helper()
-	return &handler{Config{Keys: newKeys(t, secret(1)), Log: slog.New(slog.DiscardHandler)}.withDefaults()}
+	return &handler{Config: Config{Keys: newKeys(t, secret(1)), Log: slog.New(slog.DiscardHandler)}.withDefaults()}
 }
 
 // TestRefusals: each code of nimbus has its words in each protocol, and no fault of

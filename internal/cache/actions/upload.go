@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/transfer"
@@ -85,9 +86,20 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, s signed, block s
 	return nil
 }
 
+// putBlockList takes the order of blocks. A list is held in memory: so it has no
+// more blocks than came, each of which is a file and counts, one of an upload is read
+// at a time, and it has to come at once.
 func (h *handler) putBlockList(w http.ResponseWriter, r *http.Request, s signed) error {
-	body := h.bounds().Upstream(w, r, r.ContentLength)
-	blocks, err := transfer.ReadBlockList(body)
+	came, err := h.Cache.Blocks(r.Context(), s.id)
+	if err != nil {
+		return fmt.Errorf("count blocks: %w", err)
+	}
+	if _, busy := h.lists.LoadOrStore(s.id, nil); busy {
+		return &nimbus.Error{Code: nimbus.CodeRateLimited, Message: "another list of this upload is being read", RetryAfter: time.Second}
+	}
+	defer h.lists.Delete(s.id)
+	body := transfer.Bounds{Idle: h.Idle, Whole: h.Idle}.Upstream(w, r, r.ContentLength)
+	blocks, err := transfer.ReadBlockList(body, came)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type Service interface {
 	Get(ctx context.Context, c cache.Caller, key, version string) (cache.Entry, bool, error)
 	Open(ctx context.Context, e cache.Entry, offset, n int64) (cache.Content, error)
 	Save(ctx context.Context, c cache.Caller, what cache.Saving, r io.Reader) (e cache.Entry, kept bool, err error)
-	Delete(ctx context.Context, c cache.Caller, key, version string) error
+	Delete(ctx context.Context, c cache.Caller, key, version string, match func(id int64) bool) error
 }
 
 // Config is what a handler needs.
@@ -196,6 +196,9 @@ func (k call) send(entry cache.Entry, part transfer.Span, partial bool) error {
 		return nil
 	}
 	content, err := k.cfg.Cache.Open(k.r.Context(), entry, part.Offset, part.N)
+	if isAway(err) {
+		return k.without(http.StatusNotFound, err)
+	}
 	if err != nil {
 		return fmt.Errorf("open an entry: %w", err)
 	}
@@ -229,7 +232,7 @@ func (k call) headers(entry cache.Entry, tag string) {
 // put takes a content.
 func (k call) put() error {
 	if k.r.Header.Get("Content-Range") != "" {
-		return nimbus.Errorf(nimbus.CodeUnsupported, "a content is put whole")
+		return nimbus.Errorf(nimbus.CodeInvalid, "a content is put whole, and not in ranges") // RFC 9110, section 14.5
 	}
 	what := cache.Saving{Key: k.key, Version: k.version, Size: k.r.ContentLength, Again: k.again, SHA256: k.sha256, Still: k.still}
 	if k.r.Header.Get("If-None-Match") == "*" && what.Again == cache.AgainReplaces {
@@ -247,6 +250,9 @@ func (k call) put() error {
 	body := k.bounds.Upstream(k.w, k.r, k.r.ContentLength)
 	body.Asks(k.cfg.Anew, func() error { return k.still(k.r.Context()) })
 	entry, kept, err := k.cfg.Cache.Save(k.r.Context(), k.c, what, body)
+	if isAway(err) {
+		return k.without(http.StatusFailedDependency, body.Linger(err))
+	}
 	if err != nil {
 		return body.Linger(fmt.Errorf("put a content: %w", err))
 	}
@@ -290,7 +296,11 @@ func (k call) matching(what *cache.Saving) error {
 
 // remove removes what the caller may write.
 func (k call) remove() error {
-	if err := k.cfg.Cache.Delete(k.r.Context(), k.c, k.key, k.version); err != nil {
+	var match func(int64) bool
+	if tags := k.r.Header.Get("If-Match"); tags != "" {
+		match = func(id int64) bool { return lists(tags, tagOf(cache.Entry{ID: id})) }
+	}
+	if err := k.cfg.Cache.Delete(k.r.Context(), k.c, k.key, k.version, match); err != nil {
 		return fmt.Errorf("remove an entry: %w", err)
 	}
 	k.w.WriteHeader(http.StatusNoContent)

@@ -2,6 +2,7 @@ package keyed_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -31,6 +32,7 @@ type shelf struct {
 	saving  cache.Saving       // what was saved last
 	next    int64
 	fails   error  // what every call is answered with
+	away    error  // what contents are
 	ended   bool   // nobody may go on
 	came    func() // is called as a content comes
 }
@@ -53,7 +55,7 @@ func (content) Close() error { return nil }
 func (s *shelf) Open(_ context.Context, e cache.Entry, offset, n int64) (cache.Content, error) {
 	for _, k := range s.entries {
 		if k.entry.ID == e.ID {
-			return content{strings.NewReader(k.content[offset : offset+n])}, s.fails
+			return content{strings.NewReader(k.content[offset : offset+n])}, cmp.Or(s.away, s.fails)
 		}
 	}
 	return nil, nimbus.Errorf(nimbus.CodeNotFound, "it is gone")
@@ -93,8 +95,11 @@ func (s *shelf) Save(_ context.Context, _ cache.Caller, what cache.Saving, r io.
 	return e, false, nil
 }
 
-func (s *shelf) Delete(_ context.Context, _ cache.Caller, key, version string) error {
+func (s *shelf) Delete(_ context.Context, _ cache.Caller, key, version string, match func(int64) bool) error {
 	at := [2]string{version, key}
+	if match != nil && !match(s.entries[at].entry.ID) {
+		return cache.NotTheOne()
+	}
 	if _, ok := s.entries[at]; !ok {
 		return nimbus.Errorf(nimbus.CodeNotFound, "there is no such entry in the cache")
 	}
@@ -234,6 +239,10 @@ func TestTokensOfKeys(t *testing.T) {
 	if a := d.ask(http.MethodGet, "k", "", "Authorization", "Bearer blind"); a.StatusCode != http.StatusForbidden {
 		t.Errorf("one that reads nothing: %s", a.Status)
 	}
+	// Nx is told why by this type alone.
+	if a := d.ask(http.MethodGet, "v1/cache/abc", "", "Authorization", ""); a.StatusCode != http.StatusUnauthorized || a.Header.Get("Content-Type") != "text/plain" {
+		t.Errorf("Nx without: %s %v", a.Status, a.Header)
+	}
 	d.url = strings.Replace(d.url, nimbus.DefaultOrgID, "org_0000000000000000000000000b", 1)
 	if a := d.ask(http.MethodGet, "k", ""); a.StatusCode != http.StatusForbidden || strings.Contains(a.body, "org_0000000000000000000000000b") {
 		t.Errorf("another org's path: %s %s", a.Status, a.body)
@@ -284,13 +293,18 @@ func TestAnswersWithContents(t *testing.T) {
 			t.Errorf("behind the end: %v", a.Header)
 		}
 	}
-	if a := d.ask(http.MethodPut, "k", "x", "Content-Range", "bytes 0-0/1"); a.StatusCode != http.StatusMethodNotAllowed {
+	if a := d.ask(http.MethodPut, "k", "x", "Content-Range", "bytes 0-0/1"); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("a part is put: %s", a.Status)
 	}
 	if a := d.ask(http.MethodPost, "k", "x"); a.StatusCode != http.StatusMethodNotAllowed || a.Header.Get("Allow") == "" {
 		t.Errorf("POST: %s", a.Status)
 	}
-	if a := d.ask(http.MethodDelete, "k", ""); a.StatusCode != http.StatusNoContent {
+	for _, tags := range []string{`"2"`, `"11", W/"2"`} {
+		if a := d.ask(http.MethodDelete, "k", "", "If-Match", tags); a.StatusCode != http.StatusPreconditionFailed {
+			t.Errorf("DELETE of another: %s", a.Status)
+		}
+	}
+	if a := d.ask(http.MethodDelete, "k", "", "If-Match", `"2", "1"`); a.StatusCode != http.StatusNoContent {
 		t.Errorf("DELETE: %s", a.Status)
 	}
 	if a := d.ask(http.MethodDelete, "k", ""); a.StatusCode != http.StatusNotFound {
@@ -315,7 +329,7 @@ func TestRefusals(t *testing.T) {
 		{fmt.Errorf("a secret: %w", syscall.EDQUOT), 507, "the server's disk is full", nil},
 		{nimbus.Errorf(nimbus.CodeConflict, "there"), 409, "there", nil},
 		{nimbus.Errorf(nimbus.CodeConflict, "there"), 412, "there", []string{"If-None-Match", "*"}},
-		{nimbus.Errorf(nimbus.CodeUnavailable, "away"), 503, "away", nil},
+		{nimbus.Errorf(nimbus.CodeUnavailable, "away"), 424, "away", nil}, // at which nobody tries again
 		{nimbus.Errorf(nimbus.CodeInvalid, "wrong"), 400, "wrong", nil},
 		{fmt.Errorf("save: %w", &nimbus.Error{Code: nimbus.CodeRateLimited, Message: "often", RetryAfter: 1500 * time.Millisecond}), 429, "often", nil},
 		{errors.New("a secret of the disk"), 500, "its log says", nil},
@@ -329,9 +343,40 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("when to come again: %v", a.Header)
 		}
 		a = d.ask(http.MethodPut, "v8/artifacts/abc", "x", c.headers...)
-		if !strings.HasPrefix(a.body, `{"error":{"code":`) || a.StatusCode != c.status {
+		if want := map[int]int{507: 424}[c.status]; !strings.HasPrefix(a.body, `{"error":{"code":`) || a.StatusCode != cmp.Or(want, c.status) {
 			t.Errorf("Turborepo is told %s %s", a.Status, a.body)
 		}
+		a = d.ask(http.MethodPut, "v1/cache/abc", "x", c.headers...)
+		if want := map[int]int{400: 400, 409: 409}[c.status]; a.StatusCode != cmp.Or(want, 403) || !strings.Contains(a.body, c.says) || a.Header.Get("Content-Type") != "text/plain" {
+			t.Errorf("%v: to save Nx is told %s %v %s", c.err, a.Status, a.Header, a.body)
+		}
+		a = d.ask(http.MethodGet, "v1/cache/abc", "")
+		if want := map[int]int{400: 400, 409: 409}[c.status]; c.headers == nil && a.StatusCode != cmp.Or(want, 404) {
+			t.Errorf("%v: to restore Nx is told %s %s", c.err, a.Status, a.body)
+		}
+	}
+}
+
+// TestContentsAreAway: while a look-up works and its content can't be had, that is a
+// miss, with which every client goes on; nothing of the content's is told.
+func TestContentsAreAway(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	for _, path := range []string{"k", "v8/artifacts/abc"} {
+		d.ask(http.MethodPut, path, "content")
+		d.away = nimbus.Errorf(nimbus.CodeUnavailable, "a secret of the bucket's")
+		a := d.ask(http.MethodGet, path, "", "Range", "bytes=1-2")
+		if _, told := transfer.TakeEntry(a.Header); a.StatusCode != http.StatusNotFound || told || a.Header.Get("ETag") != "" || a.Header.Get("Content-Range") != "" ||
+			!strings.Contains(a.body, "away") || strings.Contains(a.body, "secret") {
+			t.Errorf("%s: %s %v %s", path, a.Status, a.Header, a.body)
+		}
+		if d.away = nil; d.ask(http.MethodGet, path, "").body != "content" {
+			t.Errorf("%s is not back", path)
+		}
+	}
+	d.fails = nimbus.Errorf(nimbus.CodeUnavailable, "busy")
+	if a := d.ask(http.MethodGet, "k", ""); a.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a look-up that fails is no miss: %s", a.Status)
 	}
 }
 

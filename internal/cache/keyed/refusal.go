@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
+	"github.com/nimbus-ci/nimbus/internal/transfer"
 )
 
 // statuses are how codes are told. Of all of them clients take 404 for a miss;
@@ -21,10 +22,59 @@ var statuses = map[nimbus.Code]int{
 	nimbus.CodeUnsupported: http.StatusMethodNotAllowed, nimbus.CodeCancelled: http.StatusRequestTimeout, nimbus.CodeFenced: http.StatusPreconditionFailed,
 }
 
-// Refuse answers with an error: one line of text that says why, in JSON to Turborepo.
+// ofContents are headers that an error does not have.
+var ofContents = []string{"Content-Length", "Content-Range", "ETag", "Last-Modified", "Content-Disposition", "X-Artifact-Tag", "X-Artifact-Duration"}
+
+// isAway tells whether contents can't be had, or kept, while all else can.
+func isAway(err error) bool {
+	return nimbus.ErrorCode(err) == nimbus.CodeUnavailable && !nimbus.IsFull(err)
+}
+
+// without answers while that is so, by a status at which clients go on without the
+// cache: at a 5xx some of them try again, and others fail.
+func (k call) without(status int, err error) error {
+	k.cfg.Log.WarnContext(k.r.Context(), "the place of contents is away, clients go on without the cache", "method", k.r.Method, "path", k.r.URL.Path, "error", err)
+	for _, name := range ofContents {
+		k.w.Header().Del(name)
+	}
+	transfer.TakeEntry(k.w.Header())
+	say(k.w, k.r, status, nimbus.CodeUnavailable, "the place of contents is away: go on without the cache")
+	return nil
+}
+
+// say answers by a line of text, in JSON to Turborepo.
+func say(w http.ResponseWriter, r *http.Request, status int, code nimbus.Code, text string) {
+	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, Prefix), "/")
+	switch {
+	case strings.HasPrefix(path, turboPath):
+		if status == http.StatusInsufficientStorage { // at a 5xx it sends the same again
+			status = http.StatusFailedDependency
+		}
+		writeJSON(w, status, map[string]map[string]string{"error": {"code": string(code), "message": text}})
+	case strings.HasPrefix(path, nxPath):
+		write(w, toNx(r.Method, status), "text/plain", []byte(text+"\n")) // it knows no other type
+	default:
+		write(w, status, "text/plain; charset=utf-8", []byte(text+"\n"))
+	}
+}
+
+// toNx is a status as Nx is to see it: its run fails at each that its protocol has
+// not, be it for want of room. It goes on at a miss, and where it may not save.
+func toNx(method string, status int) int {
+	switch status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusConflict:
+		return status
+	}
+	if method == http.MethodPut {
+		return http.StatusForbidden
+	}
+	return http.StatusNotFound
+}
+
+// Refuse answers with an error, by say.
 func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	header := w.Header()
-	for _, name := range []string{"Content-Length", "Content-Range", "ETag", "Last-Modified", "Content-Disposition", "X-Artifact-Tag", "X-Artifact-Duration"} {
+	for _, name := range ofContents {
 		header.Del(name)
 	}
 	code := nimbus.ErrorCode(err)
@@ -61,11 +111,7 @@ func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if wait := nimbus.ErrorRetryAfter(err); wait > 0 {
 		header.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
 	}
-	if strings.Contains(r.URL.Path, "/"+turboPath) {
-		writeJSON(w, status, map[string]map[string]string{"error": {"code": string(code), "message": text}})
-		return
-	}
-	write(w, status, "text/plain; charset=utf-8", []byte(text+"\n"))
+	say(w, r, status, code, text)
 }
 
 // quotaIsFull is how the cache says that a quota has no room: a content that is

@@ -19,6 +19,9 @@ const (
 	nxVersion     = cache.Own + "nx"
 )
 
+// nxPath is how paths of Nx' begin.
+const nxPath = "v1/cache/"
+
 // thing is what a path names, and what its protocol expects of it.
 type thing struct {
 	version, key string
@@ -48,7 +51,7 @@ func thingAt(path string) (thing, error) {
 	case folder == "v8":
 		return turboThing(path)
 	}
-	if hash, ok := strings.CutPrefix(path, "v1/cache/"); ok && !strings.Contains(hash, "/") {
+	if hash, ok := strings.CutPrefix(path, nxPath); ok && !strings.Contains(hash, "/") {
 		// Nx takes no other content for a hash: who could would change what others run.
 		return thing{version: nxVersion, key: hash, again: cache.AgainRefused, stored: answer200}, nil
 	}

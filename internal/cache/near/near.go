@@ -8,7 +8,6 @@ package near
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -113,9 +112,11 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 			MaxIdleConnsPerHost: maxIdle, MaxConnsPerHost: maxRequests + maxFills, IdleConnTimeout: idleTimeout, DisableCompression: true,
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if !hungUp(r) {
-				cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
+			if hungUp(r) { // it may still read, where what it sent was no body
+				refuse(w, r, http.StatusRequestTimeout, "canceled", "what was sent broke off, or is no body")
+				return
 			}
+			cfg.Log.WarnContext(r.Context(), "the cache can't be reached", "path", r.URL.Path, "error", err)
 			away(w, r)
 		},
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
@@ -253,34 +254,19 @@ var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/
 // cleans them first are not.
 func only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		path := r.URL.EscapedPath()
+		path := keySigns.Replace(r.URL.EscapedPath())
 		plain := !strings.Contains(path, "//") && !strings.ContainsAny(path, "%\\")
 		for part := range strings.SplitSeq(path, "/") {
 			plain = plain && part != "." && part != ".." // sccache's keys begin with a dot
 		}
 		if !plain || !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) }) {
-			refuse(w, http.StatusNotFound, "not_found", "only the cache is here")
+			refuse(w, r, http.StatusNotFound, "not_found", "only the cache is here")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// away tells that there is no cache now. Clients go on without it at once where
-// that is told by 404; any 5xx has them try for half a minute and more, which is
-// for uploads alone, of which a part is through already.
-func away(w http.ResponseWriter, r *http.Request) {
-	status, code := http.StatusNotFound, "not_found"
-	if strings.HasPrefix(r.URL.Path, "/_cache/uploads/") {
-		status, code = http.StatusServiceUnavailable, "unavailable"
-	}
-	refuse(w, status, code, "the cache can't be reached from this host now")
-}
-
-// refuse answers in Twirp's form of an error, which holds what those of protocol
-// version 1 look for.
-func refuse(w http.ResponseWriter, status int, code, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"code": code, "msg": message, "message": message}) // to who may be gone
-}
+// keySigns are signs of keys that many clients escape, and that mean nothing in a
+// path.
+var keySigns = strings.NewReplacer("%2B", "+", "%2b", "+", "%3D", "=", "%3d", "=", "%3A", ":", "%3a", ":", "%40", "@", "%2C", ",", "%2c", ",", "%7E", "~", "%7e", "~")

@@ -113,6 +113,8 @@ func TestWhatIsRefusedTakesNothingAway(t *testing.T) {
 	}
 	refused(d.Figures())
 	restore(t, o.origin, d, false, 1, 2, 3, 4, 5)
+	// Who reads along has the last byte before it is kept.
+	until(t, "all of them are kept", func() bool { return d.Figures().Entries == 5 })
 	full := d.Figures()
 	if full.Entries != 5 || full.Evicted != 0 {
 		t.Fatalf("%+v", full)

@@ -163,5 +163,5 @@ func tooMany(w http.ResponseWriter, r *http.Request) {
 		status, code = http.StatusServiceUnavailable, "unavailable"
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(int(patience/time.Second)))
-	refuse(w, status, code, "this job has more requests of the cache at once than its share")
+	refuse(w, r, status, code, "this job has more requests of the cache at once than its share")
 }

@@ -23,8 +23,10 @@ const (
 	// without a word of them.
 	maxStages = 256
 	stageIdle = 15 * time.Minute
-	// maxParts is how many parts there are of all of them.
+	// maxParts is how many parts there are of all of them, and maxLists how many bytes
+	// of lists of blocks that are under way: the longest may have six million.
 	maxParts = 200_000
+	maxLists = 32 << 20
 )
 
 // Prefixes of what a part of an upload is called. What comes by position is told
@@ -49,7 +51,7 @@ func (t *tier) put(w http.ResponseWriter, r *http.Request) {
 
 // passing says which part of an upload a request carries.
 func (t *tier) passing(r *http.Request) (*passing, bool) {
-	p := &passing{announced: r.ContentLength, refused: &t.tally.refused, log: func(err error) { t.log.WarnContext(r.Context(), "an upload is not kept on this host", "error", err) }}
+	p := &passing{announced: r.ContentLength, refused: &t.tally.refused, lists: &t.lists, log: func(err error) { t.log.WarnContext(r.Context(), "an upload is not kept on this host", "error", err) }}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	switch {
 	case err != nil:
@@ -96,9 +98,12 @@ type passing struct {
 	mu   sync.Mutex // who sends may still read while its answer comes
 	part *part
 	list *bytes.Buffer // of a list of blocks
-	came int64
-	full bool // its end came
-	lost bool // it is not kept
+	// lists are the bytes of all lists that are under way, and listed those of this.
+	lists  *atomic.Int64
+	listed int64
+	came   int64
+	full   bool // its end came
+	lost   bool // it is not kept
 }
 
 type passingKey struct{}
@@ -128,7 +133,12 @@ func (p *passing) keep(b []byte) error {
 	if p.list == nil {
 		return p.part.write(b)
 	}
-	if p.list.Len()+len(b) > transfer.MaxBlockList {
+	more := int64(len(b))
+	if p.listed+more > transfer.MaxBlockList {
+		return errNoRoom
+	}
+	p.listed += more
+	if p.lists.Add(more) > maxLists {
 		return errNoRoom
 	}
 	p.list.Write(b)
@@ -141,6 +151,11 @@ func (p *passing) Close() error { return p.from.Close() } //nolint:wrapcheck // 
 // lose gives a part up. The caller holds the lock.
 func (p *passing) lose() {
 	p.lost = true
+	if p.list != nil {
+		p.list = &bytes.Buffer{} // it is known what this is, and its bytes are let go
+		p.lists.Add(-p.listed)
+		p.listed = 0
+	}
 	if p.part != nil {
 		p.part.discard()
 	}
@@ -178,7 +193,7 @@ func (p *passing) blocks() ([]string, bool) {
 	if p.lost || !p.full || p.list == nil {
 		return nil, false
 	}
-	blocks, err := transfer.ReadBlockList(p.list)
+	blocks, err := transfer.ReadBlockList(p.list, transfer.MaxBlocks)
 	return blocks, err == nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
@@ -36,6 +37,7 @@ type tier struct {
 	log       *slog.Logger
 	tally     *tally
 	stages    stages
+	lists     atomic.Int64 // see maxLists
 
 	mu    sync.Mutex
 	fills map[name]*fill
@@ -79,7 +81,7 @@ func (t *tier) get(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(answer.status)
 		return
 	case answer.status == http.StatusNotFound && strings.HasPrefix(r.URL.Path, "/cache/"):
-		refuse(w, http.StatusNotFound, string(nimbus.CodeNotFound), "there is no such entry in the cache")
+		refuse(w, r, http.StatusNotFound, string(nimbus.CodeNotFound), "there is no such entry in the cache")
 		return
 	case answer.status != http.StatusOK || !known || !ok || entry.Size == 0 || answer.length != entry.Size:
 		t.next.ServeHTTP(w, r) // it says why in the words of its protocol

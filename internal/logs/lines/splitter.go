@@ -123,7 +123,7 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 	closes := false
 	switch c := s.follow(text); c.what {
 	case commandMask:
-		return s.hideFrom(c.value)
+		return s.Hide(c.value)
 	case commandStep:
 		return []nimbus.Line{s.beginStep(c.value)}
 	case commandGroup:
@@ -148,8 +148,8 @@ func (s *Splitter) whole(stream nimbus.Stream, text string) []nimbus.Line {
 // tooManyMasks is said once, in the log of who relies on it.
 const tooManyMasks = "nimbus: too much is to be hidden: this secret and later ones are shown"
 
-// hideFrom hides what a job asks to.
-func (s *Splitter) hideFrom(secret string) []nimbus.Line {
+// Hide hides from now on what a job asks to, and returns what is to be said of that.
+func (s *Splitter) Hide(secret string) []nimbus.Line {
 	s.masks.add(secret)
 	if !s.masks.full || s.warned {
 		return nil

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -197,6 +200,115 @@ func TestExportGoesOn(t *testing.T) {
 	}
 	if _, err := logs.Export(t.Context(), badStore{from, bad, nimbus.CodeUnavailable}, org, &archive, log); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
 		t.Errorf("a store that is away: %v", err)
+	}
+}
+
+// heard is what a reader gets of a whole log: lines, and which are told as damaged.
+func heard(t *testing.T, s logs.Reader, key nimbus.LogKey) (lines []nimbus.Line, damaged []string) {
+	t.Helper()
+	for from := int64(1); ; {
+		page, bad, err := logs.ReadOn(t.Context(), s, key, from, 100)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case bad != nil:
+			damaged, from = append(damaged, fmt.Sprintf("%d-%d", bad.First, bad.Last)), bad.Last+1
+		case len(page) == 0:
+			return lines, damaged
+		default:
+			lines, from = append(lines, page...), page[len(page)-1].Seq+1
+		}
+	}
+}
+
+// TestExportTellsDamage: of a log that is damaged in its midst an archive has what lies
+// before and behind, and who reads what came out of it is told of the same lines as who
+// reads the log itself; so it is with an archive of that.
+func TestExportTellsDamage(t *testing.T) {
+	t.Parallel()
+	ctx, dir, key := t.Context(), t.TempDir(), logstest.Key()
+	from, err := segment.Open(dir, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := logstest.Lines(1, 4000)
+	for i := range whole {
+		whole[i].Text = fmt.Sprintf("%0250d", i*7919)
+	}
+	if _, err := from.Append(ctx, key, whole); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, key.OrgID, key.AttemptID+".log")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const second, payload = 1, 100 // of the frame, behind its header
+	at := -1
+	for range second + 1 {
+		at += 1 + bytes.Index(raw[at+1:], []byte("NLF2"))
+	}
+	if err := os.WriteFile(path, changed(raw, at+payload), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if from, err = segment.Open(dir, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { from.Close() })
+	lines, damaged := heard(t, from, key)
+	lost := int64(4000 - len(lines))
+	if len(damaged) != 1 || lost < 1001 || lines[len(lines)-1].Seq != 4000 {
+		t.Fatalf("the log has %d lines, and %v are damaged", len(lines), damaged)
+	}
+	yes, log := func(context.Context, string) error { return nil }, slog.New(slog.DiscardHandler)
+	var first []byte
+	for _, name := range []string{"an archive of it", "an archive of what came out of that"} {
+		var archive bytes.Buffer
+		a, err := logs.Export(ctx, from, key.OrgID, &archive, log)
+		if want := (logs.Archived{Attempts: 1, Lines: 4000 - lost, Lost: lost, Damaged: 1}); err != nil || a != want {
+			t.Fatalf("%s: %+v, %v", name, a, err)
+		}
+		if first == nil {
+			first = archive.Bytes()
+		}
+		if !bytes.Equal(first, archive.Bytes()) {
+			t.Errorf("%s is another one", name)
+		}
+		to := newStore(t)
+		a, err = logs.Import(ctx, to, key.OrgID, &archive, yes)
+		if want := (logs.Archived{Attempts: 1, Lines: 4000 - lost, Lost: lost}); err != nil || a != want {
+			t.Errorf("%s: %+v comes back, %v", name, a, err)
+		}
+		gotLines, gotDamaged := heard(t, to, key)
+		if diff := cmp.Diff(lines, gotLines) + cmp.Diff(damaged, gotDamaged); diff != "" {
+			t.Errorf("%s: %.1000s", name, diff)
+		}
+		from = to
+	}
+	// What breaks off within the lines that are lost leaves nothing, and counts nothing.
+	to := newStore(t)
+	if a, err := logs.Import(ctx, to, key.OrgID, bytes.NewReader(first[:len(first)/2]), yes); err == nil || a != (logs.Archived{}) {
+		t.Errorf("half of it: %+v, %v", a, err)
+	}
+}
+
+// TestLostLinesAreNobodyElses: what a job writes is not taken for Nimbus' own word.
+func TestLostLinesAreNobodyElses(t *testing.T) {
+	t.Parallel()
+	s, key := newStore(t), logstest.Key()
+	lines := logstest.Lines(1, 3)
+	const form = "nimbus: lines %d to %d are damaged: they could not be read when the log was exported"
+	lines[0].Stream, lines[0].Text = nimbus.StreamStdout, fmt.Sprintf(form, 1, 3)
+	lines[1].Stream, lines[1].Text = nimbus.StreamSystem, fmt.Sprintf(form, 3, 9) // not of this line
+	lines[2].Stream, lines[2].Text = nimbus.StreamSystem, fmt.Sprintf(form, 1, 3)+"!"
+	if _, err := s.Append(t.Context(), key, lines); err != nil {
+		t.Fatal(err)
+	}
+	if got, damaged := heard(t, s, key); len(got) != 3 || damaged != nil {
+		t.Errorf("%v, damaged: %v", got, damaged)
 	}
 }
 

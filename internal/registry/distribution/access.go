@@ -2,6 +2,7 @@ package distribution
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -80,30 +81,33 @@ const (
 	mostOrgs    = 1000
 )
 
-// callers remembers who sent which header.
+// callers remembers who sent which header, by its hash: a header may be long, and
+// the same token comes with as many names as its owner likes.
 type callers struct {
 	mu sync.Mutex
-	by map[string]*caller
+	by map[[sha256.Size]byte]*caller
 }
 
-func newCallers() *callers { return &callers{by: map[string]*caller{}} }
+func newCallers() *callers { return &callers{by: map[[sha256.Size]byte]*caller{}} }
 
 func (c *callers) get(header string, now time.Time) *caller {
+	hash := sha256.Sum256([]byte(header))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known, ok := c.by[header]; ok && now.Before(known.until) {
+	if known, ok := c.by[hash]; ok && now.Before(known.until) {
 		return known
 	}
 	return nil
 }
 
 func (c *callers) add(header string, known *caller) {
+	hash := sha256.Sum256([]byte(header))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.by) >= mostCallers {
 		clear(c.by)
 	}
-	c.by[header] = known
+	c.by[hash] = known
 }
 
 // caller says who sends a request. Codes: unauthenticated, rate_limited.

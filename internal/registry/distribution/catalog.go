@@ -24,15 +24,21 @@ func setNext(w http.ResponseWriter, path string, pairs ...string) {
 	w.Header().Set("Link", "<"+(&url.URL{Path: path, RawQuery: query.Encode()}).String()+`>; rel="next"`)
 }
 
+// catalogScope is what a token is asked for that is to list repositories; that its
+// owner may is looked at when it is used.
+const catalogScope = "registry:catalog:*"
+
 // catalog lists the repositories of the orgs that the caller administers.
 func (h *Handler) catalog(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return &methodError{methods: map[string]method{http.MethodGet: {}}}
 	}
-	const scope = "registry:catalog:*"
 	c, err := h.caller(r)
 	if err != nil {
-		return challenged(err, scope, "")
+		return challenged(err, catalogScope, "")
+	}
+	if c.bound && !slices.ContainsFunc(c.grants, func(g grant) bool { return g.Name == catalogScope }) {
+		return challenged(registry.Refuse(registry.Denied, nimbus.CodeForbidden, "the token is not for the catalog"), catalogScope, "insufficient_scope")
 	}
 	most, after, err := page(r)
 	if err != nil {

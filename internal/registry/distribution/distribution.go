@@ -32,6 +32,7 @@ type Service interface {
 	PutBlob(ctx context.Context, p registry.Place, c registry.Chunk, digest registry.Digest) error
 	Mount(ctx context.Context, from, to registry.Place, digest registry.Digest) error
 	RemoveBlob(ctx context.Context, p registry.Place, digest registry.Digest) error
+	AwaitManifest(ctx context.Context, p registry.Place) (leave func(), err error)
 	PutManifest(ctx context.Context, p registry.Place, m registry.Manifest, tags []string) error
 	RemoveManifest(ctx context.Context, who nimbus.Principal, p registry.Place, reference string) error
 	MayPush(ctx context.Context, p registry.Place, orgName string, w registry.Work) error
@@ -124,6 +125,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) root(w http.ResponseWriter, r *http.Request) error {
 	if _, err := h.caller(r); err != nil {
 		return err
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return &methodError{methods: map[string]method{http.MethodGet: {}, http.MethodHead: {}}}
 	}
 	writeJSON(w, http.StatusOK, struct{}{})
 	return nil

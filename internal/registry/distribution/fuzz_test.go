@@ -35,9 +35,9 @@ func FuzzContentRange(f *testing.F) {
 		f.Add(seed, int64(-1))
 	}
 	f.Fuzz(func(t *testing.T, header string, length int64) {
-		at, err := begins(header, length)
-		if err == nil && (at < -1 || at > maxOffset || header == "" && at != -1) {
-			t.Errorf("%q of %d bytes begins at %d", header, length, at)
+		at, size, err := begins(header, length)
+		if err == nil && (at < -1 || at > maxOffset || header == "" && at != -1 || length >= 0 && size != length || header != "" && size <= 0) {
+			t.Errorf("%q of %d bytes begins at %d, and is %d", header, length, at, size)
 		}
 	})
 }

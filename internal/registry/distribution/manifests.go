@@ -2,6 +2,7 @@ package distribution
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,10 +41,11 @@ func (c *call) getManifest() error {
 // putManifest keeps a manifest under its digest, and under the tag that the path
 // or the tags that the query has.
 func (c *call) putManifest() error {
-	content, err := c.readManifest()
+	content, leave, err := c.readManifest()
 	if err != nil {
 		return err
 	}
+	defer leave()
 	tags := c.r.URL.Query()["tag"]
 	var digest registry.Digest
 	if strings.Contains(c.what, ":") {
@@ -74,23 +76,39 @@ func (c *call) putManifest() error {
 	return nil
 }
 
-// readManifest reads the body, which has a bound.
-func (c *call) readManifest() ([]byte, error) {
-	if c.r.ContentLength > registry.MaxManifest {
-		return nil, tooLong()
+// smallManifest is how large a manifest may be to be read whoever else sends one:
+// nearly all are.
+const smallManifest = 64 << 10
+
+// readManifest reads the body, which has a bound, and has to come in time: it is in
+// memory. Who sends a large one waits for others that do. leave is called once the
+// content is not needed any more.
+func (c *call) readManifest() (content []byte, leave func(), err error) {
+	size := c.r.ContentLength
+	if size > registry.MaxManifest {
+		return nil, nil, tooLong()
+	}
+	leave = func() {}
+	if size < 0 || size > smallManifest {
+		if leave, err = c.Registry.AwaitManifest(c.r.Context(), c.place); err != nil {
+			return nil, nil, fmt.Errorf("read a manifest: %w", err)
+		}
 	}
 	var body bytes.Buffer
-	if c.r.ContentLength > 0 {
-		body.Grow(int(c.r.ContentLength) + bytes.MinRead)
+	body.Grow(int(max(size, 0)) + bytes.MinRead)
+	bounds := transfer.Bounds{Idle: c.Bounds.Idle, Whole: 2 * c.Bounds.Idle}
+	n, err := io.Copy(&body, &io.LimitedReader{R: bounds.Upstream(c.w, c.r, size), N: registry.MaxManifest + 1})
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read a manifest: %w", err)
+	case n > registry.MaxManifest:
+		err = tooLong()
 	}
-	n, err := io.Copy(&body, &io.LimitedReader{R: c.Bounds.Upstream(c.w, c.r, c.r.ContentLength), N: registry.MaxManifest + 1})
 	if err != nil {
-		return nil, fmt.Errorf("read a manifest: %w", err)
+		leave()
+		return nil, nil, err
 	}
-	if n > registry.MaxManifest {
-		return nil, tooLong()
-	}
-	return body.Bytes(), nil
+	return body.Bytes(), leave, nil
 }
 
 func (c *call) deleteManifest() error {
@@ -164,11 +182,11 @@ func (c *call) listReferrers() error {
 		c.next(c.r.URL.Path, "artifactType", wants, "last", string(next))
 	}
 	type descriptor struct {
-		MediaType    string            `json:"mediaType"`
-		Digest       registry.Digest   `json:"digest"`
-		Size         int64             `json:"size"`
-		ArtifactType string            `json:"artifactType,omitempty"`
-		Annotations  map[string]string `json:"annotations,omitempty"`
+		MediaType    string          `json:"mediaType"`
+		Digest       registry.Digest `json:"digest"`
+		Size         int64           `json:"size"`
+		ArtifactType string          `json:"artifactType,omitempty"`
+		Annotations  json.RawMessage `json:"annotations,omitempty"`
 	}
 	list := make([]descriptor, len(all))
 	for i, m := range all {

@@ -106,7 +106,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 		}
 		scopes = strings.Fields(strings.Join(r.PostForm["scope"], " "))
 		r = r.Clone(r.Context())
-		r.SetBasicAuth(r.PostForm.Get("username"), r.PostForm.Get("password"))
+		r.SetBasicAuth("", r.PostForm.Get("password")) // a name may have a colon here, and does not matter
 	default:
 		return &methodError{methods: map[string]method{http.MethodGet: {}, http.MethodPost: {}}}
 	}
@@ -149,6 +149,10 @@ func (h *Handler) grants(r *http.Request, c *caller, scopes []string) (all []gra
 		return nil, nimbus.Errorf(nimbus.CodeInvalid, "%d scopes are too many, %d is the most", len(asked), maxScopes)
 	}
 	for _, scope := range asked {
+		if scope == catalogScope {
+			all = append(all, grant{Name: catalogScope})
+			continue
+		}
 		name, wants, ok := readScope(scope)
 		if !ok {
 			continue

@@ -35,7 +35,7 @@ func (c *call) beginUpload() error {
 		if err != nil {
 			return err //nolint:wrapcheck // it is told as it is
 		}
-		body, chunk := c.chunk(-1)
+		body, chunk := c.chunk(-1, c.r.ContentLength)
 		if err := c.Registry.PutBlob(c.r.Context(), c.place, chunk, digest); err != nil {
 			return fmt.Errorf("push a blob: %w", body.Linger(err))
 		}
@@ -106,18 +106,19 @@ func (c *call) progress(u registry.Upload, status int) {
 // chunk is the body of the request. Who is refused in its midst sends on for a
 // while (transfer.Upstream.Linger): else he would see a connection that breaks, and
 // not that the quota is full.
-func (c *call) chunk(at int64) (*transfer.Upstream, registry.Chunk) {
-	body := c.Bounds.Upstream(c.w, c.r, c.r.ContentLength)
-	return body, registry.Chunk{Body: body, Size: c.r.ContentLength, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
+func (c *call) chunk(at, size int64) (*transfer.Upstream, registry.Chunk) {
+	body := c.Bounds.Upstream(c.w, c.r, size)
+	return body, registry.Chunk{Body: body, Size: size, At: at, Algorithm: c.r.URL.Query().Get(algorithmParam)}
 }
 
 // maxOffset is where no blob reaches.
 const maxOffset = 1 << 60
 
-// begins reads where the bytes of a request begin, -1 where it does not say so.
-func begins(header string, length int64) (int64, error) {
+// begins reads where the bytes of a request begin, -1 where it does not say so, and
+// how many these are, which it may say though it has no length.
+func begins(header string, length int64) (at, size int64, err error) {
 	if header == "" {
-		return -1, nil
+		return -1, length, nil
 	}
 	text := strings.TrimPrefix(header, "bytes ")
 	text, _, _ = strings.Cut(text, "/")
@@ -125,20 +126,29 @@ func begins(header string, length int64) (int64, error) {
 	from, ok1 := transfer.Digits(first)
 	to, ok2 := transfer.Digits(last)
 	if !ok || !ok1 || !ok2 || to < from || to > maxOffset {
-		return 0, registry.Refuse(registry.BlobUploadInvalid, nimbus.CodeInvalid, "Content-Range is %.100q, and has to be FIRST-LAST", header)
+		return 0, 0, registry.Refuse(registry.BlobUploadInvalid, nimbus.CodeInvalid, "Content-Range is %.100q, and has to be FIRST-LAST", header)
 	}
 	if length >= 0 && to-from+1 != length {
-		return 0, registry.Refuse(registry.SizeInvalid, nimbus.CodeInvalid, "Content-Range is of %d bytes, and the body has %d", to-from+1, length)
+		return 0, 0, registry.Refuse(registry.SizeInvalid, nimbus.CodeInvalid, "Content-Range is of %d bytes, and the body has %d", to-from+1, length)
 	}
-	return from, nil
+	return from, to - from + 1, nil
+}
+
+// rest is the chunk of a request that goes on with an upload.
+func (c *call) rest() (*transfer.Upstream, registry.Chunk, error) {
+	at, size, err := begins(c.r.Header.Get("Content-Range"), c.r.ContentLength)
+	if err != nil {
+		return nil, registry.Chunk{}, err
+	}
+	body, chunk := c.chunk(at, size)
+	return body, chunk, nil
 }
 
 func (c *call) appendUpload() error {
-	at, err := begins(c.r.Header.Get("Content-Range"), c.r.ContentLength)
+	body, chunk, err := c.rest()
 	if err != nil {
 		return err
 	}
-	body, chunk := c.chunk(at)
 	u, err := c.Registry.Append(c.r.Context(), c.place, c.what, chunk)
 	if err != nil {
 		return c.outOfOrder(body.Linger(err))
@@ -152,11 +162,10 @@ func (c *call) finishUpload() error {
 	if err != nil {
 		return err //nolint:wrapcheck // it is told as it is
 	}
-	at, err := begins(c.r.Header.Get("Content-Range"), c.r.ContentLength)
+	body, chunk, err := c.rest()
 	if err != nil {
 		return err
 	}
-	body, chunk := c.chunk(at)
 	if err := c.Registry.Finish(c.r.Context(), c.place, c.what, chunk, digest); err != nil {
 		return c.outOfOrder(body.Linger(err))
 	}

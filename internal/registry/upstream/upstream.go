@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -261,7 +262,8 @@ func (c *Client) do(ctx context.Context, method, repo, what, query string, heade
 		if b, ok := budgetOf(r.Header); ok && !elsewhere(r.Request.URL, &u) {
 			c.cfg.Budget(b)
 		}
-		if r.StatusCode != http.StatusUnauthorized || !first {
+		// Who it leads to has no say in where our login goes.
+		if r.StatusCode != http.StatusUnauthorized || !first || elsewhere(r.Request.URL, &u) {
 			return c.judge(r, &u)
 		}
 		challenges := r.Header.Values("WWW-Authenticate")
@@ -357,13 +359,32 @@ func failed(err error, wanted *url.URL) error {
 	return away("%s can't be asked: %s", at.Host, cause(err))
 }
 
-// cause is the last error of a chain of the http package, without the address.
+// cause is what went wrong, without any address: neither one that was asked, which
+// may be signed, nor one of ours, or of who looks names up for us.
 func cause(err error) string {
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return noName(name)
+	}
 	var of *url.Error
 	if errors.As(err, &of) {
 		err = of.Err
 	}
-	return err.Error()
+	var words []string
+	for op := (*net.OpError)(nil); errors.As(err, &op) && op.Err != nil; err = op.Err {
+		words = append(words, op.Op)
+	}
+	return strings.Join(append(words, err.Error()), ": ")
+}
+
+func noName(err *net.DNSError) string {
+	switch {
+	case err.IsNotFound:
+		return "there is no such name"
+	case err.IsTimeout:
+		return "nobody tells in time where that is"
+	}
+	return "it can't be learnt where that is"
 }
 
 // The pauses after which a registry is asked again that wanted one, and did not say

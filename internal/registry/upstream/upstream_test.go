@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -162,9 +166,19 @@ func TestBounds(t *testing.T) {
 // often it may be asked.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
-	_, other := double(t, func(w http.ResponseWriter, _ *http.Request) {
+	var asked atomic.Int32
+	_, other := double(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Ratelimit-Remaining", "0")
-		w.WriteHeader(http.StatusServiceUnavailable)
+		switch r.URL.Path {
+		case "/wants-a-login":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/tokens"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case "/tokens":
+			asked.Add(1)
+			fmt.Fprint(w, `{"token":"t"}`)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 	})
 	c, s := double(t, nil)
 	told := 0
@@ -178,6 +192,8 @@ func TestElsewhere(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		case at == "fails":
 			http.Redirect(w, r, other.URL+"/x?signature=secret", http.StatusFound)
+		case at == "login":
+			http.Redirect(w, r, other.URL+"/wants-a-login", http.StatusFound)
 		case at == "inside":
 			http.Redirect(w, r, "https://127.0.0.1:1/x?signature=secret", http.StatusFound)
 		case at == "tokens":
@@ -187,7 +203,7 @@ func TestElsewhere(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	for what, want := range map[string]Error{"fails": {Kind: Broken}, "inside": {Kind: Inside, Elsewhere: true}, "itself": {Kind: Away}, "tokens-away": {Kind: Away}, "tokens-none": {Kind: Broken}} {
+	for what, want := range map[string]Error{"fails": {Kind: Broken}, "inside": {Kind: Inside, Elsewhere: true}, "itself": {Kind: Away}, "login": {Kind: Denied}, "tokens-away": {Kind: Away}, "tokens-none": {Kind: Broken}} {
 		_, err := c.Manifest(t.Context(), "lib/a", what, 10)
 		var of *Error
 		if !errors.As(err, &of) || of.Kind != want.Kind || of.Elsewhere != want.Elsewhere || strings.Contains(err.Error(), "signature") {
@@ -196,6 +212,30 @@ func TestElsewhere(t *testing.T) {
 	}
 	if told != 0 {
 		t.Errorf("a budget of somebody else's is heard %d times", told)
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("who the registry leads to says where our login goes, which went there %d times", n)
+	}
+}
+
+// TestCauses: what errors say of why somebody can't be asked names no address, of ours
+// least of all.
+func TestCauses(t *testing.T) {
+	t.Parallel()
+	at := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 53} }
+	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: at("10.1.1.1"), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for want, err := range map[string]error{
+		"there is no such name":                           &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Name: "a.example", Server: "10.0.0.2:53", IsNotFound: true}},
+		"nobody tells in time where that is":              &net.DNSError{Err: "read udp 10.1.1.1:5->10.0.0.2:53: i/o timeout", Server: "10.0.0.2:53", IsTimeout: true},
+		"it can't be learnt where that is":                &net.DNSError{Err: "dial udp 10.0.0.2:53: no route", Server: "10.0.0.2:53"},
+		"dial: connect: connection refused":               &url.Error{URL: "https://a.example?signature=secret", Err: refused},
+		"proxyconnect: dial: connect: connection refused": &net.OpError{Op: "proxyconnect", Net: "tcp", Err: refused},
+		"read: connection reset by peer":                  &net.OpError{Op: "read", Net: "tcp", Source: at("10.1.1.1"), Addr: at("93.184.215.14"), Err: syscall.ECONNRESET},
+		"EOF":                                             &url.Error{Err: io.EOF},
+	} {
+		if got := cause(err); got != want {
+			t.Errorf("%v is told as %q, want %q", err, got, want)
+		}
 	}
 }
 

@@ -471,6 +471,70 @@ func (q *Queries) CacheSegments(ctx context.Context, arg CacheSegmentsParams) ([
 	return items, nil
 }
 
+const cacheUploadsOf = `-- name: CacheUploadsOf :many
+SELECT id, org_id, repo, scope, version, key, state, job_id, size, reserved, blocks, arranged, begun_at, touched_at, created_at, used_at, pinned_until, removing_at, meta, digest, mime_type, expires_at FROM cache_entries
+WHERE org_id = $1 AND state = 'uploading' AND (CAST($2 AS BOOLEAN) OR repo = $3)
+ORDER BY id DESC LIMIT $4
+`
+
+type CacheUploadsOfParams struct {
+	OrgID   string
+	AnyRepo bool
+	Repo    string
+	Most    int32
+}
+
+func (q *Queries) CacheUploadsOf(ctx context.Context, arg CacheUploadsOfParams) ([]CacheEntry, error) {
+	rows, err := q.db.QueryContext(ctx, cacheUploadsOf,
+		arg.OrgID,
+		arg.AnyRepo,
+		arg.Repo,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CacheEntry
+	for rows.Next() {
+		var i CacheEntry
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrgID,
+			&i.Repo,
+			&i.Scope,
+			&i.Version,
+			&i.Key,
+			&i.State,
+			&i.JobID,
+			&i.Size,
+			&i.Reserved,
+			&i.Blocks,
+			&i.Arranged,
+			&i.BegunAt,
+			&i.TouchedAt,
+			&i.CreatedAt,
+			&i.UsedAt,
+			&i.PinnedUntil,
+			&i.RemovingAt,
+			&i.Meta,
+			&i.Digest,
+			&i.MimeType,
+			&i.ExpiresAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cacheUsageOf = `-- name: CacheUsageOf :many
 SELECT org_id, repo, bytes, entries, hits, misses, evicted, evicted_bytes, quota, bytes_in, bytes_out, refused, unused FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2
 `

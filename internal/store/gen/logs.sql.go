@@ -381,7 +381,7 @@ func (q *Queries) LogPage(ctx context.Context, arg LogPageParams) ([]LogPageRow,
 }
 
 const logPages = `-- name: LogPages :many
-SELECT format, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4
+SELECT format, first_seq, last_seq, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4
 `
 
 type LogPagesParams struct {
@@ -392,8 +392,10 @@ type LogPagesParams struct {
 }
 
 type LogPagesRow struct {
-	Format int64
-	Lines  []byte
+	Format   int64
+	FirstSeq int64
+	LastSeq  int64
+	Lines    []byte
 }
 
 func (q *Queries) LogPages(ctx context.Context, arg LogPagesParams) ([]LogPagesRow, error) {
@@ -410,7 +412,12 @@ func (q *Queries) LogPages(ctx context.Context, arg LogPagesParams) ([]LogPagesR
 	var items []LogPagesRow
 	for rows.Next() {
 		var i LogPagesRow
-		if err := rows.Scan(&i.Format, &i.Lines); err != nil {
+		if err := rows.Scan(
+			&i.Format,
+			&i.FirstSeq,
+			&i.LastSeq,
+			&i.Lines,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

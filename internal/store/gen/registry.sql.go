@@ -1116,6 +1116,61 @@ func (q *Queries) RegistryManifestsOf(ctx context.Context, arg RegistryManifests
 	return items, nil
 }
 
+const registryReferrerHeads = `-- name: RegistryReferrerHeads :many
+SELECT digest, artifact_type, size FROM registry_manifests
+WHERE org_id = $1 AND repo = $2 AND subject = $3 AND subject <> '' AND digest > $4
+  AND (CAST($5 AS BOOLEAN) OR artifact_type = $6)
+ORDER BY digest LIMIT $7
+`
+
+type RegistryReferrerHeadsParams struct {
+	OrgID        string
+	Repo         string
+	Subject      string
+	After        string
+	AnyType      bool
+	ArtifactType string
+	Most         int32
+}
+
+type RegistryReferrerHeadsRow struct {
+	Digest       string
+	ArtifactType string
+	Size         int64
+}
+
+// The same without their annotations, which may be as large as a manifest.
+func (q *Queries) RegistryReferrerHeads(ctx context.Context, arg RegistryReferrerHeadsParams) ([]RegistryReferrerHeadsRow, error) {
+	rows, err := q.db.QueryContext(ctx, registryReferrerHeads,
+		arg.OrgID,
+		arg.Repo,
+		arg.Subject,
+		arg.After,
+		arg.AnyType,
+		arg.ArtifactType,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RegistryReferrerHeadsRow
+	for rows.Next() {
+		var i RegistryReferrerHeadsRow
+		if err := rows.Scan(&i.Digest, &i.ArtifactType, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const registryReferrers = `-- name: RegistryReferrers :many
 SELECT digest, media_type, artifact_type, size, annotations FROM registry_manifests
 WHERE org_id = $1 AND repo = $2 AND subject = $3 AND subject <> '' AND digest > $4

@@ -175,6 +175,53 @@ func (q *Queries) OldTelemetry(ctx context.Context, arg OldTelemetryParams) ([]O
 	return items, nil
 }
 
+const oldTelemetryOfOrg = `-- name: OldTelemetryOfOrg :many
+SELECT org_id, job_id, attempt_id, seq, bytes FROM telemetry_batches WHERE org_id = $1 AND stored_at < $2 ORDER BY stored_at LIMIT $3
+`
+
+type OldTelemetryOfOrgParams struct {
+	OrgID    string
+	StoredAt int64
+	Limit    int32
+}
+
+type OldTelemetryOfOrgRow struct {
+	OrgID     string
+	JobID     string
+	AttemptID string
+	Seq       int64
+	Bytes     int64
+}
+
+func (q *Queries) OldTelemetryOfOrg(ctx context.Context, arg OldTelemetryOfOrgParams) ([]OldTelemetryOfOrgRow, error) {
+	rows, err := q.db.QueryContext(ctx, oldTelemetryOfOrg, arg.OrgID, arg.StoredAt, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OldTelemetryOfOrgRow
+	for rows.Next() {
+		var i OldTelemetryOfOrgRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.JobID,
+			&i.AttemptID,
+			&i.Seq,
+			&i.Bytes,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const orgTelemetry = `-- name: OrgTelemetry :one
 SELECT off, bytes FROM telemetry_orgs WHERE org_id = $1
 `
@@ -278,4 +325,44 @@ func (q *Queries) TelemetryOfAttempt(ctx context.Context, arg TelemetryOfAttempt
 	var i TelemetryOfAttemptRow
 	err := row.Scan(&i.LastSeq, &i.Bytes, &i.Batches)
 	return i, err
+}
+
+const telemetryRetentions = `-- name: TelemetryRetentions :many
+SELECT o.org_id, CAST(COALESCE(own.days, everyone.days) AS BIGINT) AS days
+FROM telemetry_orgs o LEFT JOIN log_retention own ON own.org_id = o.org_id LEFT JOIN log_retention everyone ON everyone.org_id = ''
+WHERE o.org_id > $1 AND o.bytes > 0 AND COALESCE(own.days, everyone.days, 0) > 0 ORDER BY o.org_id LIMIT $2
+`
+
+type TelemetryRetentionsParams struct {
+	OrgID string
+	Limit int32
+}
+
+type TelemetryRetentionsRow struct {
+	OrgID string
+	Days  int64
+}
+
+// For how many days orgs that have telemetry keep logs, those that keep them for ever left out.
+func (q *Queries) TelemetryRetentions(ctx context.Context, arg TelemetryRetentionsParams) ([]TelemetryRetentionsRow, error) {
+	rows, err := q.db.QueryContext(ctx, telemetryRetentions, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TelemetryRetentionsRow
+	for rows.Next() {
+		var i TelemetryRetentionsRow
+		if err := rows.Scan(&i.OrgID, &i.Days); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

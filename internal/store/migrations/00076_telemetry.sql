@@ -14,6 +14,7 @@ CREATE TABLE telemetry_batches (
     PRIMARY KEY (org_id, job_id, attempt_id, seq)
 );
 CREATE INDEX telemetry_batches_age ON telemetry_batches (stored_at);
+CREATE INDEX telemetry_batches_org ON telemetry_batches (org_id, stored_at);
 
 -- What each org has of them, and whether it wants any.
 CREATE TABLE telemetry_orgs (

@@ -187,6 +187,11 @@ WHERE org_id = sqlc.arg(org_id) AND state = 'committed' AND id < sqlc.arg(before
   AND (CAST(sqlc.arg(any_key) AS BOOLEAN) OR key >= sqlc.arg(from_key) AND key < sqlc.arg(to_key))
 ORDER BY id DESC LIMIT sqlc.arg(most);
 
+-- name: CacheUploadsOf :many
+SELECT * FROM cache_entries
+WHERE org_id = sqlc.arg(org_id) AND state = 'uploading' AND (CAST(sqlc.arg(any_repo) AS BOOLEAN) OR repo = sqlc.arg(repo))
+ORDER BY id DESC LIMIT sqlc.arg(most);
+
 -- name: CacheUsageOf :many
 SELECT * FROM cache_usage WHERE org_id = $1 ORDER BY CASE WHEN repo = '*' THEN 0 ELSE 1 END, bytes DESC, repo LIMIT $2;
 

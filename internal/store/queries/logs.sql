@@ -7,7 +7,7 @@ INSERT INTO log_pages (
 ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 
 -- name: LogPages :many
-SELECT format, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4;
+SELECT format, first_seq, last_seq, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND last_seq >= $3 ORDER BY first_seq LIMIT $4;
 
 -- name: LogPage :many
 SELECT format, lines FROM log_pages WHERE attempt_id = $1 AND org_id = $2 AND first_seq = $3;

@@ -165,6 +165,13 @@ WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND subject = sqlc.arg
   AND (CAST(sqlc.arg(any_type) AS BOOLEAN) OR artifact_type = sqlc.arg(artifact_type))
 ORDER BY digest LIMIT sqlc.arg(most);
 
+-- name: RegistryReferrerHeads :many
+-- The same without their annotations, which may be as large as a manifest.
+SELECT digest, artifact_type, size FROM registry_manifests
+WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND subject = sqlc.arg(subject) AND subject <> '' AND digest > sqlc.arg(after)
+  AND (CAST(sqlc.arg(any_type) AS BOOLEAN) OR artifact_type = sqlc.arg(artifact_type))
+ORDER BY digest LIMIT sqlc.arg(most);
+
 -- name: UsedRegistryManifest :exec
 UPDATE registry_manifests SET used_at = sqlc.arg(at), pulled_at = sqlc.arg(at)
 WHERE org_id = sqlc.arg(org_id) AND repo = sqlc.arg(repo) AND digest = sqlc.arg(digest) AND used_at < sqlc.arg(at);

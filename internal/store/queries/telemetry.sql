@@ -22,6 +22,15 @@ SELECT signal, CAST(SUM(items) AS BIGINT) AS items FROM telemetry_batches WHERE 
 -- name: OldTelemetry :many
 SELECT org_id, job_id, attempt_id, seq, bytes FROM telemetry_batches WHERE stored_at < $1 ORDER BY stored_at LIMIT $2;
 
+-- name: TelemetryRetentions :many
+-- For how many days orgs that have telemetry keep logs, those that keep them for ever left out.
+SELECT o.org_id, CAST(COALESCE(own.days, everyone.days) AS BIGINT) AS days
+FROM telemetry_orgs o LEFT JOIN log_retention own ON own.org_id = o.org_id LEFT JOIN log_retention everyone ON everyone.org_id = ''
+WHERE o.org_id > $1 AND o.bytes > 0 AND COALESCE(own.days, everyone.days, 0) > 0 ORDER BY o.org_id LIMIT $2;
+
+-- name: OldTelemetryOfOrg :many
+SELECT org_id, job_id, attempt_id, seq, bytes FROM telemetry_batches WHERE org_id = $1 AND stored_at < $2 ORDER BY stored_at LIMIT $3;
+
 -- name: DeleteTelemetry :execrows
 DELETE FROM telemetry_batches WHERE org_id = $1 AND job_id = $2 AND attempt_id = $3 AND seq = $4;
 

@@ -40,6 +40,7 @@ func RunCache(t *testing.T, open func(t *testing.T) CacheStore) {
 		"keeps what hosts are asked for":          testCacheWarm,
 		"replaces what has a place":               testCacheReplaces,
 		"replaces at once":                        testCacheReplacesAtOnce,
+		"lists uploads, and counts their blocks":  testCacheUploads,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -126,6 +127,43 @@ func testCacheBytes(t *testing.T, b *cacheBooks) {
 	in := []cache.Range{{Scope: "refs/heads/none", From: "a", To: "b"}, {Scope: "refs/heads/main", From: "x", To: "y"}, {Scope: "refs/heads/main", From: "b", To: "c"}, {Scope: "refs/heads/main", From: "a", To: "b"}}
 	if e, ok, err := b.FindCache(t.Context(), nimbus.DefaultOrgID, cacheRepo, "v", in); err != nil || !ok || e.Key != "b" {
 		t.Errorf("the first of four ranges has %q, %v", e.Key, err)
+	}
+}
+
+func testCacheUploads(t *testing.T, b *cacheBooks) {
+	ctx := t.Context()
+	other := cachePlace("other")
+	other.Repo = ""
+	first, second := b.begin(cachePlace("first")), b.begin(other)
+	b.save(cachePlace("entry"), 3)
+	b.put(first.ID, "b:1", 5)
+	b.put(first.ID, "b:2", 7)
+	b.put(first.ID, "b:2", 7)
+	for repo, want := range map[string][]cache.Upload{cache.AllRepos: {second, first}, "": {second}, cacheRepo: {first}, "acme/none": {}} {
+		uploads, err := b.CacheUploads(ctx, nimbus.DefaultOrgID, repo, 10)
+		b.must(err)
+		got := map[int64]cache.Uploading{}
+		for _, u := range uploads {
+			got[u.ID] = u
+		}
+		if len(uploads) != len(want) || !slices.IsSortedFunc(uploads, func(x, y cache.Uploading) int { return int(y.ID - x.ID) }) {
+			t.Errorf("of %q: %+v, want %+v", repo, uploads, want)
+		}
+		for _, u := range want {
+			if g := got[u.ID]; g.Place != u.Place || g.JobID != "job_1" || !g.CreatedAt.Equal(u.CreatedAt) || g.TouchedAt.Before(u.CreatedAt) || u.ID == first.ID && g.Bytes != 12 {
+				t.Errorf("of %q: %+v, want %+v", repo, g, u)
+			}
+		}
+	}
+	if uploads, err := b.CacheUploads(ctx, nimbus.DefaultOrgID, cache.AllRepos, 1); err != nil || len(uploads) != 1 {
+		t.Errorf("of all one is asked for: %+v, %v", uploads, err)
+	}
+	if n, err := b.CacheBlocks(ctx, first.ID); err != nil || n != 2 {
+		t.Errorf("%d blocks came, %v, want 2", n, err)
+	}
+	b.must(b.AbandonCache(ctx, first.ID))
+	if _, err := b.CacheBlocks(ctx, first.ID); nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+		t.Errorf("of one that is over: %v", err)
 	}
 }
 

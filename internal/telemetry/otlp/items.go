@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 
@@ -101,15 +102,18 @@ func (b *Batch) Points() (all []nimbus.MetricPoint) {
 
 func pointsOf(m *metricspb.Metric) (all []nimbus.MetricPoint) {
 	add := func(kind string, nanos uint64, value float64, count uint64, attributes []*commonpb.KeyValue) {
-		all = append(all, nimbus.MetricPoint{At: timeOf(nanos), Type: kind, Value: value, Count: int64(min(count, 1<<62)), Attributes: attributesOf(attributes)})
+		all = append(all, nimbus.MetricPoint{At: timeOf(nanos), Type: kind, Value: value, Count: int64(min(count, math.MaxInt64)), Attributes: attributesOf(attributes)})
 	}
 	number := func(kind string, points []*metricspb.NumberDataPoint) {
 		for _, p := range points {
-			value := p.GetAsDouble()
-			if n, ok := p.GetValue().(*metricspb.NumberDataPoint_AsInt); ok {
-				value = float64(n.AsInt)
+			n, whole := p.GetValue().(*metricspb.NumberDataPoint_AsInt)
+			if !whole {
+				add(kind, p.GetTimeUnixNano(), p.GetAsDouble(), 0, p.GetAttributes())
+				continue
 			}
-			add(kind, p.GetTimeUnixNano(), value, 0, p.GetAttributes())
+			add(kind, p.GetTimeUnixNano(), float64(n.AsInt), 0, p.GetAttributes())
+			exact := n.AsInt // a pointer into the batch would keep all of it
+			all[len(all)-1].Int = &exact
 		}
 	}
 	switch d := m.GetData().(type) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -423,6 +424,51 @@ func TestPoints(t *testing.T) {
 	want := []string{"a gauge 3 0 app map[] 1", "b sum 2.5 0 app map[k:7] ", "c histogram 10 4 app map[] ", "d exponential_histogram 1 2 app map[] ", "e summary 9 1 app map[] "}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || stored.Items != 5 {
 		t.Errorf("got %d:\n%s", stored.Items, strings.Join(got, "\n"))
+	}
+}
+
+// TestWholeNumbersAreExact: integers come back as they were sent, in both encodings,
+// also those for which a float64 has too few digits.
+func TestWholeNumbersAreExact(t *testing.T) {
+	t.Parallel()
+	const odd = 1<<53 + 1
+	numbers := []int64{odd, -odd, math.MaxInt64, math.MinInt64, 0, 7}
+	var written []string
+	var points []*metricspb.NumberDataPoint
+	for i, n := range numbers {
+		// OTLP/JSON has them as texts; numbers are taken, too.
+		form := `{"timeUnixNano":"1","asInt":"%d"}`
+		if i%2 == 1 {
+			form = `{"timeUnixNano":"1","asInt":%d}`
+		}
+		written = append(written, fmt.Sprintf(form, n))
+		points = append(points, &metricspb.NumberDataPoint{TimeUnixNano: 1, Value: &metricspb.NumberDataPoint_AsInt{AsInt: n}})
+	}
+	list := strings.Join(written, ",")
+	body := fmt.Sprintf(`{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"g","gauge":{"dataPoints":[%s]}},{"name":"s","sum":{"dataPoints":[%s]}},
+		{"name":"h","histogram":{"dataPoints":[{"timeUnixNano":"1","count":"%d","sum":1}]}}]}]}]}`, list, list, int64(odd))
+	metrics := []*metricspb.Metric{
+		{Name: "g", Data: &metricspb.Metric_Gauge{Gauge: &metricspb.Gauge{DataPoints: points}}}, {Name: "s", Data: &metricspb.Metric_Sum{Sum: &metricspb.Sum{DataPoints: points}}},
+		{Name: "h", Data: &metricspb.Metric_Histogram{Histogram: &metricspb.Histogram{DataPoints: []*metricspb.HistogramDataPoint{{TimeUnixNano: 1, Count: odd, Sum: proto.Float64(1)}}}}},
+	}
+	raw, err := proto.Marshal(&metricspb.MetricsData{ResourceMetrics: []*metricspb.ResourceMetrics{{ScopeMetrics: []*metricspb.ScopeMetrics{{Metrics: metrics}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for contentType, body := range map[string][]byte{jsonType: []byte(body), binaryType: raw} {
+		_, b := kept(t, decode(t, nimbus.SignalMetrics, contentType, body))
+		got := b.Points()
+		if len(got) != 2*len(numbers)+1 {
+			t.Fatalf("%s: %d points", contentType, len(got))
+		}
+		for i, p := range got[:2*len(numbers)] {
+			if want := numbers[i%len(numbers)]; p.Int == nil || *p.Int != want || p.Value != float64(want) {
+				t.Errorf("%s: %s of %d came as %+v", contentType, p.Name, want, p)
+			}
+		}
+		if p := got[2*len(numbers)]; p.Count != odd || p.Int != nil {
+			t.Errorf("%s: a distribution of %d came as %+v", contentType, int64(odd), p)
+		}
 	}
 }
 

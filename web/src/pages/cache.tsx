@@ -6,7 +6,7 @@ import { type SubmitEvent, useState } from "react";
 import { caches, mayOperate, message, whoAmI } from "../api";
 import { ofRepo, ratio } from "../cache/figures";
 import type { CacheSearch } from "../cache/filter";
-import type { CacheEntry, GetCacheStatsResponse } from "../gen/nimbus/v1/cache_pb";
+import type { CacheEntry, CacheUpload, GetCacheStatsResponse } from "../gen/nimbus/v1/cache_pb";
 import { millis } from "../job/timeline";
 import { Meter } from "../ui/meter";
 import { Command, Loading, Notice } from "../ui/notice";
@@ -124,12 +124,15 @@ function Entries({ search }: { search: CacheSearch }) {
     queryFn: ({ pageParam, signal }) =>
       caches.listCacheEntries({ filter: { repo: search.repo ?? "", keyPrefix: search.prefix ?? "" }, pageSize: 50, pageToken: pageParam }, { signal }),
     getNextPageParam: (last) => last.nextPageToken || undefined,
+    refetchInterval: (query) => ((query.state.data?.pages.length ?? 0) > 1 ? false : 10_000), // who reads on is left in peace
   });
   const [removing, setRemoving] = useState<CacheEntry>();
   const entries = data?.pages.flatMap((page) => page.entries) ?? [];
+  const uploads = data?.pages[0]?.uploads ?? [];
   return (
     <section aria-label="Entries">
       <Filter search={search} />
+      <Uploads uploads={uploads} now={now} />
       {isPending ? (
         <Loading what="entries" />
       ) : error && entries.length === 0 ? (
@@ -137,7 +140,7 @@ function Entries({ search }: { search: CacheSearch }) {
           <p>{message(error)}</p>
         </Notice>
       ) : entries.length === 0 ? (
-        <Notice title="No entry matches this filter" />
+        <Notice title={(search.repo ?? search.prefix) === undefined ? "Nothing is saved" : "No entry matches this filter"} />
       ) : (
         <ul aria-label="Entries, newest first" className="divide-y divide-line overflow-hidden rounded-lg border border-line bg-panel">
           {entries.map((entry) => (
@@ -189,6 +192,28 @@ function Filter({ search }: { search: CacheSearch }) {
         </button>
       )}
     </form>
+  );
+}
+
+/** What is being saved, which holds room too. */
+function Uploads({ uploads, now }: { uploads: CacheUpload[]; now: number }) {
+  if (uploads.length === 0) return null;
+  return (
+    <ul aria-label="Being saved" className="mb-3 divide-y divide-line overflow-hidden rounded-lg border border-line bg-panel">
+      {uploads.map((upload) => (
+        <li key={upload.id} className="grid grid-cols-[1fr_auto] items-start gap-x-4 gap-y-1 px-4 py-2.5">
+          <span className="min-w-0">
+            <span className="block font-mono text-sm break-all">{upload.key}</span>
+            <span className="block text-sm break-all text-quiet">
+              {ofRepo(upload.repo)} · {upload.scope}
+            </span>
+          </span>
+          <span className="text-right text-sm text-quiet tabular-nums max-sm:col-start-1 max-sm:text-left">
+            <span className="text-ink">{bytes(upload.bytes)}</span> so far · being saved, begun {ago(millis(upload.begunAt), now)}
+          </span>
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -127,6 +127,120 @@ func (x *CacheEntry) GetUsedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// CacheUpload is something that a job is saving. It is no entry yet, and holds room.
+type CacheUpload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Becomes the entry's.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// As an entry has it.
+	Repo    string `protobuf:"bytes,2,opt,name=repo,proto3" json:"repo,omitempty"`
+	Scope   string `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	Key     string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// Those that are counted for it: what came, and some ahead.
+	Bytes int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Empty where a person saves it.
+	JobId   string                 `protobuf:"bytes,7,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	BegunAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=begun_at,json=begunAt,proto3" json:"begun_at,omitempty"`
+	// When a byte came last, to the minute or so.
+	TouchedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=touched_at,json=touchedAt,proto3" json:"touched_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheUpload) Reset() {
+	*x = CacheUpload{}
+	mi := &file_nimbus_v1_cache_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheUpload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheUpload) ProtoMessage() {}
+
+func (x *CacheUpload) ProtoReflect() protoreflect.Message {
+	mi := &file_nimbus_v1_cache_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheUpload.ProtoReflect.Descriptor instead.
+func (*CacheUpload) Descriptor() ([]byte, []int) {
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CacheUpload) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *CacheUpload) GetRepo() string {
+	if x != nil {
+		return x.Repo
+	}
+	return ""
+}
+
+func (x *CacheUpload) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *CacheUpload) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *CacheUpload) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *CacheUpload) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CacheUpload) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *CacheUpload) GetBegunAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BegunAt
+	}
+	return nil
+}
+
+func (x *CacheUpload) GetTouchedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TouchedAt
+	}
+	return nil
+}
+
 // CacheFilter says which entries. Empty fields mean any.
 type CacheFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -144,7 +258,7 @@ type CacheFilter struct {
 
 func (x *CacheFilter) Reset() {
 	*x = CacheFilter{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[1]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -156,7 +270,7 @@ func (x *CacheFilter) String() string {
 func (*CacheFilter) ProtoMessage() {}
 
 func (x *CacheFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[1]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -169,7 +283,7 @@ func (x *CacheFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheFilter.ProtoReflect.Descriptor instead.
 func (*CacheFilter) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{1}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CacheFilter) GetId() int64 {
@@ -219,7 +333,7 @@ type ListCacheEntriesRequest struct {
 
 func (x *ListCacheEntriesRequest) Reset() {
 	*x = ListCacheEntriesRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[2]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +345,7 @@ func (x *ListCacheEntriesRequest) String() string {
 func (*ListCacheEntriesRequest) ProtoMessage() {}
 
 func (x *ListCacheEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[2]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +358,7 @@ func (x *ListCacheEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCacheEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListCacheEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{2}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListCacheEntriesRequest) GetFilter() *CacheFilter {
@@ -273,13 +387,15 @@ type ListCacheEntriesResponse struct {
 	Entries []*CacheEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// What is being saved, the newest first, at most 200: on the first page alone.
+	Uploads       []*CacheUpload `protobuf:"bytes,3,rep,name=uploads,proto3" json:"uploads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListCacheEntriesResponse) Reset() {
 	*x = ListCacheEntriesResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[3]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +407,7 @@ func (x *ListCacheEntriesResponse) String() string {
 func (*ListCacheEntriesResponse) ProtoMessage() {}
 
 func (x *ListCacheEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[3]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +420,7 @@ func (x *ListCacheEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCacheEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListCacheEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{3}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListCacheEntriesResponse) GetEntries() []*CacheEntry {
@@ -319,6 +435,13 @@ func (x *ListCacheEntriesResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListCacheEntriesResponse) GetUploads() []*CacheUpload {
+	if x != nil {
+		return x.Uploads
+	}
+	return nil
 }
 
 // CacheUsage is what is used of a cache. Its counts are from the beginning, and
@@ -349,7 +472,7 @@ type CacheUsage struct {
 
 func (x *CacheUsage) Reset() {
 	*x = CacheUsage{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[4]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +484,7 @@ func (x *CacheUsage) String() string {
 func (*CacheUsage) ProtoMessage() {}
 
 func (x *CacheUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[4]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +497,7 @@ func (x *CacheUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheUsage.ProtoReflect.Descriptor instead.
 func (*CacheUsage) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{4}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CacheUsage) GetRepo() string {
@@ -469,7 +592,7 @@ type GetCacheStatsRequest struct {
 
 func (x *GetCacheStatsRequest) Reset() {
 	*x = GetCacheStatsRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[5]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +604,7 @@ func (x *GetCacheStatsRequest) String() string {
 func (*GetCacheStatsRequest) ProtoMessage() {}
 
 func (x *GetCacheStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[5]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +617,7 @@ func (x *GetCacheStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetCacheStatsRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{5}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{6}
 }
 
 type GetCacheStatsResponse struct {
@@ -510,7 +633,7 @@ type GetCacheStatsResponse struct {
 
 func (x *GetCacheStatsResponse) Reset() {
 	*x = GetCacheStatsResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[6]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +645,7 @@ func (x *GetCacheStatsResponse) String() string {
 func (*GetCacheStatsResponse) ProtoMessage() {}
 
 func (x *GetCacheStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[6]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +658,7 @@ func (x *GetCacheStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheStatsResponse.ProtoReflect.Descriptor instead.
 func (*GetCacheStatsResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{6}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetCacheStatsResponse) GetOrg() *CacheUsage {
@@ -571,7 +694,7 @@ type RemoveCacheEntriesRequest struct {
 
 func (x *RemoveCacheEntriesRequest) Reset() {
 	*x = RemoveCacheEntriesRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[7]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +706,7 @@ func (x *RemoveCacheEntriesRequest) String() string {
 func (*RemoveCacheEntriesRequest) ProtoMessage() {}
 
 func (x *RemoveCacheEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[7]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +719,7 @@ func (x *RemoveCacheEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCacheEntriesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCacheEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{7}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemoveCacheEntriesRequest) GetFilter() *CacheFilter {
@@ -625,7 +748,7 @@ type RemoveCacheEntriesResponse struct {
 
 func (x *RemoveCacheEntriesResponse) Reset() {
 	*x = RemoveCacheEntriesResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[8]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +760,7 @@ func (x *RemoveCacheEntriesResponse) String() string {
 func (*RemoveCacheEntriesResponse) ProtoMessage() {}
 
 func (x *RemoveCacheEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[8]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +773,7 @@ func (x *RemoveCacheEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCacheEntriesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCacheEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{8}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveCacheEntriesResponse) GetRemoved() int64 {
@@ -686,7 +809,7 @@ type SetRepoCacheQuotaRequest struct {
 
 func (x *SetRepoCacheQuotaRequest) Reset() {
 	*x = SetRepoCacheQuotaRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[9]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +821,7 @@ func (x *SetRepoCacheQuotaRequest) String() string {
 func (*SetRepoCacheQuotaRequest) ProtoMessage() {}
 
 func (x *SetRepoCacheQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[9]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +834,7 @@ func (x *SetRepoCacheQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRepoCacheQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetRepoCacheQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{9}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetRepoCacheQuotaRequest) GetRepo() string {
@@ -736,7 +859,7 @@ type SetRepoCacheQuotaResponse struct {
 
 func (x *SetRepoCacheQuotaResponse) Reset() {
 	*x = SetRepoCacheQuotaResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[10]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +871,7 @@ func (x *SetRepoCacheQuotaResponse) String() string {
 func (*SetRepoCacheQuotaResponse) ProtoMessage() {}
 
 func (x *SetRepoCacheQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[10]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +884,7 @@ func (x *SetRepoCacheQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRepoCacheQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetRepoCacheQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{11}
 }
 
 type SetOrgCacheQuotaRequest struct {
@@ -776,7 +899,7 @@ type SetOrgCacheQuotaRequest struct {
 
 func (x *SetOrgCacheQuotaRequest) Reset() {
 	*x = SetOrgCacheQuotaRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[11]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +911,7 @@ func (x *SetOrgCacheQuotaRequest) String() string {
 func (*SetOrgCacheQuotaRequest) ProtoMessage() {}
 
 func (x *SetOrgCacheQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[11]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +924,7 @@ func (x *SetOrgCacheQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOrgCacheQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetOrgCacheQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetOrgCacheQuotaRequest) GetOrg() string {
@@ -826,7 +949,7 @@ type SetOrgCacheQuotaResponse struct {
 
 func (x *SetOrgCacheQuotaResponse) Reset() {
 	*x = SetOrgCacheQuotaResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[12]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +961,7 @@ func (x *SetOrgCacheQuotaResponse) String() string {
 func (*SetOrgCacheQuotaResponse) ProtoMessage() {}
 
 func (x *SetOrgCacheQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[12]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +974,7 @@ func (x *SetOrgCacheQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOrgCacheQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetOrgCacheQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 type SetCacheRetentionRequest struct {
@@ -864,7 +987,7 @@ type SetCacheRetentionRequest struct {
 
 func (x *SetCacheRetentionRequest) Reset() {
 	*x = SetCacheRetentionRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[13]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +999,7 @@ func (x *SetCacheRetentionRequest) String() string {
 func (*SetCacheRetentionRequest) ProtoMessage() {}
 
 func (x *SetCacheRetentionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[13]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1012,7 @@ func (x *SetCacheRetentionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheRetentionRequest.ProtoReflect.Descriptor instead.
 func (*SetCacheRetentionRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetCacheRetentionRequest) GetRetention() *durationpb.Duration {
@@ -907,7 +1030,7 @@ type SetCacheRetentionResponse struct {
 
 func (x *SetCacheRetentionResponse) Reset() {
 	*x = SetCacheRetentionResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[14]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1042,7 @@ func (x *SetCacheRetentionResponse) String() string {
 func (*SetCacheRetentionResponse) ProtoMessage() {}
 
 func (x *SetCacheRetentionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[14]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1055,7 @@ func (x *SetCacheRetentionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheRetentionResponse.ProtoReflect.Descriptor instead.
 func (*SetCacheRetentionResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 type WarmCacheRequest struct {
@@ -950,7 +1073,7 @@ type WarmCacheRequest struct {
 
 func (x *WarmCacheRequest) Reset() {
 	*x = WarmCacheRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1085,7 @@ func (x *WarmCacheRequest) String() string {
 func (*WarmCacheRequest) ProtoMessage() {}
 
 func (x *WarmCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[15]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1098,7 @@ func (x *WarmCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmCacheRequest.ProtoReflect.Descriptor instead.
 func (*WarmCacheRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WarmCacheRequest) GetFilter() *CacheFilter {
@@ -1018,7 +1141,7 @@ type WarmCacheResponse struct {
 
 func (x *WarmCacheResponse) Reset() {
 	*x = WarmCacheResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1153,7 @@ func (x *WarmCacheResponse) String() string {
 func (*WarmCacheResponse) ProtoMessage() {}
 
 func (x *WarmCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[16]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1166,7 @@ func (x *WarmCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmCacheResponse.ProtoReflect.Descriptor instead.
 func (*WarmCacheResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WarmCacheResponse) GetEntries() int64 {
@@ -1075,7 +1198,7 @@ type GetCacheWarmthRequest struct {
 
 func (x *GetCacheWarmthRequest) Reset() {
 	*x = GetCacheWarmthRequest{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1210,7 @@ func (x *GetCacheWarmthRequest) String() string {
 func (*GetCacheWarmthRequest) ProtoMessage() {}
 
 func (x *GetCacheWarmthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[17]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1223,7 @@ func (x *GetCacheWarmthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheWarmthRequest.ProtoReflect.Descriptor instead.
 func (*GetCacheWarmthRequest) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 type GetCacheWarmthResponse struct {
@@ -1112,7 +1235,7 @@ type GetCacheWarmthResponse struct {
 
 func (x *GetCacheWarmthResponse) Reset() {
 	*x = GetCacheWarmthResponse{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1247,7 @@ func (x *GetCacheWarmthResponse) String() string {
 func (*GetCacheWarmthResponse) ProtoMessage() {}
 
 func (x *GetCacheWarmthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[18]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1260,7 @@ func (x *GetCacheWarmthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheWarmthResponse.ProtoReflect.Descriptor instead.
 func (*GetCacheWarmthResponse) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetCacheWarmthResponse) GetHosts() []*CacheWarmth {
@@ -1161,7 +1284,7 @@ type CacheWarmth struct {
 
 func (x *CacheWarmth) Reset() {
 	*x = CacheWarmth{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1296,7 @@ func (x *CacheWarmth) String() string {
 func (*CacheWarmth) ProtoMessage() {}
 
 func (x *CacheWarmth) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[19]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1309,7 @@ func (x *CacheWarmth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheWarmth.ProtoReflect.Descriptor instead.
 func (*CacheWarmth) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{19}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CacheWarmth) GetHostId() string {
@@ -1230,7 +1353,7 @@ type CacheWarmCount struct {
 
 func (x *CacheWarmCount) Reset() {
 	*x = CacheWarmCount{}
-	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1365,7 @@ func (x *CacheWarmCount) String() string {
 func (*CacheWarmCount) ProtoMessage() {}
 
 func (x *CacheWarmCount) ProtoReflect() protoreflect.Message {
-	mi := &file_nimbus_v1_cache_proto_msgTypes[20]
+	mi := &file_nimbus_v1_cache_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1378,7 @@ func (x *CacheWarmCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheWarmCount.ProtoReflect.Descriptor instead.
 func (*CacheWarmCount) Descriptor() ([]byte, []int) {
-	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{20}
+	return file_nimbus_v1_cache_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CacheWarmCount) GetState() string {
@@ -1294,7 +1417,18 @@ const file_nimbus_v1_cache_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x129\n" +
 	"\n" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x123\n" +
-	"\aused_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"x\n" +
+	"\aused_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"\x92\x02\n" +
+	"\vCacheUpload\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04repo\x18\x02 \x01(\tR\x04repo\x12\x14\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x15\n" +
+	"\x06job_id\x18\a \x01(\tR\x05jobId\x125\n" +
+	"\bbegun_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\abegunAt\x129\n" +
+	"\n" +
+	"touched_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\ttouchedAt\"x\n" +
 	"\vCacheFilter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
 	"\x04repo\x18\x02 \x01(\tR\x04repo\x12\x14\n" +
@@ -1306,10 +1440,11 @@ const file_nimbus_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x16.nimbus.v1.CacheFilterR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"s\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xa5\x01\n" +
 	"\x18ListCacheEntriesResponse\x12/\n" +
 	"\aentries\x18\x01 \x03(\v2\x15.nimbus.v1.CacheEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x120\n" +
+	"\auploads\x18\x03 \x03(\v2\x16.nimbus.v1.CacheUploadR\auploads\"\xcb\x02\n" +
 	"\n" +
 	"CacheUsage\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x18\n" +
@@ -1392,67 +1527,71 @@ func file_nimbus_v1_cache_proto_rawDescGZIP() []byte {
 	return file_nimbus_v1_cache_proto_rawDescData
 }
 
-var file_nimbus_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nimbus_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_nimbus_v1_cache_proto_goTypes = []any{
 	(*CacheEntry)(nil),                 // 0: nimbus.v1.CacheEntry
-	(*CacheFilter)(nil),                // 1: nimbus.v1.CacheFilter
-	(*ListCacheEntriesRequest)(nil),    // 2: nimbus.v1.ListCacheEntriesRequest
-	(*ListCacheEntriesResponse)(nil),   // 3: nimbus.v1.ListCacheEntriesResponse
-	(*CacheUsage)(nil),                 // 4: nimbus.v1.CacheUsage
-	(*GetCacheStatsRequest)(nil),       // 5: nimbus.v1.GetCacheStatsRequest
-	(*GetCacheStatsResponse)(nil),      // 6: nimbus.v1.GetCacheStatsResponse
-	(*RemoveCacheEntriesRequest)(nil),  // 7: nimbus.v1.RemoveCacheEntriesRequest
-	(*RemoveCacheEntriesResponse)(nil), // 8: nimbus.v1.RemoveCacheEntriesResponse
-	(*SetRepoCacheQuotaRequest)(nil),   // 9: nimbus.v1.SetRepoCacheQuotaRequest
-	(*SetRepoCacheQuotaResponse)(nil),  // 10: nimbus.v1.SetRepoCacheQuotaResponse
-	(*SetOrgCacheQuotaRequest)(nil),    // 11: nimbus.v1.SetOrgCacheQuotaRequest
-	(*SetOrgCacheQuotaResponse)(nil),   // 12: nimbus.v1.SetOrgCacheQuotaResponse
-	(*SetCacheRetentionRequest)(nil),   // 13: nimbus.v1.SetCacheRetentionRequest
-	(*SetCacheRetentionResponse)(nil),  // 14: nimbus.v1.SetCacheRetentionResponse
-	(*WarmCacheRequest)(nil),           // 15: nimbus.v1.WarmCacheRequest
-	(*WarmCacheResponse)(nil),          // 16: nimbus.v1.WarmCacheResponse
-	(*GetCacheWarmthRequest)(nil),      // 17: nimbus.v1.GetCacheWarmthRequest
-	(*GetCacheWarmthResponse)(nil),     // 18: nimbus.v1.GetCacheWarmthResponse
-	(*CacheWarmth)(nil),                // 19: nimbus.v1.CacheWarmth
-	(*CacheWarmCount)(nil),             // 20: nimbus.v1.CacheWarmCount
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 22: google.protobuf.Duration
+	(*CacheUpload)(nil),                // 1: nimbus.v1.CacheUpload
+	(*CacheFilter)(nil),                // 2: nimbus.v1.CacheFilter
+	(*ListCacheEntriesRequest)(nil),    // 3: nimbus.v1.ListCacheEntriesRequest
+	(*ListCacheEntriesResponse)(nil),   // 4: nimbus.v1.ListCacheEntriesResponse
+	(*CacheUsage)(nil),                 // 5: nimbus.v1.CacheUsage
+	(*GetCacheStatsRequest)(nil),       // 6: nimbus.v1.GetCacheStatsRequest
+	(*GetCacheStatsResponse)(nil),      // 7: nimbus.v1.GetCacheStatsResponse
+	(*RemoveCacheEntriesRequest)(nil),  // 8: nimbus.v1.RemoveCacheEntriesRequest
+	(*RemoveCacheEntriesResponse)(nil), // 9: nimbus.v1.RemoveCacheEntriesResponse
+	(*SetRepoCacheQuotaRequest)(nil),   // 10: nimbus.v1.SetRepoCacheQuotaRequest
+	(*SetRepoCacheQuotaResponse)(nil),  // 11: nimbus.v1.SetRepoCacheQuotaResponse
+	(*SetOrgCacheQuotaRequest)(nil),    // 12: nimbus.v1.SetOrgCacheQuotaRequest
+	(*SetOrgCacheQuotaResponse)(nil),   // 13: nimbus.v1.SetOrgCacheQuotaResponse
+	(*SetCacheRetentionRequest)(nil),   // 14: nimbus.v1.SetCacheRetentionRequest
+	(*SetCacheRetentionResponse)(nil),  // 15: nimbus.v1.SetCacheRetentionResponse
+	(*WarmCacheRequest)(nil),           // 16: nimbus.v1.WarmCacheRequest
+	(*WarmCacheResponse)(nil),          // 17: nimbus.v1.WarmCacheResponse
+	(*GetCacheWarmthRequest)(nil),      // 18: nimbus.v1.GetCacheWarmthRequest
+	(*GetCacheWarmthResponse)(nil),     // 19: nimbus.v1.GetCacheWarmthResponse
+	(*CacheWarmth)(nil),                // 20: nimbus.v1.CacheWarmth
+	(*CacheWarmCount)(nil),             // 21: nimbus.v1.CacheWarmCount
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 23: google.protobuf.Duration
 }
 var file_nimbus_v1_cache_proto_depIdxs = []int32{
-	21, // 0: nimbus.v1.CacheEntry.created_at:type_name -> google.protobuf.Timestamp
-	21, // 1: nimbus.v1.CacheEntry.used_at:type_name -> google.protobuf.Timestamp
-	1,  // 2: nimbus.v1.ListCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
-	0,  // 3: nimbus.v1.ListCacheEntriesResponse.entries:type_name -> nimbus.v1.CacheEntry
-	4,  // 4: nimbus.v1.GetCacheStatsResponse.org:type_name -> nimbus.v1.CacheUsage
-	4,  // 5: nimbus.v1.GetCacheStatsResponse.repos:type_name -> nimbus.v1.CacheUsage
-	22, // 6: nimbus.v1.GetCacheStatsResponse.retention:type_name -> google.protobuf.Duration
-	1,  // 7: nimbus.v1.RemoveCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
-	22, // 8: nimbus.v1.SetCacheRetentionRequest.retention:type_name -> google.protobuf.Duration
-	1,  // 9: nimbus.v1.WarmCacheRequest.filter:type_name -> nimbus.v1.CacheFilter
-	19, // 10: nimbus.v1.WarmCacheResponse.hosts:type_name -> nimbus.v1.CacheWarmth
-	19, // 11: nimbus.v1.GetCacheWarmthResponse.hosts:type_name -> nimbus.v1.CacheWarmth
-	20, // 12: nimbus.v1.CacheWarmth.counts:type_name -> nimbus.v1.CacheWarmCount
-	2,  // 13: nimbus.v1.CacheService.ListCacheEntries:input_type -> nimbus.v1.ListCacheEntriesRequest
-	5,  // 14: nimbus.v1.CacheService.GetCacheStats:input_type -> nimbus.v1.GetCacheStatsRequest
-	7,  // 15: nimbus.v1.CacheService.RemoveCacheEntries:input_type -> nimbus.v1.RemoveCacheEntriesRequest
-	9,  // 16: nimbus.v1.CacheService.SetRepoCacheQuota:input_type -> nimbus.v1.SetRepoCacheQuotaRequest
-	11, // 17: nimbus.v1.CacheService.SetOrgCacheQuota:input_type -> nimbus.v1.SetOrgCacheQuotaRequest
-	13, // 18: nimbus.v1.CacheService.SetCacheRetention:input_type -> nimbus.v1.SetCacheRetentionRequest
-	15, // 19: nimbus.v1.CacheService.WarmCache:input_type -> nimbus.v1.WarmCacheRequest
-	17, // 20: nimbus.v1.CacheService.GetCacheWarmth:input_type -> nimbus.v1.GetCacheWarmthRequest
-	3,  // 21: nimbus.v1.CacheService.ListCacheEntries:output_type -> nimbus.v1.ListCacheEntriesResponse
-	6,  // 22: nimbus.v1.CacheService.GetCacheStats:output_type -> nimbus.v1.GetCacheStatsResponse
-	8,  // 23: nimbus.v1.CacheService.RemoveCacheEntries:output_type -> nimbus.v1.RemoveCacheEntriesResponse
-	10, // 24: nimbus.v1.CacheService.SetRepoCacheQuota:output_type -> nimbus.v1.SetRepoCacheQuotaResponse
-	12, // 25: nimbus.v1.CacheService.SetOrgCacheQuota:output_type -> nimbus.v1.SetOrgCacheQuotaResponse
-	14, // 26: nimbus.v1.CacheService.SetCacheRetention:output_type -> nimbus.v1.SetCacheRetentionResponse
-	16, // 27: nimbus.v1.CacheService.WarmCache:output_type -> nimbus.v1.WarmCacheResponse
-	18, // 28: nimbus.v1.CacheService.GetCacheWarmth:output_type -> nimbus.v1.GetCacheWarmthResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	22, // 0: nimbus.v1.CacheEntry.created_at:type_name -> google.protobuf.Timestamp
+	22, // 1: nimbus.v1.CacheEntry.used_at:type_name -> google.protobuf.Timestamp
+	22, // 2: nimbus.v1.CacheUpload.begun_at:type_name -> google.protobuf.Timestamp
+	22, // 3: nimbus.v1.CacheUpload.touched_at:type_name -> google.protobuf.Timestamp
+	2,  // 4: nimbus.v1.ListCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
+	0,  // 5: nimbus.v1.ListCacheEntriesResponse.entries:type_name -> nimbus.v1.CacheEntry
+	1,  // 6: nimbus.v1.ListCacheEntriesResponse.uploads:type_name -> nimbus.v1.CacheUpload
+	5,  // 7: nimbus.v1.GetCacheStatsResponse.org:type_name -> nimbus.v1.CacheUsage
+	5,  // 8: nimbus.v1.GetCacheStatsResponse.repos:type_name -> nimbus.v1.CacheUsage
+	23, // 9: nimbus.v1.GetCacheStatsResponse.retention:type_name -> google.protobuf.Duration
+	2,  // 10: nimbus.v1.RemoveCacheEntriesRequest.filter:type_name -> nimbus.v1.CacheFilter
+	23, // 11: nimbus.v1.SetCacheRetentionRequest.retention:type_name -> google.protobuf.Duration
+	2,  // 12: nimbus.v1.WarmCacheRequest.filter:type_name -> nimbus.v1.CacheFilter
+	20, // 13: nimbus.v1.WarmCacheResponse.hosts:type_name -> nimbus.v1.CacheWarmth
+	20, // 14: nimbus.v1.GetCacheWarmthResponse.hosts:type_name -> nimbus.v1.CacheWarmth
+	21, // 15: nimbus.v1.CacheWarmth.counts:type_name -> nimbus.v1.CacheWarmCount
+	3,  // 16: nimbus.v1.CacheService.ListCacheEntries:input_type -> nimbus.v1.ListCacheEntriesRequest
+	6,  // 17: nimbus.v1.CacheService.GetCacheStats:input_type -> nimbus.v1.GetCacheStatsRequest
+	8,  // 18: nimbus.v1.CacheService.RemoveCacheEntries:input_type -> nimbus.v1.RemoveCacheEntriesRequest
+	10, // 19: nimbus.v1.CacheService.SetRepoCacheQuota:input_type -> nimbus.v1.SetRepoCacheQuotaRequest
+	12, // 20: nimbus.v1.CacheService.SetOrgCacheQuota:input_type -> nimbus.v1.SetOrgCacheQuotaRequest
+	14, // 21: nimbus.v1.CacheService.SetCacheRetention:input_type -> nimbus.v1.SetCacheRetentionRequest
+	16, // 22: nimbus.v1.CacheService.WarmCache:input_type -> nimbus.v1.WarmCacheRequest
+	18, // 23: nimbus.v1.CacheService.GetCacheWarmth:input_type -> nimbus.v1.GetCacheWarmthRequest
+	4,  // 24: nimbus.v1.CacheService.ListCacheEntries:output_type -> nimbus.v1.ListCacheEntriesResponse
+	7,  // 25: nimbus.v1.CacheService.GetCacheStats:output_type -> nimbus.v1.GetCacheStatsResponse
+	9,  // 26: nimbus.v1.CacheService.RemoveCacheEntries:output_type -> nimbus.v1.RemoveCacheEntriesResponse
+	11, // 27: nimbus.v1.CacheService.SetRepoCacheQuota:output_type -> nimbus.v1.SetRepoCacheQuotaResponse
+	13, // 28: nimbus.v1.CacheService.SetOrgCacheQuota:output_type -> nimbus.v1.SetOrgCacheQuotaResponse
+	15, // 29: nimbus.v1.CacheService.SetCacheRetention:output_type -> nimbus.v1.SetCacheRetentionResponse
+	17, // 30: nimbus.v1.CacheService.WarmCache:output_type -> nimbus.v1.WarmCacheResponse
+	19, // 31: nimbus.v1.CacheService.GetCacheWarmth:output_type -> nimbus.v1.GetCacheWarmthResponse
+	24, // [24:32] is the sub-list for method output_type
+	16, // [16:24] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_nimbus_v1_cache_proto_init() }
@@ -1466,7 +1605,7 @@ func file_nimbus_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nimbus_v1_cache_proto_rawDesc), len(file_nimbus_v1_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

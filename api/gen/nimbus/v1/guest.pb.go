@@ -176,7 +176,10 @@ type TakeTelemetryResponse struct {
 	Ended bool `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
 	// Requests that found no room so far, here or, once their sender had gone, at the
 	// agent.
-	Refused       int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The last event with output of before the request: the agent has that first, since
+	// it may name what is to be hidden.
+	OutputSeq     int64 `protobuf:"varint,9,opt,name=output_seq,json=outputSeq,proto3" json:"output_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,13 +270,22 @@ func (x *TakeTelemetryResponse) GetRefused() int64 {
 	return 0
 }
 
+func (x *TakeTelemetryResponse) GetOutputSeq() int64 {
+	if x != nil {
+		return x.OutputSeq
+	}
+	return 0
+}
+
 // TelemetryReceiver listens for what the job tells by OTLP over HTTP.
 type TelemetryReceiver struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the loopback: "127.0.0.1:4318"; port 0 for a free one.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// Variables that the process gets unless its environment has them.
-	Env           map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The process may say there what is to be hidden; it finds where by NIMBUS_MASK_URL.
+	Masks         bool `protobuf:"varint,3,opt,name=masks,proto3" json:"masks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +332,13 @@ func (x *TelemetryReceiver) GetEnv() map[string]string {
 		return x.Env
 	}
 	return nil
+}
+
+func (x *TelemetryReceiver) GetMasks() bool {
+	if x != nil {
+		return x.Masks
+	}
+	return false
 }
 
 type ShellRequest struct {
@@ -1165,7 +1184,8 @@ func (*WatchResponse_Exited) isWatchResponse_Event() {}
 // Output is a piece of what the process wrote, at most 32 KiB.
 type Output struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "stdout" or "stderr".
+	// "stdout" or "stderr"; or "mask", where the receiver was to take masks: a text that
+	// is to be hidden from then on, whole.
 	Stream        string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1560,7 +1580,7 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x10TelemetryVerdict\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1a\n" +
-	"\brejected\x18\x03 \x01(\x03R\brejected\"\xe9\x01\n" +
+	"\brejected\x18\x03 \x01(\x03R\brejected\"\x88\x02\n" +
 	"\x15TakeTelemetryResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12!\n" +
@@ -1569,10 +1589,13 @@ const file_nimbus_v1_guest_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x14\n" +
 	"\x05piece\x18\x06 \x01(\fR\x05piece\x12\x14\n" +
 	"\x05ended\x18\a \x01(\bR\x05ended\x12\x18\n" +
-	"\arefused\x18\b \x01(\x03R\arefused\"\x9e\x01\n" +
+	"\arefused\x18\b \x01(\x03R\arefused\x12\x1d\n" +
+	"\n" +
+	"output_seq\x18\t \x01(\x03R\toutputSeq\"\xb4\x01\n" +
 	"\x11TelemetryReceiver\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x127\n" +
-	"\x03env\x18\x02 \x03(\v2%.nimbus.v1.TelemetryReceiver.EnvEntryR\x03env\x1a6\n" +
+	"\x03env\x18\x02 \x03(\v2%.nimbus.v1.TelemetryReceiver.EnvEntryR\x03env\x12\x14\n" +
+	"\x05masks\x18\x03 \x01(\bR\x05masks\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"v\n" +

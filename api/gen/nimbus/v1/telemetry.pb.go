@@ -823,9 +823,12 @@ type MetricPoint struct {
 	// Of a gauge or a sum; of the others, their sum.
 	Value float64 `protobuf:"fixed64,5,opt,name=value,proto3" json:"value,omitempty"`
 	// Of the others.
-	Count         int64             `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
-	Service       string            `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
-	Attributes    map[string]string `protobuf:"bytes,8,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Count      int64             `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	Service    string            `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
+	Attributes map[string]string `protobuf:"bytes,8,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The value of a gauge or a sum that was sent as an integer: exact, which "value" is
+	// not from 2^53 on.
+	IntValue      *int64 `protobuf:"varint,9,opt,name=int_value,json=intValue,proto3,oneof" json:"int_value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -916,6 +919,13 @@ func (x *MetricPoint) GetAttributes() map[string]string {
 	return nil
 }
 
+func (x *MetricPoint) GetIntValue() int64 {
+	if x != nil && x.IntValue != nil {
+		return *x.IntValue
+	}
+	return 0
+}
+
 var File_nimbus_v1_telemetry_proto protoreflect.FileDescriptor
 
 const file_nimbus_v1_telemetry_proto_rawDesc = "" +
@@ -998,7 +1008,7 @@ const file_nimbus_v1_telemetry_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x02\n" +
 	"\vMetricPoint\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1009,10 +1019,13 @@ const file_nimbus_v1_telemetry_proto_rawDesc = "" +
 	"\aservice\x18\a \x01(\tR\aservice\x12F\n" +
 	"\n" +
 	"attributes\x18\b \x03(\v2&.nimbus.v1.MetricPoint.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12 \n" +
+	"\tint_value\x18\t \x01(\x03H\x00R\bintValue\x88\x01\x01\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xee\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
+	"\n" +
+	"_int_value2\xee\x02\n" +
 	"\x10TelemetryService\x12H\n" +
 	"\bGetTrace\x12\x1a.nimbus.v1.GetTraceRequest\x1a\x1b.nimbus.v1.GetTraceResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rListTelemetry\x12\x1f.nimbus.v1.ListTelemetryRequest\x1a .nimbus.v1.ListTelemetryResponse\"\x03\x90\x02\x01\x12]\n" +
@@ -1087,6 +1100,7 @@ func file_nimbus_v1_telemetry_proto_init() {
 	if File_nimbus_v1_telemetry_proto != nil {
 		return
 	}
+	file_nimbus_v1_telemetry_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -104,6 +104,7 @@ func (l *log) flushLocked() {
 	l.line = l.line[:0]
 	if value, ok := strings.CutPrefix(strings.TrimSpace(text), "::add-mask::"); ok {
 		l.addMask(value)
+		return // as the official runner, it says nothing of it
 	}
 	l.emit([]byte(l.mask(text)))
 }

@@ -27,9 +27,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	// What is masked in the log is, from then on, in telemetry.
+	// What is masked in the log is, from then on, in telemetry: however soon that is sent.
 	fmt.Println("::add-mask::a-long-secret")
-	time.Sleep(500 * time.Millisecond)
+	if os.Getenv("GITHUB_ACTIONS") != "" { // its runner keeps that to itself
+		if err := mask(ctx, "a-long-secret\n"); err != nil {
+			return err
+		}
+	}
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return err
@@ -59,6 +63,20 @@ func run(ctx context.Context, args []string) error {
 	}
 	span.End()
 	return provider.Shutdown(ctx)
+}
+
+// mask has a text hidden.
+func mask(ctx context.Context, text string) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("NIMBUS_MASK_URL"), strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return err
+	}
+	fmt.Println("mask", answer.StatusCode)
+	return answer.Body.Close()
 }
 
 // post sends a recorded request.

@@ -60,7 +60,7 @@ const (
 
 // CacheServiceClient is a client for the nimbus.v1.CacheService service.
 type CacheServiceClient interface {
-	// ListCacheEntries returns entries, the newest first.
+	// ListCacheEntries returns entries, the newest first, and what is being saved.
 	ListCacheEntries(context.Context, *connect.Request[v1.ListCacheEntriesRequest]) (*connect.Response[v1.ListCacheEntriesResponse], error)
 	// GetCacheStats tells what the org uses, in all and by its repositories.
 	GetCacheStats(context.Context, *connect.Request[v1.GetCacheStatsRequest]) (*connect.Response[v1.GetCacheStatsResponse], error)
@@ -205,7 +205,7 @@ func (c *cacheServiceClient) GetCacheWarmth(ctx context.Context, req *connect.Re
 
 // CacheServiceHandler is an implementation of the nimbus.v1.CacheService service.
 type CacheServiceHandler interface {
-	// ListCacheEntries returns entries, the newest first.
+	// ListCacheEntries returns entries, the newest first, and what is being saved.
 	ListCacheEntries(context.Context, *connect.Request[v1.ListCacheEntriesRequest]) (*connect.Response[v1.ListCacheEntriesResponse], error)
 	// GetCacheStats tells what the org uses, in all and by its repositories.
 	GetCacheStats(context.Context, *connect.Request[v1.GetCacheStatsRequest]) (*connect.Response[v1.GetCacheStatsResponse], error)

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nimbus/v1/cache.proto.
  */
 export const file_nimbus_v1_cache: GenFile = /*@__PURE__*/
-  fileDesc("ChVuaW1idXMvdjEvY2FjaGUucHJvdG8SCW5pbWJ1cy52MSK/AQoKQ2FjaGVFbnRyeRIKCgJpZBgBIAEoAxIMCgRyZXBvGAIgASgJEg0KBXNjb3BlGAMgASgJEgsKA2tleRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBWJ5dGVzGAYgASgDEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VzZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKC0NhY2hlRmlsdGVyEgoKAmlkGAEgASgDEgwKBHJlcG8YAiABKAkSDQoFc2NvcGUYAyABKAkSCwoDa2V5GAQgASgJEhIKCmtleV9wcmVmaXgYBSABKAkiaAoXTGlzdENhY2hlRW50cmllc1JlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmltYnVzLnYxLkNhY2hlRmlsdGVyEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlsKGExpc3RDYWNoZUVudHJpZXNSZXNwb25zZRImCgdlbnRyaWVzGAEgAygLMhUubmltYnVzLnYxLkNhY2hlRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIt4BCgpDYWNoZVVzYWdlEgwKBHJlcG8YASABKAkSDwoHZW50cmllcxgCIAEoAxINCgVieXRlcxgDIAEoAxITCgtxdW90YV9ieXRlcxgEIAEoAxIRCglvd25fcXVvdGEYBSABKAgSDAoEaGl0cxgGIAEoAxIOCgZtaXNzZXMYByABKAMSEAoIYnl0ZXNfaW4YCCABKAMSEQoJYnl0ZXNfb3V0GAkgASgDEg8KB2V2aWN0ZWQYCiABKAMSFQoNZXZpY3RlZF9ieXRlcxgLIAEoAxIPCgdyZWZ1c2VkGAwgASgDIhYKFEdldENhY2hlU3RhdHNSZXF1ZXN0Io8BChVHZXRDYWNoZVN0YXRzUmVzcG9uc2USIgoDb3JnGAEgASgLMhUubmltYnVzLnYxLkNhY2hlVXNhZ2USJAoFcmVwb3MYAiADKAsyFS5uaW1idXMudjEuQ2FjaGVVc2FnZRIsCglyZXRlbnRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUAoZUmVtb3ZlQ2FjaGVFbnRyaWVzUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uaW1idXMudjEuQ2FjaGVGaWx0ZXISCwoDYWxsGAIgASgIIkoKGlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEg8KB3JlbW92ZWQYASABKAMSDQoFYnl0ZXMYAiABKAMSDAoEbW9yZRgDIAEoCCI3ChhTZXRSZXBvQ2FjaGVRdW90YVJlcXVlc3QSDAoEcmVwbxgBIAEoCRINCgVieXRlcxgCIAEoAyIbChlTZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlIjUKF1NldE9yZ0NhY2hlUXVvdGFSZXF1ZXN0EgsKA29yZxgBIAEoCRINCgVieXRlcxgCIAEoAyIaChhTZXRPcmdDYWNoZVF1b3RhUmVzcG9uc2UiSAoYU2V0Q2FjaGVSZXRlbnRpb25SZXF1ZXN0EiwKCXJldGVudGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIbChlTZXRDYWNoZVJldGVudGlvblJlc3BvbnNlImsKEFdhcm1DYWNoZVJlcXVlc3QSJgoGZmlsdGVyGAEgASgLMhYubmltYnVzLnYxLkNhY2hlRmlsdGVyEg0KBWhvc3RzGAIgAygJEg0KBWxpbWl0GAMgASgFEhEKCW1heF9ieXRlcxgEIAEoAyJaChFXYXJtQ2FjaGVSZXNwb25zZRIPCgdlbnRyaWVzGAEgASgDEg0KBWJ5dGVzGAIgASgDEiUKBWhvc3RzGAMgAygLMhYubmltYnVzLnYxLkNhY2hlV2FybXRoIhcKFUdldENhY2hlV2FybXRoUmVxdWVzdCI/ChZHZXRDYWNoZVdhcm10aFJlc3BvbnNlEiUKBWhvc3RzGAEgAygLMhYubmltYnVzLnYxLkNhY2hlV2FybXRoImUKC0NhY2hlV2FybXRoEg8KB2hvc3RfaWQYASABKAkSDAoEaG9zdBgCIAEoCRIMCgRhd2F5GAMgASgIEikKBmNvdW50cxgEIAMoCzIZLm5pbWJ1cy52MS5DYWNoZVdhcm1Db3VudCI/Cg5DYWNoZVdhcm1Db3VudBINCgVzdGF0ZRgBIAEoCRIPCgdlbnRyaWVzGAIgASgDEg0KBWJ5dGVzGAMgASgDMu0FCgxDYWNoZVNlcnZpY2USYAoQTGlzdENhY2hlRW50cmllcxIiLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVxdWVzdBojLm5pbWJ1cy52MS5MaXN0Q2FjaGVFbnRyaWVzUmVzcG9uc2UiA5ACARJXCg1HZXRDYWNoZVN0YXRzEh8ubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXF1ZXN0GiAubmltYnVzLnYxLkdldENhY2hlU3RhdHNSZXNwb25zZSIDkAIBEmEKElJlbW92ZUNhY2hlRW50cmllcxIkLm5pbWJ1cy52MS5SZW1vdmVDYWNoZUVudHJpZXNSZXF1ZXN0GiUubmltYnVzLnYxLlJlbW92ZUNhY2hlRW50cmllc1Jlc3BvbnNlEl4KEVNldFJlcG9DYWNoZVF1b3RhEiMubmltYnVzLnYxLlNldFJlcG9DYWNoZVF1b3RhUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRSZXBvQ2FjaGVRdW90YVJlc3BvbnNlElsKEFNldE9yZ0NhY2hlUXVvdGESIi5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlcXVlc3QaIy5uaW1idXMudjEuU2V0T3JnQ2FjaGVRdW90YVJlc3BvbnNlEl4KEVNldENhY2hlUmV0ZW50aW9uEiMubmltYnVzLnYxLlNldENhY2hlUmV0ZW50aW9uUmVxdWVzdBokLm5pbWJ1cy52MS5TZXRDYWNoZVJldGVudGlvblJlc3BvbnNlEkYKCVdhcm1DYWNoZRIbLm5pbWJ1cy52MS5XYXJtQ2FjaGVSZXF1ZXN0GhwubmltYnVzLnYxLldhcm1DYWNoZVJlc3BvbnNlEloKDkdldENhY2hlV2FybXRoEiAubmltYnVzLnYxLkdldENhY2hlV2FybXRoUmVxdWVzdBohLm5pbWJ1cy52MS5HZXRDYWNoZVdhcm10aFJlc3BvbnNlIgOQAgFCOFo2Z2l0aHViLmNvbS9uaW1idXMtY2kvbmltYnVzL2FwaS9nZW4vbmltYnVzL3YxO25pbWJ1c3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVuaW1idXMvdjEvY2FjaGUucHJvdG8SCW5pbWJ1cy52MSK/AQoKQ2FjaGVFbnRyeRIKCgJpZBgBIAEoAxIMCgRyZXBvGAIgASgJEg0KBXNjb3BlGAMgASgJEgsKA2tleRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBWJ5dGVzGAYgASgDEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VzZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItEBCgtDYWNoZVVwbG9hZBIKCgJpZBgBIAEoAxIMCgRyZXBvGAIgASgJEg0KBXNjb3BlGAMgASgJEgsKA2tleRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBWJ5dGVzGAYgASgDEg4KBmpvYl9pZBgHIAEoCRIsCghiZWd1bl9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdG91Y2hlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoLQ2FjaGVGaWx0ZXISCgoCaWQYASABKAMSDAoEcmVwbxgCIAEoCRINCgVzY29wZRgDIAEoCRILCgNrZXkYBCABKAkSEgoKa2V5X3ByZWZpeBgFIAEoCSJoChdMaXN0Q2FjaGVFbnRyaWVzUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uaW1idXMudjEuQ2FjaGVGaWx0ZXISEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkihAEKGExpc3RDYWNoZUVudHJpZXNSZXNwb25zZRImCgdlbnRyaWVzGAEgAygLMhUubmltYnVzLnYxLkNhY2hlRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEicKB3VwbG9hZHMYAyADKAsyFi5uaW1idXMudjEuQ2FjaGVVcGxvYWQi3gEKCkNhY2hlVXNhZ2USDAoEcmVwbxgBIAEoCRIPCgdlbnRyaWVzGAIgASgDEg0KBWJ5dGVzGAMgASgDEhMKC3F1b3RhX2J5dGVzGAQgASgDEhEKCW93bl9xdW90YRgFIAEoCBIMCgRoaXRzGAYgASgDEg4KBm1pc3NlcxgHIAEoAxIQCghieXRlc19pbhgIIAEoAxIRCglieXRlc19vdXQYCSABKAMSDwoHZXZpY3RlZBgKIAEoAxIVCg1ldmljdGVkX2J5dGVzGAsgASgDEg8KB3JlZnVzZWQYDCABKAMiFgoUR2V0Q2FjaGVTdGF0c1JlcXVlc3QijwEKFUdldENhY2hlU3RhdHNSZXNwb25zZRIiCgNvcmcYASABKAsyFS5uaW1idXMudjEuQ2FjaGVVc2FnZRIkCgVyZXBvcxgCIAMoCzIVLm5pbWJ1cy52MS5DYWNoZVVzYWdlEiwKCXJldGVudGlvbhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJQChlSZW1vdmVDYWNoZUVudHJpZXNSZXF1ZXN0EiYKBmZpbHRlchgBIAEoCzIWLm5pbWJ1cy52MS5DYWNoZUZpbHRlchILCgNhbGwYAiABKAgiSgoaUmVtb3ZlQ2FjaGVFbnRyaWVzUmVzcG9uc2USDwoHcmVtb3ZlZBgBIAEoAxINCgVieXRlcxgCIAEoAxIMCgRtb3JlGAMgASgIIjcKGFNldFJlcG9DYWNoZVF1b3RhUmVxdWVzdBIMCgRyZXBvGAEgASgJEg0KBWJ5dGVzGAIgASgDIhsKGVNldFJlcG9DYWNoZVF1b3RhUmVzcG9uc2UiNQoXU2V0T3JnQ2FjaGVRdW90YVJlcXVlc3QSCwoDb3JnGAEgASgJEg0KBWJ5dGVzGAIgASgDIhoKGFNldE9yZ0NhY2hlUXVvdGFSZXNwb25zZSJIChhTZXRDYWNoZVJldGVudGlvblJlcXVlc3QSLAoJcmV0ZW50aW9uGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhsKGVNldENhY2hlUmV0ZW50aW9uUmVzcG9uc2UiawoQV2FybUNhY2hlUmVxdWVzdBImCgZmaWx0ZXIYASABKAsyFi5uaW1idXMudjEuQ2FjaGVGaWx0ZXISDQoFaG9zdHMYAiADKAkSDQoFbGltaXQYAyABKAUSEQoJbWF4X2J5dGVzGAQgASgDIloKEVdhcm1DYWNoZVJlc3BvbnNlEg8KB2VudHJpZXMYASABKAMSDQoFYnl0ZXMYAiABKAMSJQoFaG9zdHMYAyADKAsyFi5uaW1idXMudjEuQ2FjaGVXYXJtdGgiFwoVR2V0Q2FjaGVXYXJtdGhSZXF1ZXN0Ij8KFkdldENhY2hlV2FybXRoUmVzcG9uc2USJQoFaG9zdHMYASADKAsyFi5uaW1idXMudjEuQ2FjaGVXYXJtdGgiZQoLQ2FjaGVXYXJtdGgSDwoHaG9zdF9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgwKBGF3YXkYAyABKAgSKQoGY291bnRzGAQgAygLMhkubmltYnVzLnYxLkNhY2hlV2FybUNvdW50Ij8KDkNhY2hlV2FybUNvdW50Eg0KBXN0YXRlGAEgASgJEg8KB2VudHJpZXMYAiABKAMSDQoFYnl0ZXMYAyABKAMy7QUKDENhY2hlU2VydmljZRJgChBMaXN0Q2FjaGVFbnRyaWVzEiIubmltYnVzLnYxLkxpc3RDYWNoZUVudHJpZXNSZXF1ZXN0GiMubmltYnVzLnYxLkxpc3RDYWNoZUVudHJpZXNSZXNwb25zZSIDkAIBElcKDUdldENhY2hlU3RhdHMSHy5uaW1idXMudjEuR2V0Q2FjaGVTdGF0c1JlcXVlc3QaIC5uaW1idXMudjEuR2V0Q2FjaGVTdGF0c1Jlc3BvbnNlIgOQAgESYQoSUmVtb3ZlQ2FjaGVFbnRyaWVzEiQubmltYnVzLnYxLlJlbW92ZUNhY2hlRW50cmllc1JlcXVlc3QaJS5uaW1idXMudjEuUmVtb3ZlQ2FjaGVFbnRyaWVzUmVzcG9uc2USXgoRU2V0UmVwb0NhY2hlUXVvdGESIy5uaW1idXMudjEuU2V0UmVwb0NhY2hlUXVvdGFSZXF1ZXN0GiQubmltYnVzLnYxLlNldFJlcG9DYWNoZVF1b3RhUmVzcG9uc2USWwoQU2V0T3JnQ2FjaGVRdW90YRIiLm5pbWJ1cy52MS5TZXRPcmdDYWNoZVF1b3RhUmVxdWVzdBojLm5pbWJ1cy52MS5TZXRPcmdDYWNoZVF1b3RhUmVzcG9uc2USXgoRU2V0Q2FjaGVSZXRlbnRpb24SIy5uaW1idXMudjEuU2V0Q2FjaGVSZXRlbnRpb25SZXF1ZXN0GiQubmltYnVzLnYxLlNldENhY2hlUmV0ZW50aW9uUmVzcG9uc2USRgoJV2FybUNhY2hlEhsubmltYnVzLnYxLldhcm1DYWNoZVJlcXVlc3QaHC5uaW1idXMudjEuV2FybUNhY2hlUmVzcG9uc2USWgoOR2V0Q2FjaGVXYXJtdGgSIC5uaW1idXMudjEuR2V0Q2FjaGVXYXJtdGhSZXF1ZXN0GiEubmltYnVzLnYxLkdldENhY2hlV2FybXRoUmVzcG9uc2UiA5ACAUI4WjZnaXRodWIuY29tL25pbWJ1cy1jaS9uaW1idXMvYXBpL2dlbi9uaW1idXMvdjE7bmltYnVzdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * CacheEntry is something that a job saved. It never changes.
@@ -75,6 +75,75 @@ export const CacheEntrySchema: GenMessage<CacheEntry> = /*@__PURE__*/
   messageDesc(file_nimbus_v1_cache, 0);
 
 /**
+ * CacheUpload is something that a job is saving. It is no entry yet, and holds room.
+ *
+ * @generated from message nimbus.v1.CacheUpload
+ */
+export type CacheUpload = Message<"nimbus.v1.CacheUpload"> & {
+  /**
+   * Becomes the entry's.
+   *
+   * @generated from field: int64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * As an entry has it.
+   *
+   * @generated from field: string repo = 2;
+   */
+  repo: string;
+
+  /**
+   * @generated from field: string scope = 3;
+   */
+  scope: string;
+
+  /**
+   * @generated from field: string key = 4;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string version = 5;
+   */
+  version: string;
+
+  /**
+   * Those that are counted for it: what came, and some ahead.
+   *
+   * @generated from field: int64 bytes = 6;
+   */
+  bytes: bigint;
+
+  /**
+   * Empty where a person saves it.
+   *
+   * @generated from field: string job_id = 7;
+   */
+  jobId: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp begun_at = 8;
+   */
+  begunAt?: Timestamp | undefined;
+
+  /**
+   * When a byte came last, to the minute or so.
+   *
+   * @generated from field: google.protobuf.Timestamp touched_at = 9;
+   */
+  touchedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message nimbus.v1.CacheUpload.
+ * Use `create(CacheUploadSchema)` to create a new message.
+ */
+export const CacheUploadSchema: GenMessage<CacheUpload> = /*@__PURE__*/
+  messageDesc(file_nimbus_v1_cache, 1);
+
+/**
  * CacheFilter says which entries. Empty fields mean any.
  *
  * @generated from message nimbus.v1.CacheFilter
@@ -117,7 +186,7 @@ export type CacheFilter = Message<"nimbus.v1.CacheFilter"> & {
  * Use `create(CacheFilterSchema)` to create a new message.
  */
 export const CacheFilterSchema: GenMessage<CacheFilter> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 1);
+  messageDesc(file_nimbus_v1_cache, 2);
 
 /**
  * @generated from message nimbus.v1.ListCacheEntriesRequest
@@ -146,7 +215,7 @@ export type ListCacheEntriesRequest = Message<"nimbus.v1.ListCacheEntriesRequest
  * Use `create(ListCacheEntriesRequestSchema)` to create a new message.
  */
 export const ListCacheEntriesRequestSchema: GenMessage<ListCacheEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 2);
+  messageDesc(file_nimbus_v1_cache, 3);
 
 /**
  * @generated from message nimbus.v1.ListCacheEntriesResponse
@@ -163,6 +232,13 @@ export type ListCacheEntriesResponse = Message<"nimbus.v1.ListCacheEntriesRespon
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * What is being saved, the newest first, at most 200: on the first page alone.
+   *
+   * @generated from field: repeated nimbus.v1.CacheUpload uploads = 3;
+   */
+  uploads: CacheUpload[];
 };
 
 /**
@@ -170,7 +246,7 @@ export type ListCacheEntriesResponse = Message<"nimbus.v1.ListCacheEntriesRespon
  * Use `create(ListCacheEntriesResponseSchema)` to create a new message.
  */
 export const ListCacheEntriesResponseSchema: GenMessage<ListCacheEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 3);
+  messageDesc(file_nimbus_v1_cache, 4);
 
 /**
  * CacheUsage is what is used of a cache. Its counts are from the beginning, and
@@ -257,7 +333,7 @@ export type CacheUsage = Message<"nimbus.v1.CacheUsage"> & {
  * Use `create(CacheUsageSchema)` to create a new message.
  */
 export const CacheUsageSchema: GenMessage<CacheUsage> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 4);
+  messageDesc(file_nimbus_v1_cache, 5);
 
 /**
  * @generated from message nimbus.v1.GetCacheStatsRequest
@@ -270,7 +346,7 @@ export type GetCacheStatsRequest = Message<"nimbus.v1.GetCacheStatsRequest"> & {
  * Use `create(GetCacheStatsRequestSchema)` to create a new message.
  */
 export const GetCacheStatsRequestSchema: GenMessage<GetCacheStatsRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 5);
+  messageDesc(file_nimbus_v1_cache, 6);
 
 /**
  * @generated from message nimbus.v1.GetCacheStatsResponse
@@ -301,7 +377,7 @@ export type GetCacheStatsResponse = Message<"nimbus.v1.GetCacheStatsResponse"> &
  * Use `create(GetCacheStatsResponseSchema)` to create a new message.
  */
 export const GetCacheStatsResponseSchema: GenMessage<GetCacheStatsResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 6);
+  messageDesc(file_nimbus_v1_cache, 7);
 
 /**
  * @generated from message nimbus.v1.RemoveCacheEntriesRequest
@@ -327,7 +403,7 @@ export type RemoveCacheEntriesRequest = Message<"nimbus.v1.RemoveCacheEntriesReq
  * Use `create(RemoveCacheEntriesRequestSchema)` to create a new message.
  */
 export const RemoveCacheEntriesRequestSchema: GenMessage<RemoveCacheEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 7);
+  messageDesc(file_nimbus_v1_cache, 8);
 
 /**
  * @generated from message nimbus.v1.RemoveCacheEntriesResponse
@@ -356,7 +432,7 @@ export type RemoveCacheEntriesResponse = Message<"nimbus.v1.RemoveCacheEntriesRe
  * Use `create(RemoveCacheEntriesResponseSchema)` to create a new message.
  */
 export const RemoveCacheEntriesResponseSchema: GenMessage<RemoveCacheEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 8);
+  messageDesc(file_nimbus_v1_cache, 9);
 
 /**
  * @generated from message nimbus.v1.SetRepoCacheQuotaRequest
@@ -382,7 +458,7 @@ export type SetRepoCacheQuotaRequest = Message<"nimbus.v1.SetRepoCacheQuotaReque
  * Use `create(SetRepoCacheQuotaRequestSchema)` to create a new message.
  */
 export const SetRepoCacheQuotaRequestSchema: GenMessage<SetRepoCacheQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 9);
+  messageDesc(file_nimbus_v1_cache, 10);
 
 /**
  * @generated from message nimbus.v1.SetRepoCacheQuotaResponse
@@ -395,7 +471,7 @@ export type SetRepoCacheQuotaResponse = Message<"nimbus.v1.SetRepoCacheQuotaResp
  * Use `create(SetRepoCacheQuotaResponseSchema)` to create a new message.
  */
 export const SetRepoCacheQuotaResponseSchema: GenMessage<SetRepoCacheQuotaResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 10);
+  messageDesc(file_nimbus_v1_cache, 11);
 
 /**
  * @generated from message nimbus.v1.SetOrgCacheQuotaRequest
@@ -421,7 +497,7 @@ export type SetOrgCacheQuotaRequest = Message<"nimbus.v1.SetOrgCacheQuotaRequest
  * Use `create(SetOrgCacheQuotaRequestSchema)` to create a new message.
  */
 export const SetOrgCacheQuotaRequestSchema: GenMessage<SetOrgCacheQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 11);
+  messageDesc(file_nimbus_v1_cache, 12);
 
 /**
  * @generated from message nimbus.v1.SetOrgCacheQuotaResponse
@@ -434,7 +510,7 @@ export type SetOrgCacheQuotaResponse = Message<"nimbus.v1.SetOrgCacheQuotaRespon
  * Use `create(SetOrgCacheQuotaResponseSchema)` to create a new message.
  */
 export const SetOrgCacheQuotaResponseSchema: GenMessage<SetOrgCacheQuotaResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 12);
+  messageDesc(file_nimbus_v1_cache, 13);
 
 /**
  * @generated from message nimbus.v1.SetCacheRetentionRequest
@@ -453,7 +529,7 @@ export type SetCacheRetentionRequest = Message<"nimbus.v1.SetCacheRetentionReque
  * Use `create(SetCacheRetentionRequestSchema)` to create a new message.
  */
 export const SetCacheRetentionRequestSchema: GenMessage<SetCacheRetentionRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 13);
+  messageDesc(file_nimbus_v1_cache, 14);
 
 /**
  * @generated from message nimbus.v1.SetCacheRetentionResponse
@@ -466,7 +542,7 @@ export type SetCacheRetentionResponse = Message<"nimbus.v1.SetCacheRetentionResp
  * Use `create(SetCacheRetentionResponseSchema)` to create a new message.
  */
 export const SetCacheRetentionResponseSchema: GenMessage<SetCacheRetentionResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 14);
+  messageDesc(file_nimbus_v1_cache, 15);
 
 /**
  * @generated from message nimbus.v1.WarmCacheRequest
@@ -504,7 +580,7 @@ export type WarmCacheRequest = Message<"nimbus.v1.WarmCacheRequest"> & {
  * Use `create(WarmCacheRequestSchema)` to create a new message.
  */
 export const WarmCacheRequestSchema: GenMessage<WarmCacheRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 15);
+  messageDesc(file_nimbus_v1_cache, 16);
 
 /**
  * @generated from message nimbus.v1.WarmCacheResponse
@@ -533,7 +609,7 @@ export type WarmCacheResponse = Message<"nimbus.v1.WarmCacheResponse"> & {
  * Use `create(WarmCacheResponseSchema)` to create a new message.
  */
 export const WarmCacheResponseSchema: GenMessage<WarmCacheResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 16);
+  messageDesc(file_nimbus_v1_cache, 17);
 
 /**
  * @generated from message nimbus.v1.GetCacheWarmthRequest
@@ -546,7 +622,7 @@ export type GetCacheWarmthRequest = Message<"nimbus.v1.GetCacheWarmthRequest"> &
  * Use `create(GetCacheWarmthRequestSchema)` to create a new message.
  */
 export const GetCacheWarmthRequestSchema: GenMessage<GetCacheWarmthRequest> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 17);
+  messageDesc(file_nimbus_v1_cache, 18);
 
 /**
  * @generated from message nimbus.v1.GetCacheWarmthResponse
@@ -563,7 +639,7 @@ export type GetCacheWarmthResponse = Message<"nimbus.v1.GetCacheWarmthResponse">
  * Use `create(GetCacheWarmthResponseSchema)` to create a new message.
  */
 export const GetCacheWarmthResponseSchema: GenMessage<GetCacheWarmthResponse> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 18);
+  messageDesc(file_nimbus_v1_cache, 19);
 
 /**
  * CacheWarmth is what was asked of a host, by what became of it.
@@ -599,7 +675,7 @@ export type CacheWarmth = Message<"nimbus.v1.CacheWarmth"> & {
  * Use `create(CacheWarmthSchema)` to create a new message.
  */
 export const CacheWarmthSchema: GenMessage<CacheWarmth> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 19);
+  messageDesc(file_nimbus_v1_cache, 20);
 
 /**
  * @generated from message nimbus.v1.CacheWarmCount
@@ -629,7 +705,7 @@ export type CacheWarmCount = Message<"nimbus.v1.CacheWarmCount"> & {
  * Use `create(CacheWarmCountSchema)` to create a new message.
  */
 export const CacheWarmCountSchema: GenMessage<CacheWarmCount> = /*@__PURE__*/
-  messageDesc(file_nimbus_v1_cache, 20);
+  messageDesc(file_nimbus_v1_cache, 21);
 
 /**
  * CacheService shows what jobs saved for later ones, and sets how much of it is
@@ -641,7 +717,7 @@ export const CacheWarmCountSchema: GenMessage<CacheWarmCount> = /*@__PURE__*/
  */
 export const CacheService: GenService<{
   /**
-   * ListCacheEntries returns entries, the newest first.
+   * ListCacheEntries returns entries, the newest first, and what is being saved.
    *
    * @generated from rpc nimbus.v1.CacheService.ListCacheEntries
    */
