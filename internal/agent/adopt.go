@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
+	"github.com/nimbus-ci/nimbus/internal/logs/wal"
 	"github.com/nimbus-ci/nimbus/internal/wire"
 )
 
@@ -50,8 +52,8 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 			t.end(errFenced)
 		}
 		a.log.InfoContext(ctx, "adopted", "job", t.assign.JobID, "attempt", t.assign.AttemptID)
-		a.add(ctx, t)
 	}
+	a.add(ctx, found...)
 	return nil
 }
 
@@ -74,9 +76,16 @@ func (a *Agent) loadAttempts(ctx context.Context) ([]*attempt, error) {
 			continue
 		}
 		t, err := a.openAttempt(dir, as, s, time.Time{})
+		if errors.Is(err, wal.ErrDamaged) {
+			// Its lease runs out, and the sweep removes all of it; the other attempts
+			// can do with an agent.
+			a.log.ErrorContext(ctx, "give an attempt up whose log can't be read", "job", as.JobID, "attempt", as.AttemptID, "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open attempt %s: %w", e.Name(), err)
 		}
+		t.adopted = true
 		found = append(found, t)
 	}
 	return found, nil

@@ -207,6 +207,8 @@ type Agent struct {
 	pressure  pressure
 	equipped  chan struct{} // holds one where hardware that jobs get has changed
 
+	sweeping sync.Mutex // held while an executor sweeps
+
 	mu       sync.Mutex
 	attempts map[string]*attempt
 	// renewed is when the last confirmed renewal of all leases was sent.
@@ -379,21 +381,24 @@ func (a *Agent) keepWarm(ctx context.Context, name string, w executor.Warmer) {
 	}
 }
 
-// add starts working on an attempt. It returns false for one that is known.
-func (a *Agent) add(ctx context.Context, t *attempt) bool {
+// add starts working on attempts that are not known yet: all of them are, before
+// the first is worked on.
+func (a *Agent) add(ctx context.Context, all ...*attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.attempts[t.lease().AttemptID] != nil {
-		return false
+	for _, t := range all {
+		id := t.lease().AttemptID
+		if a.attempts[id] != nil {
+			continue
+		}
+		a.attempts[id] = t
+		a.running.Go(func() {
+			t.run(ctx)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			delete(a.attempts, id)
+		})
 	}
-	a.attempts[t.lease().AttemptID] = t
-	a.running.Go(func() {
-		t.run(ctx)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.attempts, t.lease().AttemptID)
-	})
-	return true
 }
 
 // current lists the attempts that are worked on.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,8 +56,10 @@ type attempt struct {
 	spool  *spool // of its telemetry
 	seal   cipher.AEAD
 	state  state // written by the attempt's own goroutine alone
-	tells  tells
-	usage  usage
+	// adopted says that an earlier agent began it.
+	adopted bool
+	tells   tells
+	usage   usage
 
 	mu      sync.Mutex
 	sandbox executor.Sandbox
@@ -274,8 +277,8 @@ func (t *attempt) execute(ctx context.Context) nimbus.Outcome {
 }
 
 // ensureSandbox makes the sandbox, or finds the one that an earlier process
-// made. An attempt whose process was not started yet gets no second try here:
-// the control plane gives it to a host afresh.
+// made. What an earlier agent made for a process that was not started yet is
+// taken away, and made anew: how far it came nobody knows.
 func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	e := t.agent.executors[t.assign.Class.Executor]
 	if e == nil {
@@ -295,7 +298,14 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	defer giveUp()
 	began := time.Now()
 	tell := func(what string) { t.say(making, what) }
+	cleared := !t.adopted
 	s, err := untilThere(making, tell, func() (executor.Sandbox, error) {
+		if !cleared {
+			if err := t.clear(making, e); err != nil {
+				return nil, err
+			}
+			cleared = true
+		}
 		return e.Create(making, executor.Spec{
 			ID: t.assign.AttemptID, Dir: dir, Class: t.assign.Class, Reserved: t.state.Reserved, Deadline: createTimeout, Tell: tell,
 		})
@@ -305,6 +315,21 @@ func (t *attempt) ensureSandbox(ctx context.Context) (executor.Sandbox, error) {
 	}
 	t.reportPhase(ctx, nimbus.PhaseSandboxReady, nimbus.Start{Origin: originOf(s), Took: time.Since(began)})
 	return s, nil
+}
+
+// clear removes what an agent left of the sandbox that ended while it made it.
+func (t *attempt) clear(ctx context.Context, e executor.Executor) error {
+	if err := t.destroyOnce(ctx); err != nil {
+		return fmt.Errorf("remove what an earlier agent left of the sandbox: %w", err)
+	}
+	// What was made before the folder told of it has the attempt's name.
+	t.agent.sweepOf(ctx, e, func() []string {
+		return slices.DeleteFunc(t.agent.attemptIDs(), func(id string) bool { return id == t.assign.AttemptID })
+	})
+	if err := os.Mkdir(filepath.Join(t.dir, "sandbox"), 0o700); err != nil {
+		return fmt.Errorf("make the sandbox' folder: %w", err)
+	}
+	return nil
 }
 
 // awayPatience is how long what a sandbox is made with may be away: a daemon that

@@ -98,13 +98,20 @@ func (*Agent) pause(ctx context.Context, d time.Duration) {
 // what there is was seen.
 func (a *Agent) sweep(ctx context.Context) {
 	for _, e := range a.cfg.Executors {
-		removed, err := e.Sweep(ctx, a.attemptIDs)
-		if err != nil && ctx.Err() == nil {
-			a.log.WarnContext(ctx, "sweep", "executor", e.Name(), "error", err)
-		}
-		if len(removed) > 0 {
-			a.log.WarnContext(ctx, "removed what belonged to nobody", "executor", e.Name(), "attempts", removed)
-		}
+		a.sweepOf(ctx, e, a.attemptIDs)
+	}
+}
+
+// sweepOf removes what of an executor is not kept, one sweep at a time.
+func (a *Agent) sweepOf(ctx context.Context, e executor.Executor, keep func() []string) {
+	a.sweeping.Lock()
+	defer a.sweeping.Unlock()
+	removed, err := e.Sweep(ctx, keep)
+	if err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "sweep", "executor", e.Name(), "error", err)
+	}
+	if len(removed) > 0 {
+		a.log.WarnContext(ctx, "removed what belonged to nobody", "executor", e.Name(), "attempts", removed)
 	}
 }
 

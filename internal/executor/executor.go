@@ -22,7 +22,9 @@ type Executor interface {
 	Status(ctx context.Context) nimbus.ExecutorStatus
 	// Create makes a sandbox and returns once its guest can be dialled. What it
 	// made before an error, it has removed. An unknown image is an error with
-	// code not_found. When ctx ends, creation is given up.
+	// code not_found. When ctx ends, creation is given up. An agent that is killed
+	// meanwhile leaves what Adopt and Destroy remove as far as Dir tells of it, and
+	// Sweep the rest; after that it may be asked for again.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 	// Adopt finds a sandbox again that an earlier process of the agent created
 	// in dir, whatever state it is in; even one whose processes are gone can be

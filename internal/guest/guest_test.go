@@ -366,13 +366,55 @@ func TestUnpack(t *testing.T) {
 		tar.Header{Name: "src/run.sh", Typeflag: tar.TypeReg, Mode: 0o755},
 		tar.Header{Name: "deep/er/file", Typeflag: tar.TypeReg, Mode: 0o644},
 		tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "src/run.sh"},
-	), dir)
+	), dir, false)
 	if err != nil || files != 4 {
 		t.Fatal(files, err)
 	}
 	info, err := os.Stat(filepath.Join(dir, "link"))
 	if err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// TestAWorkspaceComesAgain: the connection breaks while it is unpacked, and the
+// agent sends it once more.
+func TestAWorkspaceComesAgain(t *testing.T) {
+	t.Parallel()
+	socket, workspace := serveTest(t)
+	whole, err := io.ReadAll(archive(t,
+		tar.Header{Name: "src/", Typeflag: tar.TypeDir, Mode: 0o755},
+		tar.Header{Name: "src/run.sh", Typeflag: tar.TypeReg, Mode: 0o755},
+		tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "src/run.sh"},
+		tar.Header{Name: "last", Typeflag: tar.TypeReg, Mode: 0o644},
+	))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(c *guestlink.Client, part []byte) *connect.ClientStreamForClient[nimbusv1.PutWorkspaceRequest, nimbusv1.PutWorkspaceResponse] {
+		stream := c.PutWorkspace(t.Context())
+		if err := stream.Send(&nimbusv1.PutWorkspaceRequest{Chunk: part}); err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	first := dial(t, socket, testToken)
+	send(first, whole) // whose answer is not heard
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Lstat(filepath.Join(workspace, "last")); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	first.Close()
+	answer, err := send(dial(t, socket, testToken), whole).CloseAndReceive()
+	if err != nil || answer.Msg.GetFiles() != 4 {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	for name, want := range map[string]string{"src/run.sh": "src/run.sh", "link": "src/run.sh", "last": "last"} {
+		if got, err := os.ReadFile(filepath.Join(workspace, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
 	}
 }
 
@@ -394,7 +436,7 @@ func TestUnpackStaysInside(t *testing.T) {
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := unpack(archive(t, headers...), dir); err == nil {
+			if _, _, err := unpack(archive(t, headers...), dir, false); err == nil {
 				t.Error("it was taken")
 			}
 			if _, err := os.Lstat(filepath.Join(parent, "evil")); err == nil {

@@ -35,6 +35,7 @@ type service struct {
 	rehearsed *events                 // what happened in the last rehearsal, nil where there was none
 	watching  context.CancelCauseFunc // ends the watcher before
 	receiver  *receiver               // of the job's telemetry, nil for none
+	unpacking *unpacking              // the newest, nil where none has begun
 
 	receiverFault string // why it does not listen
 }
@@ -68,11 +69,34 @@ func (s *service) checkPrepared() error {
 	return nil
 }
 
+// unpacking is one of a workspace.
+type unpacking struct {
+	from *io.PipeReader
+	over chan struct{} // closed once nothing more is written
+}
+
+// unpackNext ends the unpacking before, of which the connection broke, and tells
+// whether there was one.
+func (s *service) unpackNext(from *io.PipeReader) (u *unpacking, again bool) {
+	u = &unpacking{from: from, over: make(chan struct{})}
+	s.mu.Lock()
+	before := s.unpacking
+	s.unpacking = u
+	s.mu.Unlock()
+	if before == nil {
+		return u, false
+	}
+	before.from.CloseWithError(errors.New("it comes once more"))
+	<-before.over
+	return u, true
+}
+
 func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[nimbusv1.PutWorkspaceRequest]) (*connect.Response[nimbusv1.PutWorkspaceResponse], error) {
 	if err := s.checkPrepared(); err != nil {
 		return nil, err
 	}
 	r, w := io.Pipe()
+	u, again := s.unpackNext(r)
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
@@ -83,7 +107,8 @@ func (s *service) PutWorkspace(_ context.Context, stream *connect.ClientStream[n
 		}
 		w.CloseWithError(stream.Err())
 	}()
-	files, bytes, err := unpack(r, s.workspace)
+	files, bytes, err := unpack(r, s.workspace, again)
+	close(u.over)
 	r.CloseWithError(err)
 	<-received
 	if err != nil {

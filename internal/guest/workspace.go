@@ -22,8 +22,9 @@ const (
 )
 
 // unpack writes a tar.zst into dir. The archive is somebody's: nothing of it
-// may land outside, by name or by link, which os.Root sees to.
-func unpack(r io.Reader, dir string) (files, bytes int64, err error) {
+// may land outside, by name or by link, which os.Root sees to. again takes the
+// place of what came of it before.
+func unpack(r io.Reader, dir string, again bool) (files, bytes int64, err error) {
 	z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxZstdMemory), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return 0, 0, fmt.Errorf("open workspace archive: %w", err)
@@ -47,14 +48,14 @@ func unpack(r io.Reader, dir string) (files, bytes int64, err error) {
 		if files > maxEntries || bytes > maxWorkspaceBytes {
 			return files, bytes, fmt.Errorf("the workspace has more than %d entries or %d bytes", int64(maxEntries), int64(maxWorkspaceBytes))
 		}
-		if err := put(root, h, entries); err != nil {
+		if err := put(root, h, entries, again); err != nil {
 			return files, bytes, fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
 	}
 }
 
 // put makes one entry. Kinds that no working tree has are refused.
-func put(root *os.Root, h *tar.Header, content io.Reader) error {
+func put(root *os.Root, h *tar.Header, content io.Reader, again bool) error {
 	name := path.Clean(h.Name)
 	if name == "." {
 		return nil
@@ -65,6 +66,11 @@ func put(root *os.Root, h *tar.Header, content io.Reader) error {
 	mode := fs.FileMode(h.Mode) & fs.ModePerm
 	if parent := path.Dir(name); parent != "." {
 		if err := root.MkdirAll(parent, 0o755); err != nil {
+			return err
+		}
+	}
+	if again && h.Typeflag != tar.TypeDir {
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,8 +42,8 @@ var plainHTTP2 = func() *http.Transport {
 var errAway = errors.New("connection refused by the test")
 
 // startFaulty starts an agent behind a fault, with the local executor unless
-// another is given.
-func startFaulty(t *testing.T, p *plane, dir string, f fault, executors ...executor.Executor) {
+// another is given. stop ends it as SIGTERM does.
+func startFaulty(t *testing.T, p *plane, dir string, f fault, executors ...executor.Executor) (stop func()) {
 	t.Helper()
 	if len(executors) == 0 {
 		testenv.Require(t, "root")
@@ -60,7 +61,9 @@ func startFaulty(t *testing.T, p *plane, dir string, f fault, executors ...execu
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx, func() {}) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	stop = sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(stop)
+	return stop
 }
 
 // putWorkspace uploads a tree with one file of that size.

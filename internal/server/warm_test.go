@@ -95,7 +95,7 @@ func TestWarm(t *testing.T) {
 	if status, got := r.send(t, http.MethodGet, url+path+"a/warm", token, ""); status != http.StatusOK || got != content {
 		t.Errorf("what was brought: %d, %d bytes", status, len(got))
 	}
-	if status, _ := r.send(t, http.MethodGet, url+path+"b/cold", token, ""); status != http.StatusServiceUnavailable {
+	if status, _ := r.send(t, http.MethodGet, url+path+"b/cold", token, ""); status != http.StatusNotFound {
 		t.Errorf("what was not: %d", status)
 	}
 	if f := door.Figures(); f.Hits != 1 || f.Misses != 2 {

@@ -59,15 +59,17 @@ func Start(ctx context.Context, bin, dir string, s Spec) (*Client, error) {
 		return nil, fmt.Errorf("clear shim's folder: %w", err)
 	}
 	// The environment in it may hold secrets.
-	if err := os.WriteFile(filepath.Join(dir, specFile), raw, 0o600); err != nil {
-		return nil, fmt.Errorf("write shim's spec: %w", err)
+	spec, err := writeSpec(dir, raw)
+	if err != nil {
+		return nil, err
 	}
+	defer spec.Close()
 	// The launcher detaches the shim and ends once that is up, which takes
 	// milliseconds: one that is broken off leaves a shim that nobody knows.
 	launching, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout+callTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(launching, bin, dir)
-	cmd.Env = []string{}
+	cmd.Env, cmd.Stdin = []string{}, spec
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	c := &Client{dir: dir}
@@ -78,6 +80,23 @@ func Start(ctx context.Context, bin, dir string, s Spec) (*Client, error) {
 		return nil, errors.Join(fmt.Errorf("start shim: %w", context.Cause(ctx)), c.end(launching))
 	}
 	return c, nil
+}
+
+// writeSpec leaves the spec in a folder, and opens it. It is a file that was not
+// there before: by that a shim tells whether it is the one that is meant.
+func writeSpec(dir string, raw []byte) (*os.File, error) {
+	path := filepath.Join(dir, specFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("write shim's spec: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write shim's spec: %w", err)
+	}
+	if _, err := f.Write(raw); err != nil {
+		return nil, errors.Join(fmt.Errorf("write shim's spec: %w", err), f.Close())
+	}
+	return f, nil
 }
 
 // end kills what there is, and waits for its end.

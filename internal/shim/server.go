@@ -80,7 +80,7 @@ func launch(dir string) error {
 	cmd := exec.Command(self, serveArg, dir)
 	cmd.Env = []string{}
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, log, log
 	cmd.ExtraFiles = []*os.File{w} // descriptor 3
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -144,7 +144,14 @@ func serve(dir string) error {
 // the process dies with it (and so with the shim), and it is in the namespace.
 func start(dir string) (*server, error) {
 	runtime.LockOSThread()
-	raw, err := os.ReadFile(filepath.Join(dir, specFile))
+	if err := os.Chdir(dir); err != nil {
+		return nil, fmt.Errorf("go to shim's folder: %w", err)
+	}
+	// Before anything is touched there: the folder may be another sandbox' by now.
+	if err := wanted(); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(specFile)
 	if err != nil {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
@@ -163,7 +170,7 @@ func start(dir string) (*server, error) {
 	if s.deadline, err = newBootTimer(spec.Deadline); err != nil {
 		return nil, err
 	}
-	if s.listener, err = listen(dir); err != nil {
+	if s.listener, err = listen(); err != nil {
 		return nil, err
 	}
 	if err := wanted(); err != nil {
@@ -285,10 +292,7 @@ func enterNetns(path string) error {
 }
 
 // listen makes the socket, by a path that fits into a socket's address.
-func listen(dir string) (net.Listener, error) {
-	if err := os.Chdir(dir); err != nil {
-		return nil, fmt.Errorf("go to shim's folder: %w", err)
-	}
+func listen() (net.Listener, error) {
 	if err := os.Remove(socketFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
@@ -308,8 +312,17 @@ func wanted() error {
 	if _, err := os.Stat(refusedFile); !errors.Is(err, os.ErrNotExist) {
 		return errors.Join(errors.New("its sandbox was given up"), err)
 	}
-	if _, err := os.Stat(specFile); err != nil {
+	lies, err := os.Stat(specFile)
+	if err != nil {
 		return fmt.Errorf("its sandbox was given up: %w", err)
+	}
+	given, err := os.Stdin.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the spec: %w", err)
+	}
+	// An agent of before gives none.
+	if given.Mode().IsRegular() && !os.SameFile(lies, given) {
+		return errors.New("its sandbox was given up, and another is made in its folder")
 	}
 	return nil
 }

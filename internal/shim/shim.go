@@ -8,7 +8,8 @@ package shim
 
 import "time"
 
-// Spec is what a shim runs. It is handed over in Dir/shim.json, never in argv.
+// Spec is what a shim runs. It is handed over in Dir/shim.json, never in argv. The
+// same file is the shim's standard input: by that it knows that it is still meant.
 type Spec struct {
 	// Args is the command line of the first process; Args[0] is a path.
 	Args []string `json:"args"`

@@ -172,6 +172,52 @@ func TestNoShimStartsWhereOneWasKilled(t *testing.T) {
 	wait(t, again)
 }
 
+// TestALateShimLeavesAnothersFolder: the agent that launched it was killed, and the
+// next one has made the sandbox anew, in a folder of the same name.
+func TestALateShimLeavesAnothersFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "sandbox")
+	mkdir := func() {
+		t.Helper()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mkdir()
+	spec := shim.Spec{Args: []string{"/bin/sleep", "1000"}, Env: []string{}, Deadline: time.Minute}
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "shim.json"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	given, err := os.Open(filepath.Join(dir, "shim.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer given.Close()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	mkdir()
+	c, err := shim.Start(t.Context(), program, dir, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := exec.Command(program, dir)
+	late.Stdin = given
+	if out, err := late.CombinedOutput(); err == nil || !strings.Contains(string(out), "given up") {
+		t.Errorf("a shim has started: %v, %s", err, out)
+	}
+	if err := c.Kill(t.Context()); err != nil { // the one that is meant is reached
+		t.Fatal(err)
+	}
+	if exit := wait(t, c); exit.Cause != shim.CauseKilled {
+		t.Errorf("got %+v", exit)
+	}
+}
+
 func TestKillTakesTheWholeTree(t *testing.T) {
 	t.Parallel()
 	for name, group := range map[string]string{"with a cgroup": "shimtest-" + strconv.Itoa(os.Getpid()), "without": ""} {

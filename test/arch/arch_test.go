@@ -94,7 +94,7 @@ var mayKnow = map[string][]string{
 	"internal/identity":  {"", "internal/bearer"},
 	"internal/leader":    {""},
 	"internal/lifecycle": {},
-	"internal/logs":      {"", "internal/bus"},
+	"internal/logs":      {"", "internal/bus", "internal/wholefile"},
 	"internal/migrate":   {""},
 	"internal/programs":  {"", "internal/wholefile"},
 	"internal/ratelimit": {""},

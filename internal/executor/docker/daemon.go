@@ -140,9 +140,9 @@ func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCrea
 	maps.Copy(o.Config.Labels, d.labels(machine))
 	making, cancel := change(ctx)
 	defer cancel()
-	made, err := d.api.ContainerCreate(making, o)
+	made, err := d.create(ctx, making, machine, o)
 	if err != nil {
-		return d.reason(err)
+		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -152,6 +152,24 @@ func (d *daemon) run(ctx context.Context, machine string, o client.ContainerCrea
 	}
 	_, err = d.api.ContainerStart(making, made.ID, client.ContainerStartOptions{})
 	return d.reason(err)
+}
+
+// create makes a container. Its name is taken where an agent asked for it that was
+// killed since: the daemon sees that to its end, as it does everything.
+func (d *daemon) create(ctx, making context.Context, machine string, o client.ContainerCreateOptions) (client.ContainerCreateResult, error) {
+	for {
+		made, err := d.api.ContainerCreate(making, o)
+		if !errdefs.IsConflict(err) || ctx.Err() != nil {
+			return made, d.reason(err)
+		}
+		if err := d.remove(ctx, machine); err != nil {
+			return made, err
+		}
+		select { // it may have the name, and not be there yet
+		case <-time.After(goneInterval):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // list is the sandboxes that have a container.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/nimbus-ci/nimbus"
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	"github.com/nimbus-ci/nimbus/internal/executor"
 	"github.com/nimbus-ci/nimbus/internal/guestlink"
@@ -177,6 +179,62 @@ func testAgentEnds(ctx context.Context, t *testing.T, h *harness) {
 			t.Errorf("after %v: exit %+v, %v", sig, exit, err)
 		}
 	}
+}
+
+// slowly is how long a creation takes that is not tried often: of a machine that is
+// emulated.
+const slowly = 5 * time.Second
+
+// testKilledMaking kills an agent at several moments of a creation. The next one
+// takes away what there is, as far as it finds it, and makes the sandbox anew.
+func testKilledMaking(ctx context.Context, t *testing.T, h *harness) {
+	began := time.Now()
+	whole := h.spec(t)
+	h.agent(ctx, t, whole, syscall.SIGKILL)
+	took := time.Since(began)
+	made := func(spec executor.Spec) {
+		e := h.cfg.New(t)
+		left, err := e.Adopt(ctx, spec.ID, spec.Dir)
+		if err == nil {
+			err = left.Destroy(ctx)
+		}
+		if err != nil && nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			t.Fatalf("take away what is left: %v", err)
+		}
+		if _, err := e.Sweep(ctx, keeping()); err != nil {
+			t.Fatalf("take away what is left: %v", err)
+		}
+		if err := errors.Join(os.RemoveAll(spec.Dir), os.Mkdir(spec.Dir, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		again := time.Now()
+		s, err := e.Create(ctx, spec)
+		if err != nil {
+			t.Fatalf("made anew for %v, after %v: %v", time.Since(again), took, err)
+		}
+		if out, exit := Do(ctx, t, s, "echo made"); out != "made\n" || exit.GetCode() != 0 {
+			t.Errorf("exit %v, output %q", exit, out)
+		}
+		if err := s.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	made(whole)
+	moments := 2
+	if took > slowly {
+		moments = 1
+	}
+	for i := range moments {
+		spec := h.spec(t)
+		a := StartAgent(ctx, t, h.cfg.Settings, spec)
+		select { // how far it is by then is left to chance
+		case <-time.After(took * time.Duration(2*i+1) / time.Duration(2*moments)):
+		case <-ctx.Done():
+		}
+		a.End(syscall.SIGKILL)
+		made(spec)
+	}
+	h.checkNothingIsLeft(ctx, t)
 }
 
 func testDestroy(ctx context.Context, t *testing.T, h *harness) {

@@ -58,6 +58,7 @@ func Run(t *testing.T, cfg Config) {
 		{"want of memory is told", testMemory},
 		{"a new agent adopts", testAdopt},
 		{"the agent is stopped, and killed", testAgentEnds},
+		{"its agent is killed while it makes it", testKilledMaking},
 		{"the deadline ends it", testDeadline},
 		{"its use is measured", testMeasured},
 		{"an unknown image is not found", testUnknownImage},

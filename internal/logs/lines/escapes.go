@@ -16,9 +16,9 @@ import (
 
 // notation is a way to escape.
 type notation struct {
-	sign string // what each escape begins with
-	most int    // bytes that one has
-	plus bool   // "+" is a blank
+	sign byte // what each escape begins with
+	most int  // bytes that one has
+	plus bool // "+" is a blank
 	// read reads the escape that a text begins with: what it stands for, as bytes or
 	// one character, and its length. 0: it is none; -1: none yet, it may go on.
 	read func(string) (b byte, r rune, n int)
@@ -27,10 +27,10 @@ type notation struct {
 // notations are those that are read. All come from programs that jobs use: URLs (as
 // forms write them too), strings of JSON and of programming languages and shells, XML.
 var notations = [...]notation{
-	{sign: "%", most: 3, read: readPercent},
-	{sign: "%+", most: 3, plus: true, read: readPercent},
-	{sign: `\`, most: 12, read: readBackslash},
-	{sign: "&", most: 10, read: readEntity},
+	{sign: '%', most: 3, read: readPercent},
+	{sign: '%', most: 3, plus: true, read: readPercent},
+	{sign: '\\', most: 12, read: readBackslash},
+	{sign: '&', most: 10, read: readEntity},
 }
 
 // isSign says which bytes escapes begin with.
@@ -48,47 +48,35 @@ type escape struct {
 	n       int
 }
 
-// escapes finds those of a text, and where one begins that the end cuts: the text's
-// length if none does.
-func (n *notation) escapes(text string, into []escape) (all []escape, rest int) {
-	next := func(from int) int {
-		var i int
-		if n.plus {
-			i = strings.IndexAny(text[from:], n.sign)
-		} else {
-			i = strings.IndexByte(text[from:], n.sign[0])
-		}
-		if i < 0 {
-			return len(text)
-		}
-		return from + i
-	}
+// escapes finds those of a text at its signs, and where one begins that the end cuts:
+// the text's length if none does.
+func (n *notation) escapes(text string, signs []mark, into []escape) (all []escape, rest int) {
 	if all = into; n.plus && strings.IndexByte(text, '+') < 0 {
 		return all, len(text)
 	}
-	for at := next(0); at < len(text); {
-		e := escape{at: at}
-		size := 1
-		if n.plus && text[at] == '+' {
+	next := 0
+	for _, m := range signs {
+		at := m.at
+		if at < next || text[at] != n.sign && (!n.plus || text[at] != '+') {
+			continue
+		}
+		e := escape{at: at, end: at + 1}
+		if text[at] != n.sign {
 			e.bytes[0], e.n = ' ', 1
 		} else {
-			var b byte
-			var r rune
-			b, r, size = n.read(text[at:min(len(text), at+n.most)])
+			b, r, size := n.read(text[at:min(len(text), at+n.most)])
 			if size < 0 && at+n.most > len(text) {
 				return all, at
 			}
 			if size <= 0 {
-				at = next(at + 1)
 				continue
 			}
 			if e.bytes[0], e.n = b, 1; r != 0 {
 				e.n = utf8.EncodeRune(e.bytes[:], r)
 			}
+			e.end = at + size
 		}
-		e.end = at + size
-		all = append(all, e)
-		at = next(e.end)
+		all, next = append(all, e), e.end
 	}
 	return all, len(text)
 }
@@ -163,11 +151,16 @@ func origin(escapes []escape, to, n int) int {
 // hexadecimal reads digits of a number, none where one is none.
 func hexadecimal(text string) (n int, ok bool) {
 	for i := range len(text) {
-		d := strings.IndexByte("0123456789abcdef", text[i]|0x20)
-		if d < 0 || text[i] < '0' {
+		d := text[i]
+		switch {
+		case '0' <= d && d <= '9':
+			d -= '0'
+		case 'a' <= d|0x20 && d|0x20 <= 'f':
+			d = d | 0x20 - 'a' + 10
+		default:
 			return 0, false
 		}
-		n = n<<4 | d
+		n = n<<4 | int(d)
 	}
 	return n, text != ""
 }
@@ -240,8 +233,22 @@ func readUnicode(text string) (b byte, r rune, size int) {
 	return 0, r, 12
 }
 
-// entities are those that XML has without a number.
-var entities = map[string]byte{"amp": '&', "lt": '<', "gt": '>', "quot": '"', "apos": '\''}
+// entity is what one of those stands for that XML has without a number; 0: it is none.
+func entity(name string) byte {
+	switch name {
+	case "amp":
+		return '&'
+	case "lt":
+		return '<'
+	case "gt":
+		return '>'
+	case "quot":
+		return '"'
+	case "apos":
+		return '\''
+	}
+	return 0
+}
 
 func readEntity(text string) (b byte, r rune, size int) {
 	end := strings.IndexByte(text, ';')
@@ -252,7 +259,7 @@ func readEntity(text string) (b byte, r rune, size int) {
 		return 0, 0, -1
 	}
 	name := text[1:end]
-	if b := entities[name]; b != 0 {
+	if b := entity(name); b != 0 {
 		return b, 0, end + 1
 	}
 	number, ok := strings.CutPrefix(name, "#")

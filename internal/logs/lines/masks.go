@@ -128,7 +128,7 @@ func (m *masks) find(text string) (found []span, begun int) {
 			if !signs {
 				break
 			}
-			escapes, rest := notations[i].escapes(text, m.escapes[:0])
+			escapes, rest := notations[i].escapes(text, m.marks, m.escapes[:0])
 			if m.escapes = escapes; len(escapes) > 0 || rest < len(text) {
 				in, some := search.unescape(text, m.marks, escapes, rest)
 				found, begun = merge(found, in), max(begun, some)

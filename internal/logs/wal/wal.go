@@ -25,6 +25,7 @@ import (
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/logs"
+	"github.com/nimbus-ci/nimbus/internal/wholefile"
 )
 
 const (
@@ -90,8 +91,11 @@ type cursor struct {
 	next   int64 // line that is there
 }
 
+// ErrDamaged says that a log holds something else than what was written to it.
+var ErrDamaged = errors.New("the log is damaged")
+
 // Open opens the log in dir, which is made if need be. It holds up to limit
-// bytes that aren't acknowledged; see Append.
+// bytes that aren't acknowledged; see Append. ErrDamaged stays whatever is tried.
 func Open(dir string, limit int64) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open wal: %w", err)
@@ -135,7 +139,8 @@ func (l *Log) recover(i int) error {
 	}
 	// An append counts once its checkpoint is there: lines without it would
 	// come twice, since the guest is asked for them again.
-	last := l.last
+	// A file that begins without any tells by its name which came before.
+	last := max(l.last, l.files[i].first-1)
 	for rest := raw; ; {
 		payload, after, ok := nextRecord(rest)
 		if !ok {
@@ -146,13 +151,13 @@ func (l *Log) recover(i int) error {
 		case kindLine:
 			line, _, err := logs.DecodeRecord(payload[1:])
 			if err != nil {
-				return fmt.Errorf("recover wal %s: %w", filepath.Base(path), err)
+				return fmt.Errorf("recover wal %s: %w: %w", filepath.Base(path), ErrDamaged, err)
 			}
 			last = line.Seq
 		case kindCheckpoint:
 			l.checkpoint = Checkpoint{}
 			if err := json.Unmarshal(payload[1:], &l.checkpoint); err != nil {
-				return fmt.Errorf("recover wal %s: %w", filepath.Base(path), err)
+				return fmt.Errorf("recover wal %s: %w: %w", filepath.Base(path), ErrDamaged, err)
 			}
 			l.last = last
 			l.files[i].size = int64(len(raw) - len(rest))
@@ -162,7 +167,7 @@ func (l *Log) recover(i int) error {
 		return nil
 	}
 	if i < len(l.files)-1 {
-		return fmt.Errorf("recover wal: %s is damaged in the middle of the log", filepath.Base(path))
+		return fmt.Errorf("recover wal: %s, in the middle of the log: %w", filepath.Base(path), ErrDamaged)
 	}
 	if err := os.Truncate(path, l.files[i].size); err != nil {
 		return fmt.Errorf("cut torn end: %w", err)
@@ -211,11 +216,10 @@ func (l *Log) Append(lines []nimbus.Line, cp Checkpoint) error {
 	for _, line := range lines {
 		l.buf = appendRecord(l.buf, kindLine, func(b []byte) []byte { return logs.AppendRecord(b, line) })
 	}
-	state, err := json.Marshal(cp)
-	if err != nil {
-		return fmt.Errorf("encode checkpoint: %w", err)
+	var err error
+	if l.buf, err = appendCheckpoint(l.buf, cp); err != nil {
+		return err
 	}
-	l.buf = appendRecord(l.buf, kindCheckpoint, func(b []byte) []byte { return append(b, state...) })
 	if err := l.write(); err != nil {
 		return errors.Join(err, l.cutBack())
 	}
@@ -257,20 +261,48 @@ func (l *Log) room() error {
 		return nil
 	}
 	if l.out != nil {
-		if err := l.out.Close(); err != nil {
+		err := l.out.Close()
+		l.out = nil
+		if err != nil {
 			return fmt.Errorf("close wal file: %w", err)
 		}
 	}
 	// A file without lines (checkpoints alone) can't be followed by one of the
-	// same name: it goes on.
+	// same name: it begins anew with the last of them, for all others are past. So
+	// a line that is long in coming does not fill the log.
 	if n := len(l.files); n > 0 && l.files[n-1].first == l.last+1 {
-		return l.openLast(os.O_RDWR)
+		return l.beginAnew(&l.files[n-1])
 	}
 	l.files = append(l.files, file{first: l.last + 1})
 	if err := l.openLast(os.O_CREATE | os.O_EXCL | os.O_RDWR); err != nil {
 		return err
 	}
 	return syncDir(l.dir)
+}
+
+// beginAnew leaves the newest checkpoint of a file that has no lines.
+func (l *Log) beginAnew(f *file) error {
+	raw, err := appendCheckpoint(nil, l.checkpoint)
+	if err != nil {
+		return err
+	}
+	if err := wholefile.WriteDurable(l.path(f.first), raw, 0o600); err != nil {
+		return fmt.Errorf("begin wal file anew: %w", err)
+	}
+	f.size = int64(len(raw))
+	l.cursor = cursor{}
+	if err := l.openLast(os.O_RDWR); err != nil {
+		return err
+	}
+	return syncDir(l.dir)
+}
+
+func appendCheckpoint(b []byte, cp Checkpoint) ([]byte, error) {
+	state, err := json.Marshal(cp)
+	if err != nil {
+		return b, fmt.Errorf("encode checkpoint: %w", err)
+	}
+	return appendRecord(b, kindCheckpoint, func(b []byte) []byte { return append(b, state...) }), nil
 }
 
 func appendRecord(b []byte, kind byte, payload func([]byte) []byte) []byte {

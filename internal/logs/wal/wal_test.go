@@ -149,6 +149,52 @@ func TestAcknowledgedFilesAreRemoved(t *testing.T) {
 	}
 }
 
+// TestALineThatIsLongInComing: a job that draws its progress on one line for hours
+// must not fill the log with where that line stands, and wait for room for ever.
+func TestALineThatIsLongInComing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const limit = 2*fileSize + fileSize/2
+	l, err := Open(dir, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { l.Close() }()
+	for _, from := range []int64{1, 101} { // before the first line, and after some
+		for event := range int64(12) {
+			cp := Checkpoint{Event: from + event, State: make([]byte, 2<<20)}
+			if err := l.Append(nil, cp); err != nil {
+				t.Fatal(err)
+			}
+			if l.Full() {
+				t.Fatalf("full at event %d", cp.Event)
+			}
+			if event%5 > 0 {
+				continue
+			}
+			l.Close() // as when its agent is killed
+			if l, err = Open(dir, limit); err != nil {
+				t.Fatal(err)
+			}
+			if last, got := l.Last(); last != from-1 || got.Event != cp.Event || len(got.State) != len(cp.State) {
+				t.Fatalf("opened again: line %d, event %d, want line %d, event %d", last, got.Event, from-1, cp.Event)
+			}
+		}
+		if err := l.Append(made(from, from+99, 100_000), Checkpoint{}); err != nil { // more than a file
+			t.Fatal(err)
+		}
+		if got, err := l.Read(from, 1<<30); err != nil || len(got) != 100 {
+			t.Fatalf("%d lines, %v", len(got), err)
+		}
+		if err := l.Append(nil, Checkpoint{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Acknowledge(from + 99); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFull(t *testing.T) {
 	t.Parallel()
 	l, err := Open(t.TempDir(), 1000)
