@@ -165,7 +165,7 @@ func newHost(ctx context.Context, b *bench, data, word string, e executor.Execut
 	}
 	return agent.New(agent.Config{
 		Server: b.plane.URL, Data: data, Name: b.executor + "-" + word, Version: "bench", JoinToken: token, Executors: []executor.Executor{e},
-		CPUs: 1, MemoryMiB: 512, Capabilities: []string{word}, Log: slog.New(slog.DiscardHandler),
+		CPUs: 1, MemoryMiB: 512, Capabilities: []string{word}, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 }
 

@@ -13,12 +13,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/bench/replica"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 	"github.com/nimbus-ci/nimbus/test/simhost"
 )
 
@@ -61,8 +61,7 @@ func startFloor(ctx context.Context, dir string) (*side, error) {
 	}
 	cmd := exec.CommandContext(ctx, self, "floor", data, addr)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := testenv.StartBound(cmd); err != nil {
 		return nil, fmt.Errorf("start the floor: %w", err)
 	}
 	s := newSide("floor")

@@ -15,8 +15,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // floorLog is what the floor has of a log: the bytes that its readers are to get.
@@ -134,12 +135,11 @@ func startFloor(ctx context.Context, dir string) (_ *floor, stop func(), err err
 	}
 	f := &floor{cmd: exec.CommandContext(ctx, self, "floor", kept)}
 	f.cmd.Stderr = os.Stderr
-	f.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := f.cmd.StdoutPipe()
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	if err := f.cmd.Start(); err != nil {
+	if err := testenv.StartBound(f.cmd); err != nil {
 		return nil, nil, fmt.Errorf("start the floor: %w", err)
 	}
 	stop = func() {

@@ -15,9 +15,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/nimbus-ci/nimbus/internal/server"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 // Each server is this program, told by a variable which one it is and where.
@@ -93,10 +93,9 @@ func start(kind, dir string) (*running, error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), kindVariable+"="+kind, dirVariable+"="+dir)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
-		err = cmd.Start()
+		err = testenv.StartBound(cmd)
 	}
 	if err != nil {
 		return nil, err

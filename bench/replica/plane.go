@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 	"github.com/nimbus-ci/nimbus/test/simhost"
 )
 
@@ -70,14 +71,13 @@ func Start(ctx context.Context, dir, database string) (_ *Plane, err error) {
 	p := &Plane{URL: "http://" + address, TokenFile: filepath.Join(data, "admin.token"), Secret: secret,
 		cmd: exec.CommandContext(ctx, "bin/nimbus", args...), log: filepath.Join(data, "log")}
 	p.cmd.Env = append(os.Environ(), "NIMBUS_DATABASE="+database)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return nil, fmt.Errorf("make a log: %w", err)
 	}
 	defer log.Close()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
+	if err := testenv.StartBound(p.cmd); err != nil {
 		return nil, fmt.Errorf("start bin/nimbus: %w", err)
 	}
 	defer func() {

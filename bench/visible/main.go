@@ -27,6 +27,7 @@ import (
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/bench/report"
 	"github.com/nimbus-ci/nimbus/client"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
 func main() {
@@ -270,9 +271,8 @@ func keepBusy(ctx context.Context, self string) (quiet func(), err error) {
 	}
 	for range runtime.NumCPU() {
 		b := exec.CommandContext(ctx, self, "burn")
-		b.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		b.Env = append(os.Environ(), "GOMAXPROCS=1")
-		if err := b.Start(); err != nil {
+		if err := testenv.StartBound(b); err != nil {
 			quiet()
 			return nil, fmt.Errorf("keep a CPU busy: %w", err)
 		}

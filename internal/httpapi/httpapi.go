@@ -194,7 +194,7 @@ const (
 
 // New returns the handler of everything.
 func New(cfg Config) http.Handler {
-	api := &api{Config: cfg, followed: newSharedLog(cfg.Logs), frames: newLineFrames(), jobs: newLookups[nimbus.Job](sharedTimeout, lookupsApart)}
+	api := &api{Config: cfg, followed: newFollowedLogs(cfg.Logs), jobs: newLookups[nimbus.Job](sharedTimeout, lookupsApart)}
 	api.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	if api.Observer == nil {
 		api.Observer = nobody{}
@@ -309,8 +309,7 @@ func (a *api) handlers() map[string]http.Handler {
 type api struct {
 	Config
 
-	followed  *sharedLog // Logs, for those who follow
-	frames    *lineFrames
+	followed  *followedLogs
 	jobs      *lookups[nimbus.Job] // Jobs, for them
 	outlines  outlines
 	importing sync.Map // orgs whose logs are being imported here

@@ -259,7 +259,7 @@ type logFollower struct {
 	attempt string
 	seq     int64
 	quiet   time.Time // when something was sent last
-	window  *frameWindow
+	window  *logWindow
 }
 
 func (f *logFollower) run(ctx context.Context) error {
@@ -292,10 +292,10 @@ func (f *logFollower) run(ctx context.Context) error {
 
 // tail follows the log of one attempt.
 func (f *logFollower) tail(ctx context.Context, key nimbus.LogKey) error {
-	window, leave := f.api.frames.follow(key)
+	window, leave := f.api.followed.follow(key)
 	defer leave()
 	f.window = window
-	return logs.Tail(ctx, f.api.followed, f.api.Bus, key, f.seq+1, f)
+	return logs.Tail(ctx, window, f.api.Bus, key, f.seq+1, f)
 }
 
 func (f *logFollower) id() string { return f.attempt + ":" + strconv.FormatInt(f.seq, 10) }
@@ -330,7 +330,7 @@ func (f *logFollower) Over(ctx context.Context) (bool, error) {
 
 // Lines implements logs.Follower.
 func (f *logFollower) Lines(page []nimbus.Line) error {
-	events, err := f.api.frames.events(f.window, f.attempt, page)
+	events, err := f.window.sent(page)
 	if err != nil {
 		return err
 	}

@@ -92,17 +92,18 @@ func (m *logMux) id() string { return strings.Join(m.places, ",") }
 func (m *logMux) send(i int, job string, events []event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for k := range events {
-		if events[k].id != "" {
-			m.places[i] = events[k].id
-		}
-		events[k] = event{name: events[k].name, data: muxed{JobID: job, Event: events[k].data}}
-	}
 	if len(events) == 0 {
 		return errors.New("no event to send")
 	}
-	events[len(events)-1].id = m.id()
-	return m.stream.send(events...)
+	own := make([]event, len(events)) // those are also others'
+	for k, e := range events {
+		if e.id != "" {
+			m.places[i] = e.id
+		}
+		own[k] = event{name: e.name, data: muxed{JobID: job, Event: e.data}}
+	}
+	own[len(own)-1].id = m.id()
+	return m.stream.send(own...)
 }
 
 func (m *logMux) comment() error {

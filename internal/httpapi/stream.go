@@ -96,47 +96,74 @@ func (e event) write(buf *bytes.Buffer, data []byte) {
 	buf.WriteString(e.name)
 	buf.WriteString("\ndata: ")
 	buf.Write(data)
-	buf.WriteString("\n\n")
+	buf.WriteString(eventEnd)
 }
 
-// sendBuffers are used again and again: a page of lines takes some 100 KiB. One that
-// grew beyond keptBuffer is let go.
-var sendBuffers sync.Pool
+// eventEnd ends an event.
+const eventEnd = "\n\n"
 
-const keptBuffer = 1 << 20
+// sendPiece is how much is written at a time: as long as a reader takes none of it, so
+// much is kept for that reader alone.
+const sendPiece = 32 << 10
+
+// sendBuffers are used again and again. One that grew is let go.
+var sendBuffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, sendPiece)) }}
 
 // send writes events at once.
 func (s *eventStream) send(events ...event) error {
-	buf, ok := sendBuffers.Get().(*bytes.Buffer)
-	if !ok {
-		buf = &bytes.Buffer{}
-	}
+	buf, _ := sendBuffers.Get().(*bytes.Buffer)
+	buf.Reset()
 	defer func() {
-		if buf.Cap() <= keptBuffer {
+		if buf.Cap() <= sendPiece {
 			sendBuffers.Put(buf)
 		}
 	}()
-	buf.Reset()
 	for _, e := range events {
-		if e.frame != nil {
-			buf.Write(e.frame)
-			continue
-		}
-		data, ok := e.data.(json.RawMessage)
-		if !ok {
-			var err error
-			if data, err = json.Marshal(e.data); err != nil {
-				return fmt.Errorf("encode event: %w", err)
+		if buf.Len()+len(e.frame) > sendPiece {
+			if err := s.write(buf.Bytes()); err != nil {
+				return err
 			}
+			buf.Reset()
 		}
-		e.write(buf, data)
+		if err := s.put(buf, e); err != nil {
+			return err
+		}
 	}
-	return s.write(buf.Bytes())
+	if err := s.write(buf.Bytes()); err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// put adds an event to what is to be written.
+func (s *eventStream) put(buf *bytes.Buffer, e event) error {
+	if len(e.frame) > sendPiece { // it is there already, for all who get it
+		return s.write(e.frame)
+	}
+	if e.frame != nil {
+		buf.Write(e.frame)
+		return nil
+	}
+	data, ok := e.data.(json.RawMessage)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(e.data); err != nil {
+			return fmt.Errorf("encode event: %w", err)
+		}
+	}
+	e.write(buf, data)
+	return nil
 }
 
 // comment tells the other side that the stream is alive.
-func (s *eventStream) comment() error { return s.write([]byte(":\n\n")) }
+func (s *eventStream) comment() error {
+	if err := s.write([]byte(":\n\n")); err != nil {
+		return err
+	}
+	return s.flush()
+}
 
+// write gives the reader some time to take what there is so far.
 func (s *eventStream) write(p []byte) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil {
 		return errors.Join(errReaderGone, fmt.Errorf("bound the reader's time: %w", err))
@@ -144,6 +171,11 @@ func (s *eventStream) write(p []byte) error {
 	if _, err := s.w.Write(p); err != nil {
 		return errors.Join(errReaderGone, fmt.Errorf("write event: %w", err))
 	}
+	return nil
+}
+
+// flush follows a write, and sends what of it is not on its way.
+func (s *eventStream) flush() error {
 	if err := s.rc.Flush(); err != nil {
 		return errors.Join(errReaderGone, fmt.Errorf("flush event: %w", err))
 	}

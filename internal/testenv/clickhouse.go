@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -101,8 +100,7 @@ func (s *ClickHouseServer) Start() error {
 	}
 	cmd := exec.Command(s.program, args...) // with no input: the engine reads what there is
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := StartBound(cmd); err != nil {
 		return fmt.Errorf("start ClickHouse: %w", err)
 	}
 	ended := make(chan struct{})

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -46,8 +45,7 @@ func (r *RedisServer) Start() {
 	r.t.Helper()
 	socket := filepath.Join(r.dir, "socket")
 	r.cmd = exec.Command("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", r.dir)
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
+	if err := StartBound(r.cmd); err != nil {
 		r.t.Fatalf("start redis: %v", err)
 	}
 	for deadline := time.Now().Add(startTimeout); ; <-time.After(5 * time.Millisecond) {

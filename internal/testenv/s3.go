@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -77,8 +76,7 @@ func (s *S3Server) start() error {
 	s.cmd = exec.Command(s.program, "--port", s.address, "--quiet", "posix", "--sidecar", filepath.Join(s.dir, "about"), filepath.Dir(s.Dir))
 	s.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	if err := StartBound(s.cmd); err != nil {
 		s.cmd = nil
 		return fmt.Errorf("start S3: %w", err)
 	}

@@ -74,8 +74,7 @@ func (p *process) start() {
 	p.t.Helper()
 	cmd := exec.Command(p.program, p.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, p.log, p.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := testenv.StartBound(cmd); err != nil {
 		p.t.Fatal(err)
 	}
 	p.mu.Lock()

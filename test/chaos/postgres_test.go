@@ -43,7 +43,7 @@ func startDatabase(t *testing.T) *database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &database{t: t, dir: dir, bin: programs(t), owner: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
+	d := &database{t: t, dir: dir, bin: programs(t), owner: &syscall.SysProcAttr{}}
 	t.Cleanup(func() {
 		d.stop(syscall.SIGQUIT)
 		if err := os.RemoveAll(dir); err != nil {
@@ -102,7 +102,7 @@ func (d *database) start() {
 	d.cmd = exec.Command(filepath.Join(d.bin, "postgres"), "-D", filepath.Join(d.dir, "data"), "-c", "listen_addresses=",
 		"-c", "unix_socket_directories="+d.dir, "-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB")
 	d.cmd.Dir, d.cmd.SysProcAttr, d.cmd.Stdout, d.cmd.Stderr = d.dir, d.owner, log, log
-	if err := d.cmd.Start(); err != nil {
+	if err := testenv.StartBound(d.cmd); err != nil {
 		d.t.Fatal(err)
 	}
 	for deadline := time.Now().Add(startTimeout); ; <-time.After(20 * time.Millisecond) {
