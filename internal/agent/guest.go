@@ -244,6 +244,7 @@ func (g *guest) startRequest(ctx context.Context) (*nimbusv1.StartRequest, error
 	t := g.t
 	env := imageEnv(g.sandbox)
 	env["NIMBUS_JOB_ID"], env["NIMBUS_ATTEMPT_ID"] = t.assign.JobID, t.assign.AttemptID
+	maps.Copy(env, g.registryEnv())
 	if t.assign.Source != nimbus.SourceGitHub {
 		maps.Copy(env, g.cacheEnv())
 		maps.Copy(env, t.assign.Spec.Env)
@@ -293,6 +294,23 @@ func (g *guest) cacheEnv() map[string]string {
 	return map[string]string{
 		"ACTIONS_RESULTS_URL": url, "ACTIONS_CACHE_URL": url, "ACTIONS_CACHE_SERVICE_V2": "true", "ACTIONS_RUNTIME_TOKEN": t.assign.CacheToken,
 		"NIMBUS_CACHE_URL": url + "cache/" + t.assign.OrgID, "NIMBUS_CACHE_TOKEN": t.assign.CacheToken,
+	}
+}
+
+// registryEnv has a job find the registry of its org's images, and be known there;
+// see docs/registry.md. The token is among the attempt's secrets.
+func (g *guest) registryEnv() map[string]string {
+	t := g.t
+	if t.assign.JobToken == "" || t.agent.cfg.CacheURL == nil {
+		return nil
+	}
+	url := t.agent.cfg.CacheURL(t.assign.Class.Executor)
+	if url == "" {
+		return nil
+	}
+	return map[string]string{
+		"NIMBUS_REGISTRY":       strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/"), // as names of images have it
+		"NIMBUS_REGISTRY_TOKEN": t.assign.JobToken,
 	}
 }
 

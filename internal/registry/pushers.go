@@ -12,8 +12,8 @@ import (
 // Work is what a job works on, which decides where it may push.
 type Work struct {
 	Repo string // "owner/name" at GitHub; "" for a job of the org's own
-	// Stranger is why the job pushes nowhere: it runs what others wrote, as those of
-	// a fork do, or may. "" for one that does not.
+	// Stranger is why the job pulls and pushes nothing: it runs what others wrote, as
+	// those of a fork do, or may. "" for one that does not.
 	Stranger string
 }
 
@@ -22,7 +22,7 @@ type Work struct {
 // org's. Codes: forbidden.
 func (s *Service) MayPush(ctx context.Context, p Place, orgName string, w Work) error {
 	if w.Stranger != "" {
-		return nimbus.Errorf(nimbus.CodeForbidden, "the job pulls images and pushes none: %s", w.Stranger)
+		return nimbus.Errorf(nimbus.CodeForbidden, "the job pulls and pushes no images: %s", w.Stranger)
 	}
 	repo := strings.ToLower(w.Repo)
 	if repo != "" && isCalledAfter(p.Repo, orgName, repo) {

@@ -8,7 +8,7 @@ import (
 
 // TestCache has a job save something and a later one restore it: the first in a
 // microVM, which reaches nothing but its gateway, then one in another, and one
-// that runs on the machine itself.
+// that runs on the machine itself. So it is with an image.
 func TestCache(t *testing.T) {
 	images := requireMicroVMs(t)
 	m := newMachine(t)
@@ -34,6 +34,17 @@ func TestCache(t *testing.T) {
 	for _, flags := range [][]string{{"--network", "none"}, {"--executor", "local"}} {
 		if got := run("restore", flags...); got != saved+"\n" {
 			t.Errorf("%v: %q, want %q", flags, got, saved)
+		}
+	}
+	// The same door leads to the images of the org, which the job is known to.
+	m.must(t, "registry", "rules", "team/app", "--push-from", "-")
+	pushed := strings.Split(run("images", "--network", "none"), "\n")
+	if len(pushed) < 3 || pushed[0] != "403" || strings.Trim(pushed[1], "*") != "" || !strings.HasPrefix(pushed[2], "sha256:") {
+		t.Fatalf("a job pushes an image: %q", pushed)
+	}
+	for _, flags := range [][]string{{"--network", "none"}, {"--executor", "local"}} {
+		if got := run("images-again", flags...); got != pushed[2]+"\n" {
+			t.Errorf("%v pulls %q, want %q", flags, got, pushed[2])
 		}
 	}
 	want := "healthz 404\napi/v1/me 404\nnimbus.v1.JobService/ListJobs 404\n_cache/../healthz 404\n_cache/%2e%2e/healthz 404\ntwirp/other 404\n"

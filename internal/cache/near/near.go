@@ -1,6 +1,6 @@
 // Package near is the host's side of the cache. Jobs reach it at a port of their
-// gateway, and it passes on to the control plane what is the cache's and nothing
-// else: a sandbox never sees the control plane itself, nor needs its certificate.
+// gateway, and it passes on to the control plane what is the cache's, or the
+// registry's, and nothing else: a sandbox never sees the control plane itself, nor needs its certificate.
 // Contents that pass, either way, are kept on the host's disk and served from
 // there, each time after the control plane has said that the job may have them.
 package near
@@ -111,6 +111,10 @@ func passOn(cfg Config, target *url.URL) *httputil.ReverseProxy {
 			// As many as are ever needed: who waited here would wait behind whoever is slowest.
 			MaxIdleConnsPerHost: maxIdle, MaxConnsPerHost: maxRequests + maxFills, IdleConnTimeout: idleTimeout, DisableCompression: true,
 		},
+		ModifyResponse: func(r *http.Response) error {
+			leadsBack(r)
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if hungUp(r) { // it may still read, where what it sent was no body
 				refuse(w, r, http.StatusRequestTimeout, "canceled", "what was sent broke off, or is no body")
@@ -158,7 +162,10 @@ func newTier(cfg Config, origin *url.URL, proxy *httputil.ReverseProxy) (*tier, 
 		bounds: transfer.Bounds{Idle: idle, Whole: longest}, log: cfg.Log, tally: tally,
 		stages: stages{of: map[name]*stage{}}, fills: map[name]*fill{},
 	}
-	proxy.ModifyResponse = t.answered
+	proxy.ModifyResponse = func(r *http.Response) error {
+		leadsBack(r)
+		return t.answered(r)
+	}
 	return t, nil
 }
 
@@ -247,10 +254,10 @@ func (d *Door) serve(server *http.Server) error {
 	return errors.Join(err, <-relayed)
 }
 
-// prefixes are the paths of the cache's protocols.
-var prefixes = []string{"/twirp/github.actions.results.api.v1.CacheService/", "/twirp/github.actions.results.api.v1.ArtifactService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
+// prefixes are the paths of the cache's protocols, and of the registry's.
+var prefixes = []string{images, "/twirp/github.actions.results.api.v1.CacheService/", "/twirp/github.actions.results.api.v1.ArtifactService/", "/_apis/artifactcache/", "/_cache/", "/cache/"}
 
-// only lets through what is the cache's. Paths that could mean another one to who
+// only lets through what is the cache's or the registry's. Paths that could mean another one to who
 // cleans them first are not.
 func only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -260,7 +267,7 @@ func only(next http.Handler) http.Handler {
 			plain = plain && part != "." && part != ".." // sccache's keys begin with a dot
 		}
 		if !plain || !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) }) {
-			refuse(w, r, http.StatusNotFound, "not_found", "only the cache is here")
+			refuse(w, r, http.StatusNotFound, "not_found", "only the cache and the registry are here")
 			return
 		}
 		next.ServeHTTP(w, r)

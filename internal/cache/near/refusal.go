@@ -16,7 +16,7 @@ import (
 func away(w http.ResponseWriter, r *http.Request) {
 	status, code := http.StatusNotFound, "not_found"
 	switch {
-	case strings.HasPrefix(r.URL.Path, "/_cache/uploads/"):
+	case strings.HasPrefix(r.URL.Path, "/_cache/uploads/"), strings.HasPrefix(r.URL.Path, images):
 		status, code = http.StatusServiceUnavailable, "unavailable"
 	case strings.HasPrefix(r.URL.Path, "/cache/") && r.Method == http.MethodPut:
 		status, code = http.StatusFailedDependency, "unavailable"
@@ -33,6 +33,8 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, code, message st
 	var body []byte
 	contentType := "application/json"
 	switch path := r.URL.Path; {
+	case strings.HasPrefix(path, images):
+		body = inOCI(status, message)
 	case strings.HasPrefix(path, "/cache/") && strings.Contains(path, "/v8/artifacts"):
 		body = inJSON(map[string]map[string]string{"error": {"code": code, "message": message}})
 	case strings.HasPrefix(path, "/cache/"):

@@ -62,6 +62,7 @@ type caller struct {
 	until  time.Time
 
 	mu     sync.Mutex
+	work   *registry.Work           // of a job: what it works on; nil: nobody has asked
 	orgs   map[string]string        // ids of orgs by their names, "" for none
 	pushes map[registry.Place]error // of a job: why it may not push there, nil where it may
 }
@@ -212,13 +213,9 @@ func (h *Handler) may(ctx context.Context, c *caller, name string, pushing bool)
 		return registry.Place{}, nil, err
 	}
 	place, all := registry.Place{OrgID: id, Repo: repo}, rights(c.Principal, id)
-	if pushing && c.Kind == nimbus.PrincipalJob && len(all) > 0 {
-		ok, err := h.pushes(ctx, c, place, org)
-		if err != nil {
+	if c.Kind == nimbus.PrincipalJob && len(all) > 0 {
+		if all, err = h.rightsOfJob(ctx, c, place, org, pushing); err != nil {
 			return place, nil, err
-		}
-		if ok {
-			all = append(all, push)
 		}
 	}
 	if c.bound {
@@ -231,21 +228,52 @@ func (h *Handler) may(ctx context.Context, c *caller, name string, pushing bool)
 	return place, all, nil
 }
 
+// rightsOfJob are what a job may do with a repository of its org: nothing where it
+// runs what others wrote, to whom the org's images are not.
+func (h *Handler) rightsOfJob(ctx context.Context, c *caller, p registry.Place, orgName string, pushing bool) ([]right, error) {
+	work, err := h.workOf(ctx, c)
+	if err != nil || work.Stranger != "" {
+		return nil, err
+	}
+	if !pushing {
+		return []right{pull}, nil
+	}
+	ok, err := h.pushes(ctx, c, p, orgName, work)
+	if err != nil || !ok {
+		return []right{pull}, err
+	}
+	return []right{pull, push}, nil
+}
+
+// workOf is what a job works on.
+func (h *Handler) workOf(ctx context.Context, c *caller) (registry.Work, error) {
+	c.mu.Lock()
+	known := c.work
+	c.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	work, err := h.Work(ctx, c.OrgID, c.Subject)
+	if err != nil {
+		return work, fmt.Errorf("learn what a job works on: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.work = &work
+	return work, nil
+}
+
 // mostPlaces bounds of how many repositories it is remembered whether a job may push
 // there.
 const mostPlaces = 100
 
 // pushes tells whether a job may push to a repository of its org.
-func (h *Handler) pushes(ctx context.Context, c *caller, p registry.Place, orgName string) (bool, error) {
+func (h *Handler) pushes(ctx context.Context, c *caller, p registry.Place, orgName string, work registry.Work) (bool, error) {
 	c.mu.Lock()
 	why, known := c.pushes[p]
 	c.mu.Unlock()
 	if known {
 		return why == nil, nil
-	}
-	work, err := h.Work(ctx, c.OrgID, c.Subject)
-	if err != nil {
-		return false, fmt.Errorf("learn what a job works on: %w", err)
 	}
 	why = h.Registry.MayPush(ctx, p, orgName, work)
 	if why != nil && nimbus.ErrorCode(why) != nimbus.CodeForbidden {
@@ -259,11 +287,18 @@ func (h *Handler) pushes(ctx context.Context, c *caller, p registry.Place, orgNa
 	return why == nil, nil
 }
 
-// refusedPush is why a job may not push to a repository, nil where that is not why.
-func (c *caller) refusedPush(p registry.Place) error {
+// refusedJob is why a job may not do something in a repository of its org, nil where
+// that is not why.
+func (c *caller) refusedJob(p registry.Place, takes right) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pushes[p]
+	switch {
+	case c.work != nil && p.OrgID == c.OrgID && c.work.Stranger != "":
+		return nimbus.Errorf(nimbus.CodeForbidden, "the job pulls and pushes no images: %s", c.work.Stranger)
+	case takes == push:
+		return c.pushes[p]
+	}
+	return nil
 }
 
 // permit says who sends a request, and lets him do what takes a right in a
@@ -285,7 +320,7 @@ func (h *Handler) permit(r *http.Request, name string, takes right) (*caller, re
 		return c, place, nil
 	}
 	denied := registry.Refuse(registry.Denied, nimbus.CodeForbidden, "you may not %s in %.200s, or there is no such repository", takes, name)
-	if why := c.refusedPush(place); takes == push && why != nil {
+	if why := c.refusedJob(place, takes); why != nil {
 		return nil, place, &registry.RefusalError{Reason: registry.Denied, Err: why} // no other token may do it
 	}
 	if c.bound {
