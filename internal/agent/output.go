@@ -342,6 +342,8 @@ func (f *follower) outcome(ctx context.Context, err error) nimbus.Outcome {
 		f.t.say(ctx, o.Reason.Message)
 	case f.exited.GetOutOfProcesses():
 		f.t.say(ctx, outOfProcesses) // a shell that lost some may end well all the same
+	case o.Result == nimbus.ResultSuccess && (f.exited.GetOutOfMemory() || f.outOfMemory(ctx)):
+		f.t.say(ctx, fmt.Sprintf("something in it was ended for want of memory: it had %d MiB", f.t.assign.Class.MemoryMiB))
 	}
 	f.sayDocker(ctx, o.Result)
 	return o

@@ -3,6 +3,7 @@ package host_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,7 +82,13 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 			t.Errorf("%s: ended with %s, %+v", what, j.Result, j.Reason)
 		}
 	}
-	j := p.submit(t, "exit 5", func(s *scheduler.Submission) { s.Class.MemoryMiB = 64 })
+	// One that ends well all the same is told what its output may lack.
+	j := p.submit(t, "sh -c 'a=x; while :; do a=$a$a; done'; exit 0", func(s *scheduler.Submission) { s.Class.MemoryMiB = 64 })
+	j = p.await(t, j.ID, "finished", over)
+	if got := p.log(t, j); j.Result != nimbus.ResultSuccess || !strings.HasSuffix(got, "nimbus: something in it was ended for want of memory: it had 64 MiB\n") {
+		t.Errorf("ended with %s, %+v, log %q", j.Result, j.Reason, got)
+	}
+	j = p.submit(t, "exit 5", func(s *scheduler.Submission) { s.Class.MemoryMiB = 64 })
 	if j = p.await(t, j.ID, "finished", over); j.Reason.Code != nimbus.ReasonNone {
 		t.Errorf("a job that only fails ended with %+v", j.Reason)
 	}
