@@ -153,6 +153,73 @@ func TestAFailedUploadLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestGivenUpUntilItIsGone: S3 may fail to give an upload up, or have it yet when it says
+// that it has not, as long as a part of it is on its way.
+func TestGivenUpUntilItIsGone(t *testing.T) {
+	t.Parallel()
+	server := testenv.S3(t)
+	var tries atomic.Int64
+	front := between(t, server, false, func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case isPart(r):
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.Method == http.MethodDelete && tries.Add(1) == 1:
+			w.WriteHeader(http.StatusInternalServerError)
+		case r.Method == http.MethodDelete && tries.Load() == 2:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			return false
+		}
+		return true
+	})
+	cfg := config(t, server, "")
+	cfg.Endpoint = front.URL
+	s := open(t, cfg)
+	if _, err := s.Put(t.Context(), "a", bytes.NewReader(blobtest.Random(1, 9<<20)), 9<<20); nimbus.ErrorCode(err) != nimbus.CodeUnavailable {
+		t.Errorf("an upload without its parts: %v", err)
+	}
+	for _, left := range residue(t, client(t, server), server.Bucket, "") {
+		t.Errorf("%s is left behind", left)
+	}
+	if n := tries.Load(); n != 3 {
+		t.Errorf("it was given up %d times", n)
+	}
+}
+
+// TestCancelledAsItBegins: an upload is given up also where S3 began it after the caller
+// had gone.
+func TestCancelledAsItBegins(t *testing.T) {
+	t.Parallel()
+	server := testenv.S3(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	front := between(t, server, false, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || !r.URL.Query().Has("uploads") {
+			return false
+		}
+		onward := r.Clone(context.WithoutCancel(r.Context()))
+		onward.RequestURI, onward.URL.Scheme, onward.URL.Host = "", "http", strings.TrimPrefix(server.URL, "http://")
+		answer, err := http.DefaultTransport.RoundTrip(onward)
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		defer answer.Body.Close()
+		cancel()
+		_, _ = io.Copy(w, answer.Body) // to who may have gone
+		return true
+	})
+	cfg := config(t, server, "")
+	cfg.Endpoint = front.URL
+	s := open(t, cfg)
+	if _, err := s.Put(ctx, "a", bytes.NewReader(blobtest.Random(1, 9<<20)), 9<<20); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled as it began: %v", err)
+	}
+	for _, left := range residue(t, client(t, server), server.Bucket, "") {
+		t.Errorf("%s is left behind", left)
+	}
+}
+
 // TestCopyThatFailsAfterItsAnswer: S3 may say 200 first, and then that it failed.
 func TestCopyThatFailsAfterItsAnswer(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
@@ -195,7 +196,8 @@ func (s *Store) copy(ctx context.Context, from, to string, size int64) error {
 // inParts makes an object of the parts that send sends, or leaves nothing of them.
 func (s *Store) inParts(ctx context.Context, object string, send func(ctx context.Context, id string) ([]minio.CompletePart, error)) error {
 	var id string
-	err := s.call(ctx, "begin an upload", func(ctx context.Context) (err error) {
+	// Seen to its end: nobody could give up an upload whose id did not come.
+	err := s.call(context.WithoutCancel(ctx), "begin an upload", func(ctx context.Context) (err error) {
 		id, err = s.once.NewMultipartUpload(ctx, s.cfg.Bucket, object, minio.PutObjectOptions{})
 		return err
 	})
@@ -209,10 +211,38 @@ func (s *Store) inParts(ctx context.Context, object string, send func(ctx contex
 	if err == nil {
 		return nil
 	}
-	// Sweep finds it, in a day, if this fails; that it does is no news: the
-	// error before is the same, or the upload was completed without a word.
-	_ = s.abort(context.WithoutCancel(ctx), object, id)
+	s.giveUp(ctx, object, id)
 	return told(ctx, "put blob", err)
+}
+
+// How often an upload is given up at most, and how soon again.
+const (
+	abortTries = 5
+	abortPause = 100 * time.Millisecond
+)
+
+// giveUp gives an upload up until S3 knows of it no more: a part that is on its way, for
+// one, makes it fail, or stays.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
+// Sweep finds in a day what stays all the same. That is no news: the error before is the
+// same, or the upload was completed without a word.
+func (s *Store) giveUp(ctx context.Context, object, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.CallTimeout)
+	defer cancel()
+	for try := range abortTries {
+		if try > 0 {
+			select {
+			case <-time.After(abortPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+		_ = s.abort(ctx, object, id)
+		_, err := s.once.ListObjectParts(ctx, s.cfg.Bucket, object, id, 0, 1)
+		if minio.ToErrorResponse(err).Code == minio.NoSuchUpload {
+			return
+		}
+	}
 }
 
 func (s *Store) abort(ctx context.Context, object, id string) error {
