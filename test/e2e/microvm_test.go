@@ -146,15 +146,16 @@ func TestMicroVMShell(t *testing.T) {
 	await(t, microVMStart, "the log comes", func() bool { return strings.Contains(follow.stdout.String(), "line 10\n") })
 
 	p := m.sit(t, "shell", id)
-	p.types("PS1=; tty; stty size; echo $OF\r")
+	p.types("PS1='at-$((n=n+1)) '; tty; stty size; echo $OF\r")
 	p.sees("/dev/pts/0")
 	p.sees("33 101")
 	p.sees("the job")
 	p.types("yes | head -c 3000000 | tail -n 1; echo flood-''is-over\r")
 	p.sees("flood-is-over")
-	p.types("sleep 1000\r")
+	p.types("sh -c 'echo be\"\"gun; exec sleep 1000'\r")
+	p.sees("begun") // by who has the terminal: before that an interrupt is the shell's
 	p.types("\x03")
-	p.sees("^C") // what is typed before is dropped with the line
+	p.sees("at-3 ") // what is typed before is dropped with the line, or taken for the end of input
 	p.types("exit 5\r")
 	if code := p.wait(microVMEnd); code != 5 {
 		t.Errorf("the terminal ended with %d", code)
