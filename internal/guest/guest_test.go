@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	nimbusv1 "github.com/nimbus-ci/nimbus/api/gen/nimbus/v1"
 	dockerimage "github.com/nimbus-ci/nimbus/images/docker"
@@ -376,6 +377,36 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
+// closedIn watches a folder; what it returns waits until a file of that name has been
+// written there.
+func closedIn(t *testing.T, dir, name string) (wait func()) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := os.NewFile(uintptr(fd), "inotify")
+	t.Cleanup(func() { seen.Close() })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CLOSE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := seen.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for buf := make([]byte, 4096); ; {
+			n, err := seen.Read(buf)
+			if err != nil {
+				t.Fatalf("%s is not written: %v", name, err)
+			}
+			if bytes.Contains(buf[:n], []byte(name+"\x00")) {
+				return
+			}
+		}
+	}
+}
+
 // TestAWorkspaceComesAgain: the connection breaks while it is unpacked, and the
 // agent sends it once more.
 func TestAWorkspaceComesAgain(t *testing.T) {
@@ -397,15 +428,10 @@ func TestAWorkspaceComesAgain(t *testing.T) {
 		}
 		return stream
 	}
+	written := closedIn(t, workspace, "last")
 	first := dial(t, socket, testToken)
 	send(first, whole) // whose answer is not heard
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Lstat(filepath.Join(workspace, "last")); err == nil {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	written()
 	first.Close()
 	answer, err := send(dial(t, socket, testToken), whole).CloseAndReceive()
 	if err != nil || answer.Msg.GetFiles() != 4 {

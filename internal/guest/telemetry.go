@@ -326,12 +326,17 @@ func (r *receiver) next(ctx context.Context, wait time.Duration) *parcel {
 // else what is closed once there is more.
 func (r *receiver) ready(p *parcel) (ok bool, more <-chan struct{}) {
 	_, more = r.heard.newest()
-	if job := r.job.Load(); job != nil && !job.has(p.written) {
-		return false, more
-	}
-	last, _ := r.heard.newest()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if job := r.job.Load(); job != nil {
+		if p.written == nil { // it came before the job was known here
+			p.written = job.written()
+		}
+		if !job.has(p.written) {
+			return false, more
+		}
+	}
+	last, _ := r.heard.newest()
 	if p.outputSeq == 0 {
 		p.outputSeq = last
 	}

@@ -45,13 +45,15 @@ func TestBoundOutlivesAThread(t *testing.T) {
 	if err := other.Wait(); err == nil { // by the kernel: nobody else ends it
 		t.Error("the thread goes on")
 	}
-	if err := bound.Process.Signal(syscall.Signal(0)); err != nil {
-		t.Errorf("what is bound to the process has ended with the thread: %v", err)
-	}
-	if err := bound.Process.Kill(); err != nil {
+	// It has had the same signal by now, if any: what it ends with tells.
+	if err := bound.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if err := bound.Wait(); err == nil {
-		t.Error("it ended well")
+	var exit *exec.ExitError
+	if err := bound.Wait(); !errors.As(err, &exit) {
+		t.Fatalf("what is bound to the process: %v", err)
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("what is bound to the process has ended with the thread: %v", exit)
 	}
 }

@@ -1,5 +1,6 @@
-import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
+import { type ReactNode, useMemo, useRef, useState } from "react";
 
+import { useCopy } from "../ui/clipboard";
 import { hides, seenOf } from "./commands";
 import type { Line } from "./model";
 import { hitsIn, linksOf, type Piece, piecesOf } from "./pieces";
@@ -62,22 +63,8 @@ export function marked(text: string, find: RegExp | undefined, as = (part: strin
 
 /** Shows a line as it was written, and copies it. */
 function Raw({ line, shown, onShow }: { line: Line; shown: boolean; onShow: (shown: boolean) => void }) {
-  const [copied, setCopied] = useState(false);
   const box = useRef<HTMLSpanElement>(null);
-  useEffect(() => {
-    if (!copied) return;
-    const timer = setTimeout(() => setCopied(false), 2000);
-    return () => clearTimeout(timer);
-  }, [copied]);
-  const copy = async () => {
-    // Only pages that came by https, or from this machine, have a clipboard.
-    if (navigator.clipboard as Clipboard | undefined) {
-      await navigator.clipboard.writeText(line.text);
-      setCopied(true);
-    } else if (box.current?.parentElement) {
-      window.getSelection()?.selectAllChildren(box.current.parentElement);
-    }
-  };
+  const { copied, copy } = useCopy(line.text, () => box.current?.parentElement);
   const button = "rounded border border-line px-1 text-[11px] leading-4 text-quiet hover:text-ink focus-visible:-outline-offset-2";
   return (
     <span ref={box} className="ml-3 inline-flex gap-1 align-top select-none">
