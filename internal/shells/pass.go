@@ -165,6 +165,12 @@ func (s *Service) take(ctx context.Context, side Side, after int64, wait time.Du
 	if err != nil {
 		return Received{}, err
 	}
+	shellID := st.ID
+	defer func() { // whatever was done just then
+		if ctx.Err() != nil {
+			s.hungUp(ctx, shellID, side)
+		}
+	}()
 	if err := s.received(ctx, st, side, after); err != nil {
 		return Received{}, err
 	}
@@ -196,7 +202,6 @@ func (s *Service) take(ctx context.Context, side Side, after int64, wait time.Du
 			last = true
 		case <-ctx.Done():
 			again.Stop()
-			s.hungUp(ctx, st, side)
 			return Received{}, ctx.Err()
 		}
 		again.Stop()
@@ -223,14 +228,14 @@ func (s *Service) received(ctx context.Context, st Standing, side Side, after in
 
 // hungUp has a shell end soon whose user broke the connection off, unless it
 // broke because this server stops.
-func (s *Service) hungUp(ctx context.Context, st Standing, side Side) {
+func (s *Service) hungUp(ctx context.Context, shellID string, side Side) {
 	if _, ours := errors.AsType[*nimbus.Error](context.Cause(ctx)); ours || side != FromShell {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endedTimeout)
 	defer cancel()
-	if err := s.cfg.Store.SeeShell(ctx, st.ID, side, goneAfter-hungUpGrace); err != nil {
-		s.cfg.Log.DebugContext(ctx, "note that a user hung up", "shell", st.ID, "error", err)
+	if err := s.cfg.Store.SeeShell(ctx, shellID, side, goneAfter-hungUpGrace); err != nil {
+		s.cfg.Log.DebugContext(ctx, "note that a user hung up", "shell", shellID, "error", err)
 	}
 }
 

@@ -387,13 +387,20 @@ func (w *world) finish(nimbus.Shell) {
 	w.must(w.jobs.Finish(w.t.Context(), w.host, w.lease, nimbus.Outcome{Result: nimbus.ResultSuccess}))
 }
 
-// hangUp breaks a call of the user's off.
+// hangUp breaks calls of the user's off, until one of them had begun by then.
 func (w *world) hangUp(sh nimbus.Shell) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := w.near.Receive(ctx, w.alice, nimbus.DefaultOrgID, sh.ID, 0, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
-		w.t.Fatal(err)
+	for range 100 {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 50*time.Millisecond)
+		_, err := w.near.Receive(ctx, w.alice, nimbus.DefaultOrgID, sh.ID, 0, time.Minute)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			w.t.Fatal(err)
+		}
+		if w.count("SELECT COUNT(*) FROM shells WHERE user_seen_at < opened_at AND id = '"+sh.ID+"'") == 1 {
+			return
+		}
 	}
+	w.t.Fatal("nobody notes that the user hung up")
 }
 
 // pass lets time pass, while some are heard of: so much in all, of which what the

@@ -330,9 +330,11 @@ func TestWhatIsSilentLeavesMemory(t *testing.T) {
 	}
 	for i := range int64(40) {
 		appendLines(t, s, k, logstest.Lines(4+i*20, 23+i*20), 23+i*20)
-	}
-	if err := s.tend(time.Now()); err != nil {
-		t.Fatal(err)
+		if i%10 == 9 { // who writes on its own may be behind, and lines are refused then
+			if err := s.tend(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	if n := len(s.journal.list()); n > keptParts+1 {
 		t.Errorf("the journal has %d files", n)
