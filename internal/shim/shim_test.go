@@ -57,12 +57,22 @@ func start(t *testing.T, s shim.Spec, script string) (c *shim.Client, dir string
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := c.Kill(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { end(t, c) })
 	return c, dir
+}
+
+// end kills a shim and returns once it has left its exit: until then it writes
+// to its folder, which the test removes next.
+func end(t *testing.T, c *shim.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := c.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Wait(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 func wait(t *testing.T, c *shim.Client) shim.Exit {

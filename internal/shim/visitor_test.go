@@ -1,7 +1,6 @@
 package shim_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,11 +64,7 @@ func open(t *testing.T, deadline time.Duration) (c *shim.Client, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := c.Kill(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { end(t, c) })
 	return c, dir
 }
 
