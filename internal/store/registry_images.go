@@ -263,7 +263,8 @@ func (s *Store) RegistryTags(ctx context.Context, p registry.Place, after string
 func (t *tx) registryRepo(ctx context.Context, p registry.Place) (gen.RegistryRepo, error) {
 	row, err := t.RegistryRepo(ctx, gen.RegistryRepoParams{OrgID: p.OrgID, Repo: p.Repo})
 	if errors.Is(err, sql.ErrNoRows) {
-		return row, registry.Refuse(registry.NameUnknown, nimbus.CodeNotFound, "there is no repository %s", p.Repo)
+		return row, &registry.RefusalError{Reason: registry.NameUnknown, Err: nimbus.Errorf(nimbus.CodeNotFound, "there is no repository %s", p.Repo).
+			WithHint("nimbus registry ls shows which there are; their names are without the org")}
 	}
 	return row, err
 }

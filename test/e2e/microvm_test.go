@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimbus-ci/nimbus/images/docker"
 	"github.com/nimbus-ci/nimbus/internal/executor/microvm/image/imagetest"
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
@@ -116,6 +117,26 @@ func TestMicroVMUnknownImage(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	checkGone(t, m.data)
+}
+
+// TestMicroVMDocker has a job build an image with the docker of its own machine,
+// push it to the registry of its org and pull it again, with nothing set up for it.
+func TestMicroVMDocker(t *testing.T) {
+	testenv.Require(t, "root", "qemu", "nft", "mke2fs")
+	images := imagetest.Docker(t).Dir
+	m := newMachine(t)
+	m.microVMs(t, images)
+	m.must(t, "registry", "rules", "team/app", "--push-from", "-")
+	stdout, stderr, code := m.nimbus(t, "testdata/docker", "run", "--image", docker.Name, "--memory", "768", "--", "sh", "./images")
+	if want := "pulled job\nelsewhere denied\nnobody unauthorized\n"; code != 0 || stdout != want {
+		t.Errorf("the job ended with %d and said %q, want %q\n%s", code, stdout, want, stderr)
+	}
+	if shown := m.must(t, "registry", "ls", "team/app"); !strings.Contains(shown, "sha256:") {
+		t.Errorf("the registry has %s", shown)
+	}
+	if _, stderr, code := m.nimbus(t, "", "registry", "ls", "default/team/app"); code == 0 || !strings.Contains(stderr, "without the org") {
+		t.Errorf("a repository with its org in its name: %d, %s", code, stderr)
+	}
 }
 
 // networks are the network namespaces and rules of sandboxes on this machine.
