@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -24,6 +26,8 @@ func FreeAddress(t testing.TB) string {
 // ownPorts is where ports begin of which no browser refuses one, and few have an owner.
 const ownPorts = 20_000
 
+var given sync.Map // ports that this process was given
+
 func freeAddress() (string, error) {
 	var end int // of those that the kernel gives none of
 	said, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
@@ -33,17 +37,24 @@ func freeAddress() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("look for a free port: %w", err)
 	}
-	for range 100 {
-		port := 0
-		if end >= ownPorts+1000 {
-			port = ownPorts + rand.IntN(end-ownPorts)
-		}
-		l, listenErr := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if listenErr == nil {
-			defer l.Close()
-			return l.Addr().String(), nil
-		}
-		err = errors.Join(err, listenErr)
+	if end < ownPorts+1000 {
+		return "", fmt.Errorf("look for a free port: the kernel gives those from %d on to anybody", end)
 	}
-	return "", fmt.Errorf("look for a free port: %w", err)
+	for range 1000 {
+		port := ownPorts + rand.IntN(end-ownPorts)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		// Who listened here to find out would go on to for a moment, in each child that is
+		// being started and has not become its program.
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		conn, err := net.Dial("tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return address, nil
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+	return "", errors.New("look for a free port: none is free")
 }
