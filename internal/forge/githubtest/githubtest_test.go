@@ -18,15 +18,14 @@ import (
 	"testing/fstest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	nimbus "github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/forge"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/runner"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // appKey is made once: an RSA key costs more than a whole test.
 var appKey = sync.OnceValue(func() *rsa.PrivateKey {
