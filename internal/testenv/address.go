@@ -29,16 +29,12 @@ const ownPorts = 20_000
 var given sync.Map // ports that this process was given
 
 func freeAddress() (string, error) {
-	var end int // of those that the kernel gives none of
-	said, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err == nil {
-		_, err = fmt.Sscan(string(said), &end)
-	}
+	end, err := kernelsPorts()
 	if err != nil {
-		return "", fmt.Errorf("look for a free port: %w", err)
+		return "", err
 	}
 	if end < ownPorts+1000 {
-		return "", fmt.Errorf("look for a free port: the kernel gives those from %d on to anybody", end)
+		return anyAddress()
 	}
 	for range 1000 {
 		port := ownPorts + rand.IntN(end-ownPorts)
@@ -57,4 +53,28 @@ func freeAddress() (string, error) {
 		}
 	}
 	return "", errors.New("look for a free port: none is free")
+}
+
+// kernelsPorts is where the ports begin that the kernel gives to who asks for any.
+func kernelsPorts() (first int, err error) {
+	said, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err == nil {
+		_, err = fmt.Sscan(string(said), &first)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for a free port: %w", err)
+	}
+	return first, nil
+}
+
+// anyAddress is for a kernel that leaves none to others.
+func anyAddress() (string, error) {
+	// Not 127.0.0.1: each connection that anyone makes to a loopback address has a port
+	// of that one, and a server that is started again could find its own taken.
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		return "", fmt.Errorf("look for a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }

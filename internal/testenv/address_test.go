@@ -22,6 +22,10 @@ func TestFreeAddressIsNoOtherPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if first < 21_000 {
+		t.Logf("the kernel gives ports from %d on: none are left", first)
+		return
+	}
 	address := testenv.FreeAddress(t)
 	l, err := net.Listen("tcp", address)
 	if err != nil {
