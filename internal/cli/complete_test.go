@@ -9,7 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
+
+func init() { completeTimeout = time.Minute }
 
 // raw runs a command line as it is.
 func (c connected) raw(t *testing.T, args []string) (code int, out, errs string) {

@@ -18,7 +18,9 @@ func FreeAddress(t testing.TB) string {
 }
 
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// Not 127.0.0.1: each connection that anyone makes to a loopback address has a port
+	// of that one, and a server that is started again could find its own taken.
+	l, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		return "", fmt.Errorf("look for a free port: %w", err)
 	}

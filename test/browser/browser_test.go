@@ -237,7 +237,7 @@ func newBrowser(t *testing.T) *browser {
 	if _, err := os.Stat(b.nimbus); err != nil {
 		t.Fatalf("%v: run `make build` first", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	t.Cleanup(cancel)
 	b.ctx = ctx
 	return b
