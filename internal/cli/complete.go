@@ -19,11 +19,9 @@ import (
 // answer is a candidate a line, a tab, and what it is; none means files.
 const completeWord = "__complete"
 
-// completeTimeout bounds how long a shell waits for the server's part. Tests, on a
-// machine that is busy, wait longer.
-var completeTimeout = 2 * time.Second
-
 const (
+	// completeTimeout bounds how long a shell waits for the server's part.
+	completeTimeout = 2 * time.Second
 	// completeJobs is how many of the newest jobs are candidates.
 	completeJobs = 50
 	// completeTag names in the tag of a field what the server knows of its values.
