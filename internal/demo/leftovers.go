@@ -14,8 +14,9 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/host"
 )
 
-// settleTimeout is how long what ends may take to be gone.
-const settleTimeout = 10 * time.Second
+// settleTimeout is how long what ends may take to be gone, on a machine that emulates
+// others and is busy.
+const settleTimeout = time.Minute
 
 // checkLeftovers looks for what sandboxes could leave on the machine:
 // directories, processes, and what the executors make outside of both (cgroups,

@@ -76,7 +76,7 @@ func TestDemoInterrupted(t *testing.T) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if code := p.wait(60 * time.Second); code != 1 {
+	if code := p.wait(3 * time.Minute); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	if strings.Contains(p.stdout.String(), "left behind") {

@@ -40,7 +40,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	proceed := filepath.Join(t.TempDir(), "go")
 	id := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--", job, seed, proceed))
 	follow := m.start(t, t.TempDir(), "logs", "-f", id)
-	await(t, 60*time.Second, "half of them were written", func() bool { return strings.Contains(follow.stdout.String(), "\n248.") })
+	await(t, 2*time.Minute, "half of them were written", func() bool { return strings.Contains(follow.stdout.String(), "\n248.") })
 	time.Sleep(2 * time.Second) // what was begun is on the disk too
 	if n := find.files(t, filepath.Join(m.data, "agent")); n == 0 {
 		t.Fatal("the agent keeps no files: the check below would prove nothing")

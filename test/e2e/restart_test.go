@@ -138,7 +138,7 @@ func TestAgentKilled(t *testing.T) {
 	await(t, time.Minute, "the shims have ended the sandboxes", func() bool { return len(processes(t, firstDir)) == 0 })
 	t.Logf("the sandboxes were gone after %s", time.Since(killed).Round(time.Second))
 	for id, want := range map[string]string{repeatable: "failure", once: "lost"} {
-		await(t, 60*time.Second, "it is over", func() bool { return m.job(t, id).Job.State == "finished" })
+		await(t, 2*time.Minute, "it is over", func() bool { return m.job(t, id).Job.State == "finished" })
 		if j := m.job(t, id); j.Job.Result != want {
 			t.Errorf("%s ended with %s, want %s: %+v", id, j.Job.Result, want, j.Events)
 		}

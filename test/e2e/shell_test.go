@@ -224,7 +224,7 @@ func TestShell(t *testing.T) {
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		await(t, 60*time.Second, "the shell ends", func() bool {
+		await(t, 2*time.Minute, "the shell ends", func() bool {
 			got := m.shells(t, job)[0]
 			return got.State == "ended" && got.Reason == "user_gone"
 		})
@@ -282,7 +282,7 @@ func TestHeld(t *testing.T) {
 	p.sees("begun")
 	up.signal(syscall.SIGTERM)
 	m.up(t)
-	if code := p.wait(60 * time.Second); code != 255 {
+	if code := p.wait(2 * time.Minute); code != 255 {
 		t.Errorf("over a restart the shell ended with %d", code)
 	}
 	p.sees("the shell ended: the host's agent")
@@ -315,7 +315,7 @@ func TestHeldFenced(t *testing.T) {
 	if err := up.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if code := p.wait(60 * time.Second); code != 255 {
+	if code := p.wait(2 * time.Minute); code != 255 {
 		t.Errorf("the shell ended with %d", code)
 	}
 	checkGone(t, m.data)
@@ -340,7 +340,7 @@ func TestShellOverTwoReplicas(t *testing.T) {
 	b.addr = testenv.FreeAddress(t)
 	serve := func(m *machine) *program {
 		p := m.start(t, "", "server", "--database-file", database, "--listen", m.addr, "--master-key-file", key, "--drain", "100ms", "--log-level", "debug")
-		await(t, 60*time.Second, "the replica answers", func() bool {
+		await(t, 2*time.Minute, "the replica answers", func() bool {
 			resp, err := http.Get("http://" + m.addr + "/readyz")
 			if err != nil {
 				return false

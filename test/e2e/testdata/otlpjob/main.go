@@ -34,7 +34,8 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	// While its agent starts anew it waits, and by itself not for as long as that may take.
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithTimeout(2*time.Minute))
 	if err != nil {
 		return err
 	}
