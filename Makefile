@@ -7,11 +7,13 @@ SHELL       := /bin/bash
 .NOTPARALLEL:
 
 export CGO_ENABLED ?= 0
+# npm asks a registry that hangs up again, more often than it would by itself.
+export npm_config_fetch_retries ?= 5
 TOOLS   := .cache/tools
 CHDB    := .cache/chdb/libchdb.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+GOBUILD := scripts/patient go build -trimpath -ldflags '$(LDFLAGS)'
 
 ##@ Use
 
@@ -67,6 +69,9 @@ web: .cache/web.built
 test: $(TOOLS)/versitygw $(TOOLS)/conformance $(TOOLS)/chdb $(CHDB) test/cache/clients/node_modules test/e2e/testdata/promptfoo/node_modules ## Everything, with real servers; installs what it needs
 	@scripts/deps test
 	@$(MAKE) --no-print-directory build
+	@scripts/patient go list -deps -test ./... >/dev/null
+	@scripts/patient go list -C test/cache/goclient -deps . >/dev/null
+	@scripts/patient go list -C test/rules -deps -test ./... >/dev/null
 	@scripts/test
 
 .PHONY: lint
@@ -226,7 +231,7 @@ $(TOOLS)/conformance: tools/conformance/go.mod
 	@$(call tool,conformance,github.com/opencontainers/distribution-spec/conformance)
 # The ClickHouse that tests start: a library, and the program that serves it.
 $(TOOLS)/chdb: tools/chdb/go.mod tools/chdb/main.go tools/chdb/engine.go tools/chdb/http.go
-	@echo "build: chdb" >&2; mkdir -p $(TOOLS); cd tools/chdb && go build -o ../../$@ .
+	@echo "build: chdb" >&2; mkdir -p $(TOOLS); cd tools/chdb && ../../scripts/patient go build -o ../../$@ .
 $(CHDB): scripts/chdb
 	@scripts/chdb $@
 	@touch $@
@@ -244,7 +249,7 @@ $(TOOLS)/protoc-gen-connect-go: go.mod
 
 define tool
 echo "build: $(1) (once, takes a minute or more)" >&2; mkdir -p $(TOOLS); \
-cd tools/$(1) && go build -o ../../$(TOOLS)/$(1) $(2)
+cd tools/$(1) && ../../scripts/patient go build -o ../../$(TOOLS)/$(1) $(2)
 endef
 
 .PHONY: clean

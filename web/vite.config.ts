@@ -15,5 +15,6 @@ export default defineConfig({
   server: {
     proxy: Object.fromEntries(["/nimbus.v1.", "/api", "/login"].map((path) => [path, backend])),
   },
-  test: { environment: "node", include: ["src/**/*.test.{ts,tsx}"] },
+  // A busy machine takes its time: what never comes is found all the same.
+  test: { environment: "node", include: ["src/**/*.test.{ts,tsx}"], testTimeout: 60_000, hookTimeout: 60_000 },
 });

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/blob/fs"
@@ -20,9 +19,10 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // world is a cache on a database and a disk.
 type world struct {

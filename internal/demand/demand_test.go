@@ -13,8 +13,6 @@ import (
 	"testing/fstest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/demand"
@@ -26,7 +24,7 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 var discard = slog.New(slog.DiscardHandler)
 

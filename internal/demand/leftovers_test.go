@@ -25,10 +25,12 @@ func TestLeftovers(t *testing.T) {
 		if len(offers.Offers) != 3 {
 			t.Fatalf("%d offers", len(offers.Offers))
 		}
-		var jits []string
-		for _, o := range offers.Offers {
+		for _, o := range offers.Offers { // all at once: they lapse in seconds
 			_, err := w.sched.Accept(ctx, h.ID, o.Lease)
 			w.must(err)
+		}
+		var jits []string
+		for _, o := range offers.Offers {
 			_, jit, err := w.sched.CreateRunner(ctx, h.ID, o.Lease)
 			w.must(err)
 			jits = append(jits, jit)

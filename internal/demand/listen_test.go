@@ -92,9 +92,11 @@ func (w *world) runsMore(host string, n int, running []*githubtest.Connected, le
 	if len(offers.Offers) == 0 {
 		w.t.Fatalf("no offer, want %d", n)
 	}
-	for _, o := range offers.Offers {
+	for _, o := range offers.Offers { // all at once: they lapse in seconds
 		_, err := w.sched.Accept(ctx, host, o.Lease)
 		w.must(err)
+	}
+	for _, o := range offers.Offers {
 		_, jit, err := w.sched.CreateRunner(ctx, host, o.Lease)
 		w.must(err)
 		c, err := w.Connect(jit)

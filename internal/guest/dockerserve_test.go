@@ -163,12 +163,12 @@ func TestDockerServed(t *testing.T) {
 func TestDockerSlow(t *testing.T) {
 	t.Parallel()
 	p := quick()
-	p.slow, p.start = 20*time.Millisecond, 200*time.Millisecond
+	p.slow, p.start = 5*time.Millisecond, time.Second // far enough apart that the one comes before the other
 	d, call := daemons(t, p, "hang")
 	if said := call(); !strings.HasPrefix(said, "HTTP/1.1 503 ") {
 		t.Errorf("who waited got %q", said)
 	}
-	if log := d.told(); strings.Count(log, "the docker daemon is starting") != dockerTries || strings.Count(log, "has not answered for 200ms") != dockerTries {
+	if log := d.told(); strings.Count(log, "the docker daemon is starting") != dockerTries || strings.Count(log, "has not answered for 1s") != dockerTries {
 		t.Errorf("the log has %s", log)
 	}
 }

@@ -24,7 +24,7 @@ type terminal struct {
 
 func openShell(t *testing.T, c *guestlink.Client, spec *nimbusv1.ShellSpec) *terminal {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	s := &terminal{t: t, stream: c.Shell(ctx), cancel: cancel, shown: map[string]string{}}
 	if err := s.stream.Send(&nimbusv1.ShellRequest{Message: &nimbusv1.ShellRequest_Start{Start: spec}}); err != nil {
@@ -127,11 +127,10 @@ func TestShellWithATerminal(t *testing.T) {
 	s.send(&nimbusv1.ShellFrame{Frame: &nimbusv1.ShellFrame_Size{Size: window(1<<20, 1<<20)}}) // no size: stays as it is
 	s.typed("stty size\n")
 	s.until("44 120")
-	s.typed("sleep 1000\n")
-	s.until("sleep 1000")
-	time.Sleep(300 * time.Millisecond) // the shell has to start it; Ctrl-C before is its own
+	s.typed("PS1='at-$((n=n+1)) '; sh -c 'echo be\"\"gun; exec sleep 1000'\n")
+	s.until("begun") // by who has the terminal: before that Ctrl-C is the shell's
 	s.typed("\x03")
-	s.until("^C") // what is typed before is dropped with the line
+	s.until("at-1 ") // what is typed before is dropped with the line, or taken for the end of input
 	s.typed("echo still''here; exit 5\n")
 	s.until("stillhere")
 	if x := s.end(); x.Code == nil || x.GetCode() != 5 {
@@ -157,7 +156,7 @@ func TestShellThatNobodyWatchesAnyMore(t *testing.T) {
 		if err := s.stream.CloseRequest(); err != nil { // the end of the context is not seen while the request's body is open
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: process %d goes on", name, pid)
 			}
@@ -205,7 +204,7 @@ func TestShellThatIsNotRead(t *testing.T) {
 		}()
 	}
 	var r result
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	r.follow(ctx, t, c, never)
 	if r.exit.GetCode() != 0 || !strings.HasSuffix(r.stdout.String(), "done\n") {

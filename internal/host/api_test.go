@@ -18,7 +18,7 @@ import (
 // ask makes one request and returns the status and the body.
 func ask(t *testing.T, method, url, body string, headers map[string]string) (int, string, http.Header) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	must(t, err)
@@ -230,7 +230,7 @@ func TestChangesOfJobsAreStreamed(t *testing.T) {
 	testenv.Require(t, "root")
 	p := startPlane(t)
 	startHost(t, p, t.TempDir())
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/jobs/stream", nil)
 	must(t, err)

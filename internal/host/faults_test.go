@@ -233,10 +233,10 @@ func TestCancelBeforeTheStart(t *testing.T) {
 	id := p.putWorkspace(t, 1)
 	for name, c := range map[string]struct {
 		edit   func(*scheduler.Submission)
-		within time.Duration
+		within time.Duration // who waits does so for ten minutes, and for one
 	}{
-		"no workspace":    {func(s *scheduler.Submission) { s.Spec.WorkspaceID = id }, 5 * time.Second},
-		"no answer of it": {func(s *scheduler.Submission) { s.Spec.Command = []string{"never answers"} }, 15 * time.Second},
+		"no workspace":    {func(s *scheduler.Submission) { s.Spec.WorkspaceID = id }, 45 * time.Second},
+		"no answer of it": {func(s *scheduler.Submission) { s.Spec.Command = []string{"never answers"} }, 45 * time.Second},
 	} {
 		j := p.submit(t, "true", c.edit)
 		p.await(t, j.ID, "ready", func(j nimbus.Job) bool { return !j.Timeline.SandboxReadyAt.IsZero() })

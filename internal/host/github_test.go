@@ -37,7 +37,7 @@ jobs:
 // onlyJob waits until the control plane has one job and returns it.
 func (p *plane) onlyJob(t *testing.T) nimbus.Job {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		page, err := p.scheduler.Jobs(t.Context(), nimbus.DefaultOrgID, scheduler.JobFilter{})
 		must(t, err)
 		if len(page.Jobs) == 1 {
@@ -78,7 +78,7 @@ func TestTheExampleAsGitHubSendsIt(t *testing.T) {
 	raw, err := fs.ReadFile(hello, "expected.json")
 	must(t, err)
 	must(t, json.Unmarshal(raw, &expected))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	_, err = p.github.WaitRun(ctx, p.push(t, hello))
 	must(t, err)

@@ -206,8 +206,8 @@ func TestCompletedStopsTheSandbox(t *testing.T) {
 			}
 			took := j.Timeline.DestroyedAt.Sub(said)
 			t.Logf("destroyed %s after GitHub said so", took.Round(time.Millisecond))
-			if took > 45*time.Second { // it would go on for a quarter of an hour
-				t.Error("that is no matter of seconds")
+			if took > 2*time.Minute { // it would go on for a quarter of an hour
+				t.Error("that is no matter of seconds, on a busy machine either")
 			}
 			empty(t, dir)
 		})

@@ -43,7 +43,7 @@ func (b *bare) start(t *testing.T, join string) error {
 	a, err := agent.New(agent.Config{Server: b.plane.url, Data: b.data, Name: "bare", Version: "test", JoinToken: join,
 		CPUs: 1, MemoryMiB: 1024, HTTP: b.http, Log: logger(t)})
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return a.Run(ctx, cancel)
 }

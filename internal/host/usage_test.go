@@ -31,7 +31,7 @@ done; echo burnt`)
 	}
 	await := func(what string, ok func(scheduler.JobUsage) bool) scheduler.JobUsage {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			if u := used(); ok(u) {
 				return u
 			}
@@ -39,10 +39,9 @@ done; echo burnt`)
 		t.Fatalf("%s: %+v", what, used())
 		return scheduler.JobUsage{}
 	}
-	live := await("it is told while the job runs", func(u scheduler.JobUsage) bool { return len(u.Series.Points) >= 2 })
-	if live.Totals.CPUTime < 100*time.Millisecond || live.Totals.WrittenBytes < 16<<20 || live.Totals.PeakMemoryBytes == 0 {
-		t.Errorf("it uses %+v", live.Totals)
-	}
+	live := await("it is told while the job runs", func(u scheduler.JobUsage) bool {
+		return len(u.Series.Points) >= 2 && u.Totals.CPUTime >= 100*time.Millisecond && u.Totals.WrittenBytes >= 16<<20 && u.Totals.PeakMemoryBytes > 0
+	})
 	stop()
 	startHost(t, p, dir)
 	goOn := await("the next agent goes on", func(u scheduler.JobUsage) bool { return len(u.Series.Points) > len(live.Series.Points) })
@@ -88,7 +87,7 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 	if got := p.log(t, j); j.Result != nimbus.ResultSuccess || !strings.HasSuffix(got, "nimbus: something in it was ended for want of memory: it had 64 MiB\n") {
 		t.Errorf("ended with %s, %+v, log %q", j.Result, j.Reason, got)
 	}
-	j = p.submit(t, "exit 5", func(s *scheduler.Submission) { s.Class.MemoryMiB = 64 })
+	j = p.submit(t, "exit 5", func(s *scheduler.Submission) { s.Class.MemoryMiB = 256 })
 	if j = p.await(t, j.ID, "finished", over); j.Reason.Code != nimbus.ReasonNone {
 		t.Errorf("a job that only fails ended with %+v", j.Reason)
 	}
@@ -106,7 +105,7 @@ func TestAHostThatIsPressedTakesNoJobs(t *testing.T) {
 		must(t, err)
 		return hosts[0].Free.Load
 	}
-	for deadline := time.Now().Add(30 * time.Second); closed().Closed != nimbus.PressureDisk; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); closed().Closed != nimbus.PressureDisk; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it says %+v", closed())
 		}

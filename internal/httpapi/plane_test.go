@@ -152,7 +152,7 @@ type answer struct {
 // ask makes one request; headers are pairs.
 func (p *plane) ask(t *testing.T, method, path, body string, headers ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, p.url+path, strings.NewReader(body))
 	must(t, err)

@@ -19,7 +19,7 @@ import (
 // ids of its lines and whether it was complete.
 func (p *plane) follow(t *testing.T, path, lastID string, stop func(id string) bool) (ids []string, complete bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
 	must(t, err)
@@ -107,7 +107,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 		must(t, err)
 		session, _, err := p.identity.RedeemLogin(t.Context(), code)
 		must(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
 		must(t, err)
@@ -128,7 +128,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 // followMany reads a stream of many jobs until it ends or has given so many lines.
 func (p *plane) followMany(t *testing.T, path, lastID string, most int) (lines []string, id string, ended bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
 	must(t, err)

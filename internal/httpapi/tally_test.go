@@ -242,7 +242,7 @@ func TestReadsOfAdministratorsAreRecorded(t *testing.T) {
 // readStream reads a stream until it tells of something.
 func (p *plane) readStream(t *testing.T, path, until string, headers []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
 	must(t, err)

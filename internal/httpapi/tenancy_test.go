@@ -314,7 +314,7 @@ func (m *matrix) askUntil(t *testing.T, method, path, body string, headers []str
 	if route, _, _ := strings.Cut(path, "?"); !strings.HasSuffix(route, "/stream") {
 		return m.plane.ask(t, method, path, body, headers...)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, m.plane.url+path, nil)
 	must(t, err)

@@ -41,12 +41,13 @@ func (w *world) running(host string) int {
 func TestASandboxStaysAfterAFailure(t *testing.T) {
 	for name, end := range map[string]func(*world, string, nimbus.Lease, nimbus.Job){
 		"its time is over": func(w *world, host string, l nimbus.Lease, _ nimbus.Job) {
-			for range 6 {
+			for range 3 {
 				if v := w.beat(host, l); v != nimbus.VerdictKeep {
 					w.t.Fatalf("it is to %s before", v)
 				}
-				w.pass(11 * time.Second)
+				w.pass(20 * time.Second)
 			}
+			w.pass(time.Second)
 			if v := w.beat(host, l); v != nimbus.VerdictCancel {
 				w.t.Fatalf("it is to %s", v)
 			}

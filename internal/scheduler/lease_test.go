@@ -168,15 +168,15 @@ func TestLeaseExpiry(t *testing.T) {
 		// While it runs: lost, and nothing of the host is taken any more.
 		j = w.submit(nimbus.Spec{})
 		l := w.start(host).Lease
-		w.skip(nimbus.LeaseDuration - time.Second)
+		w.skip(2 * nimbus.LeaseDuration / 3)
 		st, err := w.Heartbeat(ctx, host, []nimbus.Lease{l})
 		w.must(err)
 		if st[0].Verdict != nimbus.VerdictKeep {
 			t.Fatalf("verdict in time: %s", st[0].Verdict)
 		}
-		w.pass(nimbus.LeaseDuration - time.Second)
+		w.pass(2 * nimbus.LeaseDuration / 3)
 		w.expect(j.ID, nimbus.StateRunning)
-		w.skip(2 * time.Second)
+		w.skip(nimbus.LeaseDuration/3 + time.Second)
 		if st, err = w.Heartbeat(ctx, host, []nimbus.Lease{l}); err != nil || st[0].Verdict != nimbus.VerdictFenced {
 			t.Fatalf("an expired lease is renewed before the sweep: %v %v", st, err)
 		}

@@ -87,7 +87,7 @@ func TestClaimersGetEachJobOnce(t *testing.T) {
 		fences := map[int64]bool{}
 		done := make(chan struct{})
 		var wg sync.WaitGroup
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		claim := func(host string) error {
 			r, err := w.Poll(ctx, host, plenty, time.Second)

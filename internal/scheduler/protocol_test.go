@@ -132,14 +132,16 @@ func (p *play) balance(rt *rapid.T) {
 
 // predict holds the scheduler's word on a lease against the model: what is over
 // stays so, and what was renewed in time and not stopped is not taken away.
-// GitHub ends its jobs by itself, which the model leaves open.
-func (p *play) predict(s *sandbox, at time.Time, fenced bool) {
+// GitHub ends its jobs by itself, which the model leaves open. Its time is that
+// after the answer: the scheduler may have got round to the question late.
+func (p *play) predict(s *sandbox, fenced bool) {
 	switch {
 	case !fenced && s.over && !s.ended:
 		p.t.Fatalf("attempt %s of job %s writes with a lease that is over", s.lease.AttemptID, s.jobID)
-	case fenced && s.source == nimbus.SourceNative && !s.over && !s.ended && !p.cancelled[s.jobID] &&
-		at.Before(s.renewed.Add(nimbus.LeaseDuration)) && at.Before(p.accepted[s.lease.AttemptID].Add(startTimeout)):
-		p.t.Fatalf("attempt %s of job %s, renewed %v ago, is fenced", s.lease.AttemptID, s.jobID, at.Sub(s.renewed))
+	case fenced && s.source == nimbus.SourceNative && !s.over && !s.ended && !p.cancelled[s.jobID]:
+		if at := p.now(); at.Before(s.renewed.Add(nimbus.LeaseDuration)) && at.Before(p.accepted[s.lease.AttemptID].Add(startTimeout)) {
+			p.t.Fatalf("attempt %s of job %s, renewed %v ago, is fenced", s.lease.AttemptID, s.jobID, at.Sub(s.renewed))
+		}
 	}
 	s.over = s.over || fenced
 }
@@ -284,18 +286,16 @@ func (p *play) start(rt *rapid.T) {
 	if lost(rt) {
 		return
 	}
-	at := p.now()
-	p.fencedOr(s, at, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted, nimbus.Start{}))
+	p.fencedOr(s, p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted, nimbus.Start{}))
 }
 
 // late is a report that was on its way for longer than its sandbox may have
 // lived.
 func (p *play) late(rt *rapid.T) {
 	s := p.pick(rt, func(s *sandbox) bool { return s.started && s.source == nimbus.SourceNative })
-	at := p.now()
 	err := p.ReportPhase(rt.Context(), s.host, s.lease, nimbus.PhaseStarted, nimbus.Start{})
 	fenced := nimbus.ErrorCode(err) == nimbus.CodeFenced
-	p.predict(s, at, fenced)
+	p.predict(s, fenced)
 	if !fenced {
 		p.must(err)
 	}
@@ -324,8 +324,8 @@ func (p *play) forge(rt *rapid.T) {
 }
 
 // fencedOr destroys a sandbox whose lease is somebody else's by now.
-func (p *play) fencedOr(s *sandbox, at time.Time, err error) {
-	p.predict(s, at, nimbus.ErrorCode(err) == nimbus.CodeFenced)
+func (p *play) fencedOr(s *sandbox, err error) {
+	p.predict(s, nimbus.ErrorCode(err) == nimbus.CodeFenced)
 	if nimbus.ErrorCode(err) == nimbus.CodeFenced {
 		s.alive, s.exited = false, false
 		p.runnerGone(s)
@@ -336,12 +336,11 @@ func (p *play) fencedOr(s *sandbox, at time.Time, err error) {
 
 func (p *play) register(rt *rapid.T) {
 	s := p.pick(rt, func(s *sandbox) bool { return s.alive && !s.started && s.source == nimbus.SourceGitHub })
-	at := p.now()
 	r, _, err := p.CreateRunner(rt.Context(), s.host, s.lease)
 	if nimbus.ErrorCode(err) == nimbus.CodeConflict { // it wants none any more
 		return
 	}
-	p.fencedOr(s, at, err)
+	p.fencedOr(s, err)
 	if err == nil && !lost(rt) {
 		s.started, s.runner = true, r.Name
 	}
@@ -404,7 +403,7 @@ func (p *play) heartbeat(rt *rapid.T) {
 func (p *play) renewed(statuses []nimbus.LeaseStatus, at time.Time) {
 	for _, st := range statuses {
 		s := p.sandboxes[st.AttemptID]
-		p.predict(s, at, st.Verdict == nimbus.VerdictFenced)
+		p.predict(s, st.Verdict == nimbus.VerdictFenced)
 		if st.Verdict == nimbus.VerdictKeep && p.cancelled[s.jobID] {
 			p.t.Fatalf("attempt %s of job %s, which was cancelled, is to go on", st.AttemptID, s.jobID)
 		}
@@ -427,9 +426,8 @@ func (p *play) exit(rt *rapid.T) {
 			p.tell(s.ghJob)
 		}
 	}
-	at := p.now()
 	err := p.Finish(rt.Context(), s.host, s.lease, s.outcome)
-	p.predict(s, at, nimbus.ErrorCode(err) == nimbus.CodeFenced)
+	p.predict(s, nimbus.ErrorCode(err) == nimbus.CodeFenced)
 	if nimbus.ErrorCode(err) != nimbus.CodeFenced {
 		p.must(err)
 		s.ended = true

@@ -22,7 +22,7 @@ func TestNobodyWaitsInARing(t *testing.T) {
 	t.Parallel()
 	const orgs, perOrg, replicas, most = 4, 60, 3, 5
 	w := newWorld(t, storetest.Postgres(t), scheduler.Config{Window: 8})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	planes := []*world{w}
 	for len(planes) < replicas {

@@ -18,7 +18,7 @@ import (
 func TestManyHandsAtOnce(t *testing.T) {
 	const jobs, hosts = 20, 4
 	eachEngine(t, scheduler.Config{}, func(t *testing.T, w *world) {
-		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		h := &hands{world: w, ctx: ctx, t: t}
 		var native []string

@@ -12,16 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/store/storetest"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 var admin = nimbus.Principal{Kind: nimbus.PrincipalAdmin, Subject: "root"}
 

@@ -24,6 +24,7 @@ type cacheWorld struct {
 	away   error // of GitHub
 	off    bool
 	hold   chan struct{}
+	missed func() // called when what is asked for is not kept
 
 	asked atomic.Int64
 	mu    sync.Mutex
@@ -46,9 +47,12 @@ func (w cacheForge) RunOrigin(context.Context, nimbus.GitHubJob) (nimbus.RunOrig
 
 func (w *cacheWorld) RunOrigin(_ context.Context, orgID, repo string, _ int64) (nimbus.RunOrigin, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	o, ok := w.kept[orgID+repo]
+	w.mu.Unlock()
 	if !ok {
+		if w.missed != nil {
+			w.missed()
+		}
 		return o, nimbus.Errorf(nimbus.CodeNotFound, "not asked yet")
 	}
 	return o, nil
@@ -115,6 +119,27 @@ func TestTokensOfGitHubsJobs(t *testing.T) {
 	}
 	if g, err := c.keys.Verify(token, time.Now()); err != nil || g.Caller.Write == "refs/heads/main" || g.Caller.OrgID != "org_2" {
 		t.Errorf("a fork's main: %+v, %v", g.Caller, err)
+	}
+}
+
+// TestARunIsAskedForOnce: also where one job finds nothing kept, and gets round to
+// asking when another's answer is there.
+func TestARunIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	w, c := newCacheWorld(t)
+	token := func() {
+		t.Helper()
+		if token, _, err := c.GitHubToken(t.Context(), "host_1", nimbus.Lease{}); err != nil || token == "" {
+			t.Errorf("%q, %v", token, err)
+		}
+	}
+	w.missed = func() {
+		w.missed = nil
+		token()
+	}
+	token()
+	if n := w.asked.Load(); n != 1 {
+		t.Errorf("GitHub was asked %d times", n)
 	}
 }
 

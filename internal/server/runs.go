@@ -45,7 +45,12 @@ func (r *runs) origin(ctx context.Context, job nimbus.Job) (nimbus.RunOrigin, er
 	answer := r.flights.DoChan(job.OrgID+" "+repo+" "+strconv.FormatInt(run, 10), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askRun)
 		defer cancel()
-		o, err := r.forge.RunOrigin(ctx, job.GitHub)
+		// Another one's question may have been answered and kept since it was looked.
+		o, err := r.books.RunOrigin(ctx, job.OrgID, repo, run)
+		if nimbus.ErrorCode(err) != nimbus.CodeNotFound {
+			return o, err
+		}
+		o, err = r.forge.RunOrigin(ctx, job.GitHub)
 		if err != nil {
 			return nil, err
 		}

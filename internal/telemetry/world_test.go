@@ -8,17 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
 	"github.com/nimbus-ci/nimbus/internal/telemetry"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // world is a real scheduler on real books, and what hears of both.
 type world struct {

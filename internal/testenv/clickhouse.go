@@ -16,7 +16,7 @@ import (
 // its HTTP interface (tools/chdb says what it can't do). The test may kill and
 // start it. Its methods are safe for concurrent use.
 type ClickHouseServer struct {
-	URL     string // http://127.0.0.1:PORT
+	URL     string // http://ADDRESS:PORT
 	Address string
 
 	program, library string

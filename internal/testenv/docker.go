@@ -50,9 +50,15 @@ kill -TERM $server
 wait $server
 kill -TERM $runtime
 wait $runtime
-# One that was killed leaves what it had mounted for itself.
-grep -F " $dir/" /proc/mounts | cut -d ' ' -f 2 | sort -r | while read -r point; do umount -l "$point"; done
-rm -rf "$dir"`
+# One that was killed leaves what it had mounted for itself. What runs containers may
+# end after those that started it, and has its files there meanwhile.
+clear() {
+	grep -F " $dir/" /proc/mounts | cut -d ' ' -f 2 | sort -r | while read -r point; do umount -l "$point"; done
+	rm -rf "$dir"
+}
+tries=0
+until clear 2>/dev/null || [ $((tries += 1)) -ge 100 ]; do sleep 0.1; done
+clear`
 
 // Docker starts a real docker daemon, which requires "root" and "dockerd", and
 // returns the path of its socket. It has a folder of its own, no network, and

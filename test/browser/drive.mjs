@@ -47,12 +47,14 @@ export async function look(page, name) {
 export async function drive(script, meant) {
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
+    timeout: 180_000,
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
   const problems = [];
   let page;
   try {
     page = await (await browser.newContext()).newPage();
+    page.setDefaultTimeout(90_000); // what is waited for comes in a moment, but on a busy machine
     page.on("pageerror", (error) => problems.push(`page error: ${error.message}`));
     page.on("console", (m) => {
       if (m.type() === "error" && !meant.test(m.text())) problems.push(`console: ${m.text()}`);

@@ -21,25 +21,25 @@ await drive(async (page, browser) => {
   const name = "Follow me";
   await say("list");
   const row = page.getByRole("link", { name: new RegExp(name) });
-  await row.waitFor({ timeout: 30_000 });
+  await row.waitFor();
   await page.keyboard.press("Tab");
   await row.focus();
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name }).waitFor();
 
   // Its first lines are there while it runs, and it waits for the test.
-  await page.getByText("first line").waitFor({ timeout: 60_000 });
-  await page.getByTestId("standing").getByText("Running").waitFor({ timeout: 30_000 });
+  await page.getByText("first line").waitFor();
+  await page.getByTestId("standing").getByText("Running").waitFor();
   // What it uses is seen while it runs, by who sees charts and by who reads.
-  await page.getByTestId("usage").waitFor({ timeout: 20_000 });
-  const cpu = await page.getByRole("img", { name: /^CPU over/ }).getAttribute("aria-label");
-  check(/^CPU over .+: \d+\.\d\d, at most (?!0\.00)\d+\.\d\d of 1$/.test(cpu), `the chart of CPU says ${cpu}`);
+  await page.getByTestId("usage").waitFor();
+  // The first figure may be of a moment in which it had none.
+  await page.getByRole("img", { name: /^CPU over .+: \d+\.\d\d, at most (?!0\.00)\d+\.\d\d of 1$/ }).waitFor();
   await page.getByRole("img", { name: /^Memory over/ }).waitFor();
   await look(page, "running");
   await say("running");
 
   // To the end: the last line, every line there, the result.
-  await page.getByTestId("log-status").getByText("complete").waitFor({ timeout: 60_000 });
+  await page.getByTestId("log-status").getByText("complete").waitFor();
   await page.getByText("last line of 2000").waitFor();
   await page.getByTestId("standing").getByText("Failed").waitFor();
   await page.getByText("exit code 3").waitFor();
@@ -59,6 +59,6 @@ await drive(async (page, browser) => {
 
   // The link works once.
   const stranger = await (await browser.newContext()).newPage();
-  const again = await stranger.goto(LINK);
+  const again = await stranger.goto(LINK, { timeout: 90_000 });
   check(again.status() >= 400, `the used link answers ${again.status()}`);
 }, /401/);

@@ -12,16 +12,16 @@ await drive(async (page) => {
   const url = page.url();
 
   // It begins at its end, and what came before is not fetched.
-  await page.getByTestId("log-status").getByText("1,000,0").waitFor({ timeout: 60_000 });
-  await page.getByText("the last line", { exact: true }).waitFor({ timeout: 60_000 });
+  await page.getByTestId("log-status").getByText("1,000,0").waitFor();
+  await page.getByText("the last line", { exact: true }).waitFor();
   const status = await page.getByTestId("log-status").textContent();
   check(/complete/.test(status), `the log says ${status}`);
 
   // A line in the midst, by its link.
   await page.goto(`${url}#L600000`);
   await page.reload();
-  await page.getByRole("link", { name: "Line 600000", exact: true }).waitFor({ timeout: 30_000 });
-  await page.getByText("line 599997", { exact: true }).waitFor({ timeout: 30_000 });
+  await page.getByRole("link", { name: "Line 600000", exact: true }).waitFor();
+  await page.getByText("line 599997", { exact: true }).waitFor();
   await look(page, "longlog");
 
   // Row by row, and to both ends, by the keyboard.
@@ -30,7 +30,7 @@ await drive(async (page) => {
   for (let i = 0; i < 40; i++) await page.keyboard.press("ArrowDown");
   await page.getByText("line 600030", { exact: true }).waitFor();
   await page.keyboard.press("Home");
-  await page.getByText("before all", { exact: true }).waitFor({ timeout: 30_000 });
+  await page.getByText("before all", { exact: true }).waitFor();
 
   // A group folds, and says how much it hides; so do steps. The link led into this one.
   const group = page.getByRole("button", { name: /Many <lines>/ });
@@ -51,23 +51,23 @@ await drive(async (page) => {
   // Without a link, a group that is over is folded. A link opens what its line is in.
   await page.goto(url);
   await page.reload();
-  await page.getByText("the last line", { exact: true }).waitFor({ timeout: 30_000 });
-  await group.waitFor({ timeout: 30_000 });
+  await page.getByText("the last line", { exact: true }).waitFor();
+  await group.waitFor();
   check((await group.getAttribute("aria-expanded")) === "false", "a group that is over is open");
   await page.evaluate(() => (window.location.hash = "#L700000"));
   await page.reload();
-  await page.getByText("line 699997", { exact: true }).waitFor({ timeout: 30_000 });
+  await page.getByText("line 699997", { exact: true }).waitFor();
 
   // The server searches: what is found is shown, marked, and gone through.
   const box = page.getByRole("searchbox", { name: "Search the log" });
   const found = page.getByTestId("log-search");
   await box.fill("LINE 123456");
   await box.press("Enter");
-  await found.getByText("Not found", { exact: true }).waitFor({ timeout: 30_000 });
+  await found.getByText("Not found", { exact: true }).waitFor();
   await box.fill("line 77777");
   await box.press("Enter");
   // It begins where the reader is, below line 77777, and goes around at both ends.
-  await found.getByText("2 of 11", { exact: true }).waitFor({ timeout: 30_000 });
+  await found.getByText("2 of 11", { exact: true }).waitFor();
   await box.press("Enter");
   await found.getByText("3 of 11", { exact: true }).waitFor();
   check((await page.getByRole("mark").or(page.locator("mark")).count()) > 0, "nothing is marked");
@@ -79,10 +79,10 @@ await drive(async (page) => {
   await page.getByRole("checkbox", { name: "Pattern" }).check();
   await box.fill("^line 9{6}$|last (line|one)$");
   await box.press("Enter");
-  await found.getByText("1 of 1", { exact: true }).waitFor({ timeout: 30_000 });
+  await found.getByText("1 of 1", { exact: true }).waitFor();
   await box.fill("(");
   await box.press("Enter");
-  await found.getByText(/missing closing/).waitFor({ timeout: 30_000 });
+  await found.getByText(/missing closing/).waitFor();
   await box.press("Escape");
   check((await found.textContent()) === "", "a search that was ended is still told");
 

@@ -3,12 +3,12 @@ import { check, drive, look, say } from "./drive.mjs";
 
 const { LINK } = process.env;
 const button = (page) => page.getByRole("button", { name: "Run again" });
-const standing = (page, word) => page.getByTestId("standing").getByText(word).waitFor({ timeout: 90_000 });
+const standing = (page, word) => page.getByTestId("standing").getByText(word).waitFor();
 
 /** Opens a job from the list, which is fetched by the stream. */
 async function open(page, name) {
   await page.goto(new URL("/", LINK).href);
-  await page.getByRole("link", { name: new RegExp(name) }).first().click({ timeout: 90_000 });
+  await page.getByRole("link", { name: new RegExp(name) }).first().click();
   await page.getByRole("heading", { name }).waitFor();
 }
 
@@ -34,7 +34,7 @@ await drive(async (page) => {
   await say("mend");
   await button(page).click();
   await standing(page, "Passed");
-  await page.getByText("fine", { exact: true }).waitFor({ timeout: 60_000 });
+  await page.getByText("fine", { exact: true }).waitFor();
 
   // It is over: GitHub runs it again, as another job.
   await say("over");
@@ -43,5 +43,5 @@ await drive(async (page) => {
   await look(page, "rerun-asked");
   check((await button(page).count()) === 0, "what was asked for once is offered again");
   await page.goto(new URL("/", LINK).href);
-  await page.getByRole("link", { name: /unlucky/ }).nth(1).waitFor({ timeout: 90_000 });
+  await page.getByRole("link", { name: /unlucky/ }).nth(1).waitFor();
 }, /409|401/);

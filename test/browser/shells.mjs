@@ -7,14 +7,14 @@ await drive(async (page) => {
   await page.goto(LINK);
   await page.getByRole("heading", { name: "Jobs", exact: true }).waitFor();
   await say("job");
-  await page.getByRole("link", { name: /Look inside/ }).first().click({ timeout: 60_000 });
-  await page.getByTestId("standing").getByText("Failed").waitFor({ timeout: 60_000 });
+  await page.getByRole("link", { name: /Look inside/ }).first().click();
+  await page.getByTestId("standing").getByText("Failed").waitFor();
   const held = page.getByTestId("held");
-  await held.getByText("Its sandbox stays").waitFor({ timeout: 30_000 });
+  await held.getByText("Its sandbox stays").waitFor();
 
   await say("shell");
   const shells = page.getByTestId("shells");
-  await shells.getByText("exit code 7").waitFor({ timeout: 30_000 });
+  await shells.getByText("exit code 7").waitFor();
   await shells.getByRole("button", { name: "Show recording" }).first().click();
   const player = page.getByTestId("player");
   const shown = player.getByRole("region", { name: "What the terminal showed" });
@@ -27,8 +27,8 @@ await drive(async (page) => {
   await shown.getByText("from inside").waitFor({ state: "detached" });
   await player.getByRole("button", { name: "Play" }).click();
   await shown.getByText("from inside").waitFor();
-  await player.getByRole("button", { name: "Play" }).waitFor({ timeout: 30_000 });
+  await player.getByRole("button", { name: "Play" }).waitFor();
 
   await held.getByRole("button", { name: "Give it up" }).click();
-  await held.waitFor({ state: "detached", timeout: 30_000 });
+  await held.waitFor({ state: "detached" });
 }, /401/);

@@ -156,7 +156,8 @@ func ccache(layout string) compiler {
 		folder, me := w.inFolder(source), w.as(job())
 		env := []string{
 			"CCACHE_DIR=" + w.t.TempDir(), "CCACHE_REMOTE_ONLY=true",
-			"CCACHE_REMOTE_STORAGE=" + strings.Replace(me.path("ccache"), "http://", "http://job:"+token+"@", 1) + "|layout=" + layout,
+			"CCACHE_REMOTE_STORAGE=" + strings.Replace(me.path("ccache"), "http://", "http://job:"+token+"@", 1) + "|layout=" + layout +
+				"|connect-timeout=60000|operation-timeout=60000", // a tenth of a second and ten of them, on a busy machine, are few
 		}
 		if layout == "bazel" { // at ac/, as Bazel's own
 			env[2] = strings.Replace(env[2], "/ccache|", "|", 1)

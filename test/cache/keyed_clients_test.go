@@ -98,6 +98,7 @@ func (w *world) turbo(input string, size int, cached ...string) (r turboRun) {
 	})
 	r.said = w.start(folder, []string{
 		"TURBO_API=" + me.url + "/cache/" + nimbus.DefaultOrgID, "TURBO_TOKEN=" + me.token, "TURBO_TEAM=nimbus",
+		"TURBO_REMOTE_CACHE_TIMEOUT=300", "TURBO_REMOTE_CACHE_UPLOAD_TIMEOUT=300", // a busy machine takes its time
 		"TURBO_TELEMETRY_DISABLED=1", "TURBO_NO_UPDATE_NOTIFIER=1", "TURBO_REMOTE_CACHE_SIGNATURE_KEY=a key of the test's", "CI=1",
 	}, program, "run", "build", "--no-daemon", cmp.Or(strings.Join(cached, " "), "--cache=remote:rw"))
 	r.hit = strings.Contains(r.said, "cache hit")

@@ -193,6 +193,7 @@ func TestAgentStartsAnewAmidAJob(t *testing.T) {
 	}
 	a.admit(job())
 
+	runner.CloseIdleConnections() // which ended with the agent: Go does not send a PUT again
 	if status, err := block("two", second); status != http.StatusCreated || err != nil {
 		t.Fatal(status, err)
 	}
@@ -224,6 +225,7 @@ func TestAgentStartsAnewAmidAJob(t *testing.T) {
 		if got := restore(); got != first+second {
 			t.Errorf("%d other bytes are restored", len(got))
 		}
+		w.wait("it is kept", func() bool { return a.near.Figures().Entries == 1 }) // a moment after all of it was sent
 	}
 	if f := a.near.Figures(); f.Hits != 1 || f.Misses != 1 {
 		t.Errorf("%+v", f)

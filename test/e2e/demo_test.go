@@ -72,7 +72,7 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := m.start(t, "", "up", "--demo", "--executors", "local", "--allow-trusted-local", "--repo", repo)
-	await(t, 30*time.Second, "the job runs", func() bool { return strings.Contains(p.stdout.String(), "it runs") })
+	await(t, time.Minute, "the job runs", func() bool { return strings.Contains(p.stdout.String(), "it runs") })
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestIdle(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	p := m.up(t)
-	await(t, 10*time.Second, "the agent is there", func() bool { return strings.Contains(m.must(t, "hosts"), "ready") })
+	await(t, time.Minute, "the agent is there", func() bool { return strings.Contains(m.must(t, "hosts"), "ready") })
 	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
 	if err != nil {
 		t.Fatal(err)

@@ -41,13 +41,13 @@ func boot(t *testing.T, binds ...string) *booted {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // and with it all in its namespaces
 		<-ended
-		await(t, 20*time.Second, "its control groups are gone", func() bool { return removeGroups(t, name) })
+		await(t, time.Minute, "its control groups are gone", func() bool { return removeGroups(t, name) })
 		if t.Failed() {
 			t.Logf("the boot said:\n%s", output.String())
 		}
 	})
 	b := &booted{t: t}
-	await(t, 30*time.Second, "systemd runs", func() bool {
+	await(t, time.Minute, "systemd runs", func() bool {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
 		if _, scanErr := fmt.Sscan(string(children), &b.init); err != nil || scanErr != nil {
 			return false
@@ -119,7 +119,7 @@ type installed struct {
 func (b *booted) install(args ...string) installed {
 	b.t.Helper()
 	var v installed
-	if err := json.Unmarshal([]byte(b.must(args...)), &v); err != nil {
+	if err := json.Unmarshal([]byte(b.must(append(args, "--wait", "3m")...)), &v); err != nil {
 		b.t.Fatal(err)
 	}
 	if v.Agent.Active != "active" || v.Agent.PID == "" {
@@ -147,7 +147,7 @@ func (b *booted) serve(nimbus string) {
 			b.t.Logf("the control plane said:\n%s", output.String())
 		}
 	})
-	await(b.t, 30*time.Second, "the control plane answers", func() bool {
+	await(b.t, time.Minute, "the control plane answers", func() bool {
 		return b.command(nimbus, "--token-file", "/srv/nimbus/admin.token", "hosts").Run() == nil
 	})
 }
@@ -213,7 +213,7 @@ func TestInstall(t *testing.T) {
 	}
 
 	b.must("systemctl", "kill", "--signal", "KILL", "--kill-whom", "main", "nimbus-agent")
-	await(t, 30*time.Second, "systemd starts it again", func() bool {
+	await(t, time.Minute, "systemd starts it again", func() bool {
 		out, _ := b.command("systemctl", "show", "--property", "MainPID,ActiveState", "nimbus-agent").Output()
 		return strings.Contains(string(out), "ActiveState=active") && !strings.Contains(string(out), "MainPID="+second.Agent.PID+"\n")
 	})
@@ -228,7 +228,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("the job over an upgrade and a kill: %+v, log %q", ended.Job, log)
 	}
 
-	await(t, 30*time.Second, "the job's network is gone", func() bool {
+	await(t, time.Minute, "the job's network is gone", func() bool {
 		out, err := b.command("ip", "netns", "list").CombinedOutput()
 		return err == nil && len(out) == 0
 	})
@@ -236,7 +236,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("the agent complains:\n%s", said)
 	}
 
-	await(t, 30*time.Second, "it is taken away", func() bool { return b.command(nimbus, "agent", "uninstall", "--purge").Run() == nil })
+	await(t, time.Minute, "it is taken away", func() bool { return b.command(nimbus, "agent", "uninstall", "--purge").Run() == nil })
 	if out, err := b.command("systemctl", "cat", "nimbus-agent").CombinedOutput(); err == nil {
 		t.Errorf("the unit is there:\n%s", out)
 	}

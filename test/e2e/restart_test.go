@@ -45,18 +45,18 @@ func TestRestart(t *testing.T) {
 	id := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--", "sh", "-c",
 		"i=0; while [ ! -e "+signals+"/go ]; do i=$((i+1)); echo line $i; sleep 0.05; done; echo $i > "+signals+"/count; exit 5"))
 	follow := m.start(t, t.TempDir(), "logs", "-f", id)
-	await(t, 20*time.Second, "the log comes", func() bool { return strings.Contains(follow.stdout.String(), "line 10\n") })
+	await(t, time.Minute, "the log comes", func() bool { return strings.Contains(follow.stdout.String(), "line 10\n") })
 
 	if code := up.signal(syscall.SIGTERM); code != 0 {
 		t.Errorf("up ended with %d", code)
 	}
 	before := follow.stdout.String()
 	up = m.up(t)
-	await(t, 20*time.Second, "the log goes on", func() bool { return len(follow.stdout.String()) > len(before)+100 })
+	await(t, time.Minute, "the log goes on", func() bool { return len(follow.stdout.String()) > len(before)+100 })
 	if err := os.WriteFile(filepath.Join(signals, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code := follow.wait(30 * time.Second); code != 0 {
+	if code := follow.wait(time.Minute); code != 0 {
 		t.Errorf("logs -f ended with %d", code)
 	}
 	raw, err := os.ReadFile(filepath.Join(signals, "count"))
@@ -106,7 +106,7 @@ func TestAgentKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := m.start(t, "", "agent", "--executors", "local", "--data", data, "--name", name, "--join-token-file", token, "--cpus", "4", "--memory", "8192")
-		await(t, 20*time.Second, name+" joins", func() bool { return strings.Contains(m.must(t, "hosts"), " "+name+" ") })
+		await(t, time.Minute, name+" joins", func() bool { return strings.Contains(m.must(t, "hosts"), " "+name+" ") })
 		return p
 	}
 	first := agent("first")
@@ -120,9 +120,9 @@ func TestAgentKilled(t *testing.T) {
 	repeatable := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--repeatable", "--", "sh", "-c", script("repeatable")))
 	once := strings.TrimSpace(m.must(t, "run", "--detach", "--no-files", "--", "sh", "-c", script("once")))
 	for _, id := range []string{repeatable, once} {
-		await(t, 20*time.Second, "it runs", func() bool { return m.job(t, id).Job.State == "running" })
+		await(t, time.Minute, "it runs", func() bool { return m.job(t, id).Job.State == "running" })
 	}
-	await(t, 10*time.Second, "both have begun", func() bool {
+	await(t, time.Minute, "both have begun", func() bool {
 		_, err1 := os.Stat(filepath.Join(dir, "repeatable.runs"))
 		_, err2 := os.Stat(filepath.Join(dir, "once.runs"))
 		return err1 == nil && err2 == nil
@@ -135,7 +135,7 @@ func TestAgentKilled(t *testing.T) {
 	first.signal(syscall.SIGKILL)
 	second := agent("second")
 
-	await(t, 30*time.Second, "the shims have ended the sandboxes", func() bool { return len(processes(t, firstDir)) == 0 })
+	await(t, time.Minute, "the shims have ended the sandboxes", func() bool { return len(processes(t, firstDir)) == 0 })
 	t.Logf("the sandboxes were gone after %s", time.Since(killed).Round(time.Second))
 	for id, want := range map[string]string{repeatable: "failure", once: "lost"} {
 		await(t, 60*time.Second, "it is over", func() bool { return m.job(t, id).Job.State == "finished" })

@@ -104,24 +104,24 @@ func TestCtrlC(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			run := m.start(t, t.TempDir(), "run", "--no-files", "--", "sh", "-c", tt.script)
-			await(t, 20*time.Second, "the job says that it is ready", func() bool { return strings.Contains(run.stdout.String(), "ready\n") })
+			await(t, time.Minute, "the job says that it is ready", func() bool { return strings.Contains(run.stdout.String(), "ready\n") })
 			if err := run.cmd.Process.Signal(tt.signal); err != nil {
 				t.Fatal(err)
 			}
-			await(t, 20*time.Second, "it tells that it cancels", func() bool { return strings.Contains(run.stderr.String(), "cancelling") })
+			await(t, time.Minute, "it tells that it cancels", func() bool { return strings.Contains(run.stderr.String(), "cancelling") })
 			if tt.twice {
 				if err := run.cmd.Process.Signal(tt.signal); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if code := run.wait(40 * time.Second); code != tt.code {
+			if code := run.wait(time.Minute); code != tt.code {
 				t.Errorf("exit code %d", code)
 			}
 			if got := run.stdout.String(); got != tt.want {
 				t.Errorf("stdout %q, want %q", got, tt.want)
 			}
 			id, _, _ := strings.Cut(run.stderr.String(), ",")
-			await(t, 40*time.Second, "the job is cancelled", func() bool {
+			await(t, 90*time.Second, "the job is cancelled", func() bool {
 				return strings.Contains(m.must(t, "job", "--json", strings.TrimSpace(id)), `"result":"cancelled"`)
 			})
 		})
@@ -174,7 +174,7 @@ func TestNoTokenOnAnyCommandLine(t *testing.T) {
 	m := newMachine(t)
 	m.up(t)
 	m.must(t, "run", "--detach", "--no-files", "--name", "argv", "--", "sleep", "1000")
-	await(t, 20*time.Second, "the job runs", func() bool { return strings.Contains(m.must(t, "jobs", "--json"), `"state":"running"`) })
+	await(t, time.Minute, "the job runs", func() bool { return strings.Contains(m.must(t, "jobs", "--json"), `"state":"running"`) })
 	pids, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)

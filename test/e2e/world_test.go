@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -49,12 +48,27 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	testenv.Require(t, "root")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return &machine{data: t.TempDir(), addr: l.Addr().String()}
+	return &machine{data: dataFolder(t), addr: testenv.FreeAddress(t)}
+}
+
+// dataFolder is a folder that goes once nobody is left who writes to it: a sandbox that
+// an agent leaves behind is taken down by its shim, up to a lease later.
+func dataFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		var left []string
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			if left = processes(t, dir+"/"); len(left) == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("what ran in the data folder is still there:\n%s", strings.Join(left, "\n"))
+				return
+			}
+		}
+	})
+	return dir
 }
 
 func (m *machine) env(more ...string) []string {
@@ -106,7 +120,7 @@ func (m *machine) up(t *testing.T, args ...string) *program {
 
 func (m *machine) awaitReady(t *testing.T, p *program) {
 	t.Helper()
-	await(t, 20*time.Second, "the server answers", func() bool {
+	await(t, time.Minute, "the server answers", func() bool {
 		select {
 		case <-p.ended:
 			t.Fatalf("it ended: %v", p.err)
@@ -129,7 +143,7 @@ func (p *program) signal(s os.Signal) int {
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
-	return p.wait(30 * time.Second)
+	return p.wait(time.Minute)
 }
 
 // stop ends the program, by force if it must be.
@@ -137,7 +151,7 @@ func (p *program) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by now
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Errorf("%v does not end", p.cmd.Args)
 		_ = p.cmd.Process.Kill()
 		<-p.ended
@@ -175,10 +189,10 @@ func exitCode(t *testing.T, err error) int {
 	return -1
 }
 
-// nimbus runs a command to its end.
+// nimbus runs a command to its end, which may be that of a job in an emulated machine.
 func (m *machine) nimbus(t *testing.T, dir string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "nimbus"), args...)
 	cmd.Dir, cmd.Env = dir, m.env()
@@ -230,12 +244,12 @@ func await(t *testing.T, timeout time.Duration, what string, ok func() bool) {
 // processes, cgroups.
 func checkGone(t *testing.T, data string) {
 	t.Helper()
-	await(t, 20*time.Second, "the sandboxes' folders are gone", func() bool {
+	await(t, time.Minute, "the sandboxes' folders are gone", func() bool {
 		entries, err := os.ReadDir(filepath.Join(data, "agent", "attempts"))
 		return err == nil && len(entries) == 0
 	})
 	var left []string
-	await(t, 10*time.Second, "the sandboxes' processes are gone", func() bool {
+	await(t, time.Minute, "the sandboxes' processes are gone", func() bool {
 		left = processes(t, filepath.Join(data, "agent")+"/")
 		return len(left) == 0
 	})

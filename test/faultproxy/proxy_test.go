@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 	"github.com/nimbus-ci/nimbus/test/faultproxy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // server is a backend that tells which lines it got, and answers each by it.
 type server struct {

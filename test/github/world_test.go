@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/bus"
 	"github.com/nimbus-ci/nimbus/internal/demand"
@@ -25,9 +23,10 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/scheduler"
 	"github.com/nimbus-ci/nimbus/internal/store"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // world is GitHub, Nimbus and its hosts, on one clock.
 type world struct {

@@ -95,7 +95,7 @@ func (p *program) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.kill()
 	}
 	if p.t.Failed() {
@@ -107,6 +107,7 @@ func (p *program) stop() {
 // world is everything on the way of a line.
 type world struct {
 	t             *testing.T
+	data          string
 	engine        *testenv.ClickHouseServer
 	server, agent *program
 	front, store  *faultproxy.Proxy // before the server, and before ClickHouse
@@ -120,6 +121,7 @@ func newWorld(t *testing.T) *world {
 	testenv.Require(t, "root")
 	w := &world{t: t, engine: testenv.ClickHouse(t), unbegun: map[nimbus.LogKey]bool{}}
 	data := t.TempDir()
+	w.data = data
 	addr := testenv.FreeAddress(t)
 	w.store = w.proxy(w.engine.Address)
 	w.front = w.proxy(addr)
@@ -274,6 +276,11 @@ func TestEveryLineOnce(t *testing.T) {
 	total := w.checkStore(jobs, lines)
 	w.await("all is copied", func() bool { return strings.Contains(w.get("/metrics"), "\nnimbus_log_copy_lag_bytes 0\n") })
 	w.checkClickHouse(jobs, total)
+	// What an agent that ends leaves is taken down by shims, in a folder that goes.
+	w.await("no sandbox is left", func() bool {
+		left, err := os.ReadDir(filepath.Join(w.data, "agent", "agent", "attempts"))
+		return err == nil && len(left) == 0
+	})
 }
 
 // checkStore waits until all jobs are over, and reads their logs as anybody does. It

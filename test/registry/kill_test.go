@@ -46,6 +46,8 @@ type home struct {
 	// asked though it is here.
 	Key    string `json:"key"`
 	Inside string `json:"inside"`
+
+	Over bool `json:"over"` // nobody pushes any more
 }
 
 func (h home) open() (blobs registry.Blobs, closed func() error, err error) {
@@ -57,10 +59,15 @@ func (h home) open() (blobs registry.Blobs, closed func() error, err error) {
 	return place, place.Close, err
 }
 
-// stressLimits have garbage collected sooner than many a push takes. What a kill
-// leaves without a row goes after some seconds, which no call here takes.
-func stressLimits() registry.Limits {
-	return registry.Limits{Grace: 150 * time.Millisecond, Untagged: 100 * time.Millisecond, Read: time.Millisecond, Idle: 5 * time.Second, Orphan: 10 * time.Second}
+// stressLimits have garbage collected sooner than many a push takes. What a kill leaves
+// of a push, or without a row, goes at once when all pushes are over; before that it
+// stays for longer than any call here takes.
+func stressLimits(over bool) registry.Limits {
+	limits := registry.Limits{Grace: 150 * time.Millisecond, Untagged: 100 * time.Millisecond, Read: time.Millisecond, Idle: 2 * time.Minute, Orphan: 4 * time.Minute}
+	if over {
+		limits.Idle, limits.Orphan = time.Second, 2*time.Second
+	}
+	return limits
 }
 
 // child serves a home until it is killed, and collects all the time.
@@ -78,7 +85,7 @@ func child(text string) error {
 	if err != nil {
 		return err
 	}
-	cfg := registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(), Log: log, Inside: []string{h.Inside}}
+	cfg := registry.Config{Store: db, Blobs: blobs, Key: testKey, Limits: stressLimits(h.Over), Log: log, Inside: []string{h.Inside}}
 	if h.Key != "" {
 		keyring, err := identity.OpenKeyring(h.Key)
 		if err != nil {
@@ -181,16 +188,16 @@ func killed(t *testing.T, h home) {
 	if h.URL != "" {
 		lasts *= 2 // each call takes longer, and as many are wanted
 	}
-	until := time.Now().Add(lasts)
+	on := c.goesOn(lasts)
 	var group sync.WaitGroup
 	for n := range pushers {
 		group.Go(func() {
-			for time.Now().Before(until) {
+			for on() {
 				cl := &pusher{t: t, url: *p.address.Load(), token: "root"}
 				away := false
-				err := c.work(cl, n, until, func(err error) bool {
+				err := c.work(cl, n, on, func(err error) bool {
 					var op *net.OpError
-					away = errors.As(err, &op) || strings.Contains(err.Error(), "EOF")
+					away = errors.As(err, &op) || strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), "server closed idle connection")
 					return false
 				})
 				if err != nil && !away {
@@ -202,7 +209,7 @@ func killed(t *testing.T, h home) {
 		})
 	}
 	kills := 0
-	for time.Now().Before(until) {
+	for on() {
 		// It lives for a few images, and then for any time.
 		few, lazy := c.images.Load()+5, time.Now().Add(5*time.Second)
 		for c.images.Load() < few && time.Now().Before(lazy) {
@@ -227,6 +234,9 @@ func killed(t *testing.T, h home) {
 		t.Fatal(err)
 	}
 	defer closed()
+	p.kill()
+	p.home.Over = true
+	p.start()
 	// It takes as long as it takes, but it goes on.
 	deadline, least := time.Now().Add(time.Minute), math.MaxInt
 	for left := -1; left != 0; {

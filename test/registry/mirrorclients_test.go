@@ -158,7 +158,7 @@ func TestMirrorTwice(t *testing.T) {
 			for range w.replicas {
 				select {
 				case <-asked:
-				case <-time.After(20 * time.Second):
+				case <-time.After(2 * time.Minute):
 					t.Error("a replica does not ask")
 					return
 				}
@@ -242,6 +242,9 @@ func TestMirrorKilled(t *testing.T) {
 			t.Fatalf("it does not come: %v, %d %.300s", err, got.status, got.body)
 		}
 	}
+	p.kill()
+	p.home.Over = true
+	p.start()
 	folder := filepath.Join(p.home.Dir, "registry", registry.MirrorAccount(nimbus.DefaultOrgID))
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		left, err := os.ReadDir(folder)

@@ -125,7 +125,7 @@ func TestMirrorMicroVMs(t *testing.T) {
 	tell := func(what string) { told = append(told, what) }
 	first := library.Config{Images: imagesOfHost(t), Mirrors: at, Refresh: time.Hour, Asked: filepath.Join(t.TempDir(), "asked.json"), Ahead: []string{"hub.test/lib/tiny:1"}}
 	l := library.New(first)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	go func() {
 		defer cancel()
@@ -229,7 +229,7 @@ func TestMirrorContainers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	go func() {
 		defer cancel()

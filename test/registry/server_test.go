@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/nimbus-ci/nimbus/internal/identity"
 	"github.com/nimbus-ci/nimbus/internal/registry"
 	"github.com/nimbus-ci/nimbus/internal/server"
@@ -23,7 +21,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, child(text))
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m)
+	testenv.Main(m)
 }
 
 // control is a whole control plane, as `nimbus up` or `nimbus server` runs it.

@@ -31,6 +31,21 @@ func stressFor(t *testing.T) time.Duration {
 	return d
 }
 
+// enough is how many images a crowd pushes at least, however slow the machine is.
+const enough = 20
+
+// pastAll is when nobody waits for enough images any more.
+const pastAll = 5 * time.Minute
+
+// goesOn has a crowd go on for a time, and on until it has pushed enough.
+func (c *crowd) goesOn(lasts time.Duration) (on func() bool) {
+	began := time.Now()
+	return func() bool {
+		passed := time.Since(began)
+		return passed < lasts || c.images.Load() < enough && passed < pastAll
+	}
+}
+
 const (
 	pushers = 16
 	// poolSize is how many contents all pushers share: what one removes another
@@ -60,12 +75,12 @@ func newCrowd(org string) *crowd {
 	return c
 }
 
-// work has one pusher go on until the time is over, or a push fails otherwise than
+// work has one pusher go on until it is over, or a push fails otherwise than
 // by what it relied on being collected; gone says of an error that the registry is
 // away, after which nothing is known of what was under way.
-func (c *crowd) work(cl *pusher, n int, until time.Time, gone func(error) bool) error {
+func (c *crowd) work(cl *pusher, n int, on func() bool, gone func(error) bool) error {
 	r := rand.New(rand.NewPCG(uint64(n), 7))
-	for i := 0; time.Now().Before(until); i++ {
+	for i := 0; on(); i++ {
 		repo := c.repos[r.IntN(len(c.repos))]
 		tag := fmt.Sprintf("p%d", n)
 		var err error
@@ -231,7 +246,7 @@ func (c *crowd) holds(t *testing.T, cl *pusher) {
 			t.Error(err)
 		}
 	}
-	if len(c.tagged) == 0 || c.images.Load() < 20 {
+	if len(c.tagged) == 0 || c.images.Load() < enough {
 		t.Errorf("%d images were pushed, %d tags are left", c.images.Load(), len(c.tagged))
 	}
 }
@@ -250,12 +265,12 @@ func TestStress(t *testing.T) {
 			o := w.org("acme")
 			token := w.token(o, nimbus.RoleOperator)
 			c := newCrowd("acme")
-			until := time.Now().Add(stressFor(t))
+			on := c.goesOn(stressFor(t))
 			var group sync.WaitGroup
 			var collected atomic.Int64
 			for _, r := range w.replicas {
 				group.Go(func() {
-					for time.Now().Before(until) {
+					for on() {
 						done, err := r.Collect(t.Context())
 						if err != nil {
 							t.Errorf("collect: %v", err)
@@ -268,7 +283,7 @@ func TestStress(t *testing.T) {
 			for n := range pushers {
 				cl := &pusher{t, w.replicas[n%2].url, token}
 				group.Go(func() {
-					if err := c.work(cl, n, until, func(error) bool { return false }); err != nil {
+					if err := c.work(cl, n, on, func(error) bool { return false }); err != nil {
 						t.Error(err)
 					}
 				})

@@ -107,8 +107,11 @@ func (p *plane) succeeded(jobID string) func() bool {
 	}
 }
 
-func living(r *simhost.Records) func() bool {
-	return func() bool { e := r.Executions(); return len(e) > 0 && len(e[0].Live) > 0 }
+func living(r *simhost.Records) func() bool { return livingNow(r, 0) }
+
+// livingNow tells of the execution that comes after so many others.
+func livingNow(r *simhost.Records, before int) func() bool {
+	return func() bool { e := r.Executions(); return len(e) > before && len(e[before].Live) > 0 }
 }
 
 func TestMachineRunsJobs(t *testing.T) {
@@ -147,12 +150,22 @@ func TestMachineLosesPower(t *testing.T) {
 	t.Parallel()
 	p, r := newPlane(t), &simhost.Records{}
 	m := p.machine(r)
-	id := p.submit(200 * time.Millisecond)
-	p.await("the job runs", living(r))
-	m.LosePower()
+	done := 0 // jobs that were faster than a busy machine lost its power
+	var id string
+	for {
+		id = p.submit(200 * time.Millisecond)
+		p.await("the job runs", livingNow(r, done))
+		m.LosePower()
+		if r.Executions()[done].End != simhost.EndDone {
+			break
+		}
+		m.Boot(t.Context())
+		p.await("the job succeeds", p.succeeded(id))
+		done++
+	}
 	m.Boot(t.Context())
 	p.await("the job succeeds", p.succeeded(id))
-	e := r.Executions()
+	e := r.Executions()[done:]
 	if len(e) != 2 || e[0].End != simhost.EndCrashed || e[1].End != simhost.EndDone {
 		t.Errorf("executions: %+v", e)
 	}
@@ -162,18 +175,36 @@ func TestPausedMachineStandsStill(t *testing.T) {
 	t.Parallel()
 	p, r := newPlane(t), &simhost.Records{}
 	m := p.machine(r)
-	id := p.submit(100 * time.Millisecond)
-	p.await("the job runs", living(r))
-	m.Pause()
-	paused := time.Now()
-	time.Sleep(200 * time.Millisecond) // longer than the work
-	if e := r.Executions()[0]; e.End != simhost.EndNone {
+	const work, still = 100 * time.Millisecond, 200 * time.Millisecond // longer than the work
+	done := 0                                                          // jobs that were faster than a busy machine paused
+	var id string
+	var paused time.Time
+	for {
+		id = p.submit(work)
+		p.await("the job runs", livingNow(r, done))
+		m.Pause()
+		paused = time.Now()
+		var until time.Time
+		p.await("it stands still", func() bool {
+			before := until
+			until = r.Executions()[done].Live[0].To // which is now, for one that lives
+			return until.Equal(before)
+		})
+		if until.Sub(r.Executions()[done].Live[0].From) < work {
+			break
+		}
+		m.Resume()
+		p.await("the job succeeds", p.succeeded(id))
+		done++
+	}
+	time.Sleep(still)
+	if e := r.Executions()[done]; e.End != simhost.EndNone {
 		t.Errorf("it went on: %+v", e)
 	}
 	m.Resume()
 	p.await("the job succeeds", p.succeeded(id))
-	spans := r.Executions()[0].Live
-	if len(spans) != 2 || spans[1].From.Sub(paused) < 200*time.Millisecond {
+	spans := r.Executions()[done].Live
+	if len(spans) != 2 || spans[1].From.Sub(paused) < still {
 		t.Errorf("it lived at %v, paused at %v", spans, paused)
 	}
 }

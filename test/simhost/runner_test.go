@@ -28,9 +28,11 @@ func (d double) Connect(jit string) (simhost.Runner, error) {
 
 func (d double) Work(int64) time.Duration { return d.work }
 
-func newDouble(t *testing.T, work time.Duration) (double, *plane) {
+// newDouble starts one that takes a job's runner for dead once it was silent for
+// so long, which a busy machine may make one that lives; 0 is as long as GitHub waits.
+func newDouble(t *testing.T, work, silence time.Duration) (double, *plane) {
 	t.Helper()
-	s, err := githubtest.Start(githubtest.Config{JobLease: 2 * time.Second})
+	s, err := githubtest.Start(githubtest.Config{JobLease: silence})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,7 @@ func (d double) over(t *testing.T, run int64, conclusion string) func() bool {
 
 func TestMachineRunsJobsOfGitHub(t *testing.T) {
 	t.Parallel()
-	d, p := newDouble(t, 150*time.Millisecond)
+	d, p := newDouble(t, 150*time.Millisecond, 0)
 	r := &simhost.Records{}
 	m := p.machine(r)
 	const jobs = 3
@@ -92,7 +94,7 @@ func TestMachineRunsJobsOfGitHub(t *testing.T) {
 
 func TestRunnerObeysGitHub(t *testing.T) {
 	t.Parallel()
-	d, p := newDouble(t, time.Hour)
+	d, p := newDouble(t, time.Hour, 0)
 	r := &simhost.Records{}
 	m := p.machine(r)
 	run := d.push(t, 1)
@@ -109,7 +111,7 @@ func TestRunnerObeysGitHub(t *testing.T) {
 
 func TestRunnerDiesWithItsMachine(t *testing.T) {
 	t.Parallel()
-	d, p := newDouble(t, time.Hour)
+	d, p := newDouble(t, time.Hour, 5*time.Second)
 	r := &simhost.Records{}
 	m := p.machine(r)
 	run := d.push(t, 1)

@@ -50,14 +50,15 @@ func (f *fill) has(at int64) bool {
 	return f.err == nil && at < f.got
 }
 
-// enter counts a reader; false when it is too late.
+// enter counts a reader; false when it is too late: all have left before everything had
+// come, or it is on the shelf.
 func (f *fill) enter() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.readers < 0 {
+	if f.err != nil || f.readers < 0 && (f.got < f.size || f.done != nil) {
 		return false
 	}
-	f.readers++
+	f.readers = max(f.readers, 0) + 1
 	return true
 }
 
@@ -68,7 +69,7 @@ func (f *fill) leave() {
 	if f.readers--; f.readers > 0 {
 		return
 	}
-	f.readers = -1 // nobody comes any more
+	f.readers = -1 // nobody comes any more, unless all has come
 	f.stop()
 	if f.done != nil {
 		f.shelf.giveBack(f.done)

@@ -156,6 +156,10 @@ func (t *tier) find(r *http.Request, n name, size int64, wanted transfer.Span) (
 		t.tally.joined.Add(1)
 		return f, true
 	}
+	if h, ok := t.shelf.take(n, size); ok { // where it has come since it was looked for
+		t.tally.hits.Add(1)
+		return whole{t.shelf, h}, true
+	}
 	// A part alone is not worth the whole: the first who wants that has it fetched.
 	if wanted.N != size {
 		return nil, false

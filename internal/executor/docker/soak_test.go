@@ -99,14 +99,20 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	s.stop()
 	s.settle(ctx)
+	const slack, slackKiB = 8, 24 << 10
+	grows := func(after usage) bool {
+		return after.Files > before.Files+slack || after.Goroutines > before.Goroutines+slack || after.ResidentKiB > before.ResidentKiB+slackKiB
+	}
 	after := now(t)
+	for deadline := time.Now().Add(30 * time.Second); grows(after) && time.Now().Before(deadline); after = now(t) {
+		time.Sleep(100 * time.Millisecond) // what was closed may still be about to end
+	}
 	for _, n := range []*atomic.Int64{&s.ran, &s.warm, &s.given, &s.adopted, &s.agents, &s.killed, &s.daemons} {
 		if n.Load() == 0 {
 			t.Error("not everything was tried")
 		}
 	}
-	const slack, slackKiB = 8, 24 << 10
-	if after.Files > before.Files+slack || after.Goroutines > before.Goroutines+slack || after.ResidentKiB > before.ResidentKiB+slackKiB {
+	if grows(after) {
 		t.Errorf("this process grows: from %+v to %+v", before, after)
 	}
 	left := leftovers(ctx, t, cfg, d)
@@ -445,9 +451,26 @@ func leftovers(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.
 	if err != nil || len(slots) > 0 {
 		found("network slots: %v, %v", slots, err)
 	}
+	// A shim leaves its exit, or the daemon hears of it, before it ends.
+	host := onHost(t, cfg, d)
+	for deadline := time.Now().Add(30 * time.Second); len(host) > 0 && time.Now().Before(deadline); host = onHost(t, cfg, d) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	left = append(left, host...)
+	for _, dir := range []string{"waiting", "claims", "mounts", "containers"} {
+		if entries, err := os.ReadDir(filepath.Join(cfg.Dir, dir)); err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
+			found("%s: %v, %v", dir, entries, err)
+		}
+	}
+	return left
+}
+
+// onHost is what the kernel has of containers: groups, mounts, devices and processes.
+func onHost(t *testing.T, cfg docker.Config, d *testenv.DockerDaemon) (left []string) {
+	t.Helper()
 	folder := filepath.Dir(d.Socket)
 	if groups := cgroups(); len(groups) > 0 {
-		found("cgroups: %v", groups)
+		left = append(left, fmt.Sprintf("cgroups: %v", groups))
 	}
 	sandboxes := fmt.Sprintf("nimbus-sandbox-%d-", os.Getpid())
 	for pattern, ours := range map[string][]string{
@@ -463,14 +486,9 @@ func leftovers(ctx context.Context, t *testing.T, cfg docker.Config, d *testenv.
 			raw, err := os.ReadFile(path)
 			for _, mark := range ours {
 				if err == nil && bytes.Contains(raw, []byte(mark)) {
-					found("left behind: %s: %q", path, raw)
+					left = append(left, fmt.Sprintf("left behind: %s: %q", path, raw))
 				}
 			}
-		}
-	}
-	for _, dir := range []string{"waiting", "claims", "mounts", "containers"} {
-		if entries, err := os.ReadDir(filepath.Join(cfg.Dir, dir)); err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
-			found("%s: %v, %v", dir, entries, err)
 		}
 	}
 	return left

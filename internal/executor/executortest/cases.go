@@ -248,6 +248,19 @@ func testDestroy(ctx context.Context, t *testing.T, h *harness) {
 		}
 	}
 	h.checkNothingIsLeft(ctx, t)
+	// The shim leaves its exit, by which it is destroyed, and ends after that.
+	left := namesOf(t, spec)
+	for deadline := time.Now().Add(30 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = namesOf(t, spec) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, what := range left {
+		t.Error("left behind:", what)
+	}
+}
+
+// namesOf is where a sandbox is named on the host: by processes and by mounts.
+func namesOf(t *testing.T, spec executor.Spec) (found []string) {
+	t.Helper()
 	for pattern, content := range map[string]bool{"/proc/[0-9]*/cmdline": true, "/proc/[0-9]*/cgroup": true, "/proc/self/mountinfo": true, "/proc/[0-9]*/cwd": false} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
@@ -261,10 +274,11 @@ func testDestroy(ctx context.Context, t *testing.T, h *harness) {
 				raw = []byte(link)
 			}
 			if err == nil && (bytes.Contains(raw, []byte(spec.Dir)) || bytes.Contains(raw, []byte(spec.ID))) {
-				t.Errorf("left behind: %s: %q", path, raw)
+				found = append(found, fmt.Sprintf("%s: %q", path, raw))
 			}
 		}
 	}
+	return found
 }
 
 // checkNothingIsLeft has the executor look for what is nobody's.

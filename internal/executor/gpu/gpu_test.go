@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	patience  = time.Minute
+	patience  = 3 * time.Minute
 	imageName = "nimbus.test/tools:1"
 )
 
@@ -330,8 +330,10 @@ func TestUseIsCounted(t *testing.T) {
 		}
 	}
 	u := use(box, 4*time.Second)
-	// 600 W while both work for 1.5 s a second; the first second may be idle's.
-	if joules := u.Millijoules / 1000; u.MemoryBytes != 2008<<20 || joules < 1500 || joules > 2400 {
+	// 600 W while both work for 1.5 s a second; the first second may be idle's. How many
+	// there are by now depends on the machine.
+	want := 400 * u.Busy.Seconds()
+	if joules := float64(u.Millijoules) / 1000; u.MemoryBytes != 2008<<20 || joules < want-300 || joules > want+600 {
 		t.Errorf("%+v", u)
 	}
 	// The next agent goes on from there: at most some seconds are lost.

@@ -37,7 +37,7 @@ func TestConformance(t *testing.T) {
 		Owner: fmt.Sprintf("t%d", os.Getpid()),
 	}
 	executortest.Run(t, executortest.Config{
-		Patience: time.Minute, Settings: cfg,
+		Patience: 3 * time.Minute, Settings: cfg,
 		New: func(*testing.T) executor.Executor { return local.New(cfg) },
 	})
 }

@@ -65,7 +65,7 @@ func TestMachineEndsWithItsShim(t *testing.T) {
 	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(processesOf(t, sp.Dir)) > 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); len(processesOf(t, sp.Dir)) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("outlived its shim: %v", processesOf(t, sp.Dir))
 		}

@@ -109,7 +109,7 @@ jobs:
 // waitOnline waits until a runner has opened its session.
 func (w *world) waitOnline(name string) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		for _, r := range w.Runners() {
 			if r.Name == name && r.Online {

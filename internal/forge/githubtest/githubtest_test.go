@@ -18,15 +18,14 @@ import (
 	"testing/fstest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	nimbus "github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/forge"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest"
 	"github.com/nimbus-ci/nimbus/internal/forge/githubtest/runner"
+	"github.com/nimbus-ci/nimbus/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // appKey is made once: an RSA key costs more than a whole test.
 var appKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -72,7 +71,7 @@ type world struct {
 // newWorld starts a double that must have seen no violation at the end.
 func newWorld(t *testing.T, change ...func(*githubtest.Config)) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, clock: &testClock{}, seen: map[string]bool{}}
 	cfg := githubtest.Config{Key: appKey(), Clock: w.clock}
@@ -211,15 +210,18 @@ type started struct {
 	stop context.CancelFunc
 }
 
-// run starts the stand-in runner.
-func (w *world) run(jit string) started {
+// run starts the stand-in runner, which gives up soon where it is not let in.
+func (w *world) run(jit string) started { return w.runPatient(jit, 3*time.Second) }
+
+// runPatient starts one that tries a call again for so long.
+func (w *world) runPatient(jit string, patience time.Duration) started {
 	ctx, stop := context.WithCancel(w.ctx)
 	r := started{out: &output{}, errs: &output{}, code: make(chan int, 1), stop: stop}
 	dir := w.t.TempDir()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.code <- runner.Run(ctx, runner.Config{JITConfig: jit, Dir: dir, Stdout: io.Discard, Log: r.out, Stderr: r.errs, RetryFor: 3 * time.Second})
+		r.code <- runner.Run(ctx, runner.Config{JITConfig: jit, Dir: dir, Stdout: io.Discard, Log: r.out, Stderr: r.errs, RetryFor: patience})
 	}()
 	w.t.Cleanup(func() { stop(); <-done })
 	return r
@@ -231,7 +233,7 @@ func (r started) wait(t *testing.T) int {
 	select {
 	case code := <-r.code:
 		return code
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("the runner did not end; stdout:\n%s\nstderr:\n%s", r.out, r.errs)
 		return -1
 	}

@@ -193,7 +193,7 @@ func TestRunnerSurvivesTheNetwork(t *testing.T) {
 	if jit, err = config.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	if code := w.run(jit).wait(t); code != 0 {
+	if code := w.runPatient(jit, time.Minute).wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	job, err = w.WaitJob(w.ctx, job.ID, completed)

@@ -62,7 +62,7 @@ var writers = map[string]func(string) string{
 			case strings.ContainsRune(`"&'+<>`+"`", r), r > 0x7e && r < 0x10000:
 				fmt.Fprintf(&b, `\u%04X`, r)
 			case r >= 0x10000:
-				b.WriteString(strings.ToUpper(asciiOnly(string(r))))
+				b.WriteString(strings.ReplaceAll(strings.ToUpper(asciiOnly(string(r))), `\U`, `\u`))
 			case r == '\n':
 				b.WriteString(`\n`)
 			case r == '\\':
@@ -71,7 +71,7 @@ var writers = map[string]func(string) string{
 				b.WriteRune(r)
 			}
 		}
-		return strings.ReplaceAll(b.String(), `\U`, `\u`)
+		return b.String()
 	},
 	"bytes of Python": func(s string) string {
 		var b strings.Builder

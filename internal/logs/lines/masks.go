@@ -165,15 +165,21 @@ func push(found []span, s span) []span {
 }
 
 // hide replaces every secret in a text.
-func (m *masks) hide(text string) string {
+func (m *masks) hide(text string) string { return m.hideFrom(text, 0) }
+
+// hideFrom returns a text from there on, with every secret replaced that stands there
+// or reaches there.
+func (m *masks) hideFrom(text string, at int) string {
 	found, _ := m.find(text)
+	for len(found) > 0 && found[0].to <= at {
+		found = found[1:]
+	}
 	if len(found) == 0 {
-		return text
+		return text[at:]
 	}
 	var b strings.Builder
-	at := 0
 	for _, s := range found {
-		b.WriteString(text[at:s.from])
+		b.WriteString(text[at:max(at, s.from)])
 		b.WriteString(hidden)
 		at = s.to
 	}

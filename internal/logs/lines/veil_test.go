@@ -1,6 +1,7 @@
 package lines
 
 import (
+	"encoding/base64"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -36,6 +37,29 @@ func TestVeil(t *testing.T) {
 				t.Fatalf("%q became %q, want %q", text, got.String(), want)
 			}
 		}
+	}
+}
+
+// TestVeilKnowsWhatItShowed: a row of what a secret is encoded as comes in two pieces,
+// too short to be told from other text by themselves. So do two that are none.
+func TestVeilKnowsWhatItShowed(t *testing.T) {
+	t.Parallel()
+	const secret = "of all that is secret this is the most secret of all"
+	row := base64.StdEncoding.EncodeToString([]byte(secret))[24:42]
+	for n := range len(row) {
+		var v Veil
+		v.Mask(secret)
+		got := v.Write("before\n"+row[:n]) + v.Write(row[n:]) + v.Write("\n") + v.Flush()
+		shown, hid := strings.CutSuffix(got, "***\n")
+		shown, told := strings.CutPrefix(shown, "before\n")
+		if !hid || !told || len(shown) >= window+keepEach-1 || !strings.HasPrefix(row[:n], shown) {
+			t.Errorf("%q and %q became %q", row[:n], row[n:], got)
+		}
+	}
+	var v Veil
+	v.Mask(secret)
+	if got, want := v.Write(row[:8])+v.Flush()+v.Write(row[8:])+v.Flush(), row; got != want {
+		t.Errorf("two texts became %q, want %q", got, want)
 	}
 }
 

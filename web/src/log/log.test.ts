@@ -5,6 +5,9 @@ import { groupTitle, hiddenBy, Layout, lineOfHash, Outline, type Section } from 
 import { rowHeight, scrollFor, windowOf } from "./rows";
 import { Search, told } from "./search";
 
+/** Waits until something is so, for as long as a busy machine may take. */
+const eventually = (so: () => void): Promise<void> => vi.waitFor(so, { timeout: 30_000 });
+
 function line(seq: number, text = `line ${seq}`, change: Partial<Line> = {}): Line {
   return { seq, at: "2026-11-24T12:00:00Z", stream: "stdout", step: 0, text, ...change };
 }
@@ -200,10 +203,10 @@ describe("LogModel", () => {
     const { server, model } = start(all);
     server.answer = { attempt_id: "att_1", lines: all, sections: [] };
     for (let seq = all - 499; seq <= all; seq++) server.source.send("line", line(seq));
-    await vi.waitFor(() => expect(server.outlines).toBe(1));
+    await eventually(() => expect(server.outlines).toBe(1));
     model.want(500_000, 500_060);
     model.want(500_000, 500_060);
-    await vi.waitFor(() => expect(model.line(500_060)).toBeDefined());
+    await eventually(() => expect(model.line(500_060)).toBeDefined());
     expect(server.asked).toEqual([500_000 - pageLines + 1, 500_001]); // the pages that the range touches
     for (let at = 1; at < 450 * pageLines; at += pageLines) {
       model.want(at, at + 10);
@@ -219,7 +222,7 @@ describe("LogModel", () => {
     const { server, model } = start(11);
     server.answer = { attempt_id: "att_1", lines: 9, sections: sections.slice(0, 4) };
     for (const l of grouped.slice(8)) server.source.send("line", l);
-    await vi.waitFor(() => expect(model.snapshot().sections).toEqual(sections));
+    await eventually(() => expect(model.snapshot().sections).toEqual(sections));
     expect(server.outlines).toBe(1);
   });
 
@@ -269,7 +272,7 @@ describe("Search", () => {
       { lines: [9], next: "" },
     ]);
     expect(await search.look("Text", false, 1)).toBe(4);
-    await vi.waitFor(() => expect(search.snapshot().whole).toBe(true));
+    await eventually(() => expect(search.snapshot().whole).toBe(true));
     expect(told(search.snapshot())).toBe("1 of 2");
     expect(await search.step(1)).toBe(9);
     expect(asked).toEqual(["", "a", "b", "c"].map((token) => ["Text", false, token]));
@@ -282,7 +285,7 @@ describe("Search", () => {
       { lines: [2000], next: "" },
     ]);
     expect(await search.look("Text", false, 1000)).toBe(1000);
-    await vi.waitFor(() => expect(search.snapshot().busy).toBe(false));
+    await eventually(() => expect(search.snapshot().busy).toBe(false));
     expect(told(search.snapshot())).toBe("1,000 of 1,000+");
     expect(asked).toHaveLength(1);
     expect(await search.step(1)).toBe(2000);

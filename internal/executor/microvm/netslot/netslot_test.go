@@ -213,7 +213,7 @@ func (g guest) dial(target string, patience time.Duration) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	said, err := io.ReadAll(conn)
 	return string(said), err
 }
@@ -221,7 +221,7 @@ func (g guest) dial(target string, patience time.Duration) (string, error) {
 func (g guest) reaches(target, want string) {
 	g.t.Helper()
 	// A first packet may go missing while the devices come up.
-	if said, err := g.dial(target, 10*time.Second); err != nil || said != want {
+	if said, err := g.dial(target, 30*time.Second); err != nil || said != want {
 		g.t.Errorf("%s: %q, %v", target, said, err)
 	}
 }
@@ -422,7 +422,7 @@ func TestForgedSource(t *testing.T) {
 			return err
 		}))
 	}
-	check(t, heard.SetReadDeadline(time.Now().Add(5*time.Second)))
+	check(t, heard.SetReadDeadline(time.Now().Add(30*time.Second)))
 	said := make([]byte, 64)
 	n, _, err := heard.ReadFrom(said)
 	if err != nil || string(said[:n]) != Guest.Addr().String() { // they come in order

@@ -188,6 +188,7 @@ func TestDamagedWorkingSet(t *testing.T) {
 	if got := m.Guest().Ask("page 17"); got != digests[17] {
 		t.Error("page 17 has other content")
 	}
+	endMonitor(t, m) // then all that it wrote is there
 	if !strings.Contains(m.Console(), "without a working set") {
 		t.Errorf("it said %s", m.Console())
 	}
