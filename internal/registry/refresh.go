@@ -17,10 +17,6 @@ type asks struct{ flights singleflight.Group }
 // askFor is how long one question may take, whoever still waits.
 const askFor = 2 * time.Minute
 
-// patience is how long somebody waits for what a tag stands for now who can have
-// what it was.
-const patience = 3 * time.Second
-
 // Manifest is a manifest by its digest or a tag. By its digest it is from here if it
 // is here at all. What a tag stands for is asked anew once it is older than
 // Limits.Fresh. Codes: not_found, invalid, forbidden, rate_limited, unavailable.
@@ -64,7 +60,7 @@ func (m *Mirrored) now(ctx context.Context, tag string, missing bool) (Manifest,
 	if m.mirror.away(clock.Now()) {
 		return Manifest{}, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s could not be asked a moment ago", m.mirror.Name)
 	}
-	waits, cancel := context.WithTimeoutCause(ctx, patience, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s takes long to answer", m.mirror.Name))
+	waits, cancel := context.WithTimeoutCause(ctx, m.service.limits.Patience, nimbus.Errorf(nimbus.CodeUnavailable, "the upstream of the mirror %s takes long to answer", m.mirror.Name))
 	defer cancel()
 	got, err := m.ask(waits, "tag "+tag, renew)
 	if err != nil && waits.Err() != nil && ctx.Err() == nil {

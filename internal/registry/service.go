@@ -33,6 +33,9 @@ type Limits struct {
 	Mirror int64
 	// Fresh is how long a mirror believes what a tag stands for; a minute.
 	Fresh time.Duration
+	// Patience is how long somebody waits for what a tag stands for now who can have
+	// what it was; 3 seconds.
+	Patience time.Duration
 	// Turn is how long who sends a large manifest waits for others that do; 30
 	// seconds.
 	Turn time.Duration
@@ -50,6 +53,7 @@ func (l Limits) WithDefaults() Limits {
 	l.Orphan = cmp.Or(l.Orphan, 24*time.Hour)
 	l.Mirror = cmp.Or(l.Mirror, 50<<30)
 	l.Fresh = cmp.Or(l.Fresh, time.Minute)
+	l.Patience = cmp.Or(l.Patience, 3*time.Second)
 	l.Turn = cmp.Or(l.Turn, 30*time.Second)
 	return l
 }

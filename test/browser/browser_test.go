@@ -293,12 +293,7 @@ func (b *browser) drive(script string, env []string, does map[string]func()) {
 func (b *browser) start(args ...string) []string {
 	t, ctx := b.t, b.ctx
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := testenv.FreeAddress(t)
 	data, err := os.MkdirTemp("", "nbr")
 	if err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ type installed struct {
 func (b *booted) install(args ...string) installed {
 	b.t.Helper()
 	var v installed
-	if err := json.Unmarshal([]byte(b.must(args...)), &v); err != nil {
+	if err := json.Unmarshal([]byte(b.must(append(args, "--wait", "3m")...)), &v); err != nil {
 		b.t.Fatal(err)
 	}
 	if v.Agent.Active != "active" || v.Agent.PID == "" {

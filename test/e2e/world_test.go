@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -49,12 +48,7 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	testenv.Require(t, "root")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return &machine{data: dataFolder(t), addr: l.Addr().String()}
+	return &machine{data: dataFolder(t), addr: testenv.FreeAddress(t)}
 }
 
 // dataFolder is a folder that goes once nobody is left who writes to it: a sandbox that

@@ -313,7 +313,7 @@ func TestMirrorOneBadImage(t *testing.T) {
 // not answer.
 func TestMirrorHangs(t *testing.T) {
 	t.Parallel()
-	onMirrors(t, registry.Limits{}, func(t *testing.T, w *mirrorWorld) {
+	onMirrors(t, registry.Limits{Patience: time.Second}, func(t *testing.T, w *mirrorWorld) {
 		w.hub.client.image("lib/base", "v1", fresh(100))
 		c := w.client(w.token)
 		at := "/v2/acme/hub.test/lib/base/manifests/v1"

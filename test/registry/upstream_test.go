@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nimbus-ci/nimbus"
 	"github.com/nimbus-ci/nimbus/internal/registry"
@@ -154,6 +156,7 @@ type mirrorWorld struct {
 func newMirrorWorld(t *testing.T, dsn string, limits registry.Limits) *mirrorWorld {
 	t.Helper()
 	h := newHub(t)
+	limits.Patience = cmp.Or(limits.Patience, time.Minute) // longer than an upstream takes here that answers
 	w := newWorld(t, dsn, folder(t, t.TempDir()), limits)
 	w.inside = []string{h.address}
 	w.replicas = nil
