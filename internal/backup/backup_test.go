@@ -45,14 +45,20 @@ func (b *books) fence(t *testing.T, n int) (last int64) {
 	return last
 }
 
+// hosts are the names of all: on a quick disk there are more than one page has, and
+// where that ends may be within a pair.
 func (b *books) hosts(t *testing.T) (names []string) {
 	t.Helper()
 	must(t, b.View(t.Context(), func(r scheduler.Reader) error {
-		hosts, err := r.Hosts(t.Context(), "", 1000)
-		for _, h := range hosts {
-			names = append(names, h.Name)
+		for after := ""; ; {
+			hosts, err := r.Hosts(t.Context(), after, 1000)
+			if err != nil || len(hosts) == 0 {
+				return err
+			}
+			for _, h := range hosts {
+				names, after = append(names, h.Name), h.ID
+			}
 		}
-		return err
 	}))
 	return names
 }

@@ -81,12 +81,12 @@ func TestAbandonedUploadFreesItsPlace(t *testing.T) {
 		first, err := w.Reserve(ctx, job(), "key", version, 0)
 		w.must(err)
 		w.must(w.PutBlock(ctx, first.ID, "a", strings.NewReader("aaaa"), 4))
-		w.pass(idle - time.Second)
+		w.pass(idle - time.Minute) // the clock goes on meanwhile, too
 		w.must(w.PutBlock(ctx, first.ID, "b", strings.NewReader("b"), 1))
-		w.pass(idle - time.Second)
+		w.pass(idle - time.Minute)
 		_, err = w.Reserve(ctx, job(), "key", version, 0)
 		w.wants("while it is saved", err, nimbus.CodeConflict)
-		w.pass(2 * time.Second)
+		w.pass(time.Minute + time.Second)
 		second, err := w.Reserve(ctx, job(), "key", version, 0)
 		w.must(err)
 		if second.ID == first.ID {

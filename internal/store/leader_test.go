@@ -34,7 +34,7 @@ func testTermsGrow(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	lead := func(holder string, want bool) int64 {
 		t.Helper()
-		fence, leads, err := s.Lead(ctx, "work", holder, leader.Lease)
+		fence, leads, err := s.Lead(ctx, "work", holder, electedFor)
 		if err != nil || leads != want {
 			t.Fatalf("%s leads: %v, %v", holder, leads, err)
 		}
@@ -45,7 +45,7 @@ func testTermsGrow(t *testing.T, s *store.Store) {
 	if again := lead("a", true); again != first {
 		t.Errorf("a renewal makes term %d of %d", again, first)
 	}
-	offset(t, s, leader.Lease)
+	offset(t, s, electedFor)
 	second := lead("b", true)
 	lead("a", false)
 	if err := s.Resign(ctx, "work", "a"); err != nil { // who no longer leads takes nothing away
@@ -67,7 +67,7 @@ func testDeposed(t *testing.T, s *store.Store) {
 	if fence, err := mint(term, s); err != nil || fence != 1 {
 		t.Fatalf("the leader's own write: %d, %v", fence, err)
 	}
-	offset(t, s, leader.Lease)
+	offset(t, s, electedFor)
 	if _, leads, err := s.Lead(t.Context(), "work", "the next", leader.Lease); err != nil || !leads {
 		t.Fatalf("another leads: %v, %v", leads, err)
 	}
@@ -82,7 +82,7 @@ func testDeposed(t *testing.T, s *store.Store) {
 // testOverdue: a term whose lease ran out is over before anybody follows.
 func testOverdue(t *testing.T, s *store.Store) {
 	term := elect(t, s)
-	offset(t, s, leader.Lease)
+	offset(t, s, electedFor)
 	if _, err := mint(term, s); nimbus.ErrorCode(err) != nimbus.CodeFenced {
 		t.Errorf("a write past the lease: %v", err)
 	}
@@ -94,7 +94,7 @@ func testHeld(t *testing.T, s *store.Store) {
 	term := elect(t, s)
 	followed := make(chan error, 1)
 	err := s.Update(term, func(scheduler.Tx) error {
-		offset(t, s, leader.Lease)
+		offset(t, s, electedFor)
 		go func() {
 			_, leads, err := s.Lead(t.Context(), "work", "the next", leader.Lease)
 			if err == nil && !leads {
@@ -135,8 +135,18 @@ func elect(t *testing.T, s *store.Store) context.Context {
 	return term
 }
 
-// stayed is a store that hears nothing of a replica that goes.
+// electedFor is a lease that no machine is too slow for: it ends when the test moves
+// the clock, and never before.
+const electedFor = time.Hour
+
+// stayed is a store that hears nothing of a replica that goes, and whose leases are
+// long.
 type stayed struct{ *store.Store }
+
+// Lead implements leader.Store.
+func (s stayed) Lead(ctx context.Context, name, holder string, _ time.Duration) (int64, bool, error) {
+	return s.Store.Lead(ctx, name, holder, electedFor)
+}
 
 // Resign implements leader.Store.
 func (stayed) Resign(context.Context, string, string) error { return nil }

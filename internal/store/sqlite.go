@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,12 @@ import (
 	"github.com/nimbus-ci/nimbus/internal/store/gen"
 )
 
-// sqliteReaders is the size of the pool for reads, which run beside the writer.
-const sqliteReaders = 4
+const (
+	// sqliteReaders is the size of the pool for reads, which run beside the writer.
+	sqliteReaders = 4
+	// sqliteWait is how long is waited for what another process has locked.
+	sqliteWait = 10 * time.Second
+)
 
 // sqliteDialect is the engine of the embedded profile. Its transactions begin
 // with the write lock, so that nothing in them can be overtaken.
@@ -39,16 +44,32 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	}
 	// synchronous FULL: in WAL mode NORMAL loses the last transactions when the
 	// power fails, and what was acknowledged must not be lost.
-	shared := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}}
+	shared := url.Values{"_pragma": {fmt.Sprintf("busy_timeout(%d)", sqliteWait.Milliseconds()), "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}}
 	writer := openDB(drv, path, shared, url.Values{"_txlock": {"immediate"}})
 	writer.SetMaxOpenConns(1)
 	reader := openDB(drv, path, shared, url.Values{"_pragma": {"query_only(1)"}})
 	reader.SetMaxOpenConns(sqliteReaders)
 	reader.SetMaxIdleConns(sqliteReaders)
-	if err := writer.PingContext(ctx); err != nil {
+	if err := connectSQLite(ctx, writer); err != nil {
 		return nil, errors.Join(err, reader.Close(), writer.Close())
 	}
 	return &Store{writer: writer, reader: reader, dialect: d}, nil
+}
+
+// connectSQLite makes the writer's connection. Of those who give a new file its journal_mode
+// at once SQLite tells all but one that it is locked, without the wait that they ask for.
+func connectSQLite(ctx context.Context, writer *sql.DB) error {
+	for began := time.Now(); ; {
+		err := writer.PingContext(ctx)
+		if err == nil || !lostRace(err) || time.Since(began) > sqliteWait {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryPause/2 + rand.N(retryPause)):
+		}
+	}
 }
 
 func openDB(drv driver.Driver, path string, settings ...url.Values) *sql.DB {

@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -23,21 +22,14 @@ func TestAStaleLeaderChangesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, dsn(t))
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			elector := leader.Elector{Store: s, Name: "test", Log: slog.New(slog.DiscardHandler)}
-			elector.Run(ctx, func(leading context.Context) {
-				defer stop()
-				tryWrites(leading, t, s, "")
-				if err := s.OffsetClock(t.Context(), leader.Lease+time.Hour); err != nil {
-					t.Error(err)
-				}
-				tryWrites(leading, t, s, nimbus.CodeFenced)
-				if fence, leads, err := s.Lead(t.Context(), "test", "another", leader.Lease); fence != 2 || !leads || err != nil {
-					t.Errorf("another leads: %v in term %d, %v", leads, fence, err)
-				}
-				tryWrites(leading, t, s, nimbus.CodeFenced)
-			})
+			leading := elect(t, s) // and renews its lease no more, which would begin a term anew
+			tryWrites(leading, t, s, "")
+			offset(t, s, electedFor)
+			tryWrites(leading, t, s, nimbus.CodeFenced)
+			if fence, leads, err := s.Lead(t.Context(), "work", "another", leader.Lease); fence != 2 || !leads || err != nil {
+				t.Errorf("another leads: %v in term %d, %v", leads, fence, err)
+			}
+			tryWrites(leading, t, s, nimbus.CodeFenced)
 		})
 	}
 }

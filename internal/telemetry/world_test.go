@@ -71,7 +71,7 @@ func (w *world) submit(cpus int) nimbus.Job {
 func (w *world) take() nimbus.Lease {
 	w.t.Helper()
 	ctx := w.t.Context()
-	got, err := w.Poll(ctx, w.host.ID, nimbus.Capacity{CPUs: 64, MemoryMiB: 64 << 10, Sandboxes: 1}, 10*time.Second)
+	got, err := w.Poll(ctx, w.host.ID, nimbus.Capacity{CPUs: 64, MemoryMiB: 64 << 10, Sandboxes: 1}, scheduler.MaxPollWait)
 	w.must(err)
 	if len(got.Offers) == 0 {
 		w.t.Fatal("nothing was offered")

@@ -95,7 +95,7 @@ func endsWithTest(t *testing.T, create func() string) {
 		t.Error(err)
 	}
 	_ = child.Wait() // ends by SIGKILL, which is an error
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		if _, err := os.Stat(path); os.IsNotExist(err) {
 			return

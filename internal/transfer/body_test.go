@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -208,9 +207,7 @@ func TestSlowReaders(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	// Not a line of it is read: the first bytes, too, may be later than the bound.
 	if err := <-result; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the download ended with %v", err)
 	}

@@ -283,12 +283,14 @@ func TestSilenceEnds(t *testing.T) {
 	})
 	t.Cleanup(func() { close(stuck) }) // before the server closes, which waits for its handlers
 	cfg := config(t, server, "")
-	cfg.Endpoint, cfg.IdleTimeout, cfg.CallTimeout = front.URL, 200*time.Millisecond, 500*time.Millisecond
-	s := open(t, cfg)
-	if _, err := s.Put(t.Context(), "a", strings.NewReader(strings.Repeat("x", 1000)), 1000); err != nil {
+	cfg.Endpoint = front.URL
+	// Which waits for as long as a busy server takes.
+	if _, err := open(t, cfg).Put(t.Context(), "a", strings.NewReader(strings.Repeat("x", 1000)), 1000); err != nil {
 		t.Fatal(err)
 	}
 	silent.Store(true)
+	cfg.IdleTimeout, cfg.CallTimeout = 2*time.Second, 3*time.Second
+	s := open(t, cfg)
 	r, _, err := s.Open(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)

@@ -28,13 +28,13 @@ func Run(t *testing.T, open func(t *testing.T) (a, b bus.Bus)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a, b := open(t)
-			check(t, end{a, name}, end{b, name})
+			check(t, end{a, t.Name()}, end{b, t.Name()})
 		})
 	}
 }
 
-// end is one end of a bus, with a topic that no other check uses: they may run
-// on one Redis.
+// end is one end of a bus, with a topic that no other check uses, nor the same one
+// of another suite: they may run on one Redis.
 type end struct {
 	bus.Bus
 	topic string

@@ -71,13 +71,22 @@ func TestNobodyHearsItselfTwice(t *testing.T) {
 	defer far.Close()
 	bustest.Heard(t, b, "topic", "a hears b", near)
 	bustest.Heard(t, a, "topic", "b hears a", far)
+	for len(near.C) > 0 { // who is full of what was tried hears no more
+		<-near.C
+	}
 	once := 0
 	a.Publish(t.Context(), "topic", []byte("once"))
 	bustest.Heard(t, a, "topic", "it is through", far)
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
 	for heard := ""; heard != "the end"; {
 		b.Publish(t.Context(), "topic", []byte("the end"))
-		if heard = string(<-near.C); heard == "once" {
-			once++
+		select {
+		case got := <-near.C:
+			if heard = string(got); heard == "once" {
+				once++
+			}
+		case <-again.C: // it was lost
 		}
 	}
 	if once != 1 {
@@ -103,7 +112,7 @@ func TestRedisGone(t *testing.T) {
 	for range 100_000 {
 		a.Publish(t.Context(), "elsewhere", []byte(strings.Repeat("x", 100)))
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute { // each of them would wait for as long as to dial takes
 		t.Errorf("publishing without Redis blocked for %v", took)
 	}
 	a.Publish(t.Context(), "topic", []byte("alone"))

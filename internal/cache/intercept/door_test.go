@@ -160,7 +160,7 @@ func (w *world) connect(sandbox string) net.Conn {
 		out.Close()
 		<-served
 	})
-	w.must(out.SetDeadline(time.Now().Add(20 * time.Second)))
+	w.must(out.SetDeadline(time.Now().Add(time.Minute)))
 	return out
 }
 
@@ -410,7 +410,7 @@ func TestOnlyForWhatItIsFor(t *testing.T) {
 	w.must(err)
 	dialled := w.dials.Load()
 	leave()
-	w.must(open.SetDeadline(time.Now().Add(5 * time.Second)))
+	w.must(open.SetDeadline(time.Now().Add(time.Minute)))
 	if _, err := kept.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection outlives its session: %v", err)
 	}
@@ -470,7 +470,7 @@ func TestClientsThatDoNotTrustTheDoor(t *testing.T) {
 			pool := w.outer
 			var answer *http.Response
 			var err error
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 				if answer, err = w.client("a", pool).Do(w.request(http.MethodPost, artifacts+"CreateArtifact", strings.NewReader("{}"))); err == nil {
 					break
 				}

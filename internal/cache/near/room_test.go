@@ -159,6 +159,7 @@ func TestTheDiskIsFull(t *testing.T) {
 		}
 	})
 	restore(t, o.origin, d, false, 1, 2, 3, 4)
+	until(t, "all of them are kept", func() bool { return d.Figures().Entries == 4 })
 	const large = 64 * mib
 	d.Wish([]nimbus.CacheWish{wish(9, large)})
 	becomes(t, d, map[int64]nimbus.CacheWarmState{9: nimbus.CacheHere})

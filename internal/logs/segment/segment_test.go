@@ -258,7 +258,17 @@ func TestNamesAreChecked(t *testing.T) {
 
 func TestManyLogsFewFiles(t *testing.T) {
 	t.Parallel()
-	s := open(t, t.TempDir())
+	s, err := Open(t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.shut(); err != nil {
+			t.Error(err)
+		}
+	})
+	close(s.stop) // who writes in the background holds all logs for a moment, and more come meanwhile
+	s.keeping.Wait()
 	keys := make([]nimbus.LogKey, maxOpen+200)
 	for i := range keys {
 		keys[i] = key()
@@ -366,7 +376,7 @@ func (f slowFile) Sync() error {
 	f.disk.mu.Lock()
 	f.disk.syncs++
 	f.disk.mu.Unlock()
-	time.Sleep(5 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // much longer than a hundred take to come, also on a busy machine
 	return f.file.Sync()
 }
 

@@ -19,7 +19,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbus-ci/nimbus"
@@ -28,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) {
 	clearDeadRuns()
-	goleak.VerifyTestMain(m)
+	testenv.Main(m)
 }
 
 // clearDeadRuns removes what runs of these tests have left that were killed:

@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long a test waits for something that happens at once.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Monitor is a process without a jail, in a folder of its own, all of whose
 // calls are checked and counted.
