@@ -3,6 +3,7 @@ package near
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -21,6 +22,24 @@ func (c Config) listen() (net.Listener, error) {
 			return l, nil
 		}
 		c.Log.Warn("the port of the door to the cache is somebody else's now: jobs of this host without a sandbox, which began before, have no cache", "port", port, "error", err)
+	}
+	return listenAnew()
+}
+
+// A port that the kernel gives to connections which go out (by default from 32768 on)
+// may be one of theirs by the time that the next door wants it.
+const (
+	firstPort = 20_000
+	ports     = 32_768 - firstPort
+	portTries = 20
+)
+
+// listenAnew listens at any port, at one that is kept for servers if it can.
+func listenAnew() (net.Listener, error) {
+	for range portTries {
+		if l, err := listenAt(firstPort + rand.N(ports)); err == nil {
+			return l, nil
+		}
 	}
 	return listenAt(0)
 }

@@ -38,6 +38,9 @@ func TestDoorKeepsItsPort(t *testing.T) {
 		return d.Addr()
 	}
 	first := ran(opened())
+	if _, port, err := net.SplitHostPort(first); err != nil || len(port) != 5 || port >= "32768" {
+		t.Errorf("it has the port %s, which the kernel gives to connections that go out, too: %v", port, err)
+	}
 	if second := ran(opened()); second != first {
 		t.Errorf("the next door is at %s, and not at %s", second, first)
 	}
