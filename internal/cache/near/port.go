@@ -29,8 +29,8 @@ func (c Config) listen() (net.Listener, error) {
 // A port that the kernel gives to connections which go out (by default from 32768 on)
 // may be one of theirs by the time that the next door wants it.
 const (
-	firstPort = 20_000
-	ports     = 32_768 - firstPort
+	firstPort = 12_000
+	ports     = 8_000
 	portTries = 20
 )
 
