@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,18 +106,34 @@ func slot(t *testing.T, m *Manager, id string, r Reach) guest {
 
 // awaitLink waits until the gateway is heard: the kernel lets a device carry
 // packets up to a second after it is up, and what is lost till then would pass
-// for fenced.
+// for fenced. Who does not hear it is told at once that there is no way to it, too.
 func (g guest) awaitLink() {
 	g.t.Helper()
 	const tries = 30
 	for range tries {
-		_, err := g.dial("172.16.0.1:1", time.Second)
-		var slow net.Error
-		if err != nil && (!errors.As(err, &slow) || !slow.Timeout()) {
+		_, _ = g.dial("172.16.0.1:1", time.Second) // which has it asked for
+		if g.knowsGateway() {
 			return
 		}
 	}
-	g.t.Fatal("the gateway does not answer")
+	g.t.Fatal("the gateway is not heard")
+}
+
+// knowsGateway tells whether the gateway has answered who it is.
+func (g guest) knowsGateway() (known bool) {
+	g.t.Helper()
+	check(g.t, within(g.ns, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		neighbours, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+		known = slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
+			return n.IP.Equal(Gateway.AsSlice()) && n.State&(netlink.NUD_REACHABLE|netlink.NUD_STALE|netlink.NUD_DELAY|netlink.NUD_PROBE) != 0
+		})
+		return err
+	}))
+	return known
 }
 
 var (
