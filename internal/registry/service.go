@@ -33,8 +33,8 @@ type Limits struct {
 	Mirror int64
 	// Fresh is how long a mirror believes what a tag stands for; a minute.
 	Fresh time.Duration
-	// Patience is how long somebody waits for what a tag stands for now who can have
-	// what it was; 3 seconds.
+	// Patience is how long an upstream may take to say what a tag stands for, before
+	// who asks gets what it was; 3 seconds.
 	Patience time.Duration
 	// Turn is how long who sends a large manifest waits for others that do; 30
 	// seconds.

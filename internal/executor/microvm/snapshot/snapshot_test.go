@@ -133,9 +133,9 @@ func TestTouchedFilesAreRefused(t *testing.T) {
 			defer f.Close()
 			// The kernel's clock is coarse: what is written within one tick of it can't
 			// be told apart.
-			var now unix.Timespec
-			for now.Nano() <= s.Files[MemoryFile].Changed {
-				if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+			var tick unix.Timespec
+			for tick.Nano() <= s.Files[MemoryFile].Changed {
+				if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &tick); err != nil {
 					return err
 				}
 			}
